@@ -1,0 +1,335 @@
+"""The axis algebra: what an axis is made of, and when two axes are the same.
+
+    >>> heads, size = atom(12), atom(64)
+    >>> hidden = atom(768)
+    >>> unify(hidden, product(heads, size))      # reshape (b, 768) -> (b, 12, 64)
+    True
+    >>> str(canonical(hidden))
+    '(12 64)'
+
+An axis is an :class:`Atom` (indivisible), a :class:`Product` (row-major merge of
+factors, as Reshape makes it) or a :class:`Sum` (consecutive segments, as Concat
+makes it). Nothing here knows an operator, a graph or ONNX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Union
+
+
+class Atom:
+    """A factor with a size; after unification perhaps ``bound`` to something finer."""
+
+    __slots__ = ("bound", "pins", "serial", "size")
+    _count = 0
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.bound: Axis | None = None
+        self.pins: tuple[Pin, ...] = ()
+        Atom._count += 1
+        self.serial = Atom._count
+
+    def __str__(self) -> str:
+        return str(self.size)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Product:
+    """Row-major merge: index = (i0 * size1 + i1) * size2 + i2 ..."""
+
+    factors: tuple[Axis, ...]
+    size: int
+
+    def __str__(self) -> str:
+        return "(" + " ".join(map(str, self.factors)) + ")" if self.factors else "1"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sum:
+    """Concatenation of segments."""
+
+    segments: tuple[Axis, ...]
+    size: int
+
+    def __str__(self) -> str:
+        return "(" + " + ".join(map(str, self.segments)) + ")"
+
+
+Axis = Union[Atom, Product, Sum]  # noqa: UP007 (a runtime alias of forward-declared classes)
+
+ONE = Product((), 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Why an atom may not grow: the node that says so, and the reason."""
+
+    node: str | None
+    reason: str = field(compare=False)
+    remedy: str | None = field(default=None, compare=False)
+
+
+# One atom keeps a few reasons only: more would not help a reader, and cost linear time.
+MOST_PINS = 4
+
+
+def atom(size: int) -> Axis:
+    """A new atom of ``size``; size 1 is the unit, which never grows."""
+    return ONE if size == 1 else Atom(size)
+
+
+def product(*factors: Axis) -> Axis:
+    """Row-major merge of ``factors``."""
+    return factors[0] if len(factors) == 1 else Product(factors, prod(f.size for f in factors))
+
+
+def total(*segments: Axis) -> Axis:
+    """Concatenation of ``segments``."""
+    return segments[0] if len(segments) == 1 else Sum(segments, sum(s.size for s in segments))
+
+
+def canonical(axis: Axis) -> Axis:
+    """``axis`` with bindings followed, nesting flattened, units dropped, Sums distributed.
+
+    In the result a Sum stands alone or as the last factor of a Product, so the
+    first factor of a Product is always an Atom.
+    """
+    if isinstance(axis, Atom):
+        if axis.bound is None:
+            return axis
+        axis.bound = canonical(axis.bound)
+        return axis.bound
+    if isinstance(axis, Sum):
+        return _canonical_sum(axis)
+    return _canonical_product(axis) if axis.factors else ONE
+
+
+def _canonical_sum(axis: Sum) -> Axis:
+    segments: list[Axis] = []
+    for segment in axis.segments:
+        part = canonical(segment)
+        if isinstance(part, Sum):
+            segments.extend(part.segments)
+        elif part.size:
+            segments.append(part)
+    return segments[0] if len(segments) == 1 else Sum(tuple(segments), axis.size)
+
+
+def _canonical_product(axis: Product) -> Axis:
+    factors: list[Axis] = []
+    for position, factor in enumerate(axis.factors):
+        part = canonical(factor)
+        if isinstance(part, Product):
+            factors.extend(part.factors)
+        elif isinstance(part, Sum):
+            rest = axis.factors[position + 1 :]
+            factors.append(_distribute(part, rest))
+            break
+        elif part.size != 1:
+            factors.append(part)
+    if len(factors) > 1 and isinstance(last := factors[-1], Product):
+        factors[-1:] = last.factors
+    if not factors:
+        return ONE
+    return factors[0] if len(factors) == 1 else Product(tuple(factors), axis.size)
+
+
+def _distribute(part: Sum, rest: tuple[Axis, ...]) -> Axis:
+    if all(factor.size == 1 for factor in rest):
+        return part
+    segments = (Product((s, *rest), s.size * prod(r.size for r in rest)) for s in part.segments)
+    return canonical(total(*segments))
+
+
+def atoms(axis: Axis) -> Iterator[Atom]:
+    """The free atoms of ``axis``, in order, repeated as often as they occur."""
+    axis = canonical(axis)
+    stack = [axis]
+    while stack:
+        top = stack.pop()
+        if isinstance(top, Atom):
+            yield top
+        elif isinstance(top, Product):
+            stack.extend(reversed(top.factors))
+        else:
+            stack.extend(reversed(top.segments))
+
+
+def size_after(axis: Axis, sizes: Callable[[Atom], int]) -> int:
+    """The size of ``axis`` once every free atom has the size that ``sizes`` gives it."""
+    axis = canonical(axis)
+    return _size(axis, sizes)
+
+
+def _size(axis: Axis, sizes: Callable[[Atom], int]) -> int:
+    if isinstance(axis, Atom):
+        return sizes(axis)
+    if isinstance(axis, Product):
+        return prod(_size(f, sizes) for f in axis.factors)
+    return sum(_size(s, sizes) for s in axis.segments)
+
+
+def pin(axis: Axis, why: Pin) -> None:
+    """Forbid every atom of ``axis`` to grow."""
+    for free in atoms(axis):
+        _add_pins(free, (why,))
+
+
+def _add_pins(free: Atom, pins: Iterable[Pin]) -> None:
+    for why in pins:
+        if len(free.pins) < MOST_PINS and why not in free.pins:
+            free.pins = (*free.pins, why)
+
+
+def unify(a: Axis, b: Axis, why: Pin | None = None) -> bool:
+    """Make two axes equal; where they cannot be, pin both with ``why`` and return False."""
+    a, b = canonical(a), canonical(b)
+    if a is b:
+        return True
+    if a.size == b.size and _unify(a, b, why):
+        return True
+    blame = why or Pin(None, f"axes {a} and {b} do not fit")
+    pin(a, blame)
+    pin(b, blame)
+    return False
+
+
+def _unify(a: Axis, b: Axis, why: Pin | None) -> bool:
+    """Both canonical, of equal size."""
+    if a.size == 1:
+        return True
+    if isinstance(a, Atom) and (not isinstance(b, Atom) or b.serial < a.serial):
+        return _bind(a, b)
+    if isinstance(b, Atom):
+        return _bind(b, a)
+    if isinstance(a, Sum) and isinstance(b, Sum):
+        return _unify_sums(list(a.segments), list(b.segments), why)
+    if isinstance(a, Product) and isinstance(b, Product):
+        return _unify_products(list(a.factors), list(b.factors), why)
+    if isinstance(a, Sum):
+        a, b = b, a
+    assert isinstance(a, Product) and isinstance(b, Sum)
+    return _unify_product_with_sum(a, b, why)
+
+
+def _bind(free: Atom, to: Axis) -> bool:
+    # No occurs check is needed: in canonical form every part is smaller than the whole,
+    # so nothing of the same size can contain ``free``.
+    free.bound = to
+    if free.pins:
+        for leaf in atoms(to):
+            _add_pins(leaf, free.pins)
+    return True
+
+
+def _unify_sums(left: list[Axis], right: list[Axis], why: Pin | None) -> bool:
+    left.reverse()
+    right.reverse()
+    while left and right:
+        x, y = canonical(left.pop()), canonical(right.pop())
+        if isinstance(x, Sum):
+            left.extend(reversed(x.segments))
+            right.append(y)
+        elif isinstance(y, Sum):
+            right.extend(reversed(y.segments))
+            left.append(x)
+        elif x.size == y.size:
+            unify(x, y, why)
+        else:
+            large, small, stack = (x, y, left) if x.size > y.size else (y, x, right)
+            halves = _split(large, small.size)
+            if halves is None:
+                return _pin_all(why, x, y, *left, *right)
+            unify(halves[0], small, why)
+            stack.append(halves[1])
+    return True
+
+
+def _split(axis: Axis, at: int) -> tuple[Axis, Axis] | None:
+    """Cut canonical ``axis`` (no Sum) behind its first ``at`` entries, refining its first atom."""
+    if isinstance(axis, Atom):
+        head, tail = atom(at), atom(axis.size - at)
+        _bind(axis, total(head, tail))
+        return head, tail
+    assert isinstance(axis, Product) and axis.factors
+    first, rest = axis.factors[0], axis.factors[1:]
+    inner = axis.size // first.size
+    if at % inner or not isinstance(first, Atom):
+        return None
+    halves = _split(first, at // inner)
+    return halves and (product(halves[0], *rest), product(halves[1], *rest))
+
+
+def _unify_product_with_sum(a: Product, b: Sum, why: Pin | None) -> bool:
+    """Split the leading atom of ``a`` where groups of ``b``'s segments end on its boundaries."""
+    first, rest = a.factors[0], a.factors[1:]
+    inner = a.size // first.size
+    groups = _groups(b.segments, inner)
+    if groups is None or len(groups) == 1 or not isinstance(first, Atom):
+        return False
+    heads = [atom(sum(s.size for s in group) // inner) for group in groups]
+    _bind(first, total(*heads))
+    results = [
+        unify(product(head, *rest), total(*group), why)
+        for head, group in zip(heads, groups, strict=True)
+    ]
+    return all(results)
+
+
+def _groups(segments: Sequence[Axis], unit: int) -> list[list[Axis]] | None:
+    """Shortest consecutive groups of ``segments`` whose sizes are multiples of ``unit``."""
+    groups: list[list[Axis]] = [[]]
+    for segment in segments:
+        if groups[-1] and sum(s.size for s in groups[-1]) % unit == 0:
+            groups.append([])
+        groups[-1].append(segment)
+    return groups if sum(s.size for s in groups[-1]) % unit == 0 else None
+
+
+def _unify_products(left: list[Axis], right: list[Axis], why: Pin | None) -> bool:
+    left.reverse()
+    right.reverse()
+    while left and right:
+        x, y = canonical(left.pop()), canonical(right.pop())
+        if isinstance(x, Product):
+            left.extend(reversed(x.factors))
+            right.append(y)
+        elif isinstance(y, Product):
+            right.extend(reversed(y.factors))
+            left.append(x)
+        elif x.size == y.size:
+            unify(x, y, why)
+        else:
+            swap = x.size < y.size
+            large, small = (y, x) if swap else (x, y)
+            mine, others = (right, left) if swap else (left, right)
+            if not _refine(large, small, mine, others, why):
+                return _pin_all(why, x, y, *left, *right)
+    return True
+
+
+def _refine(
+    large: Axis, small: Axis, mine: list[Axis], others: list[Axis], why: Pin | None
+) -> bool:
+    """``large`` is as much as ``small`` times something: find what, or fail."""
+    if isinstance(large, Sum):  # a Sum is the last factor, so it equals all that is left over there
+        rest = [small, *reversed(others)]
+        others.clear()
+        return not mine and unify(large, product(*rest), why)
+    if not isinstance(large, Atom) or large.size % small.size:
+        return False
+    remainder = atom(large.size // small.size)
+    _bind(large, product(small, remainder))
+    mine.append(remainder)
+    return True
+
+
+def _pin_all(why: Pin | None, *axes: Axis) -> bool:
+    blame = why or Pin(None, "axes do not fit")
+    for axis in axes:
+        pin(axis, blame)
+    return False

@@ -1,0 +1,288 @@
+"""The language of rules: a line of axis names says how an operator relates its axes.
+
+    "... m k, ... k n -> ... m n"                      MatMul
+    "b (g i) *s, (g o) i *k, (g o) -> b (g o) *t"      Conv with groups
+
+A space separates axes, a comma tensors. ``(a b)`` is a row-major merge, ``(a + b)`` a
+concatenation, ``1`` an axis of size 1, ``...`` leading axes that broadcast, ``*s`` several
+axes that do not, ``_`` a tensor whose axes nothing may grow. A name in inputs only is
+*contracted*; a name in an output is *passed*. ``~h`` marks an axis that is contracted
+although its name is passed elsewhere (the recurrent weight of an LSTM).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Union
+
+import numpy as np
+import onnx
+
+Term = Union[str, "Group", "Plus"]
+TOKEN = re.compile(r"\s*(\.\.\.|->|[*~]?[A-Za-z_]\w*|[(),+]|\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Row-major merge of terms."""
+
+    terms: tuple[Term, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plus:
+    """Concatenation of terms."""
+
+    terms: tuple[Term, ...]
+
+
+Spec = tuple[Term, ...]
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A parsed rule, its variadic names expanded for given ranks."""
+
+    text: str
+    inputs: tuple[Spec | None, ...]  # None: a tensor of pinned axes
+    outputs: tuple[Spec | None, ...]
+    contracted: Mapping[str, tuple[tuple[int, int], ...]]  # name -> (input, axis) that are it alone
+    broadcast: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place that repeats a size: an attribute, or elements of a shape-like input.
+
+    ``terms`` are axis terms whose sizes the elements repeat (None: leave the element).
+    """
+
+    kind: str  # "attribute" | "input"
+    where: str | int
+    terms: tuple[Term | None, ...]
+
+
+def attribute(name: str, *terms: str | None) -> Slot:
+    """The integer attribute ``name`` repeats the sizes of ``terms``."""
+    return Slot("attribute", name, tuple(t and term(t) for t in terms))
+
+
+def elements(index: int, *terms: str | None) -> Slot:
+    """The elements of input ``index`` repeat the sizes of ``terms``."""
+    return Slot("input", index, tuple(t and term(t) for t in terms))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one node relates the axes of its tensors. See the module's docstring for ``pattern``."""
+
+    pattern: str
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    fixed: Mapping[str, str] = field(default_factory=dict)  # name -> why it may not grow
+    normalised: Sequence[str] = ()  # exact only if every unit is copied equally often
+    reduce: Mapping[str, str] = field(default_factory=dict)  # name -> sum, mean, l1, l2, ...
+    slots: Sequence[Slot] = ()
+    freeze: Mapping[str, float | int] = field(default_factory=dict)  # attributes with derived defaults
+    rescale: Mapping[str, int] = field(default_factory=dict)  # contracted inside: input to rescale
+    pads: str = ""  # how padded entries travel: see padding.py
+
+
+class Unsupported(Exception):
+    """Raised by a rule: this use of the operator is not understood, so pin what it touches."""
+
+
+@dataclass(frozen=True)
+class Op:
+    """What a rule may look at: one node with the shapes and small values around it."""
+
+    node: onnx.NodeProto
+    opset: int
+    shapes: tuple[tuple[int, ...] | None, ...]  # of the inputs; None where absent or unknown
+    outputs: tuple[tuple[int, ...] | None, ...]
+    values: tuple[np.ndarray | None, ...]  # small constant inputs
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        """The attribute's Python value, or ``default``."""
+        for attribute in self.node.attribute:
+            if attribute.name == name:
+                value = onnx.helper.get_attribute_value(attribute)
+                return value.decode() if isinstance(value, bytes) else value
+        return default
+
+    def has(self, index: int) -> bool:
+        """Whether input ``index`` is given."""
+        return index < len(self.node.input) and bool(self.node.input[index])
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        """The shape of input ``index``."""
+        shape = self.shapes[index] if index < len(self.shapes) else None
+        if shape is None:
+            raise Unsupported(f"the shape of input {index} is unknown")
+        return shape
+
+    def rank(self, index: int = 0) -> int:
+        """The rank of input ``index``."""
+        return len(self.shape(index))
+
+    def output(self, index: int = 0) -> tuple[int, ...]:
+        """The shape of output ``index``."""
+        shape = self.outputs[index] if index < len(self.outputs) else None
+        if shape is None:
+            raise Unsupported(f"the shape of output {index} is unknown")
+        return shape
+
+    def value(self, index: int) -> np.ndarray | None:
+        """The small constant at input ``index``, or None where absent or not constant."""
+        return self.values[index] if index < len(self.values) else None
+
+    def known(self, index: int) -> np.ndarray:
+        """The small constant at input ``index``; Unsupported where it is not known."""
+        value = self.value(index)
+        if value is None:
+            raise Unsupported(f"input {index} is not a constant")
+        return value
+
+    def axis(self, name: str = "axis", default: int = -1, rank: int | None = None) -> int:
+        """The non-negative axis that attribute ``name`` gives."""
+        return int(self.attr(name, default)) % (self.rank() if rank is None else rank)
+
+
+Entry = Union[str, Rule, Callable[[Op], Union[str, Rule]]]
+Table = dict[str, Entry]
+
+
+def names(prefix: str, count: int) -> list[str]:
+    """``count`` axis names: prefix0, prefix1, ..."""
+    return [f"{prefix}{i}" for i in range(count)]
+
+
+def line(inputs: Sequence[Sequence[str]], outputs: Sequence[Sequence[str]]) -> str:
+    """A rule's text from lists of axis names."""
+    sides = (", ".join(" ".join(spec) for spec in side) for side in (inputs, outputs))
+    return " -> ".join(sides)
+
+
+@lru_cache(maxsize=4096)
+def parse(text: str) -> tuple[tuple[Spec | None, ...], tuple[Spec | None, ...]]:
+    """Both sides of a rule, variadic names not yet expanded."""
+    left, arrow, right = text.partition("->")
+    if not arrow:
+        raise ValueError(f"rule without '->': {text!r}")
+    return _side(left), _side(right)
+
+
+def term(text: str) -> Term:
+    """One axis term, such as ``(g i)``."""
+    spec = _spec(text)
+    if spec is None or len(spec) != 1:
+        raise ValueError(f"not one axis: {text!r}")
+    return spec[0]
+
+
+def _side(text: str) -> tuple[Spec | None, ...]:
+    return tuple(_spec(part) for part in text.split(","))
+
+
+def _spec(text: str) -> Spec | None:
+    tokens = TOKEN.findall(text)
+    if "".join(tokens) != "".join(text.split()):
+        raise ValueError(f"cannot read axis names: {text!r}")
+    if tokens == ["_"]:
+        return None
+    terms, rest = _terms(tokens)
+    if rest:
+        raise ValueError(f"unbalanced parenthesis: {text!r}")
+    return terms
+
+
+def _terms(tokens: list[str]) -> tuple[Spec, list[str]]:
+    found: list[Term] = []
+    while tokens and tokens[0] != ")":
+        if tokens[0] == "(":
+            inner, tokens = _bracket(tokens[1:])
+            found.append(inner)
+        else:
+            found.append(tokens[0])
+            tokens = tokens[1:]
+    return tuple(found), tokens
+
+
+def _bracket(tokens: list[str]) -> tuple[Term, list[str]]:
+    parts: list[Term] = []
+    current: list[Term] = []
+    while tokens and tokens[0] != ")":
+        if tokens[0] == "+":
+            parts.append(_merge(current))
+            current, tokens = [], tokens[1:]
+        elif tokens[0] == "(":
+            inner, tokens = _bracket(tokens[1:])
+            current.append(inner)
+        else:
+            current.append(tokens[0])
+            tokens = tokens[1:]
+    parts.append(_merge(current))
+    return (parts[0] if len(parts) == 1 else Plus(tuple(parts))), tokens[1:]
+
+
+def _merge(terms: list[Term]) -> Term:
+    return terms[0] if len(terms) == 1 else Group(tuple(terms))
+
+
+@lru_cache(maxsize=4096)
+def expand(text: str, ranks: tuple[int | None, ...], out: tuple[int | None, ...]) -> Pattern:
+    """The pattern for tensors of the given ranks (None where a tensor is absent)."""
+    inputs, outputs = parse(text)
+    if len(ranks) > len(inputs) and any(r is not None for r in ranks[len(inputs) :]):
+        raise Unsupported(f"it has {len(ranks)} inputs, its rule {len(inputs)}")
+    left = tuple(_expand(s, r) for s, r in zip(inputs, ranks, strict=False))
+    right = tuple(_expand(s, r) for s, r in zip(outputs, out, strict=False))
+    dots = frozenset(t for s in left if s for t in s if isinstance(t, str) and t.startswith("..."))
+    return Pattern(text, left, right, _contracted(left, right), dots)
+
+
+def _expand(spec: Spec | None, rank: int | None) -> Spec | None:
+    if spec is None or rank is None:
+        return None
+    extra = rank - sum(1 for t in spec if not _variadic(t))
+    variadics = [t for t in spec if _variadic(t)]
+    if extra < 0 or (extra and not variadics) or len(variadics) > 1:
+        raise Unsupported(f"a tensor of rank {rank} does not fit its rule")
+    result: list[Term] = []
+    for item in spec:
+        if item == "...":  # counted from the right: leading axes broadcast
+            result.extend(f"...{extra - 1 - i}" for i in range(extra))
+        elif _variadic(item):
+            result.extend(f"{str(item)[1:]}.{i}" for i in range(extra))
+        else:
+            result.append(item)
+    return tuple(result)
+
+
+def _variadic(item: Term) -> bool:
+    return isinstance(item, str) and (item == "..." or item.startswith("*"))
+
+
+def _contracted(
+    left: tuple[Spec | None, ...], right: tuple[Spec | None, ...]
+) -> dict[str, tuple[tuple[int, int], ...]]:
+    passed = {n for spec in right if spec for t in spec for n in leaves(t)}
+    found: dict[str, list[tuple[int, int]]] = {}
+    for index, spec in enumerate(left):
+        for axis, item in enumerate(spec or ()):
+            for name in leaves(item):
+                if name.isdigit() or (name in passed and not name.startswith("~")):
+                    continue
+                places = found.setdefault(name.lstrip("~"), [])
+                if item == name:
+                    places.append((index, axis))
+    return {name: tuple(places) for name, places in found.items()}
+
+
+def leaves(item: Term) -> list[str]:
+    """The names in a term, in order."""
+    if isinstance(item, str):
+        return [item]
+    return [name for part in item.terms for name in leaves(part)]
