@@ -25,12 +25,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import catalogue
 import onnx
+import randomise
 import timm
 import torch
-
-import catalogue
-import randomise
 
 EXPORTERS = ("dynamo", "torchscript", "dynamo-raw")
 SIZES = (96, 128, 160, 192, 224, 256, 299, 384, 448, 512)
