@@ -57,22 +57,28 @@ class Pattern:
 class Slot:
     """A place that repeats a size: an attribute, or elements of a shape-like input.
 
-    ``terms`` are axis terms whose sizes the elements repeat (None: leave the element).
+    ``terms`` are axis terms whose sizes the elements repeat (None: leave the element);
+    a leading minus counts from the end.
     """
 
-    kind: str  # "attribute" | "input"
-    where: str | int
-    terms: tuple[Term | None, ...]
+    where: str | int  # an attribute's name, or an input's index
+    terms: tuple[tuple[int, Term] | None, ...]
+    drops: str = ""  # an attribute that the element-wise form replaces (Split's num_outputs)
 
 
-def attribute(name: str, *terms: str | None) -> Slot:
-    """The integer attribute ``name`` repeats the sizes of ``terms``."""
-    return Slot("attribute", name, tuple(t and term(t) for t in terms))
+def slot(where: str | int, *terms: str | None, drops: str = "") -> Slot:
+    """Attribute (by name) or input (by index) ``where`` repeats the sizes of ``terms``."""
+    return Slot(where, tuple(_signed(t) if t else None for t in terms), drops)
 
 
-def elements(index: int, *terms: str | None) -> Slot:
-    """The elements of input ``index`` repeat the sizes of ``terms``."""
-    return Slot("input", index, tuple(t and term(t) for t in terms))
+def _signed(text: str) -> tuple[int, Term]:
+    return (-1, term(text[1:])) if text.startswith("-") else (1, term(text))
+
+
+# What an operator does to the entries of its first operand, beyond its axes:
+# "move" entries are moved unchanged, "linear" operands are added or subtracted, "scale" they are
+# multiplied or divided by the other operand, "zero" f(0) = 0 entry by entry, "" anything else.
+KINDS = ("move", "linear", "scale", "zero", "")
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ class Rule:
     slots: Sequence[Slot] = ()
     freeze: Mapping[str, float | int] = field(default_factory=dict)  # attributes with derived defaults
     rescale: Mapping[str, int] = field(default_factory=dict)  # contracted inside: input to rescale
-    pads: str = ""  # how padded entries travel: see padding.py
+    kind: str = ""  # one of KINDS
 
 
 class Unsupported(Exception):

@@ -1,0 +1,35 @@
+"""The rules, assembled from their families: (domain, operator) -> rule."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+
+from onnx_net2net.rules.language import Entry, Op, Rule, Unsupported
+
+# One file a family; each holds a TABLE of operators and names its domain.
+FAMILIES = ("elementwise", "linear", "normalisation", "reduction", "movement")
+
+
+@cache
+def registry() -> dict[tuple[str, str], Entry]:
+    """All rules by (domain, operator)."""
+    found: dict[tuple[str, str], Entry] = {}
+    for family in FAMILIES:
+        module = import_module(f"{__name__}.{family}")
+        for domain, table in module.TABLES.items():
+            for name, entry in table.items():
+                if (domain, name) in found:
+                    raise ValueError(f"two rules for {domain or 'ai.onnx'}.{name}")
+                found[domain, name] = entry
+    return found
+
+
+def lookup(op: Op) -> str | Rule:
+    """The rule for this node; Unsupported where there is none."""
+    domain = "" if op.node.domain == "ai.onnx" else op.node.domain
+    entry = registry().get((domain, op.node.op_type))
+    if entry is None:
+        name = f"{domain}.{op.node.op_type}" if domain else op.node.op_type
+        raise Unsupported(f"operator {name} is not known")
+    return entry(op) if callable(entry) else entry

@@ -1,0 +1,303 @@
+"""Rules and algebra applied to a whole graph, once, in order: the axes of every tensor.
+
+The solver knows axes and knows no operator. What a rule cannot explain is pinned with the
+node and the reason, and the analysis goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from onnx_net2net.axes import ONE, Axis, Pin, atom, canonical, pin, product, total, unify
+from onnx_net2net.graph import Graph, Node, captured, has_subgraph
+from onnx_net2net.rules import lookup
+from onnx_net2net.rules.language import (
+    Group,
+    Op,
+    Pattern,
+    Plus,
+    Rule,
+    Spec,
+    Term,
+    Unsupported,
+    expand,
+    leaves,
+)
+from onnx_net2net.shapes import Shape, Shapes, infer
+from onnx_net2net.values import Array
+
+Env = dict[str, Axis]
+
+
+@dataclass(slots=True)
+class Applied:
+    """A rule at work: which axis each of its names stands for at this node."""
+
+    node: Node
+    rule: Rule
+    pattern: Pattern
+    env: Env
+
+
+@dataclass
+class Solution:
+    """The axes of every tensor, and what each node demands of them."""
+
+    graph: Graph
+    shapes: Shapes
+    axes: dict[str, list[Axis]] = field(default_factory=dict)
+    applied: dict[int, Applied] = field(default_factory=dict)  # by node position
+    barriers: dict[int, str] = field(default_factory=dict)  # nodes no rule explains, and why
+
+    def of(self, name: str) -> list[Axis] | None:
+        """The axes of a tensor (new, pinned unless a weight's, where none are known yet)."""
+        known = self.axes.get(name)
+        if known is None:
+            shape = self.shapes.of(name)
+            if shape is None:
+                return None
+            known = self.axes[name] = [atom(n) for n in shape]
+            if name not in self.graph.model.weights:
+                reason = Pin(None, f"'{name}' is computed from sizes")
+                for axis in known:
+                    pin(axis, reason)
+        return known
+
+
+class _Misfit(Exception):
+    """A tensor does not fit the rule that its node gave."""
+
+
+def solve(graph: Graph) -> Solution:
+    """Unify the axes of the whole graph."""
+    solution = Solution(graph, infer(graph, _contrib_shapes))
+    for name in graph.inputs:
+        for index, axis in enumerate(solution.of(name) or []):
+            pin(axis, Pin(None, f"axis {index} of the network's input '{name}'", INTERFACE))
+    for node in graph.nodes:
+        if node.position not in solution.shapes.computed and node.op != "Constant":
+            _visit(solution, node)
+    for name in graph.outputs:
+        for index, axis in enumerate(solution.of(name) or []):
+            pin(axis, Pin(None, f"axis {index} of the network's output '{name}'", INTERFACE))
+    return solution
+
+
+INTERFACE = "the network's own interface does not grow"
+
+
+def _visit(solution: Solution, node: Node) -> None:
+    if has_subgraph(node.proto):
+        return _barrier(solution, node, "its subgraph is not followed")
+    op = _op(solution.shapes, node)
+    try:
+        rule = lookup(op)
+        if isinstance(rule, str):
+            rule = Rule(rule)
+        pattern = _pattern(solution, node, rule)
+        _apply(solution, Applied(node, rule, pattern, {}))
+    except Unsupported as problem:
+        _barrier(solution, node, str(problem))
+    except _Misfit as problem:
+        _barrier(solution, node, f"{problem} (rule: {rule.pattern})")
+    return None
+
+
+def _op(shapes: Shapes, node: Node) -> Op:
+    return Op(
+        node.proto,
+        shapes.graph.model.opset.get(node.domain, 1),
+        tuple(shapes.of(n) if n else None for n in node.inputs),
+        tuple(shapes.of(n) if n else None for n in node.outputs),
+        tuple(shapes.value.get(n) if n else None for n in node.inputs),
+    )
+
+
+def _pattern(solution: Solution, node: Node, rule: Rule) -> Pattern:
+    def rank(name: str) -> int | None:
+        shape = solution.shapes.of(name) if name else None
+        return None if shape is None else len(shape)
+
+    for name in node.inputs:
+        if name and solution.shapes.of(name) is None:
+            raise Unsupported(f"the shape of its input '{name}' is unknown")
+    ranks = tuple(rank(n) for n in node.inputs)
+    return expand(rule.pattern, ranks, tuple(rank(n) for n in node.outputs))
+
+
+def _apply(solution: Solution, applied: Applied) -> None:
+    node, rule, pattern, env = applied.node, applied.rule, applied.pattern, applied.env
+    why = Pin(node.label, f"axes do not fit: {rule.pattern}")
+    for name, spec in zip(node.inputs, pattern.inputs, strict=False):
+        if not name:
+            continue
+        axes = solution.of(name) or []
+        if spec is None:
+            _pin_data(solution, name, axes, node)
+            continue
+        for term, axis in zip(spec, axes, strict=True):
+            _match(term, axis, env, rule.sizes, pattern.broadcast, why)
+    if any(node.outputs[len(pattern.outputs) :]):
+        raise Unsupported(f"its rule does not describe output {len(pattern.outputs)}")
+    for name, spec in zip(node.outputs, pattern.outputs, strict=False):
+        if name:
+            _assign(solution, node, name, spec, env, rule.sizes)
+    for name, reason in rule.fixed.items():
+        for key in env if name.endswith("*") else (name,):
+            if key in env and (key == name or key.startswith(name[:-1])):
+                pin(env[key], Pin(node.label, reason))
+    solution.applied[node.position] = applied
+
+
+def _pin_data(solution: Solution, name: str, axes: list[Axis], node: Node) -> None:
+    if name not in solution.shapes.value:
+        for axis in axes:
+            pin(axis, Pin(node.label, f"reads all of '{name}'"))
+
+
+def _match(
+    term: Term,
+    axis: Axis,
+    env: Env,
+    sizes: Mapping[str, int],
+    broadcast: frozenset[str],
+    why: Pin,
+) -> None:
+    """Let ``term`` stand for ``axis``."""
+    if isinstance(term, str):
+        name = term.lstrip("~")
+        known = env.get(name)
+        if name == "1":
+            if axis.size != 1:
+                raise _Misfit(f"an axis of size {axis.size} should have size 1")
+        elif known is None:
+            env[name] = axis
+        elif known is not axis:
+            if name in broadcast and 1 in (known.size, axis.size):
+                env[name] = axis if known.size == 1 else known
+            else:
+                unify(known, axis, why)
+        return
+    built = _build(term, env, sizes, axis.size)
+    if built is None or built.size != axis.size:
+        raise _Misfit(f"an axis of size {axis.size} does not fit")
+    unify(built, axis, why)
+
+
+def _measure(term: Term, env: Env, sizes: Mapping[str, int]) -> int | None:
+    """The size of ``term``, or None while a name in it is open."""
+    if isinstance(term, str):
+        if term in env:
+            return env[term].size
+        return 1 if term == "1" else sizes.get(term)
+    parts = [_measure(t, env, sizes) for t in term.terms]
+    result = 1 if isinstance(term, Group) else 0
+    for part in parts:
+        if part is None:
+            return None
+        result = result * part if isinstance(term, Group) else result + part
+    return result
+
+
+def _build(term: Term, env: Env, sizes: Mapping[str, int], size: int | None) -> Axis | None:
+    """The axis that ``term`` stands for; open names become atoms where ``size`` tells theirs."""
+    if isinstance(term, str):
+        name = term.lstrip("~")
+        if name not in env:
+            known = sizes.get(name, 1 if name == "1" else size)
+            if known is None:
+                return None
+            env[name] = atom(known)
+        return env[name]
+    measures = [_measure(t, env, sizes) for t in term.terms]
+    if measures.count(None) > 1:
+        return None
+    rest = 1 if isinstance(term, Group) else 0
+    for part in measures:
+        if part is not None:
+            rest = rest * part if isinstance(term, Group) else rest + part
+    missing = None
+    if size is not None:
+        missing = size - rest if isinstance(term, Plus) else size // rest if rest else None
+    parts = []
+    for item, part in zip(term.terms, measures, strict=True):
+        built = _build(item, env, sizes, missing if part is None else part)
+        if built is None:
+            return None
+        parts.append(built)
+    return product(*parts) if isinstance(term, Group) else total(*parts)
+
+
+def axis_of(term: Term, env: Env, sizes: Mapping[str, int]) -> Axis | None:
+    """What ``term`` stands for once a rule has been applied (None: nothing)."""
+    return _build(term, env, sizes, None)
+
+
+def _assign(
+    solution: Solution, node: Node, name: str, spec: Spec | None, env: Env, sizes: Mapping[str, int]
+) -> None:
+    shape = solution.shapes.of(name)
+    if spec is None:
+        raise Unsupported(f"the shape of its output '{name}' is unknown")
+    axes: list[Axis] = []
+    for index, term in enumerate(spec):
+        size = None if shape is None else shape[index]
+        axis = _build(term, env, sizes, size)
+        if axis is None or (size is not None and axis.size != size):
+            raise _Misfit(f"axis {index} of '{name}' does not fit")
+        axes.append(axis)
+    solution.axes[name] = axes
+
+
+def _barrier(solution: Solution, node: Node, reason: str) -> None:
+    """Pin everything this node touches: it is never taken for elementwise."""
+    why = Pin(node.label, reason)
+    solution.barriers[node.position] = reason
+    touched = (*node.inputs, *node.outputs, *sorted(captured(node.proto)))
+    for name in touched:
+        for axis in (solution.of(name) if name else None) or []:
+            pin(axis, why)
+
+
+def _contrib_shapes(
+    node: Node, given: list[Shape | None], values: list[Array | None]
+) -> list[Shape] | None:
+    """Output shapes from the rule alone, for operators that onnx has no inference for."""
+    op = Op(node.proto, 1, tuple(given), (None,) * len(node.outputs), tuple(values))
+    try:
+        rule = lookup(op)
+        rule = Rule(rule) if isinstance(rule, str) else rule
+        pattern = expand(rule.pattern, tuple(s and len(s) for s in given), ())
+        outputs = _expand_outputs(rule, pattern, given)
+        env: Env = {}
+        for spec, shape in zip(pattern.inputs, given, strict=False):
+            for term, size in zip(spec or (), shape or (), strict=False):
+                _match(term, atom(size), env, rule.sizes, pattern.broadcast, Pin(None, ""))
+        sides = [[_build(t, env, rule.sizes, None) for t in spec] for spec in outputs]
+    except (Unsupported, _Misfit):
+        return None
+    if any(axis is None for side in sides for axis in side):
+        return None
+    return [tuple(axis.size for axis in side if axis) for side in sides]
+
+
+def _expand_outputs(rule: Rule, pattern: Pattern, given: list[Shape | None]) -> list[Spec]:
+    """Output specs, variadic names as long as in the inputs."""
+    from onnx_net2net.rules.language import parse
+
+    found: list[Spec] = []
+    open_names = [n for s in pattern.inputs if s for t in s for n in leaves(t)]
+    for spec in parse(rule.pattern)[1]:
+        result: list[Term] = []
+        for item in spec or ():
+            if isinstance(item, str) and item == "...":
+                result.extend(sorted(pattern.broadcast, key=lambda n: -int(n[3:])))
+            elif isinstance(item, str) and item.startswith("*"):
+                result.extend(dict.fromkeys(n for n in open_names if n.startswith(item[1:] + ".")))
+            else:
+                result.append(item)
+        found.append(tuple(result))
+    return found
+
+
