@@ -1,0 +1,378 @@
+"""Loading and saving: the only owner of model files.
+
+    model = load("resnet18.onnx")
+    model.weights["conv1.weight"].array()      # read now, and only this one
+    model.save("copy.onnx")                    # byte for byte the same
+
+A :class:`Model` is a *skeleton*, the parsed ``ModelProto`` without its big payloads, and the
+weights by name, mapped but unread. So a model larger than memory can be loaded, changed and saved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from google.protobuf.message import DecodeError, EncodeError
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+
+from onnx_net2net.errors import InvalidModel, Net2NetError
+from onnx_net2net.external import Folder
+from onnx_net2net.inlining import inline_functions
+from onnx_net2net.saving import SINGLE_FILE_LIMIT, message, stream, write
+from onnx_net2net.tensors import (
+    attribute_tensors,
+    check_data_size,
+    check_tensor,
+    clear_data,
+    constants,
+    data_fields,
+    is_external,
+    set_constant,
+    subgraphs,
+)
+from onnx_net2net.validation import check_model, opset_versions, wrong_format
+from onnx_net2net.weights import Computed, Inline, Source, Stored, Weight
+from onnx_net2net.wire import THRESHOLD, Span, WireError, strip
+
+__all__ = ["Computed", "Model", "Weight", "load"]
+
+_FLOATS = frozenset(
+    kind
+    for name, kind in TensorProto.DataType.items()
+    if "FLOAT" in name or name in ("DOUBLE", "COMPLEX64", "COMPLEX128")
+)
+
+
+class Model:
+    """A network: its skeleton and its weights. Never changed in place; see :meth:`with_changes`.
+
+    ``proto`` is the skeleton: everything but the payloads above 1 KiB of the main graph's
+    initializers. ``weights`` gives the contents of those initializers, of Constant nodes, and of
+    tensors in subgraphs whose name is unique. ``changes`` tells what was done to get here.
+    """
+
+    def __init__(
+        self,
+        proto: ModelProto,
+        lifted: Mapping[str, Weight],
+        *,
+        path: Path | None = None,
+        sources: tuple[Source, ...] = (),
+        original: Source | None = None,
+        external: bool = False,
+        inlined: bool = False,
+        changes: Iterable[Any] = (),
+    ) -> None:
+        self.proto = proto
+        self.path = path
+        self.inlined = inlined
+        self.changes = list(changes)
+        self.opset = opset_versions(proto)
+        self.weights: Mapping[str, Weight] = MappingProxyType(_weights(proto, lifted))
+        self._lifted = dict(lifted)
+        self._sources = sources
+        self._original = original
+        self._external = external
+        self._sha256: str | None = None
+
+    def __repr__(self) -> str:
+        where = f"{str(self.path)!r}, " if self.path else ""
+        return f"Model({where}{len(self.proto.graph.node)} nodes, {self.parameters} parameters)"
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The model's ``metadata_props``."""
+        return {entry.key: entry.value for entry in self.proto.metadata_props}
+
+    @property
+    def parameters(self) -> int:
+        """Number of weight elements: all initializers, and Constants of a floating-point type."""
+        graphs = [self.proto.graph, *subgraphs(self.proto.graph)]
+        total = 0
+        for graph in graphs:
+            total += sum(math.prod(entry.dims) for entry in graph.initializer)
+            for _, value, _ in constants(graph):
+                total += math.prod(value.dims) if value.data_type in _FLOATS else 0
+        return total
+
+    def with_changes(
+        self, proto: ModelProto, weights: Mapping[str, Weight], extra: Iterable[Any] = ()
+    ) -> Model:
+        """A new model from an edited *copy* of :attr:`proto` (which it keeps) and new contents.
+
+        ``weights`` gives contents by initializer name or Constant output; every other initializer
+        keeps its own, shared and unread. Dims and type of each entry follow its contents. ``extra``
+        becomes the new model's ``changes``. Raises ``KeyError`` for an initializer without
+        contents, and for contents whose name the graph does not have.
+        """
+        unused = set(weights)
+        lifted: dict[str, Weight] = {}
+        for entry in proto.graph.initializer:
+            name = entry.name
+            if name in weights:
+                unused.discard(name)
+                weight = weights[name]
+            elif data_fields(entry) or 0 in entry.dims or entry.HasField("segment"):
+                continue
+            else:
+                weight = self._lifted[name]
+            _declare(entry, weight)
+            if weight.nbytes > THRESHOLD:
+                lifted[name] = weight if weight.name == name else weight.renamed(name)
+            else:
+                entry.raw_data = bytes(weight.payload())
+        unused -= _change_inner(proto.graph, {name: weights[name] for name in unused})
+        if unused:
+            raise KeyError(f"no initializer or Constant named {', '.join(sorted(unused))}")
+        return Model(
+            proto,
+            lifted,
+            sources=self._sources,
+            external=self._external,
+            inlined=self.inlined,
+            changes=extra,
+        )
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        force: bool = False,
+        external: bool | None = None,
+    ) -> Path:
+        """Write the model and give its path.
+
+        One file, or with ``external=True`` a small one and ``<name>.data`` beside it; by default
+        as the source was, and external whenever one file could not hold it. An existing file is
+        kept unless ``force``. Raises :class:`OutputError`, and then leaves nothing behind.
+        """
+        path = Path(path)
+        if external is None and self._external:
+            external = True
+        write(path, self.proto, self._by_index(), self._sources, external=external, force=force)
+        return path
+
+    def to_bytes(self) -> bytes:
+        """The whole model as one protobuf message, for sessions in memory.
+
+        Raises :class:`Net2NetError` above protobuf's limit of 2 GiB.
+        """
+        _, pieces = message(self.proto, self._by_index())
+        if sum(piece.nbytes for piece in pieces) > SINGLE_FILE_LIMIT:
+            raise Net2NetError(
+                "the model is above the 2 GiB that a single protobuf message can hold",
+                "save it to a file, with its weights as external data",
+            )
+        buffer = io.BytesIO()
+        stream(pieces, buffer.write, self._sources)
+        return buffer.getvalue()
+
+    def sha256(self) -> str:
+        """Digest of the file it was loaded from, else of what :meth:`to_bytes` would give."""
+        if self._sha256 is None:
+            digest = hashlib.sha256()
+            if self._original is not None:
+                view = self._original.view
+                size = 8 << 20
+                pieces: Any = (view[at : at + size] for at in range(0, len(view), size))
+            else:
+                _, pieces = message(self.proto, self._by_index())
+            stream(pieces, digest.update, self._sources)
+            self._sha256 = digest.hexdigest()
+        return self._sha256
+
+    def _by_index(self) -> dict[int, Weight]:
+        """The contents that the skeleton lacks, by position of their initializer."""
+        return {
+            index: self._lifted[entry.name]
+            for index, entry in enumerate(self.proto.graph.initializer)
+            if entry.name in self._lifted
+        }
+
+
+def _inner_tensors(
+    graph: GraphProto,
+) -> Iterator[tuple[str, TensorProto, NodeProto | None]]:
+    """Constants of the graph, then initializers and Constants of its subgraphs.
+
+    Gives name, contents, and the Constant node where it is one.
+    """
+    yield from constants(graph)
+    for inner in subgraphs(graph):
+        for entry in inner.initializer:
+            yield entry.name, entry, None
+        yield from constants(inner)
+
+
+def _weights(proto: ModelProto, lifted: Mapping[str, Weight]) -> dict[str, Weight]:
+    """All weights of the model by name."""
+    weights: dict[str, Weight] = {}
+    for entry in proto.graph.initializer:
+        if not entry.HasField("segment"):
+            weights[entry.name] = lifted.get(entry.name) or Inline(entry.name, entry)
+    inner: dict[str, Weight | None] = {}
+    for name, tensor, _ in _inner_tensors(proto.graph):
+        # A name used twice in separate subgraphs means two tensors: neither can be asked for.
+        ambiguous = name in weights or name in inner or tensor.HasField("segment")
+        inner[name] = None if ambiguous else Inline(name, tensor)
+    weights.update((name, weight) for name, weight in inner.items() if weight is not None)
+    return weights
+
+
+def _declare(entry: TensorProto, weight: Weight) -> None:
+    """Make the entry's dims and type those of its contents, and its own contents none."""
+    clear_data(entry)
+    entry.data_type = weight.dtype
+    del entry.dims[:]
+    entry.dims.extend(weight.shape)
+
+
+def _change_inner(graph: GraphProto, weights: Mapping[str, Weight]) -> set[str]:
+    """Write new contents of Constants and subgraph tensors into the skeleton, where they lie."""
+    found: set[str] = set()
+    if not weights:
+        return found
+    for name, entry, node in list(_inner_tensors(graph)):
+        if name not in weights:
+            continue
+        found.add(name)
+        tensor = TensorProto(name=entry.name)
+        _declare(tensor, weights[name])
+        tensor.raw_data = bytes(weights[name].payload())
+        if node is None:
+            entry.CopyFrom(tensor)
+        else:
+            set_constant(node, tensor)
+    return found
+
+
+def load(path: str | os.PathLike[str] | ModelProto | bytes) -> Model:
+    """Load a model from a file, from its contents, or from a ``ModelProto`` (which is copied).
+
+    Big tensors are mapped, not read; external data must lie in the model's folder. Local functions
+    are inlined. Raises :class:`InvalidModel` for anything that is not a whole, sound model.
+    """
+    name = "the model" if isinstance(path, ModelProto | bytes) else os.fspath(path)
+    try:
+        if isinstance(path, ModelProto):
+            return _load(Source(None, _serialised(path)))
+        if isinstance(path, bytes):
+            return _load(Source(None, path))
+        return _load(_opened(Path(path)))
+    except InvalidModel as error:
+        raise InvalidModel(f"{name}: {error.problem}", error.remedy) from None
+
+
+def _serialised(proto: ModelProto) -> bytes:
+    try:
+        return proto.SerializeToString()
+    except (EncodeError, ValueError):
+        raise InvalidModel(
+            "a ModelProto above protobuf's limit of 2 GiB",
+            "save it with external data and load it by its path",
+        ) from None
+
+
+def _opened(path: Path) -> Source:
+    """The mapped model file."""
+    try:
+        if path.is_dir():
+            raise InvalidModel("is a folder", "give the path of an .onnx file")
+        return Source.open(path)
+    except FileNotFoundError:
+        raise InvalidModel("no such file", "check the path") from None
+    except OSError as error:
+        raise InvalidModel(
+            f"cannot be read: {error.strerror}", "check the file and its permissions"
+        ) from None
+    except ValueError:  # a null byte in the path
+        raise InvalidModel("no possible path", "check the path") from None
+
+
+def _load(source: Source) -> Model:
+    if not len(source.view):
+        raise InvalidModel("is empty", "export or download the model again")
+    proto, spans = _skeleton(source)
+    check_model(proto)
+    folder = Folder(source.path.parent if source.path else None)
+    lifted = _lifted(proto, spans, source, folder)
+    _embed_external(proto, folder)
+    plain = inline_functions(proto)
+    model = Model(
+        plain,
+        lifted,
+        path=source.path,
+        sources=(source, *folder.sources.values()),
+        original=source,
+        external=bool(folder.sources),
+        inlined=plain is not proto,
+    )
+    for name, weight in model.weights.items():
+        if isinstance(weight, Inline):
+            check_tensor(weight.tensor, f"tensor {name!r}")
+    return model
+
+
+def _skeleton(source: Source) -> tuple[ModelProto, list[Span]]:
+    try:
+        contents, spans = strip(source.view)
+        proto = ModelProto()
+        proto.ParseFromString(contents)
+    except (WireError, DecodeError) as error:
+        raise wrong_format(source.view, str(error)) from None
+    if not proto.HasField("graph"):
+        raise wrong_format(source.view, "there is no graph in it")
+    return proto, spans
+
+
+def _lifted(
+    proto: ModelProto, spans: list[Span], source: Source, folder: Folder
+) -> dict[str, Weight]:
+    """The contents of the initializers that the skeleton does not hold, checked for size."""
+    entries = proto.graph.initializer
+    lifted: dict[str, Weight] = {}
+    for span in spans:
+        entry = entries[span.index]
+        where = f"initializer {entry.name!r}"
+        if entry.HasField("segment"):
+            raise InvalidModel(f"{where}: a segment of a tensor", "export the model again")
+        check_data_size(entry, span.length, where)
+        lifted[entry.name] = Stored(
+            entry.name,
+            entry.data_type,
+            tuple(entry.dims),
+            source=source,
+            offset=span.offset,
+            field=span.field,
+        )
+    for entry in entries:
+        if is_external(entry):
+            where = f"initializer {entry.name!r}"
+            weight = folder.stored(entry, where)
+            if weight.nbytes > THRESHOLD:
+                clear_data(entry)
+                lifted[entry.name] = weight
+            else:
+                folder.embed(entry, where)
+    return lifted
+
+
+def _embed_external(proto: ModelProto, folder: Folder) -> None:
+    """Read external tensors of nodes and subgraphs, which onnx rarely writes, into the skeleton."""
+    total = 0
+    for tensor in attribute_tensors(proto):
+        if is_external(tensor):
+            total += folder.embed(tensor, f"tensor {tensor.name!r}")
+            # The same bytes can be referred to any number of times.
+            if total > SINGLE_FILE_LIMIT:
+                raise InvalidModel(
+                    "over 2 GiB of external data in attributes of nodes",
+                    "export the model with its weights as initializers",
+                )
