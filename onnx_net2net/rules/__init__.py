@@ -8,7 +8,16 @@ from importlib import import_module
 from onnx_net2net.rules.language import Entry, Op, Rule, Unsupported
 
 # One file a family; each holds a TABLE of operators and names its domain.
-FAMILIES = ("elementwise", "linear", "normalisation", "reduction", "movement", "recurrent")
+FAMILIES = (
+    "elementwise",
+    "linear",
+    "normalisation",
+    "pooling",
+    "quantization",
+    "reduction",
+    "movement",
+    "recurrent",
+)
 
 
 @cache
