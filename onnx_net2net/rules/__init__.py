@@ -16,6 +16,8 @@ FAMILIES = (
     "quantization",
     "reduction",
     "movement",
+    "shaping",
+    "indexing",
     "recurrent",
 )
 

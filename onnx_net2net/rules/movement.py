@@ -1,0 +1,262 @@
+"""Operators that only move entries: Reshape, Transpose, Concat, Split, Tile, DepthToSpace, ...
+
+>>> factors((5, 768), (5, 12, 64)).text
+'a (b c) -> a b c'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from math import prod
+
+from onnx_net2net.rules.language import Op, Rule, Table, Unsupported, line, names, slot
+
+BLOCK = "its size is an attribute of the node"
+
+
+@dataclass(frozen=True)
+class Factors:
+    """One row-major order of entries, read as two shapes."""
+
+    before: list[str]
+    after: list[str]
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    fixed: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The rule that takes ``before`` to ``after``."""
+        return line([self.before], [self.after])
+
+
+def factors(before: Sequence[int], after: Sequence[int]) -> Factors:
+    """The coarsest factors of which the axes of both shapes are merged.
+
+    An axis reaches from one suffix product of its shape to the next. Where the suffix
+    products of both shapes divide one another, their quotients are the factors; where they do
+    not, the axes between the nearest common ones stay whole and fixed.
+    """
+    if 0 in before or 0 in after:
+        raise Unsupported("it has no entries")
+    if prod(before) != prod(after):
+        raise Unsupported(f"shapes {tuple(before)} and {tuple(after)} hold unequal numbers")
+    cuts = sorted({*_cuts(before), *_cuts(after)})
+    common = sorted({*_cuts(before)} & {*_cuts(after)})
+    apart = [
+        (low, high)
+        for low, high in pairwise(common)
+        if any(b % a for a, b in pairwise(c for c in cuts if low <= c <= high))
+    ]
+    letters = _letters(len(cuts) - 1 + len(before) + len(after))
+    name = dict(zip(reversed(list(pairwise(cuts))), letters, strict=False))
+    sizes = {letter: high // low for (low, high), letter in name.items()}
+    fixed: dict[str, str] = {}
+
+    def side(shape: Sequence[int], mark: str) -> list[str]:
+        terms = []
+        for index, (high, low) in enumerate(pairwise(reversed(_cuts(shape)))):
+            if any(a <= low < high <= b for a, b in apart):
+                terms.append(f"{mark}{index}")
+                sizes[terms[-1]] = high // low
+                fixed[terms[-1]] = "reshape does not keep its factors apart"
+            else:
+                inside = [n for (a, b), n in name.items() if low <= a < b <= high]
+                terms.append(group(inside))
+        return terms
+
+    left, right = side(before, "in"), side(after, "out")
+    used = set(" ".join(left + right).replace("(", " ").replace(")", " ").split())
+    return Factors(left, right, {n: s for n, s in sizes.items() if n in used}, fixed)
+
+
+def _cuts(shape: Sequence[int]) -> list[int]:
+    """Suffix products, from 1 to the number of entries."""
+    return [prod(shape[i:]) for i in range(len(shape), -1, -1)]
+
+
+def _letters(count: int) -> list[str]:
+    return [chr(ord("a") + i % 26) + (str(i // 26) if i >= 26 else "") for i in range(count)]
+
+
+def group(parts: Sequence[str]) -> str:
+    """The text of a row-major merge."""
+    return "1" if not parts else parts[0] if len(parts) == 1 else f"({' '.join(parts)})"
+
+
+def segments(parts: Sequence[str]) -> str:
+    """The text of a concatenation."""
+    return parts[0] if len(parts) == 1 else f"({' + '.join(parts)})"
+
+
+def axes_of(op: Op, index: int, since: int, rank: int) -> list[int] | None:
+    """The axes, an attribute before opset ``since`` and an input after; None if not given."""
+    if op.opset < since:
+        given = op.attr("axes")
+    else:
+        given = op.known(index).ravel() if op.has(index) else None
+    return None if given is None else [int(a) % rank for a in given]
+
+
+def _reshape(op: Op) -> Rule:
+    given, shape = op.value(1), op.shape(0)
+    after = op.outputs[0] or (given is not None and _resolve(given.tolist(), shape, op))
+    if not after and not (op.outputs[0] == ()):
+        raise Unsupported("the shape of output 0 is unknown")
+    found = factors(shape, after or ())
+    fixed = dict(found.fixed)
+    if given is not None and not op.attr("allowzero", 0):
+        for index, element in enumerate(given.tolist()):
+            if element == 0 and found.before[index] != found.after[index]:
+                moved = f"{found.before[index]} {found.after[index]}".replace("(", " ")
+                for part in moved.replace(")", " ").split():
+                    fixed[part] = "a 0 in its shape repeats another axis"
+    elements = [None if t == "1" else t for t in found.after]
+    text = line([found.before, ["_"]], [found.after])
+    return Rule(text, found.sizes, fixed, slots=[slot(1, *elements)], kind="move")
+
+
+def _resolve(given: list[int], shape: Sequence[int], op: Op) -> tuple[int, ...]:
+    """The output shape that Reshape's second input asks for."""
+    if not op.attr("allowzero", 0):
+        given = [shape[i] if n == 0 else n for i, n in enumerate(given)]
+    rest = prod(n for n in given if n != -1)
+    return tuple(prod(shape) // rest if n == -1 and rest else n for n in given)
+
+
+def _flatten(op: Op) -> Rule:
+    shape = op.shape(0)
+    axis = op.attr("axis", 1)
+    axis = axis + len(shape) if axis < 0 else axis
+    found = factors(shape, (prod(shape[:axis]), prod(shape[axis:])))
+    return Rule(found.text, found.sizes, found.fixed, kind="move")
+
+
+def _transpose(op: Op) -> Rule:
+    axes = names("x", op.rank())
+    order = op.attr("perm") or range(len(axes))[::-1]
+    return Rule(line([axes], [[axes[i] for i in order]]), kind="move")
+
+
+def _squeeze(op: Op) -> Rule:
+    shape = op.shape(0)
+    gone = axes_of(op, 1, 13, len(shape))
+    if gone is None:
+        gone = [i for i, n in enumerate(shape) if n == 1]
+    axes = ["1" if i in gone else f"x{i}" for i in range(len(shape))]
+    kept = [a for i, a in enumerate(axes) if i not in gone]
+    return Rule(line([axes, ["_"]], [kept]), kind="move")
+
+
+def _unsqueeze(op: Op) -> Rule:
+    count = len(op.known(1).ravel() if op.opset >= 13 else op.attr("axes", ()))
+    rank = op.rank() + count
+    new = axes_of(op, 1, 13, rank) or []
+    axes = names("x", op.rank())
+    left = iter(axes)
+    return Rule(
+        line([axes, ["_"]], [["1" if i in new else next(left) for i in range(rank)]]), kind="move"
+    )
+
+
+def _expand(op: Op) -> Rule:
+    shape, after = op.shape(0), op.output()
+    before = (1,) * (len(after) - len(shape)) + tuple(shape)
+    if 0 in after:
+        raise Unsupported("it has no entries")
+    left = ["1" if n == 1 else f"x{i}" for i, n in enumerate(before)]
+    right = ["1" if n == 1 else f"x{i}" for i, n in enumerate(after)]
+    sizes = {f"x{i}": n for i, n in enumerate(after) if n != 1}
+    given = op.rank(1) and op.shape(1)[0]  # a shorter shape is right-aligned
+    elements = [None if t == "1" else t for t in right][len(after) - given :]
+    text = line([left[len(after) - len(shape) :], ["_"]], [right])
+    return Rule(text, sizes, slots=[slot(1, *elements)], kind="move")
+
+
+def _tile(op: Op) -> Rule:
+    shape = op.shape(0)
+    times = [int(n) for n in op.known(1)]
+    if 0 in shape or 0 in times:
+        raise Unsupported("it has no entries")
+    left = ["1" if n == 1 else f"x{i}" for i, n in enumerate(shape)]
+    new = [None if r == 1 else f"r{i}" for i, r in enumerate(times)]
+    right = [group([p for p in (r, x) if p and p != "1"]) for r, x in zip(new, left, strict=True)]
+    sizes = {name: r for name, r in zip(new, times, strict=True) if name}
+    return Rule(line([left, ["_"]], [right]), sizes, slots=[slot(1, *new)], kind="move")
+
+
+def _concat(op: Op) -> Rule:
+    rank = op.rank()
+    axis = op.axis(default=1)  # optional only before opset 4
+    count = len(op.node.input)
+    each = [[f"c{n}" if i == axis else f"x{i}" for i in range(rank)] for n in range(count)]
+    # An empty segment (a cache before its first step) has no place in the sum.
+    empty = {f"c{n}": "it is empty" for n in range(count) if op.shape(n)[axis] == 0}
+    full = [f"c{n}" for n in range(count) if f"c{n}" not in empty]
+    if not full:
+        raise Unsupported("it has no entries")
+    out = [segments(full) if i == axis else f"x{i}" for i in range(rank)]
+    return Rule(line(each, [out]), fixed=empty, kind="move")
+
+
+def _split(op: Op) -> Rule:
+    rank, axis, count = op.rank(), op.axis(default=0), len(op.node.output)
+    sizes = split_sizes(op, op.shape(0)[axis], axis, count)
+    if 0 in sizes:
+        raise Unsupported("one of its outputs is empty")
+    parts = names("c", count)
+    axes = names("x", rank)
+    axes[axis] = segments(parts)
+    out = [[p if i == axis else f"x{i}" for i in range(rank)] for p in parts]
+    where: str | int = "split" if op.opset < 13 else 1
+    given = slot(where, *parts, drops="num_outputs" if op.opset >= 18 else "")
+    left = [axes] if op.opset < 13 else [axes, ["_"]]
+    unread = {p: "max" for p, o in zip(parts, op.node.output, strict=True) if not o}
+    known = dict(zip(parts, sizes, strict=True))
+    return Rule(line(left, out), known, reduce=unread, slots=[given], kind="move")
+
+
+def split_sizes(op: Op, size: int, axis: int, count: int) -> list[int]:
+    """What each output of Split takes: from the sizes given, the outputs, or even chunks."""
+    given = op.attr("split") if op.opset < 13 else op.value(1)
+    if given is not None:
+        return [int(n) for n in given]
+    if all(op.outputs):
+        return [op.output(i)[axis] for i in range(count)]
+    if op.opset >= 13 and op.has(1):
+        raise Unsupported("input 1 is not a constant")
+    chunk = -(-size // count)
+    return [chunk] * (count - 1) + [size - chunk * (count - 1)]
+
+
+def _depth_to_space(op: Op) -> Rule:
+    depth = "(c r s)" if op.attr("mode", "DCR") == "CRD" else "(r s c)"
+    return _blocks(op, f"b {depth} h w -> b c (h r) (w s)")
+
+
+def _space_to_depth(op: Op) -> Rule:
+    return _blocks(op, "b c (h r) (w s) -> b (r s c) h w")
+
+
+def _blocks(op: Op, text: str) -> Rule:
+    size = int(op.attr("blocksize"))
+    return Rule(text, {"r": size, "s": size}, {"r": BLOCK, "s": BLOCK}, kind="move")
+
+
+TABLES: dict[str, Table] = {
+    "": {
+        "Concat": _concat,
+        "DepthToSpace": _depth_to_space,
+        "Expand": _expand,
+        "Flatten": _flatten,
+        "Identity": Rule("*x -> *x", kind="move"),
+        "Reshape": _reshape,
+        "SpaceToDepth": _space_to_depth,
+        "Split": _split,
+        "Squeeze": _squeeze,
+        "Tile": _tile,
+        "Transpose": _transpose,
+        "Unsqueeze": _unsqueeze,
+    }
+}
