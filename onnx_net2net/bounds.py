@@ -1,0 +1,233 @@
+"""What whole numbers an input may hold, read off the graph.
+
+>>> input_uses(model.proto.graph)["input_ids"]
+Use(kind='index', upper=30522)
+
+An integer input is followed through reshapes, casts and additions to whatever reads it: the
+indices of an embedding table bound it by the size of the table. Nothing is executed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import onnx
+from onnx import numpy_helper
+
+# Operators that hand the values of these inputs on; None: of all inputs.
+_CARRIERS: dict[str, tuple[int, ...] | None] = {
+    **dict.fromkeys(("Cast", "CastLike", "Clip", "Floor", "Identity", "Min", "Round"), (0,)),
+    **dict.fromkeys(("Expand", "Flatten", "Pad", "Reshape", "Squeeze", "Tile"), (0,)),
+    **dict.fromkeys(("Slice", "Split", "Transpose", "Unsqueeze"), (0,)),
+    **dict.fromkeys(("Gather", "GatherElements", "GatherND"), (0,)),
+    "Concat": None,
+    "Max": None,
+    "Where": (1, 2),
+}
+
+# (domain, operator) -> {input position: position of the table it indexes}
+_INDICES: dict[tuple[str, str], dict[int, int]] = {
+    ("", "Gather"): {1: 0},
+    ("", "GatherElements"): {1: 0},
+    ("", "ScatterElements"): {1: 0},
+    ("", "Scatter"): {1: 0},
+    ("", "GatherND"): {1: 0},
+    ("", "ScatterND"): {1: 0},
+    ("", "RotaryEmbedding"): {3: 1},
+    ("com.microsoft", "RotaryEmbedding"): {1: 2},
+    ("com.microsoft", "GatherBlockQuantized"): {1: 0},
+    ("com.microsoft", "EmbedLayerNormalization"): {0: 2, 1: 4, 8: 3},
+}
+
+# Inputs that say how large something is: a wrong number allocates or rejects.
+_EXTENTS: dict[str, tuple[int, ...]] = {
+    "ConstantOfShape": (0,),
+    "Expand": (1,),
+    "Loop": (0,),
+    "OneHot": (1,),
+    "Pad": (1, 3),
+    "Range": (0, 1, 2),
+    "Reshape": (1,),
+    "Resize": (3,),
+    "Slice": (1, 2, 3, 4),
+    "Split": (1,),
+    "Tile": (1,),
+    "TopK": (1,),
+    "Unsqueeze": (1,),
+}
+_LENGTHS = {"LSTM": 4, "GRU": 4, "RNN": 4}
+
+
+@dataclass(frozen=True)
+class Use:
+    """How an input's whole numbers are used: ``index`` into a table of ``upper`` rows (``upper``
+    0: unknown), ``extent`` (a size or position), ``length`` of a sequence, or ``value``."""
+
+    kind: str
+    upper: int = 0
+
+
+_PRIORITY = ("index", "length", "extent", "value")
+
+
+def merged(uses: list[Use]) -> Use:
+    """The use that all of these allow: the smallest table wins."""
+    kind = min((use.kind for use in uses), key=_PRIORITY.index, default="value")
+    uppers = [use.upper for use in uses if use.kind == kind and use.upper]
+    return Use(kind, min(uppers, default=0))
+
+
+def input_uses(graph: onnx.GraphProto) -> dict[str, Use]:
+    """The use of every graph input, floats too: some exporters feed token ids as float."""
+    tracer = _Tracer(graph)
+    return {value.name: merged(list(tracer.uses(value.name))) for value in graph.input}
+
+
+@dataclass(frozen=True)
+class _Reached:
+    """A tensor holding ``scale * input + offset``; ``loose`` where something unknown was added."""
+
+    name: str
+    scale: float = 1.0
+    offset: float = 0.0
+    loose: bool = False
+
+    def upper(self, rows: int) -> int:
+        """How many values of the input stay inside a table of so many rows, at least 1."""
+        if self.loose:
+            rows = (rows + 1) // 2
+        if self.scale <= 0:
+            return 1
+        return max(1, int((rows - 1 - max(self.offset, 0.0)) / self.scale) + 1)
+
+
+class _Tracer:
+    """The readers of every tensor, subgraphs included (names are unique within a model)."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self.readers: dict[str, list[tuple[onnx.NodeProto, int]]] = defaultdict(list)
+        self.writers: dict[str, onnx.NodeProto] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.tensors: dict[str, onnx.TensorProto] = {}
+        self._read(graph)
+
+    def _read(self, graph: onnx.GraphProto) -> None:
+        for tensor in graph.initializer:
+            self._know(tensor.name, tensor)
+        for value in graph.value_info:
+            dims = value.type.tensor_type.shape.dim
+            self.shapes.setdefault(value.name, tuple(dim.dim_value for dim in dims))
+        for node in graph.node:
+            for position, name in enumerate(node.input):
+                self.readers[name].append((node, position))
+            for name in node.output:
+                self.writers[name] = node
+            for attribute in node.attribute:
+                if node.op_type == "Constant" and attribute.name == "value":
+                    self._know(node.output[0], attribute.t)
+                for body in (attribute.g, *attribute.graphs):
+                    self._read(body)
+
+    def _know(self, name: str, tensor: onnx.TensorProto) -> None:
+        self.shapes[name] = tuple(tensor.dims)
+        self.tensors[name] = tensor
+
+    def uses(self, name: str) -> Iterator[Use]:
+        todo, seen = [_Reached(name)], {name}
+        while todo:
+            reached = todo.pop()
+            for node, position in self.readers[reached.name]:
+                yield self._use(node, position, reached)
+                for following in self._following(node, position, reached):
+                    if following.name not in seen:
+                        seen.add(following.name)
+                        todo.append(following)
+
+    def _use(self, node: onnx.NodeProto, position: int, reached: _Reached) -> Use:
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        table = _INDICES.get((domain, node.op_type), {}).get(position)
+        if table is not None and table < len(node.input):
+            rows = self._rows(node, node.input[table])
+            return Use("index", reached.upper(rows) if rows else 1)
+        if not domain and position in _EXTENTS.get(node.op_type, ()):
+            return Use("extent")
+        if not domain and _LENGTHS.get(node.op_type) == position:
+            return Use("length")
+        if not domain and node.op_type == "OneHot" and position == 0:
+            depth = self._scalar(node.input[1])
+            return Use("index", reached.upper(int(depth)) if depth else 1)
+        return Use("value")
+
+    def _rows(self, node: onnx.NodeProto, table: str) -> int:
+        """The size of the axis that an index selects from, 0 if it is not known."""
+        shape = self._shape(table)
+        if not shape:
+            return 0
+        if node.op_type in ("GatherND", "ScatterND"):
+            return min(shape)  # one bound for every column of the indices
+        axis = next((a.i for a in node.attribute if a.name in ("axis", "gather_axis")), 0)
+        return shape[axis] if -len(shape) <= axis < len(shape) else 0
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, through operators that do not change it; () if unknown."""
+        for _ in range(len(self.writers) + 1):
+            if name in self.shapes:
+                return self.shapes[name]
+            node = self.writers.get(name)
+            if node is None or node.op_type not in _SAME_SHAPE or not node.input:
+                return ()
+            if node.op_type == "Transpose":
+                shape = self._shape(node.input[0])
+                perm = next((a.ints for a in node.attribute if a.name == "perm"), None)
+                order = range(len(shape))[::-1] if perm is None else perm
+                return tuple(shape[i] for i in order) if shape else ()
+            name = node.input[0]
+        return ()
+
+    def _scalar(self, name: str) -> float | None:
+        """The value of a one-element constant, through casts and reshapes; else None."""
+        node = self.writers.get(name)
+        while node is not None and node.op_type in ("Cast", "CastLike", "Identity", "Unsqueeze"):
+            name = node.input[0]
+            node = self.writers.get(name)
+        tensor = self.tensors.get(name)
+        if tensor is not None:
+            small = all(dim == 1 for dim in tensor.dims) and tensor.data_location == 0
+            return float(numpy_helper.to_array(tensor).reshape(())) if small else None
+        for attribute in node.attribute if node is not None else ():
+            if attribute.name in ("value_int", "value_float"):
+                return float(attribute.i or attribute.f)
+        return None
+
+    def _following(
+        self, node: onnx.NodeProto, position: int, reached: _Reached
+    ) -> Iterator[_Reached]:
+        """The tensors behind this node that still hold the input's values."""
+        scale, offset, loose = reached.scale, reached.offset, reached.loose
+        if node.op_type in ("Loop", "Scan"):
+            body = next(attribute.g for attribute in node.attribute if attribute.name == "body")
+            if position < len(body.input):
+                yield _Reached(body.input[position].name, scale, offset, loose)
+        elif node.op_type in _CARRIERS:
+            carried = _CARRIERS[node.op_type]
+            if carried is None or position in carried:
+                for name in node.output:
+                    yield _Reached(name, scale, offset, loose)
+        elif node.op_type in _ARITHMETIC and len(node.input) == 2:
+            constant = self._scalar(node.input[1 - position])
+            if node.op_type == "Sub" and position == 1:
+                scale, offset = -scale, -offset  # c - x = -x - (-c), completed below
+                constant = None if constant is None else -constant
+            if constant is not None:
+                scale, offset = _ARITHMETIC[node.op_type](scale, offset, constant)
+            yield _Reached(node.output[0], scale, offset, loose or constant is None)
+
+
+_SAME_SHAPE = {"Cast", "CastLike", "Identity", "DequantizeLinear", "Transpose"}
+_ARITHMETIC: dict[str, Callable[[float, float, float], tuple[float, float]]] = {
+    "Add": lambda scale, offset, c: (scale, offset + c),
+    "Sub": lambda scale, offset, c: (scale, offset - c),
+    "Mul": lambda scale, offset, c: (scale * c, offset * c),
+}

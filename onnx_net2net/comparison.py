@@ -1,0 +1,228 @@
+"""Are two arrays equal, up to the rounding noise of the model that made them?
+
+>>> noise = [np.abs(double - single)]                    # one array per trial
+>>> limits = tolerances([single], noise)
+>>> compare(single, other, limits[0]).problem is None
+True
+
+For every element of an output,
+
+    tolerance = FACTOR * noise + FLOOR * eps * size
+
+where *noise* is how far the model's own re-runs lie apart (unoptimised against optimised, float64,
+inputs and weights moved by one ulp), *eps* is that of the output's type, and *size* the magnitude
+of the output. Both are the largest value over the elements: per index of an axis where at least
+POOL elements share the index (so that scores in [0, 1] beside boxes in pixels keep their own
+scale), otherwise over the whole output and all trials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from onnx_net2net.precision import epsilon, is_float
+
+FACTOR = 8.0
+FLOOR = 2.0
+POOL = 64
+# Whole-number outputs (an argmax, a mask) may flip where the model's own re-runs flip.
+FLIPS = 4
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One output of one trial: how far apart, and what is wrong, if anything."""
+
+    max_abs: float = 0.0
+    max_rel: float = 0.0
+    tolerance: float = 0.0
+    top1: float | None = None
+    problem: str | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+def wide(array: np.ndarray) -> np.ndarray:
+    """As float64 where it is a number of any type."""
+    return array.astype(np.float64) if is_float(array.dtype) or array.dtype.kind in "iub" else array
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
+    """Element by element |a - b| in float64; 0 where either is not finite; None if not comparable.
+
+    For whole numbers 1 where they differ.
+    """
+    if a.shape != b.shape or is_float(a.dtype) != is_float(b.dtype):
+        return None
+    if not is_float(a.dtype):
+        return (a != b).astype(np.float64)
+    left, right = wide(a), wide(b)
+    finite = np.isfinite(left) & np.isfinite(right)
+    with np.errstate(invalid="ignore"):
+        return np.where(finite, np.abs(left - right), 0.0)
+
+
+def larger(noise: np.ndarray, more: np.ndarray | None) -> np.ndarray:
+    """The elementwise larger noise, of the measurements that can be used."""
+    return noise if more is None or more.shape != noise.shape else np.maximum(noise, more)
+
+
+def pooled(values: np.ndarray, overall: float) -> np.ndarray:
+    """An upper limit of every element, from those that share an index with it."""
+    limit = np.full((1,) * values.ndim, overall)
+    for axis, size in enumerate(values.shape):
+        if size > 1 and values.size // size >= POOL:
+            others = tuple(i for i in range(values.ndim) if i != axis)
+            limit = np.minimum(limit, values.max(axis=others, keepdims=True))
+    return limit
+
+
+def largest(arrays: Sequence[np.ndarray]) -> float:
+    """The largest element of all arrays, 0 if there is none."""
+    return max((float(array.max(initial=0.0)) for array in arrays), default=0.0)
+
+
+def magnitude(array: np.ndarray) -> np.ndarray:
+    """|array| with 0 in place of NaN and infinity."""
+    values = np.abs(wide(array))
+    return np.where(np.isfinite(values), values, 0.0)
+
+
+def tolerances(
+    expected: Sequence[np.ndarray], noise: Sequence[np.ndarray], factor: float = FACTOR
+) -> list[np.ndarray]:
+    """The tolerance of every element (broadcastable), one array per trial.
+
+    For whole numbers: the share of elements that may differ.
+    """
+    if not all(is_float(array.dtype) for array in expected):
+        share = max((float(n.mean()) for n in noise if n.size), default=0.0)
+        return [np.array(FLIPS * share) for _ in expected]
+    sizes = [magnitude(array) for array in expected]
+    top_noise, top_size = largest(noise), largest(sizes)
+    return [
+        factor * pooled(n, top_noise) + FLOOR * epsilon(y.dtype) * pooled(size, top_size)
+        for y, n, size in zip(expected, noise, sizes, strict=True)
+    ]
+
+
+def fixed_tolerance(expected: np.ndarray, rtol: float, atol: float) -> np.ndarray:
+    """The user's own: atol + rtol * |expected|, as ``numpy.allclose`` has it."""
+    return atol + rtol * magnitude(expected)
+
+
+def compare(expected: np.ndarray, actual: np.ndarray, tolerance: np.ndarray) -> Difference:
+    """Judge one output of one trial."""
+    if expected.dtype != actual.dtype:
+        return Difference(problem=f"its type is {actual.dtype}, not {expected.dtype}")
+    if expected.shape != actual.shape:
+        return Difference(problem=f"its shape is {actual.shape}, not {expected.shape}")
+    if not is_float(expected.dtype):
+        return _compare_exact(expected, actual, tolerance)
+    left, right = wide(expected), wide(actual)
+    problem, warnings = _compare_not_finite(left, right)
+    error = distance(expected, actual)
+    assert error is not None  # same shape and type
+    limit = np.broadcast_to(tolerance, error.shape)
+    beyond = error > limit
+    at = int(np.argmax(error)) if error.size else 0
+    if beyond.any():
+        # The worst by its own measure, which need not be the largest difference.
+        ratio = np.divide(error, limit, out=np.full(error.shape, np.inf), where=limit > 0)
+        at = int(np.argmax(np.where(beyond, ratio, 0)))
+        problem = problem or _beyond(left, right, limit, at, int(beyond.sum()))
+    size = float(magnitude(expected).max(initial=0.0))
+    max_abs = float(error.max(initial=0.0))
+    return Difference(
+        max_abs,
+        max_abs / size if size else max_abs and float("inf"),
+        float(limit.flat[at]) if limit.size else 0.0,
+        top1_agreement(left, right),
+        problem,
+        warnings,
+    )
+
+
+def _compare_exact(expected: np.ndarray, actual: np.ndarray, share: np.ndarray) -> Difference:
+    differ = expected != actual
+    count, allowed = int(differ.sum()), float(share) * differ.size
+    problem, warnings = None, []
+    if count > allowed:
+        at = int(np.argmax(differ))
+        place = _place(differ.shape, at)
+        problem = (
+            f"{count} of {differ.size} elements differ, first{place}: "
+            f"{actual.flat[at]} instead of {expected.flat[at]}"
+        )
+    elif count:
+        warnings.append(
+            f"{count} of {differ.size} whole numbers differ; up to {int(allowed)} may, "
+            "for they flip between runs of the first model too"
+        )
+    apart = 0.0
+    if count and expected.dtype.kind in "iub":
+        apart = float(np.abs(wide(expected) - wide(actual)).max())
+    size = float(magnitude(expected).max(initial=0.0)) if apart else 0.0
+    return Difference(apart, apart / size if size else apart, 0.0, None, problem, warnings)
+
+
+def _compare_not_finite(left: np.ndarray, right: np.ndarray) -> tuple[str | None, list[str]]:
+    for name, a, b in (
+        ("NaN", np.isnan(left), np.isnan(right)),
+        (
+            "infinite",
+            np.isposinf(left) * 1 - np.isneginf(left),
+            np.isposinf(right) * 1 - np.isneginf(right),
+        ),
+    ):
+        if (a != b).any():
+            at = int(np.argmax(a != b))
+            return (
+                f"{int((a != b).sum())} of {a.size} elements are {name} in one model only, "
+                f"first{_place(a.shape, at)}: {right.flat[at]} instead of {left.flat[at]}"
+            ), []
+    bad = int((~np.isfinite(left)).sum())
+    warning = f"{bad} of {left.size} elements are NaN or infinite in both models"
+    return None, [warning] if bad else []
+
+
+def _beyond(left: np.ndarray, right: np.ndarray, limit: np.ndarray, at: int, count: int) -> str:
+    return (
+        f"{count} of {left.size} elements differ by more than rounding noise, worst"
+        f"{_place(left.shape, at)}: {right.flat[at]:.7g} instead of {left.flat[at]:.7g} "
+        f"(difference {abs(left.flat[at] - right.flat[at]):.3g}, tolerance {limit.flat[at]:.3g})"
+    )
+
+
+def _place(shape: tuple[int, ...], at: int) -> str:
+    """Where the at-th element stands: `` at [0, 3]``, nothing for a single number."""
+    return f" at {[int(i) for i in np.unravel_index(at, shape)]}" if shape else ""
+
+
+def top1_agreement(left: np.ndarray, right: np.ndarray) -> float | None:
+    """The share of places with the same best class; None if this does not look like class scores.
+
+    Classes lie on the last axis of (batch, classes) and (batch, time, classes), and on axis 1
+    of images and volumes.
+    """
+    if left.ndim < 2 or left.size == 0:
+        return None
+    axis = left.ndim - 1 if left.ndim <= 3 else 1
+    if left.shape[axis] < 2:
+        return None
+    return float(np.mean(left.argmax(axis) == right.argmax(axis)))
+
+
+def signal(expected: Sequence[np.ndarray]) -> float:
+    """How much an output changes with the input: the largest change between trials of one shape,
+    or within an output where no two trials share a shape."""
+    values = [np.where(np.isfinite(wide(y)), wide(y), 0.0) for y in expected]
+    same = [
+        float(np.abs(y - z).max(initial=0.0))
+        for i, y in enumerate(values)
+        for z in values[:i]
+        if y.shape == z.shape
+    ]
+    return max(same or [float(np.ptp(y)) if y.size else 0.0 for y in values], default=0.0)

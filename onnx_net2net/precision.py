@@ -1,0 +1,182 @@
+"""Copies of a model that compute the same function with other rounding errors.
+
+>>> double = in_precision(proto, TensorProto.DOUBLE)     # every float tensor in float64
+>>> moved = nudged(proto, seed=0)                        # every weight moved by one ulp, up or down
+
+How far their outputs lie from the model's own is its rounding noise: moving each operand by a
+random ulp is Monte Carlo arithmetic (Parker, 1997), and float64 gives the error itself.
+The protos must hold their weights; the argument is never modified.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import ml_dtypes
+import numpy as np
+import onnx
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
+
+HALF_TYPES = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
+FLOAT_TYPES = HALF_TYPES | {TensorProto.FLOAT, TensorProto.DOUBLE}
+
+# Operators whose schema knows float32 only: (inputs, outputs) that get a Cast.
+_SINGLE_ONLY: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "DequantizeLinear": ((1,), (0,)),
+    "QuantizeLinear": ((0, 1), ()),
+    "Resize": ((2,), ()),
+    "Upsample": ((1,), ()),
+}
+# Attributes that hold an element type.
+_TYPE_ATTRIBUTES = {"to", "dtype"}
+
+
+def epsilon(dtype: np.dtype) -> float:
+    """The relative distance of neighbouring numbers of a float type, 0 for other types."""
+    known = dtype.kind == "f" or dtype.name.startswith(("bfloat", "float"))  # ml_dtypes: kind V
+    return float(ml_dtypes.finfo(dtype).eps) if known else 0.0
+
+
+def is_float(dtype: np.dtype) -> bool:
+    """True also for bfloat16 and float8, which NumPy itself does not count as floating-point."""
+    return epsilon(dtype) > 0
+
+
+def float_types(model: onnx.ModelProto) -> set[int]:
+    """The floating-point element types of the inputs, outputs and weights of the main graph."""
+    graph = model.graph
+    types = {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
+    types.update(tensor.data_type for tensor in graph.initializer)
+    return types & FLOAT_TYPES
+
+
+# One ulp -------------------------------------------------------------------------------------
+
+
+def nudged_array(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Every element moved by about one unit in its last place, up or down.
+
+    Whole numbers stay: 0, 1, a mask or an exponent are meant exactly.
+    """
+    if not is_float(array.dtype):
+        return array
+    wide = array.astype(np.float64)
+    sign = rng.integers(0, 2, array.shape) * 2 - 1
+    with np.errstate(over="ignore", invalid="ignore"):
+        moved = (wide * (1 + epsilon(array.dtype) * sign)).astype(array.dtype)
+    keep = (wide == np.floor(wide)) | ~np.isfinite(moved.astype(np.float64))
+    return np.where(keep, array, moved)
+
+
+def nudged_feeds(feeds: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+    """The same inputs, each floating-point number moved by one ulp."""
+    rng = np.random.default_rng(seed)
+    return {name: nudged_array(value, rng) for name, value in feeds.items()}
+
+
+def nudged(model: onnx.ModelProto, seed: int = 0) -> onnx.ModelProto:
+    """A copy with every weight moved by one ulp; single numbers (exponents, scales) stay."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    rng = np.random.default_rng(seed)
+    for graph in _graphs(copy.graph):
+        for tensor in _tensors(graph):
+            if tensor.data_type in FLOAT_TYPES and np.prod(tensor.dims) > 1:
+                array = nudged_array(numpy_helper.to_array(tensor), rng)
+                tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    return copy
+
+
+def in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy with every floating-point tensor in float64."""
+    return in_precision(model, TensorProto.DOUBLE)
+
+
+# Another type --------------------------------------------------------------------------------
+
+
+def in_precision(
+    model: onnx.ModelProto, target: int, sources: frozenset[int] = FLOAT_TYPES
+) -> onnx.ModelProto:
+    """A copy in which every tensor of one of the ``sources`` types has the type ``target``.
+
+    No promise that a runtime has kernels for all of it.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for graph in _graphs(copy.graph):
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            if value.type.tensor_type.elem_type in sources:
+                value.type.tensor_type.elem_type = target
+        for tensor in graph.initializer:
+            _convert(tensor, target, sources)
+        nodes = list(graph.node)
+        del graph.node[:]
+        for node in nodes:
+            _retype(node, target, sources)
+            graph.node.extend(_with_casts(node, target))
+    return copy
+
+
+def _convert(tensor: onnx.TensorProto, target: int, sources: frozenset[int]) -> None:
+    if tensor.data_type in sources and tensor.data_type != target:
+        array = numpy_helper.to_array(tensor).astype(helper.tensor_dtype_to_np_dtype(target))
+        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+
+
+def _retype(node: onnx.NodeProto, target: int, sources: frozenset[int]) -> None:
+    if node.op_type == "Constant":
+        _unpack_floats(node)
+    if node.op_type == "ConstantOfShape" and not node.attribute:
+        node.attribute.append(
+            helper.make_attribute("value", helper.make_tensor("value", TensorProto.FLOAT, [1], [0]))
+        )
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.TENSOR:
+            _convert(attribute.t, target, sources)
+        elif attribute.name in _TYPE_ATTRIBUTES and attribute.i in sources:
+            attribute.i = target
+
+
+def _unpack_floats(node: onnx.NodeProto) -> None:
+    """Write ``Constant(value_float=...)`` as a tensor, whose type can be changed."""
+    for attribute in list(node.attribute):
+        if attribute.name in ("value_float", "value_floats"):
+            scalar = attribute.name == "value_float"
+            array = np.array(attribute.f if scalar else list(attribute.floats), np.float32)
+            node.attribute.remove(attribute)
+            node.attribute.append(helper.make_attribute("value", numpy_helper.from_array(array)))
+
+
+def _with_casts(node: onnx.NodeProto, target: int) -> Iterator[onnx.NodeProto]:
+    """The node, between Casts where its schema demands float32."""
+    inputs, outputs = _SINGLE_ONLY.get(node.op_type, ((), ()))
+    if target == TensorProto.FLOAT or not node.output:
+        inputs, outputs = (), ()
+    for index in inputs:
+        if index < len(node.input) and node.input[index]:
+            single = f"{node.output[0]}/single_{index}"
+            yield helper.make_node("Cast", [node.input[index]], [single], to=TensorProto.FLOAT)
+            node.input[index] = single
+    yield node
+    for index in outputs:
+        wide = node.output[index]
+        node.output[index] = f"{wide}/single"
+        yield helper.make_node("Cast", [node.output[index]], [wide], to=target)
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.GRAPH:
+                yield from _graphs(attribute.g)
+            for body in attribute.graphs:
+                yield from _graphs(body)
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for node in graph.node:
+        if node.op_type == "Constant":
+            yield from (a.t for a in node.attribute if a.type == AttributeProto.TENSOR)
