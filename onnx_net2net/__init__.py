@@ -1,0 +1,64 @@
+"""Make a trained ONNX network wider without changing what it computes.
+
+    import onnx_net2net as n2n
+
+    model = n2n.load("model.onnx")
+    grown = n2n.widen(model, {"conv5": 512})
+    assert n2n.verify(model, grown)
+    grown.save("grown.onnx")
+
+Importing this package imports none of onnx, onnxruntime, torch or tensorflow; each public name
+is loaded when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnx_net2net.dimensions import Dimension as Dimension
+    from onnx_net2net.dimensions import inspect as inspect
+    from onnx_net2net.errors import InvalidModel as InvalidModel
+    from onnx_net2net.errors import Net2NetError as Net2NetError
+    from onnx_net2net.errors import OutputError as OutputError
+    from onnx_net2net.errors import Refused as Refused
+    from onnx_net2net.errors import UsageError as UsageError
+    from onnx_net2net.model import Model as Model
+    from onnx_net2net.model import load as load
+    from onnx_net2net.verify import Report as Report
+    from onnx_net2net.verify import verify as verify
+    from onnx_net2net.widening import Change as Change
+    from onnx_net2net.widening import widen as widen
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Change": "widening",
+    "Dimension": "dimensions",
+    "InvalidModel": "errors",
+    "Model": "model",
+    "Net2NetError": "errors",
+    "OutputError": "errors",
+    "Refused": "errors",
+    "Report": "verify",
+    "UsageError": "errors",
+    "inspect": "dimensions",
+    "load": "model",
+    "verify": "verify",
+    "widen": "widening",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # A submodule may carry the public name (verify, widen): the function wins.
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

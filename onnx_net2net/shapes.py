@@ -47,7 +47,7 @@ def infer(graph: Graph, contrib: Contrib) -> Shapes:
     """Shapes under the first candidate sizes for which everything is known (else the best)."""
     best: Shapes | None = None
     for sizes in CANDIDATES:
-        found = _infer(graph, bind(graph, sizes), contrib)
+        found = infer_with(graph, bind(graph, sizes), contrib)
         if best is None or found.unknown < best.unknown:
             best = found
         if not found.unknown or not found.binding:
@@ -103,7 +103,8 @@ def _arithmetic(tree: ast.expr, binding: Mapping[str, int]) -> int:
     raise KeyError(ast.dump(tree))
 
 
-def _infer(graph: Graph, binding: dict[str, int], contrib: Contrib) -> Shapes:
+def infer_with(graph: Graph, binding: dict[str, int], contrib: Contrib) -> Shapes:
+    """Shapes for these sizes of the symbolic dimensions."""
     shapes = Shapes(graph, binding)
     for name, weight in graph.model.weights.items():
         shapes.shape[name], shapes.dtype[name] = weight.shape, weight.dtype

@@ -71,20 +71,24 @@ class _Misfit(Exception):
 
 def solve(graph: Graph) -> Solution:
     """Unify the axes of the whole graph."""
-    solution = Solution(graph, infer(graph, _contrib_shapes))
+    solution = Solution(graph, infer(graph, contrib_shapes))
     for name in graph.inputs:
-        for index, axis in enumerate(solution.of(name) or []):
-            pin(axis, Pin(None, f"axis {index} of the network's input '{name}'", INTERFACE))
+        solution.axes[name] = [atom(size) for size in solution.shapes.of(name) or ()]
+        _pin_interface(solution, name, "input")
     for node in graph.nodes:
         if node.position not in solution.shapes.computed and node.op != "Constant":
             _visit(solution, node)
     for name in graph.outputs:
-        for index, axis in enumerate(solution.of(name) or []):
-            pin(axis, Pin(None, f"axis {index} of the network's output '{name}'", INTERFACE))
+        _pin_interface(solution, name, "output")
     return solution
 
 
 INTERFACE = "the network's own interface does not grow"
+
+
+def _pin_interface(solution: Solution, name: str, side: str) -> None:
+    for index, axis in enumerate(solution.of(name) or []):
+        pin(axis, Pin(None, f"axis {index} of the network's {side} '{name}'", INTERFACE))
 
 
 def _visit(solution: Solution, node: Node) -> None:
@@ -134,7 +138,8 @@ def _apply(solution: Solution, applied: Applied) -> None:
             continue
         axes = solution.of(name) or []
         if spec is None:
-            _pin_data(solution, name, axes, node)
+            for axis in axes:
+                pin(axis, Pin(node.label, f"reads all of '{name}'"))
             continue
         for term, axis in zip(spec, axes, strict=True):
             _match(term, axis, env, rule.sizes, pattern.broadcast, why)
@@ -148,12 +153,6 @@ def _apply(solution: Solution, applied: Applied) -> None:
             if key in env and (key == name or key.startswith(name[:-1])):
                 pin(env[key], Pin(node.label, reason))
     solution.applied[node.position] = applied
-
-
-def _pin_data(solution: Solution, name: str, axes: list[Axis], node: Node) -> None:
-    if name not in solution.shapes.value:
-        for axis in axes:
-            pin(axis, Pin(node.label, f"reads all of '{name}'"))
 
 
 def _match(
@@ -260,7 +259,7 @@ def _barrier(solution: Solution, node: Node, reason: str) -> None:
             pin(axis, why)
 
 
-def _contrib_shapes(
+def contrib_shapes(
     node: Node, given: list[Shape | None], values: list[Array | None]
 ) -> list[Shape] | None:
     """Output shapes from the rule alone, for operators that onnx has no inference for."""

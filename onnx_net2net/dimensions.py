@@ -1,0 +1,274 @@
+"""Named dimensions of a model: their widths, how they may grow, and what they touch.
+
+    >>> for dimension in inspect(model):
+    ...     print(dimension.name, dimension.width, dimension.growth)
+    conv1 64 any
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from math import prod
+from weakref import WeakKeyDictionary
+
+from onnx_net2net.axes import Atom, Axis, Pin, Sum, atoms, canonical, pin
+from onnx_net2net.contraction import contractions, obstacle
+from onnx_net2net.graph import Graph, Node, scopes
+from onnx_net2net.model import Model
+from onnx_net2net.rules.language import leaves
+from onnx_net2net.solver import Applied, Solution, solve
+
+
+@dataclass(eq=False)
+class Dimension:
+    """A set of axes that resize together.
+
+    ``width`` is in units; ``growth`` is "any" (every larger width), "multiple" (every multiple
+    of the width) or "fixed", and ``reason`` says why it is not "any". ``sites`` are the
+    (initializer, axis) pairs it lies on, ``elements`` the number of weight elements there.
+    """
+
+    name: str
+    width: int
+    growth: str
+    reason: str | None
+    remedy: str | None
+    sites: list[tuple[str, int]]
+    nodes: list[str]
+    writers: list[str]
+    readers: list[str]
+    elements: int
+    atom: Atom = field(repr=False)
+
+
+@dataclass
+class Analysis:
+    """A solved model with its dimensions."""
+
+    solution: Solution
+    dimensions: list[Dimension]
+    by_name: dict[str, Dimension]
+    by_atom: dict[Atom, Dimension]
+
+
+_known: WeakKeyDictionary[Model, Analysis] = WeakKeyDictionary()
+
+
+def inspect(model: Model) -> list[Dimension]:
+    """All dimensions on which weights lie, in graph order."""
+    return analyse(model).dimensions
+
+
+def analyse(model: Model) -> Analysis:
+    """Solve ``model`` once; later calls reuse the result."""
+    found = _known.get(model)
+    if found is None:
+        found = _known[model] = _analyse(model)
+    return found
+
+
+def _analyse(model: Model) -> Analysis:
+    solution = solve(Graph(model))
+    multiples = _constrain(solution)
+    survey = _survey(solution)
+    dimensions = _named(solution, survey, multiples)
+    return Analysis(
+        solution,
+        dimensions,
+        {d.name: d for d in dimensions},
+        {d.atom: d for d in dimensions},
+    )
+
+
+def _constrain(solution: Solution) -> dict[Atom, Pin]:
+    """Pin what cannot be shared; return the atoms that grow by multiples only, and why."""
+    for contraction in contractions(solution):
+        problem = obstacle(solution, contraction)
+        if problem is not None:
+            reason, remedy = problem
+            pin(contraction.axis, Pin(contraction.applied.node.label, reason, remedy))
+    multiples: dict[Atom, Pin] = {}
+    for applied in solution.applied.values():
+        for name in _normalised(applied):
+            _normalise(solution, applied, name, multiples)
+    return multiples
+
+
+def _normalised(applied: Applied) -> list[str]:
+    names: list[str] = []
+    for name in applied.rule.normalised:
+        if name.endswith("*"):
+            names += [key for key in applied.env if key.startswith(name[:-1])]
+        elif name in applied.env:
+            names.append(name)
+    return names
+
+
+def _normalise(
+    solution: Solution, applied: Applied, name: str, multiples: dict[Atom, Pin]
+) -> None:
+    axis = canonical(applied.env[name])
+    label = applied.node.label
+    if applied.node.inputs[0] in solution.graph.derived:
+        reason = "the weights themselves are normalised in the graph (weight standardisation)"
+        return pin(axis, Pin(label, reason, "fold the weights first (--fold)"))
+    if isinstance(axis, Sum) and len({tuple(atoms(s)) for s in axis.segments}) > 1:
+        # Copies must be equally frequent over the whole; one segment cannot grow by itself.
+        return pin(axis, Pin(label, "normalises over several dimensions together"))
+    why = Pin(label, "is normalised over it, so all units must be copied equally often")
+    for free in atoms(axis):
+        multiples.setdefault(free, why)
+    return None
+
+
+@dataclass
+class _Survey:
+    """Who touches which atom."""
+
+    sites: dict[Atom, list[tuple[str, int]]] = field(default_factory=lambda: defaultdict(list))
+    nodes: dict[Atom, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
+    writers: dict[Atom, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
+    readers: dict[Atom, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
+    names: dict[Atom, str] = field(default_factory=dict)
+
+
+def _survey(solution: Solution) -> _Survey:
+    survey = _Survey()
+    for name in solution.graph.model.weights:
+        for index, axis in enumerate(solution.axes.get(name, ())):
+            for free in set(atoms(axis)):
+                survey.sites[free].append((name, index))
+    for applied in solution.applied.values():
+        _survey_node(solution, applied, survey)
+    return survey
+
+
+def _survey_node(solution: Solution, applied: Applied, survey: _Survey) -> None:
+    node = applied.node
+    for axis in applied.env.values():
+        for free in atoms(axis):
+            survey.nodes[free][node.name] = None
+    for name in applied.pattern.contracted:
+        for free in atoms(applied.env[name]) if name in applied.env else ():
+            survey.readers[free][node.name] = None
+    if node.outputs and node.outputs[0] in solution.graph.derived:
+        return
+    for axis in written(solution, applied):
+        found = list(dict.fromkeys(atoms(axis)))
+        base = title(solution, applied)
+        for position, free in enumerate(found):
+            survey.writers[free][node.name] = None
+            survey.names.setdefault(free, base if len(found) == 1 else f"{base}:{position}")
+
+
+def written(solution: Solution, applied: Applied) -> list[Axis]:
+    """Output axes of a node that its weights give: rows of a matrix, filters of a convolution."""
+    node, derived = applied.node, solution.graph.derived
+    names: dict[str, None] = {}
+    passed = {n for spec in applied.pattern.outputs[:1] if spec for t in spec for n in leaves(t)}
+    for operand, spec in zip(node.inputs, applied.pattern.inputs, strict=False):
+        if operand in derived and spec is not None:
+            names.update((n, None) for t in spec for n in leaves(t) if n in passed)
+    outputs = applied.pattern.outputs[0] if applied.pattern.outputs else None
+    axes = solution.axes.get(node.outputs[0], []) if outputs else []
+    return [
+        axis
+        for axis, item in zip(axes, outputs or (), strict=False)
+        if axis.size > 1 and names.keys() & set(leaves(item))
+    ]
+
+
+def title(solution: Solution, applied: Applied) -> str:
+    """What people call this node: its module path, its weight's, or its own name."""
+    node = applied.node
+    for operand in node.inputs[1:2] + node.inputs[:1] + node.inputs[2:]:
+        path = parameter_path(operand) if operand in solution.graph.model.weights else None
+        if path:
+            return path
+    return module_path(node) or node.name
+
+
+def parameter_path(name: str) -> str | None:
+    """``layer1.0.conv1`` for the parameter ``layer1.0.conv1.weight``."""
+    path, dot, last = name.rpartition(".")
+    known = last.startswith(("weight", "bias", "running", "gamma", "beta", "kernel", "embedding"))
+    return path if dot and known and path else None
+
+
+def module_path(node: Node) -> str | None:
+    """The module that PyTorch's exporters say this node came from."""
+    found = scopes(node.proto)
+    if not found and node.proto.name.startswith("/"):
+        return _scripted_path(node.proto.name)
+    if len(found) > 1 and found[-1] == node.proto.name:
+        found = found[:-1]
+    if not found:
+        return None
+    return next((part for part in reversed(found[:-1] or found) if part), None)
+
+
+def _scripted_path(name: str) -> str | None:
+    """``layer1.0.conv1`` for ``/layer1/layer1.0/conv1/Conv``, as TorchScript names nodes."""
+    found: list[str] = []
+    for part in name.split("/")[1:-1]:
+        if found and part.startswith(found[-1] + "."):
+            found.pop()
+        found.append(part)
+    return ".".join(found) or None
+
+
+def _named(
+    solution: Solution, survey: _Survey, multiples: dict[Atom, Pin]
+) -> list[Dimension]:
+    weights = solution.graph.model.weights
+    taken: set[str] = set()
+    dimensions = []
+    order = dict.fromkeys(survey.names) | dict.fromkeys(survey.sites)
+    for free in order:
+        sites = survey.sites.get(free)
+        if not sites:
+            continue
+        name = _unique(survey.names.get(free) or f"{sites[0][0]}[{sites[0][1]}]", taken)
+        growth, why = _growth(free, multiples)
+        dimensions.append(
+            Dimension(
+                name=name,
+                width=free.size,
+                growth=growth,
+                reason=why and (f"{why.node} {why.reason}" if why.node else why.reason),
+                remedy=why and why.remedy,
+                sites=sites,
+                nodes=list(survey.nodes[free]),
+                writers=list(survey.writers[free]),
+                readers=list(survey.readers[free]),
+                elements=sum(prod(weights[w].shape) for w in {s[0] for s in sites}),
+                atom=free,
+            )
+        )
+    return dimensions
+
+
+def _growth(free: Atom, multiples: dict[Atom, Pin]) -> tuple[str, Pin | None]:
+    if free.pins:
+        return "fixed", free.pins[0]
+    if free in multiples:
+        return "multiple", multiples[free]
+    return "any", None
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    found, count = name, 1
+    while found in taken:
+        count += 1
+        found = f"{name}#{count}"
+    taken.add(found)
+    return found
+
+
+def growable(dimensions: Iterable[Dimension]) -> list[Dimension]:
+    """Those that may grow."""
+    return [d for d in dimensions if d.growth != "fixed"]
+
+

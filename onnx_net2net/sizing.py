@@ -1,0 +1,274 @@
+"""Sizes that a graph repeats: shape inputs, attributes and numbers computed from shapes.
+
+After growth every size chain is evaluated again with the new shapes. Where a node then reads
+what the grown axes demand, nothing is done; where it does not, the number is rewritten; where
+the number follows dynamic sizes as well and cannot be rewritten, growth is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from onnx import helper
+
+from onnx_net2net.editing import Editor
+from onnx_net2net.errors import Refused
+from onnx_net2net.graph import Graph, Node, captured, has_subgraph
+from onnx_net2net.growth import Growth
+from onnx_net2net.rules.language import Slot
+from onnx_net2net.shapes import CANDIDATES, Shapes, bind, infer_with, shape_value
+from onnx_net2net.solver import Applied, Solution, axis_of, contrib_shapes
+from onnx_net2net.values import Array, evaluate
+
+
+@dataclass
+class Patch:
+    """Input ``index`` of ``node`` must read ``value`` instead of ``tensor``."""
+
+    node: Node
+    index: int
+    tensor: str
+    value: Array
+
+
+@dataclass
+class AttributePatch:
+    """Attribute ``name`` of ``node`` must become ``value``."""
+
+    node: Node
+    name: str
+    value: object
+
+
+@dataclass
+class Sizing:
+    """What growth asks of the sizes in the graph. Finding out edits nothing."""
+
+    solution: Solution
+    growth: Growth
+    after: dict[str, Array] = field(default_factory=dict)  # size values that change by themselves
+    patches: list[Patch] = field(default_factory=list)
+    attributes: list[AttributePatch] = field(default_factory=list)
+    drops: list[tuple[Node, str]] = field(default_factory=list)
+    _other: Shapes | None = None
+
+    def find(self) -> Sizing:
+        """Compare every repeated size with what it must become. Raises Refused."""
+        self._evaluate()
+        for node in self.solution.graph.nodes:
+            if node.position in self.solution.shapes.computed:
+                continue
+            applied = self.solution.applied.get(node.position)
+            slots = applied.rule.slots if applied is not None else ()
+            for slot in slots:
+                self._slot(applied, slot)  # type: ignore[arg-type]
+            self._frozen(node, {slot.where for slot in slots})
+            if applied is not None and applied.rule.freeze:
+                self._freeze(applied)
+        self._check_outside()
+        return self
+
+    def _evaluate(self) -> None:
+        """Evaluate the size chains again, with the new shapes."""
+        solution, before = self.solution, self.solution.shapes.value
+        opset = solution.graph.model.opset.get("", 1)
+        for node in solution.graph.nodes:
+            if node.position not in solution.shapes.computed:
+                continue
+            if node.op in ("Shape", "Size") and not node.domain:
+                axes = solution.axes.get(node.inputs[0])
+                if axes is None or not any(map(self.growth.touches, axes)):
+                    continue
+                outputs = [shape_value(node.proto, self.growth.shape(axes))]
+            elif any(name in self.after for name in node.inputs):
+                values = [self.after.get(n, before.get(n)) if n else None for n in node.inputs]
+                found = evaluate(node.proto, values, opset)
+                if found is None:
+                    raise Refused(node.name, "sizes computed here have no value after growth")
+                outputs = found
+            else:
+                continue
+            for name, array in zip(node.outputs, outputs, strict=False):
+                if not np.array_equal(array, before[name]):
+                    self.after[name] = array
+
+    def _slot(self, applied: Applied, slot: Slot) -> None:
+        node = applied.node
+        sizes = self._sizes(applied, slot)
+        if isinstance(slot.where, str):
+            return self._attribute(applied, slot, sizes)
+        name = node.inputs[slot.where] if slot.where < len(node.inputs) else ""
+        if not name:
+            return self._absent(node, slot, sizes)
+        if name not in self.solution.shapes.value:
+            if any(new != old for old, new in sizes):
+                raise Refused(node.name, f"the sizes in its input '{name}' are not constant")
+            return None
+        old = self.solution.shapes.value[name]
+        new = self.after.get(name, old)
+        want = _wanted(old, sizes)
+        if not np.array_equal(new, want):
+            self._patch(node, slot.where, name, new, want)
+        if slot.drops:
+            self.drops.append((node, slot.drops))
+        return None
+
+    def _sizes(self, applied: Applied, slot: Slot) -> list[tuple[int, int]]:
+        """(old, new) for every element; equal where the slot leaves it."""
+        found = []
+        for item in slot.terms:
+            axis = None
+            if item is not None:
+                axis = axis_of(item[1], applied.env, applied.rule.sizes)
+            if item is None or axis is None:
+                found.append((NEVER, NEVER))
+            else:
+                found.append((item[0] * axis.size, item[0] * self.growth.size(axis)))
+        return found
+
+    def _attribute(self, applied: Applied, slot: Slot, sizes: list[tuple[int, int]]) -> None:
+        assert isinstance(slot.where, str)
+        if all(new == old for old, new in sizes):
+            return
+        given = {a.name: helper.get_attribute_value(a) for a in applied.node.proto.attribute}
+        old = given.get(slot.where)
+        if old is None:
+            single: object = sizes[0][1]
+            value = single if len(sizes) == 1 else [new for _, new in sizes]
+        elif isinstance(old, int | float):
+            value = int(_wanted(np.asarray([old]), sizes)[0])
+        else:
+            value = _wanted(np.asarray(old, np.int64), sizes).tolist()
+        if value != old:
+            self.attributes.append(AttributePatch(applied.node, slot.where, value))
+
+    def _absent(self, node: Node, slot: Slot, sizes: list[tuple[int, int]]) -> None:
+        """Sizes that were implicit: equal parts, as Split takes them."""
+        assert isinstance(slot.where, int)
+        want = [new for _, new in sizes]
+        part = -(-sum(want) // len(want))
+        if want == [*[part] * (len(want) - 1), sum(want) - part * (len(want) - 1)]:
+            return
+        self.patches.append(Patch(node, slot.where, "", np.asarray(want, np.int64)))
+        if slot.drops:
+            self.drops.append((node, slot.drops))
+
+    def _patch(self, node: Node, index: int, name: str, new: Array, want: Array) -> None:
+        if new.shape != want.shape:
+            raise Refused(node.name, f"the number of sizes in '{name}' changes with growth")
+        if name not in self.solution.graph.model.weights:
+            wrong = np.flatnonzero(np.atleast_1d(new != want))
+            if self._dynamic(name)[wrong].any():
+                raise Refused(
+                    node.name,
+                    f"'{name}' mixes the grown size with sizes known only at run time",
+                    "export the model with fixed input sizes",
+                )
+        self.patches.append(Patch(node, index, name, want))
+
+    def _dynamic(self, name: str) -> np.ndarray:
+        """Which elements of a size vector follow the dynamic sizes of the inputs."""
+        here = np.atleast_1d(self.solution.shapes.value[name])
+        if not self.solution.shapes.binding:
+            return np.zeros(here.shape, bool)
+        if self._other is None:
+            graph, binding = self.solution.graph, self.solution.shapes.binding
+            used = tuple(binding.values())
+            sizes = next(c for c in (*CANDIDATES, (3,)) if not set(c) & set(used))
+            self._other = infer_with(graph, bind(graph, sizes), contrib_shapes)
+        there = self._other.value.get(name)
+        if there is None or np.shape(there) != np.shape(self.solution.shapes.value[name]):
+            return np.ones(here.shape, bool)
+        return here != np.atleast_1d(there)
+
+    def _frozen(self, node: Node, slots: set[str | int]) -> None:
+        """A size that flows into arithmetic keeps its old value: sqrt(head_dim) is a scale."""
+        for index, name in enumerate(node.inputs):
+            if name in self.after and index not in slots:
+                old = self.solution.shapes.value[name]
+                self._patch(node, index, name, self._same_shape(node, name, old), old)
+
+    def _same_shape(self, node: Node, name: str, old: Array) -> Array:
+        new = self.after[name]
+        if new.shape != old.shape:
+            raise Refused(node.name, f"the number of sizes in '{name}' changes with growth")
+        return new
+
+    def _freeze(self, applied: Applied) -> None:
+        """Write down a default that was derived from a size which now grows."""
+        if not any(self.growth.touches(axis) for axis in applied.env.values()):
+            return
+        present = {a.name for a in applied.node.proto.attribute}
+        for name, value in applied.rule.freeze.items():
+            if name not in present:
+                self.attributes.append(AttributePatch(applied.node, name, value))
+
+    def _check_outside(self) -> None:
+        graph = self.solution.graph
+        for name in graph.outputs:
+            if name in self.after:
+                raise Refused(None, f"the network's output '{name}' tells a size that grows")
+        for node in graph.nodes:
+            if has_subgraph(node.proto) and captured(node.proto) & self.after.keys():
+                raise Refused(node.name, "its subgraph reads a size that grows")
+
+
+NEVER = np.iinfo(np.int64).min  # a size that no element repeats
+
+
+def _wanted(old: Array, sizes: list[tuple[int, int]]) -> Array:
+    """``old`` with the elements that repeat a size brought up to date."""
+    want = np.array(old)
+    flat = want.reshape(-1)
+    for position, (before, after) in enumerate(sizes):
+        if position < flat.size and flat[position] == before:
+            flat[position] = after
+    return want
+
+
+def apply(sizing: Sizing, editor: Editor) -> None:
+    """Write what :meth:`Sizing.find` found into the edited copy."""
+    for node, name in sizing.drops:
+        editor.drop_attribute(node, name)
+    for change in sizing.attributes:
+        editor.set_attribute(change.node, change.name, change.value)
+    patches: dict[str, list[Patch]] = {}
+    for patch in sizing.patches:
+        patches.setdefault(patch.tensor, []).append(patch)
+    for tensor, wanted in patches.items():
+        _apply(sizing, editor, tensor, wanted)
+
+
+def _apply(sizing: Sizing, editor: Editor, tensor: str, patches: list[Patch]) -> None:
+    graph = editor.graph
+    agreed = all(np.array_equal(p.value, patches[0].value) for p in patches)
+    if tensor in graph.model.weights and agreed and _only_reader(graph, tensor, patches):
+        return editor.set_weight(tensor, patches[0].value)
+    made: dict[bytes, str] = {}
+    for patch in patches:
+        key = patch.value.tobytes()
+        if key not in made:
+            made[key] = _replacement(sizing, editor, patch)
+        editor.connect(patch.node, patch.index, made[key])
+    return None
+
+
+def _only_reader(graph: Graph, tensor: str, patches: list[Patch]) -> bool:
+    return len(graph.consumers[tensor]) == len(patches) and tensor not in graph.outputs
+
+
+def _replacement(sizing: Sizing, editor: Editor, patch: Patch) -> str:
+    """A tensor that holds the patched sizes: a constant, or the chain with elements replaced."""
+    base = patch.tensor or f"{patch.node.name}_sizes"
+    is_chain = patch.tensor and patch.tensor not in sizing.solution.graph.model.weights
+    if not is_chain or not sizing._dynamic(patch.tensor).any():
+        return editor.add_weight(f"{base}_grown", patch.value)
+    keep = sizing._dynamic(patch.tensor)
+    mask = editor.add_weight(f"{base}_dynamic", keep)
+    fixed = editor.add_weight(f"{base}_static", np.where(keep, 0, patch.value))
+    output = editor.unique(f"{base}_grown")
+    editor.insert(
+        patch.node, helper.make_node("Where", [mask, patch.tensor, fixed], [output], name=output)
+    )
+    return output

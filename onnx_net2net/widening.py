@@ -1,0 +1,253 @@
+"""Widening: a new model that computes the same function with more units.
+
+    grown = widen(model, {"conv5": 512, "layer2.0.conv1": 200})
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+
+import numpy as np
+from onnx import helper
+
+from onnx_net2net import sizing
+from onnx_net2net.contraction import Rescale, Site, distribute, term_at
+from onnx_net2net.dimensions import Analysis, Dimension, analyse
+from onnx_net2net.editing import Editor
+from onnx_net2net.errors import Refused, UsageError
+from onnx_net2net.expansion import MAPPINGS, SPLITS, Index, draw, gather, multiplicity, split_copies
+from onnx_net2net.growth import Growth
+from onnx_net2net.model import Computed, Model, Weight
+from onnx_net2net.naming import resolve
+
+HISTORY = "onnx_net2net.history"
+MOST = 2**24  # units; a wider dimension is a mistyped one
+
+
+@dataclass(frozen=True)
+class Change:
+    """One dimension that grew. ``source`` is a digest of the map from new units to old ones."""
+
+    dimension: str
+    old: int
+    new: int
+    source: str
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to grow: see :func:`widen`."""
+
+    seed: int = 0
+    split: str = "project"
+    noise: float = 0.01
+    mapping: str = "random"
+
+
+def widen(
+    model: Model,
+    widths: Mapping[str, int],
+    *,
+    seed: int = 0,
+    split: str = "project",
+    noise: float = 0.01,
+    mapping: str = "random",
+) -> Model:
+    """``model`` with the named dimensions grown to the given widths, in units.
+
+    Names are those of :func:`inspect`, of nodes, tensors, parameters or modules. ``split`` says
+    how copies share what reads them: "project" (random parts that add up exactly), "even" (equal
+    parts; copies then never differ) or "noise" (even with relative noise of standard deviation
+    ``noise``; not exact). ``mapping`` says which units are copied: "random" or "round-robin".
+
+    Returns a new model whose ``changes`` lists what grew; ``model`` is untouched. Raises
+    UsageError for names and widths that make no sense, Refused where growing would not provably
+    keep the function. Source: Net2WiderNet, Chen, Goodfellow, Shlens, ICLR 2016.
+    """
+    options = _options(seed, split, noise, mapping)
+    analysis = analyse(model)
+    wanted = requested(analysis, widths)
+    growth = Growth({d.atom: _source(d, width, options) for d, width in wanted.items()})
+    changes = [
+        Change(d.name, d.width, width, _digest(growth.sources[d.atom]))
+        for d, width in wanted.items()
+    ]
+    return _grow(analysis, growth, options, changes)
+
+
+def _options(seed: int, split: str, noise: float, mapping: str) -> Options:
+    for given, known, what in ((split, SPLITS, "split"), (mapping, MAPPINGS, "mapping")):
+        if given not in known:
+            raise UsageError(f"there is no {what} '{given}'", f"one of {', '.join(known)}")
+    if not 0 < noise < 1:
+        raise UsageError(f"noise {noise} is not between 0 and 1", "0.01 is usual")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise UsageError(f"seed {seed!r} is not a non-negative integer", "use --seed 0")
+    return Options(seed, split, noise, mapping)
+
+
+def requested(analysis: Analysis, widths: Mapping[str, int]) -> dict[Dimension, int]:
+    """The dimensions meant by names and the widths they grow to, checked."""
+    if not widths:
+        raise UsageError("nothing to grow", "name a dimension and a width")
+    wanted: dict[Dimension, int] = {}
+    for name, given in widths.items():
+        if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 1:
+            raise UsageError(f"'{name}': width {given!r} is not a positive whole number")
+        dimension, width = resolve(analysis, name, int(given))
+        _check(name, dimension, width)
+        if wanted.setdefault(dimension, width) != width:
+            raise UsageError(
+                f"'{name}' is dimension '{dimension.name}', which shall also become "
+                f"{wanted[dimension]} wide",
+                "both names mean the same units; give one width",
+            )
+    return wanted
+
+
+def _check(name: str, dimension: Dimension, width: int) -> None:
+    if width < dimension.width:
+        raise UsageError(
+            f"'{name}' is {dimension.width} wide already, {width} is less",
+            "give a larger width: growing only adds units",
+        )
+    if width > MOST:
+        raise UsageError(f"'{name}': a width of {width} is absurd", f"at most {MOST}")
+    if width == dimension.width:
+        return
+    if dimension.growth == "fixed":
+        raise Refused(name, f"it cannot grow: {dimension.reason}", dimension.remedy)
+    if dimension.growth == "multiple" and width % dimension.width:
+        down = width // dimension.width * dimension.width
+        near = [w for w in (down, down + dimension.width) if w > dimension.width]
+        raise Refused(
+            name,
+            f"width {width} is no multiple of {dimension.width}: {dimension.reason}",
+            f"use {' or '.join(map(str, near))}",
+        )
+
+
+def _source(dimension: Dimension, width: int, options: Options) -> Index:
+    seed = [options.seed, zlib.crc32(dimension.name.encode())]
+    return draw(dimension.width, width, seed=seed, mapping=options.mapping)
+
+
+def _digest(source: Index) -> str:
+    return sha256(source.astype("<i8").tobytes()).hexdigest()[:16]
+
+
+def _grow(
+    analysis: Analysis, growth: Growth, options: Options, changes: list[Change]
+) -> Model:
+    solution = analysis.solution
+    found = sizing.Sizing(solution, growth).find()
+    splits, rescales = distribute(solution, growth.atoms)
+    editor = Editor(solution.graph)
+    _weights(analysis, growth, options, splits, editor)
+    for rescale in rescales:
+        _insert(analysis, growth, options, rescale, editor)
+    sizing.apply(found, editor)
+    editor.resize(
+        {
+            name: growth.shape(axes)
+            for name, axes in solution.axes.items()
+            if any(map(growth.touches, axes))
+        }
+    )
+    record(editor, "widen", options, changes)
+    return editor.finish(changes)
+
+
+def _weights(
+    analysis: Analysis, growth: Growth, options: Options, splits: set[Site], editor: Editor
+) -> None:
+    """New contents, computed when written, for every weight on a grown dimension."""
+    solution = analysis.solution
+    for name, weight in solution.graph.model.weights.items():
+        axes = solution.axes.get(name)
+        if axes is None or not any(map(growth.touches, axes)):
+            continue
+        steps = [
+            (index, growth.source(axis), (name, index) in splits)
+            for index, axis in enumerate(axes)
+            if growth.touches(axis)
+        ]
+        shape = growth.shape(axes)
+        editor.weights[name] = Computed(
+            name, weight.dtype, shape, _grown(name, weight, steps, options)
+        )
+
+
+def _grown(
+    name: str, weight: Weight, steps: list[tuple[int, Index, bool]], options: Options
+) -> object:
+    def compute() -> np.ndarray:
+        array = weight.array()
+        for axis, source, splits in sorted(steps, key=lambda s: s[2]):  # copies first, then shares
+            if splits:
+                seed = [options.seed, zlib.crc32(name.encode()), axis]
+                array = split_copies(
+                    array, axis, source, split=options.split, noise=options.noise, seed=seed
+                )
+            else:
+                array = gather(array, axis, source)
+        return array
+
+    return compute
+
+
+def _insert(
+    analysis: Analysis, growth: Growth, options: Options, rescale: Rescale, editor: Editor
+) -> None:
+    """Put a Mul by shares in front of the operand that takes them."""
+    contraction = rescale.contraction
+    applied, name = contraction.applied, contraction.name
+    node, tensor = applied.node, applied.node.inputs[rescale.index]
+    source = growth.source(contraction.axis)
+    counts = multiplicity(source)
+    equal = len(set(counts.tolist())) == 1
+    if contraction.reduce == "mean" and equal:
+        return
+    seed = [options.seed, zlib.crc32(node.name.encode()), rescale.axis]
+    split = "even" if contraction.reduce else options.split
+    vector = growth.vector(term_at(rescale), name, applied.env, seed, split)
+    vector, op = _as_operation(contraction.reduce, vector, contraction.axis.size, len(source))
+    rank = len(analysis.solution.axes[tensor])
+    dtype = helper.tensor_dtype_to_np_dtype(analysis.solution.shapes.dtype.get(tensor, 1))
+    shaped = vector.reshape(-1, *[1] * (rank - 1 - rescale.axis)).astype(dtype)
+    factor = editor.add_weight(f"{node.name}_shares", shaped)
+    output = editor.unique(f"{tensor}_shared")
+    current = editor.node(node).input[rescale.index]
+    editor.insert(node, helper.make_node(op, [current, factor], [output], name=output))
+    editor.node(node).input[rescale.index] = output
+
+
+def _as_operation(
+    reduce: str, vector: np.ndarray, old: int, new: int
+) -> tuple[np.ndarray, str]:
+    """What to do to the summands so that copies count once."""
+    if reduce == "mean":
+        return vector * (new / old), "Mul"
+    if reduce in ("l2", "sumsquare"):
+        return np.sqrt(vector), "Mul"
+    if reduce == "logsumexp":
+        return np.log(vector), "Add"
+    return vector, "Mul"
+
+
+def record(editor: Editor, operation: str, options: Options, changes: list[Change]) -> None:
+    """Append this step to the history in the model's own metadata."""
+    from onnx_net2net import __version__
+
+    entries = editor.proto.metadata_props
+    past = next((e for e in entries if e.key == HISTORY), None)
+    history = json.loads(past.value) if past is not None else []
+    if past is None:
+        past = entries.add(key=HISTORY)
+    step = {"operation": operation, "parent": editor.model.sha256(), "version": __version__}
+    step |= asdict(options) | {"changes": [asdict(change) for change in changes]}
+    past.value = json.dumps([*history, step], separators=(",", ":"))
