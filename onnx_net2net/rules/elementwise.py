@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from onnx import TensorProto
+
 from onnx_net2net.rules.language import Entry, Op, Rule, Table, Unsupported, line, names
 
 UNARY = (
@@ -22,6 +24,8 @@ BINARY = (
 )
 RANDOM = "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike"
 
+REAL = (TensorProto.BFLOAT16, TensorProto.DOUBLE, TensorProto.FLOAT, TensorProto.FLOAT16)
+
 
 def pointwise(kind: str = "") -> Entry:
     """The rule of a pointwise operator with any number of operands."""
@@ -32,10 +36,15 @@ def pointwise(kind: str = "") -> Entry:
     return rule
 
 
+def cast(op: Op) -> Rule:
+    """Only among real numbers is a cast a mere copy: integers do not add up as shares do."""
+    return Rule("... -> ...", kind="move" if op.attr("to") in REAL else "")
+
+
 def cast_like(op: Op) -> Rule:
     """Only the type of the second operand is read, so its axes are nobody's business."""
     like = names("l", op.rank(1))
-    return Rule(line([["..."], like], [["..."]]), reduce=dict.fromkeys(like, "max"), kind="move")
+    return Rule(line([["..."], like], [["..."]]), reduce=dict.fromkeys(like, "max"))
 
 
 def clip(op: Op) -> Rule:
@@ -67,7 +76,7 @@ TABLES: dict[str, Table] = {
         **dict.fromkeys(BINARY.split(), pointwise()),
         **dict.fromkeys(RANDOM.split(), random),
         "Add": pointwise("linear"),
-        "Cast": Rule("... -> ...", kind="move"),
+        "Cast": cast,
         "CastLike": cast_like,
         "Clip": clip,
         "Div": pointwise("scale"),

@@ -22,13 +22,14 @@ SPATIAL = {"s*": WINDOW, "k*": "it is a kernel window", "t*": WINDOW}
 def conv(op: Op) -> Rule:
     """Dense, grouped and depthwise convolutions; only 1x1 ones let spatial axes pass."""
     group, out = int(op.attr("group", 1)), "*s" if pointwise(op) else "*t"
+    kind = "" if op.has(2) else "scale"
     fixed = {"k*": SPATIAL["k*"]} if pointwise(op) else SPATIAL
     if group == 1:
         text = f"b i *s, o i *k, o -> b o {out}"
-        return Rule(text, fixed=fixed, kind="linear")
+        return Rule(text, fixed=fixed, kind=kind)
     channels, weight, bias, sizes = grouped(op, group)
     text = f"b {channels} *s, {weight} *k, {bias} -> b {bias} {out}"
-    return Rule(text, sizes=sizes, fixed=fixed, slots=[GROUP], kind="linear")
+    return Rule(text, sizes=sizes, fixed=fixed, slots=[GROUP], kind=kind)
 
 
 GROUP: Slot = slot("group", "g")
@@ -60,15 +61,16 @@ def conv_transpose(op: Op) -> Rule:
     if len(op.attr("output_shape", ())) > op.rank() - 2:
         raise Unsupported("its output_shape repeats batch or channels")
     group, out = int(op.attr("group", 1)), "*s" if pointwise(op) else "*t"
+    kind = "" if op.has(2) else "scale"
     fixed = {"k*": SPATIAL["k*"]} if pointwise(op) else dict(SPATIAL)
     if group == 1:
-        return Rule(f"b i *s, i o *k, o -> b o {out}", fixed=fixed, kind="linear")
+        return Rule(f"b i *s, i o *k, o -> b o {out}", fixed=fixed, kind=kind)
     inner, outer = op.shape(1)[0] // group, op.shape(1)[1]
     channels, result = "g" if inner == 1 else "(g i)", "g" if outer == 1 else "(g o)"
     second = "1" if outer == 1 else "o"
     fixed["i"] = "it is summed inside groups, on an axis shared with them"
     text = f"b {channels} *s, {channels} {second} *k, {result} -> b {result} {out}"
-    return Rule(text, sizes={"g": group}, fixed=fixed, slots=[GROUP], kind="linear")
+    return Rule(text, sizes={"g": group}, fixed=fixed, slots=[GROUP], kind=kind)
 
 
 def deform_conv(op: Op) -> Rule:
@@ -83,7 +85,12 @@ def deform_conv(op: Op) -> Rule:
     if offsets > 1:
         fixed |= dict.fromkeys("gi", "its offset groups divide it")
     text = f"b {channels} *s, {weight} *k, b f *t, {result}, b e *t -> b {result} *t"
-    return Rule(text, sizes=sizes, fixed=fixed, slots=[GROUP] if group > 1 else [], kind="")
+    return Rule(
+        text,
+        sizes=sizes,
+        fixed=fixed,
+        slots=[GROUP] if group > 1 else [],
+    )
 
 
 def einsum(op: Op) -> Rule:
@@ -102,7 +109,7 @@ def einsum(op: Op) -> Rule:
     if any(len(set(spec)) < len(spec) for spec in (*inputs, output)):
         raise Unsupported("its equation takes a diagonal")
     alone = {n: "sum" for n in once if n not in output and n != "..."}
-    return Rule(line(inputs, [output]), reduce=alone, kind="linear")
+    return Rule(line(inputs, [output]), reduce=alone, kind="scale")
 
 
 def _letters(side: str) -> list[str]:
@@ -117,13 +124,13 @@ def gemm(op: Op) -> Rule:
     a = "k m" if op.attr("transA", 0) else "m k"
     b = "n k" if op.attr("transB", 0) else "k n"
     c = broadcast(["m", "n"], op.shape(2)) if op.has(2) else ["n"]
-    return Rule(f"{a}, {b}, {' '.join(c)} -> m n", kind="linear")
+    return Rule(f"{a}, {b}, {' '.join(c)} -> m n", kind="" if op.has(2) else "scale")
 
 
 def matmul(op: Op) -> Rule:
     """A vector takes part as a row on the left, as a column on the right."""
     a, b = matrices(op.rank(0), op.rank(1))
-    return Rule(line([a, b], [product_of(a, b)]), kind="linear")
+    return Rule(line([a, b], [product_of(a, b)]), kind="scale")
 
 
 def matrices(left: int, right: int) -> tuple[list[str], list[str]]:
