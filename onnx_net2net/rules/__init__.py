@@ -18,6 +18,7 @@ FAMILIES = (
     "movement",
     "shaping",
     "indexing",
+    "selection",
     "recurrent",
 )
 

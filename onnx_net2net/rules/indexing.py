@@ -1,4 +1,4 @@
-"""Operators that choose entries by position: Slice, Gather, Scatter, TopK, OneHot, ..."""
+"""Operators that read or write entries by position: Slice, Gather, Scatter, ..."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from onnx_net2net.rules.factors import segments
 from onnx_net2net.rules.language import Op, Rule, Table, Unsupported, line, names, slot
-from onnx_net2net.rules.movement import segments
 
 INDEXED = "indexed by "
 STEP = "every so many entries are taken from it"
-RANKED = "its entries are compared with one another"
 WRITTEN = "entries are written along it"
 
 
@@ -124,9 +123,72 @@ def _gather(op: Op) -> Rule:
     return Rule(line([data, chosen], [out]), fixed={data[axis]: INDEXED + "Gather"}, kind="move")
 
 
+def _gather_elements(op: Op) -> Rule:
+    axis = op.axis(default=0)
+    data, chosen, sizes, fixed = _beside(op, axis)
+    chosen[axis] = "i"
+    fixed[f"x{axis}"] = INDEXED + op.node.op_type
+    reduce = {n: "max" for n in sizes if n[0] == "r"}
+    return Rule(line([data, chosen], [chosen]), sizes, fixed, reduce=reduce, kind="move")
+
+
+def _beside(op: Op, axis: int) -> tuple[list[str], list[str], dict[str, int], dict[str, str]]:
+    """Axes of data and indices: beside ``axis`` the indices cover its first entries."""
+    data, chosen = names("x", op.rank()), names("x", op.rank())
+    sizes: dict[str, int] = {}
+    for i, (whole, part) in enumerate(zip(op.shape(0), op.shape(1), strict=True)):
+        if i != axis and part < whole:
+            data[i] = f"(x{i} + r{i})"
+            sizes |= {f"x{i}": part, f"r{i}": whole - part}
+    return data, chosen, sizes, {}
+
+
+def _scatter_elements(op: Op) -> Rule:
+    axis = op.axis(default=0)
+    data, chosen, sizes, fixed = _beside(op, axis)
+    chosen[axis] = "i"
+    fixed |= {f"x{axis}": WRITTEN, "i": WRITTEN}
+    return Rule(line([data, chosen, chosen], [data]), sizes, fixed)
+
+
+def _gather_nd(op: Op) -> Rule:
+    depth, skipped = op.shape(1)[-1], int(op.attr("batch_dims", 0))
+    data = names("x", op.rank())
+    batch, rest = data[:skipped], data[skipped + depth :]
+    chosen = batch + names("i", op.rank(1) - 1 - skipped)
+    fixed = dict.fromkeys(data[skipped : skipped + depth], INDEXED + "GatherND")
+    fixed["k"] = "it holds an index"
+    return Rule(line([data, [*chosen, "k"]], [chosen + rest]), fixed=fixed, kind="move")
+
+
+def _scatter_nd(op: Op) -> Rule:
+    depth = op.shape(1)[-1]
+    data = names("x", op.rank())
+    chosen = names("i", op.rank(1) - 1)
+    # A copied index would write, or add, its update twice.
+    fixed = dict.fromkeys([*data[:depth], *chosen], WRITTEN) | {"k": "it holds an index"}
+    text = line([data, [*chosen, "k"], chosen + data[depth:]], [data])
+    return Rule(text, fixed=fixed)
+
+
+def _tensor_scatter(op: Op) -> Rule:
+    axis = op.axis(default=-2)
+    cache, update = names("x", op.rank()), names("x", op.rank())
+    update[axis] = "u"
+    fixed = {f"x{axis}": WRITTEN, "u": WRITTEN}
+    inputs = [cache, update] + ([["x0"]] if op.has(2) else [])
+    return Rule(line(inputs, [cache]), fixed=fixed)
+
+
 TABLES: dict[str, Table] = {
     "": {
         "Gather": _gather,
+        "GatherElements": _gather_elements,
+        "GatherND": _gather_nd,
+        "Scatter": _scatter_elements,
+        "ScatterElements": _scatter_elements,
+        "ScatterND": _scatter_nd,
         "Slice": _slice,
+        "TensorScatter": _tensor_scatter,
     }
 }

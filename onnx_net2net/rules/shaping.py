@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 
+from onnx_net2net.rules.factors import segments
 from onnx_net2net.rules.language import Op, Rule, Table, Unsupported, line, names, slot
-from onnx_net2net.rules.movement import segments
 
 BORDER = "its borders are padded with its own entries"
 RESAMPLED = "it is resampled"
@@ -135,6 +136,15 @@ def _constant_of_shape(op: Op) -> Rule:
     return Rule(line([["_"]], [axes]), sizes, slots=[slot(0, *terms)])
 
 
+def _range(op: Op) -> Rule:
+    if op.outputs[0] is not None:
+        size = op.output()[0]
+    else:
+        start, limit, delta = (float(op.known(i).item()) for i in range(3))
+        size = max(ceil((limit - start) / delta), 0)
+    return Rule("_, _, _ -> n", {"n": size}, {"n": COUNTED})
+
+
 def _trilu(op: Op) -> Rule:
     inputs = ", _" if op.has(1) else ""
     corner = "a triangle is cut out of it"
@@ -169,7 +179,7 @@ TABLES: dict[str, Table] = {
         "ConstantOfShape": _constant_of_shape,
         "EyeLike": Rule("r c -> r c", fixed={"r": COUNTED, "c": COUNTED}),
         "Pad": _pad,
-        "Range": Rule("_, _, _ -> n", fixed={"n": COUNTED}),
+        "Range": _range,
         "Resize": _resize,
         "Trilu": _trilu,
         "Upsample": _upsample,
