@@ -62,12 +62,11 @@ class Folder:
         name, dtype = tensor.name, tensor.data_type
         return Stored(name, dtype, shape, source=source, offset=offset)
 
-    def embed(self, tensor: TensorProto, where: str) -> int:
-        """Read an external tensor's contents into it; gives their size in bytes."""
+    def embed(self, tensor: TensorProto, where: str) -> None:
+        """Read an external tensor's contents into it."""
         payload = self.stored(tensor, where).payload()
         clear_data(tensor)
         tensor.raw_data = bytes(payload)
-        return len(payload)
 
     def _source(self, location: str, where: str) -> Source:
         """The mapped file, opened once."""

@@ -27,12 +27,14 @@ from onnx_net2net.external import Folder
 from onnx_net2net.inlining import inline_functions
 from onnx_net2net.saving import SINGLE_FILE_LIMIT, message, stream, write
 from onnx_net2net.tensors import (
+    DAMAGED,
     attribute_tensors,
     check_data_size,
     check_tensor,
     clear_data,
     constants,
     data_fields,
+    fits_field,
     is_external,
     set_constant,
     subgraphs,
@@ -344,6 +346,8 @@ def _lifted(
         if entry.HasField("segment"):
             raise InvalidModel(f"{where}: a segment of a tensor", "export the model again")
         check_data_size(entry, span.length, where)
+        if not fits_field(entry, span.field):
+            raise InvalidModel(f"{where}: contents in a field of another type", DAMAGED)
         lifted[entry.name] = Stored(
             entry.name,
             entry.data_type,
@@ -369,10 +373,12 @@ def _embed_external(proto: ModelProto, folder: Folder) -> None:
     total = 0
     for tensor in attribute_tensors(proto):
         if is_external(tensor):
-            total += folder.embed(tensor, f"tensor {tensor.name!r}")
+            where = f"tensor {tensor.name!r}"
+            total += folder.stored(tensor, where).nbytes
             # The same bytes can be referred to any number of times.
             if total > SINGLE_FILE_LIMIT:
                 raise InvalidModel(
                     "over 2 GiB of external data in attributes of nodes",
                     "export the model with its weights as initializers",
                 )
+            folder.embed(tensor, where)

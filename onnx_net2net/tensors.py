@@ -30,7 +30,7 @@ from onnx_net2net.weights import dtype_name, raw_size
 
 __all__ = [
     "attribute_tensors", "check_data_size", "check_tensor", "clear_data", "constants",
-    "data_fields", "is_external", "set_constant", "subgraphs",
+    "data_fields", "fits_field", "is_external", "set_constant", "subgraphs",
 ]  # fmt: skip
 
 DAMAGED = "the file is damaged; export or download it again"
@@ -38,6 +38,7 @@ _DATA_FIELDS = (
     "raw_data", "float_data", "int32_data", "string_data", "int64_data", "double_data",
     "uint64_data",
 )  # fmt: skip
+_KNOWN_TYPES = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}
 _CONSTANT_VALUES = frozenset({"value", "value_float", "value_floats", "value_int", "value_ints"})
 # Elements per entry of the typed field: complex numbers take two, packed types share one.
 _PER_ENTRY = {"COMPLEX64": 0.5, "COMPLEX128": 0.5, "UINT4": 2, "INT4": 2, "FLOAT4E2M1": 2,
@@ -61,12 +62,17 @@ def clear_data(tensor: TensorProto) -> None:
         tensor.ClearField(field)
 
 
+def fits_field(tensor: TensorProto, field: int) -> bool:
+    """Whether a tensor of this type may hold its contents in that field, given by number."""
+    descriptor = TensorProto.DESCRIPTOR.fields_by_number[field]
+    return descriptor.name in ("raw_data", helper.tensor_dtype_to_field(tensor.data_type))
+
+
 def check_header(tensor: TensorProto, where: str) -> None:
     """Raise :class:`InvalidModel` unless dims and type make sense."""
     if any(size < 0 for size in tensor.dims):
         raise InvalidModel(f"{where}: negative size in dims {list(tensor.dims)}", DAMAGED)
-    known = tensor.data_type in TensorProto.DataType.values()
-    if not known or tensor.data_type == TensorProto.UNDEFINED:
+    if tensor.data_type not in _KNOWN_TYPES:
         raise InvalidModel(
             f"{where}: unknown data type {tensor.data_type}",
             "upgrade onnx if the model is newer than it, else export the model again",

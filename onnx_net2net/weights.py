@@ -11,6 +11,7 @@ Three kinds: :class:`Stored` lies raw in a mapped file, :class:`Inline` lies in 
 from __future__ import annotations
 
 import copy
+import errno
 import math
 import mmap
 import os
@@ -18,12 +19,13 @@ import stat
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_net2net.errors import InvalidModel, Net2NetError
+from onnx_net2net.errors import Net2NetError
 from onnx_net2net.wire import RAW_DATA
 
 __all__ = ["Computed", "Inline", "Source", "Stored", "Weight", "dtype_name", "raw_size"]
@@ -34,12 +36,14 @@ _PACKED_BITS = {
 }  # fmt: skip
 
 
+@cache
 def dtype_name(dtype: int) -> str:
     """``"FLOAT16"`` for 10; the number itself where onnx knows no such type."""
     known = dtype in TensorProto.DataType.values()
     return TensorProto.DataType.Name(dtype) if known else f"type {dtype}"
 
 
+@cache
 def element_bits(dtype: int) -> int | None:
     """Bits an element takes in ``raw_data``, ``None`` for strings and unknown types."""
     name = dtype_name(dtype)
@@ -73,10 +77,10 @@ class Source:
 
     @classmethod
     def open(cls, path: Path) -> Source:
-        """Map a regular file. Raises ``OSError``, and :class:`InvalidModel` for anything else."""
+        """Map a regular file. Raises ``OSError``."""
         # A pipe or a device would block or never end; stat before open, for open itself can block.
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise InvalidModel(f"{path}: not a regular file", "give the path of a file")
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
                 return cls(path, b"")
@@ -163,7 +167,10 @@ class Inline(Weight):
         self.tensor = tensor
 
     def array(self) -> np.ndarray:
-        array = numpy_helper.to_array(self.tensor)
+        if self.dtype == TensorProto.STRING:  # undecoded, for nothing says that they are UTF-8
+            array = np.array(list(self.tensor.string_data), dtype=object).reshape(self.shape)
+        else:
+            array = numpy_helper.to_array(self.tensor)
         array.flags.writeable = False
         return array
 

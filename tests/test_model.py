@@ -1,0 +1,629 @@
+"""Loading and saving: nothing lost, nothing read twice, nothing written that was not asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from onnx_net2net import saving
+from onnx_net2net.errors import Net2NetError, OutputError
+from onnx_net2net.model import Computed, Model, load
+from onnx_net2net.weights import Inline, Stored
+from onnx_net2net.wire import THRESHOLD, fields, splice, strip
+
+ONNX_DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"
+REAL_FILES = [
+    *sorted((ONNX_DATA / "light").glob("*.onnx")),
+    *sorted((ONNX_DATA / "simple").glob("*/model.onnx")),
+]
+DTYPES = [
+    number for name, number in TensorProto.DataType.items() if name not in ("UNDEFINED", "STRING")
+]
+
+
+def random_array(dtype: int, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Distinct values that every type can hold, never all alike."""
+    values = np.random.default_rng(seed).integers(0, 4, shape).astype(np.float32)
+    return values.astype(helper.tensor_dtype_to_np_dtype(dtype))
+
+
+def proto_of(
+    *initializers: TensorProto, nodes: list[onnx.NodeProto] | None = None
+) -> onnx.ModelProto:
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes or [helper.make_node("MatMul", ["x", "w"], ["y"], name="dense")],
+        "net",
+        [value("x", TensorProto.FLOAT, ["batch", 40])],
+        [value("y", TensorProto.FLOAT, ["batch", 30])],
+        initializer=list(initializers),
+        doc_string="a graph",
+        value_info=[value("hidden", TensorProto.FLOAT, ["batch", 30])],
+    )
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    )
+    helper.set_model_props(model, {"origin": "test", "history": "none"})
+    return model
+
+
+def dense(dtype: int = TensorProto.FLOAT, shape: tuple[int, ...] = (40, 30)) -> onnx.ModelProto:
+    """One MatMul with a weight above the threshold, a bias below it, and a shape."""
+    return proto_of(
+        numpy_helper.from_array(random_array(dtype, shape), "w"),
+        numpy_helper.from_array(np.arange(30, dtype=np.float32), "b"),
+        numpy_helper.from_array(np.array([-1, 30]), "shape"),
+    )
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "source.onnx"
+    onnx.save(dense(), path)
+    before = path.read_bytes()
+    yield path
+    assert path.read_bytes() == before, "the source was written to"
+
+
+def assert_same_model(path: Path, expected: onnx.ModelProto) -> None:
+    """onnx itself reads the same model, wherever the data lie."""
+    found = onnx.load(path)
+    for entry in found.graph.initializer:
+        entry.ClearField("data_location")  # onnx.load leaves it, set to its default
+    assert found == expected
+    onnx.checker.check_model(path)
+
+
+# ---- byte for byte ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", REAL_FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_real_files_come_back_byte_for_byte(path: Path, tmp_path: Path) -> None:
+    copy = load(path).save(tmp_path / "copy.onnx")
+    assert copy.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=TensorProto.DataType.Name)
+def test_every_type_comes_back_byte_for_byte(dtype: int, tmp_path: Path) -> None:
+    proto = dense(dtype, (67, 71))
+    model = load(proto.SerializeToString())
+    assert isinstance(model.weights["w"], Stored)
+    assert model.to_bytes() == proto.SerializeToString()
+    copy = model.save(tmp_path / "copy.onnx")
+    assert copy.read_bytes() == proto.SerializeToString()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=TensorProto.DataType.Name)
+def test_contents_are_what_onnx_reads(dtype: int, tmp_path: Path) -> None:
+    proto = dense(dtype, (67, 71))
+    onnx.save(proto, tmp_path / "m.onnx")
+    weight = load(tmp_path / "m.onnx").weights["w"]
+    expected = numpy_helper.to_array(proto.graph.initializer[0])
+    assert (weight.dtype, weight.shape, weight.size) == (dtype, (67, 71), 67 * 71)
+    assert weight.nbytes == len(proto.graph.initializer[0].raw_data)
+    assert weight.array().dtype == expected.dtype
+    assert weight.array().tobytes() == expected.tobytes()
+    with pytest.raises(ValueError, match="read-only"):
+        weight.array()[0, 0] = 1
+
+
+def test_fields_that_onnx_does_not_know_survive(tmp_path: Path) -> None:
+    proto = dense()
+    unknown = b"\xc2\x3e\x05hello"  # field 1000, length-delimited
+    for message in (proto, proto.graph, proto.graph.node[0], proto.graph.initializer[0]):
+        message.MergeFromString(unknown)
+    contents = proto.SerializeToString()
+    assert contents.count(unknown) == 4
+    assert load(contents).to_bytes() == contents
+
+
+def test_what_is_rarely_there_survives() -> None:
+    proto = dense()
+    proto.doc_string, proto.producer_name, proto.model_version = "documented", "test", 3
+    proto.graph.node[0].metadata_props.add(key="pkg.torch.onnx.name_scopes", value="['dense']")
+    proto.graph.metadata_props.add(key="k", value="v")
+    proto.graph.initializer[0].doc_string = "after the payload"
+    proto.graph.quantization_annotation.add(tensor_name="w")
+    proto.graph.sparse_initializer.add(
+        values=helper.make_tensor("sparse", TensorProto.FLOAT, [2], [1.0, 2.0]),
+        indices=helper.make_tensor("indices", TensorProto.INT64, [2], [3, 5]),
+        dims=[900],
+    )
+    proto.training_info.add()
+    contents = proto.SerializeToString()
+    model = load(contents)
+    assert model.to_bytes() == contents
+    assert "sparse" not in model.weights
+
+
+@pytest.mark.parametrize(
+    ("dtype", "field"), [(TensorProto.FLOAT, "float_data"), (TensorProto.DOUBLE, "double_data")]
+)
+def test_packed_floats_are_lifted_like_raw_data(dtype: int, field: str) -> None:
+    values = random_array(dtype, (40, 30))
+    proto = proto_of(helper.make_tensor("w", dtype, (40, 30), values.ravel().tolist()))
+    model = load(proto)
+    assert isinstance(model.weights["w"], Stored)
+    assert not getattr(model.proto.graph.initializer[0], field)
+    np.testing.assert_array_equal(model.weights["w"].array(), values)
+    assert model.to_bytes() == proto.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "dtype", [TensorProto.INT64, TensorProto.INT32, TensorProto.FLOAT16, TensorProto.BFLOAT16,
+              TensorProto.UINT64, TensorProto.INT4, TensorProto.BOOL, TensorProto.COMPLEX64],
+    ids=TensorProto.DataType.Name,
+)  # fmt: skip
+def test_typed_fields_are_decoded(dtype: int) -> None:
+    values = random_array(dtype, (41, 33))
+    proto = proto_of(helper.make_tensor("w", dtype, (41, 33), values.ravel()))
+    model = load(proto)
+    assert model.weights["w"].array().tobytes() == values.tobytes()
+    assert model.to_bytes() == proto.SerializeToString()
+
+
+# ---- the skeleton -------------------------------------------------------------------------------
+
+
+def test_big_payloads_are_not_in_the_skeleton(saved: Path) -> None:
+    model = load(saved)
+    big, small, shape = model.proto.graph.initializer
+    assert list(big.dims) == [40, 30] and not big.HasField("raw_data")
+    assert small.HasField("raw_data") and shape.HasField("raw_data")
+    assert isinstance(model.weights["w"], Stored) and isinstance(model.weights["b"], Inline)
+    assert model.path == saved
+
+
+def test_threshold_is_exact() -> None:
+    def lifted(nbytes: int) -> bool:
+        tensor = numpy_helper.from_array(np.ones(nbytes, np.uint8), "w")
+        return isinstance(load(proto_of(tensor)).weights["w"], Stored)
+
+    assert not lifted(THRESHOLD)
+    assert lifted(THRESHOLD + 1)
+
+
+def test_splice_is_the_inverse_of_strip() -> None:
+    contents = dense().SerializeToString()
+    skeleton, spans = strip(memoryview(contents))
+    assert [span.index for span in spans] == [0]
+    payloads = {
+        span.index: (span.field, memoryview(contents)[span.offset : span.offset + span.length])
+        for span in spans
+    }
+    assert b"".join(splice(skeleton, payloads)) == contents
+
+
+def test_graph_in_two_parts_is_merged_as_protobuf_does() -> None:
+    """Protobuf merges a message that occurs twice; writers never do so, but files may."""
+    first, second = dense(), onnx.ModelProto()
+    tensor = numpy_helper.from_array(random_array(1, (50, 60), seed=5), "second")
+    second.graph.initializer.append(tensor)
+    model = load(first.SerializeToString() + second.SerializeToString())
+    assert list(model.weights) == ["w", "b", "shape", "second"]
+    np.testing.assert_array_equal(model.weights["second"].array(), numpy_helper.to_array(tensor))
+
+
+def test_facts_about_the_model(saved: Path) -> None:
+    model = load(saved)
+    assert model.opset == {"": 17, "com.microsoft": 1}
+    assert model.metadata == {"origin": "test", "history": "none"}
+    assert model.parameters == 40 * 30 + 30 + 2
+    assert model.sha256() == hashlib.sha256(saved.read_bytes()).hexdigest()
+    assert load(saved.read_bytes()).sha256() == model.sha256()
+    assert not model.inlined and model.changes == []
+    assert "1232 parameters" in repr(model)
+
+
+def test_domain_name_of_the_standard_operators_is_normalised() -> None:
+    proto = dense()
+    proto.opset_import[0].domain = "ai.onnx"
+    assert load(proto).opset == {"": 17, "com.microsoft": 1}
+
+
+def test_model_proto_is_not_modified() -> None:
+    proto = dense()
+    before = proto.SerializeToString()
+    model = load(proto)
+    model.proto.graph.name = "edited"
+    assert proto.SerializeToString() == before
+    assert model.path is None
+
+
+def test_constants_and_subgraph_tensors_are_weights() -> None:
+    kernel = numpy_helper.from_array(random_array(1, (40, 30)), "")
+    make = helper.make_node
+    branch = [
+        helper.make_graph(
+            [make("Constant", [], [f"{name}_c"], value_float=1.5), make("Add", [f"{name}_c", "shared"], ["o"])],
+            name, [], [helper.make_tensor_value_info("o", 1, None)],
+            initializer=[helper.make_tensor("shared", 1, [1], [float(len(name))])],
+        )
+        for name in ("then", "otherwise")
+    ]  # fmt: skip
+    proto = proto_of(
+        nodes=[
+            make("Constant", [], ["w"], value=kernel),
+            make("Constant", [], ["f"], value_floats=[1.0, 2.0]),
+            make("Constant", [], ["i"], value_int=7),
+            make("Constant", [], ["s"], value_string="text"),
+            make("MatMul", ["x", "w"], ["y"]),
+            make("If", ["cond"], ["z"], then_branch=branch[0], else_branch=branch[1]),
+        ]
+    )
+    model = load(proto)
+    # "shared" names two tensors, so neither can be asked for.
+    assert set(model.weights) == {"w", "f", "i", "then_c", "otherwise_c"}
+    np.testing.assert_array_equal(model.weights["w"].array(), random_array(1, (40, 30)))
+    np.testing.assert_array_equal(model.weights["f"].array(), np.float32([1, 2]))
+    assert model.weights["i"].array() == 7 and model.weights["i"].shape == ()
+    assert model.parameters == 1200 + 2 + 2 + 2  # the integer is no weight
+    assert model.to_bytes() == proto.SerializeToString()
+
+
+# ---- changes ------------------------------------------------------------------------------------
+
+
+def widened(model: Model, rows: int = 50) -> Model:
+    """The dense model with ``rows`` rows in its weight, and a bias cloned under a new name."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    clone = proto.graph.initializer.add()
+    clone.name = "b_clone"
+    old = model.weights["w"]
+
+    def grow() -> np.ndarray:
+        return np.pad(old.array(), ((0, rows - 40), (0, 0)), mode="edge")
+
+    changes = {"w": Computed("w", old.dtype, (rows, 30), grow), "b_clone": model.weights["b"]}
+    return model.with_changes(proto, changes, ["w wider"])
+
+
+def test_changes_give_a_new_model(saved: Path, tmp_path: Path) -> None:
+    model = load(saved)
+    before = model.to_bytes()
+    grown = widened(model)
+    assert grown.changes == ["w wider"] and grown.path is None
+    assert list(grown.proto.graph.initializer[0].dims) == [50, 30]
+    written = onnx.load(grown.save(tmp_path / "grown.onnx"))
+    arrays = {entry.name: numpy_helper.to_array(entry) for entry in written.graph.initializer}
+    expected = np.pad(random_array(1, (40, 30)), ((0, 10), (0, 0)), mode="edge")
+    np.testing.assert_array_equal(arrays["w"], expected)
+    np.testing.assert_array_equal(arrays["b_clone"], np.arange(30, dtype=np.float32))
+    np.testing.assert_array_equal(arrays["b"], np.arange(30, dtype=np.float32))
+    assert model.to_bytes() == before, "the model was changed in place"
+    written_bytes = (tmp_path / "grown.onnx").read_bytes()
+    assert grown.to_bytes() == written_bytes
+    assert grown.sha256() == hashlib.sha256(written_bytes).hexdigest() != model.sha256()
+    assert load(grown.to_bytes()).to_bytes() == written_bytes
+
+
+def test_changes_can_be_stacked(saved: Path) -> None:
+    first = widened(load(saved))
+    proto = onnx.ModelProto()
+    proto.CopyFrom(first.proto)
+    doubled = Computed("w", 1, (50, 30), lambda: first.weights["w"].array() * np.float32(2))
+    second = first.with_changes(proto, {"w": doubled})
+    np.testing.assert_array_equal(second.weights["w"].array(), first.weights["w"].array() * 2)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=TensorProto.DataType.Name)
+def test_computed_contents_of_every_type(dtype: int) -> None:
+    model = load(dense(dtype, (67, 71)))
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    values = random_array(dtype, (71, 67), seed=1)
+    # A transposed view, so that contents in another memory order are covered too.
+    grown = model.with_changes(proto, {"w": Computed("w", dtype, (67, 71), lambda: values.T)})
+    found = numpy_helper.to_array(onnx.ModelProto.FromString(grown.to_bytes()).graph.initializer[0])
+    assert found.dtype == values.dtype and found.tobytes() == values.T.tobytes()
+
+
+def test_computed_is_called_when_written_and_not_kept() -> None:
+    calls = []
+
+    def fn() -> np.ndarray:
+        calls.append(1)
+        return random_array(1, (40, 30))
+
+    model = load(dense())
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    grown = model.with_changes(proto, {"w": Computed("w", 1, (40, 30), fn)})
+    assert not calls
+    grown.to_bytes()
+    grown.weights["w"].array()
+    assert len(calls) == 2
+
+
+def test_small_computed_contents_are_in_the_skeleton() -> None:
+    """Shape inference of the grown model needs to see them."""
+    model = load(dense())
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    shape = Computed("shape", TensorProto.INT64, (2,), lambda: np.array([-1, 45]))
+    grown = model.with_changes(proto, {"shape": shape})
+    np.testing.assert_array_equal(numpy_helper.to_array(grown.proto.graph.initializer[2]), [-1, 45])
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((40, 31), np.float32), np.zeros((40, 30)), np.zeros(1200, np.float32)]
+)
+def test_contents_other_than_declared_are_refused(wrong: np.ndarray, tmp_path: Path) -> None:
+    model = load(dense())
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    grown = model.with_changes(proto, {"w": Computed("w", 1, (40, 30), lambda: wrong)})
+    with pytest.raises(
+        Net2NetError, match=r"w: computed contents .* declared were float32 \(40, 30\)"
+    ):
+        grown.save(tmp_path / "grown.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_constants_and_subgraphs_can_be_changed() -> None:
+    make = helper.make_node
+    inner = helper.make_graph(
+        [make("Identity", ["k"], ["o"])], "body", [], [helper.make_tensor_value_info("o", 1, None)],
+        initializer=[helper.make_tensor("k", 1, [1], [3.0])],
+    )  # fmt: skip
+    model = load(
+        proto_of(
+            nodes=[
+                make("Constant", [], ["c"], value_floats=[1.0, 2.0]),
+                make("If", ["c"], ["z"], then_branch=inner, else_branch=helper.make_graph([], "e", [], [])),
+            ]
+        )
+    )  # fmt: skip
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    new = {
+        "c": Computed("c", 1, (3,), lambda: np.float32([4, 5, 6])),
+        "k": Computed("k", 1, (2,), lambda: np.float32([7, 8])),
+    }
+    grown = load(model.with_changes(proto, new).to_bytes())
+    assert grown.weights["c"].array().tolist() == [4, 5, 6]
+    assert grown.weights["k"].array().tolist() == [7, 8]
+    assert model.weights["c"].array().tolist() == [1, 2]
+
+
+def test_contents_without_a_place_are_an_error() -> None:
+    model = load(dense())
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    with pytest.raises(KeyError, match="nowhere"):
+        model.with_changes(proto, {"nowhere": model.weights["w"]})
+    proto.graph.initializer.add(name="empty", data_type=1, dims=[3])
+    with pytest.raises(KeyError, match="empty"):
+        model.with_changes(proto, {})
+
+
+def test_initializers_can_be_removed_and_renamed() -> None:
+    model = load(dense())
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    proto.graph.initializer[0].name = "renamed"
+    del proto.graph.initializer[1]
+    grown = load(model.with_changes(proto, {"renamed": model.weights["w"]}).to_bytes())
+    assert list(grown.weights) == ["renamed", "shape"]
+    np.testing.assert_array_equal(grown.weights["renamed"].array(), model.weights["w"].array())
+
+
+# ---- external data ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def external(tmp_path: Path) -> Path:
+    folder = tmp_path / "external"
+    folder.mkdir()
+    onnx.save(
+        dense(), folder / "m.onnx",
+        save_as_external_data=True, location="weights.bin", size_threshold=0,
+    )  # fmt: skip
+    return folder / "m.onnx"
+
+
+def test_external_data_is_mapped(external: Path) -> None:
+    model = load(external)
+    for entry in dense().graph.initializer:
+        np.testing.assert_array_equal(
+            model.weights[entry.name].array(), numpy_helper.to_array(entry)
+        )
+    assert isinstance(model.weights["w"], Stored)
+    # The small ones are needed at once: shapes are evaluated.
+    assert model.proto.graph.initializer[2].HasField("raw_data")
+    assert not any(entry.external_data for entry in model.proto.graph.initializer)
+    assert model.to_bytes() == dense().SerializeToString()
+
+
+def test_external_stays_external(external: Path, tmp_path: Path) -> None:
+    load(external).save(tmp_path / "copy.onnx")
+    assert sorted(path.name for path in tmp_path.glob("copy*")) == ["copy.onnx", "copy.onnx.data"]
+    assert (tmp_path / "copy.onnx.data").stat().st_size == 40 * 30 * 4
+    assert_same_model(tmp_path / "copy.onnx", dense())
+    load(external).save(tmp_path / "single.onnx", external=False)
+    assert (tmp_path / "single.onnx").read_bytes() == dense().SerializeToString()
+    assert not (tmp_path / "single.onnx.data").exists()
+
+
+def test_external_tensors_start_where_they_can_be_mapped(tmp_path: Path) -> None:
+    arrays = [
+        random_array(1, shape, seed) for seed, shape in enumerate([(333,), (600, 500), (777,)])
+    ]
+    proto = proto_of(*(numpy_helper.from_array(a, "w" * (i + 1)) for i, a in enumerate(arrays)))
+    load(proto).save(tmp_path / "m.onnx", external=True)
+    small = onnx.load(tmp_path / "m.onnx", load_external_data=False)
+    offsets = [
+        int({e.key: e.value for e in entry.external_data}["offset"])
+        for entry in small.graph.initializer
+    ]
+    assert offsets[0] == 0 and offsets[1] == 64 << 10 and offsets[2] % 64 == 0
+    assert_same_model(tmp_path / "m.onnx", proto)
+    assert load(tmp_path / "m.onnx").to_bytes() == proto.SerializeToString()
+
+
+def test_external_data_of_constants_and_subgraphs(tmp_path: Path) -> None:
+    kernel = numpy_helper.from_array(random_array(1, (40, 30)), "kernel")
+    proto = proto_of(nodes=[helper.make_node("Constant", [], ["w"], value=kernel)])
+    onnx.save(
+        proto, tmp_path / "m.onnx",
+        save_as_external_data=True, location="m.bin", convert_attribute=True,
+    )  # fmt: skip
+    assert (tmp_path / "m.bin").exists()
+    model = load(tmp_path / "m.onnx")
+    assert model.to_bytes() == dense_constant_bytes(kernel)
+    np.testing.assert_array_equal(model.weights["w"].array(), numpy_helper.to_array(kernel))
+
+
+def dense_constant_bytes(kernel: TensorProto) -> bytes:
+    return proto_of(
+        nodes=[helper.make_node("Constant", [], ["w"], value=kernel)]
+    ).SerializeToString()
+
+
+def test_too_big_for_one_file_goes_external(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saving, "SINGLE_FILE_LIMIT", 4000)
+    model = load(saved)
+    with pytest.raises(OutputError, match=r"one\.onnx: the model is above .*\n  remedy: let"):
+        model.save(tmp_path / "one.onnx", external=False)
+    model.save(tmp_path / "two.onnx")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "source.onnx", "two.onnx", "two.onnx.data",
+    ]  # fmt: skip
+    assert_same_model(tmp_path / "two.onnx", dense())
+
+
+def test_external_source_can_be_replaced_by_itself(external: Path) -> None:
+    model = load(external)
+    model.save(external.parent / "weights.bin", force=True, external=False)
+    assert (external.parent / "weights.bin").read_bytes() == dense().SerializeToString()
+    np.testing.assert_array_equal(model.weights["w"].array(), random_array(1, (40, 30)))
+    twin = load(external.parent / "weights.bin")
+    twin.save(external, force=True, external=True)
+    twin.save(external, force=True, external=True)
+    assert_same_model(external, dense())
+    assert sorted(path.name for path in external.parent.iterdir()) == [
+        "m.onnx", "m.onnx.data", "weights.bin",
+    ]  # fmt: skip
+
+
+# ---- local functions ----------------------------------------------------------------------------
+
+
+def test_local_functions_are_inlined() -> None:
+    make = helper.make_node
+    body = helper.make_function(
+        "custom",
+        "Twice",
+        ["a"],
+        ["r"],
+        [make("Add", ["a", "a"], ["r"])],
+        [helper.make_opsetid("", 17)],
+    )
+    body.node[0].metadata_props.add(key="scope", value="layer1")
+    proto = dense()
+    proto.functions.append(body)
+    proto.opset_import.append(helper.make_opsetid("custom", 1))
+    proto.graph.node[0].metadata_props.add(key="scope", value="dense")
+    proto.graph.node.append(make("Twice", ["y"], ["z"], domain="custom"))
+    proto.graph.output[0].name = "z"
+    model = load(proto)
+    assert model.inlined
+    assert [node.op_type for node in model.proto.graph.node] == ["MatMul", "Add"]
+    scopes = [node.metadata_props[0].value for node in model.proto.graph.node]
+    assert scopes == ["dense", "layer1"]
+    assert not model.proto.functions
+    whole = onnx.ModelProto.FromString(model.to_bytes())
+    onnx.checker.check_model(whole, full_check=True)
+    assert whole.graph.initializer == proto.graph.initializer
+    assert model.metadata == {"origin": "test", "history": "none"}
+
+
+# ---- memory -------------------------------------------------------------------------------------
+
+_BIG = """
+import resource, sys
+import numpy as np
+from onnx_net2net.model import load
+model = load(sys.argv[1])
+weight = model.weights["w"]
+assert weight.nbytes == 3 << 30 and weight.array()[5, 7] == 0
+used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+sys.exit(0 if used < 600 << 20 else f"{used >> 20} MiB")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux only")
+@pytest.mark.parametrize("where", ["external", "single"])
+def test_a_model_larger_than_protobuf_allows_takes_no_memory(where: str, tmp_path: Path) -> None:
+    """3 GiB of zeros, as a hole in the file: neither read nor parsed."""
+    path = tmp_path / "m.onnx"
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[3 << 10, 1 << 18])
+    size = 3 << 30
+    if where == "external":
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in {"location": "w.bin", "offset": 4096}.items():
+            tensor.external_data.add(key=key, value=str(value))
+        path.write_bytes(proto_of(tensor).SerializeToString())
+        with open(tmp_path / "w.bin", "wb") as file:
+            file.truncate(size + 4096)
+    else:
+
+        class Hole:
+            nbytes = size
+
+        pieces = splice(proto_of(tensor).SerializeToString(), {0: (9, Hole())})
+        with open(path, "wb") as file:
+            for piece in pieces:
+                if isinstance(piece, Hole):
+                    file.seek(size, 1)
+                else:
+                    file.write(piece)
+    done = subprocess.run(
+        [sys.executable, "-c", _BIG, str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_saving_holds_one_tensor_at_a_time(tmp_path: Path) -> None:
+    """Twenty computed tensors of 8 MiB each: a writer that collected them would need 160."""
+    live, peak = [0], [0]
+
+    class Counted(np.ndarray):
+        def __del__(self) -> None:
+            if self.base is None:
+                live[0] -= 1
+
+    def fn() -> np.ndarray:
+        array = np.ndarray.__new__(Counted, (1 << 20,), np.float64)
+        array[:] = 1
+        live[0] += 1
+        peak[0] = max(peak[0], live[0])
+        return array
+
+    model = load(dense())
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    new = {}
+    for index in range(20):
+        proto.graph.initializer.add(name=f"n{index}")
+        new[f"n{index}"] = Computed(f"n{index}", TensorProto.DOUBLE, (1 << 20,), fn)
+    model.with_changes(proto, new).save(tmp_path / "big.onnx")
+    assert (tmp_path / "big.onnx").stat().st_size > 160 << 20
+    assert 1 <= peak[0] <= 2
+
+
+def test_wire_fields_of_a_real_model(saved: Path) -> None:
+    view = memoryview(saved.read_bytes())
+    numbers = [number for number, *_ in fields(view, 0, len(view))]
+    assert numbers == [1, 7, 8, 8, 14, 14]
