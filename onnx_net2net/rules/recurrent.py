@@ -6,8 +6,8 @@ from onnx_net2net.rules.language import Op, Rule, Table, Unsupported, slot
 
 # Every activation that the operators know; all work entry by entry.
 ACTIVATIONS = frozenset(
-    "affine elu hardsigmoid leakyrelu relu scaledtanh sigmoid softplus softsign tanh "
-    "thresholdedrelu".split()
+    ["affine", "elu", "hardsigmoid", "leakyrelu", "relu", "scaledtanh", "sigmoid", "softplus"]
+    + ["softsign", "tanh", "thresholdedrelu"]
 )
 FIXED = {
     "t": "the state is carried along it",
@@ -26,7 +26,7 @@ def _check(op: Op) -> None:
 
 
 def _layer(op: Op, gates: str, biases: int, *, cell: bool = False) -> Rule:
-    """``gates`` is the axis of the weights that lists each unit once a gate; LSTM has a ``cell``."""
+    """``gates`` is the axis of the weights that lists a unit for each gate; LSTM has a ``cell``."""
     _check(op)
     sequence, state, output = "t b i", "d b h", "t d b h"
     if op.attr("layout", 0) == 1:
