@@ -152,16 +152,22 @@ def split_sizes(op: Op, size: int, axis: int, count: int) -> list[int]:
 
 
 def _depth_to_space(op: Op) -> Rule:
-    depth = "(c r s)" if op.attr("mode", "DCR") == "CRD" else "(r s c)"
-    return _blocks(op, f"b {depth} h w -> b c (h r) (w s)")
+    return _blocks(op, "b {depth} h w -> b c (h r) (w s)")
 
 
 def _space_to_depth(op: Op) -> Rule:
-    return _blocks(op, "b c (h r) (w s) -> b (r s c) h w")
+    return _blocks(op, "b c (h r) (w s) -> b {depth} h w")
+
+
+# Where the channels stand among the rows and columns of a block.
+DEPTHS = {"DCR": "(r s c)", "CRD": "(c r s)"}
 
 
 def _blocks(op: Op, text: str) -> Rule:
-    size = int(op.attr("blocksize"))
+    size, mode = int(op.attr("blocksize")), op.attr("mode", "DCR")
+    if mode not in DEPTHS:
+        raise Unsupported(f"mode is {mode}")
+    text = text.replace("{depth}", DEPTHS[mode])
     return Rule(text, {"r": size, "s": size}, {"r": BLOCK, "s": BLOCK}, kind="move")
 
 

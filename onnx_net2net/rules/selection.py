@@ -31,7 +31,8 @@ def _one_hot(op: Op) -> Rule:
     axes = names("x", op.rank())
     axis = op.axis(rank=len(axes) + 1)
     out = [*axes[:axis], "k", *axes[axis:]]
-    return Rule(line([axes, ["_"], ["_"]], [out]), {"k": op.output()[axis]}, {"k": CLASS})
+    size = op.output()[axis] if op.outputs[0] is not None else int(op.known(1).item())
+    return Rule(line([axes, ["_"], ["_"]], [out]), {"k": size}, {"k": CLASS})
 
 
 def _compress(op: Op) -> Rule:
