@@ -3,7 +3,7 @@
     python tests/benchmarks/analysis_speed.py                    # 100 to 20,000 nodes
     python tests/benchmarks/analysis_speed.py --torch-pruning    # and against Torch-Pruning
 
-Prints Markdown. Every ratio is of two times measured in one run on one machine. Torch-Pruning's
+Prints Markdown. Every ratio is of two processor times measured in one run on one machine. Torch-Pruning's
 `build_dependency` traces the PyTorch module and `get_all_groups` walks the result; here `load`
 reads the exported file and `inspect` finds its dimensions. The export itself is in neither time.
 """
@@ -45,13 +45,13 @@ NETWORKS = (
 
 
 def best_of(repeats: int, call: Callable[[], Any]) -> tuple[float, Any]:
-    """Shortest time in seconds, and the last result."""
+    """Shortest processor time in seconds, and the last result; all that is timed is serial."""
     times = []
     result = None
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = time.process_time()
         result = call()
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return min(times), result
 
 

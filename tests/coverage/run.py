@@ -107,15 +107,11 @@ def one_trial(model: Any, path: Path, widths: dict[str, int]) -> dict[str, Any]:
     if report.equivalent:
         return {**result, "verdict": "right"}
     details = describe_report(report)
-    problems = " ".join(str(o["problem"]) for o in details["outputs"] if o["problem"])
     # A graph that does not load or run is noticed at once; a different function is not.
-    rejected = any(word in problems for word in ("onnxruntime", "ONNXRuntimeError", "session"))
-    return {
-        **result,
-        **details,
-        "verdict": "rejected" if rejected else "wrong",
-        "message": problems,
-    }
+    verdict = "wrong" if details["outputs"] else "rejected"
+    problems = [*report.problems, *(str(o["problem"]) for o in details["outputs"])]
+    message = "; ".join(problems or ["nothing was compared"])[:900]
+    return {**result, **details, "verdict": verdict, "message": message}
 
 
 def _message(error: BaseException) -> str:
