@@ -5,10 +5,8 @@ from __future__ import annotations
 from onnx_net2net.rules.language import Op, Rule, Table, Unsupported, slot
 
 # Every activation that the operators know; all work entry by entry.
-ACTIVATIONS = frozenset(
-    ["affine", "elu", "hardsigmoid", "leakyrelu", "relu", "scaledtanh", "sigmoid", "softplus"]
-    + ["softsign", "tanh", "thresholdedrelu"]
-)
+SIGMOIDS = ("hardsigmoid", "scaledtanh", "sigmoid", "softplus", "softsign", "tanh")
+ACTIVATIONS = {"affine", "elu", "leakyrelu", "relu", "thresholdedrelu", *SIGMOIDS}
 FIXED = {
     "t": "the state is carried along it",
     "d": "it counts the directions",
