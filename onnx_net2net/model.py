@@ -302,6 +302,7 @@ def _load(source: Source) -> Model:
     if not len(source.view):
         raise InvalidModel("is empty", "export or download the model again")
     proto, spans = _skeleton(source)
+    source.release()
     check_model(proto)
     folder = Folder(source.path.parent if source.path else None)
     lifted = _lifted(proto, spans, source, folder)

@@ -223,19 +223,23 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _write_file(
-    files: _Files, target: Path, pieces: Iterable[memoryview | Weight], sources: Iterable[Source]
-) -> Path:
+def _write_file(files: _Files, target: Path, pieces: Pieces, sources: Iterable[Source]) -> Path:
     """Write and flush a temporary file that ``files.commit`` will rename to ``target``."""
     temporary = files.temporary(target)
     with open(temporary, "xb", buffering=1 << 20) as file:
         stream(pieces, file.write, sources)
         file.flush()
         os.fsync(file.fileno())
-        written = file.tell()
-    if temporary.stat().st_size != written:
-        raise OSError(errno.EIO, f"{temporary} has another size than was written")
+    if temporary.stat().st_size != sum(piece.nbytes for piece in pieces):
+        raise _not_as_written(target)
     return temporary
+
+
+def _not_as_written(target: Path) -> OutputError:
+    return OutputError(
+        f"{target}: the written file does not read back as it was written",
+        "check the disk, or write to another one",
+    )
 
 
 def _check_written(temporary: Path, skeleton: bytes, target: Path) -> None:
@@ -249,10 +253,7 @@ def _check_written(temporary: Path, skeleton: bytes, target: Path) -> None:
     except WireError:
         whole = False
     if not whole:
-        raise OutputError(
-            f"{target}: the written file does not read back as it was written",
-            "check the disk, or write to another one",
-        )
+        raise _not_as_written(target)
 
 
 def _externalised(

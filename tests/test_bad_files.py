@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnx_net2net.errors import InvalidModel, OutputError
 from onnx_net2net.model import Computed, Model, load
+from onnx_net2net.saving import _check_written
 from onnx_net2net.wire import fields
 
 ROOT = Path(__file__).parent.parent
@@ -283,10 +284,10 @@ def test_typed_contents_that_do_not_fit() -> None:
 
 
 def test_float_data_of_another_type_is_refused() -> None:
-    """2 x float16 take the bytes of one float: the size alone would fit."""
+    """An int32 takes the bytes of a float: the size alone would fit."""
     tensor = helper.make_tensor("t", TensorProto.FLOAT, [500], [1.0] * 500)
     tensor.data_type, tensor.dims[0] = TensorProto.INT32, 500
-    assert "float_data" in refusal(with_initializer(tensor)).problem
+    assert "'t': contents in a field of another" in refusal(with_initializer(tensor)).problem
 
 
 def test_constants_are_checked_too() -> None:
@@ -502,6 +503,49 @@ def test_saving_over_the_source(source: Path) -> None:
     model.save(source, force=True)
     assert source.read_bytes() == before
     assert [path.name for path in source.parent.iterdir()] == ["m.onnx"]
+
+
+class Faulty(Computed):
+    """Announces one size and hands out another, as a failing disk would."""
+
+    def __init__(self, change: Callable[[bytes], bytes]) -> None:
+        super().__init__("w", TensorProto.FLOAT, (40, 30), lambda: np.ones((40, 30), np.float32))
+        self.change = change
+
+    def chunks(self) -> Iterator[memoryview]:
+        yield memoryview(self.change(bytes(self.payload())))
+
+
+@pytest.mark.parametrize("external", [False, True])
+@pytest.mark.parametrize(
+    "change", [lambda b: b[:-1], lambda b: b + b"x", lambda b: b""], ids=["short", "long", "none"]
+)
+def test_a_file_other_than_planned_is_never_renamed(
+    source: Path, change: Callable[[bytes], bytes], external: bool
+) -> None:
+    model = load(source)
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    faulty = model.with_changes(proto, {"w": Faulty(change)})
+    target = source.parent / "out.onnx"
+    with pytest.raises(OutputError, match="does not read back"):
+        faulty.save(target, external=external)
+    assert [path.name for path in source.parent.iterdir()] == ["m.onnx"]
+
+
+def test_a_file_of_another_structure_is_never_renamed(source: Path) -> None:
+    """Right size, wrong nesting: seen by reading the written file again."""
+    proto = load(source).proto
+    skeleton = proto.SerializeToString()
+    written = source.parent / "written"
+    written.write_bytes(skeleton)
+    _check_written(written, skeleton, source)
+    for position in range(len(skeleton)):
+        damaged = bytearray(skeleton)
+        damaged[position] ^= 5
+        written.write_bytes(damaged)
+        with pytest.raises(OutputError, match="does not read back"):
+            _check_written(written, skeleton, source)
 
 
 @pytest.mark.parametrize("external", [False, True])
