@@ -106,6 +106,7 @@ def _one(op: str, name: str, inputs: str = "x", dtype: Any = F32, **extra: Any) 
 
 
 LOW, HIGH = {"low": np.float32(-0.4)}, {"high": np.float32(0.9)}
+ODD = np.array([[1, np.inf, np.nan, 2], [3, 4, 5, np.inf], [-np.inf, np.nan, 6, 7]], F32)
 RANDOM = {"expect": "not followed: its output is random"}
 SAMPLES = [
     *(_unary(op, since, within) for op, (since, within) in UNARY.items()),
@@ -136,8 +137,8 @@ SAMPLES = [
         expect="not followed: Dropout in training mode is random",
     ),
     _one("Gelu", "tanh", opset=20, attributes={"approximate": "tanh"}),
-    _one("IsInf", "negative", opset=10, attributes={"detect_negative": 0}),
-    _one("IsNaN", "opset13", opset=13),
+    Sample("weight", node("IsInf", "x", detect_negative=0), {}, {"x": ODD}, 10, ANY),
+    Sample("weight", node("IsNaN", "x"), {}, {"x": ODD}, 13, ANY),
     _one("Max", "single", opset=13),
     _one("Multinomial", "seeded", attributes={"sample_size": 3, "seed": 1.0}, **RANDOM),
     _one("Not", "bool", dtype=np.bool_),

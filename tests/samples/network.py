@@ -83,6 +83,8 @@ def _read(build: _Builder, name: str, tensor: np.ndarray, seed: int) -> str:
         build.add("Cast", [name], f"{name}.float", to=TensorProto.FLOAT)
     factor = build.weight(f"{name}.head", rng.uniform(-1, 1, tensor.shape).astype(np.float32))
     source = name if tensor.dtype == np.float32 else f"{name}.float"
+    if not build.sample.inputs:  # what is computed from weights alone is a weight itself
+        source = build.add("Mul", [source, "drive"], f"{name}.driven")
     weighed = build.add("Mul", [source, factor], f"{name}.weighed")
     return build.add("ReduceSum", [weighed], f"{name}.total", keepdims=0)
 
