@@ -10,6 +10,7 @@ from onnx_net2net.rules.factors import segments
 from onnx_net2net.rules.language import Op, Rule, Table, Unsupported, line, names, slot
 
 INDEXED = "indexed by "
+FAR = 2**31 - 1  # bounds as far away as this mean the end, whatever the size
 STEP = "every so many entries are taken from it"
 WRITTEN = "entries are written along it"
 
@@ -24,6 +25,9 @@ def _slice(op: Op) -> Rule:
         if start is None or end is None or step is None:
             cut.fix(axis, "its bounds are computed")
             terms: tuple[str | None, str | None] = (None, None)
+        elif -FAR < start < -shape[axis] or shape[axis] < end < FAR:
+            cut.fix(axis, "a bound lies beyond its end, and would not if it grew")
+            terms = (None, None)
         elif step == 1:
             terms = cut.keep(axis, start, end)
         else:
