@@ -20,6 +20,7 @@ FAMILIES = (
     "indexing",
     "selection",
     "recurrent",
+    "attention",
     "microsoft",
 )
 

@@ -31,7 +31,7 @@ def sample(
     name: str,
     made: NodeProto,
     inputs: dict[str, Any],
-    weights: dict[str, np.ndarray] | None,
+    weights: dict[str, Any] | None,
     expect: str,
     within: dict[str, tuple[float, float]] | None = None,
 ) -> Sample:
@@ -66,7 +66,7 @@ def convolutions() -> list[Sample]:
     z = {**x, "z": (2, 4, 9, 8)}
     w, b = weight(4, 6, 3, 3), weight(4)
     convolved = "b any, i any, o any, s fixed, k fixed, t0 fixed, t1 fixed"
-    leaky = {"activation": "LeakyRelu", "activation_params": [0.1]}
+    leaky: dict[str, Any] = {"activation": "LeakyRelu", "activation_params": [0.1]}
     return [
         sample(
             "relu", fused("FusedConv", "x w b", activation="Relu"), x, {"w": w, "b": b}, convolved
