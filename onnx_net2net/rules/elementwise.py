@@ -28,10 +28,15 @@ REAL = (TensorProto.BFLOAT16, TensorProto.DOUBLE, TensorProto.FLOAT, TensorProto
 
 
 def pointwise(kind: str = "") -> Entry:
-    """The rule of a pointwise operator with any number of operands."""
+    """The rule of a pointwise operator with any number of operands.
+
+    A summand that is broadcast is counted for every copy, so such a sum is not "linear".
+    """
 
     def rule(op: Op) -> Rule:
-        return Rule(line([["..."]] * len(op.node.input), [["..."]]), kind=kind)
+        alike = kind != "linear" or len(set(op.shapes)) == 1
+        text = line([["..."]] * len(op.node.input), [["..."]])
+        return Rule(text, kind=kind if alike else "")
 
     return rule
 
