@@ -25,8 +25,8 @@ import numpy as np
 
 from onnx_net2net.precision import epsilon, is_float
 
-FACTOR = 8.0
-FLOOR = 2.0
+FACTOR = 5.0
+FLOOR = 1.0
 POOL = 64
 # Whole-number outputs (an argmax, a mask) may flip where the model's own re-runs flip.
 FLIPS = 4
@@ -34,11 +34,15 @@ FLIPS = 4
 
 @dataclass(frozen=True)
 class Difference:
-    """One output of one trial: how far apart, and what is wrong, if anything."""
+    """One output of one trial: how far apart, and what is wrong, if anything.
+
+    ``used`` is the largest difference counted in tolerances: above 1 is a problem.
+    """
 
     max_abs: float = 0.0
     max_rel: float = 0.0
     tolerance: float = 0.0
+    used: float = 0.0
     top1: float | None = None
     problem: str | None = None
     warnings: list[str] = field(default_factory=list)
@@ -126,23 +130,31 @@ def compare(expected: np.ndarray, actual: np.ndarray, tolerance: np.ndarray) -> 
     error = distance(expected, actual)
     assert error is not None  # same shape and type
     limit = np.broadcast_to(tolerance, error.shape)
-    beyond = error > limit
+    used = np.where(error > limit, np.inf, 0.0)
+    np.divide(error, limit, out=used, where=limit > 0)
     at = int(np.argmax(error)) if error.size else 0
-    if beyond.any():
+    if (used > 1).any():
         # The worst by its own measure, which need not be the largest difference.
-        ratio = np.divide(error, limit, out=np.full(error.shape, np.inf), where=limit > 0)
-        at = int(np.argmax(np.where(beyond, ratio, 0)))
-        problem = problem or _beyond(left, right, limit, at, int(beyond.sum()))
-    size = float(magnitude(expected).max(initial=0.0))
+        at = int(np.argmax(used))
+        problem = problem or _beyond(left, right, limit, at, int((used > 1).sum()))
     max_abs = float(error.max(initial=0.0))
     return Difference(
         max_abs,
-        max_abs / size if size else max_abs and float("inf"),
+        _relative(max_abs, expected),
         float(limit.flat[at]) if limit.size else 0.0,
+        float(used.max(initial=0.0)),
         top1_agreement(left, right),
         problem,
         warnings,
     )
+
+
+def _relative(max_abs: float, expected: np.ndarray) -> float:
+    """The difference relative to the largest element."""
+    size = float(magnitude(expected).max(initial=0.0))
+    if size == 0:
+        return 0.0 if max_abs == 0 else float("inf")
+    return max_abs / size
 
 
 def _compare_exact(expected: np.ndarray, actual: np.ndarray, share: np.ndarray) -> Difference:
@@ -164,8 +176,9 @@ def _compare_exact(expected: np.ndarray, actual: np.ndarray, share: np.ndarray) 
     apart = 0.0
     if count and expected.dtype.kind in "iub":
         apart = float(np.abs(wide(expected) - wide(actual)).max())
-    size = float(magnitude(expected).max(initial=0.0)) if apart else 0.0
-    return Difference(apart, apart / size if size else apart, 0.0, None, problem, warnings)
+    used = count / allowed if allowed else float("inf") if count else 0.0
+    relative = _relative(apart, expected) if apart else 0.0
+    return Difference(apart, relative, 0.0, used, None, problem, warnings)
 
 
 def _compare_not_finite(left: np.ndarray, right: np.ndarray) -> tuple[str | None, list[str]]:

@@ -47,7 +47,8 @@ class OutputReport:
     """One output over all trials.
 
     ``max_abs`` and ``max_rel`` are the largest difference, the latter relative to the largest
-    element of the output; ``tolerance`` is what was allowed there, ``noise`` the model's own
+    element of the output; ``tolerance`` is what was allowed there, ``used`` the largest
+    difference counted in tolerances (above 1 is a problem), ``noise`` the model's own
     rounding noise, ``signal`` how much the output changes with the input. ``top1`` is the share
     of equal best classes, or None where the output does not look like class scores.
     """
@@ -58,6 +59,7 @@ class OutputReport:
     max_abs: float = 0.0
     max_rel: float = 0.0
     tolerance: float = 0.0
+    used: float = 0.0
     noise: float = 0.0
     signal: float = 0.0
     top1: float | None = None
@@ -80,6 +82,9 @@ class OutputReport:
             self.tolerance = difference.tolerance
         self.max_abs = max(self.max_abs, difference.max_abs)
         self.max_rel = max(self.max_rel, difference.max_rel)
+        self.used = max(self.used, difference.used)
+        scores = [d.top1 for d in self.differences if d.top1 is not None]
+        self.top1 = sum(scores) / len(scores) if scores else None
         if difference.problem is not None and self.problem is None:
             self.problem = f"{difference.problem} ({trial.label})"
             self.tolerance = difference.tolerance

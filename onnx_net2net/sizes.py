@@ -27,6 +27,9 @@ from onnx_net2net.errors import UsageError
 
 Sizes = dict[str, int]
 
+# Elements of the largest input, over all samples of a batch.
+SAMPLE_ELEMENTS = 1 << 16
+
 # Tried in this order, for all free dimensions but the batch, when a model rejects
 # the first choice: windows, strides and patch sizes want powers of two or 224.
 COMMON_SIZES = (8, 16, 32, 64, 4, 128, 224, 256, 2, 1, 384, 512, 448, 96, 160, 299, 640)
@@ -187,21 +190,30 @@ def _role(places: Sequence[tuple[InputSpec, int]]) -> str:
     return "other"
 
 
-def defaults(specs: Sequence[InputSpec], turn: int) -> Iterator[Sizes]:
-    """Sizes for one turn (0: batch 1, 1: batch 3, ...), the preferred ones first.
+def defaults(specs: Sequence[InputSpec], turn: int, samples: int = 3) -> Iterator[Sizes]:
+    """Sizes for one turn, the preferred ones first; turn 0 has batch 1, turn 1 up to ``samples``.
 
     The first choice is small, and distinct for every dimension, so that a mix-up shows.
     What follows is for models that accept only some sizes.
     """
     free = free_dimensions(specs)
     roles = {name: _role(places) for name, places in free.items()}
-    batch = 1 + 2 * turn
+    batch = affordable(specs, _distinct(roles, 1, turn), samples) if turn else 1
     yield _related(_distinct(roles, batch, turn))
     if not roles:
         return
+    cached = _cached(free, roles, batch, turn)
+    if cached:
+        yield cached
     yield _related({n: batch if r == "batch" else 8 * (1 + turn) for n, r in roles.items()})
     for common, size in itertools.product(COMMON_SIZES, dict.fromkeys((batch, 1, 2))):
         yield _related({name: size if r == "batch" else common for name, r in roles.items()})
+
+
+def affordable(specs: Sequence[InputSpec], sizes: Sizes, samples: int) -> int:
+    """How many samples to run: as many as wanted, while the largest input stays small; 3 always."""
+    largest = max((math.prod(concrete(spec, sizes)) for spec in specs), default=1)
+    return max(3, min(samples, SAMPLE_ELEMENTS // max(largest, 1)))
 
 
 def _distinct(roles: Mapping[str, str], batch: int, turn: int) -> Sizes:
@@ -216,6 +228,29 @@ def _distinct(roles: Mapping[str, str], batch: int, turn: int) -> Sizes:
         else:
             sizes[name] = 6 + k + turn * (5 + k)
     return sizes
+
+
+def _cached(
+    free: Mapping[str, Sequence[tuple[InputSpec, int]]],
+    roles: Mapping[str, str],
+    batch: int,
+    turn: int,
+) -> Sizes:
+    """Sizes for a language model with a cache, by the names of its inputs: a mask covers what is
+    cached and what is new. Exporters often do not say so in the dimensions. Empty if none is."""
+    past, new = 4 + turn, 3 + turn
+    sizes: Sizes = {}
+    for name, places in free.items():
+        inputs = [spec.name.lower() for spec, _ in places]
+        if roles[name] == "batch":
+            sizes[name] = batch
+        elif any("past" in input_name or "cache" in input_name for input_name in inputs):
+            sizes[name] = past
+        elif all("mask" in input_name for input_name in inputs):
+            sizes[name] = past + new
+        else:
+            sizes[name] = new
+    return sizes if past in sizes.values() and past + new in sizes.values() else {}
 
 
 def _related(sizes: Sizes) -> Sizes:

@@ -23,6 +23,10 @@ Outputs = dict[str, np.ndarray]
 Planned = list[tuple[Trial, Feeds, Outputs]]
 
 
+# With every dimension fixed, more samples mean more runs.
+MOST_SEEDS = 16
+
+
 class RunError(Net2NetError):
     """A model stopped while running on some inputs."""
 
@@ -30,7 +34,9 @@ class RunError(Net2NetError):
 class Planner:
     """Finds inputs that a model accepts, and runs it on them; ``run`` raises RunError if not.
 
-    Whole numbers stay within the bounds that all of the ``graphs`` set.
+    Whole numbers stay within the bounds that all of the ``graphs`` set. ``samples`` is how many
+    samples to see at least, in a batch or one by one, if they are small: a unit that no sample
+    activates is not tested.
     """
 
     def __init__(
@@ -39,11 +45,13 @@ class Planner:
         specs: Sequence[InputSpec],
         graphs: Sequence[onnx.GraphProto],
         ranges: Mapping[str, Range] | Range | None = None,
+        samples: int = 3,
     ) -> None:
         check_ranges(specs, ranges)
         self.run = run
         self.specs = specs
         self.ranges = ranges
+        self.samples = samples
         self.warnings: list[str] = []
         uses = [input_uses(graph) for graph in graphs]
         self.uses = {
@@ -71,6 +79,8 @@ class Planner:
                 planned += self._first_accepted(turn, wanted, found, len(planned))
                 found = [trial.sizes for trial, _, _ in planned]
         accepted = [trial.sizes for trial, _, _ in planned]
+        if not free_dimensions(self.specs) and seeds > 1 and self.samples > 3:
+            seeds = max(seeds, affordable(self.specs, {}, min(self.samples, MOST_SEEDS)))
         for seed in range(len(planned), seeds):
             planned.append(self._run(accepted[seed % len(accepted)], seed))
         return planned
@@ -80,7 +90,7 @@ class Planner:
     ) -> Planned:
         """One run with the first sizes that the model accepts and that were not used before."""
         first_error: RunError | None = None
-        for preferred in defaults(self.specs, turn):
+        for preferred in defaults(self.specs, turn, self.samples):
             sizes = {**preferred, **wanted}
             if sizes in found:
                 continue

@@ -85,6 +85,8 @@ def verify(
     onnxruntime's; by default CUDA where it works. ``rtol`` and ``atol``, a number or one by output
     name, replace the measured tolerance. ``sizes`` gives sizes of dynamic dimensions by name.
 
+    Small models are run on more samples than ``seeds`` says: in a larger batch, or more seeds.
+
     Raises InvalidModel for a model that onnxruntime cannot load, UsageError for inputs, sizes or
     ranges that do not fit, or where the first model runs with no size that was tried.
     """
@@ -102,7 +104,8 @@ def verify(
         if first.lowered:
             specs = [_lowered(spec) for spec in specs]
         if not problems:
-            planner = Planner(first.run, specs, (first.graph, second.graph), ranges)
+            graphs = (first.graph, second.graph)
+            planner = Planner(first.run, specs, graphs, ranges, _samples(first.nbytes))
             planned = planner.user(inputs) if inputs is not None else planner.seeded(seeds, sizes)
             report.warnings += planner.warnings
             compare_models(first, second, planned, report, (rtol, atol))
@@ -321,6 +324,11 @@ def _open(first: _Candidate, second: _Candidate, report: Report) -> None:
             report.warnings.append(
                 f"the {candidate.label} model loads only optimised: {candidate.optimised_only}"
             )
+
+
+def _samples(nbytes: int) -> int:
+    """How many samples a model of this size is worth: runs of small ones cost nothing."""
+    return 64 if nbytes <= 4 << 20 else 16 if nbytes <= 64 << 20 else 3
 
 
 def _lowered(spec: InputSpec) -> InputSpec:
