@@ -144,8 +144,8 @@ def _best_chain(solution: Solution, contraction: Contraction, grown: set[Atom]) 
         spec = specs[index]
         alone = spec is not None and isinstance(spec[axis], str)
         if alone and node.inputs[index] in solution.graph.derived:
-            chain = Chain(contraction)
-            if _push(solution, node.inputs[index], axis, (node.position, index, axis), grown, chain):
+            chain, edge = Chain(contraction), (node.position, index, axis)
+            if _push(solution, node.inputs[index], axis, edge, grown, chain):
                 return chain
     return None
 

@@ -18,6 +18,7 @@ from onnx_net2net.contraction import contractions, obstacle
 from onnx_net2net.graph import Graph, Node, scopes
 from onnx_net2net.model import Model
 from onnx_net2net.rules.language import leaves
+from onnx_net2net.sequences import without_sequences
 from onnx_net2net.solver import Applied, Solution, solve
 
 
@@ -45,8 +46,9 @@ class Dimension:
 
 @dataclass
 class Analysis:
-    """A solved model with its dimensions."""
+    """A solved model with its dimensions. ``solution`` may be of a plainer form of ``model``."""
 
+    model: Model
     solution: Solution
     dimensions: list[Dimension]
     by_name: dict[str, Dimension]
@@ -70,11 +72,12 @@ def analyse(model: Model) -> Analysis:
 
 
 def _analyse(model: Model) -> Analysis:
-    solution = solve(Graph(model))
+    solution = solve(Graph(without_sequences(model)))
     multiples = _constrain(solution)
     survey = _survey(solution)
     dimensions = _named(solution, survey, multiples)
     return Analysis(
+        model,
         solution,
         dimensions,
         {d.name: d for d in dimensions},
@@ -237,8 +240,8 @@ def _named(
                 name=name,
                 width=free.size,
                 growth=growth,
-                reason=why and (f"{why.node} {why.reason}" if why.node else why.reason),
-                remedy=why and why.remedy,
+                reason=None if why is None else f"{why.node or ''} {why.reason}".strip(),
+                remedy=None if why is None else why.remedy,
                 sites=sites,
                 nodes=list(survey.nodes[free]),
                 writers=list(survey.writers[free]),

@@ -162,7 +162,8 @@ def _reads(node: NodeProto) -> Iterable[str]:
 def _partition(
     nodes: list[NodeProto], dead: set[str]
 ) -> tuple[list[NodeProto], list[NodeProto]]:
-    kept, gone = [], []
+    kept: list[NodeProto] = []
+    gone: list[NodeProto] = []
     for node in nodes:
         (gone if all(not o or o in dead for o in node.output) else kept).append(node)
     return kept, gone

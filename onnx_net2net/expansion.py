@@ -59,7 +59,7 @@ def multiplicity(source: Index) -> Index:
 
 
 def shares(source: Index, *, seed: int | list[int], split: str = "project") -> Array:
-    """Positive factors, float64, that sum to 1 over the copies of each unit; 0 for a padded entry."""
+    """Positive float64 factors that sum to 1 over the copies of each unit; 0 where padded."""
     kept = source != PAD
     parts = np.ones(len(source))
     if split != "even":
@@ -98,8 +98,8 @@ def split_copies(
     if not len(chosen):
         return result
     wide = np.float64 if array.dtype == np.float64 else np.float32
-    whole = np.moveaxis(np.take(result, chosen, axis=axis), axis, 0).astype(wide)
-    parts = whole / counts[chosen].astype(wide).reshape(-1, *[1] * (whole.ndim - 1))
+    whole: Array = np.moveaxis(np.take(result, chosen, axis=axis), axis, 0).astype(wide)
+    parts: Array = whole / counts[chosen].astype(wide).reshape(-1, *[1] * (whole.ndim - 1))
     rng = np.random.default_rng(seed)
     if split == "noise":
         parts *= 1 + noise * rng.standard_normal(parts.shape, dtype=wide)

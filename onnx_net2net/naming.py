@@ -31,7 +31,8 @@ def _axis(analysis: Analysis, name: str) -> Axis:
     """The channel axis at the place that ``name`` means."""
     axes = list(_candidates(analysis, name))
     if not axes:
-        raise UsageError(f"there is no node, tensor, parameter or module '{name}'", _near(analysis, name))
+        problem = f"there is no node, tensor, parameter or module '{name}'"
+        raise UsageError(problem, _near(analysis, name))
     distinct = {str(canonical(a)) + str([id(x) for x in atoms(a)]): a for a in axes}
     for axis in distinct.values():
         if any(d.growth != "fixed" for d in _members(analysis, axis)):
@@ -79,7 +80,7 @@ def _composite(
     if not growing:
         fixed = members[0] if members else None
         reason = fixed.reason if fixed and fixed.reason else "its axis carries no weights"
-        raise Refused(name, f"it cannot grow: {reason}", fixed and fixed.remedy)
+        raise Refused(name, f"it cannot grow: {reason}", fixed.remedy if fixed else None)
     made_of = ", ".join(f"'{d.name}' ({d.width}, {d.growth})" for d in members)
     raise Refused(
         name,

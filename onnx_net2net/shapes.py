@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,7 +23,7 @@ Shape = tuple[int, ...]
 # multiples that windows, strides and patches accept.
 CANDIDATES = ((5, 7, 11, 13, 17, 19, 23, 29), (32, 96, 160, 224), (224, 448), (1,))
 # A rule may know the shapes of operators that onnx does not (other domains).
-Contrib = Callable[[Node, list[Shape | None], list[Array | None]], list[Shape] | None]
+Contrib = Callable[[Node, int, list[Shape | None], list[Array | None]], list[Shape] | None]
 
 
 @dataclass
@@ -222,10 +222,12 @@ def shape_value(node: NodeProto, shape: Shape) -> Array:
 
 def _fill(shapes: Shapes, node: Node, contrib: Contrib) -> None:
     given = [shapes.shape.get(name) if name else None for name in node.inputs]
+    if any(shape is None for shape, name in zip(given, node.inputs, strict=True) if name):
+        return  # what follows from an unknown shape is unknown
     values = [shapes.value.get(name) if name else None for name in node.inputs]
-    found = _infer_node(shapes, node, given)
+    found: Sequence[Shape | None] | None = _infer_node(shapes, node, given)
     if found is None:
-        found = contrib(node, given, values)
+        found = contrib(node, shapes.graph.model.opset.get(node.domain, 1), given, values)
     for name, shape in zip(node.outputs, found or (), strict=False):
         if name and name not in shapes.shape and shape is not None:
             shapes.shape[name] = shape
@@ -238,7 +240,7 @@ def _infer_node(
     shapes: Shapes, node: Node, given: list[Shape | None]
 ) -> list[Shape | None] | None:
     """onnx's inference for this node alone, with the values that it could not see before."""
-    if node.domain or any(s is None for s, n in zip(given, node.inputs, strict=True) if n):
+    if node.domain:
         return None
     version = shapes.graph.model.opset.get("", 1)
     types = {
@@ -263,8 +265,8 @@ def _infer_node(
         tensor = found[name].tensor_type if name in found else None
         if tensor is not None and tensor.elem_type:
             shapes.dtype[name] = tensor.elem_type
-        known = tensor is not None and tensor.HasField("shape")
-        known = known and all(d.HasField("dim_value") for d in tensor.shape.dim)
-        result.append(tuple(d.dim_value for d in tensor.shape.dim) if known and tensor else None)
+        dims = tensor.shape.dim if tensor is not None and tensor.HasField("shape") else None
+        known = dims is not None and all(d.HasField("dim_value") for d in dims)
+        result.append(tuple(d.dim_value for d in dims) if known and dims is not None else None)
     return result if any(s is not None for s in result) else None
 

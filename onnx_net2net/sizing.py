@@ -7,16 +7,18 @@ the number follows dynamic sizes as well and cannot be rewritten, growth is refu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from onnx import helper
 
+from onnx_net2net.axes import Atom, Product, atoms, canonical
 from onnx_net2net.editing import Editor
 from onnx_net2net.errors import Refused
 from onnx_net2net.graph import Graph, Node, captured, has_subgraph
 from onnx_net2net.growth import Growth
-from onnx_net2net.rules.language import Slot
+from onnx_net2net.rules.language import Slot, Term
 from onnx_net2net.shapes import CANDIDATES, Shapes, bind, infer_with, shape_value
 from onnx_net2net.solver import Applied, Solution, axis_of, contrib_shapes
 from onnx_net2net.values import Array, evaluate
@@ -24,12 +26,18 @@ from onnx_net2net.values import Array, evaluate
 
 @dataclass
 class Patch:
-    """Input ``index`` of ``node`` must read ``value`` instead of ``tensor``."""
+    """Input ``index`` of ``node`` must read ``value`` instead of ``tensor``.
+
+    Elements in ``dynamic`` follow sizes known only at run time: they keep following them, times
+    ``ratios`` (numerators and denominators), e.g. batch * heads.
+    """
 
     node: Node
     index: int
     tensor: str
     value: Array
+    dynamic: Array | None = None
+    ratios: tuple[Array, Array] | None = None
 
 
 @dataclass
@@ -109,7 +117,8 @@ class Sizing:
         new = self.after.get(name, old)
         want = _wanted(old, sizes)
         if not np.array_equal(new, want):
-            self._patch(node, slot.where, name, new, want)
+            proportional = [self._proportional(applied, item) for item in slot.terms]
+            self._patch(node, slot.where, name, new, want, proportional)
         if slot.drops:
             self.drops.append((node, slot.drops))
         return None
@@ -154,18 +163,45 @@ class Sizing:
         if slot.drops:
             self.drops.append((node, slot.drops))
 
-    def _patch(self, node: Node, index: int, name: str, new: Array, want: Array) -> None:
+    def _proportional(self, applied: Applied, item: tuple[int, Term] | None) -> bool:
+        """Whether the axis is a plain product, which grows by one factor at every dynamic size."""
+        axis = axis_of(item[1], applied.env, applied.rule.sizes) if item is not None else None
+        if axis is None:
+            return False
+        axis = canonical(axis)
+        factors = axis.factors if isinstance(axis, Product) else (axis,)
+        return all(isinstance(f, Atom) or not any(a.pins for a in atoms(f)) for f in factors)
+
+    def _patch(
+        self,
+        node: Node,
+        index: int,
+        name: str,
+        new: Array,
+        want: Array,
+        proportional: Sequence[bool] = (),
+    ) -> None:
         if new.shape != want.shape:
             raise Refused(node.name, f"the number of sizes in '{name}' changes with growth")
-        if name not in self.solution.graph.model.weights:
-            wrong = np.flatnonzero(np.atleast_1d(new != want))
-            if self._dynamic(name)[wrong].any():
-                raise Refused(
-                    node.name,
-                    f"'{name}' mixes the grown size with sizes known only at run time",
-                    "export the model with fixed input sizes",
-                )
-        self.patches.append(Patch(node, index, name, want))
+        patch = Patch(node, index, name, want)
+        dynamic = self._dynamic(name)
+        if name not in self.solution.graph.model.weights and dynamic.any():
+            old = np.atleast_1d(self.solution.shapes.value[name])
+            now, then = np.atleast_1d(new), np.atleast_1d(want)
+            for place in np.flatnonzero((now != then) & dynamic).tolist():
+                # A chain that growth moves could be off by another ratio at another size.
+                moved = now[place] != old[place]
+                if moved or not (place < len(proportional) and proportional[place]):
+                    raise Refused(
+                        node.name,
+                        f"'{name}' mixes the grown size with sizes known only at run time",
+                        "export the model with fixed input sizes",
+                    )
+            common = np.gcd(now, then) if now.dtype.kind in "iu" else np.ones_like(now)
+            common = np.where(dynamic & (common > 0), common, 1)
+            patch.dynamic = dynamic
+            patch.ratios = np.where(dynamic, then // common, 1), np.where(dynamic, now // common, 1)
+        self.patches.append(patch)
 
     def _dynamic(self, name: str) -> np.ndarray:
         """Which elements of a size vector follow the dynamic sizes of the inputs."""
@@ -237,10 +273,10 @@ def apply(sizing: Sizing, editor: Editor) -> None:
     for patch in sizing.patches:
         patches.setdefault(patch.tensor, []).append(patch)
     for tensor, wanted in patches.items():
-        _apply(sizing, editor, tensor, wanted)
+        _apply(editor, tensor, wanted)
 
 
-def _apply(sizing: Sizing, editor: Editor, tensor: str, patches: list[Patch]) -> None:
+def _apply(editor: Editor, tensor: str, patches: list[Patch]) -> None:
     graph = editor.graph
     agreed = all(np.array_equal(p.value, patches[0].value) for p in patches)
     if tensor in graph.model.weights and agreed and _only_reader(graph, tensor, patches):
@@ -249,7 +285,7 @@ def _apply(sizing: Sizing, editor: Editor, tensor: str, patches: list[Patch]) ->
     for patch in patches:
         key = patch.value.tobytes()
         if key not in made:
-            made[key] = _replacement(sizing, editor, patch)
+            made[key] = _replacement(editor, patch)
         editor.connect(patch.node, patch.index, made[key])
     return None
 
@@ -258,17 +294,24 @@ def _only_reader(graph: Graph, tensor: str, patches: list[Patch]) -> bool:
     return len(graph.consumers[tensor]) == len(patches) and tensor not in graph.outputs
 
 
-def _replacement(sizing: Sizing, editor: Editor, patch: Patch) -> str:
+def _replacement(editor: Editor, patch: Patch) -> str:
     """A tensor that holds the patched sizes: a constant, or the chain with elements replaced."""
     base = patch.tensor or f"{patch.node.name}_sizes"
-    is_chain = patch.tensor and patch.tensor not in sizing.solution.graph.model.weights
-    if not is_chain or not sizing._dynamic(patch.tensor).any():
+    if patch.dynamic is None or patch.ratios is None:
         return editor.add_weight(f"{base}_grown", patch.value)
-    keep = sizing._dynamic(patch.tensor)
-    mask = editor.add_weight(f"{base}_dynamic", keep)
-    fixed = editor.add_weight(f"{base}_static", np.where(keep, 0, patch.value))
+    current = patch.tensor
+    for op, factors in zip(("Mul", "Div"), patch.ratios, strict=True):
+        if (factors != 1).any():
+            factor = editor.add_weight(f"{base}_{op.lower()}", factors.astype(patch.value.dtype))
+            current = _chained(editor, patch.node, op, [current, factor], base)
+    if patch.dynamic.all():
+        return current
+    mask = editor.add_weight(f"{base}_dynamic", patch.dynamic)
+    fixed = editor.add_weight(f"{base}_static", np.where(patch.dynamic, 0, patch.value))
+    return _chained(editor, patch.node, "Where", [mask, current, fixed], base)
+
+
+def _chained(editor: Editor, before: Node, op: str, inputs: list[str], base: str) -> str:
     output = editor.unique(f"{base}_grown")
-    editor.insert(
-        patch.node, helper.make_node("Where", [mask, patch.tensor, fixed], [output], name=output)
-    )
+    editor.insert(before, helper.make_node(op, inputs, [output], name=output))
     return output

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from onnx_net2net.axes import ONE, Axis, Pin, atom, canonical, pin, product, total, unify
+from onnx_net2net.axes import Axis, Pin, atom, pin, product, total, unify
 from onnx_net2net.graph import Graph, Node, captured, has_subgraph
 from onnx_net2net.rules import lookup
 from onnx_net2net.rules.language import (
@@ -23,6 +23,7 @@ from onnx_net2net.rules.language import (
     Unsupported,
     expand,
     leaves,
+    parse,
 )
 from onnx_net2net.shapes import Shape, Shapes, infer
 from onnx_net2net.values import Array
@@ -94,17 +95,15 @@ def _pin_interface(solution: Solution, name: str, side: str) -> None:
 def _visit(solution: Solution, node: Node) -> None:
     if has_subgraph(node.proto):
         return _barrier(solution, node, "its subgraph is not followed")
-    op = _op(solution.shapes, node)
+    rule = None
     try:
-        rule = lookup(op)
-        if isinstance(rule, str):
-            rule = Rule(rule)
+        rule = lookup(_op(solution.shapes, node))
         pattern = _pattern(solution, node, rule)
         _apply(solution, Applied(node, rule, pattern, {}))
     except Unsupported as problem:
         _barrier(solution, node, str(problem))
     except _Misfit as problem:
-        _barrier(solution, node, f"{problem} (rule: {rule.pattern})")
+        _barrier(solution, node, f"{problem} (rule: {rule.pattern if rule else ''})")
     return None
 
 
@@ -260,15 +259,14 @@ def _barrier(solution: Solution, node: Node, reason: str) -> None:
 
 
 def contrib_shapes(
-    node: Node, given: list[Shape | None], values: list[Array | None]
+    node: Node, opset: int, given: list[Shape | None], values: list[Array | None]
 ) -> list[Shape] | None:
     """Output shapes from the rule alone, for operators that onnx has no inference for."""
-    op = Op(node.proto, 1, tuple(given), (None,) * len(node.outputs), tuple(values))
+    op = Op(node.proto, opset, tuple(given), (None,) * len(node.outputs), tuple(values))
     try:
         rule = lookup(op)
-        rule = Rule(rule) if isinstance(rule, str) else rule
-        pattern = expand(rule.pattern, tuple(s and len(s) for s in given), ())
-        outputs = _expand_outputs(rule, pattern, given)
+        pattern = expand(rule.pattern, tuple(None if s is None else len(s) for s in given), ())
+        outputs = _expand_outputs(rule, pattern)
         env: Env = {}
         for spec, shape in zip(pattern.inputs, given, strict=False):
             for term, size in zip(spec or (), shape or (), strict=False):
@@ -281,17 +279,15 @@ def contrib_shapes(
     return [tuple(axis.size for axis in side if axis) for side in sides]
 
 
-def _expand_outputs(rule: Rule, pattern: Pattern, given: list[Shape | None]) -> list[Spec]:
+def _expand_outputs(rule: Rule, pattern: Pattern) -> list[Spec]:
     """Output specs, variadic names as long as in the inputs."""
-    from onnx_net2net.rules.language import parse
-
     found: list[Spec] = []
     open_names = [n for s in pattern.inputs if s for t in s for n in leaves(t)]
     for spec in parse(rule.pattern)[1]:
         result: list[Term] = []
         for item in spec or ():
             if isinstance(item, str) and item == "...":
-                result.extend(sorted(pattern.broadcast, key=lambda n: -int(n[3:])))
+                result.extend(sorted(pattern.broadcast, key=lambda n: -int(str(n)[3:])))
             elif isinstance(item, str) and item.startswith("*"):
                 result.extend(dict.fromkeys(n for n in open_names if n.startswith(item[1:] + ".")))
             else:

@@ -13,7 +13,7 @@ import numpy as np
 from onnx import NodeProto, helper, numpy_helper
 
 Array = np.ndarray[Any, Any]
-Value = Array | None
+Value = Any  # an Array, or None for an input that is absent
 MOST = 4096  # elements; larger tensors are data, not sizes
 MOST_IN_MATRIX = 64
 
@@ -122,8 +122,8 @@ def _constant_of_shape(a: Given, x: list[Value], opset: int) -> Array:
 
 
 def _range(a: Given, x: list[Value], opset: int) -> Array:
-    start, limit, step = (_need(v).reshape(()) for v in x)
-    return np.arange(start, limit, step, dtype=start.dtype)
+    start, limit, step = (_need(v).reshape(()).item() for v in x)
+    return np.arange(start, limit, step, dtype=_need(x[0]).dtype)
 
 
 def _reshape(a: Given, x: list[Value], opset: int) -> Array:
@@ -154,6 +154,10 @@ def _fold(function: Callable[..., Any]) -> Callable[[Given, list[Value], int], A
     return apply
 
 
+def _unary(function: Callable[..., Any]) -> Callable[[Given, list[Value], int], Array]:
+    return lambda a, x, v: function(_need(x[0]))
+
+
 def _scatter_nd(a: Given, x: list[Value], opset: int) -> Array:
     result = _need(x[0]).copy()
     indices, updates = _need(x[1]), _need(x[2])
@@ -176,17 +180,18 @@ def _pow(a: Given, x: list[Value], opset: int) -> Array:
 
 
 OPERATORS: dict[str, Callable[[Given, list[Value], int], Any]] = {
-    "Abs": _fold(np.abs),
+    "Abs": _unary(np.abs),
     "Add": _fold(np.add),
     "And": _fold(np.logical_and),
     "Cast": _cast,
-    "Ceil": _fold(np.ceil),
+    "CastLike": lambda a, x, v: x[0].astype(x[1].dtype),
+    "Ceil": _unary(np.ceil),
     "Concat": _concat,
     "ConstantOfShape": _constant_of_shape,
     "Div": _divide,
     "Equal": _fold(np.equal),
     "Expand": lambda a, x, v: x[0] * np.ones(tuple(x[1].tolist()), x[0].dtype),
-    "Floor": _fold(np.floor),
+    "Floor": _unary(np.floor),
     "Gather": _gather,
     "Greater": _fold(np.greater),
     "GreaterOrEqual": _fold(np.greater_equal),
@@ -197,8 +202,8 @@ OPERATORS: dict[str, Callable[[Given, list[Value], int], Any]] = {
     "Min": _fold(np.minimum),
     "Mod": lambda a, x, v: np.fmod(x[0], x[1]) if a.get("fmod") else np.mod(x[0], x[1]),
     "Mul": _fold(np.multiply),
-    "Neg": _fold(np.negative),
-    "Not": _fold(np.logical_not),
+    "Neg": _unary(np.negative),
+    "Not": _unary(np.logical_not),
     "Or": _fold(np.logical_or),
     "Pow": _pow,
     "Range": _range,
@@ -208,11 +213,11 @@ OPERATORS: dict[str, Callable[[Given, list[Value], int], Any]] = {
     "ReduceProd": _reduce(np.prod),
     "ReduceSum": _reduce(np.sum),
     "Reshape": _reshape,
-    "Round": _fold(np.round),
+    "Round": _unary(np.round),
     "ScatterND": _scatter_nd,
     "Slice": _slice,
     "Split": _split,
-    "Sqrt": _fold(np.sqrt),
+    "Sqrt": _unary(np.sqrt),
     "Squeeze": _squeeze,
     "Sub": _fold(np.subtract),
     "Tile": lambda a, x, v: np.tile(x[0], x[1].tolist()),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 
@@ -158,7 +158,7 @@ def _grow(
             if any(map(growth.touches, axes))
         }
     )
-    record(editor, "widen", options, changes)
+    record(editor, analysis.model, "widen", options, changes)
     return editor.finish(changes)
 
 
@@ -184,7 +184,7 @@ def _weights(
 
 def _grown(
     name: str, weight: Weight, steps: list[tuple[int, Index, bool]], options: Options
-) -> object:
+) -> Callable[[], np.ndarray]:
     def compute() -> np.ndarray:
         array = weight.array()
         for axis, source, splits in sorted(steps, key=lambda s: s[2]):  # copies first, then shares
@@ -239,7 +239,9 @@ def _as_operation(
     return vector, "Mul"
 
 
-def record(editor: Editor, operation: str, options: Options, changes: list[Change]) -> None:
+def record(
+    editor: Editor, parent: Model, operation: str, options: Options, changes: list[Change]
+) -> None:
     """Append this step to the history in the model's own metadata."""
     from onnx_net2net import __version__
 
@@ -248,6 +250,6 @@ def record(editor: Editor, operation: str, options: Options, changes: list[Chang
     history = json.loads(past.value) if past is not None else []
     if past is None:
         past = entries.add(key=HISTORY)
-    step = {"operation": operation, "parent": editor.model.sha256(), "version": __version__}
+    step = {"operation": operation, "parent": parent.sha256(), "version": __version__}
     step |= asdict(options) | {"changes": [asdict(change) for change in changes]}
     past.value = json.dumps([*history, step], separators=(",", ":"))

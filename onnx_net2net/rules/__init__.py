@@ -39,11 +39,12 @@ def registry() -> dict[tuple[str, str], Entry]:
     return found
 
 
-def lookup(op: Op) -> str | Rule:
+def lookup(op: Op) -> Rule:
     """The rule for this node; Unsupported where there is none."""
     domain = "" if op.node.domain == "ai.onnx" else op.node.domain
     entry = registry().get((domain, op.node.op_type))
     if entry is None:
         name = f"{domain}.{op.node.op_type}" if domain else op.node.op_type
         raise Unsupported(f"operator {name} is not known")
-    return entry(op) if callable(entry) else entry
+    rule = entry(op) if callable(entry) else entry
+    return Rule(rule) if isinstance(rule, str) else rule

@@ -49,7 +49,7 @@ class Pattern:
     text: str
     inputs: tuple[Spec | None, ...]  # None: a tensor of pinned axes
     outputs: tuple[Spec | None, ...]
-    contracted: Mapping[str, tuple[tuple[int, int], ...]]  # name -> (input, axis) that are it alone
+    contracted: Mapping[str, tuple[tuple[int, int], ...]]  # name -> (input, axis) it stands in
     broadcast: frozenset[str]
 
 
@@ -91,7 +91,7 @@ class Rule:
     normalised: Sequence[str] = ()  # exact only if every unit is copied equally often
     reduce: Mapping[str, str] = field(default_factory=dict)  # name -> sum, mean, l1, l2, ...
     slots: Sequence[Slot] = ()
-    freeze: Mapping[str, float | int] = field(default_factory=dict)  # attributes with derived defaults
+    freeze: Mapping[str, float | int] = field(default_factory=dict)  # defaults that sizes give
     rescale: Mapping[str, int] = field(default_factory=dict)  # contracted inside: input to rescale
     kind: str = ""  # one of KINDS
 
@@ -156,7 +156,7 @@ class Op:
         return int(self.attr(name, default)) % (self.rank() if rank is None else rank)
 
 
-Entry = Union[str, Rule, Callable[[Op], Union[str, Rule]]]
+Entry = str | Rule | Callable[[Op], str | Rule]
 Table = dict[str, Entry]
 
 
@@ -281,9 +281,7 @@ def _contracted(
             for name in leaves(item):
                 if name.isdigit() or (name in passed and not name.startswith("~")):
                     continue
-                places = found.setdefault(name.lstrip("~"), [])
-                if item == name:
-                    places.append((index, axis))
+                found.setdefault(name.lstrip("~"), []).append((index, axis))
     return {name: tuple(places) for name, places in found.items()}
 
 
