@@ -15,22 +15,23 @@ import onnx
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from onnx_net2net.dimensions import analyse
+from onnx_net2net.graph import Graph
 from onnx_net2net.model import load
 from onnx_net2net.rules import lookup
 from onnx_net2net.rules.factors import factors
 from onnx_net2net.rules.language import Group, Op, Rule, Slot, Spec, Term, Unsupported, expand, slot
-from onnx_net2net.verify import verify
-from onnx_net2net.widening import widen
-from tests.samples import node, weight
+from onnx_net2net.solver import solve
+from tests.samples import indexing, movement, node
+from tests.samples.network import network
 
 # The machine that runs this may be busy; the seed is fixed so that a failure is found again.
 settings.register_profile("movement", deadline=None, derandomize=True, max_examples=60)
 BRUTE = settings.get_profile("movement")
 
+SAMPLES = movement.SAMPLES + indexing.SAMPLES
 Arrays = dict[str, np.ndarray]
 Sizes = Mapping[str, int]
 Sources = Mapping[str, np.ndarray]
@@ -277,25 +278,54 @@ def test_reshape_of_nothing_is_refused(shape: tuple[int, ...]) -> None:
         factors(shape, (0,))
 
 
-def test_constants_grow_with_what_they_are_added_to() -> None:
-    value = numpy_helper.from_array(np.float32([0.7]))
-    nodes = [
-        helper.make_node("Gemm", ["x", "a"], ["h"]),
-        helper.make_node("ConstantOfShape", ["s"], ["c"], value=value),
-        helper.make_node("Add", ["h", "c"], ["t"]),
-        helper.make_node("Gemm", ["t", "b"], ["y"]),
+# Attributes that say how entries are computed, not where they lie.
+HARMLESS = {
+    "AffineGrid": "align_corners",
+    "ArgMax": "select_last_index",
+    "ArgMin": "select_last_index",
+    "ConstantOfShape": "value",
+    "EyeLike": "dtype k",
+    "GridSample": "align_corners mode padding_mode",
+    "MaxRoiPool": "spatial_scale",
+    "NonMaxSuppression": "center_point_box",
+    "Pad": "value",
+    "Range": "stash_type",
+    # At scale 1 every interpolation, whatever its coefficients, yields the entry itself.
+    "Resize": "antialias cubic_coeff_a exclude_outside extrapolation_value mode nearest_mode",
+    "RoiAlign": "coordinate_transformation_mode mode sampling_ratio spatial_scale",
+    "ScatterElements": "reduction",  # what is indexed never grows
+    "ScatterND": "reduction",
+    "Split": "num_outputs",  # the outputs are counted; a slot drops it
+    "TensorScatter": "mode",
+    "TopK": "k largest sorted",
+    "Trilu": "upper",
+    "Unique": "axis sorted",
+    "Upsample": "mode",
+}
+
+
+def attributes(op: str) -> set[str]:
+    """All attributes that an operator has at any opset from 7 on."""
+    history = [
+        s for s in onnx.defs.get_all_schemas_with_history() if (s.domain, s.name) == ("", op)
     ]
-    weights = {"a": weight(5, 80), "b": weight(80, 3), "s": np.array([70, 80])}
-    graph = helper.make_graph(
-        nodes,
-        "constant",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (70, 5))],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (70, 3))],
-        [numpy_helper.from_array(a, n) for n, a in weights.items()],
-    )
-    model = load(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    )
-    (hidden,) = (d for d in analyse(model).dimensions if d.growth == "any")
-    assert hidden.width == 80
-    assert verify(model, widen(model, {hidden.name: 83}), seeds=1)
+    history.sort(key=lambda schema: schema.since_version)
+    ends = [schema.since_version for schema in history[1:]] + [1000]
+    return {a for s, end in zip(history, ends, strict=True) if end > 7 for a in s.attributes}
+
+
+@pytest.mark.parametrize("op", sorted({s.node.op_type for s in SAMPLES}))
+def test_every_attribute_is_considered(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: set[str] = set()
+    attr = Op.attr
+
+    def recorded(self: Op, name: str, default: object = None) -> object:
+        if self.node.op_type == op:
+            read.add(name)
+        return attr(self, name, default)
+
+    monkeypatch.setattr(Op, "attr", recorded)
+    for sample in SAMPLES:
+        if sample.node.op_type == op:
+            solve(Graph(load(network(sample))))
+    assert attributes(op) == read | set(HARMLESS.get(op, "").split())
