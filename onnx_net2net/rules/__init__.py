@@ -15,6 +15,7 @@ FAMILIES = (
     "pooling",
     "quantization",
     "reduction",
+    "signal",
     "movement",
     "shaping",
     "indexing",

@@ -34,6 +34,8 @@ def pointwise(kind: str = "") -> Entry:
     """
 
     def rule(op: Op) -> Rule:
+        if op.attr("broadcast", 0):
+            raise Unsupported("the broadcasting of opset 6 aligns axes on the left")
         alike = kind != "linear" or len(set(op.shapes)) == 1
         text = line([["..."]] * len(op.node.input), [["..."]])
         return Rule(text, kind=kind if alike else "")

@@ -71,8 +71,10 @@ def lp_normalization(op: Op) -> Rule:
 
 def mean_variance_normalization(op: Op) -> Rule:
     """Normalised over ``axes``."""
-    axes = names("a", op.rank())
-    chosen = [axes[int(i) % op.rank()] for i in op.attr("axes", (0, 2, 3))]
+    axes, given = names("a", op.rank()), op.attr("axes", (0, 2, 3))
+    if any(axis >= len(axes) for axis in given):
+        raise Unsupported("it normalises over axes that its input does not have")
+    chosen = [axes[axis] for axis in given]
     return Rule(line([axes], [axes]), normalised=chosen)
 
 

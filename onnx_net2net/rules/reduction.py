@@ -55,6 +55,7 @@ TABLES: dict[str, Table] = {
     "": {
         "CumProd": running,
         "CumSum": running,
+        "Det": Rule("... m n -> ...", fixed=dict.fromkeys("mn", "a determinant is taken of it")),
         **{name: reduction(kind) for name, kind in KINDS.items()},
         "ReduceProd": reduction(""),
     }

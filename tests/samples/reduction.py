@@ -68,6 +68,14 @@ RUNNING = [
     ),
 ]
 SAMPLES = [
+    Sample(
+        "batch",
+        node("Det", "x"),
+        {"x": (F32, (3, 2, 4, 4))},
+        {},
+        11,
+        "... any, m fixed, n fixed",
+    ),
     *(s for op in OPERATORS.split() for s in _attribute(op, 11 if op == "ReduceSum" else 13)),
     *(s for op in OPERATORS.split() for s in _input(op, 13 if op == "ReduceSum" else 18)),
     *_input("ReduceMax", 20),
