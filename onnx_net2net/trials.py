@@ -17,7 +17,14 @@ from onnx_net2net.bounds import Use, input_uses, merged
 from onnx_net2net.errors import Net2NetError, UsageError
 from onnx_net2net.feeds import Feeds, Range, UserInputs, check_ranges, make_feeds, user_feeds
 from onnx_net2net.report import Trial
-from onnx_net2net.sizes import InputSpec, Sizes, chosen, defaults, free_dimensions
+from onnx_net2net.sizes import (
+    InputSpec,
+    Sizes,
+    affordable,
+    chosen,
+    defaults,
+    free_dimensions,
+)
 
 Outputs = dict[str, np.ndarray]
 Planned = list[tuple[Trial, Feeds, Outputs]]
