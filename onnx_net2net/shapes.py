@@ -22,6 +22,7 @@ Shape = tuple[int, ...]
 # Sizes to try for dynamic dimensions: mutually prime where the network lets them be, then
 # multiples that windows, strides and patches accept.
 CANDIDATES = ((5, 7, 11, 13, 17, 19, 23, 29), (32, 96, 160, 224), (224, 448), (1,))
+MOST_SCALES = 16  # elements; a longer float vector is a weight, not a parameter
 # A rule may know the shapes of operators that onnx does not (other domains).
 Contrib = Callable[[Node, int, list[Shape | None], list[Array | None]], list[Shape] | None]
 
@@ -35,12 +36,18 @@ class Shapes:
     shape: dict[str, Shape] = field(default_factory=dict)
     dtype: dict[str, int] = field(default_factory=dict)
     value: dict[str, Array] = field(default_factory=dict)  # small constants and what they compute
+    scales: dict[str, Array] = field(default_factory=dict)  # small float weights, e.g. Resize's
     computed: set[int] = field(default_factory=set)  # positions of nodes that only compute sizes
     unknown: int = 0
 
     def of(self, name: str) -> Shape | None:
         """The shape of a tensor, or None where it is unknown."""
         return self.shape.get(name)
+
+    def known(self, name: str) -> Array | None:
+        """A small constant that an operator may read as a parameter, or None."""
+        found = self.value.get(name)
+        return self.scales.get(name) if found is None else found
 
 
 def infer(graph: Graph, contrib: Contrib) -> Shapes:
@@ -112,6 +119,8 @@ def infer_with(graph: Graph, binding: dict[str, int], contrib: Contrib) -> Shape
             array = weight.array()
             if small(array) or (array.size <= 64 and array.dtype.kind in "iub"):
                 shapes.value[name] = array
+            elif array.size <= MOST_SCALES:
+                shapes.scales[name] = array
     typed = _by_onnx(graph, binding)
     for info in typed:
         _record(shapes, info)
@@ -224,7 +233,7 @@ def _fill(shapes: Shapes, node: Node, contrib: Contrib) -> None:
     given = [shapes.shape.get(name) if name else None for name in node.inputs]
     if any(shape is None for shape, name in zip(given, node.inputs, strict=True) if name):
         return  # what follows from an unknown shape is unknown
-    values = [shapes.value.get(name) if name else None for name in node.inputs]
+    values = [shapes.known(name) if name else None for name in node.inputs]
     found: Sequence[Shape | None] | None = _infer_node(shapes, node, given)
     if found is None:
         found = contrib(node, shapes.graph.model.opset.get(node.domain, 1), given, values)
@@ -249,9 +258,9 @@ def _infer_node(
         if name
     }
     data = {
-        name: numpy_helper.from_array(np.ascontiguousarray(shapes.value[name]), name)
+        name: numpy_helper.from_array(np.ascontiguousarray(value), name)
         for name in node.inputs
-        if name in shapes.value
+        if name and (value := shapes.known(name)) is not None
     }
     try:
         schema = onnx.defs.get_schema(node.op, version, "")

@@ -113,7 +113,7 @@ def _op(shapes: Shapes, node: Node) -> Op:
         shapes.graph.model.opset.get(node.domain, 1),
         tuple(shapes.of(n) if n else None for n in node.inputs),
         tuple(shapes.of(n) if n else None for n in node.outputs),
-        tuple(shapes.value.get(n) if n else None for n in node.inputs),
+        tuple(shapes.known(n) if n else None for n in node.inputs),
     )
 
 
