@@ -115,8 +115,6 @@ def export_one(entry: dict[str, Any], exporter: str, path: Path, record: dict[st
     torch.manual_seed(zlib.crc32(name.encode()))
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     model = catalogue.build(suite, name)
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
     shape = find_shape(model, suite, name)
     record["parameters"] = sum(p.numel() for p in model.parameters())
     record["constants_randomised"] = randomise.randomise_constants(model, generator)
