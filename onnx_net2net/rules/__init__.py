@@ -23,6 +23,7 @@ FAMILIES = (
     "recurrent",
     "attention",
     "microsoft",
+    "microsoft_attention",
 )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from math import sqrt
 
 from onnx_net2net.rules.broadcast import broadcast
-from onnx_net2net.rules.language import Op, Rule, Table, Unsupported, slot
+from onnx_net2net.rules.language import Op, Rule, Slot, Table, Unsupported, slot
 
 SOFTMAX = "a softmax runs over it"
 QUERY = "positions are counted along it"
@@ -38,6 +38,11 @@ def frozen_scale(op: Op, size: int, *, zero: bool = False) -> dict[str, float]:
     return {"scale": 1 / sqrt(size)} if given is None or (zero and not given) else {}
 
 
+def given_slots(op: Op, **terms: str) -> list[Slot]:
+    """Slots of the attributes that the node has; 0 stands for the default."""
+    return [slot(name, item) for name, item in terms.items() if op.attr(name, 0)]
+
+
 def attention(op: Op) -> Rule:
     """Q, K and V as (batch, head, position, entry), or with heads and entries merged."""
     kv, rep, size = heads(op)
@@ -50,26 +55,16 @@ def attention(op: Op) -> Rule:
         if op.rank(0) == 4
         else ("b s (kv rep ~d)", "b t (kv d)", "b t (kv e)", "b s (kv rep e)")
     )
-    mask = _mask(op, 3, whole)
+    mask = " ".join(broadcast(["b", "(kv rep)", "s", "u"], op.shape(3))) if op.has(3) else "b"
     outputs = f"{y}, b kv {whole} d, b kv {whole} e, b (kv rep) s {whole}"
     return Rule(
         f"{q}, {k}, {v}, {mask}, b kv p d, b kv p e, b -> {outputs}",
         sizes={"kv": kv, "rep": rep},
         fixed={"s": QUERY, "t": SOFTMAX, "p": SOFTMAX, "u": SOFTMAX},
-        slots=(slot("q_num_heads", "(kv rep)"), slot("kv_num_heads", "kv")),
+        slots=given_slots(op, q_num_heads="(kv rep)", kv_num_heads="kv"),
         freeze=frozen_scale(op, size),
         rescale={"d": 0},
     )
-
-
-def _mask(op: Op, index: int, whole: str) -> str:
-    """Broadcast to the scores; its last axis may be shorter, and is padded then."""
-    if not op.has(index):
-        return "b"
-    shape = op.shape(index)
-    total = op.shape(1)[-2 if op.rank(1) == 4 else 1] + (op.shape(4)[2] if op.has(4) else 0)
-    last = whole if shape and shape[-1] == total else "u"
-    return " ".join(broadcast(["b", "(kv rep)", "s", last], shape))
 
 
 def halves(op: Op, half: int, size: int, *, interleaved: bool) -> str:
@@ -100,7 +95,7 @@ def rotation(op: Op, half: int, size: int, count: int, table: str, *, positions:
         f"{', '.join(operands)} -> {data}",
         sizes={"h": count, "w": 2, "f": half},
         fixed={"w": HALVES, "m": INDEXED, "s": QUERY},
-        slots=(slot("num_heads", "h"), slot("rotary_embedding_dim", "(w f)")),
+        slots=given_slots(op, num_heads="h", rotary_embedding_dim="(w f)"),
     )
 
 

@@ -54,6 +54,7 @@ def attention(
     made = node("Attention", inputs, outputs, **attributes)
     axes = ["b any", "kv any", *(["rep any"] if rep > 1 else []), "s fixed", "t fixed"]
     axes += ["d any", "e any", *(["p fixed"] if "pk" in inputs else [])]
+    axes += ["u fixed"] if {"mask", "full", "repeated"}.intersection(inputs.split()) else []
     return Sample(name, made, used, weights or {}, opset=23, expect=expect or ", ".join(axes))
 
 
