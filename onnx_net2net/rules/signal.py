@@ -18,7 +18,7 @@ def dft(op: Op) -> Rule:
         axis = int(op.known(2).item()) if op.has(2) else -2
     before = names("a", op.rank())
     after = list(before)
-    fixed = {}
+    fixed: dict[str, str] = {}
     for index in (axis % op.rank(), op.rank() - 1):
         after[index] = f"out{index}"
         fixed |= dict.fromkeys((before[index], after[index]), TRANSFORM)
