@@ -1,0 +1,418 @@
+"""The command line: options in, calls of the library, text out. Only this module prints.
+
+Everything heavier than click is imported inside the commands, so that ``--help`` is immediate.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from onnx_net2net import __version__
+from onnx_net2net.errors import UsageError
+
+if TYPE_CHECKING:
+    from onnx_net2net.delivery import Judge
+    from onnx_net2net.model import Model
+    from onnx_net2net.targets import Wish
+
+F = TypeVar("F", bound=Callable[..., Any])
+DONE, UNEQUAL = 0, 1
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; the exit code.
+
+    Raises Net2NetError for what the user can mend, KeyboardInterrupt for Ctrl-C.
+    """
+    try:
+        result = main.main(list(arguments), "onnx-net2net", standalone_mode=False)
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
+    except click.ClickException as error:
+        name = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else ""
+        remedy = f"see {name or 'onnx-net2net'} --help"
+        raise UsageError(error.format_message().rstrip("."), remedy) from None
+    return result if isinstance(result, int) else DONE
+
+
+class InOrder(click.Command):
+    """A command that remembers the order of ``--node``, ``--dim`` and ``--width``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # Click groups repeated options by name; its parser knows how they stood.
+        names = ("node", "dim", "width")
+        _, _, order = self.make_parser(ctx).parse_args(list(args))
+        found = [parameter.name for parameter in order if parameter.name in names]
+        rest = super().parse_args(ctx, args)
+        values = {name: iter(ctx.params.pop(name)) for name in names}
+        ctx.params["order"] = [(name, next(values[name])) for name in found if name]
+        return rest
+
+
+class Setting(click.ParamType):
+    """``NAME=VALUE``, or ``VALUE`` alone (its name is then empty)."""
+
+    name = "setting"
+
+    def __init__(self, read: Callable[[str], Any], example: str, *, named: bool = False) -> None:
+        self.read = read
+        self.example = example
+        self.named = named
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Any]:
+        if isinstance(value, tuple):
+            return value
+        name, _, right = str(value).rpartition("=")
+        try:
+            if self.named and not name:
+                raise ValueError
+            return name, self.read(right)
+        except (ValueError, ZeroDivisionError):
+            self.fail(f"{value!r} is not of the form {self.example}", param, ctx)
+
+
+def _interval(value: str) -> tuple[float, float]:
+    low, high = value.split(":")
+    return float(low), float(high)
+
+
+def _sizes(value: str) -> list[int]:
+    return [int(part) for part in value.split(",")]
+
+
+class Factor(click.ParamType):
+    """An exact number: 1.1 of 10 is 11, which binary fractions do not know."""
+
+    name = "number"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Fraction:
+        try:
+            return value if isinstance(value, Fraction) else Fraction(str(value))
+        except (ValueError, ZeroDivisionError):
+            self.fail(f"{value!r} is not a number such as 1.5", param, ctx)
+
+
+def _together(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Several decorators as one."""
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+_MODEL = click.Path(path_type=Path)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+_FOLD = click.option(
+    "--fold", is_flag=True, help="First compute what the graph computes from weights alone."
+)
+_RUNNING = _together(
+    click.option("--seeds", type=click.IntRange(1), default=3, show_default=True,
+                 help="Number of random inputs."),
+    click.option("--range", "ranges", metavar="[NAME=]LO:HI", multiple=True,
+                 type=Setting(_interval, "NAME=LO:HI or LO:HI"),
+                 help="Range of the values of an input, or of all."),
+    click.option("--size", "sizes", metavar="NAME=N[,N...]", multiple=True,
+                 type=Setting(_sizes, "NAME=1,3", named=True),
+                 help="Sizes of a dynamic dimension."),
+    click.option("--inputs", metavar="PATH", multiple=True, type=_MODEL,
+                 help="Your own inputs: an .npz file, or a folder with input_0.pb."),
+    click.option("--provider", metavar="NAME",
+                 help="cpu, cuda, ...; CUDA where it works by default."),
+)  # fmt: skip
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def main() -> None:
+    """Make a trained ONNX network wider without changing what it computes.
+
+    \b
+    onnx-net2net inspect model.onnx
+    onnx-net2net widen model.onnx --node conv5 --width 512
+    onnx-net2net verify model.onnx model-grown.onnx
+
+    Exit codes: 0 done; 1 not equivalent, or refused; 2 bad usage or bad input.
+    """
+
+
+@main.command()
+@click.argument("model", type=_MODEL)
+@click.option("--node", "nodes", metavar="NAME", multiple=True, help="Only what this one is made of.")
+@click.option("--all", "everything", is_flag=True, help="Kernel windows and the like, too.")
+@_FOLD
+@_JSON
+def inspect(
+    model: Path, nodes: tuple[str, ...], everything: bool, fold: bool, as_json: bool
+) -> int:
+    """List the dimensions of a network and how they may grow.
+
+    A dimension is a set of tensor axes that resize together: the filters of a convolution, its
+    bias, the normalisation behind it, and the input channels of whatever reads them. It is named
+    after the module, parameter or node that writes it first.
+
+    \b
+    onnx-net2net inspect model.onnx
+    onnx-net2net inspect model.onnx --node layer1.0.conv2
+    onnx-net2net inspect model.onnx --all --json
+    """
+    source = _folded(_load(model)) if fold else _load(model)
+    from onnx_net2net import render
+    from onnx_net2net.dimensions import analyse
+    from onnx_net2net.naming import _axis, _members
+
+    analysis = analyse(source)
+    found = analysis.dimensions
+    if nodes:
+        touched = {id(d) for n in nodes for d in _members(analysis, _axis(analysis, n))}
+        found = [d for d in found if id(d) in touched or d.name in nodes]
+    listed = found if everything or as_json or nodes else render.shown(found)
+    if as_json:
+        _print_json(
+            {
+                "dimensions": [render.dimension_values(d, source) for d in listed],
+                "parameters": render.parameters(source),
+                "growable": round(render.growable_share(analysis.dimensions, source), 6),
+            }
+        )
+        return DONE
+    click.echo(render.text(render.dimension_table(listed, source)))
+    click.echo("\n" + render.summary(analysis.dimensions, source, len(found) - len(listed)))
+    return DONE
+
+
+@main.command(cls=InOrder)
+@click.argument("model", type=_MODEL)
+@click.option("--node", metavar="NAME", multiple=True,
+              help="What to grow: a node, tensor, parameter or module; repeats.")
+@click.option("--dim", metavar="NAME", multiple=True,
+              help="What to grow, by the name that inspect gives it; repeats.")
+@click.option("--width", metavar="N", type=int, multiple=True,
+              help="The width of the --node or --dim before it.")
+@click.option("--factor", metavar="X", type=Factor(),
+              help="In place of widths: X times the present one, or the next that is possible.")
+@click.option("--all", "everything", is_flag=True, help="With --factor: all that can grow.")
+@click.option("-o", "--output", metavar="PATH", type=_MODEL,
+              help="The file to write.  [default: MODEL-grown.onnx beside it]")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@click.option("--split", type=click.Choice(["project", "even", "noise"]), default="project",
+              show_default=True, help="How copies of a unit share what reads it.")
+@click.option("--noise", type=float, default=0.01, show_default=True,
+              help="With --split noise: its standard deviation, relative to the weight.")
+@click.option("--mapping", type=click.Choice(["random", "round-robin"]), default="random",
+              show_default=True, help="Which units are copied.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
+              help="Seed of all that is random.")
+@click.option("--dry-run", is_flag=True, help="Say what would change; write nothing.")
+@click.option("--no-verify", is_flag=True, help="Write without asking onnxruntime.")
+@_FOLD
+@_RUNNING
+@_JSON
+def widen(model: Path, output: Path | None, as_json: bool, **options: Any) -> int:
+    """Grow dimensions of a network; the function it computes stays the same.
+
+    The result is written only after onnxruntime has confirmed that it computes what MODEL does.
+
+    \b
+    onnx-net2net widen model.onnx --node conv5 --width 512
+    onnx-net2net widen model.onnx --node conv5 --width 512 --node conv6 --width 640 -o wide.onnx
+    onnx-net2net widen model.onnx --factor 1.5 --all --dry-run
+    onnx-net2net widen model.onnx --factor 2 --node 'layer2.*' --seed 7
+
+    The splits: "project" draws random shares that add up exactly, so that copies learn apart from
+    the first step; "even" makes equal copies, which never part; "noise" is that of Net2Net, even
+    with a little noise, and not exact.
+    """  # fmt: skip
+    from onnx_net2net.targets import check_wishes, wishes
+
+    asked = wishes(options.pop("order"))
+    factor, everything = options.pop("factor"), options.pop("everything")
+    check_wishes(asked, factor, everything)
+    target = output or model.with_name(f"{model.stem}-grown.onnx")
+    return _widen(model, target, asked, factor, as_json, **options)
+
+
+@main.command()
+@click.argument("first", metavar="A", type=_MODEL)
+@click.argument("second", metavar="B", type=_MODEL)
+@_RUNNING
+@click.option("--rtol", metavar="[NAME=]X", multiple=True, type=Setting(float, "NAME=1e-3 or 1e-3"),
+              help="Relative tolerance, of an output or of all.")
+@click.option("--atol", metavar="[NAME=]X", multiple=True, type=Setting(float, "NAME=1e-5 or 1e-5"),
+              help="Absolute tolerance, of an output or of all.")
+@click.option("--junit", metavar="PATH", type=_MODEL, help="Write a JUnit XML file, too.")
+@_JSON
+def verify(first: Path, second: Path, junit: Path | None, as_json: bool, **options: Any) -> int:
+    """Do two models compute the same? onnxruntime runs both on the same inputs.
+
+    What is allowed is rounding noise, measured on the models themselves, unless you give
+    tolerances. Nothing needs to be known of how B came about.
+
+    \b
+    onnx-net2net verify a.onnx b.onnx
+    onnx-net2net verify a.onnx b.onnx --size batch=1,8 --range image=0:1 --seeds 10
+    onnx-net2net verify a.onnx b.onnx --inputs samples.npz --provider cuda --rtol logits=1e-3
+    onnx-net2net verify a.onnx b.onnx --junit report.xml --json
+    """  # fmt: skip
+    arguments = _running(**options)
+    from onnx_net2net import render
+    from onnx_net2net.delivery import write_text
+    from onnx_net2net.verify import verify as judge
+
+    report = judge(_load(first), _load(second), **arguments)
+    if junit is not None:
+        write_text(junit, report.junit())
+    if as_json:
+        _print_json(report.as_dict())
+    else:
+        click.echo(render.text(render.report_table(report)))
+        click.echo("\n" + render.report_details(report))
+        click.echo(report.verdict)
+    return DONE if report else UNEQUAL
+
+
+# The steps of the commands ---------------------------------------------------------------------
+
+
+def _widen(
+    path: Path,
+    target: Path,
+    asked: Sequence[Wish],
+    factor: Fraction | None,
+    as_json: bool,
+    *,
+    force: bool,
+    dry_run: bool,
+    no_verify: bool,
+    fold: bool,
+    split: str,
+    noise: float,
+    mapping: str,
+    seed: int,
+    **running: Any,
+) -> int:
+    """Grow, write a draft, let it be judged, and put it in place."""
+    arguments = _running(**running)
+    from onnx_net2net.delivery import Judge, check_free, deliver
+
+    original = _load(path)
+    if not dry_run:
+        check_free(original, target, force=force)
+    source = _folded(original) if fold else original
+    grown = _grown(source, asked, factor, split=split, noise=noise, mapping=mapping, seed=seed)
+    if dry_run:
+        return _show_growth(source, grown, None, None, as_json)
+    if no_verify:
+        deliver(grown, target, judge=lambda draft: True, force=force)
+        return _show_growth(source, grown, target, None, as_json)
+    judge = Judge(original, exact=split != "noise", arguments=arguments)
+    written = deliver(grown, target, judge=judge, force=force)
+    return _show_growth(source, grown, target if written else None, judge, as_json)
+
+
+def _grown(
+    source: Model, asked: Sequence[Wish], factor: Fraction | None, **options: Any
+) -> Model:
+    from onnx_net2net.dimensions import analyse
+    from onnx_net2net.targets import check_finite, targets
+    from onnx_net2net.widening import widen as grow
+
+    widths = targets(analyse(source), asked, factor)
+    grown = grow(source, widths, **options)
+    check_finite(source, analyse(source), grown.changes)
+    return grown
+
+
+def _show_growth(
+    source: Model, grown: Model, target: Path | None, judge: Judge | None, as_json: bool
+) -> int:
+    """Say what changed, what onnxruntime says of it, and where it is; the exit code."""
+    from onnx_net2net import render
+    from onnx_net2net.dimensions import analyse
+
+    report = judge.report if judge is not None else None
+    code = UNEQUAL if judge is not None and target is None else DONE
+    if as_json:
+        values = render.change_values(grown.changes, source, grown)
+        verification = None if report is None else report.as_dict()
+        _print_json({**values, "verification": verification, "output": target and str(target)})
+        return code
+    dimensions = analyse(source).dimensions
+    click.echo(render.text(render.change_table(grown.changes, dimensions, source, grown)))
+    click.echo()
+    if judge is None or report is None:
+        click.echo("not written: a dry run" if target is None else "not verified")
+    elif code == UNEQUAL:
+        click.echo(render.text(render.report_table(report)))
+        click.echo(render.report_details(report))
+        problem = f"nothing was written: {report.verdict}"
+        click.echo(f"error: {problem}\n  remedy: please report it with the model", err=True)
+    else:
+        click.echo(render.verified(report) if judge.exact else render.perturbed(report))
+    if target is not None:
+        click.echo(f"wrote {target} ({render.size(target)})")
+    return code
+
+
+def _load(path: Path) -> Model:
+    from onnx_net2net.model import load
+
+    return load(path)
+
+
+def _folded(model: Model) -> Model:
+    from onnx_net2net.folding import fold
+
+    return fold(model)
+
+
+def _running(
+    seeds: int,
+    ranges: Sequence[tuple[str, tuple[float, float]]],
+    sizes: Sequence[tuple[str, list[int]]],
+    inputs: Sequence[Path],
+    provider: str | None,
+    rtol: Sequence[tuple[str, float]] = (),
+    atol: Sequence[tuple[str, float]] = (),
+) -> dict[str, Any]:
+    """Options of the command line as arguments of :func:`onnx_net2net.verify`."""
+    return {
+        "seeds": seeds,
+        "ranges": _one_or_named("--range", ranges),
+        "sizes": dict(sizes) or None,
+        "inputs": list(inputs) or None,
+        "provider": provider,
+        "rtol": _one_or_named("--rtol", rtol),
+        "atol": _one_or_named("--atol", atol),
+    }
+
+
+def _one_or_named(option: str, settings: Sequence[tuple[str, Any]]) -> Any:
+    """One value for all, or values by name; None where nothing was given."""
+    values = dict(settings)
+    if "" not in values:
+        return values or None
+    if len(settings) > 1:
+        raise UsageError(
+            f"{option} is given for all and for one more", f"give {option} once, or by name only"
+        )
+    return values[""]
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2))

@@ -1,0 +1,271 @@
+"""Results as text for people and as plain values for programs. Nothing here prints.
+
+    print(text(dimension_table(dimensions, model)))
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from onnx import TensorProto
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from onnx_net2net.dimensions import Dimension
+from onnx_net2net.model import Model
+from onnx_net2net.report import OutputReport, Report
+from onnx_net2net.widening import Change
+
+# What people call parameters: floats, and the small integers that quantised weights are.
+_PARAMETERS = frozenset(
+    TensorProto.DataType.Value(kind)
+    for kind in ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16", "INT8", "UINT8")
+)
+_UNBOUNDED = 100_000  # columns, where nobody looks at a screen
+
+
+def text(renderable: object) -> str:
+    """A table as text: fitted to the terminal and in colour if there is one, else complete."""
+    terminal = sys.stdout.isatty()
+    console = Console(
+        file=io.StringIO(),
+        force_terminal=terminal,
+        width=None if terminal else _UNBOUNDED,
+        highlight=False,
+    )
+    with console.capture() as captured:
+        console.print(renderable)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def _table(*columns: tuple[str, str]) -> Table:
+    """An empty table; a column is a title and "left", "right" or "cut" (left, may be shortened)."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for title, kind in columns:
+        table.add_column(
+            title,
+            justify="right" if kind == "right" else "left",
+            no_wrap=kind != "fold",
+            overflow="fold" if kind == "fold" else "ellipsis",
+        )
+    return table
+
+
+# Dimensions ----------------------------------------------------------------------------------
+
+
+def shown(dimensions: Iterable[Dimension]) -> list[Dimension]:
+    """Without those that nobody writes and that cannot grow: kernel windows, tables of shapes."""
+    return [d for d in dimensions if d.writers or d.growth != "fixed"]
+
+
+def dimension_table(dimensions: Sequence[Dimension], model: Model) -> Table:
+    """Name, width, growth, share of the parameters, who writes and who reads."""
+    table = _table(
+        ("dimension", "fold"),
+        ("width", "right"),
+        ("grows", "left"),
+        ("weights", "right"),
+        ("written by", "cut"),
+        ("read by", "cut"),
+        ("why", "fold"),
+    )
+    total = parameters(model)
+    for d in dimensions:
+        table.add_row(
+            Text(d.name),
+            str(d.width),
+            Text(_grows(d), style="dim" if d.growth == "fixed" else ""),
+            f"{_share(d, model, total):.1%}",
+            Text(_short(d.writers)),
+            Text(_short(d.readers)),
+            Text("; ".join(filter(None, (d.reason, d.remedy)))),
+        )
+    return table
+
+
+def _grows(dimension: Dimension) -> str:
+    if dimension.growth == "multiple":
+        return f"multiples of {dimension.width}"
+    return dimension.growth
+
+
+def _short(names: Sequence[str]) -> str:
+    if len(names) <= 1:
+        return "".join(names) or "-"
+    return f"{names[0]} +{len(names) - 1}"
+
+
+def _share(dimension: Dimension, model: Model, total: int) -> float:
+    return _elements({name for name, _ in dimension.sites}, model) / max(1, total)
+
+
+def _elements(names: Iterable[str], model: Model) -> int:
+    weights = model.weights
+    return sum(
+        math.prod(weights[n].shape) for n in names if weights[n].dtype in _PARAMETERS
+    )
+
+
+def parameters(model: Model) -> int:
+    """Number of weight elements that can be learned: floats, and 8-bit integers."""
+    return _elements(model.weights, model)
+
+
+def growable_share(dimensions: Iterable[Dimension], model: Model) -> float:
+    """The share of weight elements that lie on at least one dimension that can grow."""
+    reached = {name for d in dimensions if d.growth != "fixed" for name, _ in d.sites}
+    return _elements(reached, model) / max(1, parameters(model))
+
+
+def summary(dimensions: Sequence[Dimension], model: Model, hidden: int) -> str:
+    """The last lines under the table of dimensions."""
+    share, total = growable_share(dimensions, model), parameters(model)
+    lines = [f"{share:.1%} of {total:,} weight elements lie on dimensions that can grow"]
+    if hidden:
+        plural = "" if hidden == 1 else "s"
+        lines.append(f"{hidden} fixed dimension{plural} that no node writes: shown with --all")
+    return "\n".join(lines)
+
+
+def dimension_values(dimension: Dimension, model: Model) -> dict[str, Any]:
+    """A dimension as plain values."""
+    names = ("name", "width", "growth", "reason", "remedy", "nodes", "writers", "readers")
+    return {
+        **{name: getattr(dimension, name) for name in names},
+        "sites": [list(site) for site in dimension.sites],
+        "elements": dimension.elements,
+        "share": round(_share(dimension, model, parameters(model)), 6),
+    }
+
+
+# Growth --------------------------------------------------------------------------------------
+
+
+def change_table(
+    changes: Sequence[Change], dimensions: Sequence[Dimension], before: Model, after: Model
+) -> Table:
+    """What grows, and the weight elements that lie on it."""
+    table = _table(
+        ("dimension", "fold"),
+        ("width", "right"),
+        ("becomes", "right"),
+        ("weights", "right"),
+        ("become", "right"),
+    )
+    sites = {d.name: {name for name, _ in d.sites} for d in dimensions}
+    for change in changes:
+        names = sites.get(change.dimension, set())
+        table.add_row(
+            Text(change.dimension),
+            str(change.old),
+            str(change.new),
+            f"{_elements(names, before):,}",
+            f"{_elements(names & after.weights.keys(), after):,}",
+        )
+    table.add_row(
+        "whole model", "", "", f"{parameters(before):,}", f"{parameters(after):,}", style="bold"
+    )
+    return table
+
+
+def change_values(changes: Sequence[Change], before: Model, after: Model) -> dict[str, Any]:
+    """What grew, as plain values."""
+    return {
+        "changes": [asdict(change) for change in changes],
+        "parameters": {"before": parameters(before), "after": parameters(after)},
+    }
+
+
+# Verification --------------------------------------------------------------------------------
+
+
+def report_table(report: Report) -> Table:
+    """One row for each output."""
+    table = _table(
+        ("output", "fold"),
+        ("type", "left"),
+        ("largest difference", "right"),
+        ("allowed", "right"),
+        ("relative", "right"),
+        ("top-1", "right"),
+        ("verdict", "left"),
+    )
+    for output in report.outputs:
+        table.add_row(
+            Text(output.name),
+            _type(output),
+            f"{output.max_abs:.2g}",
+            f"{output.tolerance:.2g}",
+            f"{output.max_rel:.2g}",
+            "" if output.top1 is None else f"{output.top1:.1%}",
+            Text("equivalent" if output else "differs", style="green" if output else "bold red"),
+        )
+    return table
+
+
+def _type(output: OutputReport) -> str:
+    return f"{output.dtype} ({', '.join(map(str, output.shape))})"
+
+
+def report_details(report: Report) -> str:
+    """What went wrong, what to know, and how it was run; one line each."""
+    lines = [f"problem: {problem}" for problem in report.problems]
+    lines += [f"{o.name}: {o.problem}" for o in report.outputs if o.problem]
+    lines += [f"warning: {warning}" for warning in report.warnings]
+    lines += [f"warning: {o.name}: {w}" for o in report.outputs for w in o.warnings]
+    lines += [
+        f"onnxruntime's optimiser: model {fault.model}, {fault.output}: {fault.problem}"
+        for fault in report.optimizer_faults
+    ]
+    lines.append(f"{ran(report)}, {report.seconds:.1f} s")
+    return "\n".join(lines)
+
+
+def ran(report: Report) -> str:
+    """How the models were run."""
+    count = len(report.trials)
+    where = report.provider.removesuffix("ExecutionProvider") or "no provider"
+    trials = f"{count} trial{'' if count == 1 else 's'}"
+    precision = f" in {report.precision}" if report.precision else ""
+    return f"{trials} on {where}{precision}, onnxruntime {report.onnxruntime}"
+
+
+def verified(report: Report) -> str:
+    """The verdict on a grown model in one line."""
+    worst = max(report.outputs, key=lambda output: output.used)
+    return (
+        f"verified: equivalent; {worst.name} differs by {worst.max_abs:.2g} at most, "
+        f"{worst.tolerance:.2g} is rounding noise ({ran(report)})"
+    )
+
+
+def perturbed(report: Report) -> str:
+    """How far a model grown with noise is from the original, in one line."""
+    worst = max(report.outputs, key=lambda output: output.max_rel)
+    return (
+        f"not exact, as asked by --split noise: {worst.name} differs by {worst.max_abs:.2g}, "
+        f"{worst.max_rel:.2%} of its largest element ({ran(report)})"
+    )
+
+
+def size(path: Path) -> str:
+    """A file's size, for people.
+
+    >>> size(Path("model.onnx"))
+    '54 kB'
+    """
+    count = float(path.stat().st_size)
+    unit = "bytes"
+    for larger in ("kB", "MB", "GB"):
+        if count < 1000:
+            break
+        count, unit = count / 1000, larger
+    return f"{count:.1f} {unit}" if count < 10 and unit != "bytes" else f"{count:.0f} {unit}"
