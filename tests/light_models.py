@@ -1,0 +1,62 @@
+"""The weightless networks that ship with the onnx package, filled with random weights.
+
+model = fill("inception_v2", seed=0)  # Inception-BN, the network of the Net2Net paper
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.backend.test
+from onnx import numpy_helper
+
+FOLDER = Path(onnx.backend.test.__file__).parent / "data" / "light"
+NAMES = sorted(path.stem.removeprefix("light_") for path in FOLDER.glob("light_*.onnx"))
+
+
+def _value(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    if "var" in name or "riv" in name or "scale" in name or "sc_w" in name:
+        value = rng.uniform(0.6, 1.4, shape)
+    elif len(shape) == 1:
+        value = rng.normal(0, 0.1, shape)
+    else:
+        value = rng.normal(0, (2 / np.prod(shape[1:])) ** 0.5, shape)
+    return value.astype(np.float32)
+
+
+def fill(name: str, seed: int = 0) -> onnx.ModelProto:
+    """Return `light_<name>.onnx` with weights in place of the nodes that stood in for them.
+
+    The file stores the shape of each weight and a ConstantOfShape that fills it with 0.02. Here
+    each becomes an initializer drawn at random, listed among the graph inputs as in the original
+    files (IR version 3 demands it). Vectors that the file does hold, all equal too, are redrawn.
+    """
+    model = onnx.load(FOLDER / f"light_{name}.onnx")
+    graph = model.graph
+    rng = np.random.default_rng(seed)
+    stored = {item.name: item for item in graph.initializer}
+    declared = {item.name: item for item in graph.input}
+    nodes = []
+    for node in graph.node:
+        if node.op_type != "ConstantOfShape":
+            nodes.append(node)
+            continue
+        source, target = node.input[0], node.output[0]
+        shape = tuple(int(n) for n in numpy_helper.to_array(stored[source]))
+        value = numpy_helper.from_array(_value(target, shape, rng), target)
+        graph.initializer.append(value)
+        graph.initializer.remove(stored[source])
+        graph.input.append(
+            onnx.helper.make_tensor_value_info(target, onnx.TensorProto.FLOAT, shape)
+        )
+        graph.input.remove(declared[source])
+    for item in graph.initializer:
+        if item.name in stored and item.data_type == onnx.TensorProto.FLOAT:
+            item.CopyFrom(
+                numpy_helper.from_array(_value(item.name, tuple(item.dims), rng), item.name)
+            )
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return model
