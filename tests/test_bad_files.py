@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_net2net.errors import InvalidModel, OutputError
 from onnx_net2net.model import Computed, Model, load
 from onnx_net2net.saving import _check_written
-from onnx_net2net.wire import fields
+from onnx_net2net.wire import WireError, fields
 
 ROOT = Path(__file__).parent.parent
 
@@ -139,6 +139,24 @@ def test_truncation_at_every_byte() -> None:
             loaded.append(length)
     assert all(ends[length] == 8 for length in loaded), "a partial model was accepted"
     assert len(loaded) == 1
+
+
+@pytest.mark.parametrize(
+    ("contents", "said"),
+    [
+        (b"\x0a\x03hi", "ends 1 bytes past its message"),
+        (b"\x0d\x00\x00\x00", "ends 1 bytes past its message"),
+        (b"\x09" + b"\x00" * 7, "ends 1 bytes past its message"),
+        (b"\x08", "ends within a number, at byte 1"),
+        (b"\x08\xff\xff", "ends within a number, at byte 3"),
+        (b"\x08" + b"\xff" * 10 + b"\x01", "endless number before byte 11"),
+        (b"\x00\x00", "impossible field number at byte 0"),
+        (b"\x0b", "impossible wire type 3 at byte 0"),
+    ],
+)
+def test_wire_format_errors(contents: bytes, said: str) -> None:
+    with pytest.raises(WireError, match=said):
+        list(fields(memoryview(contents), 0, len(contents)))
 
 
 def test_truncated_file(tmp_path: Path) -> None:
@@ -477,8 +495,10 @@ def test_targets_that_are_refused(source: Path, tmp_path: Path) -> None:
     assert "does not exist" in unwritable(model, tmp_path / "no" / "m.onnx").problem
     assert "is not a folder" in unwritable(model, source / "m.onnx").problem
     assert "cannot be written" in unwritable(model, tmp_path / ("x" * 300)).problem
-    # A device must not be replaced by a file, not even with force and by root.
-    assert "not a regular file" in unwritable(model, Path("/dev/null"), force=True).problem
+    # A pipe or a device (/dev/null!) must not be replaced by a file, not even with force.
+    os.mkfifo(tmp_path / "pipe")
+    assert "not a regular file" in unwritable(model, tmp_path / "pipe", force=True).problem
+    (tmp_path / "pipe").unlink()
     (tmp_path / "link.onnx").symlink_to(tmp_path / "nowhere.onnx")
     assert "exists already" in unwritable(model, tmp_path / "link.onnx").problem
     (tmp_path / "out.onnx.data").write_bytes(b"precious")

@@ -213,6 +213,29 @@ def test_graph_in_two_parts_is_merged_as_protobuf_does() -> None:
     np.testing.assert_array_equal(model.weights["second"].array(), numpy_helper.to_array(tensor))
 
 
+def test_payload_given_twice_is_read_as_protobuf_does() -> None:
+    """The last one counts; there is no single run of bytes to map."""
+    tensor = numpy_helper.from_array(random_array(1, (40, 30)), "w")
+    other = TensorProto(raw_data=random_array(1, (40, 30), seed=9).tobytes())
+    both = tensor.SerializeToString() + other.SerializeToString()
+    proto = proto_of()
+    graph = proto_of().graph.SerializeToString() + b"\x2a" + wire_length(both) + both
+    proto.ClearField("graph")
+    contents = proto.SerializeToString() + b"\x3a" + wire_length(graph) + graph
+    weight = load(contents).weights["w"]
+    assert isinstance(weight, Inline)
+    np.testing.assert_array_equal(weight.array(), random_array(1, (40, 30), seed=9))
+
+
+def wire_length(contents: bytes) -> bytes:
+    """The length of a field as protobuf writes it."""
+    size, out = len(contents), bytearray()
+    while size > 0x7F:
+        out.append(size & 0x7F | 0x80)
+        size >>= 7
+    return bytes([*out, size])
+
+
 def test_facts_about_the_model(saved: Path) -> None:
     model = load(saved)
     assert model.opset == {"": 17, "com.microsoft": 1}
