@@ -174,10 +174,12 @@ def is_due(out: Path, options: argparse.Namespace, digest: str) -> bool:
     if options.redo or not out.exists():
         return True
     previous = json.loads(out.read_text())
+    if previous["engine"] == digest:
+        return not previous.get("done") and not previous.get("stopped")
     if options.failing:
         verdicts = {trial["verdict"] for trial in previous["trials"].values()}
         return bool(previous.get("failure") or previous.get("stopped") or verdicts - {"right"})
-    return options.stale and previous["engine"] != digest
+    return bool(options.stale)
 
 
 def run_one(path: Path, out: Path, options: argparse.Namespace) -> str:
@@ -233,7 +235,11 @@ def main() -> None:
     parser.add_argument("--suite", default="")
     parser.add_argument("--redo", action="store_true", help="everything again")
     parser.add_argument("--stale", action="store_true", help="again where the engine changed")
-    parser.add_argument("--failing", action="store_true", help="again where not all was right")
+    parser.add_argument(
+        "--failing",
+        action="store_true",
+        help="again where not all was right and the engine changed",
+    )
     parser.add_argument("--trials", type=int, default=4, help="single dimensions per network")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds per network")
     options = parser.parse_args()
