@@ -18,6 +18,7 @@ from onnx_net2net.solver import Applied, Solution
 Edge = tuple[int, int, int]  # node position, input index, axis
 Site = tuple[str, int]  # weight, axis
 
+SPLITTING = ("move", "linear", "product", "scale")
 FLOATS = {1, 10, 11, 16}  # FLOAT, FLOAT16, DOUBLE, BFLOAT16: what a share can multiply
 
 
@@ -89,11 +90,18 @@ def obstacle(solution: Solution, contraction: Contraction) -> tuple[str, str | N
                 "a statistic of the weights themselves is computed in the graph",
                 "fold the weights first (--fold)",
             )
-    elif len({index for index, _ in contraction.places}) < 2:
+    elif len({index for index, _ in contraction.places}) < 2 and not _recurrent(contraction):
         return f"sums over '{name}' in a way that copies cannot share", None
     if _rescale(solution, contraction) is None:
         return "it sums integers, which copies cannot share", None
     return None
+
+
+def _recurrent(contraction: Contraction) -> bool:
+    """Whether the other operand is a state inside the operator (marked ``~``)."""
+    index, axis = contraction.places[0]
+    spec = contraction.applied.pattern.inputs[index]
+    return spec is not None and spec[axis] == "~" + contraction.name
 
 
 def _rescale(solution: Solution, contraction: Contraction) -> Rescale | None:
@@ -162,11 +170,11 @@ def _push(
         return weight.dtype in FLOATS
     node = solution.graph.producer.get(tensor)
     applied = solution.applied.get(node.position) if node is not None else None
-    if node is None or applied is None or applied.rule.kind not in ("move", "linear", "scale"):
+    if node is None or applied is None or applied.rule.kind not in SPLITTING:
         return False
     spec = applied.pattern.outputs[node.outputs.index(tensor)]
     wanted = set(leaves(spec[axis])) if spec else set()
-    carriers = _carriers(applied, wanted, grown)
+    carriers = _carriers(solution, applied, wanted, grown)
     if not carriers or not _splits(applied, {index for index, _ in carriers}):
         return False
     return all(
@@ -175,13 +183,15 @@ def _push(
     )
 
 
-def _carriers(applied: Applied, wanted: set[str], grown: set[Atom]) -> list[tuple[int, int]]:
+def _carriers(
+    solution: Solution, applied: Applied, wanted: set[str], grown: set[Atom]
+) -> list[tuple[int, int]]:
     """Input axes made of ``wanted`` names; none at all where one is mixed with grown others."""
     found: list[tuple[int, int]] = []
     for index, spec in enumerate(applied.pattern.inputs):
         for axis, item in enumerate(spec or ()):
             here = set(leaves(item))
-            if not here & wanted:
+            if not here & wanted or _size(solution, applied, index, axis) == 1:
                 continue
             others = (applied.env[n] for n in here - wanted if n in applied.env)
             if any(grown.intersection(atoms(other)) for other in others):
@@ -190,11 +200,18 @@ def _carriers(applied: Applied, wanted: set[str], grown: set[Atom]) -> list[tupl
     return found
 
 
+def _size(solution: Solution, applied: Applied, index: int, axis: int) -> int:
+    shape = solution.shapes.of(applied.node.inputs[index])
+    return 1 if shape is None else shape[axis]
+
+
 def _splits(applied: Applied, carriers: set[int]) -> bool:
     """Whether splitting these operands splits the result."""
     tracked = {i for i, spec in enumerate(applied.pattern.inputs) if spec is not None}
     if applied.rule.kind == "linear":  # a summand that is not split would be counted per copy
         return carriers == tracked
+    if applied.rule.kind == "product":
+        return len(carriers) == 1
     return applied.rule.kind == "move" or carriers == {0}
 
 

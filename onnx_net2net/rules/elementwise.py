@@ -28,17 +28,12 @@ REAL = (TensorProto.BFLOAT16, TensorProto.DOUBLE, TensorProto.FLOAT, TensorProto
 
 
 def pointwise(kind: str = "") -> Entry:
-    """The rule of a pointwise operator with any number of operands.
-
-    A summand that is broadcast is counted for every copy, so such a sum is not "linear".
-    """
+    """The rule of a pointwise operator with any number of operands."""
 
     def rule(op: Op) -> Rule:
         if op.attr("broadcast", 0):
             raise Unsupported("the broadcasting of opset 6 aligns axes on the left")
-        alike = kind != "linear" or len(set(op.shapes)) == 1
-        text = line([["..."]] * len(op.node.input), [["..."]])
-        return Rule(text, kind=kind if alike else "")
+        return Rule(line([["..."]] * len(op.node.input), [["..."]]), kind=kind)
 
     return rule
 
@@ -91,7 +86,7 @@ TABLES: dict[str, Table] = {
         "Max": pointwise(),
         "Mean": pointwise("linear"),
         "Min": pointwise(),
-        "Mul": pointwise("scale"),
+        "Mul": pointwise("product"),
         "Neg": Rule("... -> ...", kind="linear"),
         "PRelu": pointwise("zero"),
         "Sub": pointwise("linear"),

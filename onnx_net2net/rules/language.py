@@ -75,10 +75,28 @@ def _signed(text: str) -> tuple[int, Term]:
     return (-1, term(text[1:])) if text.startswith("-") else (1, term(text))
 
 
-# What an operator does to the entries of its first operand, beyond its axes:
-# "move" entries are moved unchanged, "linear" operands are added or subtracted, "scale" they are
-# multiplied or divided by the other operand, "zero" f(0) = 0 entry by entry, "" anything else.
-KINDS = ("move", "linear", "scale", "zero", "")
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """A fused normalisation over one name whose affine map can absorb a change of scale.
+
+    ``summands`` are the inputs whose sum is normalised, ``scale`` and ``bias`` the inputs of the
+    affine map, ``centred`` tells LayerNorm from RMSNorm, ``epsilon`` is the attribute's default.
+    """
+
+    name: str
+    centred: bool
+    epsilon: float
+    summands: tuple[int, ...] = (0,)
+    scale: int = 1
+    bias: int | None = None
+    total: int | None = None  # the output that gives the sum itself
+
+
+# What an operator does to the entries of its operands, beyond their axes: "move" entries are
+# moved unchanged; "linear" operands are added or subtracted; "product" operands are multiplied
+# entry by entry; "scale" the result is linear in the first operand, "affine" the same plus a bias;
+# "zero" f(0) = 0 entry by entry; "" anything else.
+KINDS = ("move", "linear", "product", "scale", "affine", "zero", "")
 
 
 @dataclass(frozen=True)
@@ -94,6 +112,7 @@ class Rule:
     freeze: Mapping[str, float | int] = field(default_factory=dict)  # defaults that sizes give
     rescale: Mapping[str, int] = field(default_factory=dict)  # contracted inside: input to rescale
     kind: str = ""  # one of KINDS
+    norm: Norm | None = None
 
 
 class Unsupported(Exception):

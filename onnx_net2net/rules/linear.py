@@ -22,7 +22,7 @@ SPATIAL = {"s*": WINDOW, "k*": "it is a kernel window", "t*": WINDOW}
 def conv(op: Op) -> Rule:
     """Dense, grouped and depthwise convolutions; only 1x1 ones let spatial axes pass."""
     group, out = int(op.attr("group", 1)), "*s" if pointwise(op) else "*t"
-    kind = "" if op.has(2) else "scale"
+    kind = "affine" if op.has(2) else "scale"
     fixed = {"k*": SPATIAL["k*"]} if pointwise(op) else SPATIAL
     if group == 1:
         text = f"b i *s, o i *k, o -> b o {out}"
@@ -61,7 +61,7 @@ def conv_transpose(op: Op) -> Rule:
     if len(op.attr("output_shape", ())) > op.rank() - 2:
         raise Unsupported("its output_shape repeats batch or channels")
     group, out = int(op.attr("group", 1)), "*s" if pointwise(op) else "*t"
-    kind = "" if op.has(2) else "scale"
+    kind = "affine" if op.has(2) else "scale"
     fixed = {"k*": SPATIAL["k*"]} if pointwise(op) else dict(SPATIAL)
     if group == 1:
         return Rule(f"b i *s, i o *k, o -> b o {out}", fixed=fixed, kind=kind)
@@ -124,7 +124,7 @@ def gemm(op: Op) -> Rule:
     a = "k m" if op.attr("transA", 0) else "m k"
     b = "n k" if op.attr("transB", 0) else "k n"
     c = broadcast(["m", "n"], op.shape(2)) if op.has(2) else ["n"]
-    return Rule(f"{a}, {b}, {' '.join(c)} -> m n", kind="" if op.has(2) else "scale")
+    return Rule(f"{a}, {b}, {' '.join(c)} -> m n", kind="affine" if op.has(2) else "scale")
 
 
 def matmul(op: Op) -> Rule:

@@ -80,7 +80,7 @@ def fused_matmul(op: Op) -> Rule:
         a = _swapped(a)
     if op.attr("transB", 0):
         b = _swapped(b)
-    return Rule(line([a, b], [out]), kind="linear")
+    return Rule(line([a, b], [out]), kind="scale")
 
 
 def _swapped(axes: list[str]) -> list[str]:

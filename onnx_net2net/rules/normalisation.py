@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from onnx_net2net.rules.broadcast import broadcast
-from onnx_net2net.rules.language import Op, Rule, Table, Unsupported, line, names, slot
+from onnx_net2net.rules.language import Norm, Op, Rule, Table, Unsupported, line, names, slot
 
 
 def batch_normalization(op: Op) -> Rule:
@@ -48,14 +48,16 @@ def layer_normalization(op: Op) -> Rule:
     affine = [broadcast([*outer, *inner], op.shape(i)) for i in (1, 2) if op.has(i)]
     statistics = [*outer, *["1"] * len(inner)]
     text = line([[*outer, *inner], *affine], [[*outer, *inner], statistics, statistics])
-    return Rule(text, normalised=inner)
+    norm = Norm(inner[0], True, 1e-5, bias=2 if op.has(2) else None) if len(inner) == 1 else None
+    return Rule(text, normalised=inner, norm=norm)
 
 
 def rms_normalization(op: Op) -> Rule:
     """Like LayerNormalization without mean and bias."""
     outer, inner = _from_axis(op)
     affine = broadcast([*outer, *inner], op.shape(1))
-    return Rule(line([[*outer, *inner], affine], [[*outer, *inner]]), normalised=inner)
+    norm = Norm(inner[0], False, 1e-5) if len(inner) == 1 else None
+    return Rule(line([[*outer, *inner], affine], [[*outer, *inner]]), normalised=inner, norm=norm)
 
 
 def _from_axis(op: Op) -> tuple[list[str], list[str]]:
