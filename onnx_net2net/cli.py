@@ -153,7 +153,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("model", type=_MODEL)
-@click.option("--node", "nodes", metavar="NAME", multiple=True, help="Only what this one is made of.")
+@click.option("--node", "nodes", metavar="NAME", multiple=True, help="Only what it is made of.")
 @click.option("--all", "everything", is_flag=True, help="Kernel windows and the like, too.")
 @_FOLD
 @_JSON
@@ -280,9 +280,7 @@ def verify(first: Path, second: Path, junit: Path | None, as_json: bool, **optio
     if as_json:
         _print_json(report.as_dict())
     else:
-        click.echo(render.text(render.report_table(report)))
-        click.echo("\n" + render.report_details(report))
-        click.echo(report.verdict)
+        click.echo(render.report_text(report))
     return DONE if report else UNEQUAL
 
 
@@ -332,10 +330,10 @@ def _grown(
     from onnx_net2net.targets import check_finite, targets
     from onnx_net2net.widening import widen as grow
 
-    widths = targets(analyse(source), asked, factor)
-    grown = grow(source, widths, **options)
-    check_finite(source, analyse(source), grown.changes)
-    return grown
+    analysis = analyse(source)
+    widths = targets(analysis, asked, factor)
+    check_finite(source, analysis)
+    return grow(source, widths, **options)
 
 
 def _show_growth(
@@ -358,9 +356,8 @@ def _show_growth(
     if judge is None or report is None:
         click.echo("not written: a dry run" if target is None else "not verified")
     elif code == UNEQUAL:
-        click.echo(render.text(render.report_table(report)))
-        click.echo(render.report_details(report))
-        problem = f"nothing was written: {report.verdict}"
+        click.echo(render.report_text(report))
+        problem = "nothing was written, for the grown model does not compute the same"
         click.echo(f"error: {problem}\n  remedy: please report it with the model", err=True)
     else:
         click.echo(render.verified(report) if judge.exact else render.perturbed(report))

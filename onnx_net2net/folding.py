@@ -8,6 +8,7 @@ Without this a weight that is normalised in the graph cannot grow: its statistic
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
@@ -108,7 +109,7 @@ def _replaced(model: Model, folded: Iterable[Node], contents: dict[str, np.ndarr
     for name, array in contents.items():
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
         graph.initializer.append(TensorProto(name=name, data_type=kind, dims=array.shape))
-        weights[name] = Computed(name, kind, array.shape, lambda array=array: array)
+        weights[name] = Computed(name, kind, array.shape, partial(np.asarray, array))
         if proto.ir_version < 4:
             graph.input.append(helper.make_tensor_value_info(name, kind, array.shape))
     return model.with_changes(proto, weights)

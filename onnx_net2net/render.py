@@ -215,10 +215,10 @@ def _type(output: OutputReport) -> str:
     return f"{output.dtype} ({', '.join(map(str, output.shape))})"
 
 
-def report_details(report: Report) -> str:
-    """What went wrong, what to know, and how it was run; one line each."""
-    lines = [f"problem: {problem}" for problem in report.problems]
-    lines += [f"{o.name}: {o.problem}" for o in report.outputs if o.problem]
+def report_text(report: Report) -> str:
+    """The table, what else is to be known, and the verdict in the last line."""
+    problems = report.problems + [f"{o.name}: {o.problem}" for o in report.outputs if o.problem]
+    lines = [f"also: {problem}" for problem in problems[1:]]  # the first is in the verdict
     lines += [f"warning: {warning}" for warning in report.warnings]
     lines += [f"warning: {o.name}: {w}" for o in report.outputs for w in o.warnings]
     lines += [
@@ -226,7 +226,8 @@ def report_details(report: Report) -> str:
         for fault in report.optimizer_faults
     ]
     lines.append(f"{ran(report)}, {report.seconds:.1f} s")
-    return "\n".join(lines)
+    table = [text(report_table(report)), ""] if report.outputs else []
+    return "\n".join([*table, *lines, report.verdict])
 
 
 def ran(report: Report) -> str:

@@ -19,7 +19,8 @@ import numpy as np
 from onnx_net2net.dimensions import Analysis, Dimension, growable
 from onnx_net2net.errors import InvalidModel, Refused, UsageError
 from onnx_net2net.model import Model
-from onnx_net2net.widening import Change
+from onnx_net2net.precision import is_float
+from onnx_net2net.weights import Stored
 
 _EXAMPLE = "for example: --node conv5 --width 512 --node conv6 --width 640"
 
@@ -135,20 +136,20 @@ def _near(name: str, known: Iterable[str]) -> str:
     return "'onnx-net2net inspect MODEL' lists the dimensions"
 
 
-def check_finite(model: Model, analysis: Analysis, changes: Iterable[Change]) -> None:
-    """InvalidModel where a weight that is to be rewritten holds NaN.
-
-    Such a network computes NaN everywhere, so that nothing could be verified.
+def check_finite(model: Model, analysis: Analysis) -> None:
+    """InvalidModel where a weight holds NaN: all that the network computes is then NaN, too,
+    and any two such networks look alike.
     """
-    names = {
-        name for change in changes for name, _ in analysis.by_name[change.dimension].sites
-    }
+    names = {name for dimension in analysis.dimensions for name, _ in dimension.sites}
     for name in sorted(names):
-        array = model.weights[name].array()
+        weight = model.weights[name]
+        array = weight.array()
         # The minimum propagates NaN and needs no second array.
-        if array.size and array.dtype.kind not in "OSUbiu" and np.isnan(array.min()):
+        if array.size and is_float(array.dtype) and np.isnan(array.min()):
             count = int(np.isnan(array).sum())
             raise InvalidModel(
                 f"weight '{name}' holds NaN ({count} of {array.size} elements)",
-                "restore it from a checkpoint before the training diverged",
+                "export a checkpoint from before the training diverged",
             )
+        if isinstance(weight, Stored):
+            weight.source.release()  # a mapped page counts as memory of this process
