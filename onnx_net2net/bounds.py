@@ -116,7 +116,7 @@ class _Tracer:
     def _read(self, graph: onnx.GraphProto) -> None:
         for tensor in graph.initializer:
             self._know(tensor.name, tensor)
-        for value in graph.value_info:
+        for value in (*graph.input, *graph.value_info):
             dims = value.type.tensor_type.shape.dim
             self.shapes.setdefault(value.name, tuple(dim.dim_value for dim in dims))
         for node in graph.node:

@@ -49,8 +49,8 @@ class Difference:
 
 
 def wide(array: np.ndarray) -> np.ndarray:
-    """As float64 where it is a number of any type."""
-    return array.astype(np.float64) if is_float(array.dtype) or array.dtype.kind in "iub" else array
+    """As float64 where it holds numbers, those of ml_dtypes included."""
+    return array if array.dtype.kind in "OUSMmc" else array.astype(np.float64)
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:

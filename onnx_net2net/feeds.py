@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from zipfile import BadZipFile
 
+import ml_dtypes
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
@@ -127,8 +128,8 @@ def _values(
     if spec.elem_type in _FLOATS and not named_mask:
         return rng.standard_normal(shape).astype(dtype)
     if dtype.itemsize == 1 and not named_mask:
-        info = np.iinfo(dtype)
-        return rng.integers(info.min, info.max, shape, endpoint=True).astype(dtype)
+        info = ml_dtypes.iinfo(dtype)  # int4 lies in a byte, too
+        return rng.integers(int(info.min), int(info.max), shape, endpoint=True).astype(dtype)
     if len(shape) >= 2 or named_mask:
         return _leading_ones(rng, shape).astype(dtype)
     return rng.integers(0, 10, shape).astype(dtype)
@@ -171,16 +172,17 @@ def _read(path: Path, specs: Sequence[InputSpec]) -> list[tuple[str, Feeds]]:
             return _read_folder(path, specs)
         if path.suffix == ".pb":
             return [(path.parent.name, _read_protobufs(path.parent, specs))]
-        loaded = np.load(path, allow_pickle=False)
+        with open(path, "rb") as file:  # np.load would leave a damaged file open
+            loaded = np.load(file, allow_pickle=False)
+            arrays = loaded if isinstance(loaded, np.ndarray) else dict(loaded)
     except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise UsageError(
             f"cannot read inputs from {path}: {error}",
             "give an .npz or .npy file, or a folder with input_0.pb",
         ) from error
-    if isinstance(loaded, np.ndarray):
-        return [(path.name, {specs[0].name: loaded} if specs else {})]
-    with loaded:
-        return [(path.name, _by_position(dict(loaded), specs))]
+    if isinstance(arrays, np.ndarray):
+        return [(path.name, {specs[0].name: arrays} if specs else {})]
+    return [(path.name, _by_position(arrays, specs))]
 
 
 def _read_folder(path: Path, specs: Sequence[InputSpec]) -> list[tuple[str, Feeds]]:
@@ -243,6 +245,8 @@ def _checked(label: str, value: np.ndarray, spec: InputSpec) -> np.ndarray:
         if value.dtype.kind not in "OUS":
             raise UsageError(f"{label}: input {spec.name!r} must hold strings, not {value.dtype}")
         return value.astype(object)
+    if value.dtype == ml_dtypes.bfloat16 and spec.elem_type == TensorProto.FLOAT:
+        value = value.astype(np.float32)  # exact
     if value.dtype != spec.dtype:
         raise UsageError(
             f"{label}: input {spec.name!r} must be {spec.dtype}, not {value.dtype}",

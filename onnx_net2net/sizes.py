@@ -81,8 +81,8 @@ def _input_spec(value: onnx.ValueInfoProto) -> InputSpec:
         return InputSpec(value.name, tensor.elem_type, None)
     shape: list[int | str] = []
     for axis, dim in enumerate(tensor.shape.dim):
-        # Some old exporters wrote -1 or 0 for "not known yet".
-        fixed = dim.HasField("dim_value") and dim.dim_value > 0
+        # Some old exporters wrote -1 for "not known yet".
+        fixed = dim.HasField("dim_value") and dim.dim_value >= 0
         name = dim.dim_param.strip() or f"{value.name}[{axis}]"
         shape.append(dim.dim_value if fixed else name)
     return InputSpec(value.name, tensor.elem_type, tuple(shape))

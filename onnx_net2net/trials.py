@@ -89,7 +89,10 @@ class Planner:
         if not free_dimensions(self.specs) and seeds > 1 and self.samples > 3:
             seeds = max(seeds, affordable(self.specs, {}, min(self.samples, MOST_SEEDS)))
         for seed in range(len(planned), seeds):
-            planned.append(self._run(accepted[seed % len(accepted)], seed))
+            try:
+                planned.append(self._run(accepted[seed % len(accepted)], seed))
+            except RunError as error:
+                self.warnings.append(f"the first model fails on seed {seed}: {error.problem}")
         return planned
 
     def _first_accepted(

@@ -1,7 +1,8 @@
-"""Judge the judge: equal networks pass, every planted fault is caught, and nothing is blind silently."""
+"""Judge the judge: equal networks pass, planted faults are caught, blindness is reported."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -49,7 +50,7 @@ def model(
 def layers(rng: np.random.Generator, widths: Sequence[int]) -> Layers:
     return [
         (rng.normal(size=(m, n)) * np.sqrt(2 / m), rng.normal(size=n) * 0.1)
-        for m, n in zip(widths, widths[1:], strict=False)
+        for m, n in itertools.pairwise(widths)
     ]
 
 
@@ -81,7 +82,7 @@ def permuted(stack: Layers, k: int, rng: np.random.Generator) -> Layers:
 
 
 def widened(stack: Layers, k: int, width: int, rng: np.random.Generator) -> Layers:
-    """Hidden layer k with copied units whose outgoing weights are random and sum to the old ones."""
+    """Hidden layer k with copied units whose outgoing weights are random, with the old sum."""
     (w, b), (v, c) = stack[k], stack[k + 1]
     source = np.concatenate([np.arange(len(b)), rng.integers(0, len(b), width - len(b))])
     copies = np.bincount(source, minlength=len(b))
