@@ -20,20 +20,39 @@ HALVES = "rotation pairs its entries"
 INDEXED = "its rows are looked up by index"
 
 
+def count(op: Op, name: str) -> int:
+    """The positive number that attribute ``name`` must give."""
+    value = op.attr(name, 0)
+    if not isinstance(value, int) or value < 1:
+        raise Unsupported(f"its attribute {name} is missing")
+    return value
+
+
+def shape(op: Op, index: int, *ranks: int) -> tuple[int, ...]:
+    """The shape of input ``index``, which has one of ``ranks`` and is not empty."""
+    found = op.shape(index)
+    if len(found) not in ranks or 0 in found:
+        raise Unsupported(f"the shape of its input {index} does not fit")
+    return found
+
+
 def heads(op: Op) -> tuple[int, int, int]:
     """Heads of keys and values, query heads for each of them, and the size of a head."""
-    if op.rank(0) == 4:
-        query, kv, size = op.shape(0)[1], op.shape(1)[1], op.shape(0)[3]
+    first, second = shape(op, 0, 3, 4), shape(op, 1, 3, 4)
+    if len(first) == 4:
+        query, kv, size = first[1], second[1], first[3]
     else:
-        query, kv = int(op.attr("q_num_heads", 0)), int(op.attr("kv_num_heads", 0))
-        size = op.shape(0)[2] // query if query else 0
-    if not kv or not size or query % kv:
+        query, kv = count(op, "q_num_heads"), count(op, "kv_num_heads")
+        size = first[2] // query
+    if not size or query % kv:
         raise Unsupported("its heads are not whole groups of query heads")
     return kv, query // kv, size
 
 
 def frozen_scale(op: Op, size: int, *, zero: bool = False) -> dict[str, float]:
     """The default scale where none is given (in some operators: where it is ``zero``)."""
+    if size < 1:
+        raise Unsupported("its heads are empty")
     given = op.attr("scale")
     return {"scale": 1 / sqrt(size)} if given is None or (zero and not given) else {}
 
@@ -77,15 +96,16 @@ def halves(op: Op, half: int, size: int, *, interleaved: bool) -> str:
 
 def rotary_embedding(op: Op) -> Rule:
     """X, cosines, sines, and positions if the former are tables."""
-    half = op.shape(1)[-1]
-    count = op.shape(0)[1] if op.rank(0) == 4 else int(op.attr("num_heads", 0))
-    if not count:
-        raise Unsupported("its number of heads is unknown")
-    size = op.shape(0)[-1] // (1 if op.rank(0) == 4 else count)
-    return rotation(op, half, size, count, "m f" if op.has(3) else "b s f", positions=3)
+    data, half = shape(op, 0, 3, 4), shape(op, 1, 2, 3)[-1]
+    if len(data) == 4:
+        number, size = data[1], data[3]
+    else:
+        number = count(op, "num_heads")
+        size = data[2] // number
+    return rotation(op, half, size, number, "m f" if op.has(3) else "b s f", positions=3)
 
 
-def rotation(op: Op, half: int, size: int, count: int, table: str, *, positions: int) -> Rule:
+def rotation(op: Op, half: int, size: int, number: int, table: str, *, positions: int) -> Rule:
     """The rule of a rotary embedding whose positions are input ``positions``."""
     entry = halves(op, half, size, interleaved=bool(op.attr("interleaved", 0)))
     data = f"b h s {_alone(entry)}" if op.rank(0) == 4 else f"b s (h {entry})"
@@ -93,7 +113,7 @@ def rotation(op: Op, half: int, size: int, count: int, table: str, *, positions:
     operands.insert(positions, _positions(op, positions))
     return Rule(
         f"{', '.join(operands)} -> {data}",
-        sizes={"h": count, "w": 2, "f": half},
+        sizes={"h": number, "w": 2, "f": half},
         fixed={"w": HALVES, "m": INDEXED, "s": QUERY},
         slots=given_slots(op, num_heads="h", rotary_embedding_dim="(w f)"),
     )

@@ -8,17 +8,19 @@ onnx infers no shapes for this domain, so every size of an output follows from i
 
 from __future__ import annotations
 
+from onnx_net2net.rules.attention import count
 from onnx_net2net.rules.broadcast import broadcast
 from onnx_net2net.rules.elementwise import pointwise
-from onnx_net2net.rules.language import Op, Rule, Table, Unsupported, line, names, slot
+from onnx_net2net.rules.language import Norm, Op, Rule, Table, Unsupported, line, names, slot
 from onnx_net2net.rules.linear import conv, gemm, matrices, product_of
-from onnx_net2net.rules.normalisation import layer_normalization
+from onnx_net2net.rules.normalisation import rms_normalization
 from onnx_net2net.rules.quantization import INTEGERS, quantize
 
 # Fused activations that work entry by entry; a Softmax would not.
 SIGMOIDS = ("HardSigmoid", "Sigmoid", "Softplus", "Softsign", "Tanh")
 RECTIFIERS = ("Clip", "Elu", "Gelu", "HardSwish", "LeakyRelu", "Relu", "Selu", "ThresholdedRelu")
 ACTIVATIONS = {"", *SIGMOIDS, *RECTIFIERS}
+FUSED_EPSILON = 1e-12  # what the fused norms add to the variance unless told otherwise
 INDEXED = "its rows are looked up by index"
 
 
@@ -39,7 +41,7 @@ def fused_conv(op: Op) -> Rule:
     return Rule(
         f"{inputs}, {out} {spatial} -> {out} {spatial}",
         sizes={**base.sizes, **sizes},
-        fixed=base.fixed | {"s*": "a kernel window slides over it"},
+        fixed={**base.fixed, "s*": "a kernel window slides over it"},
         slots=base.slots,
     )
 
@@ -48,6 +50,8 @@ def _windows(op: Op) -> dict[str, int]:
     """The output's spatial axes t0, t1, ... with their sizes."""
     image, kernel = op.shape(0)[2:], op.shape(1)[2:]
     rank = len(image)
+    if len(kernel) != rank:
+        raise Unsupported("its kernel and its image have different ranks")
     strides = op.attr("strides") or [1] * rank
     dilations = op.attr("dilations") or [1] * rank
     pads = op.attr("pads") or [0] * 2 * rank
@@ -96,11 +100,34 @@ def fast_gelu(op: Op) -> Rule:
 
 def skip_layer_normalization(op: Op) -> Rule:
     """input, skip, gamma, beta, bias: the sum is normalised, and may be an output itself."""
+    beta = 3 if op.has(3) else None
+    return _skip(op, Norm("n", True, FUSED_EPSILON, (0, 1, 4), scale=2, bias=beta, total=3))
+
+
+def skip_simplified_layer_normalization(op: Op) -> Rule:
+    """input, skip, gamma, bias: the same without mean and beta."""
+    return _skip(op, Norm("n", False, FUSED_EPSILON, (0, 1, 3), scale=2, total=3))
+
+
+def _skip(op: Op, norm: Norm) -> Rule:
     axes = [*names("a", op.rank() - 1), "n"]
     skip = broadcast(axes, op.shape(1))
     statistics = [*axes[:-1], "1"]
     text = line([axes, skip, ["n"], ["n"], ["n"]], [axes, statistics, statistics, axes])
-    return Rule(text, normalised=["n"])
+    return Rule(text, normalised=["n"], norm=norm)
+
+
+def simplified_layer_normalization(op: Op) -> Rule:
+    """RMSNormalization that may give the inverse deviation too."""
+    base = rms_normalization(op)
+    statistics = ["1" if name in base.normalised else name for name in _output(base)]
+    return Rule(
+        f"{base.pattern}, {' '.join(statistics)}", normalised=base.normalised, norm=base.norm
+    )
+
+
+def _output(rule: Rule) -> list[str]:
+    return rule.pattern.rsplit("->", 1)[1].split()
 
 
 def embed_layer_normalization(op: Op) -> Rule:
@@ -111,6 +138,7 @@ def embed_layer_normalization(op: Op) -> Rule:
         f"{tables}, {' '.join(positions)} -> b s n, b, b s n",
         fixed={**dict.fromkeys("vpg", INDEXED), "s": "positions are counted along it"},
         normalised=["n"],
+        norm=Norm("n", True, FUSED_EPSILON, (2, 3, 4), scale=5, bias=6, total=2),
     )
 
 
@@ -124,7 +152,7 @@ def matmul_nbits(op: Op) -> Rule:
     scales = "(n c)" if op.rank(2) == 1 else "n c"
     return Rule(
         f"... k, n c d, {scales}, {zeros}, _, n -> ... n",
-        sizes={"n": int(op.attr("N"))},
+        sizes={"n": count(op, "N")},
         fixed=dict.fromkeys("kcdq", "its weight is quantised in blocks"),
         slots=[slot("N", "n")],
     )
@@ -171,7 +199,7 @@ QLINEAR_BINARY = "..., _, _, ..., _, _, _, _ -> ..."
 QLINEAR_UNARY = "..., _, _, _, _ -> ..."
 
 TABLES: dict[str, Table] = {
-    "": {"SimplifiedLayerNormalization": layer_normalization},
+    "": {"SimplifiedLayerNormalization": simplified_layer_normalization},
     "com.microsoft": {
         "BiasGelu": pointwise(),
         "DequantizeLinear": quantize,
@@ -193,7 +221,7 @@ TABLES: dict[str, Table] = {
         "QuantizeLinear": quantize,
         "QuickGelu": Rule("... -> ...", kind="zero"),
         "SkipLayerNormalization": skip_layer_normalization,
-        "SkipSimplifiedLayerNormalization": skip_layer_normalization,
+        "SkipSimplifiedLayerNormalization": skip_simplified_layer_normalization,
         "TransposeMatMul": fused_matmul,
         "Trilu": matrix,
     },

@@ -13,9 +13,11 @@ from onnx_net2net.rules.attention import (
     INDEXED,
     QUERY,
     SOFTMAX,
+    count,
     frozen_scale,
     halves,
     rotation,
+    shape,
 )
 from onnx_net2net.rules.broadcast import broadcast
 from onnx_net2net.rules.language import Op, Rule, Table, Unsupported, slot
@@ -37,7 +39,7 @@ def _padding(op: Op, index: int) -> str:
     if not op.has(index):
         return "b"
     rank = op.rank(index)
-    if rank == 1 and op.shape(index)[0] == op.shape(0)[0]:
+    if rank == 1 and op.shape(index) == op.shape(0)[:1]:
         return "b"
     if rank not in (2, 3):
         raise Unsupported("its mask is packed")
@@ -55,11 +57,11 @@ def attention(op: Op) -> Rule:
     _no(op, "its caches share one buffer", 6)
     if op.attr("past_present_share_buffer", 0):
         raise Unsupported("its caches share one buffer")
-    heads = int(op.attr("num_heads"))
+    heads = count(op, "num_heads")
     sizes = [int(n) for n in op.attr("qkv_hidden_sizes", ())]
     given = bool(sizes)
-    sizes = sizes or [op.shape(1)[1] // 3] * 3
-    if sizes[0] != sizes[1] or any(size % heads for size in sizes):
+    sizes = sizes or [shape(op, 1, 2)[1] // 3] * 3
+    if len(sizes) != 3 or sizes[0] != sizes[1] or any(n < 1 or n % heads for n in sizes):
         raise Unsupported("its projections are not whole heads")
     whole = "(p + s)" if op.has(4) else "s"
     merged = "((h d) + (h d) + (h e))"
@@ -82,7 +84,7 @@ def attention(op: Op) -> Rule:
 def multi_head_attention(op: Op) -> Rule:
     """Queries, keys and values of their own; a key may be one that a cache holds already."""
     _no(op, "its caches share one buffer", 8, 9)
-    heads = int(op.attr("num_heads"))
+    heads = count(op, "num_heads")
     if op.rank(0) != 3 or not op.has(1) or not op.has(2):
         raise Unsupported("queries, keys and values are packed into one operand")
     # Kernels keep caches of keys and values in one shape.
@@ -118,11 +120,11 @@ def group_query_attention(op: Op) -> Rule:
     _no(op, "it normalises queries and keys", 14, 15)
     if op.attr("sliding_window_cache", 0):
         raise Unsupported("its cache is a window")
-    heads, kv = int(op.attr("num_heads")), int(op.attr("kv_num_heads"))
+    heads, kv = count(op, "num_heads"), count(op, "kv_num_heads")
     if heads % kv:
         raise Unsupported("its heads are not whole groups of query heads")
     packed = not op.has(1)
-    size = op.shape(0)[2] // (heads + 2 * kv if packed else heads)
+    size = shape(op, 0, 3)[2] // (heads + 2 * kv if packed else heads)
     entry, sizes = _entry(op, size)
     own = entry.replace("d", "~d")
     each = f"(kv {entry})"
@@ -152,7 +154,7 @@ def _entry(op: Op, size: int) -> tuple[str, dict[str, int]]:
         raise Unsupported("its head size is not a multiple of 8")
     if not op.attr("do_rotary", 0):
         return "d o", {"d": size // 8, "o": 8}
-    half = op.shape(7)[1]
+    half = shape(op, 7, 2)[1]
     if half % 8:
         raise Unsupported("its rotations are not a multiple of 8")
     turned = halves(op, half, size, interleaved=bool(op.attr("rotary_interleaved", 0)))
@@ -162,7 +164,7 @@ def _entry(op: Op, size: int) -> tuple[str, dict[str, int]]:
 def _total(op: Op) -> int:
     """The length of the caches that it returns."""
     total = op.value(6)
-    past = op.shape(3)[2] if op.has(3) else 0
+    past = shape(op, 3, 4)[2] if op.has(3) else 0
     return past + op.shape(0)[1] if total is None else max(past, int(total.item()))
 
 
@@ -170,13 +172,13 @@ def rotary_embedding(op: Op) -> Rule:
     """Input, positions, cosines, sines; a merged head count may follow from the tables."""
     if op.attr("is_packed_batching", 0):
         raise Unsupported("sequences are packed into one")
-    half = op.shape(2)[1]
-    if op.rank(0) == 4:
-        count, size = op.shape(0)[1], op.shape(0)[3]
+    data, half = shape(op, 0, 3, 4), shape(op, 2, 2)[1]
+    if len(data) == 4:
+        number, size = data[1], data[3]
     else:
-        count = int(op.attr("num_heads", 0)) or op.shape(0)[2] // (2 * half)
-        size = op.shape(0)[2] // count if count else 0
-    return rotation(op, half, size, count, "m f", positions=1)
+        number = int(op.attr("num_heads", 0)) or data[2] // (2 * half)
+        size = data[2] // number if number > 0 else 0
+    return rotation(op, half, size, number, "m f", positions=1)
 
 
 TABLES: dict[str, Table] = {
