@@ -22,7 +22,7 @@ SPLITTING = ("move", "linear", "product", "scale")
 FLOATS = {1, 10, 11, 16}  # FLOAT, FLOAT16, DOUBLE, BFLOAT16: what a share can multiply
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Contraction:
     """Name ``name`` of ``applied`` is summed over; ``reduce`` says how if by one operand alone."""
 
@@ -37,7 +37,7 @@ class Contraction:
         return self.applied.env[self.name]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Rescale:
     """Multiply input ``index`` of the node by shares along ``axis`` before the contraction."""
 
@@ -46,7 +46,7 @@ class Rescale:
     axis: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Chain:
     """How a split reaches the weights behind an operand: their sites, and the edges between."""
 

@@ -17,6 +17,7 @@ from onnx_net2net.axes import Atom, Axis, Pin, Sum, atoms, canonical, pin
 from onnx_net2net.contraction import contractions, obstacle
 from onnx_net2net.graph import Graph, Node, scopes
 from onnx_net2net.model import Model
+from onnx_net2net.padding import NotPaddable, Padding, plan
 from onnx_net2net.rules.language import leaves
 from onnx_net2net.sequences import without_sequences
 from onnx_net2net.solver import Applied, Solution, solve
@@ -53,6 +54,7 @@ class Analysis:
     dimensions: list[Dimension]
     by_name: dict[str, Dimension]
     by_atom: dict[Atom, Dimension]
+    paddings: dict[Atom, Padding]
 
 
 _known: WeakKeyDictionary[Model, Analysis] = WeakKeyDictionary()
@@ -75,6 +77,7 @@ def _analyse(model: Model) -> Analysis:
     solution = solve(Graph(without_sequences(model)))
     multiples = _constrain(solution)
     survey = _survey(solution)
+    paddings = _paddings(solution, survey, multiples)
     dimensions = _named(solution, survey, multiples)
     return Analysis(
         model,
@@ -82,7 +85,25 @@ def _analyse(model: Model) -> Analysis:
         dimensions,
         {d.name: d for d in dimensions},
         {d.atom: d for d in dimensions},
+        paddings,
     )
+
+
+def _paddings(
+    solution: Solution, survey: _Survey, multiples: dict[Atom, Pin]
+) -> dict[Atom, Padding]:
+    """Padding lifts the restriction to multiples where everything around agrees to it."""
+    found: dict[Atom, Padding] = {}
+    for free, why in list(multiples.items()):
+        if free.pins or free not in survey.sites:
+            continue
+        try:
+            found[free] = plan(solution, free, survey.applied[free])
+            del multiples[free]
+        except NotPaddable as problem:
+            reason = f"{why.reason}; padding would not be exact: {problem}"
+            multiples[free] = Pin(why.node, reason, why.remedy)
+    return found
 
 
 def _constrain(solution: Solution) -> dict[Atom, Pin]:
@@ -135,6 +156,7 @@ class _Survey:
     writers: dict[Atom, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
     readers: dict[Atom, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
     names: dict[Atom, str] = field(default_factory=dict)
+    applied: dict[Atom, list[Applied]] = field(default_factory=lambda: defaultdict(list))
 
 
 def _survey(solution: Solution) -> _Survey:
@@ -150,9 +172,9 @@ def _survey(solution: Solution) -> _Survey:
 
 def _survey_node(solution: Solution, applied: Applied, survey: _Survey) -> None:
     node = applied.node
-    for axis in applied.env.values():
-        for free in atoms(axis):
-            survey.nodes[free][node.name] = None
+    for free in {a for axis in applied.env.values() for a in atoms(axis)}:
+        survey.nodes[free][node.name] = None
+        survey.applied[free].append(applied)
     for name in applied.pattern.contracted:
         for free in atoms(applied.env[name]) if name in applied.env else ():
             survey.readers[free][node.name] = None

@@ -70,12 +70,29 @@ def shares(source: Index, *, seed: int | list[int], split: str = "project") -> A
     return parts
 
 
-def gather(array: Array, axis: int, source: Index) -> Array:
-    """``array`` with its entries along ``axis`` taken by ``source``; zeros where padded."""
+def gather(array: Array, axis: int, source: Index, pads: Array | float = 0.0) -> Array:
+    """``array`` with its entries along ``axis`` taken by ``source``.
+
+    Padded entries hold ``pads``: a number, or a weighting of the old entries along ``axis``.
+    """
     result = np.take(array, np.maximum(source, 0), axis=axis)
-    if (pads := source == PAD).any():
-        result[_at(axis, pads)] = np.zeros((), result.dtype)
+    if (padded := source == PAD).any():
+        value = np.asarray(pads, np.float64)
+        if value.ndim:
+            value = np.expand_dims(np.tensordot(array.astype(np.float64), value, (axis, 0)), axis)
+        result[_at(axis, padded)] = value.astype(result.dtype)
     return result
+
+
+def random_pads(array: Array, axis: int, source: Index, seed: int | list[int]) -> Array:
+    """``array`` with random padded entries as large as the others: they meet zeros only."""
+    padded = np.flatnonzero(source == PAD)
+    rng = np.random.default_rng(seed)
+    shape = (*array.shape[:axis], len(padded), *array.shape[axis + 1 :])
+    wide = array.astype(np.float32)
+    spread = float(np.sqrt(np.mean(np.square(wide)))) * np.sqrt(12)
+    array[_at(axis, padded)] = ((rng.random(shape) - 0.5) * spread).astype(array.dtype)
+    return array
 
 
 def split_copies(

@@ -28,6 +28,10 @@ class Growth:
         """The grown atoms."""
         return set(self.sources)
 
+    def padded(self, free: Atom) -> bool:
+        """Whether some new entries copy no unit."""
+        return free in self.sources and bool((self.sources[free] == PAD).any())
+
     def touches(self, axis: Axis) -> bool:
         """Whether ``axis`` grows."""
         return any(free in self.sources for free in atoms(axis))

@@ -31,7 +31,7 @@ from onnx_net2net.values import Array
 Env = dict[str, Axis]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Applied:
     """A rule at work: which axis each of its names stands for at this node."""
 

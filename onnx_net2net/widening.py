@@ -19,10 +19,21 @@ from onnx_net2net.contraction import Rescale, Site, distribute, term_at
 from onnx_net2net.dimensions import Analysis, Dimension, analyse
 from onnx_net2net.editing import Editor
 from onnx_net2net.errors import Refused, UsageError
-from onnx_net2net.expansion import MAPPINGS, SPLITS, Index, draw, gather, multiplicity, split_copies
+from onnx_net2net.expansion import (
+    MAPPINGS,
+    PAD,
+    SPLITS,
+    Index,
+    draw,
+    gather,
+    multiplicity,
+    random_pads,
+    split_copies,
+)
 from onnx_net2net.growth import Growth
 from onnx_net2net.model import Computed, Model, Weight
 from onnx_net2net.naming import resolve
+from onnx_net2net.padding import Padding
 
 HISTORY = "onnx_net2net.history"
 MOST = 2**24  # units; a wider dimension is a mistyped one
@@ -71,7 +82,7 @@ def widen(
     options = _options(seed, split, noise, mapping)
     analysis = analyse(model)
     wanted = requested(analysis, widths)
-    growth = Growth({d.atom: _source(d, width, options) for d, width in wanted.items()})
+    growth = Growth({d.atom: _source(analysis, d, width, options) for d, width in wanted.items()})
     changes = [
         Change(d.name, d.width, width, _digest(growth.sources[d.atom]))
         for d, width in wanted.items()
@@ -131,9 +142,11 @@ def _check(name: str, dimension: Dimension, width: int) -> None:
         )
 
 
-def _source(dimension: Dimension, width: int, options: Options) -> Index:
+def _source(analysis: Analysis, dimension: Dimension, width: int, options: Options) -> Index:
     seed = [options.seed, zlib.crc32(dimension.name.encode())]
-    return draw(dimension.width, width, seed=seed, mapping=options.mapping)
+    pads = width % dimension.width if dimension.atom in analysis.paddings else 0
+    source = draw(dimension.width, width - pads, seed=seed, mapping=options.mapping)
+    return np.concatenate([source, np.full(pads, PAD)])
 
 
 def _digest(source: Index) -> str:
@@ -147,9 +160,12 @@ def _grow(
     found = sizing.Sizing(solution, growth).find()
     splits, rescales = distribute(solution, growth.atoms)
     editor = Editor(solution.graph)
-    _weights(analysis, growth, options, splits, editor)
+    paddings = [p for a, p in analysis.paddings.items() if growth.padded(a)]
+    _weights(analysis, growth, options, splits, paddings, editor)
+    _norms(growth, paddings, editor)
+    zero = {name for padding in paddings for name in padding.zero}
     for rescale in rescales:
-        _insert(analysis, growth, options, rescale, editor)
+        _insert(analysis, growth, options, rescale, zero, editor)
     sizing.apply(found, editor)
     editor.resize(
         {
@@ -162,8 +178,24 @@ def _grow(
     return editor.finish(changes)
 
 
+@dataclass(frozen=True)
+class Step:
+    """What happens to one axis of a weight: gathered or split among copies, and how pads fill."""
+
+    axis: int
+    source: Index
+    splits: bool
+    pads: np.ndarray | float = 0.0
+    free: bool = False
+
+
 def _weights(
-    analysis: Analysis, growth: Growth, options: Options, splits: set[Site], editor: Editor
+    analysis: Analysis,
+    growth: Growth,
+    options: Options,
+    splits: set[Site],
+    paddings: list[Padding],
+    editor: Editor,
 ) -> None:
     """New contents, computed when written, for every weight on a grown dimension."""
     solution = analysis.solution
@@ -172,49 +204,85 @@ def _weights(
         if axes is None or not any(map(growth.touches, axes)):
             continue
         steps = [
-            (index, growth.source(axis), (name, index) in splits)
+            _step(name, index, growth.source(axis), (name, index) in splits, paddings)
             for index, axis in enumerate(axes)
             if growth.touches(axis)
         ]
-        shape = growth.shape(axes)
+        eta = next((p.eta(growth.size(p.atom)) for p in paddings if name in p.gammas()), 1.0)
         editor.weights[name] = Computed(
-            name, weight.dtype, shape, _grown(name, weight, steps, options)
+            name, weight.dtype, growth.shape(axes), _grown(name, weight, steps, eta, options)
         )
 
 
+def _step(name: str, axis: int, source: Index, splits: bool, paddings: list[Padding]) -> Step:
+    for padding in paddings:
+        if name in padding.ones:
+            return Step(axis, source, splits, 1.0)
+        if (name, axis) in padding.fills:
+            return Step(axis, source, splits, padding.fills[name, axis])
+        if (name, axis) in padding.free:
+            return Step(axis, source, splits, free=True)
+    return Step(axis, source, splits)
+
+
 def _grown(
-    name: str, weight: Weight, steps: list[tuple[int, Index, bool]], options: Options
+    name: str, weight: Weight, steps: list[Step], eta: float, options: Options
 ) -> Callable[[], np.ndarray]:
     def compute() -> np.ndarray:
         array = weight.array()
-        for axis, source, splits in sorted(steps, key=lambda s: s[2]):  # copies first, then shares
-            if splits:
-                seed = [options.seed, zlib.crc32(name.encode()), axis]
+        for step in sorted(steps, key=lambda s: s.splits):  # copies first, then shares
+            seed = [options.seed, zlib.crc32(name.encode()), step.axis]
+            if step.splits:
                 array = split_copies(
-                    array, axis, source, split=options.split, noise=options.noise, seed=seed
+                    array,
+                    step.axis,
+                    step.source,
+                    split=options.split,
+                    noise=options.noise,
+                    seed=seed,
                 )
             else:
-                array = gather(array, axis, source)
-        return array
+                array = gather(array, step.axis, step.source, step.pads)
+            if step.free:
+                array = random_pads(array, step.axis, step.source, seed)
+        return array if eta == 1.0 else (array * eta).astype(array.dtype)
 
     return compute
 
 
+def _norms(growth: Growth, paddings: list[Padding], editor: Editor) -> None:
+    """Padded vectors deviate less, by eta: so must epsilon, for the norm to stay what it was."""
+    for padding in paddings:
+        eta = padding.eta(growth.size(padding.atom))
+        for applied in padding.norms:
+            given = {a.name: a.f for a in applied.node.proto.attribute}
+            assert applied.rule.norm is not None
+            epsilon = given.get("epsilon", applied.rule.norm.epsilon)
+            editor.set_attribute(applied.node, "epsilon", eta * eta * epsilon)
+
+
 def _insert(
-    analysis: Analysis, growth: Growth, options: Options, rescale: Rescale, editor: Editor
+    analysis: Analysis,
+    growth: Growth,
+    options: Options,
+    rescale: Rescale,
+    zero: set[str],
+    editor: Editor,
 ) -> None:
     """Put a Mul by shares in front of the operand that takes them."""
     contraction = rescale.contraction
     applied, name = contraction.applied, contraction.name
     node, tensor = applied.node, applied.node.inputs[rescale.index]
     source = growth.source(contraction.axis)
-    counts = multiplicity(source)
-    equal = len(set(counts.tolist())) == 1
-    if contraction.reduce == "mean" and equal:
+    even = len(set(multiplicity(source).tolist())) == 1
+    pads = (source == PAD).any()
+    if even and not pads and contraction.reduce == "mean":
         return
     seed = [options.seed, zlib.crc32(node.name.encode()), rescale.axis]
     split = "even" if contraction.reduce else options.split
     vector = growth.vector(term_at(rescale), name, applied.env, seed, split)
+    if (vector[vector != 0] == 1).all() and (not pads or tensor in zero):
+        return  # nothing is copied, and pads add nothing
     vector, op = _as_operation(contraction.reduce, vector, contraction.axis.size, len(source))
     rank = len(analysis.solution.axes[tensor])
     dtype = helper.tensor_dtype_to_np_dtype(analysis.solution.shapes.dtype.get(tensor, 1))

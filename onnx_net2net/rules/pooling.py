@@ -24,7 +24,8 @@ def pool(op: Op) -> Rule:
     )
     if trivial:
         return Rule("b c *s -> b c *s")
-    return Rule("b c *s -> b c *t", fixed={"s*": WINDOW, "t*": WINDOW})
+    linear = "scale" if op.node.op_type == "AveragePool" else ""
+    return Rule("b c *s -> b c *t", fixed={"s*": WINDOW, "t*": WINDOW}, kind=linear)
 
 
 def global_pool(kind: str) -> Entry:
@@ -47,7 +48,8 @@ def global_lp_pool(op: Op) -> Rule:
 def _global(op: Op, reduce: dict[str, str], fixed: dict[str, str] | None = None) -> Rule:
     spatial = op.rank() - 2
     text = line([["b", "c", *names("s", spatial)]], [["b", "c", *["1"] * spatial]])
-    return Rule(text, reduce=reduce, fixed=fixed or {})
+    linear = "scale" if "mean" in reduce.values() else ""
+    return Rule(text, reduce=reduce, fixed=fixed or {}, kind=linear)
 
 
 def col2im(op: Op) -> Rule:

@@ -30,7 +30,8 @@ def reduction(kind: str) -> Entry:
         rest = ["1" if a in over else a for a in axes if op.attr("keepdims", 1) or a not in over]
         text = line([axes, ["_"]], [rest])
         if kind:
-            return Rule(text, reduce=dict.fromkeys(over, kind))
+            linear = "scale" if op.node.op_type in ("ReduceMean", "ReduceSum") else ""
+            return Rule(text, reduce=dict.fromkeys(over, kind), kind=linear)
         return Rule(text, fixed=dict.fromkeys(over, "a product runs over it"))
 
     return rule
