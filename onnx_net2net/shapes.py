@@ -143,6 +143,9 @@ def _by_onnx(graph: Graph, binding: dict[str, int]) -> Iterator[ValueInfoProto]:
     source = graph.model.proto
     bare = onnx.ModelProto(ir_version=max(source.ir_version, 4))
     bare.opset_import.extend(source.opset_import)
+    # onnxruntime's optimiser uses its own domain without importing it.
+    missing = {node.domain for node in graph.nodes} - {o.domain for o in source.opset_import}
+    bare.opset_import.extend(helper.make_opsetid(domain, 1) for domain in missing - {""})
     bare.graph.name = "shapes"
     for value in source.graph.input:
         bare.graph.input.append(_bound(value, binding, graph))
@@ -160,13 +163,15 @@ def _by_onnx(graph: Graph, binding: dict[str, int]) -> Iterator[ValueInfoProto]:
         bare.graph.node.append(_bare(node))
     try:
         found = shape_inference.infer_shapes(bare, data_prop=True).graph
-    except (shape_inference.InferenceError, RuntimeError):
+    except FAILURES:
+        yield from bare.graph.input
         return
     yield from found.input
     yield from found.value_info
     yield from found.output
 
 
+FAILURES = (shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError)
 INTEGERS = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
 
 
@@ -267,7 +272,7 @@ def _infer_node(
         found = shape_inference.infer_node_outputs(
             schema, _bare(node.proto), types, data, opset_imports=[helper.make_opsetid("", version)]
         )
-    except (shape_inference.InferenceError, onnx.defs.SchemaError, RuntimeError, ValueError):
+    except (*FAILURES, onnx.defs.SchemaError, ValueError):
         return None
     result: list[Shape | None] = []
     for name in node.outputs:
