@@ -21,9 +21,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import ml_dtypes
 import numpy as np
-
-from onnx_net2net.precision import epsilon, is_float
 
 FACTOR = 5.0
 FLOOR = 1.0
@@ -46,6 +45,17 @@ class Difference:
     top1: float | None = None
     problem: str | None = None
     warnings: list[str] = field(default_factory=list)
+
+
+def epsilon(dtype: np.dtype) -> float:
+    """The relative distance of neighbouring numbers of a float type, 0 for other types."""
+    known = dtype.kind == "f" or dtype.name.startswith(("bfloat", "float"))  # ml_dtypes: kind V
+    return float(ml_dtypes.finfo(dtype).eps) if known else 0.0
+
+
+def is_float(dtype: np.dtype) -> bool:
+    """True also for bfloat16 and float8, which NumPy itself does not count as floating-point."""
+    return epsilon(dtype) > 0
 
 
 def wide(array: np.ndarray) -> np.ndarray:

@@ -8,9 +8,9 @@ True
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import onnx
@@ -19,7 +19,9 @@ from onnx_net2net.comparison import (
     FACTOR,
     compare,
     distance,
+    epsilon,
     fixed_tolerance,
+    is_float,
     larger,
     largest,
     magnitude,
@@ -28,11 +30,11 @@ from onnx_net2net.comparison import (
 )
 from onnx_net2net.errors import UsageError
 from onnx_net2net.feeds import Feeds
-from onnx_net2net.precision import epsilon, in_float64, is_float, nudged, nudged_feeds
+from onnx_net2net.precision import nudged_feeds
 from onnx_net2net.report import OptimizerFault, OutputReport, Report, Trial
 from onnx_net2net.trials import Outputs, Planned, RunError
 
-Change = Callable[[onnx.ModelProto], onnx.ModelProto]
+How = Literal["again", "optimised", "moved", "double"]
 PerOutput = float | Mapping[str, float] | None
 Own = tuple[PerOutput, PerOutput]  # the user's rtol and atol, as given
 Tolerance = tuple[float, float]  # rtol, atol
@@ -40,6 +42,8 @@ Tolerance = tuple[float, float]  # rtol, atol
 # The second model may be noisier than the first (a wider one sums more terms), but not without
 # limit: a difference must not hide behind noise that it made itself.
 NOISIER = 32.0
+# Noise in units of eps times the output's size, for a model too large to be run in other ways.
+UNMEASURED = 16.0
 # An optimised session this many tolerances away from the unoptimised one computes something else.
 OPTIMISER = 10.0
 # Below this many tolerances of change between inputs, a comparison shows little.
@@ -113,7 +117,11 @@ def _joint_noise(name: str, a: Runs, b: Runs) -> list[np.ndarray]:
     """The noise of both models, that of the second limited by that of the first."""
     expected = a.outputs(name)
     noise = a.noise_of(name, expected)
-    scale = largest([magnitude(y) for y in expected])
+    sizes = [magnitude(y) for y in expected]
+    scale = largest(sizes)
+    if not a.noise and not b.noise:
+        unit = UNMEASURED * epsilon(expected[0].dtype)
+        noise = [unit * size for size in sizes]
     limit = NOISIER * (largest(noise) + epsilon(expected[0].dtype) * scale)
     if not is_float(expected[0].dtype):
         return noise
@@ -175,7 +183,6 @@ class Subject(Protocol):
 
     label: str
     graph: onnx.GraphProto
-    small: bool  # copies of it fit in memory
 
     @property
     def both(self) -> bool:
@@ -184,10 +191,12 @@ class Subject(Protocol):
     def run(self, feeds: Feeds) -> Outputs:
         """One run; RunError if it stops."""
 
-    def rerun(
-        self, feeds: Sequence[Feeds], change: Change | None = None, *, optimised: bool = False
-    ) -> list[Outputs] | None:
-        """Runs of another session, of a changed copy if there is a change; None if impossible."""
+    def rerun(self, feeds: Sequence[Feeds], how: How = "again") -> list[Outputs] | None:
+        """Another run: ``again`` in the same session, ``optimised``, with the weights ``moved`` by
+        one ulp, or in ``double`` precision (with such inputs). None where that is impossible."""
+
+    def release(self) -> None:
+        """Free the memory of its session; it can be run again all the same."""
 
 
 def compare_models(
@@ -222,27 +231,27 @@ def compare_models(
 
 
 def _measure(subject: Subject, runs: Runs, feeds: Sequence[Feeds], report: Report) -> None:
-    """Run the optimised session, then everything that shows the rounding noise of this model."""
+    """Run everything that shows the rounding noise of this model, then the optimised session."""
+    if any(is_float(value.dtype) for inputs in feeds for value in inputs.values()):
+        moved = [nudged_feeds(inputs, seed) for seed, inputs in enumerate(feeds)]
+        _absorb(runs, subject.rerun(moved), "inputs moved by one ulp", report)
+    subject.release()
+    double = [{name: _double(value) for name, value in one.items()} for one in feeds]
+    _absorb(runs, subject.rerun(feeds, how="moved"), "weights moved by one ulp", report)
+    _absorb(runs, subject.rerun(double, how="double"), "float64", report)
     if subject.both:
-        runs.optimised = subject.rerun(feeds, optimised=True)
+        runs.optimised = subject.rerun(feeds, how="optimised")
         if runs.optimised is None:
             report.warnings.append(
                 f"onnxruntime's optimised session of the {subject.label} model fails"
             )
-    reruns: dict[str, Callable[[], list[Outputs] | None]] = {}
-    if any(is_float(value.dtype) for inputs in feeds for value in inputs.values()):
-        moved = [nudged_feeds(inputs, seed) for seed, inputs in enumerate(feeds)]
-        reruns["inputs moved by one ulp"] = lambda: subject.rerun(moved)
-    if subject.small:
-        double = [{name: _double(value) for name, value in one.items()} for one in feeds]
-        reruns["weights moved by one ulp"] = lambda: subject.rerun(feeds, nudged)
-        reruns["float64"] = lambda: subject.rerun(double, in_float64)
-    for label, rerun in reruns.items():
-        outputs = rerun()
-        if outputs is not None:
-            runs.absorb(outputs)
-            if label not in report.noise_sources:
-                report.noise_sources.append(label)
+
+
+def _absorb(runs: Runs, outputs: list[Outputs] | None, source: str, report: Report) -> None:
+    if outputs is not None:
+        runs.absorb(outputs)
+        if source not in report.noise_sources:
+            report.noise_sources.append(source)
 
 
 def _double(value: np.ndarray) -> np.ndarray:

@@ -1,21 +1,24 @@
 """Copies of a model that compute the same function with other rounding errors.
 
 >>> double = in_precision(proto, TensorProto.DOUBLE)     # every float tensor in float64
->>> moved = nudged(proto, seed=0)                        # every weight moved by one ulp, up or down
+>>> moved = nudged(model)                                # its weights moved by one ulp
 
 How far their outputs lie from the model's own is its rounding noise: moving each operand by a
 random ulp is Monte Carlo arithmetic (Parker, 1997), and float64 gives the error itself.
-The protos must hold their weights; the argument is never modified.
+Arguments are never modified.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 
-import ml_dtypes
 import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
+
+from onnx_net2net.comparison import is_float
+from onnx_net2net.model import Computed, Model
 
 HALF_TYPES = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
 FLOAT_TYPES = HALF_TYPES | {TensorProto.FLOAT, TensorProto.DOUBLE}
@@ -29,25 +32,6 @@ _SINGLE_ONLY: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 }
 # Attributes that hold an element type.
 _TYPE_ATTRIBUTES = {"to", "dtype"}
-
-
-def epsilon(dtype: np.dtype) -> float:
-    """The relative distance of neighbouring numbers of a float type, 0 for other types."""
-    known = dtype.kind == "f" or dtype.name.startswith(("bfloat", "float"))  # ml_dtypes: kind V
-    return float(ml_dtypes.finfo(dtype).eps) if known else 0.0
-
-
-def is_float(dtype: np.dtype) -> bool:
-    """True also for bfloat16 and float8, which NumPy itself does not count as floating-point."""
-    return epsilon(dtype) > 0
-
-
-def float_types(model: onnx.ModelProto) -> set[int]:
-    """The floating-point element types of the inputs, outputs and weights of the main graph."""
-    graph = model.graph
-    types = {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
-    types.update(tensor.data_type for tensor in graph.initializer)
-    return types & FLOAT_TYPES
 
 
 # One ulp -------------------------------------------------------------------------------------
@@ -77,22 +61,25 @@ def nudged_feeds(feeds: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarra
     return {name: nudged_array(value, rng) for name, value in feeds.items()}
 
 
-def nudged(model: onnx.ModelProto, seed: int = 0) -> onnx.ModelProto:
-    """A copy with every weight moved by one ulp; single numbers (exponents, scales) stay."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    rng = np.random.default_rng(seed)
-    for graph in _graphs(copy.graph):
-        for tensor in _tensors(graph):
-            if tensor.data_type in FLOAT_TYPES and np.prod(tensor.dims) > 1:
-                array = nudged_array(numpy_helper.to_array(tensor), rng)
-                tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-    return copy
+def nudged(model: Model, seed: int = 0) -> Model:
+    """The same model with every weight moved by one ulp, computed one tensor at a time.
 
+    Single numbers (exponents, scales) stay as they are.
+    """
 
-def in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy with every floating-point tensor in float64."""
-    return in_precision(model, TensorProto.DOUBLE)
+    def moved(name: str) -> Computed:
+        weight = model.weights[name]
+
+        def contents() -> np.ndarray:
+            rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+            return nudged_array(weight.array(), rng)
+
+        return Computed(name, weight.dtype, weight.shape, contents)
+
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    names = [n for n, w in model.weights.items() if w.dtype in FLOAT_TYPES and w.size > 1]
+    return model.with_changes(proto, {name: moved(name) for name in names})
 
 
 # Another type --------------------------------------------------------------------------------
@@ -103,7 +90,7 @@ def in_precision(
 ) -> onnx.ModelProto:
     """A copy in which every tensor of one of the ``sources`` types has the type ``target``.
 
-    No promise that a runtime has kernels for all of it.
+    The proto must hold its weights. No promise that a runtime has kernels for all of it.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -176,10 +163,3 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
                 yield from _graphs(attribute.g)
             for body in attribute.graphs:
                 yield from _graphs(body)
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        if node.op_type == "Constant":
-            yield from (a.t for a in node.attribute if a.type == AttributeProto.TENSOR)

@@ -17,7 +17,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -56,6 +56,11 @@ class InputSpec:
     def type_name(self) -> str:
         """The element type as ONNX calls it, in lower case: ``float``, ``int64``."""
         return TensorProto.DataType.Name(self.elem_type).lower()
+
+    def lowered(self) -> InputSpec:
+        """The same input in float32, if it is bfloat16."""
+        half = self.elem_type == TensorProto.BFLOAT16
+        return replace(self, elem_type=TensorProto.FLOAT) if half else self
 
     def __str__(self) -> str:
         shape = "of any rank" if self.shape is None else f"({', '.join(map(str, self.shape))})"

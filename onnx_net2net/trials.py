@@ -41,9 +41,8 @@ class RunError(Net2NetError):
 class Planner:
     """Finds inputs that a model accepts, and runs it on them; ``run`` raises RunError if not.
 
-    Whole numbers stay within the bounds that all of the ``graphs`` set. ``samples`` is how many
-    samples to see at least, in a batch or one by one, if they are small: a unit that no sample
-    activates is not tested.
+    Whole numbers stay within the bounds that all of the ``graphs`` set. ``nbytes`` is the size of
+    the model; small ones see more samples, for a unit that no sample activates is not tested.
     """
 
     def __init__(
@@ -52,13 +51,14 @@ class Planner:
         specs: Sequence[InputSpec],
         graphs: Sequence[onnx.GraphProto],
         ranges: Mapping[str, Range] | Range | None = None,
-        samples: int = 3,
+        nbytes: int = 0,
     ) -> None:
         check_ranges(specs, ranges)
         self.run = run
         self.specs = specs
         self.ranges = ranges
-        self.samples = samples
+        # A model this size is worth so many samples: runs of small ones cost nothing.
+        self.samples = 64 if nbytes <= 4 << 20 else 16 if nbytes <= 64 << 20 else 3
         self.warnings: list[str] = []
         uses = [input_uses(graph) for graph in graphs]
         self.uses = {

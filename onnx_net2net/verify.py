@@ -32,20 +32,20 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 from onnx_net2net.errors import InvalidModel, UsageError
 from onnx_net2net.feeds import Feeds, Range, UserInputs
 from onnx_net2net.interface import merged_specs, output_problems
-from onnx_net2net.judgement import Change, Outputs, PerOutput, compare_models
+from onnx_net2net.judgement import How, Outputs, PerOutput, compare_models
 from onnx_net2net.model import Model, load
-from onnx_net2net.precision import in_precision
+from onnx_net2net.precision import in_precision, nudged
 from onnx_net2net.report import Report
-from onnx_net2net.sizes import InputSpec, input_specs
+from onnx_net2net.sizes import input_specs
 from onnx_net2net.trials import Planner, RunError, flattened
 
 __all__ = ["RunError", "choose_provider", "run", "tensors", "verify"]
 
 AnyModel = Model | str | os.PathLike | onnx.ModelProto | bytes
 
-# Copies with moved weights and in float64 are held in memory; larger models do without.
-COPY_LIMIT = 512 << 20
 _MESSAGE_LIMIT = (2 << 30) - (1 << 20)  # what one protobuf message can hold
+# Bytes of weights up to which copies are made, in memory, to measure rounding noise.
+_LIMITS = {"moved": _MESSAGE_LIMIT, "double": 256 << 20}
 
 
 def _errors_of(module: ModuleType) -> Iterator[type[Exception]]:
@@ -102,10 +102,10 @@ def verify(
         report.problems = problems + output_problems(first.graph, second.graph)
         _open(first, second, report)
         if first.lowered:
-            specs = [_lowered(spec) for spec in specs]
+            specs = [spec.lowered() for spec in specs]
         if not problems:
             graphs = (first.graph, second.graph)
-            planner = Planner(first.run, specs, graphs, ranges, _samples(first.nbytes))
+            planner = Planner(first.run, specs, graphs, ranges, first.nbytes)
             planned = planner.user(inputs) if inputs is not None else planner.seeded(seeds, sizes)
             report.warnings += planner.warnings
             compare_models(first, second, planned, report, (rtol, atol))
@@ -218,7 +218,6 @@ class _Candidate:
         self.graph = self.model.proto.graph
         self.specs = input_specs(self.graph)
         self.nbytes = sum(weight.nbytes for weight in self.model.weights.values())
-        self.small = self.nbytes <= COPY_LIMIT
         self.provider = provider
         self.lowered = False  # bfloat16 is computed in float32
         self.optimised_only: str | None = None
@@ -244,25 +243,31 @@ class _Candidate:
     def run(self, feeds: Feeds) -> Outputs:
         return self._opened().run(feeds)
 
-    def rerun(
-        self, feeds: Sequence[Feeds], change: Change | None = None, *, optimised: bool = False
-    ) -> list[Outputs] | None:
+    def rerun(self, feeds: Sequence[Feeds], how: How = "again") -> list[Outputs] | None:
+        if self.nbytes > _LIMITS.get(how, self.nbytes):
+            return None
         try:
-            other = change is not None or optimised
-            session = self.session(optimised, change) if other else self._opened()
+            session = self._opened() if how == "again" else self.session(how)
             return [session.run(inputs) for inputs in feeds]
         except _FAILURES:
             return None
 
-    def session(self, optimised: bool, change: Change | None = None) -> _Session:
-        """A session of the model or of a changed copy; raises what onnxruntime raises."""
-        if change is None and not self.lowered:
-            return _Session(self._contents(), self.provider, optimised=optimised)
-        proto = onnx.ModelProto.FromString(self.model.to_bytes())
-        proto = proto if change is None else change(proto)
-        if self.lowered:
+    def session(self, how: How = "again") -> _Session:
+        """A new session, of a copy for ``moved`` and ``double``; raises what onnxruntime raises."""
+        optimised = how == "optimised"
+        model = nudged(self.model) if how == "moved" else self.model
+        if how != "double" and not self.lowered:
+            contents = self._contents() if model is self.model else model.to_bytes()
+            return _Session(contents, self.provider, optimised=optimised)
+        proto = onnx.ModelProto.FromString(model.to_bytes())
+        if how == "double":
+            proto = in_precision(proto, TensorProto.DOUBLE)
+        else:
             proto = in_precision(proto, TensorProto.FLOAT, frozenset({TensorProto.BFLOAT16}))
         return _Session(proto.SerializeToString(), self.provider, optimised=optimised)
+
+    def release(self) -> None:
+        self._base = None
 
     def _contents(self) -> str | bytes:
         """What to give to onnxruntime: the file if there is one, which may be of any size."""
@@ -286,10 +291,10 @@ class _Candidate:
     def open(self) -> None:
         """Open the unoptimised session, or the optimised one where only that loads."""
         try:
-            self._base = self.session(optimised=False)
+            self._base = self.session()
         except _ERRORS as error:
             try:
-                self._base = self.session(optimised=True)
+                self._base = self.session("optimised")
             except _ERRORS:
                 where = f" ({self.model.path})" if self.model.path else ""
                 raise InvalidModel(
@@ -324,16 +329,6 @@ def _open(first: _Candidate, second: _Candidate, report: Report) -> None:
             report.warnings.append(
                 f"the {candidate.label} model loads only optimised: {candidate.optimised_only}"
             )
-
-
-def _samples(nbytes: int) -> int:
-    """How many samples a model of this size is worth: runs of small ones cost nothing."""
-    return 64 if nbytes <= 4 << 20 else 16 if nbytes <= 64 << 20 else 3
-
-
-def _lowered(spec: InputSpec) -> InputSpec:
-    half = spec.elem_type == TensorProto.BFLOAT16
-    return InputSpec(spec.name, TensorProto.FLOAT, spec.shape) if half else spec
 
 
 # Single runs ---------------------------------------------------------------------------------
@@ -414,7 +409,7 @@ def _candidate(model: AnyModel, provider: str | None) -> Iterator[_Candidate]:
 def _session_of(candidate: _Candidate, optimised: bool) -> _Session:
     """A session of one model, in float32 if onnxruntime cannot run its bfloat16."""
     try:
-        return candidate.session(optimised)
+        return candidate.session("optimised" if optimised else "again")
     except _ERRORS as error:
         if candidate.lowered or not candidate.has_bfloat16:
             raise InvalidModel(f"onnxruntime cannot load the model: {_message(error)}") from error
