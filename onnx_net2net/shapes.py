@@ -172,6 +172,7 @@ def _by_onnx(graph: Graph, binding: dict[str, int]) -> Iterator[ValueInfoProto]:
 
 
 FAILURES = (shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError)
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 INTEGERS = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
 
 
@@ -245,9 +246,12 @@ def _fill(shapes: Shapes, node: Node, contrib: Contrib) -> None:
     for name, shape in zip(node.outputs, found or (), strict=False):
         if name and name not in shapes.shape and shape is not None:
             shapes.shape[name] = shape
-    for name in node.outputs:  # operators of other domains keep the type of their first input
-        if name and name not in shapes.dtype and node.inputs and node.inputs[0] in shapes.dtype:
-            shapes.dtype[name] = shapes.dtype[node.inputs[0]]
+    # Operators of other domains give floats if they read any, else what they read first.
+    types = [shapes.dtype[name] for name in node.inputs if name in shapes.dtype]
+    chosen = next((t for t in types if t in FLOATS), types[0] if types else None)
+    for name in node.outputs:
+        if name and name not in shapes.dtype and chosen is not None:
+            shapes.dtype[name] = chosen
 
 
 def _infer_node(

@@ -48,5 +48,8 @@ def lookup(op: Op) -> Rule:
     if entry is None:
         name = f"{domain}.{op.node.op_type}" if domain else op.node.op_type
         raise Unsupported(f"operator {name} is not known")
-    rule = entry(op) if callable(entry) else entry
+    try:
+        rule = entry(op) if callable(entry) else entry
+    except (ArithmeticError, IndexError, TypeError, ValueError):
+        raise Unsupported("its attributes or shapes do not fit the operator") from None
     return Rule(rule) if isinstance(rule, str) else rule
