@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -65,6 +64,8 @@ def _known(error: Net2NetError) -> int:
 def _report(code: int, kind: str, problem: str, remedy: str | None, **more: Any) -> int:
     """Say what is wrong: to people on stderr, to programs (``--json``) on stdout."""
     if "--json" in sys.argv:
+        import json
+
         error = {"kind": kind, "problem": problem, **more, "remedy": remedy, "exit": code}
         print(json.dumps({"error": error}, indent=2))
         return code

@@ -5,9 +5,7 @@ Everything heavier than click is imported inside the commands, so that ``--help`
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +15,8 @@ from onnx_net2net import __version__
 from onnx_net2net.errors import UsageError
 
 if TYPE_CHECKING:
+    from fractions import Fraction
+
     from onnx_net2net.delivery import Judge
     from onnx_net2net.model import Model
     from onnx_net2net.targets import Wish
@@ -99,6 +99,8 @@ class Factor(click.ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> Fraction:
+        from fractions import Fraction
+
         try:
             return value if isinstance(value, Fraction) else Fraction(str(value))
         except (ValueError, ZeroDivisionError):
@@ -412,4 +414,6 @@ def _one_or_named(option: str, settings: Sequence[tuple[str, Any]]) -> Any:
 
 
 def _print_json(value: Any) -> None:
+    import json
+
     click.echo(json.dumps(value, indent=2))
