@@ -220,7 +220,10 @@ def sweep(options: argparse.Namespace) -> None:
         if record.get("ok") and wanted and model.exists():
             jobs.append((record["parameters"], label, model))
     digest = engine_digest()
+    end = time.monotonic() + options.minutes * 60
     for _, label, model in sorted(jobs):
+        if time.monotonic() > end:
+            break
         out = options.directory / "results" / model.parent.name / f"{model.stem}.json"
         if is_due(out, options, digest):
             print(label, run_one(model, out, options), flush=True)
@@ -242,6 +245,7 @@ def main() -> None:
     )
     parser.add_argument("--trials", type=int, default=4, help="single dimensions per network")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds per network")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="start no more after")
     options = parser.parse_args()
     if options.one:
         examine(options.one[0].resolve(), options.one[1], options.trials)
