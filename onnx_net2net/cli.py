@@ -13,6 +13,7 @@ import click
 
 from onnx_net2net import __version__
 from onnx_net2net.errors import UsageError
+from onnx_net2net.options import Factor, InOrder, Setting, interval, sizes, verify_arguments
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -44,69 +45,6 @@ def run(arguments: Sequence[str]) -> int:
     return result if isinstance(result, int) else DONE
 
 
-class InOrder(click.Command):
-    """A command that remembers the order of ``--node``, ``--dim`` and ``--width``."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        # Click groups repeated options by name; its parser knows how they stood.
-        names = ("node", "dim", "width")
-        _, _, order = self.make_parser(ctx).parse_args(list(args))
-        found = [parameter.name for parameter in order if parameter.name in names]
-        rest = super().parse_args(ctx, args)
-        values = {name: iter(ctx.params.pop(name)) for name in names}
-        ctx.params["order"] = [(name, next(values[name])) for name in found if name]
-        return rest
-
-
-class Setting(click.ParamType):
-    """``NAME=VALUE``, or ``VALUE`` alone (its name is then empty)."""
-
-    name = "setting"
-
-    def __init__(self, read: Callable[[str], Any], example: str, *, named: bool = False) -> None:
-        self.read = read
-        self.example = example
-        self.named = named
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, Any]:
-        if isinstance(value, tuple):
-            return value
-        name, _, right = str(value).rpartition("=")
-        try:
-            if self.named and not name:
-                raise ValueError
-            return name, self.read(right)
-        except (ValueError, ZeroDivisionError):
-            self.fail(f"{value!r} is not of the form {self.example}", param, ctx)
-
-
-def _interval(value: str) -> tuple[float, float]:
-    low, high = value.split(":")
-    return float(low), float(high)
-
-
-def _sizes(value: str) -> list[int]:
-    return [int(part) for part in value.split(",")]
-
-
-class Factor(click.ParamType):
-    """An exact number: 1.1 of 10 is 11, which binary fractions do not know."""
-
-    name = "number"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Fraction:
-        from fractions import Fraction
-
-        try:
-            return value if isinstance(value, Fraction) else Fraction(str(value))
-        except (ValueError, ZeroDivisionError):
-            self.fail(f"{value!r} is not a number such as 1.5", param, ctx)
-
-
 def _together(*options: Callable[[F], F]) -> Callable[[F], F]:
     """Several decorators as one."""
 
@@ -127,10 +65,10 @@ _RUNNING = _together(
     click.option("--seeds", type=click.IntRange(1), default=3, show_default=True,
                  help="Number of random inputs."),
     click.option("--range", "ranges", metavar="[NAME=]LO:HI", multiple=True,
-                 type=Setting(_interval, "NAME=LO:HI or LO:HI"),
+                 type=Setting(interval, "NAME=LO:HI or LO:HI"),
                  help="Range of the values of an input, or of all."),
     click.option("--size", "sizes", metavar="NAME=N[,N...]", multiple=True,
-                 type=Setting(_sizes, "NAME=1,3", named=True),
+                 type=Setting(sizes, "NAME=1,3", named=True),
                  help="Sizes of a dynamic dimension."),
     click.option("--inputs", metavar="PATH", multiple=True, type=_MODEL,
                  help="Your own inputs: an .npz file, or a folder with input_0.pb."),
@@ -271,7 +209,7 @@ def verify(first: Path, second: Path, junit: Path | None, as_json: bool, **optio
     onnx-net2net verify a.onnx b.onnx --inputs samples.npz --provider cuda --rtol logits=1e-3
     onnx-net2net verify a.onnx b.onnx --junit report.xml --json
     """  # fmt: skip
-    arguments = _running(**options)
+    arguments = verify_arguments(**options)
     from onnx_net2net import render
     from onnx_net2net.delivery import write_text
     from onnx_net2net.verify import verify as judge
@@ -307,7 +245,7 @@ def _widen(
     **running: Any,
 ) -> int:
     """Grow, write a draft, let it be judged, and put it in place."""
-    arguments = _running(**running)
+    arguments = verify_arguments(**running)
     from onnx_net2net.delivery import Judge, check_free, deliver
 
     original = _load(path)
@@ -378,39 +316,6 @@ def _folded(model: Model) -> Model:
     from onnx_net2net.folding import fold
 
     return fold(model)
-
-
-def _running(
-    seeds: int,
-    ranges: Sequence[tuple[str, tuple[float, float]]],
-    sizes: Sequence[tuple[str, list[int]]],
-    inputs: Sequence[Path],
-    provider: str | None,
-    rtol: Sequence[tuple[str, float]] = (),
-    atol: Sequence[tuple[str, float]] = (),
-) -> dict[str, Any]:
-    """Options of the command line as arguments of :func:`onnx_net2net.verify`."""
-    return {
-        "seeds": seeds,
-        "ranges": _one_or_named("--range", ranges),
-        "sizes": dict(sizes) or None,
-        "inputs": list(inputs) or None,
-        "provider": provider,
-        "rtol": _one_or_named("--rtol", rtol),
-        "atol": _one_or_named("--atol", atol),
-    }
-
-
-def _one_or_named(option: str, settings: Sequence[tuple[str, Any]]) -> Any:
-    """One value for all, or values by name; None where nothing was given."""
-    values = dict(settings)
-    if "" not in values:
-        return values or None
-    if len(settings) > 1:
-        raise UsageError(
-            f"{option} is given for all and for one more", f"give {option} once, or by name only"
-        )
-    return values[""]
 
 
 def _print_json(value: Any) -> None:
