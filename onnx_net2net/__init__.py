@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from onnx_net2net.errors import OutputError as OutputError
     from onnx_net2net.errors import Refused as Refused
     from onnx_net2net.errors import UsageError as UsageError
+    from onnx_net2net.folding import fold as fold
     from onnx_net2net.model import Model as Model
     from onnx_net2net.model import load as load
     from onnx_net2net.verify import Report as Report
@@ -45,6 +46,7 @@ _HOMES = {
     "Refused": "errors",
     "Report": "verify",
     "UsageError": "errors",
+    "fold": "folding",
     "inspect": "dimensions",
     "load": "model",
     "verify": "verify",

@@ -1,130 +1,241 @@
-"""What a graph computes from its weights alone, computed once and stored in their place.
+"""What the graph computes from its weights alone, computed once and stored in its place.
 
-    folded = fold(model)      # weight standardisation, merged scales, transposes: plain weights
+    folded = fold(model)      # weight standardisation, weight_norm, merged scales: plain weights
 
-Without this a weight that is normalised in the graph cannot grow: its statistics would change.
+A weight that is normalised in the graph cannot grow: copies would change its statistics. What
+only moves or decodes a weight (Transpose, Reshape, Cast, DequantizeLinear, ...) is left as it
+stands, for the analysis follows a weight through it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import io
+import math
+from collections.abc import Iterable, Iterator, MutableSequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from onnx_net2net.errors import Refused
 from onnx_net2net.graph import Graph, Node, captured, has_subgraph
 from onnx_net2net.model import Computed, Model, Weight
-from onnx_net2net.verify import run
 
 __all__ = ["fold"]
 
-# These give something else each time, or a table several times the size of the stored one.
-_KEPT = frozenset(
-    {
-        "Bernoulli",
-        "ConstantOfShape",
-        "DequantizeLinear",
-        "Expand",
-        "Multinomial",
-        "RandomNormalLike",
-        "RandomUniformLike",
-        "Tile",
-    }
+# Followed by the analysis; some of them also give a table much larger than what they read.
+_FOLLOWED = frozenset({
+    "Cast", "CastLike", "CenterCropPad", "Concat", "ConcatFromSequence", "ConstantOfShape",
+    "DepthToSpace", "DequantizeLinear", "Expand", "EyeLike", "Flatten", "Gather",
+    "GatherElements", "GatherND", "Identity", "Optional", "OptionalGetElement", "Pad",
+    "QuantizeLinear", "Reshape", "ReverseSequence", "SequenceAt", "SequenceConstruct", "Shape",
+    "Size", "Slice", "SpaceToDepth", "Split", "SplitToSequence", "Squeeze", "Tile", "Transpose",
+    "Unsqueeze",
+})  # fmt: skip
+# Something else each time they run; Dropout does in training mode, and is nothing otherwise.
+_RANDOM = frozenset({
+    "Bernoulli", "BiasDropout", "BitmaskBiasDropout", "BitmaskDropout", "Dropout", "Multinomial",
+    "RandomNormalLike", "RandomUniformLike",
+})  # fmt: skip
+_DOMAINS = frozenset({"", "com.microsoft"})  # others may hide anything, chance included
+_SIZES = frozenset({"Shape", "Size"})  # they read no contents
+_FLOATS = frozenset(
+    {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 )
 
 
 def fold(model: Model) -> Model:
-    """A model that stores what ``model`` computes from weights; its function is the same.
+    """A model that stores what ``model`` computes from its weights; its function is the same.
 
-    Gives ``model`` itself where there is nothing to fold.
+    Results are initializers named like the tensors they replace; nodes and weights that nobody
+    needs any more are gone, all else is untouched. Reads only the weights involved. Gives
+    ``model`` itself where there is nothing to fold. Raises Refused for what cannot be computed
+    here (an operator without a kernel for its type, an opset that is too new).
     """
     graph = Graph(model)
-    folded = _foldable(graph)
-    if not folded:
+    plan = _plan(graph)
+    if not plan.results:
         return model
-    results = _frontier(graph, folded)
-    contents = run(_part(model, folded, results), {}, results, "cpu", optimised=False)
-    return _replaced(model, folded, contents)
+    contents: dict[str, np.ndarray] = {}
+    for nodes, results in _parts(graph, plan):
+        contents.update(_values(model, nodes, results))
+    return _replaced(model, plan, contents)
 
 
-def _foldable(graph: Graph) -> list[Node]:
-    """Main-graph nodes that depend on weights alone and always give the same."""
-    fixed = set(graph.model.weights)
-    outputs = set(graph.outputs)
-    found = []
-    for node in graph.nodes:
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """Tensors to store (``results``), and nodes that nobody needs then (``dead``, indices)."""
+
+    results: dict[str, None]
+    dead: set[int]
+
+
+def _plan(graph: Graph) -> _Plan:
+    foldable = _foldable(graph)
+    results: dict[str, None] = {}
+    needed: set[int] = set()
+    pending = [value.name for value in graph.model.proto.graph.output]
+    # Constants only become unnecessary: whatever reads data stays, needed or not.
+    for node in graph.main:
+        if not graph.derived.issuperset(node.outputs):
+            needed.add(node.position)
+            pending += _reads(node.proto)
+    while pending:
+        name = pending.pop()
+        source = graph.producer.get(name)
+        if source is None or source.parent is not None:
+            continue
+        if source.position in foldable:
+            results[name] = None
+        elif source.position not in needed:
+            needed.add(source.position)
+            pending += _reads(source.proto)
+    ordered = [name for node in graph.main for name in node.outputs if name in results]
+    dead = _ancestors(graph, ordered) - needed
+    return _Plan(
+        dict.fromkeys(ordered),
+        {index for index, node in enumerate(graph.main) if node.position in dead},
+    )
+
+
+def _foldable(graph: Graph) -> set[int]:
+    """Main-graph nodes that compute something from the contents of weights, and nothing else."""
+    outputs = {value.name for value in graph.model.proto.graph.output}
+    weights = graph.model.weights.items()
+    holding = {n for n, w in weights if w.dtype in _FLOATS and math.prod(w.shape) > 1}
+    known = set(graph.model.weights)
+    found: set[int] = set()
+    for node in graph.main:
         reads = [name for name in node.inputs if name]
-        if (
-            reads
-            and node.op not in _KEPT
-            and not has_subgraph(node.proto)
-            and fixed.issuperset(reads)
-            and outputs.isdisjoint(node.outputs)
-        ):
-            fixed.update(name for name in node.outputs if name)
-            found.append(node)
+        writes = [name for name in node.outputs if name]
+        excluded = node.op in _RANDOM or node.domain not in _DOMAINS or has_subgraph(node.proto)
+        if not reads or excluded or not known.issuperset(reads):
+            continue
+        known.update(writes)
+        decoded = node.op == "DequantizeLinear"
+        if node.op in _SIZES or not (decoded or not holding.isdisjoint(reads)):
+            continue
+        holding.update(writes)
+        if node.op not in _FOLLOWED and outputs.isdisjoint(writes):
+            found.add(node.position)
     return found
 
 
-def _frontier(graph: Graph, folded: Iterable[Node]) -> list[str]:
-    """Tensors of folded nodes that the others read."""
-    gone = {node.position for node in folded}
-    read: set[str] = set()
-    for node in graph.nodes:
-        if node.position not in gone:
-            read.update(node.inputs)
-            read |= captured(node.proto)
-    return [name for node in folded for name in node.outputs if name in read]
+def _ancestors(graph: Graph, names: Iterable[str]) -> set[int]:
+    """Positions of all nodes that these tensors are computed by."""
+    found: set[int] = set()
+    pending = list(names)
+    while pending:
+        node = graph.producer.get(pending.pop())
+        if node is not None and node.position not in found:
+            found.add(node.position)
+            pending += node.inputs
+    return found
 
 
-def _part(model: Model, nodes: Iterable[Node], results: Iterable[str]) -> Model:
-    """A model of these nodes alone, without inputs."""
-    wanted = {name for node in nodes for name in node.inputs}
-    constants = [n for n in model.proto.graph.node if n.op_type == "Constant"]
-    part = ModelProto()
-    part.CopyFrom(model.proto)
-    graph = part.graph
-    del graph.input[:], graph.output[:], graph.value_info[:], graph.node[:]
-    graph.node.extend([n for n in constants if wanted.intersection(n.output)])
-    graph.node.extend([node.proto for node in nodes])
-    graph.output.extend(ValueInfoProto(name=name) for name in results)
-    _keep(part, wanted)
-    return model.with_changes(part, {})
+def _parts(graph: Graph, plan: _Plan) -> Iterator[tuple[list[Node], list[str]]]:
+    """The nodes behind results, and the results: one weight at a time, so that memory is small."""
+    home: dict[int, int] = {}  # node -> part; parts that meet are merged
+    members: dict[int, tuple[set[int], list[str]]] = {}
+    for part, result in enumerate(plan.results):
+        nodes, results = _ancestors(graph, [result]), [result]
+        for other in {home[p] for p in nodes if p in home}:
+            theirs = members.pop(other)
+            nodes |= theirs[0]
+            results = theirs[1] + results
+        home.update(dict.fromkeys(nodes, part))
+        members[part] = nodes, results
+    for nodes, results in members.values():
+        yield [graph.nodes[position] for position in sorted(nodes)], results
 
 
-def _replaced(model: Model, folded: Iterable[Node], contents: dict[str, np.ndarray]) -> Model:
-    """``model`` without the folded nodes, and with their results as initializers."""
+def _values(model: Model, nodes: list[Node], results: list[str]) -> dict[str, np.ndarray]:
+    """What the nodes give for these tensors."""
+    import onnx_graphsurgeon as surgeon
+    from onnx_graphsurgeon.logger import G_LOGGER
+
+    said = io.StringIO()  # onnx_graphsurgeon prints its warnings, and swallows the errors
+    with contextlib.redirect_stdout(said), G_LOGGER.suppress(G_LOGGER.WARNING):
+        try:
+            graph = surgeon.import_onnx(_part(model, nodes, results))
+            graph.fold_constants(fold_shapes=False, recurse_subgraphs=False)
+        except (KeyError, TypeError, ValueError) as error:  # a type that NumPy does not have
+            raise _refused(nodes, str(error)) from None
+        values = [t.values for t in graph.outputs if isinstance(t, surgeon.Constant)]
+    if len(values) != len(results):
+        raise _refused(nodes, said.getvalue())
+    return dict(zip(results, values, strict=True))
+
+
+def _refused(nodes: list[Node], said: str) -> Refused:
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    cause = next((line for line in reversed(lines) if "ONNXRuntimeError" in line), "")
+    cause = cause or (lines[-1] if lines else "its values could not be computed")
+    return Refused(
+        nodes[-1].label,
+        f"what it computes from the weights cannot be folded: {cause}",
+        "export the model again with these weights computed, or leave folding out",
+    )
+
+
+def _part(model: Model, nodes: list[Node], results: list[str]) -> ModelProto:
+    """A model of these nodes alone, without inputs, with the weights they read."""
+    wanted = dict.fromkeys(name for node in nodes for name in node.inputs)
+    used = [model.weights[name] for name in wanted if name in model.weights]
+    part = ModelProto(ir_version=model.proto.ir_version)
+    part.opset_import.extend(model.proto.opset_import)
+    part.graph.name = "constants"
+    part.graph.initializer.extend(numpy_helper.from_array(w.array(), w.name) for w in used)
+    part.graph.node.extend(n.proto for n in nodes if n.op != "Constant")
+    taken = set(wanted) | {name for node in nodes for name in node.outputs}
+    for index, name in enumerate(results):
+        # A result that others of these nodes read is no result to onnx_graphsurgeon.
+        output = f"result_{index}"
+        while output in taken:
+            output += "_"
+        part.graph.node.append(helper.make_node("Identity", [name], [output]))
+        part.graph.output.add(name=output)
+    return part
+
+
+def _replaced(model: Model, plan: _Plan, contents: dict[str, np.ndarray]) -> Model:
+    """``model`` without the dead nodes and their weights, and with ``contents``."""
     proto = ModelProto()
     proto.CopyFrom(model.proto)
     graph = proto.graph
-    gone = {output for node in folded for output in node.outputs}
-    kept = [node for node in model.proto.graph.node if gone.isdisjoint(node.output)]
-    read = {name for node in kept for name in _reads(node)}
-    read.update(value.name for value in graph.output)
-    del graph.node[:]
-    graph.node.extend(n for n in kept if n.op_type != "Constant" or read.intersection(n.output))
-    _keep(proto, read | {value.name for value in graph.input})
+    gone = _gone(graph, plan)
+    for field in (graph.initializer, graph.input, graph.value_info):
+        _remove(field, [index for index, entry in enumerate(field) if entry.name in gone])
+    _remove(graph.node, plan.dead)
     weights: dict[str, Weight] = {}
     for name, array in contents.items():
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
         graph.initializer.append(TensorProto(name=name, data_type=kind, dims=array.shape))
         weights[name] = Computed(name, kind, array.shape, partial(np.asarray, array))
-        if proto.ir_version < 4:
+        if proto.ir_version < 4:  # every initializer is listed as an input
             graph.input.append(helper.make_tensor_value_info(name, kind, array.shape))
     return model.with_changes(proto, weights)
 
 
-def _reads(node: NodeProto) -> set[str]:
-    return set(node.input) | captured(node)
+def _gone(graph: GraphProto, plan: _Plan) -> set[str]:
+    """Tensors that the dead nodes wrote, and those that nobody else read."""
+    read = {value.name for value in graph.output} | plan.results.keys()
+    gone: set[str] = set()
+    for index, node in enumerate(graph.node):
+        if index in plan.dead:
+            gone.update(node.input, node.output)
+        else:
+            read.update(_reads(node))
+    return gone - read
 
 
-def _keep(proto: ModelProto, names: set[str]) -> None:
-    """Remove all other initializers."""
-    entries = [entry for entry in proto.graph.initializer if entry.name in names]
-    copies = []
-    for entry in entries:
-        copies.append(TensorProto())
-        copies[-1].CopyFrom(entry)
-    del proto.graph.initializer[:]
-    proto.graph.initializer.extend(copies)
+def _remove(field: MutableSequence[Any], indices: Iterable[int]) -> None:
+    for index in sorted(indices, reverse=True):
+        del field[index]
+
+
+def _reads(node: NodeProto) -> Iterable[str]:
+    return {*node.input, *captured(node)} - {""}
