@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import helper
 
-from onnx_net2net.axes import Atom, Product, atoms, canonical
-from onnx_net2net.editing import Editor
+from onnx_net2net.axes import Axis
 from onnx_net2net.errors import Refused
-from onnx_net2net.graph import Graph, Node, captured, has_subgraph
+from onnx_net2net.graph import Node, captured, has_subgraph
 from onnx_net2net.growth import Growth
 from onnx_net2net.rules.language import Slot, Term
-from onnx_net2net.shapes import CANDIDATES, Shapes, bind, infer_with, shape_value
-from onnx_net2net.solver import Applied, Solution, axis_of, contrib_shapes
+from onnx_net2net.runtime import Element, RuntimeSizes, kept, proportional
+from onnx_net2net.shapes import shape_value
+from onnx_net2net.solver import Applied, Solution, axis_of
 from onnx_net2net.values import Array, evaluate
 
 
@@ -28,16 +28,14 @@ from onnx_net2net.values import Array, evaluate
 class Patch:
     """Input ``index`` of ``node`` must read ``value`` instead of ``tensor``.
 
-    Elements in ``dynamic`` follow sizes known only at run time: they keep following them, times
-    ``ratios`` (numerators and denominators), e.g. batch * heads.
+    ``elements``, where given, say how to compute it at every dynamic size.
     """
 
     node: Node
     index: int
     tensor: str
     value: Array
-    dynamic: Array | None = None
-    ratios: tuple[Array, Array] | None = None
+    elements: tuple[Element, ...] = ()
 
 
 @dataclass
@@ -59,7 +57,10 @@ class Sizing:
     patches: list[Patch] = field(default_factory=list)
     attributes: list[AttributePatch] = field(default_factory=list)
     drops: list[tuple[Node, str]] = field(default_factory=list)
-    _other: Shapes | None = None
+    runtime: RuntimeSizes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.runtime = RuntimeSizes(self.solution)
 
     def find(self) -> Sizing:
         """Compare every repeated size with what it must become. Raises Refused."""
@@ -117,8 +118,8 @@ class Sizing:
         new = self.after.get(name, old)
         want = _wanted(old, sizes)
         if not np.array_equal(new, want):
-            proportional = [self._proportional(applied, item) for item in slot.terms]
-            self._patch(node, slot.where, name, new, want, proportional)
+            axes = [self._axis(applied, item) for item in slot.terms]
+            self._patch(node, slot.where, name, new, want, axes)
         if slot.drops:
             self.drops.append((node, slot.drops))
         return None
@@ -127,14 +128,15 @@ class Sizing:
         """(old, new) for every element; equal where the slot leaves it."""
         found = []
         for item in slot.terms:
-            axis = None
-            if item is not None:
-                axis = axis_of(item[1], applied.env, applied.rule.sizes)
+            axis = self._axis(applied, item)
             if item is None or axis is None:
                 found.append((NEVER, NEVER))
             else:
                 found.append((item[0] * axis.size, item[0] * self.growth.size(axis)))
         return found
+
+    def _axis(self, applied: Applied, item: tuple[int, Term] | None) -> Axis | None:
+        return axis_of(item[1], applied.env, applied.rule.sizes) if item is not None else None
 
     def _attribute(self, applied: Applied, slot: Slot, sizes: list[tuple[int, int]]) -> None:
         assert isinstance(slot.where, str)
@@ -163,15 +165,6 @@ class Sizing:
         if slot.drops:
             self.drops.append((node, slot.drops))
 
-    def _proportional(self, applied: Applied, item: tuple[int, Term] | None) -> bool:
-        """Whether the axis is a plain product, which grows by one factor at every dynamic size."""
-        axis = axis_of(item[1], applied.env, applied.rule.sizes) if item is not None else None
-        if axis is None:
-            return False
-        axis = canonical(axis)
-        factors = axis.factors if isinstance(axis, Product) else (axis,)
-        return all(isinstance(f, Atom) or not any(a.pins for a in atoms(f)) for f in factors)
-
     def _patch(
         self,
         node: Node,
@@ -179,44 +172,32 @@ class Sizing:
         name: str,
         new: Array,
         want: Array,
-        proportional: Sequence[bool] = (),
+        axes: Sequence[Axis | None] = (),
     ) -> None:
         if new.shape != want.shape:
             raise Refused(node.name, f"the number of sizes in '{name}' changes with growth")
-        patch = Patch(node, index, name, want)
-        dynamic = self._dynamic(name)
-        if name not in self.solution.graph.model.weights and dynamic.any():
-            old = np.atleast_1d(self.solution.shapes.value[name])
-            now, then = np.atleast_1d(new), np.atleast_1d(want)
-            for place in np.flatnonzero((now != then) & dynamic).tolist():
-                # A chain that growth moves could be off by another ratio at another size.
-                moved = now[place] != old[place]
-                if moved or not (place < len(proportional) and proportional[place]):
-                    raise Refused(
-                        node.name,
-                        f"'{name}' mixes the grown size with sizes known only at run time",
-                        "export the model with fixed input sizes",
-                    )
-            common = np.gcd(now, then) if now.dtype.kind in "iu" else np.ones_like(now)
-            common = np.where(dynamic & (common > 0), common, 1)
-            patch.dynamic = dynamic
-            patch.ratios = np.where(dynamic, then // common, 1), np.where(dynamic, now // common, 1)
-        self.patches.append(patch)
-
-    def _dynamic(self, name: str) -> np.ndarray:
-        """Which elements of a size vector follow the dynamic sizes of the inputs."""
-        here = np.atleast_1d(self.solution.shapes.value[name])
-        if not self.solution.shapes.binding:
-            return np.zeros(here.shape, bool)
-        if self._other is None:
-            graph, binding = self.solution.graph, self.solution.shapes.binding
-            used = tuple(binding.values())
-            sizes = next(c for c in (*CANDIDATES, (3,)) if not set(c) & set(used))
-            self._other = infer_with(graph, bind(graph, sizes), contrib_shapes)
-        there = self._other.value.get(name)
-        if there is None or np.shape(there) != np.shape(self.solution.shapes.value[name]):
-            return np.ones(here.shape, bool)
-        return here != np.atleast_1d(there)
+        dynamic = self.runtime.dynamic(name)
+        if not dynamic.any():
+            self.patches.append(Patch(node, index, name, want))
+            return
+        old = np.atleast_1d(self.solution.shapes.value[name])
+        elements: list[Element] = np.atleast_1d(want).tolist()
+        for place in np.flatnonzero(dynamic).tolist():
+            now, then = int(np.atleast_1d(new)[place]), int(elements[place])  # type: ignore[arg-type]
+            axis = axes[place] if place < len(axes) else None
+            # A chain that growth moves could be off by another ratio at another size.
+            if now == then or (now == old[place] and proportional(axis)):
+                elements[place] = kept(place, now, then)
+                continue
+            found = self.runtime.element(name, place, axis, self.growth)
+            if found is None or not want.ndim:
+                raise Refused(
+                    node.name,
+                    f"'{name}' mixes the grown size with sizes known only at run time",
+                    "export the model with fixed input sizes",
+                )
+            elements[place] = found
+        self.patches.append(Patch(node, index, name, want, tuple(elements)))
 
     def _frozen(self, node: Node, slots: set[str | int]) -> None:
         """A size that flows into arithmetic keeps its old value: sqrt(head_dim) is a scale."""
@@ -261,57 +242,3 @@ def _wanted(old: Array, sizes: list[tuple[int, int]]) -> Array:
         if position < flat.size and flat[position] == before:
             flat[position] = after
     return want
-
-
-def apply(sizing: Sizing, editor: Editor) -> None:
-    """Write what :meth:`Sizing.find` found into the edited copy."""
-    for node, name in sizing.drops:
-        editor.drop_attribute(node, name)
-    for change in sizing.attributes:
-        editor.set_attribute(change.node, change.name, change.value)
-    patches: dict[str, list[Patch]] = {}
-    for patch in sizing.patches:
-        patches.setdefault(patch.tensor, []).append(patch)
-    for tensor, wanted in patches.items():
-        _apply(editor, tensor, wanted)
-
-
-def _apply(editor: Editor, tensor: str, patches: list[Patch]) -> None:
-    graph = editor.graph
-    agreed = all(np.array_equal(p.value, patches[0].value) for p in patches)
-    if tensor in graph.model.weights and agreed and _only_reader(graph, tensor, patches):
-        return editor.set_weight(tensor, patches[0].value)
-    made: dict[bytes, str] = {}
-    for patch in patches:
-        key = patch.value.tobytes()
-        if key not in made:
-            made[key] = _replacement(editor, patch)
-        editor.connect(patch.node, patch.index, made[key])
-    return None
-
-
-def _only_reader(graph: Graph, tensor: str, patches: list[Patch]) -> bool:
-    return len(graph.consumers[tensor]) == len(patches) and tensor not in graph.outputs
-
-
-def _replacement(editor: Editor, patch: Patch) -> str:
-    """A tensor that holds the patched sizes: a constant, or the chain with elements replaced."""
-    base = patch.tensor or f"{patch.node.name}_sizes"
-    if patch.dynamic is None or patch.ratios is None:
-        return editor.add_weight(f"{base}_grown", patch.value)
-    current = patch.tensor
-    for op, factors in zip(("Mul", "Div"), patch.ratios, strict=True):
-        if (factors != 1).any():
-            factor = editor.add_weight(f"{base}_{op.lower()}", factors.astype(patch.value.dtype))
-            current = _chained(editor, patch.node, op, [current, factor], base)
-    if patch.dynamic.all():
-        return current
-    mask = editor.add_weight(f"{base}_dynamic", patch.dynamic)
-    fixed = editor.add_weight(f"{base}_static", np.where(patch.dynamic, 0, patch.value))
-    return _chained(editor, patch.node, "Where", [mask, current, fixed], base)
-
-
-def _chained(editor: Editor, before: Node, op: str, inputs: list[str], base: str) -> str:
-    output = editor.unique(f"{base}_grown")
-    editor.insert(before, helper.make_node(op, inputs, [output], name=output))
-    return output

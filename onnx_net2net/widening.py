@@ -14,7 +14,6 @@ from hashlib import sha256
 import numpy as np
 from onnx import helper
 
-from onnx_net2net import sizing
 from onnx_net2net.contraction import Rescale, Site, distribute, term_at
 from onnx_net2net.dimensions import Analysis, Dimension, analyse
 from onnx_net2net.editing import Editor
@@ -34,6 +33,8 @@ from onnx_net2net.growth import Growth
 from onnx_net2net.model import Computed, Model, Weight
 from onnx_net2net.naming import resolve
 from onnx_net2net.padding import Padding
+from onnx_net2net.patching import apply
+from onnx_net2net.sizing import Sizing
 
 HISTORY = "onnx_net2net.history"
 MOST = 2**24  # units; a wider dimension is a mistyped one
@@ -157,7 +158,7 @@ def _grow(
     analysis: Analysis, growth: Growth, options: Options, changes: list[Change]
 ) -> Model:
     solution = analysis.solution
-    found = sizing.Sizing(solution, growth).find()
+    found = Sizing(solution, growth).find()
     splits, rescales = distribute(solution, growth.atoms)
     editor = Editor(solution.graph)
     paddings = [p for a, p in analysis.paddings.items() if growth.padded(a)]
@@ -166,7 +167,7 @@ def _grow(
     zero = {name for padding in paddings for name in padding.zero}
     for rescale in rescales:
         _insert(analysis, growth, options, rescale, zero, editor)
-    sizing.apply(found, editor)
+    apply(found, editor)
     editor.resize(
         {
             name: growth.shape(axes)
