@@ -79,7 +79,7 @@ def _plan(graph: Graph) -> _Plan:
     needed: set[int] = set()
     pending = [value.name for value in graph.model.proto.graph.output]
     # Constants only become unnecessary: whatever reads data stays, needed or not.
-    for node in graph.main:
+    for node in _main(graph):
         if not graph.derived.issuperset(node.outputs):
             needed.add(node.position)
             pending += _reads(node.proto)
@@ -93,11 +93,11 @@ def _plan(graph: Graph) -> _Plan:
         elif source.position not in needed:
             needed.add(source.position)
             pending += _reads(source.proto)
-    ordered = [name for node in graph.main for name in node.outputs if name in results]
+    ordered = [name for node in _main(graph) for name in node.outputs if name in results]
     dead = _ancestors(graph, ordered) - needed
     return _Plan(
         dict.fromkeys(ordered),
-        {index for index, node in enumerate(graph.main) if node.position in dead},
+        {index for index, node in enumerate(_main(graph)) if node.position in dead},
     )
 
 
@@ -108,7 +108,7 @@ def _foldable(graph: Graph) -> set[int]:
     holding = {n for n, w in weights if w.dtype in _FLOATS and math.prod(w.shape) > 1}
     known = set(graph.model.weights)
     found: set[int] = set()
-    for node in graph.main:
+    for node in _main(graph):
         reads = [name for name in node.inputs if name]
         writes = [name for name in node.outputs if name]
         excluded = node.op in _RANDOM or node.domain not in _DOMAINS or has_subgraph(node.proto)
@@ -122,6 +122,11 @@ def _foldable(graph: Graph) -> set[int]:
         if node.op not in _FOLLOWED and outputs.isdisjoint(writes):
             found.add(node.position)
     return found
+
+
+def _main(graph: Graph) -> list[Node]:
+    """The nodes of the main graph, in its order."""
+    return [node for node in graph.nodes if node.parent is None]
 
 
 def _ancestors(graph: Graph, names: Iterable[str]) -> set[int]:
