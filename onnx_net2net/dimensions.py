@@ -163,7 +163,7 @@ def _survey(solution: Solution) -> _Survey:
     survey = _Survey()
     for name in solution.graph.model.weights:
         for index, axis in enumerate(solution.axes.get(name, ())):
-            for free in set(atoms(axis)):
+            for free in dict.fromkeys(atoms(axis)):
                 survey.sites[free].append((name, index))
     for applied in solution.applied.values():
         _survey_node(solution, applied, survey)
@@ -248,18 +248,16 @@ def _named(
     solution: Solution, survey: _Survey, multiples: dict[Atom, Pin]
 ) -> list[Dimension]:
     weights = solution.graph.model.weights
-    taken: set[str] = set()
-    dimensions = []
     order = dict.fromkeys(survey.names) | dict.fromkeys(survey.sites)
-    for free in order:
-        sites = survey.sites.get(free)
-        if not sites:
-            continue
-        name = _unique(survey.names.get(free) or f"{sites[0][0]}[{sites[0][1]}]", taken)
+    found = [free for free in order if survey.sites.get(free)]
+    names = _names(survey, found, multiples)
+    dimensions = []
+    for free in found:
+        sites = survey.sites[free]
         growth, why = _growth(free, multiples)
         dimensions.append(
             Dimension(
-                name=name,
+                name=names[free],
                 width=free.size,
                 growth=growth,
                 reason=None if why is None else f"{why.node or ''} {why.reason}".strip(),
@@ -273,6 +271,16 @@ def _named(
             )
         )
     return dimensions
+
+
+def _names(survey: _Survey, found: list[Atom], multiples: dict[Atom, Pin]) -> dict[Atom, str]:
+    """Unique names; what can grow has the first choice: an LSTM's units before its directions."""
+    taken: set[str] = set()
+    names: dict[Atom, str] = {}
+    for free in sorted(found, key=lambda free: _growth(free, multiples)[0] == "fixed"):
+        weight, axis = survey.sites[free][0]
+        names[free] = _unique(survey.names.get(free) or f"{weight}[{axis}]", taken)
+    return names
 
 
 def _growth(free: Atom, multiples: dict[Atom, Pin]) -> tuple[str, Pin | None]:
