@@ -227,7 +227,7 @@ def _consistent(solution: Solution, chains: list[Chain]) -> list[Chain]:
 
 
 def _covered(solution: Solution, chain: Chain, covered: set[Edge]) -> bool:
-    outputs = solution.graph.outputs
+    outputs = solution.graph.results
     return all(
         tensor not in outputs
         and all(

@@ -21,6 +21,7 @@ from onnx_net2net.padding import NotPaddable, Padding, plan
 from onnx_net2net.rules.language import leaves
 from onnx_net2net.sequences import without_sequences
 from onnx_net2net.solver import Applied, Solution, solve
+from onnx_net2net.unique_names import with_unique_names
 
 
 @dataclass(eq=False)
@@ -74,7 +75,7 @@ def analyse(model: Model) -> Analysis:
 
 
 def _analyse(model: Model) -> Analysis:
-    solution = solve(Graph(without_sequences(model)))
+    solution = solve(Graph(with_unique_names(without_sequences(model))))
     multiples = _constrain(solution)
     survey = _survey(solution)
     paddings = _paddings(solution, survey, multiples)

@@ -5,14 +5,15 @@ Everything that is not touched stays as it was, byte for byte.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from onnx_net2net.graph import Graph, Node
 from onnx_net2net.model import Computed, Model, Weight
+from onnx_net2net.subgraphs import subgraphs
 
 
 class Editor:
@@ -24,19 +25,27 @@ class Editor:
         self.proto = ModelProto()
         self.proto.CopyFrom(graph.model.proto)
         self.weights: dict[str, Weight] = {}
+        self._nodes: list[NodeProto] = []
+        self._index(graph.main, self.proto.graph)
         self._before: dict[int, list[NodeProto]] = defaultdict(list)
-        self._names = set(graph.producer) | set(graph.consumers) | set(graph.model.weights)
-        self._node_names = {node.proto.name for node in graph.nodes}
+        self._names = {name for inner in _graphs(self.proto.graph) for name in _names(inner)}
         self._retired: set[str] = set()
 
+    def _index(self, nodes: list[Node], graph: GraphProto) -> None:
+        """Find the editable counterparts in the order of ``Graph.nodes``."""
+        for node, proto in zip(nodes, graph.node, strict=True):
+            for body in node.bodies:
+                self._index(body.nodes, _body(proto, body.attribute))
+            self._nodes.append(proto)
+
     def node(self, node: Node) -> NodeProto:
-        """The editable counterpart of a main-graph node."""
-        return self.proto.graph.node[node.position]
+        """The editable counterpart of a node."""
+        return self._nodes[node.position]
 
     def unique(self, name: str) -> str:
         """``name``, or ``name_2`` ... where a tensor or node is called that already."""
         found, count = name, 1
-        while found in self._names or found in self._node_names:
+        while found in self._names:
             count += 1
             found = f"{name}_{count}"
         self._names.add(found)
@@ -86,61 +95,84 @@ class Editor:
 
     def resize(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Rewrite the sizes that the file itself states for these tensors."""
-        graph = self.proto.graph
-        for value in (*graph.input, *graph.output, *graph.value_info):
-            shape = shapes.get(value.name)
-            dims = value.type.tensor_type.shape.dim
-            if shape is not None and len(shape) == len(dims):
-                for dim, size in zip(dims, shape, strict=True):
-                    if dim.HasField("dim_value"):
-                        dim.dim_value = size
+        for graph in _graphs(self.proto.graph):
+            for value in (*graph.input, *graph.output, *graph.value_info):
+                shape = shapes.get(value.name)
+                dims = value.type.tensor_type.shape.dim
+                if shape is not None and len(shape) == len(dims):
+                    for dim, size in zip(dims, shape, strict=True):
+                        if dim.HasField("dim_value"):
+                            dim.dim_value = size
 
     def finish(self, extra: Iterable[object] = ()) -> Model:
         """The new model: nodes in order, what the edit made dead removed."""
-        self._weave()
-        self._prune()
+        if self._before:
+            self._weave(self.graph.main, self.proto.graph)
+        if self._retired:
+            self._prune()
         return self.model.with_changes(self.proto, self.weights, extra)
 
-    def _weave(self) -> None:
-        if not self._before:
-            return
-        nodes = self.proto.graph.node
-        woven = []
-        for position, node in enumerate(nodes):
-            woven += [*self._before.get(position, ()), node]
-        copies = [_copied(node) for node in woven]
-        del nodes[:]
-        nodes.extend(copies)
+    def _weave(self, nodes: list[Node], graph: GraphProto) -> None:
+        """Put the inserted nodes in their places, in the bodies first."""
+        for node in nodes:
+            for body in node.bodies:
+                self._weave(body.nodes, _body(self.node(node), body.attribute))
+        if any(node.position in self._before for node in nodes):
+            woven: list[NodeProto] = []
+            for node in nodes:
+                woven += [*self._before.get(node.position, ()), self.node(node)]
+            _replace(graph, woven)
 
     def _prune(self) -> None:
         """Remove producers of tensors that this edit disconnected, if nobody else reads them."""
-        if not self._retired:
-            return
-        graph = self.proto.graph
-        used = {name for node in graph.node for name in _reads(node)}
-        used |= {value.name for value in graph.output}
-        pending = [name for name in self._retired if name not in used]
-        dead: set[str] = set(pending)
-        kept: list[NodeProto] = list(graph.node)
+        graphs = list(_graphs(self.proto.graph))
+        reads = Counter(name for graph in graphs for node in graph.node for name in node.input)
+        reads.update(value.name for graph in graphs for value in graph.output)
+        writer = {name: node for graph in graphs for node in graph.node for name in node.output}
+        pending = [name for name in sorted(self._retired) if not reads[name]]
+        dead: set[str] = set()
         while pending:
-            kept, gone = _partition(kept, dead)
-            if not gone:
-                break
-            used = {name for node in kept for name in _reads(node)}
-            used |= {value.name for value in graph.output}
-            pending = [n for node in gone for n in node.input if n and n not in used]
-            dead.update(pending)
-        if len(kept) != len(graph.node):
-            copies = [_copied(node) for node in kept]
-            del graph.node[:]
-            graph.node.extend(copies)
-        for entry in [t for t in graph.initializer if t.name in dead]:
-            graph.initializer.remove(entry)
-            self.weights.pop(entry.name, None)
-        for value in [v for v in (*graph.input,) if v.name in dead]:
-            graph.input.remove(value)
-        for value in [v for v in graph.value_info if v.name in dead]:
-            graph.value_info.remove(value)
+            name = pending.pop()
+            node = writer.get(name)
+            if name in dead or (node is not None and any(reads[o] for o in node.output if o)):
+                continue
+            dead.update(node.output if node is not None else [name])
+            for read in node.input if node is not None else ():
+                reads[read] -= 1
+                if read and not reads[read]:
+                    pending.append(read)
+        for name in dead:
+            self.weights.pop(name, None)
+        for graph in graphs if dead else ():
+            _drop(graph, dead)
+
+
+def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
+    """``graph`` and all graphs inside it."""
+    yield graph
+    for node in graph.node:
+        for inner in subgraphs(node):
+            yield from _graphs(inner)
+
+
+def _names(graph: GraphProto) -> Iterator[str]:
+    """Names of tensors and nodes in ``graph``."""
+    for entry in (*graph.input, *graph.output, *graph.initializer):
+        yield entry.name
+    for node in graph.node:
+        yield node.name
+        yield from node.input
+        yield from node.output
+
+
+def _body(proto: NodeProto, name: str) -> GraphProto:
+    return next(attribute.g for attribute in proto.attribute if attribute.name == name)
+
+
+def _replace(graph: GraphProto, nodes: list[NodeProto]) -> None:
+    copies = [_copied(node) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
 
 
 def _copied(node: NodeProto) -> NodeProto:
@@ -149,21 +181,11 @@ def _copied(node: NodeProto) -> NodeProto:
     return copy
 
 
-def _reads(node: NodeProto) -> Iterable[str]:
-    yield from node.input
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            for inner in graph.node:
-                yield from _reads(inner)
-            for value in graph.output:
-                yield value.name
-
-
-def _partition(
-    nodes: list[NodeProto], dead: set[str]
-) -> tuple[list[NodeProto], list[NodeProto]]:
-    kept: list[NodeProto] = []
-    gone: list[NodeProto] = []
-    for node in nodes:
-        (gone if all(not o or o in dead for o in node.output) else kept).append(node)
-    return kept, gone
+def _drop(graph: GraphProto, dead: set[str]) -> None:
+    """Remove what writes or describes nothing but ``dead`` tensors."""
+    kept = [node for node in graph.node if not node.output or set(node.output) - dead]
+    if len(kept) != len(graph.node):
+        _replace(graph, kept)
+    for entries in (graph.initializer, graph.input, graph.value_info):
+        for entry in [entry for entry in entries if entry.name in dead]:
+            entries.remove(entry)

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import onnx
-from onnx import NodeProto
+from onnx import GraphProto, NodeProto
 
 from onnx_net2net.model import Model
+from onnx_net2net.subgraphs import (
+    Links,
+    Unfollowed,
+    bodies,
+    captured,
+    has_subgraph,
+    links,
+)
+
+__all__ = ["Body", "Graph", "Node", "captured", "has_subgraph", "scopes"]
 
 # Where PyTorch's exporters keep a node's module path.
 SCOPE_KEYS = ("pkg.torch.onnx.name_scopes", "namespace")
+CAPTURED = -1  # the index under which a node reads what its unknown subgraph captures
 
 
 @dataclass(eq=False, slots=True)
 class Node:
-    """One node, in topological order; nodes of subgraphs follow their parent."""
+    """One node. ``links`` tie the bodies of If, Loop and Scan to it where they are followed."""
 
     proto: NodeProto
     position: int
@@ -24,6 +35,9 @@ class Node:
     op: str
     domain: str
     parent: Node | None = None
+    bodies: tuple[Body, ...] = ()
+    links: Links | None = None
+    opaque: str = ""  # why its subgraph is not followed
 
     @property
     def name(self) -> str:
@@ -36,65 +50,87 @@ class Node:
         return f"{self.op} '{self.name}'"
 
 
+@dataclass(eq=False, slots=True)
+class Body:
+    """The subgraph of a node under ``attribute``."""
+
+    attribute: str
+    proto: GraphProto
+    nodes: list[Node] = field(default_factory=list)
+
+
 @dataclass(eq=False)
 class Graph:
-    """``model`` indexed by tensor name."""
+    """``model`` indexed by tensor name. Tensor names are unique (see scopes.py).
+
+    ``nodes`` are all nodes, those of a body before the node that carries it; ``main`` those of
+    the main graph.
+    """
 
     model: Model
     nodes: list[Node] = field(default_factory=list)
+    main: list[Node] = field(default_factory=list)
     producer: dict[str, Node] = field(default_factory=dict)
     consumers: dict[str, list[tuple[Node, int]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for proto in self.model.proto.graph.node:
-            self._add(proto, None)
-        self.inputs = [
-            v.name for v in self.model.proto.graph.input if v.name not in self.model.weights
-        ]
-        self.outputs = [v.name for v in self.model.proto.graph.output]
+        graph = self.model.proto.graph
+        self._opset = self.model.opset.get("", 1)
+        self.inputs = [v.name for v in graph.input if v.name not in self.model.weights]
+        self.outputs = [v.name for v in graph.output]
+        self.results = set(self.outputs)  # of the main graph and of every body
+        self._fill(self.main, graph.node, None)
         self.derived = self._derived()
 
-    def _add(self, proto: NodeProto, parent: Node | None) -> None:
-        domain = "" if proto.domain == "ai.onnx" else proto.domain
-        inputs, outputs = tuple(proto.input), tuple(proto.output)
-        node = Node(proto, len(self.nodes), inputs, outputs, proto.op_type, domain, parent)
-        self.nodes.append(node)
-        for name in outputs:
-            if name:
-                self.producer[name] = node
-        for index, name in enumerate(inputs):
-            if name:
-                self.consumers.setdefault(name, []).append((node, index))
+    def _fill(self, into: list[Node], protos: Iterable[NodeProto], parent: Node | None) -> None:
+        """Index ``protos``, the nodes of one graph."""
+        for proto in protos:
+            domain = proto.domain
+            node = Node(
+                proto,
+                -1,
+                tuple(proto.input),
+                tuple(proto.output),
+                proto.op_type,
+                "" if domain == "ai.onnx" else domain,
+                parent,
+            )
+            if has_subgraph(proto):
+                self._follow(node)
+            node.position = len(self.nodes)
+            self.nodes.append(node)
+            into.append(node)
+            for name in node.outputs:
+                if name:
+                    self.producer[name] = node
+            for index, name in enumerate(node.inputs):
+                if name:
+                    self.consumers.setdefault(name, []).append((node, index))
+
+    def _follow(self, node: Node) -> None:
+        try:
+            found = bodies(node.proto, self._opset)
+            node.links = links(node.proto, [graph for _, graph in found])
+        except Unfollowed as problem:
+            node.opaque = f"its subgraph is not followed: {problem}"
+            for name in sorted(captured(node.proto)):
+                self.consumers.setdefault(name, []).append((node, CAPTURED))
+            return
+        node.bodies = tuple(Body(name, graph) for name, graph in found)
+        for body in node.bodies:
+            self.results.update(value.name for value in body.proto.output)
+            self._fill(body.nodes, body.proto.node, node)
 
     def _derived(self) -> set[str]:
         """Tensors computed from weights alone (a transposed weight is still that weight)."""
         derived = set(self.model.weights)
         for node in self.nodes:
+            if node.bodies or node.opaque:
+                continue
             given = [name for name in node.inputs if name]
-            if given and all(name in derived for name in given) and not has_subgraph(node.proto):
+            if given and all(name in derived for name in given):
                 derived.update(name for name in node.outputs if name)
         return derived
-
-
-def has_subgraph(proto: NodeProto) -> bool:
-    """Whether the node carries a graph of its own (If, Loop, Scan)."""
-    return any(
-        a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in proto.attribute
-    )
-
-
-def captured(proto: NodeProto) -> set[str]:
-    """Names that the node's subgraphs read from outside."""
-    names: set[str] = set()
-    for attribute in proto.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            inner = {o for n in graph.node for o in n.output}
-            inner |= {v.name for v in graph.input} | {t.name for t in graph.initializer}
-            read = {i for n in graph.node for i in n.input} | {v.name for v in graph.output}
-            for node in graph.node:
-                read |= captured(node)
-            names |= read - inner
-    return names - {""}
 
 
 def scopes(proto: NodeProto) -> list[str]:

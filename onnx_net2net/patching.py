@@ -41,7 +41,7 @@ def _apply(editor: Editor, tensor: str, patches: list[Patch]) -> None:
 
 
 def _only_reader(graph: Graph, tensor: str, patches: list[Patch]) -> bool:
-    return len(graph.consumers[tensor]) == len(patches) and tensor not in graph.outputs
+    return len(graph.consumers[tensor]) == len(patches) and tensor not in graph.results
 
 
 def _replacement(editor: Editor, patch: Patch) -> str:

@@ -13,8 +13,8 @@ import numpy as np
 
 from onnx_net2net.axes import Atom, Axis, Product, atoms, canonical
 from onnx_net2net.growth import Growth
-from onnx_net2net.shapes import CANDIDATES, Shapes, bind, infer_with
-from onnx_net2net.solver import Solution, contrib_shapes
+from onnx_net2net.shapes import Shapes
+from onnx_net2net.solver import Solution
 
 
 @dataclass(frozen=True)
@@ -42,17 +42,11 @@ class RuntimeSizes:
 
     def __init__(self, solution: Solution) -> None:
         self.solution = solution
-        self._other: Shapes | None = None
 
     @property
     def other(self) -> Shapes:
         """Shapes and values at other sizes of the dynamic dimensions."""
-        if self._other is None:
-            graph, binding = self.solution.graph, self.solution.shapes.binding
-            used = set(binding.values())
-            sizes = next(c for c in (*CANDIDATES, (3,)) if not set(c) & used)
-            self._other = infer_with(graph, bind(graph, sizes), contrib_shapes)
-        return self._other
+        return self.solution.shapes.elsewhere
 
     def dynamic(self, name: str) -> np.ndarray:
         """Which elements of a size vector follow the dynamic sizes of the inputs."""

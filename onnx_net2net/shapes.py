@@ -1,28 +1,27 @@
 """Sizes and small values of every tensor, for one choice of the dynamic dimensions.
 
-Symbolic input dimensions are bound to distinct sizes, onnx infers shapes, and the small
-integer chains that onnx leaves open are evaluated here; both go on until nothing new is known.
+Symbolic input dimensions are bound to distinct sizes. Then one walk over the nodes, through the
+bodies of If, Loop and Scan, takes shapes from onnx's inference and evaluates the small integer
+chains that it leaves open.
 """
 
 from __future__ import annotations
 
-import ast
-import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
-import onnx
-from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper, shape_inference
+from onnx import NodeProto
 
 from onnx_net2net.graph import Graph, Node
+from onnx_net2net.inference import Ahead, Known, Shape
+from onnx_net2net.subgraphs import Link
+from onnx_net2net.symbols import CANDIDATES, bind, bound
 from onnx_net2net.values import Array, evaluate, small
 
-Shape = tuple[int, ...]
-# Sizes to try for dynamic dimensions: mutually prime where the network lets them be, then
-# multiples that windows, strides and patches accept.
-CANDIDATES = ((5, 7, 11, 13, 17, 19, 23, 29), (32, 96, 160, 224), (224, 448), (1,))
 MOST_SCALES = 16  # elements; a longer float vector is a weight, not a parameter
+MOST_TRIPS = 4096  # a higher bound of a loop is none
 # A rule may know the shapes of operators that onnx does not (other domains).
 Contrib = Callable[[Node, int, list[Shape | None], list[Array | None]], list[Shape] | None]
 
@@ -33,11 +32,16 @@ class Shapes:
 
     graph: Graph
     binding: dict[str, int]
+    contrib: Contrib
+    sizes: tuple[int, ...] = CANDIDATES[0]
+    alternative: bool = False  # of another choice, only to see what depends on it
     shape: dict[str, Shape] = field(default_factory=dict)
     dtype: dict[str, int] = field(default_factory=dict)
     value: dict[str, Array] = field(default_factory=dict)  # small constants and what they compute
     scales: dict[str, Array] = field(default_factory=dict)  # small float weights, e.g. Resize's
     computed: set[int] = field(default_factory=set)  # positions of nodes that only compute sizes
+    taken: dict[int, int] = field(default_factory=dict)  # If that always takes this branch
+    dead: set[int] = field(default_factory=set)  # nodes in a branch that is never taken
     unknown: int = 0
 
     def of(self, name: str) -> Shape | None:
@@ -49,12 +53,26 @@ class Shapes:
         found = self.value.get(name)
         return self.scales.get(name) if found is None else found
 
+    @cached_property
+    def elsewhere(self) -> Shapes:
+        """The same for other dynamic sizes."""
+        used = set(self.binding.values())
+        sizes = next(c for c in (*CANDIDATES, (3,)) if not set(c) & used)
+        return infer_with(self.graph, sizes, self.contrib, alternative=True)
+
+    def varies(self, name: str) -> bool:
+        """Whether the value of ``name`` follows the dynamic sizes."""
+        if not self.binding or self.alternative:
+            return False
+        here, there = self.value[name], self.elsewhere.value.get(name)
+        return there is None or not np.array_equal(here, there)
+
 
 def infer(graph: Graph, contrib: Contrib) -> Shapes:
     """Shapes under the first candidate sizes for which everything is known (else the best)."""
     best: Shapes | None = None
     for sizes in CANDIDATES:
-        found = infer_with(graph, bind(graph, sizes), contrib)
+        found = infer_with(graph, sizes, contrib)
         if best is None or found.unknown < best.unknown:
             best = found
         if not found.unknown or not found.binding:
@@ -63,56 +81,12 @@ def infer(graph: Graph, contrib: Contrib) -> Shapes:
     return best
 
 
-def bind(graph: Graph, sizes: tuple[int, ...]) -> dict[str, int]:
-    """A size for every symbolic dimension of the inputs, distinct while ``sizes`` last."""
-    binding: dict[str, int] = {}
-    for value in graph.model.proto.graph.input:
-        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-            key = _symbol(value.name, axis, dim)
-            if key and key not in binding and key.isidentifier():
-                binding[key] = sizes[len(binding) % len(sizes)]
-    return binding
-
-
-def _symbol(name: str, axis: int, dim: onnx.TensorShapeProto.Dimension) -> str | None:
-    if dim.HasField("dim_value") and dim.dim_value > 0:
-        return None
-    return dim.dim_param or f"{name}_{axis}".replace(".", "_").replace(":", "_")
-
-
-def _size(key: str, binding: Mapping[str, int]) -> int | None:
-    """The size of a symbol, or of an expression of symbols such as ``past + 1``."""
-    if key in binding:
-        return binding[key]
-    try:
-        return _arithmetic(ast.parse(key, mode="eval").body, binding)
-    except (SyntaxError, KeyError, ZeroDivisionError):
-        return None
-
-
-ARITHMETIC: dict[type[ast.operator], Callable[[int, int], int]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.FloorDiv: operator.floordiv,
-    ast.Div: operator.floordiv,
-}
-
-
-def _arithmetic(tree: ast.expr, binding: Mapping[str, int]) -> int:
-    if isinstance(tree, ast.BinOp) and type(tree.op) in ARITHMETIC:
-        left, right = _arithmetic(tree.left, binding), _arithmetic(tree.right, binding)
-        return ARITHMETIC[type(tree.op)](left, right)
-    if isinstance(tree, ast.Constant) and isinstance(tree.value, int):
-        return tree.value
-    if isinstance(tree, ast.Name):
-        return binding[tree.id]
-    raise KeyError(ast.dump(tree))
-
-
-def infer_with(graph: Graph, binding: dict[str, int], contrib: Contrib) -> Shapes:
+def infer_with(
+    graph: Graph, sizes: tuple[int, ...], contrib: Contrib, *, alternative: bool = False
+) -> Shapes:
     """Shapes for these sizes of the symbolic dimensions."""
-    shapes = Shapes(graph, binding)
+    inputs = graph.model.proto.graph.input
+    shapes = Shapes(graph, bind(inputs, sizes), contrib, sizes, alternative)
     for name, weight in graph.model.weights.items():
         shapes.shape[name], shapes.dtype[name] = weight.shape, weight.dtype
         if weight.nbytes <= 8 * 4096:
@@ -121,100 +95,39 @@ def infer_with(graph: Graph, binding: dict[str, int], contrib: Contrib) -> Shape
                 shapes.value[name] = array
             elif array.size <= MOST_SCALES:
                 shapes.scales[name] = array
-    typed = _by_onnx(graph, binding)
-    for info in typed:
-        _record(shapes, info)
-    _values(shapes, contrib)
+    for value in inputs:
+        if value.name not in graph.model.weights:
+            shapes.dtype[value.name] = value.type.tensor_type.elem_type
+            shape = bound(value, shapes.binding)
+            if shape is not None:
+                shapes.shape[value.name] = shape
+    _walk(shapes, graph.main)
+    shapes.unknown = sum(not _is_known(shapes, node) for node in graph.nodes)
     return shapes
 
 
-def _record(shapes: Shapes, info: ValueInfoProto) -> None:
-    if info.name in shapes.graph.model.weights:
-        return
-    tensor = info.type.tensor_type
-    if tensor.elem_type:
-        shapes.dtype[info.name] = tensor.elem_type
-    if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
-        shapes.shape[info.name] = tuple(d.dim_value for d in tensor.shape.dim)
-
-
-def _by_onnx(graph: Graph, binding: dict[str, int]) -> Iterator[ValueInfoProto]:
-    """What onnx's own inference finds, on a copy without weights, metadata or old shapes."""
-    source = graph.model.proto
-    bare = onnx.ModelProto(ir_version=max(source.ir_version, 4))
-    bare.opset_import.extend(source.opset_import)
-    # onnxruntime's optimiser uses its own domain without importing it.
-    missing = {node.domain for node in graph.nodes} - {o.domain for o in source.opset_import}
-    bare.opset_import.extend(helper.make_opsetid(domain, 1) for domain in missing - {""})
-    bare.graph.name = "shapes"
-    for value in source.graph.input:
-        bare.graph.input.append(_bound(value, binding, graph))
-    bare.graph.output.extend(ValueInfoProto(name=v.name) for v in source.graph.output)
-    listed = {v.name for v in source.graph.input}  # IR 3 repeats weights as inputs
-    for tensor in source.graph.initializer:
-        weight = graph.model.weights.get(tensor.name)
-        if weight is not None and weight.nbytes <= 1024 and weight.dtype in INTEGERS:
-            bare.graph.initializer.append(numpy_helper.from_array(weight.array(), tensor.name))
-        elif tensor.name not in listed:
-            bare.graph.input.append(
-                helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-            )
-    for node in source.graph.node:
-        bare.graph.node.append(_bare(node))
-    try:
-        found = shape_inference.infer_shapes(bare, data_prop=True).graph
-    except FAILURES:
-        yield from bare.graph.input
-        return
-    yield from found.input
-    yield from found.value_info
-    yield from found.output
-
-
-FAILURES = (shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError)
-FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
-INTEGERS = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
-
-
-def _bare(node: NodeProto) -> NodeProto:
-    copy = NodeProto()
-    copy.CopyFrom(node)
-    copy.ClearField("metadata_props")
-    copy.ClearField("doc_string")
-    if copy.op_type == "Constant":
-        for attribute in copy.attribute:
-            if attribute.name == "value" and len(attribute.t.raw_data) > 1024:
-                attribute.t.ClearField("raw_data")
-    return copy
-
-
-def _bound(value: ValueInfoProto, binding: dict[str, int], graph: Graph) -> ValueInfoProto:
-    copy = ValueInfoProto()
-    copy.CopyFrom(value)
-    for axis, dim in enumerate(copy.type.tensor_type.shape.dim):
-        key = _symbol(value.name, axis, dim)
-        size = key and _size(key, binding)
-        if size:
-            dim.dim_value = size
-    return copy
-
-
-def _values(shapes: Shapes, contrib: Contrib) -> None:
-    """One pass in order: evaluate size chains, and infer what onnx left open."""
-    graph = shapes.graph
-    opset = graph.model.opset.get("", 1)
-    for node in graph.nodes:
+def _walk(shapes: Shapes, nodes: Sequence[Node]) -> None:
+    """Infer and evaluate the nodes of one graph in order."""
+    opset = shapes.graph.model.opset
+    ahead = Ahead(nodes, Known(shapes.shape, shapes.dtype, shapes.known, opset))
+    for index, node in enumerate(nodes):
         if node.op == "Constant" and not node.domain:
             continue  # a weight, already known
-        outputs = _value_of(shapes, node, opset)
+        if node.bodies:
+            _control(shapes, node)
+            continue
+        outputs = _value_of(shapes, node, opset.get("", 1))
         if outputs is not None:
             shapes.computed.add(node.position)
             for name, array in zip(node.outputs, outputs, strict=False):
                 shapes.value[name] = array
                 shapes.shape[name] = array.shape
-        elif any(o and o not in shapes.shape for o in node.outputs):
-            _fill(shapes, node, contrib)
-            shapes.unknown += any(o and o not in shapes.shape for o in node.outputs)
+        elif not _is_known(shapes, node):
+            _fill(shapes, node, ahead, index)
+
+
+def _is_known(shapes: Shapes, node: Node) -> bool:
+    return all(name in shapes.shape or not name for name in node.outputs)
 
 
 def _value_of(shapes: Shapes, node: Node, opset: int) -> list[Array] | None:
@@ -235,56 +148,152 @@ def shape_value(node: NodeProto, shape: Shape) -> Array:
     return np.asarray(shape[given.get("start", 0) : given.get("end", len(shape))], np.int64)
 
 
-def _fill(shapes: Shapes, node: Node, contrib: Contrib) -> None:
+def _fill(shapes: Shapes, node: Node, ahead: Ahead, index: int) -> None:
+    """Shapes of what ``node`` writes, from its rule where onnx does not know its domain."""
     given = [shapes.shape.get(name) if name else None for name in node.inputs]
-    if any(shape is None for shape, name in zip(given, node.inputs, strict=True) if name):
+    if node.opaque or any(s is None for s, n in zip(given, node.inputs, strict=True) if n):
         return  # what follows from an unknown shape is unknown
-    values = [shapes.known(name) if name else None for name in node.inputs]
-    found: Sequence[Shape | None] | None = _infer_node(shapes, node, given)
-    if found is None:
-        found = contrib(node, shapes.graph.model.opset.get(node.domain, 1), given, values)
-    for name, shape in zip(node.outputs, found or (), strict=False):
-        if name and name not in shapes.shape and shape is not None:
-            shapes.shape[name] = shape
-    # Operators of other domains give floats if they read any, else what they read first.
-    types = [shapes.dtype[name] for name in node.inputs if name in shapes.dtype]
-    chosen = next((t for t in types if t in FLOATS), types[0] if types else None)
-    for name in node.outputs:
-        if name and name not in shapes.dtype and chosen is not None:
-            shapes.dtype[name] = chosen
+    if not node.domain:
+        for name, dtype, shape in ahead.infer(index):
+            if dtype:
+                shapes.dtype[name] = dtype
+            if shape is not None:
+                shapes.shape.setdefault(name, shape)
+    if not _is_known(shapes, node):
+        version = shapes.graph.model.opset.get(node.domain, 1)
+        values = [shapes.known(name) if name else None for name in node.inputs]
+        found = shapes.contrib(node, version, given, values) or ()
+        for name, known in zip(node.outputs, found, strict=False):
+            if name:
+                shapes.shape.setdefault(name, known)
+    for name in node.outputs:  # operators of other domains keep the type of their first input
+        if name and name not in shapes.dtype and node.inputs and node.inputs[0] in shapes.dtype:
+            shapes.dtype[name] = shapes.dtype[node.inputs[0]]
 
 
-def _infer_node(
-    shapes: Shapes, node: Node, given: list[Shape | None]
-) -> list[Shape | None] | None:
-    """onnx's inference for this node alone, with the values that it could not see before."""
-    if node.domain:
-        return None
-    version = shapes.graph.model.opset.get("", 1)
-    types = {
-        name: helper.make_tensor_type_proto(shapes.dtype.get(name, TensorProto.FLOAT), shape)
-        for name, shape in zip(node.inputs, given, strict=True)
-        if name
-    }
-    data = {
-        name: numpy_helper.from_array(np.ascontiguousarray(value), name)
-        for name in node.inputs
-        if name and (value := shapes.known(name)) is not None
-    }
-    try:
-        schema = onnx.defs.get_schema(node.op, version, "")
-        found = shape_inference.infer_node_outputs(
-            schema, _bare(node.proto), types, data, opset_imports=[helper.make_opsetid("", version)]
-        )
-    except (*FAILURES, onnx.defs.SchemaError, ValueError):
-        return None
-    result: list[Shape | None] = []
-    for name in node.outputs:
-        tensor = found[name].tensor_type if name in found else None
-        if tensor is not None and tensor.elem_type:
-            shapes.dtype[name] = tensor.elem_type
-        dims = tensor.shape.dim if tensor is not None and tensor.HasField("shape") else None
-        known = dims is not None and all(d.HasField("dim_value") for d in dims)
-        result.append(tuple(d.dim_value for d in dims) if known and dims is not None else None)
-    return result if any(s is not None for s in result) else None
+def _control(shapes: Shapes, node: Node) -> None:
+    """Shapes inside and behind an If, Loop or Scan."""
+    assert node.links is not None
+    for value in (v for body in node.bodies for v in body.proto.input):
+        shapes.dtype[value.name] = value.type.tensor_type.elem_type
+        if value.name in node.links.pinned:
+            shapes.shape[value.name] = bound(value, shapes.binding) or ()
+    unsteady: set[str] = set()  # inputs of the body that do not keep their shape
+    while True:
+        for link in node.links.enter:
+            _enter(shapes, link, link.inner in unsteady)
+        for body in node.bodies:
+            _walk(shapes, body.nodes)
+        known = shapes.shape
+        carry = node.links.carry
+        found = {c.outer for c in carry if known.get(c.outer) != known.get(c.inner)}
+        if found <= unsteady:
+            break
+        unsteady |= found
+        for body in node.bodies:
+            _forget(shapes, body.nodes)
+    if node.op == "If":
+        return _branch(shapes, node)
+    hidden = {link.inner for link in carry if link.outer in unsteady}
+    for link in node.links.leave:
+        if link.inner not in hidden:
+            _leave(shapes, node, link)
+    return None
 
+
+def _enter(shapes: Shapes, link: Link, unsteady: bool) -> None:
+    shape = None if unsteady else shapes.shape.get(link.outer)
+    if shape is None:
+        shapes.shape.pop(link.inner, None)
+        return
+    shapes.shape[link.inner] = tuple(link.without(shape))
+    if link.outer in shapes.dtype:
+        shapes.dtype[link.inner] = shapes.dtype[link.outer]
+
+
+def _forget(shapes: Shapes, nodes: Sequence[Node]) -> None:
+    for node in nodes:
+        for body in node.bodies:
+            _forget(shapes, body.nodes)
+        shapes.computed.discard(node.position)
+        if node.op != "Constant":
+            for name in node.outputs:
+                shapes.shape.pop(name, None)
+                shapes.value.pop(name, None)
+
+
+def _leave(shapes: Shapes, node: Node, link: Link) -> None:
+    shape = shapes.shape.get(link.inner)
+    length = _length(shapes, node) if link.axis is not None else 1
+    if link.inner in shapes.dtype:
+        shapes.dtype[link.outer] = shapes.dtype[link.inner]
+    if shape is not None and length is not None:
+        shapes.shape[link.outer] = tuple(link.with_axis(shape, length))
+
+
+def _length(shapes: Shapes, node: Node) -> int | None:
+    """How often a Loop or Scan runs; a stand-in where that is known only at run time."""
+    assert node.links is not None
+    if node.op == "Scan":
+        walked = (link for link in node.links.enter if link.axis is not None)
+        lengths = [shapes.shape[w.outer][w.axis or 0] for w in walked if w.outer in shapes.shape]
+        return lengths[0] if lengths else None
+    most = shapes.value.get(node.inputs[0]) if node.inputs[0] else None
+    trips = int(most.reshape(-1)[0]) if most is not None else MOST_TRIPS + 1
+    bounded = 0 <= trips <= MOST_TRIPS
+    if bounded and _never_stops(shapes, node):
+        return trips
+    # Sizes that follow this one must be seen to vary: so there is another in ``elsewhere``.
+    size = trips + shapes.alternative if bounded else shapes.sizes[-1]
+    return shapes.binding.setdefault(f"iterations of {node.name}", size)
+
+
+def _never_stops(shapes: Shapes, node: Node) -> bool:
+    """Whether the condition of a Loop is true whatever the body computes."""
+    start = node.inputs[1]
+    if start and not _is_true(shapes, start):
+        return False
+    name, given = node.bodies[0].proto.output[0].name, node.bodies[0].proto.input[1].name
+    while name != given and not _is_true(shapes, name):
+        writer = shapes.graph.producer.get(name)
+        if writer is None or writer.op not in ("Identity", "Cast"):
+            return False
+        name = writer.inputs[0]
+    return True
+
+
+def _is_true(shapes: Shapes, name: str) -> bool:
+    value = shapes.value.get(name)
+    return value is not None and bool(value.all()) and not shapes.varies(name)
+
+
+def _branch(shapes: Shapes, node: Node) -> None:
+    """Shapes behind an If: of the branch taken if that is known, else those that agree."""
+    assert node.links is not None
+    condition = shapes.value.get(node.inputs[0])
+    if condition is None:
+        inner: dict[str, set[Shape | None]] = {}
+        for link in node.links.leave:
+            inner.setdefault(link.outer, set()).add(shapes.shape.get(link.inner))
+        for link in node.links.leave:
+            if len(inner[link.outer]) == 1:
+                _leave(shapes, node, link)
+        return
+    chosen = 0 if condition.all() else 1
+    links = [link for link in node.links.leave if link.body == chosen]
+    for link in links:
+        _leave(shapes, node, link)
+    if shapes.alternative or shapes.varies(node.inputs[0]):
+        return
+    shapes.taken[node.position] = chosen
+    _bury(shapes, node.bodies[1 - chosen].nodes)
+    if links and all(link.inner in shapes.value for link in links):
+        shapes.computed.add(node.position)
+        shapes.value.update((link.outer, shapes.value[link.inner]) for link in links)
+
+
+def _bury(shapes: Shapes, nodes: Sequence[Node]) -> None:
+    for node in nodes:
+        shapes.dead.add(node.position)
+        for body in node.bodies:
+            _bury(shapes, body.nodes)

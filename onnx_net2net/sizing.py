@@ -15,7 +15,7 @@ from onnx import helper
 
 from onnx_net2net.axes import Axis
 from onnx_net2net.errors import Refused
-from onnx_net2net.graph import Node, captured, has_subgraph
+from onnx_net2net.graph import Node, captured
 from onnx_net2net.growth import Growth
 from onnx_net2net.rules.language import Slot, Term
 from onnx_net2net.runtime import Element, RuntimeSizes, kept, proportional
@@ -90,6 +90,11 @@ class Sizing:
                 if axes is None or not any(map(self.growth.touches, axes)):
                     continue
                 outputs = [shape_value(node.proto, self.growth.shape(axes))]
+            elif node.links is not None:  # an If whose condition is known passes sizes on
+                taken = solution.shapes.taken[node.position]
+                sizes = {k.outer: k.inner for k in node.links.leave if k.body == taken}
+                inner = [sizes.get(name, "") for name in node.outputs]
+                outputs = [self.after.get(n, before.get(n, NONE)) for n in inner]
             elif any(name in self.after for name in node.inputs):
                 values = [self.after.get(n, before.get(n)) if n else None for n in node.inputs]
                 found = evaluate(node.proto, values, opset)
@@ -99,7 +104,7 @@ class Sizing:
             else:
                 continue
             for name, array in zip(node.outputs, outputs, strict=False):
-                if not np.array_equal(array, before[name]):
+                if name and not np.array_equal(array, before[name]):
                     self.after[name] = array
 
     def _slot(self, applied: Applied, slot: Slot) -> None:
@@ -227,10 +232,15 @@ class Sizing:
             if name in self.after:
                 raise Refused(None, f"the network's output '{name}' tells a size that grows")
         for node in graph.nodes:
-            if has_subgraph(node.proto) and captured(node.proto) & self.after.keys():
+            if node.opaque and captured(node.proto) & self.after.keys():
                 raise Refused(node.name, "its subgraph reads a size that grows")
+            if node.links is None or node.position in self.solution.shapes.computed:
+                continue
+            if any(link.inner in self.after for link in node.links.leave):
+                raise Refused(node.name, "its subgraph passes on a size that grows")
 
 
+NONE = np.zeros(0)  # of an output that is absent
 NEVER = np.iinfo(np.int64).min  # a size that no element repeats
 
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from onnx_net2net.axes import Axis, Pin, atom, pin, product, total, unify
-from onnx_net2net.graph import Graph, Node, captured, has_subgraph
+from onnx_net2net.graph import Graph, Node
+from onnx_net2net.rule_shapes import shapes_by_rule
 from onnx_net2net.rules import lookup
 from onnx_net2net.rules.language import (
     Group,
@@ -22,11 +23,9 @@ from onnx_net2net.rules.language import (
     Term,
     Unsupported,
     expand,
-    leaves,
-    parse,
 )
-from onnx_net2net.shapes import Shape, Shapes, infer
-from onnx_net2net.values import Array
+from onnx_net2net.shapes import Shapes, infer
+from onnx_net2net.subgraphs import Link, captured
 
 Env = dict[str, Axis]
 
@@ -72,12 +71,16 @@ class _Misfit(Exception):
 
 def solve(graph: Graph) -> Solution:
     """Unify the axes of the whole graph."""
-    solution = Solution(graph, infer(graph, contrib_shapes))
+    solution = Solution(graph, infer(graph, shapes_by_rule))
     for name in graph.inputs:
         solution.axes[name] = [atom(size) for size in solution.shapes.of(name) or ()]
         _pin_interface(solution, name, "input")
+    for value in (v for n in graph.nodes for body in n.bodies for v in body.proto.input):
+        shape = solution.shapes.of(value.name)
+        if shape is not None:
+            solution.axes[value.name] = [atom(size) for size in shape]
     for node in graph.nodes:
-        if node.position not in solution.shapes.computed and node.op != "Constant":
+        if node.op != "Constant" and node.position not in solution.shapes.computed:
             _visit(solution, node)
     for name in graph.outputs:
         _pin_interface(solution, name, "output")
@@ -93,8 +96,10 @@ def _pin_interface(solution: Solution, name: str, side: str) -> None:
 
 
 def _visit(solution: Solution, node: Node) -> None:
-    if has_subgraph(node.proto):
-        return _barrier(solution, node, "its subgraph is not followed")
+    if node.opaque:
+        return _barrier(solution, node, node.opaque)
+    if node.links is not None:
+        return _tie(solution, node)
     rule = None
     try:
         rule = lookup(_op(solution.shapes, node))
@@ -250,49 +255,57 @@ def _assign(
 
 def _barrier(solution: Solution, node: Node, reason: str) -> None:
     """Pin everything this node touches: it is never taken for elementwise."""
+    if node.position in solution.shapes.dead and solution.graph.derived.isdisjoint(node.inputs):
+        return  # it never runs, so what it makes of its inputs does not matter
     why = Pin(node.label, reason)
     solution.barriers[node.position] = reason
-    touched = (*node.inputs, *node.outputs, *sorted(captured(node.proto)))
-    for name in touched:
-        for axis in (solution.of(name) if name else None) or []:
-            pin(axis, why)
+    for name in node.outputs:  # before anything else would explain them
+        solution.axes.setdefault(name, [atom(size) for size in solution.shapes.of(name) or ()])
+    for name in (*node.inputs, *node.outputs, *sorted(captured(node.proto))):
+        if name:
+            _pin_all(solution, name, why)
 
 
-def contrib_shapes(
-    node: Node, opset: int, given: list[Shape | None], values: list[Array | None]
-) -> list[Shape] | None:
-    """Output shapes from the rule alone, for operators that onnx has no inference for."""
-    op = Op(node.proto, opset, tuple(given), (None,) * len(node.outputs), tuple(values))
-    try:
-        rule = lookup(op)
-        pattern = expand(rule.pattern, tuple(None if s is None else len(s) for s in given), ())
-        outputs = _expand_outputs(rule, pattern)
-        env: Env = {}
-        for spec, shape in zip(pattern.inputs, given, strict=False):
-            for term, size in zip(spec or (), shape or (), strict=False):
-                _match(term, atom(size), env, rule.sizes, pattern.broadcast, Pin(None, ""))
-        sides = [[_build(t, env, rule.sizes, None) for t in spec] for spec in outputs]
-    except (Unsupported, _Misfit):
-        return None
-    if any(axis is None for side in sides for axis in side):
-        return None
-    return [tuple(axis.size for axis in side if axis) for side in sides]
+def _pin_all(solution: Solution, name: str, why: Pin) -> None:
+    for axis in solution.of(name) or ():
+        pin(axis, why)
 
 
-def _expand_outputs(rule: Rule, pattern: Pattern) -> list[Spec]:
-    """Output specs, variadic names as long as in the inputs."""
-    found: list[Spec] = []
-    open_names = [n for s in pattern.inputs if s for t in s for n in leaves(t)]
-    for spec in parse(rule.pattern)[1]:
-        result: list[Term] = []
-        for item in spec or ():
-            if isinstance(item, str) and item == "...":
-                result.extend(sorted(pattern.broadcast, key=lambda n: -int(str(n)[3:])))
-            elif isinstance(item, str) and item.startswith("*"):
-                result.extend(dict.fromkeys(n for n in open_names if n.startswith(item[1:] + ".")))
-            else:
-                result.append(item)
-        found.append(tuple(result))
-    return found
+def _tie(solution: Solution, node: Node) -> None:
+    """Make the tensors of a body and those of the node around it the same."""
+    assert node.links is not None
+    label = node.label
+    for name in node.links.pinned:
+        _pin_all(solution, name, Pin(label, "controls whether and how often its body runs"))
+    why = Pin(label, "axes of its body do not fit those outside")
+    for link in (*node.links.enter, *node.links.carry):
+        _join(solution, node, link, why)
+    taken = solution.shapes.taken.get(node.position)
+    for link in node.links.leave:
+        if taken is not None and link.body != taken:
+            continue
+        shape, inner = solution.shapes.of(link.outer), solution.of(link.inner)
+        if link.outer in solution.axes or shape is None or inner is None:
+            _join(solution, node, link, why)
+            continue
+        walked = [] if link.axis is None else [atom(shape[link.axis])]
+        solution.axes[link.outer] = link.with_axis(inner, *walked) if walked else list(inner)
+        for axis in walked:
+            pin(axis, Pin(label, "its body runs along it"))
 
 
+def _join(solution: Solution, node: Node, link: Link, why: Pin) -> None:
+    outer, inner = solution.of(link.outer), solution.of(link.inner)
+    if outer is None or inner is None:
+        reason = f"the shape of '{link.inner}' in its body is unknown or changes"
+        solution.barriers[node.position] = reason
+    elif len(outer) == len(inner) + (link.axis is not None):
+        if link.axis is not None:
+            pin(outer[link.axis], Pin(node.label, "its body runs along it"))
+        for a, b in zip(link.without(outer), inner, strict=True):
+            unify(a, b, why)
+        return
+    else:
+        reason = why.reason
+    for name in (link.outer, link.inner):
+        _pin_all(solution, name, Pin(node.label, reason))

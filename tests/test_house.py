@@ -37,7 +37,8 @@ FLOORS = [
     "rules.microsoft",
     # A model as a graph.
     "graph precision sequences unique_names",
-    "editing judgement shapes",
+    "inference",
+    "editing judgement rule_shapes shapes",
     # The judge, who knows nothing of what follows, and the solver, who knows no operator.
     "solver verify",
     "contraction delivery folding growth",
