@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from onnx_net2net.model import load as load
     from onnx_net2net.verify import Report as Report
     from onnx_net2net.verify import verify as verify
-    from onnx_net2net.widening import Change as Change
+    from onnx_net2net.request import Change as Change
     from onnx_net2net.widening import widen as widen
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Change": "widening",
+    "Change": "request",
     "Dimension": "dimensions",
     "InvalidModel": "errors",
     "Model": "model",

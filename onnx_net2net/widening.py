@@ -9,55 +9,22 @@ import json
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 
 import numpy as np
 from onnx import helper
 
 from onnx_net2net.contraction import Rescale, Site, distribute, term_at
-from onnx_net2net.dimensions import Analysis, Dimension, analyse
+from onnx_net2net.dimensions import Analysis, analyse
 from onnx_net2net.editing import Editor
-from onnx_net2net.errors import Refused, UsageError
-from onnx_net2net.expansion import (
-    MAPPINGS,
-    PAD,
-    SPLITS,
-    Index,
-    draw,
-    gather,
-    multiplicity,
-    random_pads,
-    split_copies,
-)
+from onnx_net2net.expansion import PAD, Index, gather, multiplicity, random_pads, split_copies
 from onnx_net2net.growth import Growth
 from onnx_net2net.model import Computed, Model, Weight
-from onnx_net2net.naming import resolve
 from onnx_net2net.padding import Padding
 from onnx_net2net.patching import apply
+from onnx_net2net.request import Change, Options, growth_of, options_of, requested
 from onnx_net2net.sizing import Sizing
 
 HISTORY = "onnx_net2net.history"
-MOST = 2**24  # units; a wider dimension is a mistyped one
-
-
-@dataclass(frozen=True)
-class Change:
-    """One dimension that grew. ``source`` is a digest of the map from new units to old ones."""
-
-    dimension: str
-    old: int
-    new: int
-    source: str
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to grow: see :func:`widen`."""
-
-    seed: int = 0
-    split: str = "project"
-    noise: float = 0.01
-    mapping: str = "random"
 
 
 def widen(
@@ -80,78 +47,10 @@ def widen(
     UsageError for names and widths that make no sense, Refused where growing would not provably
     keep the function. Source: Net2WiderNet, Chen, Goodfellow, Shlens, ICLR 2016.
     """
-    options = _options(seed, split, noise, mapping)
+    options = options_of(seed, split, noise, mapping)
     analysis = analyse(model)
-    wanted = requested(analysis, widths)
-    growth = Growth({d.atom: _source(analysis, d, width, options) for d, width in wanted.items()})
-    changes = [
-        Change(d.name, d.width, width, _digest(growth.sources[d.atom]))
-        for d, width in wanted.items()
-    ]
+    growth, changes = growth_of(analysis, requested(analysis, widths), options)
     return _grow(analysis, growth, options, changes)
-
-
-def _options(seed: int, split: str, noise: float, mapping: str) -> Options:
-    for given, known, what in ((split, SPLITS, "split"), (mapping, MAPPINGS, "mapping")):
-        if given not in known:
-            raise UsageError(f"there is no {what} '{given}'", f"one of {', '.join(known)}")
-    if not 0 < noise < 1:
-        raise UsageError(f"noise {noise} is not between 0 and 1", "0.01 is usual")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise UsageError(f"seed {seed!r} is not a non-negative integer", "use --seed 0")
-    return Options(seed, split, noise, mapping)
-
-
-def requested(analysis: Analysis, widths: Mapping[str, int]) -> dict[Dimension, int]:
-    """The dimensions meant by names and the widths they grow to, checked."""
-    if not widths:
-        raise UsageError("nothing to grow", "name a dimension and a width")
-    wanted: dict[Dimension, int] = {}
-    for name, given in widths.items():
-        if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 1:
-            raise UsageError(f"'{name}': width {given!r} is not a positive whole number")
-        dimension, width = resolve(analysis, name, int(given))
-        _check(name, dimension, width)
-        if wanted.setdefault(dimension, width) != width:
-            raise UsageError(
-                f"'{name}' is dimension '{dimension.name}', which shall also become "
-                f"{wanted[dimension]} wide",
-                "both names mean the same units; give one width",
-            )
-    return wanted
-
-
-def _check(name: str, dimension: Dimension, width: int) -> None:
-    if width < dimension.width:
-        raise UsageError(
-            f"'{name}' is {dimension.width} wide already, {width} is less",
-            "give a larger width: growing only adds units",
-        )
-    if width > MOST:
-        raise UsageError(f"'{name}': a width of {width} is absurd", f"at most {MOST}")
-    if width == dimension.width:
-        return
-    if dimension.growth == "fixed":
-        raise Refused(name, f"it cannot grow: {dimension.reason}", dimension.remedy)
-    if dimension.growth == "multiple" and width % dimension.width:
-        down = width // dimension.width * dimension.width
-        near = [w for w in (down, down + dimension.width) if w > dimension.width]
-        raise Refused(
-            name,
-            f"width {width} is no multiple of {dimension.width}: {dimension.reason}",
-            f"use {' or '.join(map(str, near))}",
-        )
-
-
-def _source(analysis: Analysis, dimension: Dimension, width: int, options: Options) -> Index:
-    seed = [options.seed, zlib.crc32(dimension.name.encode())]
-    pads = width % dimension.width if dimension.atom in analysis.paddings else 0
-    source = draw(dimension.width, width - pads, seed=seed, mapping=options.mapping)
-    return np.concatenate([source, np.full(pads, PAD)])
-
-
-def _digest(source: Index) -> str:
-    return sha256(source.astype("<i8").tobytes()).hexdigest()[:16]
 
 
 def _grow(

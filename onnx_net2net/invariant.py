@@ -1,0 +1,185 @@
+"""The sharper check of a grown model: the invariant, tensor by tensor.
+
+    T'[..., j, ...] = T[..., source[j], ...]
+
+for every tensor between input and output. The source maps are drawn again from the history that
+a grown model carries; the first node at which the invariant fails is where the fault is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from onnx_net2net.comparison import compare, distance, tolerances
+from onnx_net2net.dimensions import Analysis, analyse
+from onnx_net2net.errors import UsageError
+from onnx_net2net.expansion import PAD, Index
+from onnx_net2net.feeds import Feeds
+from onnx_net2net.growth import Growth
+from onnx_net2net.interface import merged_specs
+from onnx_net2net.model import Model
+from onnx_net2net.precision import nudged
+from onnx_net2net.request import growth_of, options_of, requested
+from onnx_net2net.sizes import free_dimensions, input_specs
+from onnx_net2net.trials import Planner
+from onnx_net2net.verify import run, tensors
+from onnx_net2net.widening import HISTORY, widen
+
+Tensors = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One tensor: how far the grown one is from its gathered original, and what is wrong."""
+
+    tensor: str
+    node: str
+    grows: bool
+    max_abs: float
+    tolerance: float
+    problem: str | None
+
+
+@dataclass
+class LayersReport:
+    """The invariant at every tensor, in graph order. True if it holds everywhere."""
+
+    layers: list[Layer] = field(default_factory=list)
+
+    @property
+    def first(self) -> Layer | None:
+        """The first tensor at which the invariant fails."""
+        return next((layer for layer in self.layers if layer.problem), None)
+
+    def __bool__(self) -> bool:
+        return bool(self.layers) and self.first is None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"holds": bool(self), "layers": [asdict(layer) for layer in self.layers]}
+
+
+def verify_layers(parent: Model, grown: Model, *, provider: str | None = None) -> LayersReport:
+    """Compare every intermediate tensor of ``grown`` with its gathered original in ``parent``.
+
+    Several steps of growth are checked one by one, the ones between drawn again from the history.
+    Raises UsageError if ``grown`` does not come from ``parent``.
+    """
+    steps = _steps(parent, grown)
+    report = LayersReport()
+    for position, step in enumerate(steps):
+        last = position == len(steps) - 1
+        after = grown if last else _replay(parent, step)
+        report.layers += _compare(parent, after, step, provider)
+        parent = after
+    return report
+
+
+def _steps(parent: Model, grown: Model) -> list[dict[str, Any]]:
+    past = json.loads(parent.metadata.get(HISTORY, "[]"))
+    steps = json.loads(grown.metadata.get(HISTORY, "[]"))
+    if len(steps) <= len(past) or steps[: len(past)] != past:
+        raise UsageError(
+            "the second model does not carry a history that begins with the first",
+            "give the model that it was grown from, and the grown model",
+        )
+    if steps[len(past)]["parent"] != parent.sha256():
+        raise UsageError("the second model was grown from another file", "give its own parent")
+    return steps[len(past) :]
+
+
+def _replay(parent: Model, step: Mapping[str, Any]) -> Model:
+    widths = {change["dimension"]: change["new"] for change in step["changes"]}
+    return widen(parent, widths, **_given(step))
+
+
+def _given(step: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: step[key] for key in ("seed", "split", "noise", "mapping")}
+
+
+def _growth(analysis: Analysis, step: Mapping[str, Any]) -> Growth:
+    """The source maps of a step, drawn again and held against their digests."""
+    widths = {change["dimension"]: change["new"] for change in step["changes"]}
+    wanted = requested(analysis, widths)
+    growth, changes = growth_of(analysis, wanted, options_of(**_given(step)))
+    if [asdict(change) for change in changes] != step["changes"]:
+        raise UsageError(
+            f"the history was written by version {step['version']}, which drew other units",
+            "check it with that version",
+        )
+    return growth
+
+
+def _compare(
+    parent: Model, grown: Model, step: Mapping[str, Any], provider: str | None
+) -> Iterator[Layer]:
+    analysis = analyse(parent)
+    growth = _growth(analysis, step)
+    names = _shared(analysis, grown)
+    feeds = _feeds(parent, grown, analysis.solution.shapes.binding, provider)
+    before = tensors(parent, names, feeds, provider=provider)
+    moved = tensors(nudged(parent), names, feeds, provider=provider)
+    after = tensors(grown, names, feeds, provider=provider)
+    for name in before:
+        # Axes were solved for one choice of dynamic sizes; a tensor of other sizes is not judged.
+        sizes = tuple(axis.size for axis in analysis.solution.axes[name])
+        if name in after and name in moved and before[name].shape == sizes:
+            yield _layer(analysis, growth, name, before[name], moved[name], after[name])
+
+
+def _shared(analysis: Analysis, grown: Model) -> list[str]:
+    """Tensors that both models compute, but for sizes, which may follow the growth."""
+    solution = analysis.solution
+    written = {o for node in grown.proto.graph.node for o in node.output if o}
+    return [
+        name
+        for node in solution.graph.nodes
+        if node.position not in solution.shapes.computed
+        for name in node.outputs
+        if name in written and name in solution.axes
+    ]
+
+
+def _feeds(
+    parent: Model, grown: Model, binding: Mapping[str, int], provider: str | None
+) -> Feeds:
+    graphs = (parent.proto.graph, grown.proto.graph)
+    specs, _, _ = merged_specs(input_specs(graphs[0]), input_specs(graphs[1]))
+    planner = Planner(lambda feeds: run(parent, feeds, provider=provider), specs, graphs)
+    known = {name: binding[name] for name in free_dimensions(specs) if name in binding}
+    try:
+        return planner.seeded(1, known)[0][1]
+    except UsageError:  # sizes that suit the analysis but not the network
+        return planner.seeded(1, None)[0][1]
+
+
+def _layer(
+    analysis: Analysis,
+    growth: Growth,
+    name: str,
+    before: np.ndarray,
+    moved: np.ndarray,
+    after: np.ndarray,
+) -> Layer:
+    axes = analysis.solution.axes[name]
+    node = analysis.solution.graph.producer[name].name
+    for place, axis in enumerate(axes):
+        if growth.touches(axis):
+            source = growth.source(axis)
+            before, moved = (np.take(a, _kept(source), axis=place) for a in (before, moved))
+            if after.shape[place] == len(source):
+                after = np.compress(source != PAD, after, axis=place)
+    noise = distance(before, moved)
+    assert noise is not None  # runs of the same graph
+    found = compare(before, after, tolerances([before], [noise])[0])
+    grows = any(map(growth.touches, axes))
+    return Layer(name, node, grows, found.max_abs, found.tolerance, found.problem)
+
+
+def _kept(source: Index) -> Index:
+    return source[source != PAD]
