@@ -16,14 +16,26 @@ FOLDER = Path(onnx.backend.test.__file__).parent / "data" / "light"
 NAMES = sorted(path.stem.removeprefix("light_") for path in FOLDER.glob("light_*.onnx"))
 
 
-def _value(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    if "var" in name or "riv" in name or "scale" in name or "sc_w" in name:
-        value = rng.uniform(0.6, 1.4, shape)
-    elif len(shape) == 1:
-        value = rng.normal(0, 0.1, shape)
-    else:
-        value = rng.normal(0, (2 / np.prod(shape[1:])) ** 0.5, shape)
-    return value.astype(np.float32)
+def _value(positive: bool, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    if positive:
+        return rng.uniform(0.6, 1.4, shape).astype(np.float32)
+    if len(shape) == 1:
+        return rng.normal(0, 0.1, shape).astype(np.float32)
+    # Filters without a mean: deep ReLU networks else forget their input at random weights.
+    value = rng.normal(0, ((0.3 if len(shape) == 2 else 3) / np.prod(shape[1:])) ** 0.5, shape)
+    return (value - value.mean(axis=tuple(range(1, len(shape))), keepdims=True)).astype(np.float32)
+
+
+def _scales(graph: onnx.GraphProto) -> set[str]:
+    """Names of the vectors that scale: those of BatchNormalization, its variances, factors."""
+    source = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Unsqueeze"}
+    names: set[str] = set()
+    for node in graph.node:
+        if node.op_type == "BatchNormalization":
+            names |= {node.input[1], node.input[4]}
+        elif node.op_type == "Mul":
+            names |= {source.get(name, name) for name in node.input}
+    return names
 
 
 def fill(name: str, seed: int = 0) -> onnx.ModelProto:
@@ -38,6 +50,7 @@ def fill(name: str, seed: int = 0) -> onnx.ModelProto:
     rng = np.random.default_rng(seed)
     stored = {item.name: item for item in graph.initializer}
     declared = {item.name: item for item in graph.input}
+    scales = _scales(graph)
     nodes = []
     for node in graph.node:
         if node.op_type != "ConstantOfShape":
@@ -45,7 +58,7 @@ def fill(name: str, seed: int = 0) -> onnx.ModelProto:
             continue
         source, target = node.input[0], node.output[0]
         shape = tuple(int(n) for n in numpy_helper.to_array(stored[source]))
-        value = numpy_helper.from_array(_value(target, shape, rng), target)
+        value = numpy_helper.from_array(_value(target in scales, shape, rng), target)
         graph.initializer.append(value)
         graph.initializer.remove(stored[source])
         graph.input.append(
@@ -55,7 +68,9 @@ def fill(name: str, seed: int = 0) -> onnx.ModelProto:
     for item in graph.initializer:
         if item.name in stored and item.data_type == onnx.TensorProto.FLOAT:
             item.CopyFrom(
-                numpy_helper.from_array(_value(item.name, tuple(item.dims), rng), item.name)
+                numpy_helper.from_array(
+                    _value(item.name in scales, tuple(item.dims), rng), item.name
+                )
             )
     del graph.node[:]
     graph.node.extend(nodes)
