@@ -19,6 +19,7 @@ Edge = tuple[int, int, int]  # node position, input index, axis
 Site = tuple[str, int]  # weight, axis
 
 SPLITTING = ("move", "linear", "product", "scale")
+FOLD = "fold the weights first (--fold)"
 FLOATS = {1, 10, 11, 16}  # FLOAT, FLOAT16, DOUBLE, BFLOAT16: what a share can multiply
 
 
@@ -86,10 +87,7 @@ def obstacle(solution: Solution, contraction: Contraction) -> tuple[str, str | N
     if contraction.reduce:
         operand = node.inputs[contraction.places[0][0]]
         if operand in solution.graph.derived:
-            return (
-                "a statistic of the weights themselves is computed in the graph",
-                "fold the weights first (--fold)",
-            )
+            return "a statistic of the weights themselves is computed in the graph", FOLD
     elif len({index for index, _ in contraction.places}) < 2 and not _recurrent(contraction):
         return f"sums over '{name}' in a way that copies cannot share", None
     if _rescale(solution, contraction) is None:

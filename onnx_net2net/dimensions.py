@@ -14,7 +14,8 @@ from math import prod
 from weakref import WeakKeyDictionary
 
 from onnx_net2net.axes import Atom, Axis, Pin, Sum, atoms, canonical, pin
-from onnx_net2net.contraction import contractions, obstacle
+from onnx_net2net.contraction import FLOATS, FOLD, contractions, obstacle
+from onnx_net2net.folding import foldable
 from onnx_net2net.graph import Graph, Node, scopes
 from onnx_net2net.model import Model
 from onnx_net2net.padding import NotPaddable, Padding, plan
@@ -138,7 +139,7 @@ def _normalise(
     label = applied.node.label
     if applied.node.inputs[0] in solution.graph.derived:
         reason = "the weights themselves are normalised in the graph (weight standardisation)"
-        return pin(axis, Pin(label, reason, "fold the weights first (--fold)"))
+        return pin(axis, Pin(label, reason, FOLD))
     if isinstance(axis, Sum) and len({tuple(atoms(s)) for s in axis.segments}) > 1:
         # Copies must be equally frequent over the whole; one segment cannot grow by itself.
         return pin(axis, Pin(label, "normalises over several dimensions together"))
@@ -252,17 +253,19 @@ def _named(
     order = dict.fromkeys(survey.names) | dict.fromkeys(survey.sites)
     found = [free for free in order if survey.sites.get(free)]
     names = _names(survey, found, multiples)
+    folds = {solution.graph.nodes[at].label for at in foldable(solution.graph)}
     dimensions = []
     for free in found:
         sites = survey.sites[free]
         growth, why = _growth(free, multiples)
+        helps = why is not None and why.node in folds and weights[sites[0][0]].dtype in FLOATS
         dimensions.append(
             Dimension(
                 name=names[free],
                 width=free.size,
                 growth=growth,
                 reason=None if why is None else f"{why.node or ''} {why.reason}".strip(),
-                remedy=None if why is None else why.remedy,
+                remedy=(why.remedy if why is not None else None) or (FOLD if helps else None),
                 sites=sites,
                 nodes=list(survey.nodes[free]),
                 writers=list(survey.writers[free]),

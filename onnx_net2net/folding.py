@@ -3,8 +3,8 @@
     folded = fold(model)      # weight standardisation, weight_norm, merged scales: plain weights
 
 A weight that is normalised in the graph cannot grow: copies would change its statistics. What
-only moves or decodes a weight (Transpose, Reshape, Cast, DequantizeLinear, ...) is left as it
-stands, for the analysis follows a weight through it.
+only moves or decodes a weight (Transpose, Reshape, Cast, DequantizeLinear, ...) stays as it is,
+for the analysis follows a weight through it.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ from onnx_net2net.errors import Refused
 from onnx_net2net.graph import Graph, Node, captured, has_subgraph
 from onnx_net2net.model import Computed, Model, Weight
 
-__all__ = ["fold"]
+__all__ = ["fold", "foldable"]
 
 # Followed by the analysis; some of them also give a table much larger than what they read.
 _FOLLOWED = frozenset({
     "Cast", "CastLike", "CenterCropPad", "Concat", "ConcatFromSequence", "ConstantOfShape",
-    "DepthToSpace", "DequantizeLinear", "Expand", "EyeLike", "Flatten", "Gather",
-    "GatherElements", "GatherND", "Identity", "Optional", "OptionalGetElement", "Pad",
-    "QuantizeLinear", "Reshape", "ReverseSequence", "SequenceAt", "SequenceConstruct", "Shape",
-    "Size", "Slice", "SpaceToDepth", "Split", "SplitToSequence", "Squeeze", "Tile", "Transpose",
-    "Unsqueeze",
+    "DepthToSpace", "Expand", "EyeLike", "Flatten", "Gather", "GatherElements", "GatherND",
+    "Identity", "Optional", "OptionalGetElement", "Pad", "Reshape", "ReverseSequence",
+    "SequenceAt", "SequenceConstruct", "Shape", "Size", "Slice", "SpaceToDepth", "Split",
+    "SplitToSequence", "Squeeze", "Tile", "Transpose", "Unsqueeze",
 })  # fmt: skip
+# Quantisation stays explicit, as onnx_graphsurgeon has it too: what comes behind is not folded.
+_QUANTIZATION = frozenset({"DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"})
 # Something else each time they run; Dropout does in training mode, and is nothing otherwise.
 _RANDOM = frozenset({
     "Bernoulli", "BiasDropout", "BitmaskBiasDropout", "BitmaskDropout", "Dropout", "Multinomial",
@@ -74,7 +75,7 @@ class _Plan:
 
 
 def _plan(graph: Graph) -> _Plan:
-    foldable = _foldable(graph)
+    folds = foldable(graph)
     results: dict[str, None] = {}
     needed: set[int] = set()
     pending = [value.name for value in graph.model.proto.graph.output]
@@ -88,7 +89,7 @@ def _plan(graph: Graph) -> _Plan:
         source = graph.producer.get(name)
         if source is None or source.parent is not None:
             continue
-        if source.position in foldable:
+        if source.position in folds:
             results[name] = None
         elif source.position not in needed:
             needed.add(source.position)
@@ -101,8 +102,8 @@ def _plan(graph: Graph) -> _Plan:
     )
 
 
-def _foldable(graph: Graph) -> set[int]:
-    """Main-graph nodes that compute something from the contents of weights, and nothing else."""
+def foldable(graph: Graph) -> set[int]:
+    """Positions of main-graph nodes that compute with the contents of weights and nothing else."""
     outputs = {value.name for value in graph.model.proto.graph.output}
     weights = graph.model.weights.items()
     holding = {n for n, w in weights if w.dtype in _FLOATS and math.prod(w.shape) > 1}
@@ -111,17 +112,22 @@ def _foldable(graph: Graph) -> set[int]:
     for node in _main(graph):
         reads = [name for name in node.inputs if name]
         writes = [name for name in node.outputs if name]
-        excluded = node.op in _RANDOM or node.domain not in _DOMAINS or has_subgraph(node.proto)
-        if not reads or excluded or not known.issuperset(reads):
+        if not reads or not known.issuperset(reads) or not _settled(node):
             continue
         known.update(writes)
-        decoded = node.op == "DequantizeLinear"
-        if node.op in _SIZES or not (decoded or not holding.isdisjoint(reads)):
+        if node.op in _SIZES or holding.isdisjoint(reads):
             continue
         holding.update(writes)
         if node.op not in _FOLLOWED and outputs.isdisjoint(writes):
             found.add(node.position)
     return found
+
+
+def _settled(node: Node) -> bool:
+    """Whether the node can be evaluated once and for all."""
+    if node.domain not in _DOMAINS or has_subgraph(node.proto):
+        return False
+    return node.op not in _RANDOM and node.op not in _QUANTIZATION
 
 
 def _main(graph: Graph) -> list[Node]:
