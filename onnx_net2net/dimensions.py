@@ -19,6 +19,7 @@ from onnx_net2net.folding import foldable
 from onnx_net2net.graph import Graph, Node, scopes
 from onnx_net2net.model import Model
 from onnx_net2net.padding import NotPaddable, Padding, plan
+from onnx_net2net.rehearsal import rehearse
 from onnx_net2net.rules.language import leaves
 from onnx_net2net.sequences import without_sequences
 from onnx_net2net.solver import Applied, Solution, solve
@@ -79,6 +80,8 @@ def _analyse(model: Model) -> Analysis:
     solution = solve(Graph(with_unique_names(without_sequences(model))))
     multiples = _constrain(solution)
     survey = _survey(solution)
+    for free, why in rehearse(solution, (a for a in survey.sites if not a.pins)).items():
+        pin(free, why)
     paddings = _paddings(solution, survey, multiples)
     dimensions = _named(solution, survey, multiples)
     return Analysis(
