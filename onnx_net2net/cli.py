@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fractions import Fraction
 
     from onnx_net2net.delivery import Judge
+    from onnx_net2net.invariant import LayersReport
     from onnx_net2net.model import Model
     from onnx_net2net.targets import Wish
 
@@ -196,8 +197,15 @@ def widen(model: Path, output: Path | None, as_json: bool, **options: Any) -> in
 @click.option("--atol", metavar="[NAME=]X", multiple=True, type=Setting(float, "NAME=1e-5 or 1e-5"),
               help="Absolute tolerance, of an output or of all.")
 @click.option("--junit", metavar="PATH", type=_MODEL, help="Write a JUnit XML file, too.")
+@click.option("--layers", is_flag=True,
+              help="B was grown from A: compare every tensor between, too, and name the first "
+              "node at which they part.")
+@click.option("--fold", is_flag=True, help="With --layers: B was grown with --fold.")
 @_JSON
-def verify(first: Path, second: Path, junit: Path | None, as_json: bool, **options: Any) -> int:
+def verify(
+    first: Path, second: Path, junit: Path | None, layers: bool, fold: bool, as_json: bool,
+    **options: Any,
+) -> int:
     """Do two models compute the same? onnxruntime runs both on the same inputs.
 
     What is allowed is rounding noise, measured on the models themselves, unless you give
@@ -208,20 +216,25 @@ def verify(first: Path, second: Path, junit: Path | None, as_json: bool, **optio
     onnx-net2net verify a.onnx b.onnx --size batch=1,8 --range image=0:1 --seeds 10
     onnx-net2net verify a.onnx b.onnx --inputs samples.npz --provider cuda --rtol logits=1e-3
     onnx-net2net verify a.onnx b.onnx --junit report.xml --json
+    onnx-net2net verify model.onnx model-grown.onnx --layers
     """  # fmt: skip
     arguments = verify_arguments(**options)
     from onnx_net2net import render
     from onnx_net2net.delivery import write_text
     from onnx_net2net.verify import verify as judge
 
-    report = judge(_load(first), _load(second), **arguments)
+    a, b = _load(first), _load(second)
+    report = judge(a, b, **arguments)
     if junit is not None:
         write_text(junit, report.junit())
+    found = _layers(a, b, fold, arguments["provider"]) if layers else None
     if as_json:
-        _print_json(report.as_dict())
+        _print_json(report.as_dict() | ({} if found is None else {"layers": found.as_dict()}))
     else:
+        if found is not None:
+            click.echo(render.layers_text(found) + "\n")
         click.echo(render.report_text(report))
-    return DONE if report else UNEQUAL
+    return DONE if report and (found is None or found) else UNEQUAL
 
 
 # The steps of the commands ---------------------------------------------------------------------
@@ -310,6 +323,12 @@ def _load(path: Path) -> Model:
     from onnx_net2net.model import load
 
     return load(path)
+
+
+def _layers(parent: Model, grown: Model, fold: bool, provider: str | None) -> LayersReport:
+    from onnx_net2net.invariant import verify_layers
+
+    return verify_layers(_folded(parent) if fold else parent, grown, provider=provider)
 
 
 def _folded(model: Model) -> Model:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnx import TensorProto
 from rich.console import Console
@@ -21,13 +21,17 @@ from rich.text import Text
 from onnx_net2net.dimensions import Dimension
 from onnx_net2net.model import Model
 from onnx_net2net.report import OutputReport, Report
-from onnx_net2net.widening import Change
+from onnx_net2net.request import Change
+
+if TYPE_CHECKING:
+    from onnx_net2net.invariant import LayersReport
 
 # What people call parameters: floats, and the small integers that quantised weights are.
 _PARAMETERS = frozenset(
     TensorProto.DataType.Value(kind)
     for kind in ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16", "INT8", "UINT8")
 )
+_SHOWN = 5  # tensors behind the first at which two models part; the rest follows from these
 _UNBOUNDED = 100_000  # columns, where nobody looks at a screen
 
 
@@ -237,6 +241,29 @@ def ran(report: Report) -> str:
     trials = f"{count} trial{'' if count == 1 else 's'}"
     precision = f" in {report.precision}" if report.precision else ""
     return f"{trials} on {where}{precision}, onnxruntime {report.onnxruntime}"
+
+
+def layers_text(report: LayersReport) -> str:
+    """Where a grown model parts from its parent, or that it does nowhere."""
+    count, grown = len(report.layers), sum(layer.grows for layer in report.layers)
+    if report.first is None:
+        if not count:
+            return "no tensor of the two models could be compared"
+        return f"every unit holds what it is a copy of, in {count} tensors ({grown} of them grown)"
+    bad = [layer for layer in report.layers if layer.problem]
+    table = _table(
+        ("node", "fold"),
+        ("tensor", "fold"),
+        ("largest difference", "right"),
+        ("allowed", "right"),
+        ("problem", "fold"),
+    )
+    for layer in bad[:_SHOWN]:
+        values = (f"{layer.max_abs:.2g}", f"{layer.tolerance:.2g}", Text(layer.problem or ""))
+        table.add_row(Text(layer.node), Text(layer.tensor), *values)
+    first = f"the models part at node '{report.first.node}', tensor '{report.first.tensor}'"
+    more = f"\nand {len(bad) - _SHOWN} tensors behind these" if len(bad) > _SHOWN else ""
+    return f"{text(table)}{more}\n\n{first} ({len(bad)} of {count} tensors differ)"
 
 
 def verified(report: Report) -> str:

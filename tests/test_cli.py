@@ -393,6 +393,35 @@ def test_verify_writes_junit(run: Run, lenet: Path) -> None:
     assert unwritable.code == 2 and "cannot be written" in unwritable.err
 
 
+def test_layers_name_the_first_node_that_parts(run: Run, lenet: Path) -> None:
+    grown = lenet.with_name("grown.onnx")
+    assert run("widen", lenet, "--node", "conv1", "--width", 9, "-o", grown).code == 0
+    right = run("verify", lenet, grown, "--layers")
+    assert right.code == 0 and "every unit holds what it is a copy of" in right.out
+
+    def swap(array: np.ndarray) -> None:
+        array[:] = array[[1, 0, *range(2, len(array))]]
+
+    other = changed(grown, lenet.with_name("other.onnx"), "conv2.weight", swap)
+    wrong = run("verify", lenet, other, "--layers")
+    assert wrong.code == 1 and "the models part at node '/conv2/Conv'" in wrong.out
+    document = json.loads(run("verify", lenet, other, "--layers", "--json").out)
+    problems = [layer for layer in document["layers"]["layers"] if layer["problem"]]
+    assert problems[0]["node"] == "/conv2/Conv" and not document["layers"]["holds"]
+
+
+def test_layers_need_a_model_that_was_grown(run: Run, lenet: Path) -> None:
+    result = run("verify", lenet, lenet, "--layers")
+    assert result.code == 2 and "does not carry a history" in result.err
+
+
+def test_layers_of_a_folded_model(run: Run, tmp_path: Path) -> None:
+    grown = tmp_path / "grown.onnx"
+    asked = ("--fold", "--node", "conv1", "--width", 11)
+    assert run("widen", STANDARDISED, *asked, "-o", grown).code == 0
+    assert run("verify", STANDARDISED, grown, "--layers", "--fold").code == 0
+
+
 def test_verify_models_with_other_inputs(run: Run) -> None:
     result = run("verify", LENET, FIXTURES / "mlp.ts17.onnx")
     assert result.code == 1 and "not equivalent: input 'x'" in result.out
