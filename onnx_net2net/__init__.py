@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from onnx_net2net.folding import fold as fold
     from onnx_net2net.model import Model as Model
     from onnx_net2net.model import load as load
+    from onnx_net2net.request import Change as Change
     from onnx_net2net.verify import Report as Report
     from onnx_net2net.verify import verify as verify
-    from onnx_net2net.request import Change as Change
     from onnx_net2net.widening import widen as widen
 
 __version__ = "0.1.0"
