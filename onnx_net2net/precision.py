@@ -1,4 +1,4 @@
-"""Copies of a model that compute the same function with other rounding errors.
+"""Copies of a model that compute the same function, with other rounding errors or more outputs.
 
 >>> double = in_precision(proto, TensorProto.DOUBLE)     # every float tensor in float64
 >>> moved = nudged(model)                                # its weights moved by one ulp
@@ -11,7 +11,7 @@ Arguments are never modified.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx
@@ -45,14 +45,13 @@ def nudged_array(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """
     if not is_float(array.dtype):
         return array
-    draw = rng.integers(0, 8, array.shape, dtype=np.int8)
-    wide = array.astype(np.float64)
-    towards = np.where(draw == 0, -np.inf, np.inf).astype(array.dtype)
-    with np.errstate(all="ignore"):
-        moved = np.nextafter(array, towards)
-    finite = np.isfinite(moved.astype(np.float64))
-    keep = (draw > 1) | (wide == np.floor(wide)) | ~finite
-    return np.where(keep, array, moved)
+    draw = rng.integers(0, 8, array.shape, np.uint8)
+    # Neighbouring numbers of one sign have neighbouring bit patterns.
+    bits = np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")
+    moved = (bits + (draw == 0) - (draw == 1)).astype(bits.dtype).view(array.dtype)
+    with np.errstate(invalid="ignore"):
+        keep = (np.floor(array) == array) | np.isnan(array)
+    return np.where(keep, array, moved.reshape(array.shape))
 
 
 def nudged_feeds(feeds: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
@@ -153,6 +152,30 @@ def _with_casts(node: onnx.NodeProto, target: int) -> Iterator[onnx.NodeProto]:
         wide = node.output[index]
         node.output[index] = f"{wide}/single"
         yield helper.make_node("Cast", [node.output[index]], [wide], to=target)
+
+
+# Questions and outputs -----------------------------------------------------------------------
+
+
+def takes_bfloat16(graph: onnx.GraphProto) -> bool:
+    """Whether an input or output is bfloat16, which NumPy and onnxruntime cannot exchange."""
+    values = (*graph.input, *graph.output)
+    return any(v.type.tensor_type.elem_type == TensorProto.BFLOAT16 for v in values)
+
+
+def has_bfloat16(model: Model) -> bool:
+    """Whether a weight, an input or an output is bfloat16."""
+    held = any(weight.dtype == TensorProto.BFLOAT16 for weight in model.weights.values())
+    return held or takes_bfloat16(model.proto.graph)
+
+
+def with_outputs(model: Model, names: Sequence[str]) -> Model:
+    """The model with more tensors as outputs, of types that the runtime is left to infer."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    present = {value.name for value in proto.graph.output}
+    proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in present)
+    return model.with_changes(proto, {})
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -138,3 +139,10 @@ def flattened(name: str, value: Any) -> Iterator[tuple[str, np.ndarray]]:
         yield from flattened(name, [value])
     else:
         yield name, np.zeros(0) if value is None else np.asarray(value)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an onnxruntime error, without its prefix."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    line = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)
+    return line if len(line) <= 400 else line[:400] + " ..."

@@ -16,17 +16,18 @@ import contextlib
 import functools
 import io
 import os
-import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
+import ml_dtypes
 import numpy as np
 import onnx
+import onnx.parser
 import onnxruntime as ort
-from onnx import TensorProto, helper
+from onnx import TensorProto
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from onnx_net2net.errors import InvalidModel, UsageError
@@ -34,10 +35,16 @@ from onnx_net2net.feeds import Feeds, Range, UserInputs
 from onnx_net2net.interface import merged_specs, output_problems
 from onnx_net2net.judgement import How, Outputs, PerOutput, compare_models
 from onnx_net2net.model import Model, load
-from onnx_net2net.precision import in_precision, nudged
+from onnx_net2net.precision import (
+    has_bfloat16,
+    in_precision,
+    nudged,
+    takes_bfloat16,
+    with_outputs,
+)
 from onnx_net2net.report import Report
 from onnx_net2net.sizes import input_specs
-from onnx_net2net.trials import Planner, RunError, flattened
+from onnx_net2net.trials import Planner, RunError, first_line, flattened
 
 __all__ = ["RunError", "choose_provider", "run", "tensors", "verify"]
 
@@ -53,6 +60,8 @@ def _errors_of(module: ModuleType) -> Iterator[type[Exception]]:
         if isinstance(value, type) and issubclass(value, Exception):
             yield value
 
+
+_NO_DOUBLE_ON_CPU = {"Conv", "ConvTranspose", "LSTM", "GRU", "RNN"}
 
 # What onnxruntime raises: classes of its own, and Python's for arguments it cannot convert.
 _ERRORS: tuple[type[Exception], ...] = (
@@ -143,10 +152,8 @@ def _works(provider: str) -> bool:
     """Whether a session really runs there: onnxruntime falls back to the CPU without an error."""
     if provider == "CPUExecutionProvider":
         return True
-    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
-    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
-    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "probe", [value], [result])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    text = '<ir_version: 8, opset_import: ["": 13]> probe (float[1] x) => (float[1] y) {y = Neg(x)}'
+    model = onnx.parser.parse_model(text)
     ort.set_default_logger_severity(4)  # a missing driver is an answer here, not an error
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -188,22 +195,20 @@ class _Session:
 
     def run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str] | None = None) -> Outputs:
         wanted = list(names) if names is not None else self._outputs
-        used = {name: value for name, value in feeds.items() if name in self._inputs}
+        used = {
+            # A model lowered from bfloat16 is still fed what its inputs were.
+            name: value.astype(np.float32) if value.dtype == ml_dtypes.bfloat16 else value
+            for name, value in feeds.items()
+            if name in self._inputs
+        }
         try:
             values = self._session.run(wanted, used)
         except _ERRORS as error:
-            raise RunError(_message(error)) from error
+            raise RunError(first_line(error)) from error
         flat: Outputs = {}
         for name, value in zip(wanted, values, strict=True):
             flat.update(flattened(name, value))
         return flat
-
-
-def _message(error: Exception) -> str:
-    """The first line of an onnxruntime error, without its prefix."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    line = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)
-    return line if len(line) <= 400 else line[:400] + " ..."
 
 
 # The two models ------------------------------------------------------------------------------
@@ -234,23 +239,23 @@ class _Candidate:
         """The provider of the session that runs."""
         return self._opened().provider
 
-    @property
-    def has_bfloat16(self) -> bool:
-        types = {weight.dtype for weight in self.model.weights.values()}
-        types.update(v.type.tensor_type.elem_type for v in (*self.graph.input, *self.graph.output))
-        return TensorProto.BFLOAT16 in types
-
     def run(self, feeds: Feeds) -> Outputs:
         return self._opened().run(feeds)
 
     def rerun(self, feeds: Sequence[Feeds], how: How = "again") -> list[Outputs] | None:
-        if self.nbytes > _LIMITS.get(how, self.nbytes):
+        if self.nbytes > _LIMITS.get(how, self.nbytes) or (how == "double" and self._single_only):
             return None
         try:
             session = self._opened() if how == "again" else self.session(how)
             return [session.run(inputs) for inputs in feeds]
         except _FAILURES:
             return None
+
+    @property
+    def _single_only(self) -> bool:
+        """Whether a float64 copy is sure to be rejected, which would take a while to find out."""
+        on_cpu = self.provider == "CPUExecutionProvider"
+        return on_cpu and any(node.op_type in _NO_DOUBLE_ON_CPU for node in self.graph.node)
 
     def session(self, how: How = "again") -> _Session:
         """A new session, of a copy for ``moved`` and ``double``; raises what onnxruntime raises."""
@@ -298,22 +303,21 @@ class _Candidate:
             except _ERRORS:
                 where = f" ({self.model.path})" if self.model.path else ""
                 raise InvalidModel(
-                    f"onnxruntime cannot load the {self.label} model{where}: {_message(error)}"
+                    f"onnxruntime cannot load the {self.label} model{where}: {first_line(error)}"
                 ) from error
-            self.optimised_only = _message(error)
+            self.optimised_only = first_line(error)
 
 
 def _open(first: _Candidate, second: _Candidate, report: Report) -> None:
     """Open both models, in float32 if onnxruntime cannot run the bfloat16 of one of them."""
     pair = (first, second)
     for candidate in pair:
-        needs = any(spec.elem_type == TensorProto.BFLOAT16 for spec in candidate.specs)
         try:
-            if not needs:
+            if not takes_bfloat16(candidate.graph):
                 candidate.open()
                 continue
         except InvalidModel:
-            if not candidate.has_bfloat16:
+            if not has_bfloat16(candidate.model):
                 raise
         first.lowered = second.lowered = True
     if first.lowered:
@@ -383,13 +387,8 @@ def _exposed(
     model: Model, names: Sequence[str], provider: str | None, optimised: bool
 ) -> Iterator[tuple[Sequence[str], _Session]]:
     """Sessions that together give these tensors; what cannot be an output is cut out by halves."""
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
-    present = {value.name for value in proto.graph.output}
-    # An output without a type: onnxruntime infers it.
-    proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in present)
     try:
-        with _candidate(model.with_changes(proto, {}), provider) as candidate:
+        with _candidate(with_outputs(model, names), provider) as candidate:
             yield names, _session_of(candidate, optimised)
     except InvalidModel:
         if not names:
@@ -408,10 +407,11 @@ def _candidate(model: AnyModel, provider: str | None) -> Iterator[_Candidate]:
 
 def _session_of(candidate: _Candidate, optimised: bool) -> _Session:
     """A session of one model, in float32 if onnxruntime cannot run its bfloat16."""
+    candidate.lowered = candidate.lowered or takes_bfloat16(candidate.graph)
     try:
         return candidate.session("optimised" if optimised else "again")
     except _ERRORS as error:
-        if candidate.lowered or not candidate.has_bfloat16:
-            raise InvalidModel(f"onnxruntime cannot load the model: {_message(error)}") from error
+        if candidate.lowered or not has_bfloat16(candidate.model):
+            raise InvalidModel(f"onnxruntime cannot load the model: {first_line(error)}") from error
     candidate.lowered = True
     return _session_of(candidate, optimised)
