@@ -22,6 +22,10 @@ from onnx_net2net.values import Array, evaluate, small
 
 MOST_SCALES = 16  # elements; a longer float vector is a weight, not a parameter
 MOST_TRIPS = 4096  # a higher bound of a loop is none
+# What yields some elements of its inputs as they are.
+MOVES = {
+    "Cast", "Concat", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Unsqueeze",
+}  # fmt: skip
 # A rule may know the shapes of operators that onnx does not (other domains).
 Contrib = Callable[[Node, int, list[Shape | None], list[Array | None]], list[Shape] | None]
 
@@ -42,6 +46,7 @@ class Shapes:
     computed: set[int] = field(default_factory=set)  # positions of nodes that only compute sizes
     taken: dict[int, int] = field(default_factory=dict)  # If that always takes this branch
     dead: set[int] = field(default_factory=set)  # nodes in a branch that is never taken
+    unsteady: set[str] = field(default_factory=set)  # loop states that change their shape
     unknown: int = 0
 
     def of(self, name: str) -> Shape | None:
@@ -60,12 +65,24 @@ class Shapes:
         sizes = next(c for c in (*CANDIDATES, (3,)) if not set(c) & used)
         return infer_with(self.graph, sizes, self.contrib, alternative=True)
 
-    def varies(self, name: str) -> bool:
-        """Whether the value of ``name`` follows the dynamic sizes."""
+    def settled(self, name: str) -> bool:
+        """Whether a value is the same for all dynamic sizes, so far as its chain can tell."""
         if not self.binding or self.alternative:
-            return False
-        here, there = self.value[name], self.elsewhere.value.get(name)
-        return there is None or not np.array_equal(here, there)
+            return True
+        return not self._varies(name) and self._certain(name)
+
+    def _varies(self, name: str) -> bool:
+        here, there = self.value.get(name), self.elsewhere.value.get(name)
+        return here is None or there is None or not np.array_equal(here, there)
+
+    def _certain(self, name: str) -> bool:
+        # batch == 1 is false at both sizes that were tried, and still depends on the batch.
+        node = self.graph.producer.get(name)
+        if node is None or node.op in ("Constant", "Shape", "Size"):
+            return True
+        given = [n for n in node.inputs if n]
+        moved = node.op in MOVES
+        return all((moved or not self._varies(n)) and self._certain(n) for n in given)
 
 
 def infer(graph: Graph, contrib: Contrib) -> Shapes:
@@ -194,6 +211,7 @@ def _control(shapes: Shapes, node: Node) -> None:
             _forget(shapes, body.nodes)
     if node.op == "If":
         return _branch(shapes, node)
+    shapes.unsteady |= unsteady
     hidden = {link.inner for link in carry if link.outer in unsteady}
     for link in node.links.leave:
         if link.inner not in hidden:
@@ -264,7 +282,7 @@ def _never_stops(shapes: Shapes, node: Node) -> bool:
 
 def _is_true(shapes: Shapes, name: str) -> bool:
     value = shapes.value.get(name)
-    return value is not None and bool(value.all()) and not shapes.varies(name)
+    return value is not None and bool(value.all()) and shapes.settled(name)
 
 
 def _branch(shapes: Shapes, node: Node) -> None:
@@ -283,7 +301,7 @@ def _branch(shapes: Shapes, node: Node) -> None:
     links = [link for link in node.links.leave if link.body == chosen]
     for link in links:
         _leave(shapes, node, link)
-    if shapes.alternative or shapes.varies(node.inputs[0]):
+    if not shapes.settled(node.inputs[0]):
         return
     shapes.taken[node.position] = chosen
     _bury(shapes, node.bodies[1 - chosen].nodes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from onnx_net2net.axes import Axis, Pin, atom, pin, product, total, unify
+from onnx_net2net.axes import ONE, Axis, Pin, atom, pin, product, total, unify
 from onnx_net2net.graph import Graph, Node
 from onnx_net2net.rule_shapes import shapes_by_rule
 from onnx_net2net.rules import lookup
@@ -100,6 +100,9 @@ def _visit(solution: Solution, node: Node) -> None:
         return _barrier(solution, node, node.opaque)
     if node.links is not None:
         return _tie(solution, node)
+    changing = solution.shapes.unsteady.intersection(node.inputs)
+    if changing:
+        return _barrier(solution, node, f"the state '{min(changing)}' changes its shape")
     rule = None
     try:
         rule = lookup(_op(solution.shapes, node))
@@ -285,13 +288,14 @@ def _tie(solution: Solution, node: Node) -> None:
         if taken is not None and link.body != taken:
             continue
         shape, inner = solution.shapes.of(link.outer), solution.of(link.inner)
-        if link.outer in solution.axes or shape is None or inner is None:
-            _join(solution, node, link, why)
-            continue
-        walked = [] if link.axis is None else [atom(shape[link.axis])]
-        solution.axes[link.outer] = link.with_axis(inner, *walked) if walked else list(inner)
-        for axis in walked:
-            pin(axis, Pin(label, "its body runs along it"))
+        if shape is not None and inner is not None and link.outer not in solution.axes:
+            walked = atom(shape[link.axis]) if link.axis is not None else ONE
+            outer = link.with_axis(inner, walked)
+            if tuple(axis.size for axis in outer) == shape:
+                pin(walked, Pin(label, "its body runs along it"))
+                solution.axes[link.outer] = outer
+                continue
+        _join(solution, node, link, why)
 
 
 def _join(solution: Solution, node: Node, link: Link, why: Pin) -> None:
