@@ -84,7 +84,21 @@ class Growth:
         if isinstance(term, str):
             plain = term.lstrip("~")
             if plain == name:
-                return shares(self.source(env[name]), seed=seed, split=split)
+                return self._shares(canonical(env[name]), {}, seed, split)
             return np.ones(self.size(env[plain]) if plain in env else 1)
         parts = [self.vector(part, name, env, seed, split) for part in term.terms]
         return reduce(np.kron, parts) if isinstance(term, Group) else np.concatenate(parts)
+
+    def _shares(
+        self, axis: Axis, drawn: dict[Atom, np.ndarray], seed: list[int], split: str
+    ) -> np.ndarray:
+        """Shares along canonical ``axis``: the same wherever an atom occurs (RoPE's halves)."""
+        if isinstance(axis, Atom):
+            if axis not in drawn:
+                source = self.source(axis)
+                drawn[axis] = shares(source, seed=[*seed, len(drawn)], split=split)
+            return drawn[axis]
+        if isinstance(axis, Product):
+            parts = [self._shares(factor, drawn, seed, split) for factor in axis.factors]
+            return reduce(np.kron, parts, np.ones(1))
+        return np.concatenate([self._shares(s, drawn, seed, split) for s in axis.segments])

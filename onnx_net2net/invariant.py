@@ -15,22 +15,24 @@ from typing import Any
 
 import numpy as np
 
-from onnx_net2net.comparison import compare, distance, tolerances
+from onnx_net2net.axes import Axis
+from onnx_net2net.comparison import compare, distance, larger, tolerances
 from onnx_net2net.dimensions import Analysis, analyse
 from onnx_net2net.errors import UsageError
-from onnx_net2net.expansion import PAD, Index
+from onnx_net2net.expansion import PAD
 from onnx_net2net.feeds import Feeds
 from onnx_net2net.growth import Growth
 from onnx_net2net.interface import merged_specs
 from onnx_net2net.model import Model
 from onnx_net2net.precision import nudged
 from onnx_net2net.request import growth_of, options_of, requested
+from onnx_net2net.sharing import Sharing, share
 from onnx_net2net.sizes import free_dimensions, input_specs
 from onnx_net2net.trials import Planner
 from onnx_net2net.verify import run, tensors
 from onnx_net2net.widening import HISTORY, widen
 
-Tensors = Mapping[str, np.ndarray]
+Array = np.ndarray
 
 
 @dataclass(frozen=True)
@@ -120,16 +122,20 @@ def _compare(
 ) -> Iterator[Layer]:
     analysis = analyse(parent)
     growth = _growth(analysis, step)
+    sharing = share(analysis, growth, step["seed"], step["split"])
     names = _shared(analysis, grown)
     feeds = _feeds(parent, grown, analysis.solution.shapes.binding, provider)
     before = tensors(parent, names, feeds, provider=provider)
-    moved = tensors(nudged(parent), names, feeds, provider=provider)
     after = tensors(grown, names, feeds, provider=provider)
+    noise = [tensors(nudged(m), names, feeds, provider=provider) for m in (parent, grown)]
     for name in before:
         # Axes were solved for one choice of dynamic sizes; a tensor of other sizes is not judged.
-        sizes = tuple(axis.size for axis in analysis.solution.axes[name])
-        if name in after and name in moved and before[name].shape == sizes:
-            yield _layer(analysis, growth, name, before[name], moved[name], after[name])
+        axes = analysis.solution.axes[name]
+        sizes = tuple(axis.size for axis in axes)
+        if name in after and before[name].shape == sizes and all(name in run for run in noise):
+            expected = [_gathered(growth, sharing, name, axes, t[name]) for t in (before, noise[0])]
+            actual = [_units(growth, axes, t[name]) for t in (after, noise[1])]
+            yield _layer(analysis, growth, name, expected, actual)
 
 
 def _shared(analysis: Analysis, grown: Model) -> list[str]:
@@ -159,27 +165,39 @@ def _feeds(
 
 
 def _layer(
-    analysis: Analysis,
-    growth: Growth,
-    name: str,
-    before: np.ndarray,
-    moved: np.ndarray,
-    after: np.ndarray,
+    analysis: Analysis, growth: Growth, name: str, expected: list[Array], actual: list[Array]
 ) -> Layer:
-    axes = analysis.solution.axes[name]
+    """Judge one tensor; each pair is a run and the same with weights moved by one ulp."""
+    noise = distance(*expected)
+    assert noise is not None  # two runs of one graph
+    limit = tolerances(expected[:1], [larger(noise, distance(*actual))])[0]
+    found = compare(expected[0], actual[0], limit)
+    grows = any(map(growth.touches, analysis.solution.axes[name]))
     node = analysis.solution.graph.producer[name].name
-    for place, axis in enumerate(axes):
-        if growth.touches(axis):
-            source = growth.source(axis)
-            before, moved = (np.take(a, _kept(source), axis=place) for a in (before, moved))
-            if after.shape[place] == len(source):
-                after = np.compress(source != PAD, after, axis=place)
-    noise = distance(before, moved)
-    assert noise is not None  # runs of the same graph
-    found = compare(before, after, tolerances([before], [noise])[0])
-    grows = any(map(growth.touches, axes))
     return Layer(name, node, grows, found.max_abs, found.tolerance, found.problem)
 
 
-def _kept(source: Index) -> Index:
-    return source[source != PAD]
+def _gathered(
+    growth: Growth, sharing: Sharing, name: str, axes: list[Axis], array: Array
+) -> Array:
+    """What the invariant says that the grown tensor is, without padded entries."""
+    for place, axis in enumerate(axes):
+        if not growth.touches(axis):
+            continue
+        source = growth.source(axis)
+        array = np.take(array, source[source != PAD], axis=place)
+        scale = sharing.scaled.get((name, place))
+        if scale is not None:  # shares that a later contraction asked for
+            line = scale[source != PAD].reshape(-1, *[1] * (array.ndim - 1 - place))
+            array = (array * line).astype(array.dtype)
+    return array
+
+
+def _units(growth: Growth, axes: list[Axis], array: Array) -> Array:
+    """A grown tensor without its padded entries."""
+    for place, axis in enumerate(axes):
+        if growth.touches(axis) and place < array.ndim:
+            source = growth.source(axis)
+            if array.shape[place] == len(source):
+                array = np.compress(source != PAD, array, axis=place)
+    return array

@@ -10,6 +10,7 @@ from onnx import helper
 from onnx_net2net.editing import Editor
 from onnx_net2net.graph import Graph, Node
 from onnx_net2net.runtime import Element, Fresh, Kept
+from onnx_net2net.shapes import Shapes
 from onnx_net2net.sizing import Patch, Sizing
 
 
@@ -23,10 +24,10 @@ def apply(sizing: Sizing, editor: Editor) -> None:
     for patch in sizing.patches:
         patches.setdefault(patch.tensor, []).append(patch)
     for tensor, wanted in patches.items():
-        _apply(editor, tensor, wanted)
+        _apply(editor, tensor, wanted, sizing.solution.shapes)
 
 
-def _apply(editor: Editor, tensor: str, patches: list[Patch]) -> None:
+def _apply(editor: Editor, tensor: str, patches: list[Patch], shapes: Shapes) -> None:
     graph = editor.graph
     agreed = all(np.array_equal(p.value, patches[0].value) for p in patches)
     if tensor in graph.model.weights and agreed and _only_reader(graph, tensor, patches):
@@ -35,7 +36,7 @@ def _apply(editor: Editor, tensor: str, patches: list[Patch]) -> None:
     for patch in patches:
         key = patch.elements or patch.value.tobytes()
         if key not in made:
-            made[key] = _replacement(editor, patch)
+            made[key] = _replacement(editor, patch, shapes)
         editor.connect(patch.node, patch.index, made[key])
     return None
 
@@ -44,12 +45,12 @@ def _only_reader(graph: Graph, tensor: str, patches: list[Patch]) -> bool:
     return len(graph.consumers[tensor]) == len(patches) and tensor not in graph.results
 
 
-def _replacement(editor: Editor, patch: Patch) -> str:
+def _replacement(editor: Editor, patch: Patch, shapes: Shapes) -> str:
     """A tensor that holds the patched sizes: a constant, or its elements put together anew."""
     base = patch.tensor or f"{patch.node.name}_sizes"
     if not patch.elements:
         return editor.add_weight(f"{base}_grown", patch.value)
-    build = _Builder(editor, patch.node, base, patch.tensor)
+    build = _Builder(editor, patch.node, base, patch.tensor, shapes)
     pieces = [
         build.piece(run) if isinstance(run, Kept | Fresh) else build.constant(run)
         for run in _runs(patch.elements)
@@ -73,8 +74,11 @@ def _runs(elements: tuple[Element, ...]) -> list[list[int] | Kept | Fresh]:
 class _Builder:
     """Inserts the nodes that compute sizes in front of their reader."""
 
-    def __init__(self, editor: Editor, before: Node, base: str, chain: str) -> None:
-        self.editor, self.before, self.base, self.chain = editor, before, base, chain
+    def __init__(
+        self, editor: Editor, before: Node, base: str, chain: str, shapes: Shapes
+    ) -> None:
+        self.editor, self.before, self.base = editor, before, base
+        self.chain, self.shapes = chain, shapes
 
     def constant(self, values: list[int]) -> str:
         return self.editor.add_weight(f"{self.base}_size", np.asarray(values, np.int64))
@@ -85,10 +89,27 @@ class _Builder:
         self.editor.insert(self.before, proto)
         return output
 
+    def _joined(self, place: int) -> str | None:
+        """The tensor that a Concat put at ``place``, where that is one element."""
+        producer = self.editor.graph.producer.get(self.chain)
+        if producer is None or producer.op != "Concat" or producer.parent is not None:
+            return None
+        at = 0
+        for name in producer.inputs:
+            shape = self.shapes.of(name)
+            if shape is None or len(shape) != 1:
+                return None
+            if at == place and shape[0] == 1:
+                return name
+            at += shape[0]
+        return None
+
     def piece(self, element: Kept | Fresh) -> str:
         """One element, as a vector of length 1."""
         if isinstance(element, Kept):
-            piece = self.node("Gather", [self.chain, self.constant([element.place])])
+            piece = self._joined(element.place)
+            if piece is None:
+                piece = self.node("Gather", [self.chain, self.constant([element.place])])
             for op, factor in (("Mul", element.numerator), ("Div", element.denominator)):
                 if factor != 1:
                     piece = self.node(op, [piece, self.constant([factor])])

@@ -8,20 +8,20 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from onnx import helper
 
-from onnx_net2net.contraction import Rescale, Site, distribute, term_at
 from onnx_net2net.dimensions import Analysis, analyse
 from onnx_net2net.editing import Editor
-from onnx_net2net.expansion import PAD, Index, gather, multiplicity, random_pads, split_copies
+from onnx_net2net.expansion import Index, gather, random_pads, split_copies
 from onnx_net2net.growth import Growth
 from onnx_net2net.model import Computed, Model, Weight
 from onnx_net2net.padding import Padding
 from onnx_net2net.patching import apply
 from onnx_net2net.request import Change, Options, growth_of, options_of, requested
+from onnx_net2net.sharing import Insertion, Sharing, share
 from onnx_net2net.sizing import Sizing
 
 HISTORY = "onnx_net2net.history"
@@ -58,14 +58,12 @@ def _grow(
 ) -> Model:
     solution = analysis.solution
     found = Sizing(solution, growth).find()
-    splits, rescales = distribute(solution, growth.atoms)
+    sharing = share(analysis, growth, options.seed, options.split)
     editor = Editor(solution.graph)
-    paddings = [p for a, p in analysis.paddings.items() if growth.padded(a)]
-    _weights(analysis, growth, options, splits, paddings, editor)
-    _norms(growth, paddings, editor)
-    zero = {name for padding in paddings for name in padding.zero}
-    for rescale in rescales:
-        _insert(analysis, growth, options, rescale, zero, editor)
+    _weights(analysis, growth, options, sharing, editor)
+    _norms(growth, sharing.paddings, editor)
+    for insertion in sharing.insertions:
+        _insert(analysis, insertion, editor)
     apply(found, editor)
     editor.resize(
         {
@@ -85,6 +83,7 @@ class Step:
     axis: int
     source: Index
     splits: bool
+    scale: np.ndarray | None = None
     pads: np.ndarray | float = 0.0
     free: bool = False
 
@@ -93,8 +92,7 @@ def _weights(
     analysis: Analysis,
     growth: Growth,
     options: Options,
-    splits: set[Site],
-    paddings: list[Padding],
+    sharing: Sharing,
     editor: Editor,
 ) -> None:
     """New contents, computed when written, for every weight on a grown dimension."""
@@ -104,25 +102,27 @@ def _weights(
         if axes is None or not any(map(growth.touches, axes)):
             continue
         steps = [
-            _step(name, index, growth.source(axis), (name, index) in splits, paddings)
+            _step(name, index, growth.source(axis), sharing)
             for index, axis in enumerate(axes)
             if growth.touches(axis)
         ]
-        eta = next((p.eta(growth.size(p.atom)) for p in paddings if name in p.gammas()), 1.0)
+        padded = (p for p in sharing.paddings if name in p.gammas())
+        eta = next((p.eta(growth.size(p.atom)) for p in padded), 1.0)
         editor.weights[name] = Computed(
             name, weight.dtype, growth.shape(axes), _grown(name, weight, steps, eta, options)
         )
 
 
-def _step(name: str, axis: int, source: Index, splits: bool, paddings: list[Padding]) -> Step:
-    for padding in paddings:
+def _step(name: str, axis: int, source: Index, sharing: Sharing) -> Step:
+    step = Step(axis, source, (name, axis) in sharing.splits, sharing.scaled.get((name, axis)))
+    for padding in sharing.paddings:
         if name in padding.ones:
-            return Step(axis, source, splits, 1.0)
+            return replace(step, pads=1.0)
         if (name, axis) in padding.fills:
-            return Step(axis, source, splits, padding.fills[name, axis])
+            return replace(step, pads=padding.fills[name, axis])
         if (name, axis) in padding.free:
-            return Step(axis, source, splits, free=True)
-    return Step(axis, source, splits)
+            return replace(step, free=True)
+    return step
 
 
 def _grown(
@@ -145,6 +145,9 @@ def _grown(
                 array = gather(array, step.axis, step.source, step.pads)
             if step.free:
                 array = random_pads(array, step.axis, step.source, seed)
+            if step.scale is not None:
+                scale = step.scale.reshape(-1, *[1] * (array.ndim - 1 - step.axis))
+                array = (array * scale).astype(array.dtype)
         return array if eta == 1.0 else (array * eta).astype(array.dtype)
 
     return compute
@@ -161,50 +164,20 @@ def _norms(growth: Growth, paddings: list[Padding], editor: Editor) -> None:
             editor.set_attribute(applied.node, "epsilon", eta * eta * epsilon)
 
 
-def _insert(
-    analysis: Analysis,
-    growth: Growth,
-    options: Options,
-    rescale: Rescale,
-    zero: set[str],
-    editor: Editor,
-) -> None:
-    """Put a Mul by shares in front of the operand that takes them."""
-    contraction = rescale.contraction
-    applied, name = contraction.applied, contraction.name
-    node, tensor = applied.node, applied.node.inputs[rescale.index]
-    source = growth.source(contraction.axis)
-    even = len(set(multiplicity(source).tolist())) == 1
-    pads = (source == PAD).any()
-    if even and not pads and contraction.reduce == "mean":
-        return
-    seed = [options.seed, zlib.crc32(node.name.encode()), rescale.axis]
-    split = "even" if contraction.reduce else options.split
-    vector = growth.vector(term_at(rescale), name, applied.env, seed, split)
-    if (vector[vector != 0] == 1).all() and (not pads or tensor in zero):
-        return  # nothing is copied, and pads add nothing
-    vector, op = _as_operation(contraction.reduce, vector, contraction.axis.size, len(source))
+def _insert(analysis: Analysis, insertion: Insertion, editor: Editor) -> None:
+    """Put an operator by shares in front of the operand that takes them."""
+    rescale, vector = insertion.rescale, insertion.vector
+    node = rescale.contraction.applied.node
+    tensor = node.inputs[rescale.index]
     rank = len(analysis.solution.axes[tensor])
     dtype = helper.tensor_dtype_to_np_dtype(analysis.solution.shapes.dtype.get(tensor, 1))
     shaped = vector.reshape(-1, *[1] * (rank - 1 - rescale.axis)).astype(dtype)
     factor = editor.add_weight(f"{node.name}_shares", shaped)
     output = editor.unique(f"{tensor}_shared")
     current = editor.node(node).input[rescale.index]
-    editor.insert(node, helper.make_node(op, [current, factor], [output], name=output))
+    proto = helper.make_node(insertion.op, [current, factor], [output], name=output)
+    editor.insert(node, proto)
     editor.node(node).input[rescale.index] = output
-
-
-def _as_operation(
-    reduce: str, vector: np.ndarray, old: int, new: int
-) -> tuple[np.ndarray, str]:
-    """What to do to the summands so that copies count once."""
-    if reduce == "mean":
-        return vector * (new / old), "Mul"
-    if reduce in ("l2", "sumsquare"):
-        return np.sqrt(vector), "Mul"
-    if reduce == "logsumexp":
-        return np.log(vector), "Add"
-    return vector, "Mul"
 
 
 def record(
