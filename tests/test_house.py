@@ -35,20 +35,25 @@ FLOORS = [
     " rules.shaping rules.signal",
     "rules.microsoft_attention rules.quantization",
     "rules.microsoft",
-    # A model as a graph.
+    # A model as a graph, and the shapes of its tensors.
     "graph precision sequences unique_names",
-    "inference",
-    "editing judgement rule_shapes shapes",
+    "editing folding inference judgement",
+    "rule_shapes shapes",
     # The judge, who knows nothing of what follows, and the solver, who knows no operator.
     "solver verify",
-    "contraction delivery folding growth",
-    "padding sizing",
-    # Dimensions with names, and what can be done with them.
+    "contraction delivery growth",
+    # What growing takes: shares, pads, sizes that the graph repeats or computes.
+    "absorption padding runtime",
+    "sizing",
+    "patching rehearsal",
+    # Dimensions with names, and what is asked of them.
     "dimensions",
-    "naming targets",
+    "naming sharing targets",
+    "request",
     "widening",
+    "invariant",
     # What people see.
-    "render options",
+    "options render",
     "cli",
     "__main__",
 ]
