@@ -14,6 +14,9 @@ it is :func:`split`, so that the copies of unit i add up to the weight of unit i
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -31,6 +34,7 @@ PAD = -1
 # The random part of ``project`` relative to the weight it splits: large enough that copies
 # part at the first step, small enough that summing them costs no more than a rounding.
 AMPLITUDE = 0.5
+BLOCK = 1 << 18  # entries: what the processor's caches hold
 
 
 def draw(width: int, new: int, *, seed: int | list[int], mapping: str = "random") -> Index:
@@ -71,27 +75,60 @@ def shares(source: Index, *, seed: int | list[int], split: str = "project") -> A
 
 
 def gather(array: Array, axis: int, source: Index, pads: Array | float = 0.0) -> Array:
-    """``array`` with its entries along ``axis`` taken by ``source``.
+    """``array`` with its entries along ``axis`` taken by ``source``, as a new array.
 
     Padded entries hold ``pads``: a number, or a weighting of the old entries along ``axis``.
     """
-    result = np.take(array, np.maximum(source, 0), axis=axis)
+    result = _taken(array, axis, source)
     if (padded := source == PAD).any():
         value = np.asarray(pads, np.float64)
         if value.ndim:
-            value = np.expand_dims(np.tensordot(array.astype(np.float64), value, (axis, 0)), axis)
+            value = np.expand_dims(_weighted(array, axis, value), axis)
         result[_at(axis, padded)] = value.astype(result.dtype)
     return result
+
+
+def _taken(array: Array, axis: int, source: Index) -> Array:
+    """Like ``np.take``; the old units, which mostly come first and in order, are copied at once."""
+    most = min(array.shape[axis], len(source))
+    differs = source[:most] != np.arange(most)
+    same = int(differs.argmax()) if differs.any() else most
+    if same * 2 < len(source):
+        return np.take(array, np.maximum(source, 0), axis=axis)
+    result = np.empty((*array.shape[:axis], len(source), *array.shape[axis + 1 :]), array.dtype)
+    head, tail = _at(axis, slice(same)), _at(axis, slice(same, None))
+    result[head] = array[head]
+    if same < len(source):
+        result[tail] = np.take(array, np.maximum(source[same:], 0), axis=axis)
+    return result
+
+
+def _weighted(array: Array, axis: int, weights: Array) -> Array:
+    """The sum over ``axis`` of entries times ``weights``, in float64."""
+    flat = _flat(array, axis)
+    result = np.empty((flat.shape[0], flat.shape[2]))
+    for rows, columns in _blocks(flat.shape):
+        result[rows, columns] = np.einsum(
+            "anb,n->ab", flat[rows, :, columns].astype(float), weights
+        )
+    return result.reshape(array.shape[:axis] + array.shape[axis + 1 :])
 
 
 def random_pads(array: Array, axis: int, source: Index, seed: int | list[int]) -> Array:
     """``array`` with random padded entries as large as the others: they meet zeros only."""
     padded = np.flatnonzero(source == PAD)
+    flat = _flat(array, axis)
+    squares = 0.0
+    for rows, columns in _blocks(flat.shape):
+        squares += float(np.square(flat[rows, :, columns], dtype=_wide(array)).sum(dtype=float))
+    spread = np.sqrt(squares / array.size * 12)
     rng = np.random.default_rng(seed)
-    shape = (*array.shape[:axis], len(padded), *array.shape[axis + 1 :])
-    wide = array.astype(np.float32)
-    spread = float(np.sqrt(np.mean(np.square(wide)))) * np.sqrt(12)
-    array[_at(axis, padded)] = ((rng.random(shape) - 0.5) * spread).astype(array.dtype)
+    for rows, columns in _blocks((flat.shape[0], len(padded), flat.shape[2])):
+        shape = flat[rows, :1, columns].shape
+        parts = rng.random((shape[0], len(padded), shape[2]), dtype=np.float32)
+        parts -= 0.5
+        parts *= spread
+        flat[rows, padded, columns] = parts.astype(array.dtype)
     return array
 
 
@@ -110,45 +147,113 @@ def split_copies(
     relative noise of standard deviation ``noise`` that does not (Net2Net's own, not exact).
     """
     result = gather(array, axis, source)
-    counts = multiplicity(source)
-    chosen = np.flatnonzero(counts > 1)
-    if not len(chosen):
+    copies = _Copies.of(source, array.shape[axis])
+    if not len(copies.units):
         return result
-    wide = np.float64 if array.dtype == np.float64 else np.float32
-    whole: Array = np.moveaxis(np.take(result, chosen, axis=axis), axis, 0).astype(wide)
-    parts: Array = whole / counts[chosen].astype(wide).reshape(-1, *[1] * (whole.ndim - 1))
+    old, new = _flat(array, axis), _flat(result, axis)
+    spread = _spread(old, copies.units) if split == "project" else None
     rng = np.random.default_rng(seed)
-    if split == "noise":
-        parts *= 1 + noise * rng.standard_normal(parts.shape, dtype=wide)
-    elif split == "project":
-        parts += _random_like(whole, rng)
-    if split != "noise":
-        parts = _balanced(parts.astype(array.dtype), whole, source[chosen], wide)
-    result[_at(axis, chosen)] = np.moveaxis(parts.astype(array.dtype), 0, axis)
+    for rows, columns in _blocks((old.shape[0], len(copies.units), old.shape[2])):
+        whole = np.take(old[rows, :, columns], copies.units, axis=1).astype(_wide(array))
+        target = new[rows, :, columns]
+        if split == "noise":
+            _scatter_noisy(whole, target, copies, noise, rng)
+        else:
+            _scatter(whole, target, copies, spread, rng)
     return result
 
 
-def _random_like(whole: Array, rng: np.random.Generator) -> Array:
-    """Uniform parts whose scale is that of each unit's own weights."""
-    flat = whole.reshape(len(whole), -1)
-    scale = np.sqrt(np.mean(np.square(flat), axis=1))
+@dataclass(frozen=True)
+class _Copies:
+    """Copied ``units``, most copies first, and ``places[r]``, where their r-th copies stand.
+
+    A unit with fewer copies is missing at the end of ``places[r]``.
+    """
+
+    units: Index
+    counts: Index
+    places: list[Index]
+
+    @classmethod
+    def of(cls, source: Index, width: int) -> _Copies:
+        """Read off a source map of ``width`` units."""
+        kept = np.flatnonzero(source != PAD)
+        order = kept[np.argsort(source[kept], kind="stable")]
+        counts = np.bincount(source[kept], minlength=width)
+        starts = np.cumsum(counts) - counts
+        units = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts > 1)]
+        counts, starts = counts[units], starts[units]
+        most = int(counts[0]) if len(units) else 0
+        places = [order[starts[counts > rank] + rank] for rank in range(most)]
+        return cls(units, counts, places)
+
+
+def _scatter(
+    whole: Array, target: Array, copies: _Copies, spread: Array | None, rng: np.random.Generator
+) -> None:
+    """Write parts that add up: all but the last copy are free, the last is what is left."""
+    mean = whole / copies.counts.astype(whole.dtype)[:, None]
+    ends = [len(place) for place in copies.places[1:]] + [0]
+    for place, end in zip(copies.places, ends, strict=True):
+        part = mean[:, :end]
+        if spread is not None and end:
+            part = rng.random(part.shape, dtype=whole.dtype.type)
+            part -= 0.5
+            part *= spread[:end, None]
+            part += mean[:, :end]
+        part = part.astype(target.dtype, copy=False)
+        target[:, place[:end]] = part
+        whole[:, :end] -= part.astype(whole.dtype, copy=False)  # as rounded
+        target[:, place[end:]] = whole[:, end : len(place)].astype(target.dtype, copy=False)
+
+
+def _scatter_noisy(
+    whole: Array, target: Array, copies: _Copies, noise: float, rng: np.random.Generator
+) -> None:
+    mean = whole / copies.counts.astype(whole.dtype)[:, None]
+    for place in copies.places:
+        part = rng.standard_normal(mean[:, : len(place)].shape, dtype=whole.dtype.type)
+        part *= noise
+        part += 1
+        part *= mean[:, : len(place)]
+        target[:, place] = part.astype(target.dtype, copy=False)
+
+
+def _spread(flat: Array, units: Index) -> Array:
+    """The width of the random parts of each unit, tied to the size of its own weights."""
+    squares = np.zeros(len(units))
+    for rows, columns in _blocks((flat.shape[0], len(units), flat.shape[2])):
+        part = np.take(flat[rows, :, columns], units, axis=1).astype(_wide(flat), copy=False)
+        squares += np.einsum("anb,anb->n", part, part)
+    scale = np.sqrt(squares * (len(units) and flat.shape[1] / flat.size))
     scale[scale == 0] = scale.mean()
-    parts = rng.random(whole.shape, dtype=whole.dtype)
-    parts -= 0.5
-    parts *= (AMPLITUDE * np.sqrt(12) * scale / 2).reshape(-1, *[1] * (whole.ndim - 1))
-    return parts
+    return (AMPLITUDE * np.sqrt(12) / 2 * scale).astype(_wide(flat))
 
 
-def _balanced(parts: Array, whole: Array, source: Index, wide: type) -> Array:
-    """Correct one copy of each unit, so that the *rounded* parts add up to ``whole``."""
-    order = np.argsort(source, kind="stable")
-    starts = np.flatnonzero(np.diff(source[order], prepend=PAD - 1))
-    sums = np.add.reduceat(parts[order].astype(wide), starts, axis=0)
-    # The originals stand first; the correction goes to the last copy of each unit.
-    ends = order[np.append(starts[1:], len(order)) - 1]
-    parts[ends] = (parts[ends].astype(wide) + (whole[ends] - sums)).astype(parts.dtype)
-    return parts
+def _wide(array: Array) -> type[np.floating[Any]]:
+    """The type to compute in: half precision would lose the shares."""
+    return np.float64 if array.dtype == np.float64 else np.float32
 
 
-def _at(axis: int, index: Array) -> tuple[slice | Array, ...]:
+def _flat(array: Array, axis: int) -> Array:
+    """A view of three axes, ``axis`` in the middle."""
+    before, after = math.prod(array.shape[:axis]), math.prod(array.shape[axis + 1 :])
+    return array.reshape(before, array.shape[axis], after)
+
+
+def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
+    """Pieces of the outer axes that hold about ``BLOCK`` entries: scratch memory stays small."""
+    before, width, after = shape
+    if width * after <= BLOCK:
+        step = max(1, BLOCK // max(1, width * after))
+        for start in range(0, before, step):
+            yield slice(start, start + step), slice(None)
+        return
+    step = max(64, BLOCK // width)
+    for row in range(before):
+        for start in range(0, after, step):
+            yield slice(row, row + 1), slice(start, start + step)
+
+
+def _at(axis: int, index: Array | slice) -> tuple[slice | Array, ...]:
     return (*[slice(None)] * axis, index)

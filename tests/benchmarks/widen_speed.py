@@ -41,7 +41,8 @@ elif kind != "nothing":
     if kind != "load":
         able = [d for d in n2n.inspect(model) if d.growth != "fixed"]
         able = [max(able, key=lambda d: d.elements)] if kind == "one" else able
-        new = {d.name: d.width * 2 if d.growth == "multiple" else -(-d.width * 9 // 8) for d in able}
+        new = {d.name: -(-d.width * 9 // 8) for d in able}
+        new |= {d.name: d.width * 2 for d in able if d.growth == "multiple"}
     if kind in ("one", "all"):
         n2n.widen(model, new).save(target)
 cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
