@@ -132,7 +132,7 @@ def inspect(
             }
         )
         return DONE
-    click.echo(render.text(render.dimension_table(listed, source)))
+    click.echo(render.dimension_text(listed, source))
     click.echo("\n" + render.summary(analysis.dimensions, source, len(found) - len(listed)))
     return DONE
 

@@ -1,6 +1,6 @@
 """Results as text for people and as plain values for programs. Nothing here prints.
 
-    print(text(dimension_table(dimensions, model)))
+    print(dimension_text(dimensions, model))
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnx import TensorProto
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -35,8 +36,11 @@ _SHOWN = 5  # tensors behind the first at which two models part; the rest follow
 _UNBOUNDED = 100_000  # columns, where nobody looks at a screen
 
 
-def text(renderable: object) -> str:
-    """A table as text: fitted to the terminal and in colour if there is one, else complete."""
+def text(table: Table, narrower: Table | None = None) -> str:
+    """A table as text: in colour and fitted to the terminal if there is one, else complete.
+
+    ``narrower`` is taken where ``table`` would not fit.
+    """
     terminal = sys.stdout.isatty()
     console = Console(
         file=io.StringIO(),
@@ -44,20 +48,24 @@ def text(renderable: object) -> str:
         width=None if terminal else _UNBOUNDED,
         highlight=False,
     )
+    free = console.options.update(max_width=_UNBOUNDED)
+    if narrower is not None and Measurement.get(console, free, table).minimum > console.width:
+        table = narrower
     with console.capture() as captured:
-        console.print(renderable)
+        console.print(table)
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
 def _table(*columns: tuple[str, str]) -> Table:
-    """An empty table; a column is a title and "left", "right" or "cut" (left, may be shortened)."""
+    """An empty table; a column is a title and "left", "right" or "fold" (long text, in lines)."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for title, kind in columns:
         table.add_column(
             title,
             justify="right" if kind == "right" else "left",
             no_wrap=kind != "fold",
-            overflow="fold" if kind == "fold" else "ellipsis",
+            min_width=20 if kind == "fold" else None,
+            overflow="fold",
         )
     return table
 
@@ -70,27 +78,34 @@ def shown(dimensions: Iterable[Dimension]) -> list[Dimension]:
     return [d for d in dimensions if d.writers or d.growth != "fixed"]
 
 
-def dimension_table(dimensions: Sequence[Dimension], model: Model) -> Table:
-    """Name, width, growth, share of the parameters, who writes and who reads."""
+def dimension_text(dimensions: Sequence[Dimension], model: Model) -> str:
+    """Name, width, growth, share of the weights, and where there is room, who writes and reads."""
+    return text(
+        _dimension_table(dimensions, model, nodes=True),
+        _dimension_table(dimensions, model, nodes=False),
+    )
+
+
+def _dimension_table(dimensions: Sequence[Dimension], model: Model, *, nodes: bool) -> Table:
+    reasons = any(d.reason for d in dimensions)
     table = _table(
-        ("dimension", "fold"),
+        ("dimension", "left"),
         ("width", "right"),
         ("grows", "left"),
         ("weights", "right"),
-        ("written by", "cut"),
-        ("read by", "cut"),
-        ("why", "fold"),
+        *([("written by", "left"), ("read by", "left")] if nodes else []),
+        *([("why", "fold")] if reasons else []),
     )
     total = parameters(model)
     for d in dimensions:
+        why = "; ".join(filter(None, (d.reason, d.remedy)))
         table.add_row(
             Text(d.name),
             str(d.width),
             Text(_grows(d), style="dim" if d.growth == "fixed" else ""),
             f"{_share(d, model, total):.1%}",
-            Text(_short(d.writers)),
-            Text(_short(d.readers)),
-            Text("; ".join(filter(None, (d.reason, d.remedy)))),
+            *([Text(_short(d.writers)), Text(_short(d.readers))] if nodes else []),
+            *([Text(why)] if reasons else []),
         )
     return table
 
@@ -158,7 +173,7 @@ def change_table(
 ) -> Table:
     """What grows, and the weight elements that lie on it."""
     table = _table(
-        ("dimension", "fold"),
+        ("dimension", "left"),
         ("width", "right"),
         ("becomes", "right"),
         ("weights", "right"),
@@ -194,8 +209,8 @@ def change_values(changes: Sequence[Change], before: Model, after: Model) -> dic
 def report_table(report: Report) -> Table:
     """One row for each output."""
     table = _table(
-        ("output", "fold"),
-        ("type", "left"),
+        ("output", "left"),
+        ("type", "fold"),
         ("largest difference", "right"),
         ("allowed", "right"),
         ("relative", "right"),
@@ -252,8 +267,8 @@ def layers_text(report: LayersReport) -> str:
         return f"every unit holds what it is a copy of, in {count} tensors ({grown} of them grown)"
     bad = [layer for layer in report.layers if layer.problem]
     table = _table(
-        ("node", "fold"),
-        ("tensor", "fold"),
+        ("node", "left"),
+        ("tensor", "left"),
         ("largest difference", "right"),
         ("allowed", "right"),
         ("problem", "fold"),
