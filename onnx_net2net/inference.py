@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx.checker import ValidationError
 from onnx.shape_inference import InferenceError, infer_shapes
 
 from onnx_net2net.graph import Node
@@ -62,7 +63,7 @@ def infer(nodes: Sequence[Node], known: Known) -> Iterator[tuple[str, int, Shape
     """Name, type and shape (None where unknown) of what ``nodes`` write."""
     try:
         found = infer_shapes(_model(nodes, known), data_prop=True).graph.value_info
-    except (InferenceError, RuntimeError, ValueError):
+    except (InferenceError, ValidationError, RuntimeError, ValueError):
         if len(nodes) > 1:  # one bad node must not hide the others
             yield from infer(nodes[:1], known)
         return

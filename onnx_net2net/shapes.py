@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto
 
 from onnx_net2net.graph import Graph, Node
 from onnx_net2net.inference import Ahead, Known, Shape
@@ -20,6 +20,7 @@ from onnx_net2net.subgraphs import Link
 from onnx_net2net.symbols import CANDIDATES, bind, bound
 from onnx_net2net.values import Array, evaluate, small
 
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 MOST_SCALES = 16  # elements; a longer float vector is a weight, not a parameter
 MOST_TRIPS = 4096  # a higher bound of a loop is none
 # What yields some elements of its inputs as they are.
@@ -183,9 +184,12 @@ def _fill(shapes: Shapes, node: Node, ahead: Ahead, index: int) -> None:
         for name, known in zip(node.outputs, found, strict=False):
             if name:
                 shapes.shape.setdefault(name, known)
-    for name in node.outputs:  # operators of other domains keep the type of their first input
-        if name and name not in shapes.dtype and node.inputs and node.inputs[0] in shapes.dtype:
-            shapes.dtype[name] = shapes.dtype[node.inputs[0]]
+    # Operators of other domains give floats if they read any, else what they read first.
+    types = [shapes.dtype[name] for name in node.inputs if name in shapes.dtype]
+    chosen = next((t for t in types if t in FLOATS), types[0] if types else None)
+    for name in node.outputs:
+        if name and name not in shapes.dtype and chosen is not None:
+            shapes.dtype[name] = chosen
 
 
 def _control(shapes: Shapes, node: Node) -> None:
