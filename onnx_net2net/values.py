@@ -16,6 +16,7 @@ Array = np.ndarray[Any, Any]
 Value = Any  # an Array, or None for an input that is absent
 MOST = 4096  # elements; larger tensors are data, not sizes
 MOST_IN_MATRIX = 64
+MOST_FLOATS = 16
 
 
 def small(array: Array) -> bool:
@@ -36,7 +37,13 @@ def evaluate(node: NodeProto, inputs: Sequence[Value], opset: int) -> list[Array
     except (ValueError, IndexError, TypeError, ZeroDivisionError, KeyError, AttributeError):
         return None  # an ill-formed chain is left to shape inference and, after that, refused
     arrays = result if isinstance(result, list) else [result]
-    return [np.asarray(a) for a in arrays] if all(small(np.asarray(a)) for a in arrays) else None
+    return [np.asarray(a) for a in arrays] if all(map(_is_size, arrays)) else None
+
+
+def _is_size(array: Array) -> bool:
+    """Sizes on their way through floats as well: the padding that TensorFlow calls SAME."""
+    found = np.asarray(array)
+    return small(found) or (found.ndim <= 1 and found.size <= MOST_FLOATS)
 
 
 def constant(node: NodeProto) -> Array | None:

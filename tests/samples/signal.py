@@ -39,6 +39,7 @@ SAMPLES = [
         {"x": (F32, (2, 24, 1))},
         {"step": np.array(5), "window": weight(8), "length": np.array(8)},
         17,
-        "b any, n fixed, frame fixed, bin fixed, parts fixed",
+        # onnx 1.23 infers 8 bins where there are 5, so what reads them does not fit: all is pinned.
+        "b fixed, n fixed, frame fixed, bin fixed, parts fixed",
     ),
 ]
