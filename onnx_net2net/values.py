@@ -173,6 +173,13 @@ def _scatter_nd(a: Given, x: list[Value], opset: int) -> Array:
     return result
 
 
+def _clip(a: Given, x: list[Value], opset: int) -> Array:
+    data = _need(x[0])
+    low = a.get("min", x[1] if len(x) > 1 else None)
+    high = a.get("max", x[2] if len(x) > 2 else None)
+    return data if low is None and high is None else np.clip(data, low, high).astype(data.dtype)
+
+
 def _gather(a: Given, x: list[Value], opset: int) -> Array:
     return np.take(_need(x[0]), _need(x[1]), axis=a.get("axis", 0))
 
@@ -193,6 +200,7 @@ OPERATORS: dict[str, Callable[[Given, list[Value], int], Any]] = {
     "Cast": _cast,
     "CastLike": lambda a, x, v: x[0].astype(x[1].dtype),
     "Ceil": _unary(np.ceil),
+    "Clip": _clip,
     "Concat": _concat,
     "ConstantOfShape": _constant_of_shape,
     "Div": _divide,
