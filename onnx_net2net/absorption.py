@@ -61,6 +61,7 @@ class _Walk:
     solution: Solution
     growth: Growth
     result: Absorbed
+    siblings: set[Site] = field(default_factory=set)  # scaled whether anybody asked or not
 
     def demand(self, tensor: str, axis: int, vector: Vector, edge: Edge) -> None:
         """``tensor`` must be scaled by ``vector`` along ``axis``."""
@@ -88,6 +89,7 @@ class _Walk:
         if spec is None or (position and applied.rule.kind != "move"):
             raise _Stuck
         named = decompose(spec[axis], vector, applied.env, self.growth)
+        self._siblings(applied, position, {n for n, v in named.items() if (v != 1).any()})
         carriers = self._carriers(applied, set(named))
         for chosen in self._choices(applied, carriers):
             kept = Absorbed(dict(self.result.scaled), set(self.result.edges))
@@ -96,6 +98,15 @@ class _Walk:
             except _Stuck:
                 self.result.scaled, self.result.edges = kept.scaled, kept.edges
         raise _Stuck
+
+    def _siblings(self, applied: Applied, position: int, names: set[str]) -> None:
+        """Other outputs of the node (Split) are scaled as well, along these names."""
+        for other, (tensor, spec) in enumerate(
+            zip(applied.node.outputs, applied.pattern.outputs, strict=False)
+        ):
+            for place, item in enumerate(spec or ()):
+                if other != position and tensor and names & set(leaves(item)):
+                    self.siblings.add((tensor, place))
 
     def _enter(
         self, applied: Applied, chosen: list[tuple[int, int]], named: Mapping[str, Vector]
@@ -154,6 +165,9 @@ class _Walk:
     def check(self, taken: set[Site]) -> None:
         """Whatever else reads a scaled tensor would see the scale."""
         graph = self.solution.graph
+        for tensor, _ in self.siblings - self.result.scaled.keys():
+            if tensor in graph.outputs or tensor in graph.consumers:
+                raise _Stuck
         for tensor, axis in self.result.scaled:
             if tensor in graph.outputs or (tensor, axis) in taken:
                 raise _Stuck

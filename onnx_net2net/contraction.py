@@ -172,6 +172,10 @@ def _push(
         return False
     spec = applied.pattern.outputs[node.outputs.index(tensor)]
     wanted = set(leaves(spec[axis])) if spec else set()
+    for other, terms in zip(node.outputs, applied.pattern.outputs, strict=False):
+        # What Split cuts from the weight beside this piece is split as well.
+        places = [i for i, item in enumerate(terms or ()) if wanted & set(leaves(item))]
+        chain.tensors.update(((other, place), None) for place in places if other)
     carriers = _carriers(solution, applied, wanted, grown)
     if not carriers or not _splits(applied, {index for index, _ in carriers}):
         return False
