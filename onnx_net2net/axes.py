@@ -14,7 +14,7 @@ makes it). Nothing here knows an operator, a graph or ONNX.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Union
@@ -110,16 +110,26 @@ def canonical(axis: Axis) -> Axis:
 
 def _canonical_sum(axis: Sum) -> Axis:
     segments: list[Axis] = []
+    changed = False
     for segment in axis.segments:
         part = canonical(segment)
+        changed |= part is not segment
         if isinstance(part, Sum):
             segments.extend(part.segments)
+            changed = True
         elif part.size:
             segments.append(part)
-    return segments[0] if len(segments) == 1 else Sum(tuple(segments), axis.size)
+        else:
+            changed = True
+    if len(segments) == 1:
+        return segments[0]
+    # What is canonical already stays the same object, so that equal axes are found at once.
+    return Sum(tuple(segments), axis.size) if changed else axis
 
 
 def _canonical_product(axis: Product) -> Axis:
+    if all(type(factor) is Atom and factor.bound is None for factor in axis.factors):
+        return axis
     factors: list[Axis] = []
     for position, factor in enumerate(axis.factors):
         part = canonical(factor)
@@ -145,18 +155,18 @@ def _distribute(part: Sum, rest: tuple[Axis, ...]) -> Axis:
     return canonical(total(*segments))
 
 
-def atoms(axis: Axis) -> Iterator[Atom]:
+def atoms(axis: Axis) -> tuple[Atom, ...]:
     """The free atoms of ``axis``, in order, repeated as often as they occur."""
     axis = canonical(axis)
-    stack = [axis]
-    while stack:
-        top = stack.pop()
-        if isinstance(top, Atom):
-            yield top
-        elif isinstance(top, Product):
-            stack.extend(reversed(top.factors))
+    if isinstance(axis, Atom):
+        return (axis,)
+    found: list[Atom] = []
+    for part in axis.factors if isinstance(axis, Product) else axis.segments:
+        if isinstance(part, Atom):
+            found.append(part)
         else:
-            stack.extend(reversed(top.segments))
+            found.extend(atoms(part))
+    return tuple(found)
 
 
 def size_after(axis: Axis, sizes: Callable[[Atom], int]) -> int:

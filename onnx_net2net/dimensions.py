@@ -162,6 +162,14 @@ class _Survey:
     readers: dict[Atom, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
     names: dict[Atom, str] = field(default_factory=dict)
     applied: dict[Atom, list[Applied]] = field(default_factory=lambda: defaultdict(list))
+    _atoms: dict[Axis, tuple[Atom, ...]] = field(default_factory=dict)
+
+    def atoms(self, axis: Axis) -> tuple[Atom, ...]:
+        """The atoms of ``axis`` on which weights lie."""
+        found = self._atoms.get(axis)
+        if found is None:
+            found = self._atoms[axis] = tuple(a for a in atoms(axis) if a in self.sites)
+        return found
 
 
 def _survey(solution: Solution) -> _Survey:
@@ -176,26 +184,31 @@ def _survey(solution: Solution) -> _Survey:
 
 
 def _survey_node(solution: Solution, applied: Applied, survey: _Survey) -> None:
-    node = applied.node
-    for free in {a for axis in applied.env.values() for a in atoms(axis)}:
-        survey.nodes[free][node.name] = None
+    met = {free for axis in applied.env.values() for free in survey.atoms(axis)}
+    if not met:
+        return
+    node, name = applied.node, applied.node.name
+    for free in met:
+        survey.nodes[free][name] = None
         survey.applied[free].append(applied)
-    for name in applied.pattern.contracted:
-        for free in atoms(applied.env[name]) if name in applied.env else ():
-            survey.readers[free][node.name] = None
+    for contracted in applied.pattern.contracted:
+        for free in survey.atoms(applied.env[contracted]) if contracted in applied.env else ():
+            survey.readers[free][name] = None
     if node.outputs and node.outputs[0] in solution.graph.derived:
         return
     for axis in written(solution, applied):
         found = list(dict.fromkeys(atoms(axis)))
         base = title(solution, applied)
         for position, free in enumerate(found):
-            survey.writers[free][node.name] = None
+            survey.writers[free][name] = None
             survey.names.setdefault(free, base if len(found) == 1 else f"{base}:{position}")
 
 
 def written(solution: Solution, applied: Applied) -> list[Axis]:
     """Output axes of a node that its weights give: rows of a matrix, filters of a convolution."""
     node, derived = applied.node, solution.graph.derived
+    if derived.isdisjoint(node.inputs):
+        return []
     names: dict[str, None] = {}
     passed = {n for spec in applied.pattern.outputs[:1] if spec for t in spec for n in leaves(t)}
     for operand, spec in zip(node.inputs, applied.pattern.inputs, strict=False):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 
 import numpy as np
 from onnx import NodeProto, TensorProto
@@ -18,9 +19,10 @@ from onnx_net2net.graph import Graph, Node
 from onnx_net2net.inference import Ahead, Known, Shape
 from onnx_net2net.subgraphs import Link
 from onnx_net2net.symbols import CANDIDATES, bind, bound
-from onnx_net2net.values import Array, evaluate, small
+from onnx_net2net.values import MOST, Array, evaluate, small
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+INTEGERS = {TensorProto.BOOL, TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8}
 MOST_SCALES = 16  # elements; a longer float vector is a weight, not a parameter
 MOST_TRIPS = 4096  # a higher bound of a loop is none
 # What yields some elements of its inputs as they are.
@@ -32,18 +34,30 @@ Contrib = Callable[[Node, int, list[Shape | None], list[Array | None]], list[Sha
 
 
 @dataclass
+class Stored:
+    """What is known of the weights, whatever the dynamic sizes."""
+
+    shape: dict[str, Shape] = field(default_factory=dict)
+    dtype: dict[str, int] = field(default_factory=dict)
+    value: dict[str, Array] = field(default_factory=dict)  # shape-like
+    scales: dict[str, Array] = field(default_factory=dict)  # small float weights, e.g. Resize's
+    entries: dict[str, TensorProto] = field(default_factory=dict)
+    stuck: set[int] = field(default_factory=set)
+
+
+@dataclass
 class Shapes:
     """What is known of every tensor under ``binding``."""
 
     graph: Graph
-    binding: dict[str, int]
+    stored: Stored
     contrib: Contrib
+    binding: dict[str, int]
     sizes: tuple[int, ...] = CANDIDATES[0]
     alternative: bool = False  # of another choice, only to see what depends on it
     shape: dict[str, Shape] = field(default_factory=dict)
     dtype: dict[str, int] = field(default_factory=dict)
     value: dict[str, Array] = field(default_factory=dict)  # small constants and what they compute
-    scales: dict[str, Array] = field(default_factory=dict)  # small float weights, e.g. Resize's
     computed: set[int] = field(default_factory=set)  # positions of nodes that only compute sizes
     taken: dict[int, int] = field(default_factory=dict)  # If that always takes this branch
     dead: set[int] = field(default_factory=set)  # nodes in a branch that is never taken
@@ -57,14 +71,14 @@ class Shapes:
     def known(self, name: str) -> Array | None:
         """A small constant that an operator may read as a parameter, or None."""
         found = self.value.get(name)
-        return self.scales.get(name) if found is None else found
+        return self.stored.scales.get(name) if found is None else found
 
     @cached_property
     def elsewhere(self) -> Shapes:
         """The same for other dynamic sizes."""
         used = set(self.binding.values())
         sizes = next(c for c in (*CANDIDATES, (3,)) if not set(c) & used)
-        return infer_with(self.graph, sizes, self.contrib, alternative=True)
+        return infer_with(self.graph, self.stored, sizes, self.contrib, alternative=True)
 
     def settled(self, name: str) -> bool:
         """Whether a value is the same for all dynamic sizes, so far as its chain can tell."""
@@ -89,8 +103,9 @@ class Shapes:
 def infer(graph: Graph, contrib: Contrib) -> Shapes:
     """Shapes under the first candidate sizes for which everything is known (else the best)."""
     best: Shapes | None = None
+    stored = _stored(graph)
     for sizes in CANDIDATES:
-        found = infer_with(graph, sizes, contrib)
+        found = infer_with(graph, stored, sizes, contrib)
         if best is None or found.unknown < best.unknown:
             best = found
         if not found.unknown or not found.binding:
@@ -99,20 +114,35 @@ def infer(graph: Graph, contrib: Contrib) -> Shapes:
     return best
 
 
+def _stored(graph: Graph) -> Stored:
+    stored = Stored()
+    for name, weight in graph.model.weights.items():
+        stored.shape[name], stored.dtype[name] = weight.shape, weight.dtype
+        size = prod(weight.shape)
+        if size <= (MOST if weight.dtype in INTEGERS else MOST_SCALES):
+            array = weight.array()
+            if small(array):
+                stored.value[name] = array
+            elif size <= MOST_SCALES and weight.dtype != TensorProto.STRING:
+                stored.scales[name] = array
+    stored.entries.update((entry.name, entry) for entry in graph.model.proto.graph.initializer)
+    return stored
+
+
 def infer_with(
-    graph: Graph, sizes: tuple[int, ...], contrib: Contrib, *, alternative: bool = False
+    graph: Graph,
+    stored: Stored,
+    sizes: tuple[int, ...],
+    contrib: Contrib,
+    *,
+    alternative: bool = False,
 ) -> Shapes:
     """Shapes for these sizes of the symbolic dimensions."""
     inputs = graph.model.proto.graph.input
-    shapes = Shapes(graph, bind(inputs, sizes), contrib, sizes, alternative)
-    for name, weight in graph.model.weights.items():
-        shapes.shape[name], shapes.dtype[name] = weight.shape, weight.dtype
-        if weight.nbytes <= 8 * 4096:
-            array = weight.array()
-            if small(array) or (array.size <= 64 and array.dtype.kind in "iub"):
-                shapes.value[name] = array
-            elif array.size <= MOST_SCALES:
-                shapes.scales[name] = array
+    shapes = Shapes(graph, stored, contrib, bind(inputs, sizes), sizes, alternative)
+    shapes.shape.update(stored.shape)
+    shapes.dtype.update(stored.dtype)
+    shapes.value.update(stored.value)
     for value in inputs:
         if value.name not in graph.model.weights:
             shapes.dtype[value.name] = value.type.tensor_type.elem_type
@@ -126,8 +156,9 @@ def infer_with(
 
 def _walk(shapes: Shapes, nodes: Sequence[Node]) -> None:
     """Infer and evaluate the nodes of one graph in order."""
-    opset = shapes.graph.model.opset
-    ahead = Ahead(nodes, Known(shapes.shape, shapes.dtype, shapes.known, opset))
+    opset, stored = shapes.graph.model.opset, shapes.stored
+    known = Known(stored.entries, shapes.shape, shapes.dtype, shapes.known, opset, stored.stuck)
+    ahead = Ahead(nodes, known)
     for index, node in enumerate(nodes):
         if node.op == "Constant" and not node.domain:
             continue  # a weight, already known
@@ -145,17 +176,21 @@ def _walk(shapes: Shapes, nodes: Sequence[Node]) -> None:
 
 
 def _is_known(shapes: Shapes, node: Node) -> bool:
-    return all(name in shapes.shape or not name for name in node.outputs)
+    known = shapes.shape
+    return all(name in known or not name for name in node.outputs)
 
 
 def _value_of(shapes: Shapes, node: Node, opset: int) -> list[Array] | None:
     if node.op in ("Shape", "Size") and not node.domain:
         shape = shapes.shape.get(node.inputs[0])
         return None if shape is None else [shape_value(node.proto, shape)]
-    values = [shapes.value.get(name) if name else None for name in node.inputs]
-    if not values or any(v is None and n for v, n in zip(values, node.inputs, strict=True)):
-        return None
-    return evaluate(node.proto, values, opset)
+    values: list[Array | None] = []
+    for name in node.inputs:
+        value = shapes.value.get(name) if name else None
+        if value is None and name:
+            return None
+        values.append(value)
+    return evaluate(node.proto, values, opset) if values else None
 
 
 def shape_value(node: NodeProto, shape: Shape) -> Array:

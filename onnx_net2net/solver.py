@@ -103,11 +103,17 @@ def _visit(solution: Solution, node: Node) -> None:
     changing = solution.shapes.unsteady.intersection(node.inputs)
     if changing:
         return _barrier(solution, node, f"the state '{min(changing)}' changes its shape")
-    rule = None
+    shapes, rule = solution.shapes, None
+    op = Op(
+        node.proto,
+        shapes.graph.model.opset.get(node.domain, 1),
+        tuple([shapes.shape.get(n) for n in node.inputs]),
+        tuple([shapes.shape.get(n) for n in node.outputs]),
+        tuple([shapes.known(n) for n in node.inputs]),
+    )
     try:
-        rule = lookup(_op(solution.shapes, node))
-        pattern = _pattern(solution, node, rule)
-        _apply(solution, Applied(node, rule, pattern, {}))
+        rule = lookup(op)
+        _apply(solution, Applied(node, rule, _pattern(node, op, rule), {}))
     except Unsupported as problem:
         _barrier(solution, node, str(problem))
     except _Misfit as problem:
@@ -115,31 +121,16 @@ def _visit(solution: Solution, node: Node) -> None:
     return None
 
 
-def _op(shapes: Shapes, node: Node) -> Op:
-    return Op(
-        node.proto,
-        shapes.graph.model.opset.get(node.domain, 1),
-        tuple(shapes.of(n) if n else None for n in node.inputs),
-        tuple(shapes.of(n) if n else None for n in node.outputs),
-        tuple(shapes.known(n) if n else None for n in node.inputs),
-    )
-
-
-def _pattern(solution: Solution, node: Node, rule: Rule) -> Pattern:
-    def rank(name: str) -> int | None:
-        shape = solution.shapes.of(name) if name else None
-        return None if shape is None else len(shape)
-
-    for name in node.inputs:
-        if name and solution.shapes.of(name) is None:
+def _pattern(node: Node, op: Op, rule: Rule) -> Pattern:
+    for name, shape in zip(node.inputs, op.shapes, strict=True):
+        if shape is None and name:
             raise Unsupported(f"the shape of its input '{name}' is unknown")
-    ranks = tuple(rank(n) for n in node.inputs)
-    return expand(rule.pattern, ranks, tuple(rank(n) for n in node.outputs))
+    ranks = tuple([None if s is None else len(s) for s in op.shapes])
+    return expand(rule.pattern, ranks, tuple([None if s is None else len(s) for s in op.outputs]))
 
 
 def _apply(solution: Solution, applied: Applied) -> None:
     node, rule, pattern, env = applied.node, applied.rule, applied.pattern, applied.env
-    why = Pin(node.label, f"axes do not fit: {rule.pattern}")
     for name, spec in zip(node.inputs, pattern.inputs, strict=False):
         if not name:
             continue
@@ -149,7 +140,7 @@ def _apply(solution: Solution, applied: Applied) -> None:
                 pin(axis, Pin(node.label, f"reads all of '{name}'"))
             continue
         for term, axis in zip(spec, axes, strict=True):
-            _match(term, axis, env, rule.sizes, pattern.broadcast, why)
+            _match(term, axis, applied)
     if any(node.outputs[len(pattern.outputs) :]):
         raise Unsupported(f"its rule does not describe output {len(pattern.outputs)}")
     for name, spec in zip(node.outputs, pattern.outputs, strict=False):
@@ -162,33 +153,27 @@ def _apply(solution: Solution, applied: Applied) -> None:
     solution.applied[node.position] = applied
 
 
-def _match(
-    term: Term,
-    axis: Axis,
-    env: Env,
-    sizes: Mapping[str, int],
-    broadcast: frozenset[str],
-    why: Pin,
-) -> None:
+def _match(term: Term, axis: Axis, applied: Applied) -> None:
     """Let ``term`` stand for ``axis``."""
+    env, rule = applied.env, applied.rule
     if isinstance(term, str):
         name = term.lstrip("~")
-        known = env.get(name)
+        known = env.setdefault(name, axis) if name != "1" else ONE
+        if known is axis:
+            return
         if name == "1":
             if axis.size != 1:
                 raise _Misfit(f"an axis of size {axis.size} should have size 1")
-        elif known is None:
-            env[name] = axis
-        elif known is not axis:
-            if name in broadcast and 1 in (known.size, axis.size):
-                env[name] = axis if known.size == 1 else known
-            else:
-                unify(known, axis, why)
-        return
-    built = _build(term, env, sizes, axis.size)
-    if built is None or built.size != axis.size:
-        raise _Misfit(f"an axis of size {axis.size} does not fit")
-    unify(built, axis, why)
+            return
+        if name in applied.pattern.broadcast and 1 in (known.size, axis.size):
+            env[name] = axis if known.size == 1 else known
+            return
+    else:
+        found = _build(term, env, rule.sizes, axis.size)
+        if found is None or found.size != axis.size:
+            raise _Misfit(f"an axis of size {axis.size} does not fit")
+        known = found
+    unify(known, axis, Pin(applied.node.label, f"axes do not fit: {rule.pattern}"))
 
 
 def _measure(term: Term, env: Env, sizes: Mapping[str, int]) -> int | None:

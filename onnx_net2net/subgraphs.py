@@ -19,6 +19,7 @@ from onnx import AttributeProto, GraphProto, NodeProto, helper
 T = TypeVar("T")
 GRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 BODIES = {"If": ("then_branch", "else_branch"), "Loop": ("body",), "Scan": ("body",)}
+CARRIERS = {*BODIES, "SequenceMap"}  # ONNX's own operators with subgraphs
 FIRST_SCAN = 9  # before, Scan had a batch axis
 
 
@@ -151,6 +152,8 @@ def subgraphs(proto: NodeProto) -> Iterator[GraphProto]:
 
 def has_subgraph(proto: NodeProto) -> bool:
     """Whether the node carries a graph of its own (If, Loop, Scan)."""
+    if not proto.domain and proto.op_type not in CARRIERS:
+        return False
     return any(a.type in GRAPHS for a in proto.attribute)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from onnx import NodeProto, helper, numpy_helper
+from onnx import AttributeProto, NodeProto, helper, numpy_helper
 
 Array = np.ndarray[Any, Any]
 Value = Any  # an Array, or None for an input that is absent
@@ -31,7 +31,7 @@ def evaluate(node: NodeProto, inputs: Sequence[Value], opset: int) -> list[Array
     entry = OPERATORS.get(node.op_type)
     if entry is None or node.domain not in ("", "ai.onnx"):
         return None
-    given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    given = {a.name: attribute_value(a) for a in node.attribute}
     try:
         result = entry(given, list(inputs), opset)
     except (ValueError, IndexError, TypeError, ZeroDivisionError, KeyError, AttributeError):
@@ -44,6 +44,15 @@ def _is_size(array: Array) -> bool:
     """Sizes on their way through floats as well: the padding that TensorFlow calls SAME."""
     found = np.asarray(array)
     return small(found) or (found.ndim <= 1 and found.size <= MOST_FLOATS)
+
+
+def attribute_value(attribute: AttributeProto) -> Any:
+    """As ``helper.get_attribute_value``, faster for the usual types."""
+    if attribute.type == AttributeProto.INT:
+        return attribute.i
+    if attribute.type == AttributeProto.INTS:
+        return list(attribute.ints)
+    return helper.get_attribute_value(attribute)
 
 
 def constant(node: NodeProto) -> Array | None:

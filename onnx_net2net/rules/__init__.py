@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 
 from onnx_net2net.rules.language import Entry, Op, Rule, Unsupported
@@ -52,4 +52,9 @@ def lookup(op: Op) -> Rule:
         rule = entry(op) if callable(entry) else entry
     except (ArithmeticError, IndexError, TypeError, ValueError):
         raise Unsupported("its attributes or shapes do not fit the operator") from None
-    return Rule(rule) if isinstance(rule, str) else rule
+    return _plain(rule) if isinstance(rule, str) else rule
+
+
+@lru_cache(maxsize=4096)
+def _plain(pattern: str) -> Rule:
+    return Rule(pattern)
