@@ -201,7 +201,8 @@ def _survey_node(solution: Solution, applied: Applied, survey: _Survey) -> None:
         base = title(solution, applied)
         for position, free in enumerate(found):
             survey.writers[free][name] = None
-            survey.names.setdefault(free, base if len(found) == 1 else f"{base}:{position}")
+            own = canonical(axis) is free  # else a width of the node is not one of the dimension
+            survey.names.setdefault(free, base if own else f"{base}:{position}")
 
 
 def written(solution: Solution, applied: Applied) -> list[Axis]:
