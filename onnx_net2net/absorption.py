@@ -8,7 +8,7 @@ tensors on the way wants the same. The file then keeps its nodes, and loads into
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from functools import reduce
 
@@ -34,7 +34,7 @@ class Absorbed:
 RTOL = 1e-12
 
 
-class _Stuck(Exception):
+class Stuck(Exception):
     """The scale cannot travel further."""
 
 
@@ -51,7 +51,7 @@ def absorb(
         edge = (node.position, rescale.index, rescale.axis)
         walk.demand(node.inputs[rescale.index], rescale.axis, vector, edge)
         walk.check(taken)
-    except _Stuck:
+    except Stuck:
         return None
     return walk.result
 
@@ -75,31 +75,37 @@ class _Walk:
         weight = self.solution.graph.model.weights.get(tensor)
         if weight is not None:
             if weight.dtype not in FLOATS:
-                raise _Stuck
+                raise Stuck
             return
         producer = self.solution.graph.producer.get(tensor)
         applied = self.solution.applied.get(producer.position) if producer is not None else None
         if applied is None:
-            raise _Stuck
+            raise Stuck
         self._upward(applied, tensor, axis, vector)
 
     def _upward(self, applied: Applied, tensor: str, axis: int, vector: Vector) -> None:
         position = applied.node.outputs.index(tensor)
         spec = applied.pattern.outputs[position]
         if spec is None or (position and applied.rule.kind != "move"):
-            raise _Stuck
+            raise Stuck
         named = decompose(spec[axis], vector, applied.env, self.growth)
-        self._siblings(applied, position, {n for n, v in named.items() if (v != 1).any()})
+        moving = {name: factor for name, factor in named.items() if (factor != 1).any()}
+        self._siblings(applied, position, moving.keys())
+        if applied.rule.kind != "move":  # where entries only move, a factor of 1 is news as well
+            named = moving
         carriers = self._carriers(applied, set(named))
         for chosen in self._choices(applied, carriers):
+            terms = [(applied.pattern.inputs[index] or ())[place] for index, place in chosen]
+            if not named.keys() <= {name for item in terms for name in leaves(item)}:
+                continue  # a factor would be lost
             kept = Absorbed(dict(self.result.scaled), set(self.result.edges))
             try:
                 return self._enter(applied, chosen, named)
-            except _Stuck:
+            except Stuck:
                 self.result.scaled, self.result.edges = kept.scaled, kept.edges
-        raise _Stuck
+        raise Stuck
 
-    def _siblings(self, applied: Applied, position: int, names: set[str]) -> None:
+    def _siblings(self, applied: Applied, position: int, names: Set[str]) -> None:
         """Other outputs of the node (Split) are scaled as well, along these names."""
         for other, (tensor, spec) in enumerate(
             zip(applied.node.outputs, applied.pattern.outputs, strict=False)
@@ -167,14 +173,14 @@ class _Walk:
         graph = self.solution.graph
         for tensor, _ in self.siblings - self.result.scaled.keys():
             if tensor in graph.outputs or tensor in graph.consumers:
-                raise _Stuck
+                raise Stuck
         for tensor, axis in self.result.scaled:
             if tensor in graph.outputs or (tensor, axis) in taken:
-                raise _Stuck
+                raise Stuck
             for node, index in graph.consumers.get(tensor, ()):
                 known = (node.position, index, axis) in self.result.edges
                 if not known and node.position not in self.solution.shapes.computed:
-                    raise _Stuck
+                    raise Stuck
         for site, vector in self.result.scaled.items():
             self.result.scaled[site] = np.nan_to_num(vector, nan=1.0)
 
@@ -189,17 +195,22 @@ def decompose(term: Term, vector: Vector, env: Env, growth: Growth) -> dict[str,
         block = vector.reshape(sizes)
         finite = np.argwhere(np.isfinite(block))
         if not len(finite):
-            raise _Stuck
+            raise Stuck
         corner = tuple(finite[0])
-        for place, part in enumerate(term.terms):
-            line = block[(*corner[:place], slice(None), *corner[place + 1 :])]
-            base = block[corner] if place else 1.0
-            _merge(found, decompose(part, line / base, env, growth))
+        lines = [
+            block[(*corner[:place], slice(None), *corner[place + 1 :])] / block[corner]
+            for place in range(len(sizes))
+        ]
+        # The common factor goes to a name that varies, so that constant names need no scale.
+        varying = next((i for i, line in enumerate(lines) if (line != 1).any()), 0)
+        lines[varying] = lines[varying] * block[corner]
+        for part, line in zip(term.terms, lines, strict=True):
+            _merge(found, decompose(part, line, env, growth))
     else:
         for part, piece in zip(term.terms, np.split(vector, np.cumsum(sizes)[:-1]), strict=True):
             _merge(found, decompose(part, piece, env, growth))
     if not np.allclose(compose(term, found, env, growth), vector, RTOL, 0, equal_nan=True):
-        raise _Stuck
+        raise Stuck
     return found
 
 
@@ -207,7 +218,7 @@ def _both(known: Vector, more: Vector) -> Vector:
     """One vector that satisfies two demands."""
     shared = np.isfinite(known) & np.isfinite(more)
     if not np.allclose(known[shared], more[shared], RTOL, 0):
-        raise _Stuck
+        raise Stuck
     return np.where(np.isfinite(known), known, more)
 
 

@@ -1,0 +1,96 @@
+"""Any width through LayerNorm and RMSNorm: exact with eta, wrong without it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import onnx_net2net as n2n
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+
+
+def stream(name: str) -> tuple[n2n.Model, n2n.Dimension]:
+    """The residual stream of a fixture: the dimension that most nodes touch."""
+    model = n2n.load(FIXTURES / f"{name}.onnx")
+    growing = [d for d in n2n.inspect(model) if d.growth != "fixed"]
+    return model, max(growing, key=lambda d: len(d.nodes))
+
+
+@pytest.mark.parametrize("name", ["gpt2.dynamo", "vit.ts17", "llama-positions.dynamo23"])
+@pytest.mark.parametrize("factor", [1.1, 1.9, 2.0, 2.7])
+def test_the_residual_stream_grows_to_any_width(name: str, factor: float) -> None:
+    model, dimension = stream(name)
+    assert dimension.growth == "any"
+    grown = n2n.widen(model, {dimension.name: round(factor * dimension.width)}, seed=2)
+    assert n2n.verify(model, grown, seeds=1)
+
+
+def test_padding_and_other_growth_go_together() -> None:
+    model, dimension = stream("gpt2.dynamo")
+    widths = {d.name: d.width + 5 for d in n2n.inspect(model) if d.growth == "any"}
+    assert dimension.name in widths
+    assert n2n.verify(model, n2n.widen(model, widths, seed=4), seeds=1)
+
+
+def test_without_eta_the_judge_objects() -> None:
+    model, dimension = stream("vit.dynamo")
+    grown = n2n.widen(model, {dimension.name: dimension.width + 5})
+    proto = onnx.ModelProto.FromString(grown.to_bytes())
+    for node in proto.graph.node:
+        if node.op_type == "LayerNormalization":
+            for attribute in node.attribute:
+                if attribute.name == "epsilon":
+                    attribute.f *= 1e4
+    assert not n2n.verify(model, proto, seeds=1)
+    proto = onnx.ModelProto.FromString(grown.to_bytes())
+    scales = {n.input[1] for n in proto.graph.node if n.op_type == "LayerNormalization"}
+    chosen = next(t for t in proto.graph.initializer if t.name in scales)
+    chosen.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(chosen) * 1.05, chosen.name))
+    assert not n2n.verify(model, proto, seeds=1)
+
+
+def test_post_norm_streams_grow_by_multiples_and_say_why() -> None:
+    _, dimension = stream("bert.dynamo")
+    assert dimension.growth == "multiple"
+    assert dimension.reason is not None and "padding would not be exact" in dimension.reason
+
+
+def layer_scale() -> onnx.ModelProto:
+    """x W1 gamma added to x W0, then LayerNorm: pads of W1 must hold a weighted mean."""
+    rng = np.random.default_rng(0)
+
+    def weight(name: str, *shape: int) -> TensorProto:
+        return numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name)
+
+    nodes = [
+        helper.make_node("MatMul", ["x", "w0"], ["a"]),
+        helper.make_node("MatMul", ["x", "w1"], ["b"]),
+        helper.make_node("Mul", ["b", "gamma"], ["c"]),
+        helper.make_node("Add", ["a", "c"], ["d"]),
+        helper.make_node("LayerNormalization", ["d", "scale", "bias"], ["e"], axis=-1),
+        helper.make_node("MatMul", ["e", "w2"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "layer_scale",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4, 5])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4, 3])],
+        [
+            *(weight(name, 5, 8) for name in ("w0", "w1")),
+            *(weight(name, 8) for name in ("gamma", "scale", "bias")),
+            weight("w2", 8, 3),
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_layer_scale_is_seen_through() -> None:
+    model = n2n.load(layer_scale())
+    dimension = next(d for d in n2n.inspect(model) if d.growth != "fixed")
+    assert dimension.growth == "any"
+    assert n2n.verify(model, n2n.widen(model, {dimension.name: 13}))
