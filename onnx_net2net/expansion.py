@@ -15,7 +15,7 @@ it is :func:`split`, so that the copies of unit i add up to the weight of unit i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -35,6 +35,7 @@ PAD = -1
 # part at the first step, small enough that summing them costs no more than a rounding.
 AMPLITUDE = 0.5
 BLOCK = 1 << 18  # entries: what the processor's caches hold
+PIECE = 1 << 22  # entries: what may be held beside the result
 
 
 def draw(width: int, new: int, *, seed: int | list[int], mapping: str = "random") -> Index:
@@ -79,12 +80,30 @@ def gather(array: Array, axis: int, source: Index, pads: Array | float = 0.0) ->
 
     Padded entries hold ``pads``: a number, or a weighting of the old entries along ``axis``.
     """
-    result = _taken(array, axis, source)
-    if (padded := source == PAD).any():
-        value = np.asarray(pads, np.float64)
-        if value.ndim:
-            value = np.expand_dims(_weighted(array, axis, value), axis)
-        result[_at(axis, padded)] = value.astype(result.dtype)
+    return fill_pads(gather_axes(array, {axis: source}), axis, source, pads)
+
+
+def gather_axes(
+    array: Array, sources: dict[int, Index], release: Callable[[], None] | None = None
+) -> Array:
+    """``array`` gathered along several axes at once, as a new array; padded entries are open.
+
+    ``release`` is called now and then: what was read so far is not read again soon.
+    """
+    shape = tuple(len(sources.get(i, range(size))) for i, size in enumerate(array.shape))
+    result = np.empty(shape, array.dtype)
+    rows = np.maximum(sources.get(0, np.arange(array.shape[0])), 0)
+    step = max(1, PIECE * len(rows) // max(1, result.size))
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step]
+        straight = (np.diff(part) == 1).all()
+        piece = array[part[0] : part[-1] + 1] if straight else array[part]
+        for axis, source in sources.items():
+            if axis:
+                piece = _taken(piece, axis, source)
+        result[start : start + step] = piece
+        if release is not None:
+            release()
     return result
 
 
@@ -101,6 +120,29 @@ def _taken(array: Array, axis: int, source: Index) -> Array:
     if same < len(source):
         result[tail] = np.take(array, np.maximum(source[same:], 0), axis=axis)
     return result
+
+
+def fill_pads(array: Array, axis: int, source: Index, pads: Array | float) -> Array:
+    """``array``, gathered by ``source``, with its padded entries filled: see :func:`gather`."""
+    padded = source == PAD
+    if not padded.any():
+        return array
+    value = np.asarray(pads, np.float64)
+    if value.ndim:
+        weights = np.zeros(len(source))
+        units, places = np.unique(source[~padded], return_index=True)
+        weights[np.flatnonzero(~padded)[places]] = value[units]
+        value = np.expand_dims(_weighted(array, axis, weights), axis)
+    array[_at(axis, padded)] = value.astype(array.dtype)
+    return array
+
+
+def scale_axis(array: Array, axis: int, factors: Array) -> Array:
+    """``array`` multiplied by ``factors`` along ``axis``, in place."""
+    flat = _flat(array, axis)
+    for rows, columns in _blocks(flat.shape):
+        flat[rows, :, columns] = flat[rows, :, columns] * factors[:, None]
+    return array
 
 
 def _weighted(array: Array, axis: int, weights: Array) -> Array:
@@ -147,20 +189,27 @@ def split_copies(
     relative noise of standard deviation ``noise`` that does not (Net2Net's own, not exact).
     """
     result = gather(array, axis, source)
-    copies = _Copies.of(source, array.shape[axis])
+    return share_copies(result, axis, source, split=split, noise=noise, seed=seed)
+
+
+def share_copies(
+    array: Array, axis: int, source: Index, *, split: str, noise: float, seed: int | list[int]
+) -> Array:
+    """``array``, gathered by ``source``, with its copies made to share, in place."""
+    copies = _Copies.of(source)
     if not len(copies.units):
-        return result
-    old, new = _flat(array, axis), _flat(result, axis)
-    spread = _spread(old, copies.units) if split == "project" else None
+        return array
+    flat, first = _flat(array, axis), copies.places[0]
+    spread = _spread(flat, first) if split == "project" else None
     rng = np.random.default_rng(seed)
-    for rows, columns in _blocks((old.shape[0], len(copies.units), old.shape[2])):
-        whole = np.take(old[rows, :, columns], copies.units, axis=1).astype(_wide(array))
-        target = new[rows, :, columns]
+    for rows, columns in _blocks((flat.shape[0], len(first), flat.shape[2])):
+        target = flat[rows, :, columns]
+        whole = np.take(target, first, axis=1).astype(_wide(array), copy=False)
         if split == "noise":
             _scatter_noisy(whole, target, copies, noise, rng)
         else:
             _scatter(whole, target, copies, spread, rng)
-    return result
+    return array
 
 
 @dataclass(frozen=True)
@@ -175,11 +224,11 @@ class _Copies:
     places: list[Index]
 
     @classmethod
-    def of(cls, source: Index, width: int) -> _Copies:
-        """Read off a source map of ``width`` units."""
+    def of(cls, source: Index) -> _Copies:
+        """Read off a source map."""
         kept = np.flatnonzero(source != PAD)
         order = kept[np.argsort(source[kept], kind="stable")]
-        counts = np.bincount(source[kept], minlength=width)
+        counts = np.bincount(source[kept], minlength=1)
         starts = np.cumsum(counts) - counts
         units = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts > 1)]
         counts, starts = counts[units], starts[units]
@@ -220,12 +269,12 @@ def _scatter_noisy(
 
 
 def _spread(flat: Array, units: Index) -> Array:
-    """The width of the random parts of each unit, tied to the size of its own weights."""
+    """The width of the random parts of each unit, tied to the size of its own weights (RMS)."""
     squares = np.zeros(len(units))
     for rows, columns in _blocks((flat.shape[0], len(units), flat.shape[2])):
         part = np.take(flat[rows, :, columns], units, axis=1).astype(_wide(flat), copy=False)
         squares += np.einsum("anb,anb->n", part, part)
-    scale = np.sqrt(squares * (len(units) and flat.shape[1] / flat.size))
+    scale = np.sqrt(squares / max(1, flat.shape[0] * flat.shape[2]))
     scale[scale == 0] = scale.mean()
     return (AMPLITUDE * np.sqrt(12) / 2 * scale).astype(_wide(flat))
 

@@ -15,7 +15,14 @@ from onnx import helper
 
 from onnx_net2net.dimensions import Analysis, analyse
 from onnx_net2net.editing import Editor
-from onnx_net2net.expansion import Index, gather, random_pads, split_copies
+from onnx_net2net.expansion import (
+    Index,
+    fill_pads,
+    gather_axes,
+    random_pads,
+    scale_axis,
+    share_copies,
+)
 from onnx_net2net.growth import Growth
 from onnx_net2net.model import Computed, Model, Weight
 from onnx_net2net.padding import Padding
@@ -23,6 +30,7 @@ from onnx_net2net.patching import apply
 from onnx_net2net.request import Change, Options, growth_of, options_of, requested
 from onnx_net2net.sharing import Insertion, Sharing, share
 from onnx_net2net.sizing import Sizing
+from onnx_net2net.weights import Stored
 
 HISTORY = "onnx_net2net.history"
 
@@ -129,25 +137,20 @@ def _grown(
     name: str, weight: Weight, steps: list[Step], eta: float, options: Options
 ) -> Callable[[], np.ndarray]:
     def compute() -> np.ndarray:
-        array = weight.array()
+        release = weight.source.release if isinstance(weight, Stored) else None
+        array = gather_axes(weight.array(), {s.axis: s.source for s in steps}, release)
         for step in sorted(steps, key=lambda s: s.splits):  # copies first, then shares
-            seed = [options.seed, zlib.crc32(name.encode()), step.axis]
+            axis, source = step.axis, step.source
+            seed = [options.seed, zlib.crc32(name.encode()), axis]
+            fill_pads(array, axis, source, 0.0 if step.splits else step.pads)
             if step.splits:
-                array = split_copies(
-                    array,
-                    step.axis,
-                    step.source,
-                    split=options.split,
-                    noise=options.noise,
-                    seed=seed,
+                share_copies(
+                    array, axis, source, split=options.split, noise=options.noise, seed=seed
                 )
-            else:
-                array = gather(array, step.axis, step.source, step.pads)
             if step.free:
-                array = random_pads(array, step.axis, step.source, seed)
+                random_pads(array, axis, source, seed)
             if step.scale is not None:
-                scale = step.scale.reshape(-1, *[1] * (array.ndim - 1 - step.axis))
-                array = (array * scale).astype(array.dtype)
+                scale_axis(array, axis, step.scale)
         return array if eta == 1.0 else (array * eta).astype(array.dtype)
 
     return compute
