@@ -15,6 +15,7 @@ from functools import reduce
 import numpy as np
 
 from onnx_net2net.contraction import FLOATS, Edge, Rescale, Site
+from onnx_net2net.graph import Node
 from onnx_net2net.growth import Growth
 from onnx_net2net.rules.language import Group, Term, leaves
 from onnx_net2net.solver import Applied, Env, Solution
@@ -50,6 +51,7 @@ def absorb(
     try:
         edge = (node.position, rescale.index, rescale.axis)
         walk.demand(node.inputs[rescale.index], rescale.axis, vector, edge)
+        walk.settle()
         walk.check(taken)
     except Stuck:
         return None
@@ -88,11 +90,10 @@ class _Walk:
         spec = applied.pattern.outputs[position]
         if spec is None or (position and applied.rule.kind != "move"):
             raise Stuck
-        named = decompose(spec[axis], vector, applied.env, self.growth)
-        moving = {name: factor for name, factor in named.items() if (factor != 1).any()}
-        self._siblings(applied, position, moving.keys())
-        if applied.rule.kind != "move":  # where entries only move, a factor of 1 is news as well
-            named = moving
+        named = self._factors(applied, spec[axis], vector)
+        if not named:
+            return None
+        self._siblings(applied, position, named.keys())
         carriers = self._carriers(applied, set(named))
         for chosen in self._choices(applied, carriers):
             terms = [(applied.pattern.inputs[index] or ())[place] for index, place in chosen]
@@ -104,6 +105,11 @@ class _Walk:
             except Stuck:
                 self.result.scaled, self.result.edges = kept.scaled, kept.edges
         raise Stuck
+
+    def _factors(self, applied: Applied, item: Term, vector: Vector) -> dict[str, Vector]:
+        """The names along ``item`` that ``vector`` scales."""
+        found = decompose(item, vector, applied.env, self.growth)
+        return {name: factor for name, factor in found.items() if (factor != 1).any()}
 
     def _siblings(self, applied: Applied, position: int, names: Set[str]) -> None:
         """Other outputs of the node (Split) are scaled as well, along these names."""
@@ -168,6 +174,11 @@ class _Walk:
             yield from ([c] for c in carriers if applied.node.inputs[c[0]] in derived)
             yield from ([c] for c in carriers if c[0] == 0)
 
+    def settle(self) -> None:
+        """Where any factor will do, take 1."""
+        for site, vector in self.result.scaled.items():
+            self.result.scaled[site] = np.nan_to_num(vector, nan=1.0)
+
     def check(self, taken: set[Site]) -> None:
         """Whatever else reads a scaled tensor would see the scale."""
         graph = self.solution.graph
@@ -179,10 +190,20 @@ class _Walk:
                 raise Stuck
             for node, index in graph.consumers.get(tensor, ()):
                 known = (node.position, index, axis) in self.result.edges
-                if not known and node.position not in self.solution.shapes.computed:
+                if not known and not self._unseen(node, index, axis, tensor):
                     raise Stuck
-        for site, vector in self.result.scaled.items():
-            self.result.scaled[site] = np.nan_to_num(vector, nan=1.0)
+
+    def _unseen(self, node: Node, index: int, axis: int, tensor: str) -> bool:
+        """Whether a reader drops all that is scaled (the other half of a Slice)."""
+        if node.position in self.solution.shapes.computed:
+            return True
+        applied = self.solution.applied.get(node.position)
+        spec = applied.pattern.inputs[index] if applied is not None else None
+        if applied is None or spec is None or applied.rule.kind != "move":
+            return False
+        scaled = self._factors(applied, spec[axis], self.result.scaled[tensor, axis])
+        passed = {n for s in applied.pattern.outputs if s for t in s for n in leaves(t)}
+        return not scaled.keys() & passed
 
 
 def decompose(term: Term, vector: Vector, env: Env, growth: Growth) -> dict[str, Vector]:
