@@ -5,6 +5,7 @@ model = fill("inception_v2", seed=0)  # Inception-BN, the network of the Net2Net
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +39,13 @@ def _scales(graph: onnx.GraphProto) -> set[str]:
     return names
 
 
-def fill(name: str, seed: int = 0) -> onnx.ModelProto:
+def fill(name: str, seed: int = 0, widths: Mapping[int, int] | None = None) -> onnx.ModelProto:
     """Return `light_<name>.onnx` with weights in place of the nodes that stood in for them.
 
     The file stores the shape of each weight and a ConstantOfShape that fills it with 0.02. Here
     each becomes an initializer drawn at random, listed among the graph inputs as in the original
     files (IR version 3 demands it). Vectors that the file does hold, all equal too, are redrawn.
+    ``widths`` replaces sizes of weights wherever they occur: ``{4096: 40}``.
     """
     model = onnx.load(FOLDER / f"light_{name}.onnx")
     graph = model.graph
@@ -57,7 +59,8 @@ def fill(name: str, seed: int = 0) -> onnx.ModelProto:
             nodes.append(node)
             continue
         source, target = node.input[0], node.output[0]
-        shape = tuple(int(n) for n in numpy_helper.to_array(stored[source]))
+        sizes = map(int, numpy_helper.to_array(stored[source]))
+        shape = tuple(sizes if widths is None else (widths.get(n, n) for n in sizes))
         value = numpy_helper.from_array(_value(target in scales, shape, rng), target)
         graph.initializer.append(value)
         graph.initializer.remove(stored[source])

@@ -1,0 +1,92 @@
+"""Growing a model and judging the result, with the source model run only once.
+
+    subject = Subject(load("fixtures/resnet.ts17.onnx"))
+    grown = widen(subject.model, {"conv1": 19})
+    assert subject.judge(grown), subject.judge(grown).verdict
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from onnx_net2net.dimensions import Dimension, inspect
+from onnx_net2net.feeds import Feeds
+from onnx_net2net.judgement import How, Outputs, compare_models
+from onnx_net2net.model import Model
+from onnx_net2net.report import Report
+from onnx_net2net.trials import Planner
+
+# The private half of verify: its public half would measure the source again for every trial.
+from onnx_net2net.verify import _Candidate, choose_provider, verify
+
+CPU = choose_provider("cpu")
+UNUSED = Path("no scratch folder: these models are small enough to be kept in memory")
+
+
+class _Once:
+    """The source model, every way of running it remembered."""
+
+    def __init__(self, candidate: _Candidate) -> None:
+        self._candidate = candidate
+        self._known: dict[How, list[Outputs] | None] = {}
+        self.label = candidate.label
+        self.graph = candidate.graph
+        self.both = candidate.both
+
+    def run(self, feeds: Feeds) -> Outputs:
+        return self._candidate.run(feeds)
+
+    def rerun(self, feeds: Sequence[Feeds], how: How = "again") -> list[Outputs] | None:
+        if how not in self._known:
+            self._known[how] = self._candidate.rerun(feeds, how)
+        return self._known[how]
+
+    def release(self) -> None:
+        self._candidate.release()
+
+
+class Subject:
+    """A model, its dimensions, and a judge of what is grown from it (one seed, CPU)."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.dimensions = inspect(model)
+        self.growable = [d for d in self.dimensions if d.growth != "fixed"]
+        self._once: _Once | None = None
+
+    def judge(self, grown: Model) -> Report:
+        """As ``verify(model, grown, seeds=1)``."""
+        if any(w.dtype == 16 for w in self.model.weights.values()):
+            return verify(self.model, grown, seeds=1, provider="cpu")  # may be computed in float32
+        if self._once is None:
+            self._prepare()
+        second = _Candidate("second", grown, CPU, UNUSED)
+        second.open()
+        report = Report(provider=second.running_on)
+        assert self._once is not None
+        compare_models(self._once, second, self._planned, report, (None, None))
+        return report
+
+    def _prepare(self) -> None:
+        first = _Candidate("first", self.model, CPU, UNUSED)
+        first.open()
+        self._once = _Once(first)
+        planner = Planner(first.run, first.specs, (first.graph,), None, first.nbytes)
+        self._planned = planner.seeded(1, None)
+
+
+def wider(dimension: Dimension, turn: int = 0) -> int:
+    """A width that ``dimension`` promises: an odd number of units more, or a multiple.
+
+    Turns 0 and 1 copy some units once, turn 2 copies every unit and some of them twice.
+    """
+    width = dimension.width
+    if dimension.growth == "multiple":
+        return width * (3 if turn % 3 == 2 else 2)
+    return width + (1, 3, width | 1)[turn % 3]
+
+
+def everything(dimensions: Sequence[Dimension], turn: int = 1) -> dict[str, int]:
+    """Widths that grow all of them at once."""
+    return {d.name: wider(d, turn) for d in dimensions if d.growth != "fixed"}
