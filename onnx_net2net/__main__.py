@@ -14,20 +14,20 @@ from typing import Any
 
 from onnx_net2net.errors import Net2NetError, Refused
 
-DONE, UNEQUAL, BAD, DEFECT, INTERRUPTED = 0, 1, 2, 70, 130
+UNEQUAL, BAD, DEFECT = 1, 2, 70
 
 
 def main() -> int:
     """Run the command line of this process; the exit code."""
-    arguments = sys.argv[1:]
+    interruption = Interruption()
     try:
-        # An orderly end also when asked to terminate: temporary files are removed on the way out.
-        signal.signal(signal.SIGTERM, _terminated)
+        interruption.install()
         from onnx_net2net.cli import run
 
-        return run(arguments)
-    except KeyboardInterrupt:
-        return _report(INTERRUPTED, "Interrupted", "interrupted; nothing was written", None)
+        return run(sys.argv[1:])
+    except (KeyboardInterrupt, SystemExit):
+        problem = "interrupted; no partial file is left"
+        return _report(interruption.code, "Interrupted", problem, None)
     except Net2NetError as error:
         return _known(error)
     except MemoryError:
@@ -46,8 +46,45 @@ def main() -> int:
         return _report(DEFECT, "Defect", problem, remedy)
 
 
-def _terminated(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
+class Interruption:
+    """Ctrl-C, and the request to terminate, end the program in order: what is temporary goes away.
+
+    Not in the middle of an import, though: modules written in C do not survive that.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+
+    @property
+    def code(self) -> int:
+        """The exit code, as shells have it."""
+        return 128 + (self.number or signal.SIGINT)
+
+    def install(self) -> None:
+        """Take over the signals of this process."""
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), self._arrived)
+
+    def _arrived(self, number: int, frame: FrameType | None) -> None:
+        self.number = self.number or number
+        if hasattr(signal, "setitimer") and _importing(frame):
+            signal.signal(signal.SIGALRM, self._again)
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            return
+        # Not KeyboardInterrupt: Python itself takes note of that, and overrules the exit code.
+        raise SystemExit(self.code)
+
+    def _again(self, number: int, frame: FrameType | None) -> None:
+        self._arrived(self.number or number, frame)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _known(error: Net2NetError) -> int:

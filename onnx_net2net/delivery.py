@@ -10,7 +10,8 @@ Ctrl-C included, the folder is removed.
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,14 +65,23 @@ def deliver(
 @contextmanager
 def _folder_beside(target: Path) -> Iterator[Path]:
     """An empty folder next to ``target``, removed in the end with all that is in it."""
+    # The name comes first: an interruption just behind the mkdir must know what to remove.
+    folder = target.with_name(f".onnx-net2net.{secrets.token_hex(6)}.tmp")
     try:
-        folder = tempfile.TemporaryDirectory(
-            prefix=f".{target.name[:100]}.", suffix=".tmp", dir=target.parent
-        )
-    except OSError as error:
-        raise _unwritable(target, error) from error
-    with folder as name:
-        yield Path(name)
+        try:
+            folder.mkdir()
+        except OSError as error:
+            raise _unwritable(target, error) from error
+        yield folder
+    finally:
+        try:
+            _remove(folder)
+        finally:
+            _remove(folder)  # again, for the first may have been interrupted itself
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _unwritable(target: Path, error: OSError) -> OutputError:

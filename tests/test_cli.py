@@ -33,7 +33,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
     def call(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["onnx-net2net", *map(str, arguments)])
-        monkeypatch.setattr("signal.signal", lambda number, handler: None)
+        monkeypatch.setattr(__main__.Interruption, "install", lambda self: None)
         capsys.readouterr()
         code = __main__.main()
         said = capsys.readouterr()

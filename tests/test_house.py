@@ -67,7 +67,7 @@ OWNERS = {
     "mmap": {"weights"},
     "onnxruntime": {"verify"},
     "rich": {"render"},
-    "tempfile": {"delivery", "verify"},
+    "tempfile": {"verify"},
 }
 # What only the owners of files may call.
 FILE_CALLS = {
