@@ -129,16 +129,35 @@ def _divide(a: Given, x: list[Value], opset: int) -> Array:
     return left / right
 
 
+def _check_count(elements: float) -> None:
+    """Masks and the like are recognised before they take memory."""
+    if elements > MOST:
+        raise ValueError("data, not sizes")
+
+
+def _expand(a: Given, x: list[Value], opset: int) -> Array:
+    data = _need(x[0])
+    shape = np.broadcast_shapes(data.shape, tuple(_need(x[1]).tolist()))
+    _check_count(np.prod(shape, dtype=np.float64))
+    return np.broadcast_to(data, shape).copy()
+
+
+def _tile(a: Given, x: list[Value], opset: int) -> Array:
+    data, repeats = _need(x[0]), _need(x[1])
+    _check_count(data.size * np.prod(repeats, dtype=np.float64))
+    return np.tile(data, repeats.tolist())
+
+
 def _constant_of_shape(a: Given, x: list[Value], opset: int) -> Array:
     fill = numpy_helper.to_array(a["value"]) if "value" in a else np.zeros(1, np.float32)
     shape = tuple(_need(x[0]).tolist())
-    if len(shape) > 1 or np.prod(shape) > MOST:
-        raise ValueError("data, not sizes")
+    _check_count(np.inf if len(shape) > 1 else np.prod(shape))
     return np.full(shape, fill.reshape(()), fill.dtype)
 
 
 def _range(a: Given, x: list[Value], opset: int) -> Array:
     start, limit, step = (_need(v).reshape(()).item() for v in x)
+    _check_count((limit - start) / step)
     return np.arange(start, limit, step, dtype=_need(x[0]).dtype)
 
 
@@ -151,8 +170,10 @@ def _reshape(a: Given, x: list[Value], opset: int) -> Array:
 
 def _reduce(function: Callable[..., Any]) -> Callable[[Given, list[Value], int], Array]:
     def apply(a: Given, x: list[Value], opset: int) -> Array:
-        axes = _axes(a, x, 1)
+        axes = _axes(a, x, 1) or None  # none given: all, or (noop_with_empty_axes) none
         data = _need(x[0])
+        if axes is None and a.get("noop_with_empty_axes"):
+            return data
         return np.asarray(
             function(data, axis=axes, keepdims=bool(a.get("keepdims", 1)))
         ).astype(data.dtype)
@@ -175,6 +196,8 @@ def _unary(function: Callable[..., Any]) -> Callable[[Given, list[Value], int], 
 
 
 def _scatter_nd(a: Given, x: list[Value], opset: int) -> Array:
+    if a.get("reduction", b"none") != b"none":
+        raise ValueError("entries are added up")
     result = _need(x[0]).copy()
     indices, updates = _need(x[1]), _need(x[2])
     for place in np.ndindex(indices.shape[:-1]):
@@ -214,7 +237,7 @@ OPERATORS: dict[str, Callable[[Given, list[Value], int], Any]] = {
     "ConstantOfShape": _constant_of_shape,
     "Div": _divide,
     "Equal": _fold(np.equal),
-    "Expand": lambda a, x, v: x[0] * np.ones(tuple(x[1].tolist()), x[0].dtype),
+    "Expand": _expand,
     "Floor": _unary(np.floor),
     "Gather": _gather,
     "Greater": _fold(np.greater),
@@ -244,7 +267,7 @@ OPERATORS: dict[str, Callable[[Given, list[Value], int], Any]] = {
     "Sqrt": _unary(np.sqrt),
     "Squeeze": _squeeze,
     "Sub": _fold(np.subtract),
-    "Tile": lambda a, x, v: np.tile(x[0], x[1].tolist()),
+    "Tile": _tile,
     "Transpose": lambda a, x, v: np.transpose(x[0], a.get("perm")),
     "Unsqueeze": _unsqueeze,
     "Where": lambda a, x, v: np.where(x[0], x[1], x[2]),
