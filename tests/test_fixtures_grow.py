@@ -81,7 +81,7 @@ def test_noise_is_about_as_large_as_asked_for(subject: Subject) -> None:
         assert small < 0.05
         # Half precision rounds such noise away, or to as much again.
         rounding = types & {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
-        assert rounding or (5e-5 < small and 5 < large / small < 20)
+        assert rounding or (small > 5e-5 and 5 < large / small < 20)
 
 
 def noise_error(subject: Subject, noise: float) -> float:
