@@ -39,6 +39,7 @@ class Options:
 
 
 def options_of(seed: int, split: str, noise: float, mapping: str) -> Options:
+    """The options, checked. Raises UsageError for what :func:`onnx_net2net.widen` does not know."""
     for given, known, what in ((split, SPLITS, "split"), (mapping, MAPPINGS, "mapping")):
         if given not in known:
             raise UsageError(f"there is no {what} '{given}'", f"one of {', '.join(known)}")
