@@ -225,13 +225,17 @@ def written(solution: Solution, applied: Applied) -> list[Axis]:
 
 
 def title(solution: Solution, applied: Applied) -> str:
-    """What people call this node: its module path, its weight's, or its own name."""
-    node = applied.node
+    """What people call this node: its weight's module path, its own, or its name.
+
+    A weight that several nodes read (a tied embedding) bears the name of one of them only.
+    """
+    node, graph = applied.node, solution.graph
+    own = module_path(node)
     for operand in node.inputs[1:2] + node.inputs[:1] + node.inputs[2:]:
-        path = parameter_path(operand) if operand in solution.graph.model.weights else None
-        if path:
+        path = parameter_path(operand) if operand in graph.model.weights else None
+        if path and (own is None or len(graph.consumers[operand]) == 1):
             return path
-    return module_path(node) or node.name
+    return own or node.name
 
 
 def parameter_path(name: str) -> str | None:

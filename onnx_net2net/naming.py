@@ -41,20 +41,19 @@ def _axis(analysis: Analysis, name: str) -> Axis:
 
 
 def _candidates(analysis: Analysis, name: str) -> Iterator[Axis]:
+    """Axes that ``name`` may mean, best first: what its weights write, then what passes there."""
     solution, graph = analysis.solution, analysis.solution.graph
-    for node in graph.nodes:
-        applied = solution.applied.get(node.position)
-        if applied is None or not _called(node, name):
-            continue
-        axes = written(solution, applied)
+    called = [n for n in graph.nodes if n.position in solution.applied and _called(n, name)]
+    passing: list[Axis] = []
+    for node in called:
+        axes = written(solution, solution.applied[node.position])
         if axes:
             yield axes[-1]
-        else:
-            outputs = solution.axes.get(node.outputs[0], []) if node.outputs else []
-            known = [a for a in outputs if any(x in analysis.by_atom for x in atoms(a))]
-            yield from known
+        elif node.outputs:
+            passing += solution.axes.get(node.outputs[0], [])
     if name in graph.model.weights:
         yield from (a for a in solution.axes.get(name, []) if a.size > 1)
+    yield from (a for a in passing if any(x in analysis.by_atom for x in atoms(a)))
 
 
 def _called(node: Node, name: str) -> bool:
