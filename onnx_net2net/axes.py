@@ -128,21 +128,22 @@ def _canonical_sum(axis: Sum) -> Axis:
 
 
 def _canonical_product(axis: Product) -> Axis:
-    if all(type(factor) is Atom and factor.bound is None for factor in axis.factors):
-        return axis
+    *leading, last = axis.factors
+    if leading and all(type(f) is Atom and f.bound is None for f in leading):
+        tail = canonical(last)
+        if tail is last and tail.size > 1 and not isinstance(tail, Product):
+            return axis
     factors: list[Axis] = []
-    for position, factor in enumerate(axis.factors):
-        part = canonical(factor)
+    pending = list(reversed(axis.factors))
+    while pending:
+        part = canonical(pending.pop())
         if isinstance(part, Product):
-            factors.extend(part.factors)
+            pending.extend(reversed(part.factors))
         elif isinstance(part, Sum):
-            rest = axis.factors[position + 1 :]
-            factors.append(_distribute(part, rest))
+            factors.append(_distribute(part, tuple(reversed(pending))))
             break
         elif part.size != 1:
             factors.append(part)
-    if len(factors) > 1 and isinstance(last := factors[-1], Product):
-        factors[-1:] = last.factors
     if not factors:
         return ONE
     return factors[0] if len(factors) == 1 else Product(tuple(factors), axis.size)
