@@ -1,7 +1,8 @@
 """The command ``onnx-net2net``: runs it, and turns what went wrong into a message and an exit code.
 
 0 done; 1 not equivalent, or refused; 2 bad usage or bad input; 70 a defect of this program;
-130 interrupted. ``ONNX_NET2NET_DEBUG=1`` shows the traceback of a defect.
+130 interrupted; 141 whoever read the output went away. ``ONNX_NET2NET_DEBUG=1`` shows the
+traceback of a defect.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from onnx_net2net.errors import Net2NetError, Refused
 
-UNEQUAL, BAD, DEFECT = 1, 2, 70
+UNEQUAL, BAD, DEFECT, CLOSED = 1, 2, 70, 141
 
 
 def main() -> int:
@@ -25,7 +26,9 @@ def main() -> int:
         from onnx_net2net.cli import run
 
         return run(sys.argv[1:])
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and interruption.number is None:
+            return CLOSED  # rich, on a pipe whose reader has gone: nobody is left to be told
         problem = "interrupted; no partial file is left"
         return _report(interruption.code, "Interrupted", problem, None)
     except Net2NetError as error:

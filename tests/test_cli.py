@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -450,3 +451,14 @@ def test_layers_of_a_folded_model(run: Run, tmp_path: Path) -> None:
 def test_verify_models_with_other_inputs(run: Run) -> None:
     result = run("verify", LENET, FIXTURES / "mlp.ts17.onnx")
     assert result.code == 1 and "not equivalent: input 'x'" in result.out
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    command = [sys.executable, "-m", "onnx_net2net", "inspect", str(FIXTURES / "gpt2.dynamo.onnx")]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode in (0, 141)
