@@ -178,12 +178,7 @@ def test_inspect_one_place(run: Run) -> None:
     assert wrong.code == 2 and "did you mean" in wrong.err
 
 
-_RESHAPE = pytest.mark.xfail(
-    reason="a Reshape of the module's input stands before the node with its weights", strict=True
-)
-
-
-@pytest.mark.parametrize("name", ["{}.weight", pytest.param("{}", marks=_RESHAPE)])
+@pytest.mark.parametrize("name", ["{}.weight", "{}"])
 def test_inspect_says_what_a_composite_axis_is_made_of(run: Run, name: str) -> None:
     name = name.format("model.transformer.h.0.attn.c_attn")
     document = json.loads(run("inspect", GPT2, "--node", name, "--json").out)
