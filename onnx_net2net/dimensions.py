@@ -7,8 +7,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
 from weakref import WeakKeyDictionary
@@ -72,8 +74,21 @@ def analyse(model: Model) -> Analysis:
     """Solve ``model`` once; later calls reuse the result."""
     found = _known.get(model)
     if found is None:
-        found = _known[model] = _analyse(model)
+        with _uncollected():
+            found = _known[model] = _analyse(model)
     return found
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the cyclic garbage collector, which would scan the growing graph time and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _analyse(model: Model) -> Analysis:

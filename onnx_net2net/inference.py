@@ -50,9 +50,11 @@ class Ahead:
         if index < self._stop:
             stuck.add(self.nodes[index].position)
         run: list[Node] = []
-        for node in self.nodes[index : index + length]:
-            if node.bodies or node.opaque or (run and self._again and node.position in stuck):
-                break  # bodies are walked through first
+        for position in range(index, min(index + length, len(self.nodes))):
+            node = self.nodes[position]
+            unknown = node.bodies or node.opaque or node.domain
+            if unknown or (run and self._again and node.position in stuck):
+                break  # onnx knows no more behind it than what the walk finds out first
             run.append(node)
         self._stop = index + len(run)
         return infer(run, self.known)
