@@ -57,7 +57,8 @@ def requested(analysis: Analysis, widths: Mapping[str, int]) -> dict[Dimension, 
     wanted: dict[Dimension, int] = {}
     for name, given in widths.items():
         if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 1:
-            raise UsageError(f"'{name}': width {given!r} is not a positive whole number")
+            problem = f"'{name}': width {given!r} is not a positive whole number"
+            raise UsageError(problem, "give the number of units it shall have")
         dimension, width = resolve(analysis, name, int(given))
         _check(name, dimension, width)
         if wanted.setdefault(dimension, width) != width:

@@ -30,7 +30,7 @@ FLOORS = [
     "model",
     # Rules: what operators do to axes; one family a file, and what families share below them.
     "rules.broadcast rules.factors",
-    "rules.attention rules.elementwise rules.indexing rules.linear rules.movement"
+    "rules.attention rules.classical rules.elementwise rules.indexing rules.linear rules.movement"
     " rules.normalisation rules.pooling rules.recurrent rules.reduction rules.selection"
     " rules.shaping rules.signal",
     "rules.microsoft_attention rules.quantization",

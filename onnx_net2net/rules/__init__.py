@@ -24,6 +24,7 @@ FAMILIES = (
     "attention",
     "microsoft",
     "microsoft_attention",
+    "classical",
 )
 
 
