@@ -140,6 +140,9 @@ def _apply(solution: Solution, applied: Applied) -> None:
                 pin(axis, Pin(node.label, f"reads all of '{name}'"))
             continue
         for term, axis in zip(spec, axes, strict=True):
+            # Nearly always a new name, or one that stands for this very axis.
+            if isinstance(term, str) and term[0] not in "~1" and env.setdefault(term, axis) is axis:
+                continue
             _match(term, axis, applied)
     if any(node.outputs[len(pattern.outputs) :]):
         raise Unsupported(f"its rule does not describe output {len(pattern.outputs)}")
