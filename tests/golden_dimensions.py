@@ -1,7 +1,7 @@
 """The golden table of all fixtures: which dimensions there are, how they may grow, and why not.
 
-    python -m tests.golden_dimensions            # what differs from the golden file
-    python -m tests.golden_dimensions --write    # writes it anew: review the difference
+python -m tests.golden_dimensions            # what differs from the golden file
+python -m tests.golden_dimensions --write    # writes it anew: review the difference
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Growing a model and judging the result, with the source model run only once.
 
-    subject = Subject(load("fixtures/resnet.ts17.onnx"))
-    grown = widen(subject.model, {"conv1": 19})
-    assert subject.judge(grown), subject.judge(grown).verdict
+subject = Subject(load("fixtures/resnet.ts17.onnx"))
+grown = widen(subject.model, {"conv1": 19})
+assert subject.judge(grown), subject.judge(grown).verdict
 """
 
 from __future__ import annotations

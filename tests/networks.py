@@ -1,8 +1,8 @@
 """A few lines build a small network with random weights.
 
-    net = Net(opset=17)
-    hidden = net("Relu", net("Gemm", net.input(2, 7), net.weight(7, 5), net.weight(5)))
-    model = net.model(net("MatMul", hidden, net.weight(5, 3)))
+net = Net(opset=17)
+hidden = net("Relu", net("Gemm", net.input(2, 7), net.weight(7, 5), net.weight(5)))
+model = net.model(net("MatMul", hidden, net.weight(5, 3)))
 """
 
 from __future__ import annotations
@@ -89,5 +89,3 @@ class Net:
 def arrays(model: ModelProto) -> dict[str, np.ndarray]:
     """The contents of all initializers."""
     return {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-
-

@@ -68,9 +68,7 @@ def test_what_is_not_promised_is_refused(proto: ModelProto) -> None:
             assert dimension.reason and dimension.reason in caught.value.reason
 
 
-EVERY_BLOCK = [
-    (kind, block) for kind, blocks in random_networks.BLOCKS.items() for block in blocks
-]
+EVERY_BLOCK = [(kind, block) for kind, blocks in random_networks.BLOCKS.items() for block in blocks]
 
 
 @pytest.mark.parametrize(
