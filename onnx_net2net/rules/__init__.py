@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache, lru_cache
 from importlib import import_module
 
@@ -49,8 +50,40 @@ def lookup(op: Op) -> Rule:
     if entry is None:
         name = f"{domain}.{op.node.op_type}" if domain else op.node.op_type
         raise Unsupported(f"operator {name} is not known")
+    if not callable(entry):
+        return _plain(entry) if isinstance(entry, str) else entry
+    key = (entry, *_looked_at(op))
+    rule = _made.get(key)
+    if rule is None:
+        if len(_made) >= MOST_KEPT:
+            _made.clear()
+        rule = _made[key] = _called(entry, op)
+    return rule
+
+
+# Networks repeat their layers: what a rule said of one node holds for all that look alike.
+_made: dict[tuple[object, ...], Rule] = {}
+MOST_KEPT = 4096
+
+
+def _looked_at(op: Op) -> tuple[object, ...]:
+    """All that a rule may look at."""
+    node = op.node
+    return (
+        node.op_type,
+        op.opset,
+        op.shapes,
+        op.outputs,
+        tuple(a.SerializeToString() for a in node.attribute),
+        tuple(None if v is None else (v.dtype, v.shape, v.tobytes()) for v in op.values),
+        tuple(map(bool, node.input)),
+        tuple(map(bool, node.output)),
+    )
+
+
+def _called(entry: Callable[[Op], str | Rule], op: Op) -> Rule:
     try:
-        rule = entry(op) if callable(entry) else entry
+        rule = entry(op)
     except (ArithmeticError, IndexError, TypeError, ValueError):
         raise Unsupported("its attributes or shapes do not fit the operator") from None
     return _plain(rule) if isinstance(rule, str) else rule
