@@ -67,6 +67,8 @@ class _Walk:
 
     def demand(self, tensor: str, axis: int, vector: Vector, edge: Edge) -> None:
         """``tensor`` must be scaled by ``vector`` along ``axis``."""
+        if self.solution.shapes.dtype.get(tensor) not in FLOATS:
+            raise Stuck
         self.result.edges.add(edge)
         known = self.result.scaled.get((tensor, axis))
         if known is not None:

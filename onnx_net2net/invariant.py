@@ -33,6 +33,7 @@ from onnx_net2net.verify import run, tensors
 from onnx_net2net.widening import HISTORY, widen
 
 Array = np.ndarray
+NUDGES = 2  # runs of each model with weights moved, to measure its rounding noise
 
 
 @dataclass(frozen=True)
@@ -127,14 +128,19 @@ def _compare(
     feeds = _feeds(parent, grown, analysis.solution.shapes.binding, provider)
     before = tensors(parent, names, feeds, provider=provider)
     after = tensors(grown, names, feeds, provider=provider)
-    noise = [tensors(nudged(m), names, feeds, provider=provider) for m in (parent, grown)]
+    noise = [
+        tensors(nudged(model, seed), names, feeds, provider=provider)
+        for seed in range(NUDGES)
+        for model in (parent, grown)
+    ]
     for name in before:
         # Axes were solved for one choice of dynamic sizes; a tensor of other sizes is not judged.
         axes = analysis.solution.axes[name]
         sizes = tuple(axis.size for axis in axes)
         if name in after and before[name].shape == sizes and all(name in run for run in noise):
-            expected = [_gathered(growth, sharing, name, axes, t[name]) for t in (before, noise[0])]
-            actual = [_units(growth, axes, t[name]) for t in (after, noise[1])]
+            runs = [t[name] for t in (before, *noise[::2])]
+            expected = [_gathered(growth, sharing, name, axes, run) for run in runs]
+            actual = [_units(growth, axes, t[name]) for t in (after, *noise[1::2])]
             yield _layer(analysis, growth, name, expected, actual)
 
 
@@ -167,10 +173,12 @@ def _feeds(
 def _layer(
     analysis: Analysis, growth: Growth, name: str, expected: list[Array], actual: list[Array]
 ) -> Layer:
-    """Judge one tensor; each pair is a run and the same with weights moved by one ulp."""
-    noise = distance(*expected)
-    assert noise is not None  # two runs of one graph
-    limit = tolerances(expected[:1], [larger(noise, distance(*actual))])[0]
+    """Judge one tensor; behind each run stand the same with weights moved by one ulp."""
+    noise = np.zeros(expected[0].shape)
+    for run, *moved in (expected, actual):
+        for other in moved:
+            noise = larger(noise, distance(run, other))
+    limit = tolerances(expected[:1], [noise])[0]
     found = compare(expected[0], actual[0], limit)
     grows = any(map(growth.touches, analysis.solution.axes[name]))
     node = analysis.solution.graph.producer[name].name

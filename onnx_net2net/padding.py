@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from onnx_net2net.axes import Atom, atoms, canonical
-from onnx_net2net.contraction import Site
+from onnx_net2net.contraction import FLOATS, Site
 from onnx_net2net.graph import Node
 from onnx_net2net.rules.language import Norm, Spec, leaves
 from onnx_net2net.solver import Applied, Solution
@@ -83,6 +83,8 @@ class _Plan:
         return tensor in self.solution.graph.derived
 
     def demand(self, tensor: str, axis: int, vector: Vector) -> None:
+        if self.solution.shapes.dtype.get(tensor) not in FLOATS:  # an index has no mean
+            raise NotPaddable(f"'{tensor}' holds no real numbers")
         known = self.demands.setdefault((tensor, axis), vector)
         if not np.allclose(known, vector, rtol=1e-6, atol=0):
             raise NotPaddable(f"'{tensor}' would have to hold two different paddings")

@@ -94,3 +94,30 @@ def test_layer_scale_is_seen_through() -> None:
     dimension = next(d for d in n2n.inspect(model) if d.growth != "fixed")
     assert dimension.growth == "any"
     assert n2n.verify(model, n2n.widen(model, {dimension.name: 13}))
+
+
+def test_an_index_is_never_padded() -> None:
+    """Units chosen by an index tensor are copied by copying indices; an index has no mean."""
+    rng = np.random.default_rng(1)
+
+    def weight(name: str, *shape: int) -> TensorProto:
+        return numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name)
+
+    nodes = [
+        helper.make_node("Gather", ["x", "index"], ["a"], axis=1),
+        helper.make_node("LayerNormalization", ["a", "scale", "bias"], ["b"], axis=-1),
+        helper.make_node("MatMul", ["b", "w"], ["y"]),
+    ]
+    index = numpy_helper.from_array(rng.permutation(6).astype(np.int64), "index")
+    graph = helper.make_graph(
+        nodes,
+        "chosen",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4, 6])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4, 3])],
+        [index, weight("scale", 6), weight("bias", 6), weight("w", 6, 3)],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    model = n2n.load(helper.make_model(graph, opset_imports=opset, ir_version=8))
+    dimension = next(d for d in n2n.inspect(model) if d.growth != "fixed")
+    assert dimension.growth == "multiple"
+    assert n2n.verify(model, n2n.widen(model, {dimension.name: 12}))

@@ -166,7 +166,8 @@ def test_a_failed_second_rename_undoes_the_first(source: Path) -> None:
 
 
 _SAVE = """
-import resource, sys, time
+import resource, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
 import numpy as np, onnx
 from onnx_net2net.errors import OutputError
 from onnx_net2net.model import Computed, load
