@@ -125,7 +125,7 @@ def change_steps(patch: Patch, change: Callable[[str, Step], Step]) -> None:
 
         return grown
 
-    replace(patch, "_grown", wrap)
+    patch.setattr(widening, "_grown", wrap(widening._grown))
 
 
 def copies_not_split(patch: Patch) -> None:
@@ -143,7 +143,7 @@ def parts_not_balanced(patch: Patch) -> None:
 
         return grown
 
-    replace(patch, "_grown", wrap)
+    patch.setattr(widening, "_grown", wrap(widening._grown))
 
 
 def other_units_for_one_weight(patch: Patch) -> None:
