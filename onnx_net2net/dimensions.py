@@ -213,9 +213,12 @@ def _survey_node(solution: Solution, applied: Applied, survey: _Survey) -> None:
         return
     for axis in written(solution, applied):
         found = list(dict.fromkeys(atoms(axis)))
+        for free in found:
+            survey.writers[free][name] = None
+        if survey.names.keys() >= set(found):
+            continue
         base = title(solution, applied)
         for position, free in enumerate(found):
-            survey.writers[free][name] = None
             own = canonical(axis) is free  # else a width of the node is not one of the dimension
             survey.names.setdefault(free, base if own else f"{base}:{position}")
 
