@@ -175,9 +175,9 @@ def _layer(
 ) -> Layer:
     """Judge one tensor; behind each run stand the same with weights moved by one ulp."""
     noise = np.zeros(expected[0].shape)
-    for run, *moved in (expected, actual):
+    for own, *moved in (expected, actual):
         for other in moved:
-            noise = larger(noise, distance(run, other))
+            noise = larger(noise, distance(own, other))
     limit = tolerances(expected[:1], [noise])[0]
     found = compare(expected[0], actual[0], limit)
     grows = any(map(growth.touches, analysis.solution.axes[name]))
