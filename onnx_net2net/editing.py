@@ -143,7 +143,7 @@ class Editor:
                     pending.append(read)
         for name in dead:
             self.weights.pop(name, None)
-        for graph in graphs if dead else ():
+        for graph in reversed(graphs) if dead else ():  # bodies first: what holds them is copied
             _drop(graph, dead)
 
 

@@ -17,6 +17,8 @@ from onnx.shape_inference import InferenceError
 
 import onnx_net2net as n2n
 from onnx_net2net import solver
+from onnx_net2net.editing import Editor
+from onnx_net2net.graph import Graph
 from onnx_net2net.subgraphs import Links
 
 RNG = np.random.default_rng(7)
@@ -428,3 +430,37 @@ def test_a_forgotten_link_is_caught(forgotten: str, monkeypatch: pytest.MonkeyPa
     text = LOOP.replace("Add (h, down)", "Tanh (down)")
     with pytest.raises((AssertionError, n2n.Net2NetError, ValidationError, InferenceError)):
         check(network(text), 9, 13)
+
+
+def test_what_an_edit_makes_dead_goes_from_bodies_and_from_what_holds_them() -> None:
+    """The main graph's nodes are copied when some go; bodies must have been cleaned before."""
+    model = n2n.load(
+        parser.parse_model(
+            """
+            <ir_version: 8, opset_import: ["" : 17]>
+            branches (float[2, 3] x, bool c) => (float[6] y)
+            <int64[1] k = {6}, int64[1] m = {3}, int64[1] n = {2}>
+            {
+                outer = Concat<axis = 0> (n, m)
+                z = Reshape(x, outer)
+                y = If(c) <
+                    then_branch = t () => (float[6] r) {
+                        inner = Concat<axis = 0> (k)
+                        r = Reshape(z, inner)
+                    },
+                    else_branch = e () => (float[6] q) { q = Reshape(z, k) }
+                >
+            }
+            """
+        )
+    )
+    graph = Graph(model)
+    editor = Editor(graph)
+    for node in graph.nodes:
+        if node.op == "Reshape" and node.inputs[1] in ("outer", "inner"):
+            sizes = [2, 3] if node.inputs[1] == "outer" else [6]
+            editor.connect(node, 1, editor.add_weight("sizes", np.asarray(sizes, np.int64)))
+    edited = onnx.ModelProto.FromString(editor.finish().to_bytes())
+    onnx.checker.check_model(edited, full_check=True)
+    assert "Concat" not in str(edited.graph.node)
+    assert {t.name for t in edited.graph.initializer} == {"k", "sizes", "sizes_2"}
