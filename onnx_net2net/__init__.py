@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from onnx_net2net.errors import Refused as Refused
     from onnx_net2net.errors import UsageError as UsageError
     from onnx_net2net.folding import fold as fold
+    from onnx_net2net.frameworks.from_torch import from_torch as from_torch
     from onnx_net2net.model import Model as Model
     from onnx_net2net.model import load as load
     from onnx_net2net.request import Change as Change
@@ -47,20 +48,47 @@ _HOMES = {
     "Report": "verify",
     "UsageError": "errors",
     "fold": "folding",
+    "from_torch": "frameworks.from_torch",
     "inspect": "dimensions",
     "load": "model",
     "verify": "verify",
     "widen": "widening",
 }
 __all__ = sorted(_HOMES)
+# Packages of the extras, for whoever asks for a framework that is not installed.
+_EXTRAS = {
+    "keras": "tensorflow",
+    "onnx_ir": "torch",
+    "onnxscript": "torch",
+    "safetensors": "torch",
+    "tensorflow": "tensorflow",
+    "tf2onnx": "tensorflow",
+    "torch": "torch",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    value = getattr(_home(name), name)
     globals()[name] = value
     return value
+
+
+def _home(name: str) -> ModuleType:
+    """The module of a public name; UsageError where it needs an extra that is not installed."""
+    try:
+        return import_module(f"{__name__}.{_HOMES[name]}")
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRAS:
+            raise
+        from onnx_net2net.errors import UsageError
+
+        raise UsageError(
+            f"{name} needs {package}, which is not installed",
+            f"pip install 'onnx-net2net[{_EXTRAS[package]}]'",
+        ) from error
 
 
 def __dir__() -> list[str]:

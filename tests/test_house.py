@@ -52,6 +52,9 @@ FLOORS = [
     "request",
     "widening",
     "invariant",
+    # The frameworks, imported only when asked for.
+    "frameworks",
+    "frameworks.from_torch",
     # What people see.
     "options render",
     "cli",
@@ -66,9 +69,16 @@ OWNERS = {
     "click": {"cli", "options"},
     "mmap": {"weights"},
     "onnxruntime": {"verify"},
+    "onnx_ir": {"frameworks.from_torch"},
+    "onnxscript": {"frameworks.from_torch"},
     "rich": {"render"},
     "tempfile": {"verify"},
 }
+# What comes with an extra only.
+OPTIONAL = {
+    "jax", "keras", "onnx_ir", "onnxscript", "safetensors", "tensorflow", "tf2onnx", "torch",
+    "transformers",
+}  # fmt: skip
 # What only the owners of files may call.
 FILE_CALLS = {
     "load": set(),
@@ -270,13 +280,18 @@ def test_rule_tables_are_sorted(family: str) -> None:
 # ---- the house stands without its optional parts ------------------------------------------------
 
 
+@pytest.mark.parametrize("name", [name for name in modules() if not name.startswith("frameworks.")])
+def test_frameworks_are_imported_in_their_folder_only(name: str) -> None:
+    assert not {full.partition(".")[0] for full, _ in imports(modules()[name])} & OPTIONAL
+
+
 def test_every_module_imports_by_itself_without_frameworks() -> None:
     """Each in an order of its own: no module relies on another having been imported before."""
-    banned = "torch tensorflow keras tf2onnx safetensors onnxscript transformers"
+    names = [name for name in modules() if not name.startswith("frameworks.")]
     code = f"""
 import importlib, sys
-for name in {banned!r}.split(): sys.modules[name] = None
-for name in {sorted(modules(), reverse=True)!r}:
+for name in {sorted(OPTIONAL)!r}: sys.modules[name] = None
+for name in {sorted(names, reverse=True)!r}:
     if name != "__main__": importlib.import_module("onnx_net2net." + name)
 """
     done = subprocess.run(

@@ -1,0 +1,1 @@
+"""The frameworks: each imported only when asked for."""
