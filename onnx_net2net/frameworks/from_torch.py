@@ -135,7 +135,7 @@ def _exported(
         raise Refused(
             type(module).__name__,
             f"PyTorch cannot export it: {type(cause).__name__}: {_first_line(cause)}",
-            "make torch.export.export(module, inputs) work first; the cause of this error says more",
+            "make torch.export.export(module, inputs) work first; this error has its cause",
         ) from error
     assert program is not None
     return program
