@@ -54,7 +54,8 @@ FLOORS = [
     "invariant",
     # The frameworks, imported only when asked for.
     "frameworks",
-    "frameworks.from_torch",
+    "frameworks.from_torch frameworks.paths frameworks.slots frameworks.tables",
+    "frameworks.roles",
     # What people see.
     "options render",
     "cli",

@@ -1,0 +1,231 @@
+"""Which weights a user would train, and what a module tree calls them.
+
+    roles(model)["layer1.0.conv1.weight"]       # Role.PARAMETER
+    roles(model)["layer1.0.bn1.running_mean"]   # Role.STATISTIC
+    paths(model)["functional/up/kernel:0"]      # "functional_up_kernel_0"
+
+PyTorch's exporter writes down what was a parameter and what a buffer; where it did, that
+decides. Else the place decides that a weight is read at (``SLOTS``), and where masks and tables
+come in at the same places as weights (``STREAM``), what the tensor holds (see tables.py).
+
+Choices, where a file does not say: a single number in arithmetic is a constant (epsilon, 1/sqrt(d))
+unless it is added to the one channel of a product; a vector that scales or shifts a graph input is
+its normalisation, not learned; a filter of a convolution is learned, even a blur; a table that
+holds sines is a constant, any other that is added is learned; integers are never learned.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+
+import numpy as np
+from onnx import TensorProto
+
+from onnx_net2net.frameworks.paths import unique_paths
+from onnx_net2net.frameworks.slots import DROPS_VALUES, SLOTS, STREAM, VIEWS, Slot
+from onnx_net2net.frameworks.tables import computed, extended, follows_formula, triangular, uniform
+from onnx_net2net.graph import Graph, Node
+from onnx_net2net.model import Model
+from onnx_net2net.weights import Weight
+
+__all__ = ["Role", "paths", "roles"]
+
+FLOATS = frozenset(
+    (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
+)
+KIND = "pkg.torch.export.graph_signature.InputSpec.kind"
+STATISTICS = re.compile(r"(?:^|[./_])(?:running|moving)_(?:mean|var|variance)(?:$|[^A-Za-z])")
+# What exporters call the tensors that they make themselves.
+MADE = re.compile(r"(?:val_\d+|onnx::\w+_\d+|.*/Constant(?:_\d+)?_output_0|const_fold_opt__\d+)$")
+
+
+class Role(StrEnum):
+    """What becomes of a weight in training."""
+
+    PARAMETER = "parameter"  # a user would train it
+    STATISTIC = "statistic"  # the running mean or variance of BatchNormalization
+    CONSTANT = "constant"  # masks, positions, sizes, epsilons, quantization: stays as it is
+
+
+def roles(model: Model) -> dict[str, Role]:
+    """The role of every name in ``model.weights``, by the exporter's word, else by use."""
+    judge = _Judge(model)
+    return {name: judge.role(name, weight) for name, weight in model.weights.items()}
+
+
+def paths(model: Model) -> dict[str, str]:
+    """A dotted path in a module tree for every name in ``model.weights``.
+
+    The name itself where it can be one. Other characters than letters, digits, ``_`` and ``.``
+    become ``_``, empty parts go, names that PyTorch's modules take get a ``_``; no path stands
+    twice or is a prefix of another. Parameters choose first, then statistics, then constants.
+    """
+    found = roles(model)
+    order = list(Role)
+    return unique_paths(sorted(found, key=lambda name: order.index(found[name])))
+
+
+class _Judge:
+    """Follows weights through the graph to the places they are read at."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.graph = Graph(model)
+        self.said = _said(model)
+        self.initializers = {entry.name for entry in model.proto.graph.initializer}
+        values = (*model.proto.graph.value_info, *model.proto.graph.input)
+        self.types = {v.name: v.type.tensor_type.elem_type for v in values}
+        self.raw = _reachable(self.graph, set(self.graph.inputs), self.graph.derived)
+
+    def role(self, name: str, weight: Weight) -> Role:
+        """The role of one weight."""
+        if weight.dtype not in FLOATS:
+            return Role.CONSTANT
+        said = self.said.get(name)
+        if said == "PARAMETER":
+            return Role.PARAMETER
+        found = set(self._uses(name, weight))
+        if "statistic" in found:
+            return Role.STATISTIC
+        if said is not None or STATISTICS.search(name):
+            return Role.CONSTANT
+        return Role.PARAMETER if "learned" in found else Role.CONSTANT
+
+    def _uses(self, name: str, weight: Weight) -> Iterator[str]:
+        """What each place makes of the weight, followed through views of it."""
+        pending, seen = [name], {name}
+        while pending:
+            tensor = pending.pop()
+            for node, index in self.graph.consumers.get(tensor, ()):
+                followed = self._followed(node, index, tensor)
+                if not followed:
+                    yield self._use(node, index, name, weight)
+                elif weight.size == 1 and not (weight.shape and _is_view(node, index)):
+                    continue  # an epsilon, a factor, the number that a tensor is filled with
+                pending += [other for other in followed if other not in seen]
+                seen.update(followed)
+
+    def _followed(self, node: Node, index: int, tensor: str) -> list[str]:
+        """Tensors that are this one in another form: views, and what weights alone compute."""
+        if node.links is not None:
+            return [link.inner for link in node.links.enter if link.outer == tensor]
+        if (node.domain, node.op) in SLOTS or node.op in DROPS_VALUES or index < 0:
+            return []
+        pure = all(name in self.graph.derived for name in node.outputs if name)
+        if pure or _is_view(node, index):
+            return [name for name in node.outputs if name]
+        return []
+
+    def _use(self, node: Node, index: int, name: str, weight: Weight) -> str:
+        """What one place makes of a weight: "learned", "statistic" or nothing."""
+        slot = SLOTS.get((node.domain, node.op), {}).get(index)
+        if slot is None:
+            if node.domain or index not in STREAM.get(node.op, ()):
+                return ""
+            return "learned" if self._added(node, index, weight) else ""
+        if slot is Slot.STATISTIC:
+            return "statistic"
+        if slot is Slot.MATRIX:
+            learned = not self._turns_positions(node, index, weight) and not _fixed(weight)
+        elif slot is Slot.TABLE:
+            learned = len(weight.shape) > 1 and not _fixed(weight)
+        elif slot is Slot.AFFINE:
+            learned = not (self._made(name) and uniform(weight.array()))
+        elif slot is Slot.STATE:
+            learned = not uniform(weight.array())
+        else:
+            learned = True
+        return "learned" if learned else ""
+
+    def _made(self, name: str) -> bool:
+        """Whether the exporter made the tensor, rather than the author."""
+        return name not in self.initializers or bool(MADE.match(name))
+
+    def _added(self, node: Node, index: int, weight: Weight) -> bool:
+        """Whether what is added to, or multiplied with, an activation is learned."""
+        others = [n for i, n in enumerate(node.inputs) if n and i != index]
+        if weight.size == 1:
+            return node.op == "Add" and any(self._single(name) for name in others)
+        array = weight.array()
+        if extended(array) <= 1 and node.op in ("Add", "Div", "Mul", "Sub"):
+            if any(name in self.raw for name in others):
+                return False
+            if self._turns_positions(node, index, weight):
+                return False
+        return not computed(array)
+
+    def _single(self, name: str) -> bool:
+        """Whether ``name`` is a product with a weight that has one output channel."""
+        node = self.graph.producer.get(name)
+        if node is None or node.op != "MatMul" or len(node.inputs) < 2:
+            return False
+        weight = self.model.weights.get(node.inputs[1])
+        return weight is not None and weight.shape[-1:] == (1,)
+
+    def _turns_positions(self, node: Node, index: int, weight: Weight) -> bool:
+        """Whether a vector multiplies positions: frequencies of sines, slopes of distances."""
+        if sum(size > 1 for size in weight.shape) > 1:
+            return False
+        others = [n for i, n in enumerate(node.inputs) if n and i != index]
+        return any(self._counts(name) for name in others)
+
+    def _counts(self, name: str) -> bool:
+        """Whether a tensor holds integers turned into floats."""
+        node = self.graph.producer.get(name)
+        while node is not None and node.op in VIEWS and not node.domain:
+            if node.op == "Cast" and self._is_integer(node.inputs[0]):
+                return True
+            node = self.graph.producer.get(node.inputs[0])
+        return node is not None and node.op == "Range"
+
+    def _is_integer(self, name: str) -> bool:
+        node = self.graph.producer.get(name)
+        if node is not None and node.op in VIEWS and node.op != "Cast" and not node.domain:
+            return self._is_integer(node.inputs[0])
+        if node is None:
+            if name in self.model.weights:
+                return self.model.weights[name].dtype not in FLOATS
+            return self._described(name) not in FLOATS
+        if node.op == "Cast":
+            target = next((a.i for a in node.proto.attribute if a.name == "to"), 0)
+            return target not in FLOATS
+        return node.op not in ("Mul", "Div") and self._described(name) not in FLOATS
+
+    def _described(self, name: str) -> int:
+        """The element type that the file states for a tensor, FLOAT where it states none."""
+        return self.types.get(name, TensorProto.FLOAT)
+
+
+def _is_view(node: Node, index: int) -> bool:
+    return node.op in VIEWS and not node.domain and index == 0
+
+
+def _fixed(weight: Weight) -> bool:
+    array: np.ndarray = weight.array()
+    return follows_formula(array) or triangular(array)
+
+
+def _said(model: Model) -> Mapping[str, str]:
+    """The kind of each weight that PyTorch's exporter recorded: PARAMETER, BUFFER, ..."""
+    graph = model.proto.graph
+    return {
+        value.name: entry.value
+        for value in (*graph.initializer, *graph.value_info, *graph.input)
+        for entry in value.metadata_props
+        if entry.key == KIND
+    }
+
+
+def _reachable(graph: Graph, start: set[str], derived: set[str]) -> set[str]:
+    """Graph inputs, their views, and what arithmetic with weights alone makes of them."""
+    found = set(start)
+    for node in graph.nodes:
+        given = [name for name in node.inputs if name]
+        if node.domain or node.op not in {*VIEWS, "Add", "Sub", "Mul", "Div"}:
+            continue
+        rest = given[1:] if node.op in VIEWS else given
+        if given and given[0] in found and all(n in found or n in derived for n in rest):
+            found.update(node.outputs)
+    return found
