@@ -8,7 +8,6 @@ a grown model carries; the first node at which the invariant fails is where the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -30,7 +29,7 @@ from onnx_net2net.sharing import Sharing, share
 from onnx_net2net.sizes import free_dimensions, input_specs
 from onnx_net2net.trials import Planner
 from onnx_net2net.verify import run, tensors
-from onnx_net2net.widening import HISTORY, widen
+from onnx_net2net.widening import widen
 
 Array = np.ndarray
 NUDGES = 2  # runs of each model with weights moved, to measure its rounding noise
@@ -84,8 +83,7 @@ def verify_layers(parent: Model, grown: Model, *, provider: str | None = None) -
 
 
 def _steps(parent: Model, grown: Model) -> list[dict[str, Any]]:
-    past = json.loads(parent.metadata.get(HISTORY, "[]"))
-    steps = json.loads(grown.metadata.get(HISTORY, "[]"))
+    past, steps = parent.history, grown.history
     if len(steps) <= len(past) or steps[: len(past)] != past:
         raise UsageError(
             "the second model does not carry a history that begins with the first",
@@ -93,6 +91,13 @@ def _steps(parent: Model, grown: Model) -> list[dict[str, Any]]:
         )
     if steps[len(past)]["parent"] != parent.sha256():
         raise UsageError("the second model was grown from another file", "give its own parent")
+    for step in steps[len(past) :]:
+        if step["operation"] != "widen":
+            raise UsageError(
+                f"a step between the two models is '{step['operation']}', which a history "
+                "cannot repeat",
+                "compare each grown model with the one directly before it",
+            )
     return steps[len(past) :]
 
 
@@ -157,9 +162,7 @@ def _shared(analysis: Analysis, grown: Model) -> list[str]:
     ]
 
 
-def _feeds(
-    parent: Model, grown: Model, binding: Mapping[str, int], provider: str | None
-) -> Feeds:
+def _feeds(parent: Model, grown: Model, binding: Mapping[str, int], provider: str | None) -> Feeds:
     graphs = (parent.proto.graph, grown.proto.graph)
     specs, _, _ = merged_specs(input_specs(graphs[0]), input_specs(graphs[1]))
     planner = Planner(lambda feeds: run(parent, feeds, provider=provider), specs, graphs)
@@ -185,9 +188,7 @@ def _layer(
     return Layer(name, node, grows, found.max_abs, found.tolerance, found.problem)
 
 
-def _gathered(
-    growth: Growth, sharing: Sharing, name: str, axes: list[Axis], array: Array
-) -> Array:
+def _gathered(growth: Growth, sharing: Sharing, name: str, axes: list[Axis], array: Array) -> Array:
     """What the invariant says that the grown tensor is, without padded entries."""
     for place, axis in enumerate(axes):
         if not growth.touches(axis):

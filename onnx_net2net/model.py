@@ -22,6 +22,7 @@ from typing import Any
 from google.protobuf.message import DecodeError, EncodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
+from onnx_net2net import history
 from onnx_net2net.errors import InvalidModel, Net2NetError
 from onnx_net2net.external import Folder
 from onnx_net2net.inlining import inline_functions
@@ -92,6 +93,11 @@ class Model:
     def metadata(self) -> dict[str, str]:
         """The model's ``metadata_props``."""
         return {entry.key: entry.value for entry in self.proto.metadata_props}
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """What was done to the model, oldest step first. Raises InvalidModel if unreadable."""
+        return history.read(self.proto)
 
     @property
     def parameters(self) -> int:

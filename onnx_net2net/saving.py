@@ -14,7 +14,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -26,7 +26,7 @@ from onnx_net2net.tensors import clear_data
 from onnx_net2net.weights import Source, Stored, Weight
 from onnx_net2net.wire import RAW_DATA, WireError, splice, strip
 
-__all__ = ["SINGLE_FILE_LIMIT", "Pieces", "message", "stream", "write"]
+__all__ = ["SINGLE_FILE_LIMIT", "Pieces", "message", "stream", "write", "write_plain"]
 
 # Protobuf, and with it onnxruntime, reads no message of 2 GiB or more.
 SINGLE_FILE_LIMIT = 2**31 - 1
@@ -104,7 +104,7 @@ def write(
     Raises :class:`OutputError`.
     """
     _check_target(path, force)
-    try:
+    with _reported(path):
         skeleton, pieces = message(proto, lifted)
         if sum(piece.nbytes for piece in pieces) > SINGLE_FILE_LIMIT and not external:
             if external is False:
@@ -123,6 +123,21 @@ def write(
             temporary = _write_file(files, path, pieces, sources)
             _check_written(temporary, skeleton, path)
             files.commit()
+
+
+def write_plain(path: Path, pieces: Pieces, sources: Iterable[Source], *, force: bool) -> None:
+    """Write any file in pieces, as carefully as a model. Raises :class:`OutputError`."""
+    _check_target(path, force)
+    with _reported(path), _Files(force) as files:
+        _write_file(files, path, pieces, sources)
+        files.commit()
+
+
+@contextlib.contextmanager
+def _reported(path: Path) -> Iterator[None]:
+    """Failures of the file system as :class:`OutputError`."""
+    try:
+        yield
     except OSError as error:
         raise OutputError(
             f"{path}: cannot be written: {error.strerror or error}",

@@ -1,11 +1,10 @@
 """Widening: a new model that computes the same function with more units.
 
-    grown = widen(model, {"conv5": 512, "layer2.0.conv1": 200})
+grown = widen(model, {"conv5": 512, "layer2.0.conv1": 200})
 """
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +23,7 @@ from onnx_net2net.expansion import (
     share_copies,
 )
 from onnx_net2net.growth import Growth
+from onnx_net2net.history import append
 from onnx_net2net.model import Computed, Model, Weight
 from onnx_net2net.padding import Padding
 from onnx_net2net.patching import apply
@@ -31,8 +31,6 @@ from onnx_net2net.request import Change, Options, growth_of, options_of, request
 from onnx_net2net.sharing import Insertion, Sharing, share
 from onnx_net2net.sizing import Sizing
 from onnx_net2net.weights import Stored
-
-HISTORY = "onnx_net2net.history"
 
 
 def widen(
@@ -61,9 +59,7 @@ def widen(
     return _grow(analysis, growth, options, changes)
 
 
-def _grow(
-    analysis: Analysis, growth: Growth, options: Options, changes: list[Change]
-) -> Model:
+def _grow(analysis: Analysis, growth: Growth, options: Options, changes: list[Change]) -> Model:
     solution = analysis.solution
     found = Sizing(solution, growth).find()
     sharing = share(analysis, growth, options.seed, options.split)
@@ -187,13 +183,5 @@ def record(
     editor: Editor, parent: Model, operation: str, options: Options, changes: list[Change]
 ) -> None:
     """Append this step to the history in the model's own metadata."""
-    from onnx_net2net import __version__
-
-    entries = editor.proto.metadata_props
-    past = next((e for e in entries if e.key == HISTORY), None)
-    history = json.loads(past.value) if past is not None else []
-    if past is None:
-        past = entries.add(key=HISTORY)
-    step = {"operation": operation, "parent": parent.sha256(), "version": __version__}
-    step |= asdict(options) | {"changes": [asdict(change) for change in changes]}
-    past.value = json.dumps([*history, step], separators=(",", ":"))
+    details = asdict(options) | {"changes": [asdict(change) for change in changes]}
+    append(editor.proto, operation, parent.sha256(), details)

@@ -14,7 +14,7 @@ from onnx_net2net import __version__
 from onnx_net2net.dimensions import inspect
 from onnx_net2net.model import Model, load
 from onnx_net2net.verify import verify
-from onnx_net2net.widening import HISTORY, widen
+from onnx_net2net.widening import widen
 from tests.judging import Subject, everything
 from tests.networks import Net
 
@@ -138,7 +138,7 @@ def test_history_tells_each_step() -> None:
     model = load(FIXTURES / "mlp.ts17.onnx")
     once = widen(model, {"fc1": 30}, seed=4, split="even")
     twice = load(widen(once, {"fc2": 40, "fc1": 35}, mapping="round-robin").to_bytes())
-    steps = json.loads(twice.metadata[HISTORY])
+    steps = twice.history
     assert [step["operation"] for step in steps] == ["widen", "widen"]
     assert steps[0]["parent"] == model.sha256() and steps[1]["parent"] == once.sha256()
     assert (steps[0]["seed"], steps[0]["split"]) == (4, "even")

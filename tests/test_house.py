@@ -25,7 +25,7 @@ FLOORS = [
     "errors wire axes bounds comparison expansion subgraphs symbols values rules.language",
     # Files: weights that are not read yet, checks of what is read.
     "weights sizes report rules",
-    "tensors feeds interface",
+    "history tensors feeds interface",
     "external inlining saving trials validation",
     "model",
     # Rules: what operators do to axes; one family a file, and what families share below them.
@@ -54,8 +54,10 @@ FLOORS = [
     "invariant",
     # The frameworks, imported only when asked for.
     "frameworks",
-    "frameworks.from_torch frameworks.paths frameworks.slots frameworks.tables",
-    "frameworks.roles",
+    "frameworks.paths frameworks.slots frameworks.tables frameworks.tensor_file",
+    "frameworks.roles frameworks.weight_sets",
+    "frameworks.matching frameworks.names",
+    "frameworks.exchange frameworks.from_torch frameworks.state",
     # What people see.
     "options render",
     "cli",

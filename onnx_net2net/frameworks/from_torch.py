@@ -29,12 +29,12 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from onnx_net2net.errors import Refused, UsageError
+from onnx_net2net.frameworks.names import TIES
 from onnx_net2net.model import Computed, Model
 from onnx_net2net.validation import check_model
 
 __all__ = ["TIES", "from_torch"]
 
-TIES = "onnx_net2net.ties"  # metadata: {another name of a parameter: its initializer}
 _SMALL = 1024  # bytes; what is not larger stays in the skeleton
 
 Dynamic = bool | Mapping[str, Any] | Sequence[Any] | None

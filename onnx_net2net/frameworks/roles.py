@@ -17,7 +17,7 @@ holds sines is a constant, any other that is added is learned; integers are neve
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from enum import StrEnum
 
 import numpy as np
@@ -30,11 +30,12 @@ from onnx_net2net.graph import Graph, Node
 from onnx_net2net.model import Model
 from onnx_net2net.weights import Weight
 
-__all__ = ["Role", "paths", "roles"]
+__all__ = ["Role", "paths", "recorded", "roles"]
 
 FLOATS = frozenset(
     (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 )
+PERSISTENT = "pkg.torch.export.graph_signature.InputSpec.persistent"
 KIND = "pkg.torch.export.graph_signature.InputSpec.kind"
 STATISTICS = re.compile(r"(?:^|[./_])(?:running|moving)_(?:mean|var|variance)(?:$|[^A-Za-z])")
 # What exporters call the tensors that they make themselves.
@@ -73,7 +74,7 @@ class _Judge:
     def __init__(self, model: Model) -> None:
         self.model = model
         self.graph = Graph(model)
-        self.said = _said(model)
+        self.said = {name: kind for name, (kind, _) in recorded(model).items()}
         self.initializers = {entry.name for entry in model.proto.graph.initializer}
         values = (*model.proto.graph.value_info, *model.proto.graph.input)
         self.types = {v.name: v.type.tensor_type.elem_type for v in values}
@@ -207,15 +208,15 @@ def _fixed(weight: Weight) -> bool:
     return follows_formula(array) or triangular(array)
 
 
-def _said(model: Model) -> Mapping[str, str]:
-    """The kind of each weight that PyTorch's exporter recorded: PARAMETER, BUFFER, ..."""
+def recorded(model: Model) -> dict[str, tuple[str, bool]]:
+    """What PyTorch's exporter recorded of weights: their kind, and whether a buffer persists."""
     graph = model.proto.graph
-    return {
-        value.name: entry.value
-        for value in (*graph.initializer, *graph.value_info, *graph.input)
-        for entry in value.metadata_props
-        if entry.key == KIND
-    }
+    found = {}
+    for value in (*graph.initializer, *graph.value_info, *graph.input):
+        told = {entry.key: entry.value for entry in value.metadata_props}
+        if KIND in told:
+            found[value.name] = (told[KIND], told.get(PERSISTENT) == "True")
+    return found
 
 
 def _reachable(graph: Graph, start: set[str], derived: set[str]) -> set[str]:

@@ -1,0 +1,327 @@
+"""Names that an export lost, recovered by value: original weights against the original file.
+
+    recovered(grown, "original.safetensors", load("original.onnx"))["encoder.0.fc.weight"]
+
+Each original tensor is looked for among the file's weights: equal, transposed, without axes of
+size 1, or as the gates of a recurrent layer, which ONNX orders otherwise than PyTorch. Tensors of
+equal contents are told apart by their names and by the module that their readers come from. The
+grown model holds the same initializers, so its values follow, in the original's layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import blake2b
+
+import numpy as np
+from onnx import NodeProto, helper
+
+from onnx_net2net.errors import Refused
+from onnx_net2net.frameworks.roles import FLOATS, Role, roles
+from onnx_net2net.frameworks.slots import VIEWS
+from onnx_net2net.frameworks.tables import computed
+from onnx_net2net.frameworks.weight_sets import Weights, weight_set
+from onnx_net2net.graph import Graph, scopes
+from onnx_net2net.model import Computed, Model, Weight
+
+__all__ = ["recovered"]
+
+# Where PyTorch's gates lie among those of ONNX: i o f c against i f g o, z r h against r z n.
+GATES = {"GRU": (1, 0, 2), "LSTM": (0, 2, 3, 1), "RNN": (0,)}
+SHOWN = 8
+UNFOLDED = "export the original again with onnx_net2net.from_torch, which keeps every weight"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A weight, or the part of one that is one tensor in PyTorch, as ``take`` gives it."""
+
+    name: str
+    take: Callable[[np.ndarray], np.ndarray]
+    modules: frozenset[str]
+
+
+@dataclass
+class Match:
+    """A key of the original and the piece that holds its value."""
+
+    key: str
+    piece: Piece
+    transposed: bool
+
+
+def recovered(model: Model, like: Weights, base: Model) -> dict[str, Weight]:
+    """The weights of ``model`` under the names and in the layouts of ``like``.
+
+    ``base`` is the file that was exported from ``like`` and that ``model`` was grown from. Raises
+    Refused where a weight is not found, or where several could be meant that now differ.
+    """
+    original = weight_set(like)
+    search = _Search(base, original)
+    search.run()
+    _check_folding(search)
+    grown = _Grown(model, base, original)
+    found: dict[str, Weight] = {}
+    for key, weight in original.items():
+        matches = search.matches.get(key)
+        found[key] = grown.weight(key, matches) if matches else weight
+    _check_ties(original, found)
+    return found
+
+
+@dataclass
+class _Search:
+    """Which piece of ``base`` holds which original tensor."""
+
+    base: Model
+    original: Mapping[str, Weight]
+    matches: dict[str, list[Match]] = field(default_factory=dict)
+    lost: list[str] = field(default_factory=list)  # original tensors that the file does not hold
+    unknown: list[str] = field(default_factory=list)  # the file's weights with no original
+
+    def run(self) -> None:
+        """Compare contents, then names and modules where contents are alike."""
+        role = roles(self.base)
+        pieces = list(_pieces(self.base))
+        learned = [p for p in pieces if role[p.name] is not Role.CONSTANT]
+        self._compare(learned)
+        taken = {id(match.piece) for matches in self.matches.values() for match in matches}
+        self.unknown = [p.name for p in learned if id(p) not in taken]
+        self._compare([p for p in pieces if role[p.name] is Role.CONSTANT])
+        for key, weight in self.original.items():
+            sought = key not in self.matches and weight.dtype in FLOATS and weight.size > 1
+            if sought and not computed(weight.array()):
+                self.lost.append(key)
+
+    def _compare(self, pieces: list[Piece]) -> None:
+        """Look for the keys that are still missing among ``pieces``."""
+        alike: dict[bytes, list[Piece]] = {}
+        dtypes = set()
+        for piece in pieces:
+            weight = self.base.weights[piece.name]
+            dtypes.add(weight.dtype)
+            alike.setdefault(_digest(piece.take(weight.array())), []).append(piece)
+        groups: dict[bytes, list[tuple[str, bool]]] = {}
+        for key, weight in self.original.items():
+            if key in self.matches or weight.dtype not in FLOATS:
+                continue
+            digest, transposed = self._found(weight, dtypes, alike)
+            if digest is not None:
+                groups.setdefault(digest, []).append((key, transposed))
+        for digest, keys in groups.items():
+            self._assign(keys, alike[digest])
+
+    def _found(
+        self, weight: Weight, dtypes: set[int], alike: Mapping[bytes, list[Piece]]
+    ) -> tuple[bytes | None, bool]:
+        for dtype in sorted(dtypes):
+            with np.errstate(over="ignore"):
+                array = weight.array().astype(helper.tensor_dtype_to_np_dtype(dtype), copy=False)
+            for transposed in (False, True):
+                digest = _digest(array.T if transposed else array)
+                if digest in alike:
+                    return digest, transposed
+                if array.ndim != 2:
+                    break
+        return None, False
+
+    def _assign(self, keys: list[tuple[str, bool]], pieces: list[Piece]) -> None:
+        """Give each key the pieces it can be: one by name or module, else all that are left."""
+        left, waiting = list(pieces), list(keys)
+        for fits in LIKENESS if len(pieces) > 1 else ():
+            for key, transposed in list(waiting):
+                own = [piece for piece in left if fits(key, piece)]
+                if len(own) == 1:
+                    self.matches[key] = [Match(key, own[0], transposed)]
+                    left.remove(own[0])
+                    waiting.remove((key, transposed))
+        for key, transposed in waiting:
+            self.matches[key] = [Match(key, piece, transposed) for piece in left or pieces]
+        if not waiting:  # copies of a tied weight: they must stay alike
+            key, transposed = keys[0]
+            self.matches[key] += [Match(key, piece, transposed) for piece in left]
+
+
+@dataclass
+class _Grown:
+    """The grown values, in the layout of the original."""
+
+    model: Model
+    base: Model
+    original: Mapping[str, Weight]
+
+    def weight(self, key: str, matches: list[Match]) -> Weight:
+        """The grown tensor of one key, computed when it is read."""
+        first, *others = [self._one(key, match) for match in matches]
+        for other, match in zip(others, matches[1:], strict=True):
+            same = other.shape == first.shape
+            if not same or not np.array_equal(other.array(), first.array()):
+                raise Refused(
+                    key,
+                    f"in the file it could be '{matches[0].piece.name}' or "
+                    f"'{match.piece.name}', which were equal and now differ",
+                    "if it is a tied weight that the export copied, untie it in the original "
+                    f"(tie_word_embeddings=False) and give that state dict; else {UNFOLDED}",
+                )
+        return first
+
+    def _one(self, key: str, match: Match) -> Weight:
+        name = match.piece.name
+        if name not in self.model.weights:
+            raise Refused(name, "the grown model has no such weight", "give its own original file")
+        compute = partial(
+            _laid_out,
+            self.model.weights[name],
+            match,
+            match.piece.take(self.base.weights[name].array()).shape,
+            self.original[key].shape,
+        )
+        sample = compute()
+        return Computed(key, self.model.weights[name].dtype, sample.shape, compute)
+
+
+def _laid_out(
+    weight: Weight, match: Match, before: tuple[int, ...], wanted: tuple[int, ...]
+) -> np.ndarray:
+    """A grown piece in the original's layout; ``before`` and ``wanted`` are the old shapes."""
+    piece = match.piece.take(weight.array())
+    if match.transposed:
+        return np.ascontiguousarray(piece.T)
+    if before == wanted:
+        return piece
+    sizes = iter(new for new, old in zip(piece.shape, before, strict=True) if old > 1)
+    if any(new > 1 for new, old in zip(piece.shape, before, strict=True) if old == 1):
+        raise Refused(match.key, "an axis of size 1 grew that the original lacks", UNFOLDED)
+    return piece.reshape([1 if old == 1 else next(sizes) for old in wanted])
+
+
+def _pieces(model: Model) -> Iterator[Piece]:
+    """All floating-point weights; those of recurrent layers in PyTorch's parts."""
+    graph = Graph(model)
+    for name, weight in model.weights.items():
+        if weight.dtype not in FLOATS:
+            continue
+        readers = list(_readers(graph, name))
+        modules = frozenset(path for node, _ in readers for path in _modules(node.proto))
+        node, index = readers[0] if readers else (None, 0)
+        if node is None or node.op not in GATES or index not in (1, 2, 3):
+            yield Piece(name, _whole, modules)
+            continue
+        for direction in range(weight.shape[0]):
+            for half in (0, 1) if index == 3 else (None,):
+                take = partial(_gates, GATES[node.op], direction, half)
+                yield Piece(name, take, modules)
+
+
+def _readers(graph: Graph, name: str) -> Iterator[tuple]:
+    """The nodes that read a tensor, through views of it."""
+    for node, index in graph.consumers.get(name, ()):
+        if node.op in VIEWS and index == 0 and all(o in graph.derived for o in node.outputs):
+            for output in node.outputs:
+                yield from _readers(graph, output)
+        else:
+            yield node, index
+
+
+def _whole(array: np.ndarray) -> np.ndarray:
+    return array
+
+
+def _gates(
+    order: tuple[int, ...], direction: int, half: int | None, array: np.ndarray
+) -> np.ndarray:
+    """One direction (of a bias: one of its halves), its gates in PyTorch's order."""
+    part = array[direction]
+    if half is not None:
+        part = part.reshape(2, -1)[half]
+    gates = part.reshape(len(order), -1, *part.shape[1:])
+    return np.ascontiguousarray(gates[list(order)].reshape(part.shape))
+
+
+def _digest(array: np.ndarray) -> bytes:
+    """A digest of type, shape without axes of size 1, and contents."""
+    plain = np.ascontiguousarray(array.squeeze())
+    head = f"{plain.dtype} {plain.shape}".encode()
+    return blake2b(plain.view(np.uint8).data if plain.size and plain.ndim else plain.tobytes(),
+                   key=head[:64], digest_size=16).digest()  # fmt: skip
+
+
+def _ends(one: str, other: str) -> bool:
+    """Whether one dotted name is the end of the other: a module may have been wrapped."""
+    return bool(one and other) and (one.endswith("." + other) or other.endswith("." + one))
+
+
+def _module(key: str) -> str:
+    return key.rpartition(".")[0]
+
+
+# How a key and a piece of equal contents are found to be the same, the surest first.
+LIKENESS: tuple[Callable[[str, Piece], bool], ...] = (
+    lambda key, piece: key == piece.name,
+    lambda key, piece: _ends(key, piece.name),
+    lambda key, piece: _module(key) in piece.modules,
+    lambda key, piece: any(_ends(_module(key), module) for module in piece.modules),
+)
+
+
+def _modules(proto: NodeProto) -> Iterator[str]:
+    """The module path of a node: as recorded, or in its name ("/layers/layers.0/fc/MatMul")."""
+    yield from scopes(proto)[-2:]
+    if proto.name.startswith("/"):
+        parts = proto.name.split("/")[1:-1]
+        kept = [
+            a for a, b in zip(parts, [*parts[1:], ""], strict=True) if not b.startswith(a + ".")
+        ]
+        yield ".".join(kept)
+
+
+def _check_folding(search: _Search) -> None:
+    """Raise where the file holds other weights than the original."""
+    if not search.lost and not search.unknown:
+        return
+    folded = [key for key in search.lost if key.endswith(("running_mean", "running_var"))]
+    if folded:
+        raise Refused(
+            _listed(folded),
+            "the export folded BatchNormalization into other weights",
+            UNFOLDED,
+        )
+    if search.lost:
+        raise Refused(
+            _listed(search.lost),
+            "the original file holds no such values, neither equal nor transposed",
+            "give the weights that this very file was exported from, without those that the "
+            f"network does not read; or {UNFOLDED}",
+        )
+    raise Refused(
+        _listed(search.unknown),
+        "these weights of the original file equal none of the original weights",
+        f"give the weights that this very file was exported from; or {UNFOLDED}",
+    )
+
+
+def _check_ties(original: Mapping[str, Weight], found: Mapping[str, Weight]) -> None:
+    """Raise where tensors that share their memory would now differ."""
+    owners: dict[tuple, str] = {}
+    for key, weight in original.items():
+        array = weight.array()
+        place = (array.__array_interface__["data"][0], array.shape, array.strides)
+        owner = owners.setdefault(place, key)
+        if (
+            owner != key
+            and array.size
+            and not np.array_equal(found[owner].array(), found[key].array())
+        ):
+            raise Refused(
+                key,
+                f"it is tied to '{owner}', but the export copied it, and the copies now differ",
+                "load the result into a class that does not tie them (for which the original's "
+                f"state dict must hold two tensors), or {UNFOLDED}",
+            )
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

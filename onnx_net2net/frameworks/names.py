@@ -1,0 +1,61 @@
+"""Which initializer a name outside the file means: paths, ties, wrappers of modules.
+
+names = Names(model)
+names.find("module.layer1.0.conv1.weight")       # "layer1.0.conv1.weight"
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from onnx_net2net.errors import InvalidModel
+from onnx_net2net.frameworks.roles import paths
+from onnx_net2net.model import Model
+
+__all__ = ["TIES", "Names", "plain", "ties"]
+
+TIES = "onnx_net2net.ties"  # metadata: {another name of a parameter: its initializer}
+
+# What PyTorch's wrappers (compile, FSDP, activation checkpoints) put into names anywhere, and
+# what data parallelism puts in front of them.
+WRAPPERS = frozenset(("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
+PARALLEL = "module."
+
+
+class Names:
+    """The names under which a model's weights may be given."""
+
+    def __init__(self, model: Model) -> None:
+        self.ties = ties(model)
+        self._known = {path: name for name, path in paths(model).items()}
+        self._known |= self.ties
+        self._known |= {name: name for name in model.weights}
+
+    def find(self, key: str) -> str | None:
+        """The initializer that ``key`` means, None for no known one."""
+        return next((self._known[k] for k in plain(key) if k in self._known), None)
+
+
+def plain(key: str) -> Iterator[str]:
+    """``key``, then without what wrappers add to it."""
+    yield key
+    bare = ".".join(part for part in key.split(".") if part not in WRAPPERS)
+    yield bare
+    while bare.startswith(PARALLEL):
+        bare = bare.removeprefix(PARALLEL)
+        yield bare
+
+
+def ties(model: Model) -> dict[str, str]:
+    """Further names of tied weights: {alias: initializer}. Raises InvalidModel."""
+    text = model.metadata.get(TIES)
+    if text is None:
+        return {}
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
+        raise InvalidModel(f"metadata {TIES!r} is damaged", "export the model again")
+    return {alias: owner for alias, owner in found.items() if owner in model.weights}
