@@ -158,7 +158,7 @@ def _from_pickle(path: Path) -> dict[str, Weight]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UsageError(
             f"{path}: cannot be read as plain weights: {reason}",
             "save module.state_dict(), not the module",
