@@ -9,7 +9,7 @@ from onnx import helper
 
 from onnx_net2net.editing import Editor
 from onnx_net2net.graph import Graph, Node
-from onnx_net2net.runtime import Element, Fresh, Kept
+from onnx_net2net.runtime import Fresh, Kept, NewElement
 from onnx_net2net.shapes import Shapes
 from onnx_net2net.sizing import Patch, Sizing
 
@@ -58,7 +58,7 @@ def _replacement(editor: Editor, patch: Patch, shapes: Shapes) -> str:
     return pieces[0] if len(pieces) == 1 else build.node("Concat", pieces, axis=0)
 
 
-def _runs(elements: tuple[Element, ...]) -> list[list[int] | Kept | Fresh]:
+def _runs(elements: tuple[NewElement, ...]) -> list[list[int] | Kept | Fresh]:
     """Consecutive constants together, everything else by itself."""
     found: list[list[int] | Kept | Fresh] = []
     for element in elements:

@@ -1,20 +1,27 @@
 """Sizes known only at run time: batch, sequence length, and numbers computed from them.
 
-A size vector such as (batch * heads, length, width) mixes them with sizes that grow. Which
-element follows what is found by inferring the graph at a second choice of dynamic sizes.
+A size vector such as (batch * heads, length, width) mixes them with sizes that grow. An element
+is frozen only where it is proved to follow nothing (dependence.py).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from math import gcd, prod
 
 import numpy as np
 
 from onnx_net2net.axes import Atom, Axis, Product, atoms, canonical
+from onnx_net2net.dependence import MOVES, Dependence, Element, Key, Side
+from onnx_net2net.graph import Node
 from onnx_net2net.growth import Growth
-from onnx_net2net.shapes import Shapes
 from onnx_net2net.solver import Solution
+from onnx_net2net.values import Array
+
+PROPORTIONAL = {"Mul", "ReduceProd", "Shape", "Size"}  # to each operand
+ROUNDING = {"Cast", "Div"}  # proportional but for rounding
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,7 @@ class Fresh:
     factor: int
 
 
-Element = int | Kept | Fresh
+NewElement = int | Kept | Fresh
 
 
 class RuntimeSizes:
@@ -44,21 +51,28 @@ class RuntimeSizes:
         self.solution = solution
 
     @property
-    def other(self) -> Shapes:
-        """Shapes and values at other sizes of the dynamic dimensions."""
-        return self.solution.shapes.elsewhere
+    def dependence(self) -> Dependence | None:
+        """What follows the dynamic sizes; None where the inputs have none."""
+        return self.solution.dependence
 
     def dynamic(self, name: str) -> np.ndarray:
-        """Which elements of a size vector follow the dynamic sizes of the inputs."""
+        """Which elements of a size vector may follow the dynamic sizes of the inputs."""
         here = np.atleast_1d(self.solution.shapes.value[name])
-        if not self.solution.shapes.binding or name in self.solution.graph.model.weights:
+        if self.dependence is None:
             return np.zeros(here.shape, bool)
-        there = self.other.value.get(name)
-        if there is None or np.size(there) != here.size:
-            return np.ones(here.shape, bool)
-        return here != np.atleast_1d(there)
+        found = list(map(self.dependence.follows, self.dependence.elements(name)))
+        return np.reshape(found, here.shape)
 
-    def element(self, name: str, place: int, axis: Axis | None, growth: Growth) -> Element | None:
+    def static(self, axis: Axis) -> bool:
+        """Whether the size of ``axis`` is the same at all dynamic sizes."""
+        if self.dependence is None:
+            return True
+        places = [self._places.get(free) for free in atoms(axis)]
+        return not any(place is None or self.dependence.follows(place) for place in places)
+
+    def element(
+        self, name: str, place: int, axis: Axis | None, growth: Growth
+    ) -> NewElement | None:
         """Dynamic element ``place`` of vector ``name`` as it must be once ``axis`` has grown.
 
         The old element is taken for the size of ``axis``; None where that cannot be followed.
@@ -68,30 +82,114 @@ class RuntimeSizes:
         old = int(np.atleast_1d(self.solution.shapes.value[name])[place])
         if old != axis.size:
             return None
-        return self._fresh(name, place, axis, growth)
+        return self._fresh(axis, growth)
 
-    def _fresh(self, name: str, place: int, axis: Axis, growth: Growth) -> Fresh | None:
+    def _fresh(self, axis: Axis, growth: Growth) -> Fresh | None:
         axis = canonical(axis)
         factors = axis.factors if isinstance(axis, Product) else (axis,)
-        known = self._inputs()
+        known = self._inputs
         sources = tuple(known[f] for f in factors if isinstance(f, Atom) and f in known)
         rest = [f for f in factors if not (isinstance(f, Atom) and f in known)]
-        there = int(np.atleast_1d(self.other.value[name])[place])
-        shapes = self.other.shape
-        expected = prod(shapes[tensor][i] for tensor, i in sources) * prod(f.size for f in rest)
-        # The rest must be static: at other dynamic sizes the product must hold as well.
-        return Fresh(sources, prod(map(growth.size, rest))) if expected == there else None
+        if not all(map(self.static, rest)):
+            return None
+        return Fresh(sources, prod(map(growth.size, rest)))
 
-    def _inputs(self) -> dict[Atom, tuple[str, int]]:
+    def mixed(self, growth: Growth, after: Mapping[str, Array]) -> dict[str, str]:
+        """Sizes in which a grown size meets a dynamic one other than in proportion, and where.
+
+        A product grows by the same factor at every dynamic size; a minimum may grow at some only,
+        and then one choice of the dynamic sizes tells nothing of the others. ``after`` are the
+        values that growth changes.
+        """
+        if self.dependence is None:
+            return {}
+        return _Mixtures(self.solution, self.dependence, growth, after).find()
+
+    @cached_property
+    def _inputs(self) -> dict[Axis, tuple[str, int]]:
         """Where the network's inputs show a dynamic size by itself."""
-        found: dict[Atom, tuple[str, int]] = {}
-        for name in self.solution.graph.inputs:
-            here, there = self.solution.shapes.of(name), self.other.of(name)
-            for index, axis in enumerate(self.solution.axes.get(name, ())):
-                axis = canonical(axis)
-                if here and there and here[index] != there[index] and isinstance(axis, Atom):
-                    found.setdefault(axis, (name, index))
+        found: dict[Axis, tuple[str, int]] = {}
+        for name, index in sorted(self.dependence.symbolic if self.dependence else ()):
+            axes = self.solution.axes.get(name, ())
+            if index < len(axes) and isinstance(axis := canonical(axes[index]), Atom):
+                found.setdefault(axis, (name, index))
         return found
+
+    @cached_property
+    def _places(self) -> dict[Atom, Side]:
+        """An axis that holds each atom: a weight's, if any is. What divides a static size is."""
+        names = sorted(self.solution.axes, key=lambda n: n not in self.solution.graph.model.weights)
+        found: dict[Atom, Side] = {}
+        for name in names:
+            for index, axis in enumerate(self.solution.axes[name]):
+                for free in atoms(axis):
+                    found.setdefault(free, Side(name, index))
+        return found
+
+
+@dataclass
+class _Mixtures:
+    """One pass over the nodes that compute sizes, element by element."""
+
+    solution: Solution
+    dependence: Dependence
+    growth: Growth
+    after: Mapping[str, Array]
+    grown: set[Key] = field(default_factory=set)  # elements that growth may change
+    mixed: dict[str, str] = field(default_factory=dict)
+
+    def find(self) -> dict[str, str]:
+        shapes, names = self.solution.shapes, set[str]()
+        for node in self.solution.graph.nodes:
+            if node.position not in shapes.computed:
+                continue
+            measures = node.op in ("Shape", "Size")
+            inner = [k.inner for k in node.links.leave] if node.links is not None else []
+            if not measures and names.isdisjoint((*node.inputs, *inner)):
+                continue
+            for key in (k for n in node.outputs if n for k in self.dependence.elements(n)):
+                read = set(self.dependence.read(key))
+                if any(map(self._grows, read)):
+                    names.add(key.tensor)
+                    self.grown.add(key)
+                    self._meet(node, key, read)
+        return self.mixed
+
+    def _grows(self, key: Key) -> bool:
+        if isinstance(key, Side):
+            axes = self.solution.axes.get(key.tensor)
+            return axes is not None and self.growth.touches(axes[key.axis])
+        return key in self.grown
+
+    def _meet(self, node: Node, key: Element, read: set[Key]) -> None:
+        origins = [self.mixed[k.tensor] for k in read if k.tensor in self.mixed]
+        if not origins and not self._keeps_proportion(node, key, read):
+            origins = [node.label]
+        if origins:
+            self.mixed[key.tensor] = origins[0]
+
+    def _keeps_proportion(self, node: Node, key: Element, read: set[Key]) -> bool:
+        if node.op in PROPORTIONAL or node.links is not None:
+            return True
+        if node.op in ROUNDING and self._exact(node):
+            return True
+        if node.op in MOVES:
+            told = read & set(self.dependence.told(node, key))
+            if not any(self._grows(k) or self.dependence.follows(k) for k in told):
+                return True
+        return not any(map(self.dependence.follows, read))
+
+    def _exact(self, node: Node) -> bool:
+        """Whether nothing is rounded, at both choices of the dynamic sizes and after growth."""
+        before, other = self.solution.shapes.value, self.solution.shapes.elsewhere.value
+        for values in (before, other, {**before, **self.after}):
+            given, result = values.get(node.inputs[0]), values.get(node.outputs[0])
+            if given is None or result is None:
+                return False
+            whole = result * values[node.inputs[1]] if node.op == "Div" else result
+            if result.dtype.kind in "iu" and not np.array_equal(whole, given):
+                return False
+        return True
 
 
 def proportional(axis: Axis | None) -> bool:

@@ -15,6 +15,7 @@ from math import prod
 import numpy as np
 from onnx import NodeProto, TensorProto
 
+from onnx_net2net.dependence import Dependence
 from onnx_net2net.graph import Graph, Node
 from onnx_net2net.inference import Ahead, Known, Shape
 from onnx_net2net.subgraphs import Link
@@ -25,10 +26,6 @@ FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorPr
 INTEGERS = {TensorProto.BOOL, TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8}
 MOST_SCALES = 16  # elements; a longer float vector is a weight, not a parameter
 MOST_TRIPS = 4096  # a higher bound of a loop is none
-# What yields some elements of its inputs as they are.
-MOVES = {
-    "Cast", "Concat", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Unsqueeze",
-}  # fmt: skip
 # A rule may know the shapes of operators that onnx does not (other domains).
 Contrib = Callable[[Node, int, list[Shape | None], list[Array | None]], list[Shape] | None]
 
@@ -81,23 +78,17 @@ class Shapes:
         return infer_with(self.graph, self.stored, sizes, self.contrib, alternative=True)
 
     def settled(self, name: str) -> bool:
-        """Whether a value is the same for all dynamic sizes, so far as its chain can tell."""
+        """Whether a value is the same for all dynamic sizes, so far as it can be proved."""
         if not self.binding or self.alternative:
             return True
-        return not self._varies(name) and self._certain(name)
+        if name not in self.value:
+            return False
+        dependence = self.dependence()
+        return not any(map(dependence.follows, dependence.elements(name)))
 
-    def _varies(self, name: str) -> bool:
-        here, there = self.value.get(name), self.elsewhere.value.get(name)
-        return here is None or there is None or not np.array_equal(here, there)
-
-    def _certain(self, name: str) -> bool:
-        # batch == 1 is false at both sizes that were tried, and still depends on the batch.
-        node = self.graph.producer.get(name)
-        if node is None or node.op in ("Constant", "Shape", "Size"):
-            return True
-        given = [n for n in node.inputs if n]
-        moved = node.op in MOVES
-        return all((moved or not self._varies(n)) and self._certain(n) for n in given)
+    def dependence(self) -> Dependence:
+        """What may follow the dynamic sizes, as far as is known by now."""
+        return Dependence(self.graph, self)
 
 
 def infer(graph: Graph, contrib: Contrib) -> Shapes:

@@ -7,7 +7,7 @@ the number follows dynamic sizes as well and cannot be rewritten, growth is refu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +18,7 @@ from onnx_net2net.errors import Refused
 from onnx_net2net.graph import Node, captured
 from onnx_net2net.growth import Growth
 from onnx_net2net.rules.language import Slot, Term
-from onnx_net2net.runtime import Element, RuntimeSizes, kept, proportional
+from onnx_net2net.runtime import NewElement, RuntimeSizes, kept, proportional
 from onnx_net2net.shapes import shape_value
 from onnx_net2net.solver import Applied, Solution, axis_of
 from onnx_net2net.values import Array, evaluate
@@ -35,7 +35,7 @@ class Patch:
     index: int
     tensor: str
     value: Array
-    elements: tuple[Element, ...] = ()
+    elements: tuple[NewElement, ...] = ()
 
 
 @dataclass
@@ -57,6 +57,7 @@ class Sizing:
     patches: list[Patch] = field(default_factory=list)
     attributes: list[AttributePatch] = field(default_factory=list)
     drops: list[tuple[Node, str]] = field(default_factory=list)
+    mixed: Mapping[str, str] = field(default_factory=dict)
     runtime: RuntimeSizes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -65,9 +66,12 @@ class Sizing:
     def find(self) -> Sizing:
         """Compare every repeated size with what it must become. Raises Refused."""
         self._evaluate()
+        self.mixed = self.runtime.mixed(self.growth, self.after)
         for node in self.solution.graph.nodes:
             if node.position in self.solution.shapes.computed:
+                self._condition(node)
                 continue
+            self._refuse_mixed(node, self.mixed.keys() & set(node.inputs))
             applied = self.solution.applied.get(node.position)
             slots = applied.rule.slots if applied is not None else ()
             for slot in slots:
@@ -107,6 +111,20 @@ class Sizing:
                 if name and not np.array_equal(array, before[name]):
                     self.after[name] = array
 
+    def _condition(self, node: Node) -> None:
+        """An If that always takes one branch, which gives sizes, goes on taking it."""
+        if node.links is not None and node.inputs[0] in self.after:
+            self._frozen(node, set())
+
+    def _refuse_mixed(self, node: Node | None, names: Collection[str]) -> None:
+        for name in sorted(names):
+            raise Refused(
+                node.name if node is not None else None,
+                f"'{name}' mixes the grown size with sizes known only at run time:"
+                f" {self.mixed[name]} does not keep them in proportion",
+                FIXED_SIZES,
+            )
+
     def _slot(self, applied: Applied, slot: Slot) -> None:
         node = applied.node
         sizes = self._sizes(applied, slot)
@@ -114,7 +132,7 @@ class Sizing:
             return self._attribute(applied, slot, sizes)
         name = node.inputs[slot.where] if slot.where < len(node.inputs) else ""
         if not name:
-            return self._absent(node, slot, sizes)
+            return self._absent(applied, slot, sizes)
         if name not in self.solution.shapes.value:
             if any(new != old for old, new in sizes):
                 raise Refused(node.name, f"the sizes in its input '{name}' are not constant")
@@ -159,13 +177,17 @@ class Sizing:
         if value != old:
             self.attributes.append(AttributePatch(applied.node, slot.where, value))
 
-    def _absent(self, node: Node, slot: Slot, sizes: list[tuple[int, int]]) -> None:
+    def _absent(self, applied: Applied, slot: Slot, sizes: list[tuple[int, int]]) -> None:
         """Sizes that were implicit: equal parts, as Split takes them."""
         assert isinstance(slot.where, int)
+        node = applied.node
         want = [new for _, new in sizes]
         part = -(-sum(want) // len(want))
         if want == [*[part] * (len(want) - 1), sum(want) - part * (len(want) - 1)]:
             return
+        axes = [self._axis(applied, item) for item in slot.terms]
+        if not all(axis is not None and self.runtime.static(axis) for axis in axes):
+            raise Refused(node.name, "it gives equal parts of a size known only at run time")
         self.patches.append(Patch(node, slot.where, "", np.asarray(want, np.int64)))
         if slot.drops:
             self.drops.append((node, slot.drops))
@@ -186,7 +208,7 @@ class Sizing:
             self.patches.append(Patch(node, index, name, want))
             return
         old = np.atleast_1d(self.solution.shapes.value[name])
-        elements: list[Element] = np.atleast_1d(want).tolist()
+        elements: list[NewElement] = np.atleast_1d(want).tolist()
         for place in np.flatnonzero(dynamic).tolist():
             now, then = int(np.atleast_1d(new)[place]), int(elements[place])  # type: ignore[arg-type]
             axis = axes[place] if place < len(axes) else None
@@ -199,7 +221,7 @@ class Sizing:
                 raise Refused(
                     node.name,
                     f"'{name}' mixes the grown size with sizes known only at run time",
-                    "export the model with fixed input sizes",
+                    FIXED_SIZES,
                 )
             elements[place] = found
         self.patches.append(Patch(node, index, name, want, tuple(elements)))
@@ -228,18 +250,23 @@ class Sizing:
 
     def _check_outside(self) -> None:
         graph = self.solution.graph
+        self._refuse_mixed(None, self.mixed.keys() & set(graph.outputs))
         for name in graph.outputs:
             if name in self.after:
                 raise Refused(None, f"the network's output '{name}' tells a size that grows")
         for node in graph.nodes:
+            if node.opaque:
+                self._refuse_mixed(node, captured(node.proto) & self.mixed.keys())
             if node.opaque and captured(node.proto) & self.after.keys():
                 raise Refused(node.name, "its subgraph reads a size that grows")
             if node.links is None or node.position in self.solution.shapes.computed:
                 continue
+            self._refuse_mixed(node, {link.inner for link in node.links.leave} & self.mixed.keys())
             if any(link.inner in self.after for link in node.links.leave):
                 raise Refused(node.name, "its subgraph passes on a size that grows")
 
 
+FIXED_SIZES = "export the model with fixed input sizes"
 NONE = np.zeros(0)  # of an output that is absent
 NEVER = np.iinfo(np.int64).min  # a size that no element repeats
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from onnx_net2net.axes import ONE, Axis, Pin, atom, pin, product, total, unify
+from onnx_net2net.dependence import Dependence
 from onnx_net2net.graph import Graph, Node
 from onnx_net2net.rule_shapes import shapes_by_rule
 from onnx_net2net.rules import lookup
@@ -49,6 +51,11 @@ class Solution:
     axes: dict[str, list[Axis]] = field(default_factory=dict)
     applied: dict[int, Applied] = field(default_factory=dict)  # by node position
     barriers: dict[int, str] = field(default_factory=dict)  # nodes no rule explains, and why
+
+    @cached_property
+    def dependence(self) -> Dependence | None:
+        """What follows the dynamic sizes of the inputs; None where they have none."""
+        return self.shapes.dependence() if self.shapes.binding else None
 
     def of(self, name: str) -> list[Axis] | None:
         """The axes of a tensor (new, pinned unless a weight's, where none are known yet)."""

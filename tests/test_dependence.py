@@ -1,0 +1,256 @@
+"""Sizes that are equal at the dynamic sizes that were tried, and differ at another.
+
+Every network here computes a size that no two choices of its dynamic sizes tell apart. Growing
+it must keep the function at all of them, or be refused; judged at sizes on both sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import ModelProto, helper, numpy_helper
+
+from onnx_net2net.dependence import ELEMENTWISE, MOVES, Dependence, Element
+from onnx_net2net.dimensions import inspect
+from onnx_net2net.errors import Refused
+from onnx_net2net.graph import Graph
+from onnx_net2net.model import load
+from onnx_net2net.rule_shapes import shapes_by_rule
+from onnx_net2net.shapes import infer
+from onnx_net2net.solver import solve
+from onnx_net2net.values import OPERATORS, evaluate
+from onnx_net2net.verify import verify
+from onnx_net2net.widening import widen
+from tests.networks import Net
+from tests.test_subgraphs import network as parse
+from tests.test_values import CASES, SAMPLES, Sample, _node
+
+LENGTHS = [1, 2, 3, 4, 5, 7, 9, 13, 60]
+LARGEST = np.iinfo(np.int64).max
+Size = Callable[[Net, str], str]
+Arrays = dict[str, np.ndarray]
+
+
+def constant(net: Net, *values: int) -> str:
+    return net.put(np.array(values, np.int64))
+
+
+def length_of(net: Net, tensor: str, axis: int = 0) -> str:
+    """The size of an axis, as a vector of length 1."""
+    return net("Gather", net("Shape", tensor), constant(net, axis))
+
+
+def least(net: Net, x: str) -> str:
+    return net("Min", length_of(net, x), constant(net, 3))
+
+
+def sliced(net: Net, x: str) -> str:
+    part = net("Slice", x, constant(net, 0), constant(net, 3), constant(net, 0))
+    return length_of(net, part)
+
+
+def last(net: Net, x: str) -> str:
+    end = constant(net, LARGEST)
+    return length_of(net, net("Slice", x, constant(net, -3), end, constant(net, 0)))
+
+
+def clipped(net: Net, x: str) -> str:
+    return net("Clip", length_of(net, x), net.put(np.int64(1)), net.put(np.int64(4)))
+
+
+def chosen(net: Net, x: str) -> str:
+    long = net("Greater", length_of(net, x), constant(net, 3))
+    return net("Where", long, constant(net, 2), constant(net, 5))
+
+
+def rounded(net: Net, x: str) -> str:
+    """3 for lengths 1 to 48."""
+    quotient = net("Div", length_of(net, x), constant(net, 49))
+    return net("Add", quotient, constant(net, 3))
+
+
+def remaining(net: Net, x: str) -> str:
+    """The remainder by 3 is 2 for the lengths that are tried, 5 and 32."""
+    return net("Add", net("Mod", length_of(net, x), constant(net, 3)), constant(net, 1))
+
+
+def counted(net: Net, x: str) -> str:
+    """The length of what another size makes."""
+    limit = net("Squeeze", least(net, x))
+    steps = net("Range", net.put(np.int64(0)), limit, net.put(np.int64(1)))
+    return net("Shape", steps)
+
+
+SIZES: list[Size] = [least, sliced, last, clipped, chosen, rounded, remaining, counted]
+
+
+def counting(size: Size) -> ModelProto:
+    """Adds a row as many times as ``size`` says: a wrong number gives a wrong sum, no error."""
+    net = Net(opset=17)
+    x = net.input("length", 6)
+    count = size(net, x)
+    row = net.weight(1, 8, name="row")
+    rows = net("Expand", row, net("Concat", count, constant(net, 8), axis=0), name="rows")
+    total = net("ReduceSum", rows, constant(net, 0), keepdims=1)
+    hidden = net("Add", net("MatMul", x, net.weight(6, 8), name="up"), total)
+    return net.model(net("MatMul", net("Relu", hidden), net.weight(8, 5)))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: size.__name__)
+def test_a_size_is_not_frozen_because_it_was_equal_twice(size: Size) -> None:
+    model = load(counting(size))
+    growing = {d.name: d.width + 3 for d in inspect(model) if d.growth != "fixed"}
+    assert growing, "the width itself can grow"
+    report = verify(model, widen(model, growing), sizes={"length": LENGTHS}, provider="cpu")
+    assert report.equivalent, report.verdict
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: size.__name__)
+def test_trusting_two_choices_is_caught(size: Size, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The networks above tell apart an engine that only compares two choices."""
+    monkeypatch.setattr(Dependence, "follows", Dependence._varies)
+    model = load(counting(size))
+    report = verify(model, widen(model, {"up": 11}), sizes={"length": LENGTHS}, provider="cpu")
+    assert not report.equivalent
+
+
+SHORT = """
+(float[length,6] x, float[6,9] w1, float[9,4] w2) => (float[length,4] y) {
+    h = MatMul (x, w1)
+    zero = Constant <value_ints: ints = [0]> ()
+    one = Constant <value: tensor = int64 {1}> ()
+    three = Constant <value_ints: ints = [3]> ()
+    part = Slice (x, zero, three, zero)
+    size = Shape <end=1> (part)
+    long = Equal (size, three)
+    moved = If (long) <
+        then_branch = yes () => (t) { t = Relu (h) },
+        else_branch = no () => (e) { e = CumSum (h, one) }>
+    y = MatMul (moved, w2)
+}
+"""
+
+
+def test_a_condition_is_not_settled_because_it_held_twice() -> None:
+    """Three entries are sliced at both choices: the other branch is for shorter inputs."""
+    model = parse(SHORT)
+    assert not solve(Graph(model)).shapes.taken
+    (found,) = (d for d in inspect(model) if d.width == 9)
+    assert found.growth == "fixed", "the running sum of the other branch counts"
+
+
+@pytest.mark.parametrize("operator", ["Min", "Max", "Add", "Sub"])
+def test_a_width_that_meets_a_length_other_than_in_proportion_is_fixed(operator: str) -> None:
+    """min(length, 8) is the length at the sizes tried, and would no longer be 8 at length 40."""
+    net = Net(opset=17)
+    x = net.input("length", 6)
+    hidden = net("Relu", net("MatMul", x, net.weight(6, 8), name="up"))
+    count = net("Abs", net(operator, length_of(net, hidden), length_of(net, hidden, 1)), name="met")
+    rows = net("Expand", net.weight(1, 5), net("Concat", count, constant(net, 5), axis=0))
+    total = net("ReduceSum", rows, constant(net, 0), keepdims=1)
+    model = load(net.model(net("Add", net("MatMul", hidden, net.weight(8, 5)), total)))
+    (found,) = (d for d in inspect(model) if d.width == 8)
+    assert found.growth == "fixed" and "sizes known only at run time" in (found.reason or "")
+    with pytest.raises(Refused, match=f"{operator} '.*' does not keep them in proportion"):
+        widen(model, {found.name: 11})
+
+
+def test_products_of_a_width_and_a_length_may_grow() -> None:
+    net = Net(opset=17)
+    x = net.input("batch", "length", 6)
+    hidden = net("Relu", net("MatMul", x, net.weight(6, 8), name="up"))
+    sides = [length_of(net, hidden, axis) for axis in range(3)]
+    both = net("Mul", sides[1], sides[2])
+    flat = net("Reshape", hidden, net("Concat", sides[0], both, axis=0))
+    back = net("Concat", sides[0], net("Div", both, sides[2]), sides[2], axis=0)
+    model = load(net.model(net("MatMul", net("Reshape", flat, back), net.weight(8, 5))))
+    report = verify(model, widen(model, {"up": 11}), sizes={"length": [1, 3, 8, 11, 40]})
+    assert report.equivalent, report.verdict
+
+
+def test_a_condition_that_gives_a_size_keeps_its_value() -> None:
+    """The width is compared with 9: once grown, the other branch would be taken."""
+    model = parse("""
+        (float[b,6] x, float[6,9] w1, float[9,4] w2) => (float[b,4] y) {
+            h = MatMul (x, w1)
+            nine = Constant <value_ints: ints = [9]> ()
+            width = Shape <start=1> (h)
+            cond = Equal (width, nine)
+            size = If (cond) <
+                then_branch = yes () => (int64[1] t) { t = Constant <value_ints: ints = [2]> () },
+                else_branch = no () => (int64[1] e) { e = Constant <value_ints: ints = [3]> () }>
+            factor = Cast <to=1> (size)
+            scaled = Mul (h, factor)
+            y = MatMul (scaled, w2)
+        }""")
+    (found,) = (d for d in inspect(model) if d.width == 9)
+    report = verify(model, widen(model, {found.name: 12}))
+    assert report.equivalent, report.verdict
+
+
+# --- what an element is made of, proved by changing everything else -------------------------
+
+
+def test_every_operator_is_sorted() -> None:
+    assert set(MOVES) | ELEMENTWISE <= set(OPERATORS)
+    assert not set(MOVES) & ELEMENTWISE
+
+
+def influences(operator: str, sample: Sample) -> tuple[set[tuple[str, int, int]], set[Any]]:
+    """(output, its place, input, its place): seen by changing inputs, and as traced."""
+    node, given = _node(operator, sample), sample.arrays()
+    inputs = {n: a for n, a in zip(node.input, given, strict=True) if a is not None}
+    opsets = [helper.make_opsetid("", max(sample.opset, 7))]
+    tensors = [numpy_helper.from_array(a, n) for n, a in inputs.items()]
+    outputs = [helper.make_empty_tensor_value_info(n) for n in node.output]
+    graph = helper.make_graph([node], "one", [], outputs, tensors)
+    known = infer(Graph(load(helper.make_model(graph, opset_imports=opsets))), shapes_by_rule)
+    for name, array in inputs.items():
+        known.value[name] = array
+    whole = evaluate(node, given, sample.opset) or []
+    known.value.update(zip(node.output, whole, strict=True))
+    dependence = Dependence(known.graph, known)
+    traced = {
+        (name, place, read.tensor, read.place)
+        for name, array in zip(node.output, whole, strict=True)
+        for place in range(array.size)
+        for read in dependence.read(Element(name, place))
+        if isinstance(read, Element)
+    }
+    return _seen(node, inputs, whole, sample.opset), traced
+
+
+def _seen(node: Any, inputs: Arrays, whole: list[np.ndarray], opset: int) -> set[Any]:
+    found = set()
+    for name, array in inputs.items():
+        for place, change in product(range(array.size), (-1, -2, 7)):
+            other = array.copy()
+            entry = other.flat[place]
+            with np.errstate(all="ignore"):
+                other.flat[place] = not entry if other.dtype == bool else entry + change
+                values = [(inputs | {name: other}).get(n) for n in node.input]
+                after = evaluate(node, values, opset)
+            for output, before, now in zip(node.output, whole, after or (), strict=False):
+                if before.shape == now.shape:
+                    places = np.flatnonzero(before != now)
+                    found |= {(output, int(i), name, place) for i in places}
+    return found
+
+
+@pytest.mark.parametrize(("operator", "sample"), CASES)
+def test_an_element_follows_nothing_but_what_it_is_traced_to(operator: str, sample: Sample) -> None:
+    seen, traced = influences(operator, sample)
+    assert seen <= traced
+
+
+@pytest.mark.parametrize(("operator", "moved"), [("Gather", (0,)), ("Where", (1, 2))])
+def test_a_forgotten_input_is_seen(
+    operator: str, moved: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Dependence, "told", lambda *_: [])
+    found = [influences(operator, sample) for sample in SAMPLES[operator]]
+    assert any(not seen <= traced for seen, traced in found)
