@@ -1,0 +1,261 @@
+"""A model as the frameworks' translators read it: steps in order, what is constant computed.
+
+    program = Program(model)
+    for step in program.steps:
+        step.op, step.inputs, step.attributes, program.rank(step.inputs[0])
+
+No framework is known here. What depends on constants alone (see :mod:`.roles`) is computed
+once; what depends on parameters stays a step, so that it is computed again as they are trained.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from onnx.shape_inference import InferenceError, infer_shapes
+
+from onnx_net2net.frameworks.roles import Role, paths, roles
+from onnx_net2net.graph import Graph, Node
+from onnx_net2net.model import Model
+from onnx_net2net.rule_shapes import shapes_by_rule
+from onnx_net2net.shapes import infer
+from onnx_net2net.unique_names import with_unique_names
+from onnx_net2net.values import evaluate
+
+Array = np.ndarray[Any, Any]
+LARGEST = 1 << 20  # elements of a result that is computed once; a larger one is computed as it runs
+# Something else each time, or tables that are larger than what they are made from.
+_NEVER = frozenset({
+    "Bernoulli", "DequantizeLinear", "Dropout", "Multinomial", "Optional", "RandomNormal",
+    "RandomNormalLike", "RandomUniform", "RandomUniformLike", "SequenceConstruct",
+    "SequenceEmpty", "SplitToSequence",
+})  # fmt: skip
+# What onnx's reference raises where it has no implementation for an operator or a type.
+_NO_REFERENCE = (
+    ArithmeticError, AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError,
+    TypeError, ValueError,
+)  # fmt: skip
+
+
+@dataclass(eq=False)
+class Step:
+    """One node. ``bodies`` are the subgraphs of If, Loop and Scan by attribute."""
+
+    op: str
+    domain: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, Any]
+    label: str
+    bodies: dict[str, Section] = field(default_factory=dict)
+
+    @property
+    def output(self) -> str:
+        """The first output."""
+        return self.outputs[0]
+
+
+@dataclass(eq=False)
+class Section:
+    """The steps of one graph, with the names that it takes and gives."""
+
+    inputs: list[str]
+    outputs: list[str]
+    steps: list[Step]
+
+
+class Program:
+    """``model`` as steps. ``constants`` holds what is stored or computed once."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = with_unique_names(model)
+        self.graph = Graph(self.model)
+        self.opset = dict(self.model.opset)
+        self.shapes = infer(self.graph, shapes_by_rule)
+        self.roles: Mapping[str, Role] = roles(self.model)
+        self.paths: Mapping[str, str] = paths(self.model)
+        self._static = _static_dims(self.model)
+        self._constants: dict[str, Array] = {}
+        self.main = self._section(self.graph.main, self.graph.inputs, self.graph.outputs)
+
+    @property
+    def steps(self) -> list[Step]:
+        """The steps of the main graph."""
+        return self.main.steps
+
+    def constant(self, name: str) -> Array | None:
+        """The contents of a constant, None for anything else."""
+        if name in self._constants:
+            return self._constants[name]
+        if self.roles.get(name) is Role.CONSTANT:
+            self._constants[name] = array = self.model.weights[name].array()
+            return array
+        return None
+
+    def is_constant(self, name: str) -> bool:
+        """Whether :meth:`constant` gives contents, without reading them."""
+        return name in self._constants or self.roles.get(name) is Role.CONSTANT
+
+    def is_weight(self, name: str) -> bool:
+        """Whether ``name`` is a parameter or a statistic."""
+        return name in self.roles and self.roles[name] is not Role.CONSTANT
+
+    def rank(self, name: str) -> int | None:
+        """How many axes a tensor has, None where that is not known."""
+        shape = self.shapes.of(name)
+        if shape is None and name in self._static:
+            return len(self._static[name])
+        return None if shape is None else len(shape)
+
+    def dtype(self, name: str) -> int | None:
+        """The element type of a tensor, None where it is not known."""
+        found = self.shapes.dtype.get(name)
+        if found is None and name in self.shapes.value:
+            return helper.np_dtype_to_tensor_dtype(self.shapes.value[name].dtype)
+        if found is None and name in self._constants:
+            return helper.np_dtype_to_tensor_dtype(self._constants[name].dtype)
+        return found
+
+    def dims(self, name: str) -> tuple[int | str | None, ...] | None:
+        """Sizes by axis: a number where it is always that, a symbol, or None where unknown."""
+        constant = self._constants.get(name)
+        if constant is not None:
+            return tuple(constant.shape)
+        if name in self.model.weights:
+            return tuple(self.model.weights[name].shape)
+        rank = self.rank(name)
+        found = self._static.get(name)
+        if rank is None or (found is not None and len(found) == rank):
+            return found
+        return (None,) * rank
+
+    def size(self, name: str, axis: int) -> int | None:
+        """The size of one axis where it is always the same."""
+        dims = self.dims(name)
+        found = dims[axis] if dims is not None and -len(dims) <= axis < len(dims) else None
+        return found if isinstance(found, int) else None
+
+    def _section(
+        self, nodes: Iterable[Node], inputs: Iterable[str], outputs: Iterable[str]
+    ) -> Section:
+        steps = []
+        for node in nodes:
+            if node.op == "Constant" and not node.domain:
+                continue
+            step = self._step(node)
+            if not self._fold(step, node):
+                steps.append(step)
+        return Section(list(inputs), list(outputs), steps)
+
+    def _step(self, node: Node) -> Step:
+        attributes = {
+            a.name: _attribute(helper.get_attribute_value(a))
+            for a in node.proto.attribute
+            if a.type not in (a.GRAPH, a.GRAPHS)
+        }
+        bodies = {
+            body.attribute: self._section(
+                body.nodes,
+                [v.name for v in body.proto.input],
+                [v.name for v in body.proto.output],
+            )
+            for body in node.bodies
+        }
+        return Step(node.op, node.domain, node.inputs, node.outputs, attributes, node.label, bodies)
+
+    def _fold(self, step: Step, node: Node) -> bool:
+        """Compute a step of constants; False where it stays."""
+        given = [name for name in step.inputs if name]
+        if step.bodies or node.opaque or step.op in _NEVER or step.domain:
+            return False
+        if not all(map(self.is_constant, given)) or not given:
+            return self._fold_shape(step)
+        shapes = [self.shapes.of(name) for name in step.outputs if name]
+        if any(shape is None or math.prod(shape) > LARGEST for shape in shapes):
+            return False
+        values = [self.constant(name) if name else None for name in step.inputs]
+        found = computed(node.proto, values, self.opset)
+        if found is None:
+            return False
+        self._constants.update(zip(step.outputs, found, strict=False))
+        return True
+
+    def _fold_shape(self, step: Step) -> bool:
+        """Shape of a tensor whose sizes never change."""
+        if step.op not in ("Shape", "Size"):
+            return False
+        dims = self.dims(step.inputs[0])
+        if dims is None:
+            return False
+        if step.op == "Shape":
+            start, end = step.attributes.get("start", 0), step.attributes.get("end", len(dims))
+            dims = dims[start:end]
+        sizes = [d for d in dims if isinstance(d, int)]
+        if len(sizes) < len(dims):
+            return False
+        found = np.asarray(sizes, np.int64) if step.op == "Shape" else np.int64(math.prod(sizes))
+        self._constants[step.output] = np.asarray(found)
+        return True
+
+
+def _attribute(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, TensorProto):
+        return numpy_helper.to_array(value)
+    if isinstance(value, list) and value and isinstance(value[0], bytes):
+        return [item.decode() for item in value]
+    return value
+
+
+def computed(
+    node: NodeProto, values: list[Array | None], opset: Mapping[str, int]
+) -> list[Array] | None:
+    """What a node gives for constants, or None where nothing here computes it."""
+    found = evaluate(node, values, opset.get("", 1))
+    if found is not None:
+        return found
+    inputs = {n: v for n, v in zip(node.input, values, strict=True) if v is not None}
+    if any(value.dtype == object for value in inputs.values()):
+        return None
+    graph = helper.make_graph(
+        [node],
+        "constants",
+        [
+            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
+            for n, v in inputs.items()
+        ],
+        [helper.make_empty_tensor_value_info(n) for n in node.output if n],
+    )
+    opsets = [helper.make_opsetid(domain, version) for domain, version in opset.items()]
+    model = helper.make_model(graph, opset_imports=opsets)
+    try:
+        results = iter(ReferenceEvaluator(model).run(None, dict(inputs)))
+    except _NO_REFERENCE:
+        return None
+    return [np.asarray(next(results)) if name else np.empty(0) for name in node.output]
+
+
+def _static_dims(model: Model) -> dict[str, tuple[int | str | None, ...]]:
+    """What onnx infers with the symbols left symbols: sizes that hold for every input."""
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    del proto.graph.value_info[:]
+    try:
+        inferred = infer_shapes(proto, data_prop=True).graph
+    except (InferenceError, RuntimeError, ValueError):
+        inferred = proto.graph
+    found: dict[str, tuple[int | str | None, ...]] = {}
+    for value in (*inferred.value_info, *inferred.input):
+        if value.type.tensor_type.HasField("shape"):
+            dims = value.type.tensor_type.shape.dim
+            found[value.name] = tuple(
+                d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in dims
+            )
+    return found

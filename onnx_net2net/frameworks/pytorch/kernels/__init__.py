@@ -1,0 +1,1 @@
+"""Functions that generated models call, copied into them as they stand here."""

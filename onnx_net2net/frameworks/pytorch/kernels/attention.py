@@ -1,0 +1,153 @@
+"""Attention as ONNX and ONNX Runtime define it; heads stand on axis 1."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def with_heads(x: Tensor, heads: int) -> Tensor:
+    """(b, s, h * d) as (b, h, s, d)."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def merged_heads(x: Tensor) -> Tensor:
+    """(b, h, s, d) as (b, s, h * d)."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def causal_mask(rows: int, columns: int, before: int, device: torch.device) -> Tensor:
+    """True where a column is not behind its row, ``before`` columns being older than all rows."""
+    row = torch.arange(rows, device=device)[:, None] + before
+    return torch.arange(columns, device=device) <= row
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+    causal: bool = False,
+    before: int = 0,
+    softcap: float = 0.0,
+) -> Tensor:
+    """softmax(q k^T * scale + mask) v; heads of k and v may serve several of q."""
+    if causal and mask is None and before == 0 and q.shape[2] == k.shape[2] and not softcap:
+        grouped = q.shape[1] != k.shape[1]
+        return F.scaled_dot_product_attention(
+            q, k, v, is_causal=True, scale=scale, enable_gqa=grouped
+        )
+    if causal:
+        allowed = causal_mask(q.shape[2], k.shape[2], before, q.device)
+        if mask is None:
+            mask = allowed
+        elif mask.dtype == torch.bool:
+            mask = mask & allowed
+        else:
+            mask = mask.masked_fill(~allowed, float("-inf"))
+    if softcap:
+        weights = attention_scores(q, k, mask, scale, softcap, 2).softmax(-1)
+        return weights.nan_to_num() @ v.repeat_interleave(q.shape[1] // v.shape[1], 1)
+    grouped = q.shape[1] != k.shape[1]
+    return F.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=grouped)
+
+
+def attention_scores(
+    q: Tensor,
+    k: Tensor,
+    mask: Tensor | None,
+    scale: float | None,
+    softcap: float,
+    mode: int,
+) -> Tensor:
+    """What attention computes on its way: products, capped (1), masked (2), or weights (3)."""
+    k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
+    scores = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    if softcap and mode >= 1:
+        scores = softcap * torch.tanh(scores / softcap)
+    if mask is not None and mode >= 2:
+        if mask.dtype == torch.bool:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        else:
+            scores = scores + mask
+    return scores.softmax(-1) if mode == 3 else scores
+
+
+def wider_mask(mask: Tensor, columns: int) -> Tensor:
+    """A mask of tokens, with the columns it lacks forbidden."""
+    more = columns - mask.shape[-1]
+    fill = False if mask.dtype == torch.bool else float("-inf")
+    return F.pad(mask, (0, more), value=fill)
+
+
+def rotated(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool, size: int) -> Tensor:
+    """Rotary embedding of the first ``size`` entries; tables are (b or 1, s, size / 2)."""
+    cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
+    turned, rest = x[..., :size], x[..., size:]
+    if interleaved:
+        a, b = turned[..., 0::2], turned[..., 1::2]
+        y = torch.stack((cos * a - sin * b, sin * a + cos * b), dim=-1).flatten(-2)
+    else:
+        a, b = turned.chunk(2, dim=-1)
+        y = torch.cat((cos * a - sin * b, sin * a + cos * b), dim=-1)
+    return torch.cat((y, rest), dim=-1)
+
+
+def token_mask(mask: Tensor, columns: int, low: float) -> Tensor:
+    """``low`` where a token is not to be looked at; 1-d masks hold lengths."""
+    if mask.dim() == 1:
+        mask = torch.arange(columns, device=mask.device) < mask[:, None]
+    if mask.dim() == 2:
+        mask = mask[:, None, None]
+    elif mask.dim() == 3:
+        mask = mask[:, None]
+    return torch.where(mask != 0, 0.0, low)
+
+
+def fused_causal_mask(q: Tensor, k: Tensor, before: int) -> Tensor:
+    """What ONNX Runtime's fused attention adds; its last row sees all columns."""
+    allowed = causal_mask(q.shape[2], k.shape[2], before, q.device)
+    last = torch.arange(q.shape[2], device=q.device)[:, None] == q.shape[2] - 1
+    return torch.where(allowed | last, 0.0, float("-inf")).to(q.dtype)
+
+
+def group_query_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    past_k: Tensor | None,
+    past_v: Tensor | None,
+    lengths: Tensor,
+    total: int,
+    heads: tuple[int, int],
+    scale: float | None,
+    cos: Tensor | None,
+    sin: Tensor | None,
+    interleaved: bool,
+    softcap: float,
+    window: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Causal attention with a cache that each sample has filled up to its own length."""
+    q, k, v = with_heads(q, heads[0]), with_heads(k, heads[1]), with_heads(v, heads[1])
+    steps = q.shape[2]
+    first = torch.zeros_like(lengths.flatten()).long()
+    if steps != total:
+        first = lengths.flatten().long() + 1 - steps
+    places = first[:, None] + torch.arange(steps, device=q.device)
+    if cos is not None and sin is not None:
+        size = 2 * cos.shape[-1]
+        q = rotated(q, cos[places], sin[places], interleaved, size)
+        k = rotated(k, cos[places], sin[places], interleaved, size)
+    if past_k is not None and past_v is not None:
+        room = max(total, past_k.shape[2])
+        index = places[:, None, :, None].expand(k.shape)
+        k = F.pad(past_k, (0, 0, 0, room - past_k.shape[2])).scatter(2, index, k)
+        v = F.pad(past_v, (0, 0, 0, room - past_v.shape[2])).scatter(2, index, v)
+    columns = torch.arange(k.shape[2], device=q.device)
+    mask = columns <= places[..., None]
+    if window > 0:
+        mask = mask & (columns > places[..., None] - window)
+    y = attend(q, k, v, mask[:, None], scale, softcap=softcap)
+    return merged_heads(y), k, v

@@ -1,0 +1,79 @@
+"""Pads, blocks and orders."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def backwards(x: Tensor, start: int, end: int, step: int, axis: int) -> Tensor:
+    """``x[start:end:step]`` along ``axis`` for a negative step."""
+    places = range(
+        *slice(start, end if end >= -x.shape[axis] else None, step).indices(x.shape[axis])
+    )
+    index = torch.tensor(list(places), dtype=torch.int64, device=x.device)
+    return x.index_select(axis, index)
+
+
+def padded(x: Tensor, pads: tuple[tuple[int, ...], tuple[int, ...]], mode: str) -> Tensor:
+    """More of ``x`` on each axis: its edge, its reflection, or its other end; negative pads cut."""
+    for axis, (before, after) in enumerate(zip(*pads, strict=True)):
+        if before == 0 and after == 0:
+            continue
+        size = x.shape[axis]
+        places = torch.arange(-before, size + after, device=x.device)
+        if mode == "edge":
+            places = places.clamp(0, size - 1)
+        elif mode == "wrap":
+            places = places % size
+        else:
+            places = places.abs()
+            places = torch.where(places >= size, 2 * (size - 1) - places, places)
+        x = x.index_select(axis, places)
+    return x
+
+
+def depth_to_space(x: Tensor, block: int) -> Tensor:
+    """Channels (block, block, c) become squares of pixels."""
+    n, channels, height, width = x.shape
+    x = x.reshape(n, block, block, channels // block**2, height, width)
+    x = x.permute(0, 3, 4, 1, 5, 2)
+    return x.reshape(n, channels // block**2, height * block, width * block)
+
+
+def space_to_depth(x: Tensor, block: int) -> Tensor:
+    """Squares of pixels become channels (block, block, c)."""
+    n, channels, height, width = x.shape
+    x = x.reshape(n, channels, height // block, block, width // block, block)
+    x = x.permute(0, 3, 5, 1, 2, 4)
+    return x.reshape(n, channels * block**2, height // block, width // block)
+
+
+def center_crop_pad(x: Tensor, sizes: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
+    """Cut or filled with zeros to these sizes, about the centre."""
+    for size, axis in zip(sizes, axes, strict=True):
+        have = x.shape[axis]
+        if size <= have:
+            x = x.narrow(axis, (have - size) // 2, size)
+        else:
+            before = (size - have) // 2
+            pads = [0, 0] * (x.dim() - 1 - axis % x.dim()) + [before, size - have - before]
+            x = F.pad(x, pads)
+    return x
+
+
+def eye(rows: int, columns: int, offset: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Ones on a diagonal."""
+    down = torch.arange(rows, device=device)[:, None]
+    return (torch.arange(columns, device=device) - down == offset).to(dtype)
+
+
+def reverse_sequence(x: Tensor, lengths: Tensor, batch: int, time: int) -> Tensor:
+    """Each sequence backwards up to its length."""
+    steps = torch.arange(x.shape[time], device=x.device)
+    places = torch.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)
+    shape = [1] * x.dim()
+    shape[batch], shape[time] = x.shape[batch], x.shape[time]
+    places = places if batch < time else places.T
+    return torch.gather(x, time, places.reshape(shape).expand(x.shape))

@@ -1,0 +1,164 @@
+"""Recurrent layers in ONNX's layout: weights (directions, gates * hidden, ...)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+
+def reordered(weight: Tensor, order: Sequence[int]) -> Tensor:
+    """The gates of a weight in another order."""
+    gates = weight.chunk(len(order))
+    return torch.cat([gates[i] for i in order])
+
+
+def fused_recurrence(
+    name: str,
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None,
+    states: Sequence[Tensor],
+    direction: str,
+) -> tuple[Tensor, ...]:
+    """PyTorch's own ``lstm``, ``gru``, ``rnn_tanh`` or ``rnn_relu``: output and last states."""
+    order = {"lstm": (0, 2, 3, 1), "gru": (1, 0, 2)}.get(name, (0,))
+    weights = []
+    for index in range(w.shape[0]):
+        parts = [w[index], r[index]]
+        parts += [] if b is None else list(b[index].chunk(2))
+        weights += [reordered(part, order) for part in parts]
+    x = x.flip(0) if direction == "reverse" else x
+    both = direction == "bidirectional"
+    start = tuple(states) if name == "lstm" else states[0]
+    function = getattr(torch._VF, name)
+    y, *last = function(x, start, weights, b is not None, 1, 0.0, False, both, False)
+    y = y.reshape(*y.shape[:2], w.shape[0], -1).transpose(1, 2)
+    return (y.flip(0) if direction == "reverse" else y), *last
+
+
+def recurrence(
+    step: Callable[..., tuple[Tensor, ...]],
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None,
+    states: Sequence[Tensor],
+    direction: str,
+    lengths: Tensor | None,
+    activations: Sequence[Callable[[Tensor], Tensor]],
+    p: Tensor | None,
+    clip: float,
+) -> tuple[Tensor, ...]:
+    """Step by step, for what PyTorch's own layers do not have."""
+    backward = {"forward": [False], "reverse": [True]}.get(direction, [False, True])
+    count = len(activations) // len(backward)
+    outputs, lasts = [], []
+    for index, flipped in enumerate(backward):
+        state = [s[index] for s in states]
+        functions = activations[index * count : (index + 1) * count]
+        bias = None if b is None else b[index]
+        peephole = None if p is None else p[index]
+        rows: list[Tensor] = [x[0]] * x.shape[0]
+        for time in reversed(range(x.shape[0])) if flipped else range(x.shape[0]):
+            given = (x[time], *state, w[index], r[index], bias, functions, peephole, clip)
+            new = list(step(*given))
+            rows[time] = new[0]
+            if lengths is not None:
+                running = (time < lengths)[:, None]
+                rows[time] = torch.where(running, new[0], torch.zeros_like(new[0]))
+                new = [torch.where(running, n, s) for n, s in zip(new, state, strict=True)]
+            state = new
+        outputs.append(torch.stack(rows))
+        lasts.append(state)
+    return torch.stack(outputs, dim=1), *(torch.stack(s) for s in zip(*lasts, strict=True))
+
+
+def clipped(x: Tensor, limit: float) -> Tensor:
+    """Within -limit and limit; 0 is no limit."""
+    return x.clamp(-limit, limit) if limit else x
+
+
+def lstm_step(
+    x: Tensor,
+    h: Tensor,
+    c: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None,
+    functions: Sequence[Callable[[Tensor], Tensor]],
+    p: Tensor | None,
+    clip: float,
+) -> tuple[Tensor, Tensor]:
+    """One step of an LSTM with gates i, o, f, c and peepholes i, o, f."""
+    gates = x @ w.T + h @ r.T
+    if b is not None:
+        gates = gates + b[: gates.shape[1]] + b[gates.shape[1] :]
+    i, o, f, g = gates.chunk(4, dim=1)
+    pi, po, pf = (0.0, 0.0, 0.0) if p is None else p.chunk(3)
+    inner, cell, outer = functions
+    i, f = inner(clipped(i + pi * c, clip)), inner(clipped(f + pf * c, clip))
+    new = f * c + i * cell(clipped(g, clip))
+    return inner(clipped(o + po * new, clip)) * outer(new), new
+
+
+def gru_step(
+    x: Tensor,
+    h: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None,
+    functions: Sequence[Callable[[Tensor], Tensor]],
+    p: Tensor | None,
+    clip: float,
+) -> tuple[Tensor]:
+    """One step of a GRU with gates z, r, h whose reset comes before the product."""
+    size = h.shape[1]
+    wb, rb = (x.new_zeros(3 * size),) * 2 if b is None else b.chunk(2)
+    given, back = x @ w.T + wb, h @ r[: 2 * size].T + rb[: 2 * size]
+    inner, outer = functions
+    z = inner(clipped(given[:, :size] + back[:, :size], clip))
+    reset = inner(clipped(given[:, size : 2 * size] + back[:, size:], clip))
+    hidden = (reset * h) @ r[2 * size :].T + rb[2 * size :]
+    new = outer(clipped(given[:, 2 * size :] + hidden, clip))
+    return ((1 - z) * new + z * h,)
+
+
+def gru_step_after(
+    x: Tensor,
+    h: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None,
+    functions: Sequence[Callable[[Tensor], Tensor]],
+    p: Tensor | None,
+    clip: float,
+) -> tuple[Tensor]:
+    """One step of a GRU with gates z, r, h whose reset comes after the product."""
+    size = h.shape[1]
+    wb, rb = (x.new_zeros(3 * size),) * 2 if b is None else b.chunk(2)
+    given, back = x @ w.T + wb, h @ r.T + rb
+    inner, outer = functions
+    z = inner(clipped(given[:, :size] + back[:, :size], clip))
+    reset = inner(clipped((given + back)[:, size : 2 * size], clip))
+    new = outer(clipped(given[:, 2 * size :] + reset * back[:, 2 * size :], clip))
+    return ((1 - z) * new + z * h,)
+
+
+def rnn_step(
+    x: Tensor,
+    h: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None,
+    functions: Sequence[Callable[[Tensor], Tensor]],
+    p: Tensor | None,
+    clip: float,
+) -> tuple[Tensor]:
+    """One step of a plain recurrent layer."""
+    total = x @ w.T + h @ r.T
+    if b is not None:
+        total = total + b[: total.shape[1]] + b[total.shape[1] :]
+    return (functions[0](clipped(total, clip)),)

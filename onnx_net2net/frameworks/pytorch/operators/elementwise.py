@@ -1,0 +1,330 @@
+"""Operators that work element by element."""
+
+from __future__ import annotations
+
+from onnx_net2net.frameworks.pytorch.operation import Entry, Operation
+from onnx_net2net.frameworks.pytorch.types import (
+    FLOATS,
+    INTEGERS,
+    Untranslated,
+    literal,
+    short,
+    torch_dtype,
+)
+
+BOOL = 9
+
+
+def divide(op: Operation) -> str:
+    """Integers are rounded towards zero."""
+    if op.dtype() in FLOATS:
+        return op.filled("{0} / {1}")
+    return op.filled('torch.div({0}, {1}, rounding_mode="trunc")')
+
+
+def modulo(op: Operation) -> str:
+    """The sign is the divisor's, or with ``fmod`` the dividend's."""
+    name = "fmod" if op.attribute("fmod", 0) else "remainder"
+    left, right = op.operands()
+    if op.number(0) is not None:
+        left = op.tensor(0)
+    return f"torch.{name}({left}, {right})"
+
+
+def power(op: Operation) -> str:
+    """The result has the type of the base."""
+    exponent = op.number(1)
+    rank, other = op.rank(0), op.rank(1)
+    if exponent is not None and (other == 0 or (None not in (rank, other) and other <= rank)):  # type: ignore[operator]
+        exponent = exponent.removesuffix(".0")
+        code = f"({op.tensor(0)}) ** ({exponent})"
+    else:
+        code = f"torch.pow({op.tensor(0)}, {op.tensor(1)})"
+    return code if op.dtype(0) in FLOATS else f"({code}).to({op.gives()})"
+
+
+def extreme(name: str) -> Entry:
+    """Max and Min of any number of tensors."""
+
+    def entry(op: Operation) -> str:
+        count = len(op.step.inputs)
+        if count == 1:
+            return op.tensor(0)
+        numbers = [op.number(i) for i in range(count)]
+        if (count == 2 and op.rank(0) == 0) or op.rank(1 if count > 1 else 0) == 0:
+            for known, other in ((1, 0), (0, 1)):
+                if count == 2 and numbers[known] is not None and op.rank(known) == 0:
+                    bound = "min" if name == "maximum" else "max"
+                    return f"({op.tensor(other)}).clamp({bound}={numbers[known]})"
+        code = op.tensor(0)
+        for index in range(1, count):
+            code = f"torch.{name}({code}, {op.tensor(index)})"
+        return code
+
+    return entry
+
+
+def clip(op: Operation) -> str:
+    """Bounds are attributes or operands."""
+    bounds = []
+    for index, name in ((1, "min"), (2, "max")):
+        if name in op.step.attributes:
+            bounds.append(f"{name}={short(op.attribute(name))}")
+        elif op.has(index):
+            number = op.number(index)
+            bounds.append(f"{name}={number if number is not None else op.tensor(index)}")
+    if not bounds:
+        return op.tensor(0)
+    if any("_v" in b or "self." in b for b in bounds) and any(
+        "_v" not in b and "self." not in b for b in bounds
+    ):  # PyTorch takes numbers or tensors, not one of each
+        lower, upper = bounds
+        return f"torch.clamp(torch.clamp({op.tensor(0)}, {lower}), {upper})"
+    if [op.number(i) for i in (1, 2) if op.has(i)] == ["0.0", "6.0"]:
+        return f"F.relu6({op.tensor(0)})"
+    return f"torch.clamp({op.tensor(0)}, {', '.join(bounds)})"
+
+
+def cast(op: Operation) -> str:
+    """To another type; from a float, towards zero."""
+    wanted = torch_dtype(op.attribute("to"))
+    if op.program.dtype(op.name(0)) == op.attribute("to"):
+        return op.tensor(0)
+    return f"({op.tensor(0)}).to({wanted})"
+
+
+def cast_like(op: Operation) -> str:
+    """To the type of another tensor."""
+    return f"({op.tensor(0)}).to({torch_dtype(op.dtype(1))})"
+
+
+def where(op: Operation) -> str:
+    """Numbers on both sides have to be given their type."""
+    condition = op.tensor(0)
+    numbers = [op.number(1), op.number(2)]
+    wide = op.rank(0)
+    narrow = [wide is not None and (r := op.rank(i)) is not None and r <= wide for i in (1, 2)]
+    if None not in numbers and all(narrow):
+        code = f"torch.where({condition}, {numbers[0]}, {numbers[1]})"
+        plain = op.gives() in ("torch.float32", "torch.int64")
+        return code if plain else f"{code}.to({op.gives()})"
+    parts = []
+    for index, other in ((1, 2), (2, 1)):
+        number, rank = numbers[index - 1], op.rank(index)
+        limit = max((r for r in (op.rank(0), op.rank(other)) if r is not None), default=-1)
+        usable = number is not None and rank is not None and rank <= limit
+        parts.append(number if usable and number is not None else op.tensor(index))
+    return f"torch.where({condition}, {parts[0]}, {parts[1]})"
+
+
+def gelu(op: Operation) -> str:
+    """Exact, or by the tanh formula."""
+    form = op.attribute("approximate", "none")
+    options = "" if form == "none" else ', approximate="tanh"'
+    return f"F.gelu({op.tensor(0)}{options})"
+
+
+def bounded(template: str, **defaults: float) -> Entry:
+    """A template with float attributes as ``{alpha}``."""
+
+    def entry(op: Operation) -> str:
+        code = template
+        for name, default in defaults.items():
+            code = code.replace(f"{{{name}}}", short(op.attribute(name, default)))
+        return op.filled(code)
+
+    return entry
+
+
+def hard_sigmoid(op: Operation) -> str:
+    """PyTorch's own where the slope is 1/6."""
+    alpha, beta = op.attribute("alpha", 0.2), op.attribute("beta", 0.5)
+    if abs(alpha - 1 / 6) < 1e-7 and beta == 0.5:
+        return f"F.hardsigmoid({op.tensor(0)})"
+    return f"torch.clamp({short(alpha)} * ({op.tensor(0)}) + {short(beta)}, 0, 1)"
+
+
+def leaky(op: Operation) -> str:
+    """A slope for negative values."""
+    return f"F.leaky_relu({op.tensor(0)}, {short(op.attribute('alpha', 0.01))})"
+
+
+def prelu(op: Operation) -> str:
+    """The slope broadcasts; where it is one a channel it is PyTorch's module."""
+    slope = op.shape(1)
+    rank = op.axes_of(0)
+    x, channels = op.tensor(0), (op.program.size(op.name(0), 1) if rank > 1 else None)
+    if slope is not None and len(slope) <= 1 and rank == 1:
+        layer = op.layer("nn.PReLU()", weight=1) if slope == (1,) else None
+        return f"{layer}({x})" if layer else f"torch.where({x} >= 0, {x}, {x} * {op.tensor(1)})"
+    if slope == (1,):
+        layer = op.layer("nn.PReLU()", weight=1)
+        if layer:
+            return f"{layer}({x})"
+    del channels
+    return f"torch.where(({x}) >= 0, {x}, ({x}) * {op.tensor(1)})"
+
+
+def shrink(op: Operation) -> str:
+    """Nothing between -lambd and lambd, beyond it nearer by the bias."""
+    bias, limit = short(op.attribute("bias", 0.0)), short(op.attribute("lambd", 0.5))
+    x = op.add(op.tensor(0), "x", inline=False)
+    inner = f"torch.where({x} > {limit}, {x} - {bias}, torch.zeros_like({x}))"
+    return f"torch.where({x} < -{limit}, {x} + {bias}, {inner})"
+
+
+def thresholded(op: Operation) -> str:
+    """Values up to alpha become zero."""
+    return f"F.threshold({op.tensor(0)}, {short(op.attribute('alpha', 1.0))}, 0.0)"
+
+
+def round_even(op: Operation) -> str:
+    """Halves go to the even neighbour."""
+    return f"torch.round({op.tensor(0)})"
+
+
+def is_inf(op: Operation) -> str:
+    """Either sign may be left out."""
+    negative, positive = op.attribute("detect_negative", 1), op.attribute("detect_positive", 1)
+    if negative and positive:
+        return f"torch.isinf({op.tensor(0)})"
+    if not negative and not positive:
+        return f"torch.zeros_like({op.tensor(0)}, dtype=torch.bool)"
+    return f"torch.is{'neg' if negative else 'pos'}inf({op.tensor(0)})"
+
+
+def shift(op: Operation) -> str:
+    """Bits to the left or right."""
+    sign = "<<" if op.attribute("direction") == "LEFT" else ">>"
+    return op.filled(f"{{0}} {sign} {{1}}")
+
+
+def variadic(sign: str, mean: bool = False) -> Entry:
+    """Sum or mean of any number of tensors."""
+
+    def entry(op: Operation) -> str:
+        names = [op.tensor(i) for i in range(len(op.step.inputs))]
+        total = f" {sign} ".join(f"({name})" for name in names)
+        return f"({total}) / {len(names)}" if mean else total
+
+    return entry
+
+
+def negated(op: Operation) -> str:
+    """Unary minus."""
+    return f"-({op.tensor(0)})"
+
+
+def equal(op: Operation) -> str:
+    """Numbers or truth values; no text."""
+    if op.dtype() not in (*FLOATS, *INTEGERS, BOOL):
+        raise Untranslated("it compares text")
+    return op.filled("{0} == {1}")
+
+
+def bits(op: Operation) -> str:
+    """The same bytes as another type."""
+    return f"({op.tensor(0)}).view({torch_dtype(op.attribute('to'))})"
+
+
+def swish(op: Operation) -> str:
+    """x * sigmoid(alpha * x)."""
+    alpha = op.attribute("alpha", 1.0)
+    if alpha == 1.0:
+        return f"F.silu({op.tensor(0)})"
+    return f"({op.tensor(0)}) * torch.sigmoid({literal(alpha)} * ({op.tensor(0)}))"
+
+
+def dropout(op: Operation) -> list[str]:
+    """Follows ``train()`` and ``eval()``, whatever mode the file was exported in."""
+    ratio = op.attribute("ratio", 0.5)
+    if op.has(1):
+        ratio = float(op.needed(1, "ratio").reshape(()))
+    x = op.tensor(0)
+    outputs = [f"F.dropout({x}, {short(ratio)}, self.training)"]
+    if op.wants(1):
+        kept = op.add(outputs[0], "dropout", inline=False)
+        outputs = [kept, f"torch.ones_like({x}, dtype=torch.bool)"]
+    return outputs
+
+
+TABLES: dict[str, dict[str, Entry]] = {
+    "": {
+        "Abs": "torch.abs({0})",
+        "Acos": "torch.acos({0})",
+        "Acosh": "torch.acosh({0})",
+        "Add": "{0} + {1}",
+        "And": "{0} & {1}",
+        "Asin": "torch.asin({0})",
+        "Asinh": "torch.asinh({0})",
+        "Atan": "torch.atan({0})",
+        "Atanh": "torch.atanh({0})",
+        "BitCast": bits,
+        "BitShift": shift,
+        "BitwiseAnd": "{0} & {1}",
+        "BitwiseNot": "~{0}",
+        "BitwiseOr": "{0} | {1}",
+        "BitwiseXor": "{0} ^ {1}",
+        "Cast": cast,
+        "CastLike": cast_like,
+        "Ceil": "torch.ceil({0})",
+        "Celu": bounded("F.celu({0}, {alpha})", alpha=1.0),
+        "Clip": clip,
+        "Cos": "torch.cos({0})",
+        "Cosh": "torch.cosh({0})",
+        "Div": divide,
+        "Dropout": dropout,
+        "Elu": bounded("F.elu({0}, {alpha})", alpha=1.0),
+        "Equal": equal,
+        "Erf": "torch.erf({0})",
+        "Exp": "torch.exp({0})",
+        "Floor": "torch.floor({0})",
+        "Gelu": gelu,
+        "Greater": "{0} > {1}",
+        "GreaterOrEqual": "{0} >= {1}",
+        "HardSigmoid": hard_sigmoid,
+        "HardSwish": "F.hardswish({0})",
+        "Identity": "{t0}",
+        "IsInf": is_inf,
+        "IsNaN": "torch.isnan({0})",
+        "LeakyRelu": leaky,
+        "Less": "{0} < {1}",
+        "LessOrEqual": "{0} <= {1}",
+        "Log": "torch.log({0})",
+        "Max": extreme("maximum"),
+        "Mean": variadic("+", mean=True),
+        "Min": extreme("minimum"),
+        "Mish": "F.mish({0})",
+        "Mod": modulo,
+        "Mul": "{0} * {1}",
+        "Neg": negated,
+        "Not": "torch.logical_not({0})",
+        "Or": "{0} | {1}",
+        "PRelu": prelu,
+        "Pow": power,
+        "Reciprocal": "torch.reciprocal({0})",
+        "Relu": "F.relu({0})",
+        "Round": round_even,
+        "Selu": bounded(
+            "{gamma} * torch.where({0} > 0, {0}, {alpha} * torch.expm1({0}))",
+            gamma=1.05070102214813232421875,
+            alpha=1.67326319217681884765625,
+        ),
+        "Shrink": shrink,
+        "Sigmoid": "torch.sigmoid({0})",
+        "Sign": "torch.sign({0})",
+        "Sin": "torch.sin({0})",
+        "Sinh": "torch.sinh({0})",
+        "Softplus": "F.softplus({0}, threshold=40)",
+        "Softsign": "F.softsign({0})",
+        "Sqrt": "torch.sqrt({0})",
+        "Sub": "{0} - {1}",
+        "Sum": variadic("+"),
+        "Swish": swish,
+        "Tan": "torch.tan({0})",
+        "Tanh": "torch.tanh({0})",
+        "ThresholdedRelu": thresholded,
+        "Where": where,
+        "Xor": "{0} ^ {1}",
+    },
+}

@@ -1,0 +1,411 @@
+"""Operators that move entries around, repeat them or leave some out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onnx_net2net.frameworks.pytorch.hosted import Size, number
+from onnx_net2net.frameworks.pytorch.operation import Entry, Listed, Operation, Result
+from onnx_net2net.frameworks.pytorch.types import Untranslated, literal, torch_dtype
+
+LAST = 2**31 - 1
+
+
+def listed(sizes: list[Any]) -> str:
+    """Sizes as arguments."""
+    return ", ".join(number(size) for size in sizes)
+
+
+def reshape(op: Operation) -> str:
+    """0 keeps the size that stands there, unless ``allowzero``."""
+    if "shape" in op.step.attributes:
+        sizes: list[Any] = list(op.attribute("shape"))
+    else:
+        sizes = op.sizes(1)
+    if not op.attribute("allowzero", 0):
+        for axis, size in enumerate(sizes):
+            if isinstance(size, Size) and not size.natural:
+                continue
+            if not isinstance(size, Size) and size == 0:
+                sizes[axis] = op.size(0, axis)
+    if not sizes:
+        return f"({op.tensor(0)}).reshape(())"
+    return f"({op.tensor(0)}).reshape({listed(sizes)})"
+
+
+def transpose(op: Operation) -> str:
+    """Two axes swapped, or all of them permuted."""
+    rank = op.axes_of(0)
+    perm = list(op.attribute("perm") or reversed(range(rank)))
+    moved = [axis for axis, source in enumerate(perm) if axis != source]
+    if not moved:
+        return op.tensor(0)
+    if len(moved) == 2:
+        if rank == 2:
+            return f"({op.tensor(0)}).T"
+        return f"({op.tensor(0)}).transpose({moved[0]}, {moved[1]})"
+    return f"({op.tensor(0)}).permute({', '.join(map(str, perm))})"
+
+
+def axes(op: Operation, index: int = 1) -> list[int] | None:
+    """The axes, an attribute or an operand."""
+    if op.attribute("axes") is not None:
+        return list(op.attribute("axes"))
+    if not op.has(index):
+        return None
+    return [int(i) for i in op.needed(index, "axes").reshape(-1)]
+
+
+def unsqueeze(op: Operation) -> str:
+    """New axes; several are counted in the result."""
+    new = axes(op) or []
+    rank = op.axes_of(0) + len(new)
+    code = op.tensor(0)
+    for axis in sorted(a % rank for a in new):
+        code = f"({code}).unsqueeze({axis if axis < rank - 1 or rank == 1 else -1})"
+    return code
+
+
+def squeeze(op: Operation) -> str:
+    """Axes of size 1 away: those named, or all."""
+    gone = axes(op)
+    if gone is None:
+        return f"({op.tensor(0)}).squeeze()"
+    if len(gone) == 1:
+        return f"({op.tensor(0)}).squeeze({gone[0]})"
+    return f"({op.tensor(0)}).squeeze({tuple(gone)})" if gone else op.tensor(0)
+
+
+def flatten(op: Operation) -> str:
+    """Two axes: all before ``axis`` and all after."""
+    rank = op.axes_of(0)
+    axis = op.attribute("axis", 1)
+    axis = axis + rank if axis < 0 else axis
+    if axis == 0:
+        return f"({op.tensor(0)}).reshape(1, -1)"
+    if axis == rank:
+        return f"({op.tensor(0)}).reshape(-1, 1)"
+    code = op.tensor(0)
+    if axis > 1:
+        code = f"({code}).flatten(0, {axis - 1})"
+    return f"({code}).flatten(1)" if axis < rank - 1 or (axis > 1 and rank - axis > 1) else code
+
+
+def concat(op: Operation) -> str:
+    """One behind the other."""
+    names = [op.tensor(i) for i in range(len(op.step.inputs))]
+    if len(names) == 1:
+        return names[0]
+    return f"torch.cat(({', '.join(names)}), dim={op.attribute('axis', 1)})"
+
+
+def split(op: Operation) -> list[str]:
+    """Parts of given or of equal sizes."""
+    axis, count = op.attribute("axis", 0), len(op.step.outputs)
+    x = op.tensor(0)
+    if "split" in op.step.attributes:
+        sizes: list[Any] = list(op.attribute("split"))
+    elif op.has(1):
+        sizes = op.sizes(1)
+    else:
+        whole = op.size(0, axis)
+        if isinstance(whole, int):
+            each = -(-whole // count)
+            sizes = [min(each, max(whole - each * i, 0)) for i in range(count)]
+        else:
+            each_code = op.translator.expression(f"({whole} + {count - 1}) // {count}", "part")
+            last = op.translator.expression(f"{whole} - {each_code} * {count - 1}", "rest")
+            sizes = [Size(each_code)] * (count - 1) + [Size(last)]
+    code = f"torch.split({x}, [{listed(sizes)}], dim={axis})"
+    if len(set(map(str, sizes))) == 1:
+        code = f"torch.split({x}, {number(sizes[0])}, dim={axis})"
+    if count == 1:
+        return [x]
+    return op.translator.block.unpack(code, [op.hint] * count)
+
+
+def slice_(op: Operation) -> str:
+    """Ranges along axes; a negative step runs backwards."""
+    if op.opset < 10 or "starts" in op.step.attributes:
+        starts, ends = list(op.attribute("starts")), list(op.attribute("ends"))
+        chosen = list(op.attribute("axes") or range(len(starts)))
+        steps = [1] * len(starts)
+    else:
+        starts, ends = op.sizes(1), op.sizes(2)
+        given = op.integers(3) if op.has(3) else list(range(len(starts)))
+        if given is None:
+            raise Untranslated("its axes are computed")
+        chosen = given
+        steps = op.sizes(4) if op.has(4) else [1] * len(starts)
+    rank = op.axes_of(0)
+    if any(isinstance(step, Size) for step in steps):
+        raise Untranslated("its steps are computed")
+    parts = [":"] * rank
+    x, backwards = op.tensor(0), {}
+    for start, end, axis, step in zip(starts, ends, chosen, steps, strict=True):
+        if step > 0:
+            parts[axis % rank] = _range(start, end, step)
+        else:
+            backwards[axis % rank] = (start, end, step)
+    for axis, (start, end, step) in backwards.items():
+        given_ = [number(start), number(end), step, axis]
+        x = op.kernel("backwards", x, *given_)
+    return _indexed(x, parts)
+
+
+def _range(start: Any, end: Any, step: int) -> str:
+    first = "" if start == 0 else number(start)
+    last = "" if not isinstance(end, Size) and end >= LAST else number(end)
+    return f"{first}:{last}" + (f":{step}" if step != 1 else "")
+
+
+def _indexed(x: str, parts: list[str]) -> str:
+    """``x[..., 2:]`` or ``x[:, 2:]``, whichever is shorter."""
+    if all(part == ":" for part in parts):
+        return x
+    used = [axis for axis, part in enumerate(parts) if part != ":"]
+    if used == [len(parts) - 1] and len(parts) > 2:
+        return f"({x})[..., {parts[-1]}]"
+    return f"({x})[{', '.join(parts[: used[-1] + 1])}]"
+
+
+def expand(op: Operation) -> str:
+    """To a shape that both broadcast to."""
+    sizes = op.sizes(1)
+    rank = op.axes_of(0)
+    x = op.tensor(0)
+    lead = max(len(sizes) - rank, 0)
+    wanted: list[str] = []
+    for axis, size in enumerate([1] * max(rank - len(sizes), 0) + sizes):
+        own = 1 if axis < lead else op.program.size(op.name(0), axis - lead)
+        if size == 1 and not isinstance(size, Size):
+            wanted.append("1" if axis < lead else "-1")
+        elif own == 1 or own == size or _same(op, axis - lead, size):
+            wanted.append(number(size))
+        else:
+            shape = f"({listed(sizes)},)"
+            return f"({x}).expand(torch.broadcast_shapes({x}.shape, {shape}))"
+    if all(w == "-1" for w in wanted):
+        return x
+    return f"({x}).expand({', '.join(wanted)})"
+
+
+def _same(op: Operation, axis: int, size: Any) -> bool:
+    """Whether ``size`` is read off this very axis."""
+    if not isinstance(size, Size) or axis < 0:
+        return False
+    own = op.size(0, axis)
+    if isinstance(own, Size) and own.code == size.code:
+        return True
+    dims = op.program.dims(op.name(0))
+    symbol = dims[axis] if dims is not None else None
+    return isinstance(symbol, str) and op.translator.symbol_of(size.code) == symbol
+
+
+def tile(op: Operation) -> str:
+    """Repeats along each axis."""
+    if op.opset < 6:
+        raise Untranslated("its repeats are along one axis (opset 1)")
+    repeats = op.sizes(1)
+    return f"({op.tensor(0)}).repeat({listed(repeats)})" if repeats else op.tensor(0)
+
+
+def pad(op: Operation) -> str:
+    """Constants, reflections, edges, or around the other end; negative pads cut."""
+    mode = op.attribute("mode", "constant")
+    rank = op.axes_of(0)
+    attribute = op.attribute("pads") or op.attribute("paddings")
+    pads = list(attribute) if attribute else op.sizes(1)
+    chosen = op.integers(3) if op.has(3) else list(range(rank))
+    if chosen is None:
+        raise Untranslated("its axes are computed")
+    begins: list[Any] = [0] * rank
+    ends: list[Any] = [0] * rank
+    for index, axis in enumerate(chosen):
+        begins[axis % rank], ends[axis % rank] = pads[index], pads[index + len(chosen)]
+    if mode != "constant":
+        both = f"(({listed(begins)},), ({listed(ends)},))"
+        return op.kernel("padded", op.tensor(0), both, f'"{mode}"')
+    value = literal(op.attribute("value", 0.0))
+    if op.has(2):
+        found = op.number(2)
+        value = found if found is not None else f"{op.tensor(2)}.item()"
+    while len(begins) > 1 and begins[0] == 0 and ends[0] == 0:
+        begins, ends = begins[1:], ends[1:]
+    order = [p for b, e in zip(reversed(begins), reversed(ends), strict=True) for p in (b, e)]
+    options = "" if value in ("0", "0.0") else f", value={value}"
+    if op.dtype() == 9:
+        return f"F.pad({op.tensor(0)}, ({listed(order)}){options or ', value=False'})"
+    return f"F.pad({op.tensor(0)}, ({listed(order)}){options})"
+
+
+def depth_to_space(op: Operation) -> str:
+    """Blocks of channels become squares of pixels."""
+    block, mode = op.attribute("blocksize"), op.attribute("mode", "DCR")
+    if mode == "CRD":
+        return f"F.pixel_shuffle({op.tensor(0)}, {block})"
+    return op.kernel("depth_to_space", op.tensor(0), block)
+
+
+def space_to_depth(op: Operation) -> str:
+    """Squares of pixels become blocks of channels."""
+    return op.kernel("space_to_depth", op.tensor(0), op.attribute("blocksize"))
+
+
+def crop_or_pad(op: Operation) -> str:
+    """To a size around the centre."""
+    chosen = op.attribute("axes") or list(range(op.axes_of(0)))
+    return op.kernel(
+        "center_crop_pad", op.tensor(0), f"({listed(op.sizes(1))},)", f"({listed(chosen)},)"
+    )
+
+
+def constant_of_shape(op: Operation) -> str:
+    """One value everywhere."""
+    value = op.attribute("value")
+    fill = "0.0" if value is None else literal(value.reshape(-1)[0])
+    sizes = op.sizes(0)
+    device = op.translator.device()
+    shape = f"({listed(sizes)},)" if sizes else "()"
+    return f"torch.full({shape}, {fill}, dtype={op.gives()}, device={device})"
+
+
+def arange(op: Operation) -> str:
+    """Numbers from start to limit."""
+    parts = [op.number(i) for i in range(3)]
+    start, limit, step = (
+        part if part is not None else f"({op.tensor(i)}).item()" for i, part in enumerate(parts)
+    )
+    options = f"dtype={op.gives()}, device={op.translator.device()}"
+    if step in ("1", "1.0"):
+        bounds = limit if start in ("0", "0.0") else f"{start}, {limit}"
+        return f"torch.arange({bounds}, {options})"
+    return f"torch.arange({start}, {limit}, {step}, {options})"
+
+
+def eye(op: Operation) -> str:
+    """Ones on a diagonal."""
+    rows, columns = op.size(0, 0), op.size(0, 1)
+    options = f"dtype={op.gives()}, device={op.translator.device()}"
+    offset = op.attribute("k", 0)
+    return op.kernel("eye", number(rows), number(columns), offset, options)
+
+
+def triangle(op: Operation) -> str:
+    """The upper or the lower triangle; zero elsewhere."""
+    name = "triu" if op.attribute("upper", 1) else "tril"
+    offset = op.number(1) if op.has(1) else "0"
+    if offset is None:
+        offset = f"int({op.tensor(1)})"
+    return f"torch.{name}({op.tensor(0)}{'' if offset == '0' else f', {offset}'})"
+
+
+def reverse_sequence(op: Operation) -> str:
+    """Each sequence backwards up to its length."""
+    batch, time = op.attribute("batch_axis", 1), op.attribute("time_axis", 0)
+    return op.kernel("reverse_sequence", op.tensor(0), op.tensor(1), batch, time)
+
+
+def col2im(op: Operation) -> str:
+    """Overlapping blocks summed into an image."""
+    image, block = op.integers(1), op.integers(2)
+    if image is None or block is None or len(image) != 2:
+        raise Untranslated("its image does not have two axes of constant size")
+    pads = op.attribute("pads") or [0] * 4
+    if pads[:2] != pads[2:]:
+        raise Untranslated("its pads are uneven")
+    given = f"{tuple(image)}, {tuple(block)}, dilation={tuple(op.attribute('dilations') or (1, 1))}"
+    given += f", padding={tuple(pads[:2])}, stride={tuple(op.attribute('strides') or (1, 1))}"
+    return f"F.fold({op.tensor(0)}, {given})"
+
+
+# ---- sequences of tensors ---------------------------------------------------------------------
+
+
+def sequence(op: Operation) -> Listed:
+    """A list of tensors."""
+    return Listed(f"[{', '.join(op.tensor(i) for i in range(len(op.step.inputs)))}]")
+
+
+def split_to_sequence(op: Operation) -> Listed:
+    """A list of parts of a tensor."""
+    axis, keep = op.attribute("axis", 0), op.attribute("keepdims", 1)
+    x = op.tensor(0)
+    if not op.has(1):
+        parts = f"torch.split({x}, 1, dim={axis})"
+        return Listed(f"list({parts})" if keep else f"list(torch.unbind({x}, dim={axis}))")
+    shape = op.program.shapes.of(op.name(1))
+    sizes = op.sizes(1)
+    whole = number(sizes[0]) if shape == () else f"[{listed(sizes)}]"
+    return Listed(f"list(torch.split({x}, {whole}, dim={axis}))")
+
+
+def sequence_at(op: Operation) -> str:
+    """One tensor of a list."""
+    return f"{op.sequence(0)}[{op.scalar(1)}]"
+
+
+def sequence_length(op: Operation) -> Result:
+    """How many tensors there are."""
+    from onnx_net2net.frameworks.pytorch import hosted
+
+    code = op.translator.expression(f"len({op.sequence(0)})", "length")
+    op.translator.values[op.step.output] = hosted.array(Size(code))
+    return None
+
+
+def sequence_insert(op: Operation) -> Listed:
+    """A longer list."""
+    at = op.scalar(2) if op.has(2) else None
+    items = op.sequence(0)
+    if at is None:
+        return Listed(f"[*{items}, {op.tensor(1)}]")
+    return Listed(f"[*{items}[:{at}], {op.tensor(1)}, *{items}[{at}:]]")
+
+
+def concat_from_sequence(op: Operation) -> str:
+    """A list as one tensor."""
+    name = "stack" if op.attribute("new_axis", 0) else "cat"
+    return f"torch.{name}({op.sequence(0)}, dim={op.attribute('axis')})"
+
+
+def sequence_empty(op: Operation) -> Listed:
+    """A list without tensors."""
+    torch_dtype(op.attribute("dtype", 1))
+    return Listed("[]")
+
+
+TABLES: dict[str, dict[str, Entry]] = {
+    "": {
+        "CenterCropPad": crop_or_pad,
+        "Col2Im": col2im,
+        "Concat": concat,
+        "ConcatFromSequence": concat_from_sequence,
+        "ConstantOfShape": constant_of_shape,
+        "DepthToSpace": depth_to_space,
+        "Expand": expand,
+        "EyeLike": eye,
+        "Flatten": flatten,
+        "Pad": pad,
+        "Range": arange,
+        "Reshape": reshape,
+        "ReverseSequence": reverse_sequence,
+        "SequenceAt": sequence_at,
+        "SequenceConstruct": sequence,
+        "SequenceEmpty": sequence_empty,
+        "SequenceInsert": sequence_insert,
+        "SequenceLength": sequence_length,
+        "Slice": slice_,
+        "SpaceToDepth": space_to_depth,
+        "Split": split,
+        "SplitToSequence": split_to_sequence,
+        "Squeeze": squeeze,
+        "Tile": tile,
+        "Transpose": transpose,
+        "Trilu": triangle,
+        "Unsqueeze": unsqueeze,
+    },
+    "com.microsoft": {
+        "Trilu": triangle,
+    },
+}

@@ -1,0 +1,146 @@
+"""The text of the written ``model.py``.
+
+    text = source(translate(Program(model)), "resnet")
+
+The functions in :mod:`.kernels` that the model calls are copied into it, so that it runs with
+PyTorch alone.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from importlib.resources import files
+
+from onnx_net2net.frameworks.pytorch.layout import wrapped
+from onnx_net2net.frameworks.pytorch.statements import formatted
+from onnx_net2net.frameworks.pytorch.translation import Translation
+
+CLASS = "Model"
+_NAME = re.compile(r"[A-Za-z_]\w*")
+
+
+@cache
+def kernels() -> dict[str, tuple[str, frozenset[str]]]:
+    """Every kernel: its text, and the names that it uses."""
+    found: dict[str, tuple[str, frozenset[str]]] = {}
+    for file in sorted(files(f"{__package__}.kernels").iterdir(), key=lambda f: f.name):
+        if not file.name.endswith(".py"):
+            continue
+        text = file.read_text(encoding="utf-8")
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                start = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+                lines = text.splitlines()[start - 1 : node.end_lineno]
+                names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+                found[node.name] = "\n".join(lines), frozenset(names)
+    return found
+
+
+def source(translation: Translation, name: str) -> str:
+    """The whole file. ``name`` says in its docstring what it is."""
+    functions = _needed(translation.kernels)
+    forward = translation.forward
+    parameters = [f"{forward.inputs[v]}: torch.Tensor" for v in sorted(forward.inputs)]
+    body = formatted(forward.lines(set(functions) | {"branch"}), 8)
+    result = "torch.Tensor" if len(translation.program.main.outputs) == 1 else "tuple"
+    head = wrapped(f"def forward({', '.join(['self', *parameters])}) -> {result}:", 4)
+    build = formatted(translation.tree.lines(), 8)
+    inputs = ", ".join(forward.inputs[v] for v in sorted(forward.inputs))
+    parts = [
+        f'"""{name}: its weights lie in model.safetensors beside this file.\n\n'
+        "    from model import load\n\n"
+        f"    model = load()\n"
+        f"    result = model({inputs})\n"
+        '"""',
+        "from __future__ import annotations",
+        "%IMPORTS%",
+        *_branch(translation),
+        *(kernels()[function][0] for function in functions),
+        _class(build, head, body, bool(translation.stored)),
+        LOAD.replace("%CONSTANTS%", CONSTANTS if translation.stored else ""),
+    ]
+    text = "\n\n\n".join(parts[3:])
+    whole = "\n\n".join([parts[0], parts[1], _imports(text), "\n" + text])
+    return whole.rstrip() + "\n"
+
+
+def _class(build: str, head: str, body: str, stored: bool) -> str:
+    lines = [
+        f"class {CLASS}(nn.Module):",
+        '    """The network, layer by layer as the ONNX file has it."""',
+        "",
+        "    def __init__(self) -> None:",
+        "        super().__init__()",
+        *(["        constants = stored_constants()"] if stored else []),
+        *([build] if build else []),
+        "",
+        head,
+        body,
+    ]
+    return "\n".join(lines)
+
+
+def _needed(names: list[str]) -> list[str]:
+    """Kernels, and what they call, callees first."""
+    found: dict[str, None] = {}
+
+    def visit(name: str) -> None:
+        if name in found:
+            return
+        for other in sorted(kernels()[name][1] & kernels().keys() - {name}):
+            visit(other)
+        found[name] = None
+
+    for name in names:
+        visit(name)
+    return list(found)
+
+
+def _branch(translation: Translation) -> list[str]:
+    return [BRANCH] if translation.tree.uses_branches() else []
+
+
+def _imports(text: str) -> str:
+    """The imports that the text needs."""
+    used = set(_NAME.findall(re.sub(r'"""[\s\S]*?"""', "", text)))
+    lines = ["import math"] if "math" in used else []
+    lines += ["from pathlib import Path", ""]
+    lines += ["import torch"]
+    lines += ["import torch.nn.functional as F"] if "F" in used else []
+    lines += ["from safetensors.torch import load_file"]
+    lines += ["from torch import Tensor, nn"] if "Tensor" in used else ["from torch import nn"]
+    return "\n".join(lines)
+
+
+BRANCH = '''def branch(**members: nn.Module | torch.Tensor) -> nn.Module:
+    """A module that only holds others, parameters and buffers."""
+    module = nn.Module()
+    for name, member in members.items():
+        if isinstance(member, nn.Module):
+            module.add_module(name, member)
+        elif isinstance(member, nn.Parameter):
+            module.register_parameter(name, member)
+        else:
+            module.register_buffer(name, member)
+    return module'''
+
+CONSTANTS = '''def stored_constants() -> dict[str, torch.Tensor]:
+    """Tables and masks that are not trained."""
+    return load_file(Path(__file__).with_name("constants.safetensors"))
+
+
+'''
+
+LOAD = '''%CONSTANTS%def load(path: str | Path | None = None) -> Model:
+    """The network with its weights, by default those beside this file."""
+    model = Model()
+    model.load_state_dict(load_file(path or Path(__file__).with_name("model.safetensors")))
+    return model
+
+
+if __name__ == "__main__":
+    network = load()
+    print(network)
+    print(f"{sum(p.numel() for p in network.parameters()):,} parameters")'''

@@ -1,0 +1,70 @@
+"""From a program to the statements of a ``forward``, by the tables in :mod:`.operators`.
+
+translated = translate(Program(model))
+translated.forward, translated.tree, translated.kernels
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from onnx_net2net.errors import Refused
+from onnx_net2net.frameworks.program import Program, Step
+from onnx_net2net.frameworks.pytorch.operation import Operation
+from onnx_net2net.frameworks.pytorch.operators import entry_of
+from onnx_net2net.frameworks.pytorch.statements import Block
+from onnx_net2net.frameworks.pytorch.translator import TensorList, Translator
+from onnx_net2net.frameworks.pytorch.tree import Tree
+from onnx_net2net.frameworks.pytorch.types import Untranslated
+
+REMEDY = "export the model again without it, or train it in the framework that it came from"
+
+
+@dataclass
+class Translation:
+    """What is written: the steps of ``forward``, the module tree, and what they need."""
+
+    program: Program
+    forward: Block
+    tree: Tree
+    kernels: list[str]
+    stored: dict[str, np.ndarray[Any, Any]]  # constants too long to be written out, by buffer
+
+
+def _write(translator: Translator, step: Step) -> None:
+    entry = entry_of(step)
+    if entry is None:
+        name = f"{step.domain}.{step.op}" if step.domain else step.op
+        raise Untranslated(f"operator {name} is not known")
+    Operation(translator, step).write(entry)
+
+
+def translate(program: Program) -> Translation:
+    """All steps of ``program``. Raises Refused with everything that has no translation."""
+    translator = Translator(program, _write)
+    for name in program.main.inputs:
+        translator.values[name] = translator.block.input(re.sub(r"\W", "_", name))
+    translator.section(program.main)
+    results = []
+    for name in program.main.outputs:
+        try:
+            found = translator.values.get(name)
+            results.append(found.code if isinstance(found, TensorList) else translator.tensor(name))
+        except Untranslated as problem:
+            translator.state.problems.append(f"output {name!r}: {problem}")
+    if translator.state.problems:
+        raise Refused(
+            None, f"no PyTorch translation of {'; '.join(translator.state.problems)}", REMEDY
+        )
+    translator.block.result = results[0] if len(results) == 1 else f"({', '.join(results)})"
+    return Translation(
+        program,
+        translator.block,
+        translator.tree,
+        list(translator.state.kernels),
+        translator.state.stored,
+    )

@@ -1,0 +1,75 @@
+"""ONNX element types by the names that PyTorch has for them, and numbers as Python writes them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto, helper
+
+T = TensorProto
+NAMES: dict[int, str] = {
+    T.FLOAT: "float32", T.DOUBLE: "float64", T.FLOAT16: "float16", T.BFLOAT16: "bfloat16",
+    T.INT8: "int8", T.INT16: "int16", T.INT32: "int32", T.INT64: "int64", T.BOOL: "bool",
+    T.UINT8: "uint8", T.UINT16: "uint16", T.UINT32: "uint32", T.UINT64: "uint64",
+    T.COMPLEX64: "complex64", T.COMPLEX128: "complex128",
+}  # fmt: skip
+FLOATS = frozenset({T.FLOAT, T.DOUBLE, T.FLOAT16, T.BFLOAT16})
+INTEGERS = frozenset({
+    T.INT8, T.INT16, T.INT32, T.INT64, T.UINT8, T.UINT16, T.UINT32, T.UINT64,
+})  # fmt: skip
+
+
+MOST_EXACT = 1e38  # beyond, fewer digits could be more than the type holds
+
+
+class Untranslated(Exception):
+    """An operator, attribute or form that has no translation; the message says which."""
+
+
+def torch_dtype(dtype: int | None) -> str:
+    """``"torch.float16"`` for 10. Raises Untranslated."""
+    if dtype not in NAMES:
+        name = "unknown" if dtype is None else TensorProto.DataType.Name(dtype)
+        raise Untranslated(f"its element type is {name}")
+    return f"torch.{NAMES[dtype]}"
+
+
+def literal(value: Any) -> str:
+    """A number as Python writes it, a float32 in as few digits as tell it from others.
+
+    >>> literal(np.float32(0.1))
+    '0.1'
+    """
+    value = value[()] if isinstance(value, np.ndarray) else value
+    if isinstance(value, bool | np.bool_):
+        return str(bool(value))
+    if isinstance(value, int | np.integer):
+        return str(int(value))
+    number = float(value)
+    if not math.isfinite(number):
+        return f'float("{number}")'
+    if isinstance(value, np.float64 | float):
+        return repr(number)
+    if np.float32(value) != value or abs(number) > MOST_EXACT:
+        return repr(number)
+    return repr(float(str(np.float32(value))))
+
+
+def short(value: float) -> str:
+    """A float attribute, which ONNX stores as float32."""
+    return literal(np.float32(value))
+
+
+def tensor_code(array: np.ndarray) -> str:
+    """``torch.tensor([...])`` with the array's type and shape."""
+    dtype = torch_dtype(helper.np_dtype_to_tensor_dtype(array.dtype))
+
+    def nested(part: np.ndarray) -> str:
+        if part.ndim == 0:
+            return literal(part)
+        return f"[{', '.join(nested(item) for item in part)}]"
+
+    code = f"torch.tensor({nested(array)}, dtype={dtype})"
+    return code if array.size else f"{code[:-1]}).reshape({array.shape})"
