@@ -58,6 +58,30 @@ FLOORS = [
     "frameworks.roles frameworks.weight_sets",
     "frameworks.matching frameworks.names",
     "frameworks.exchange frameworks.from_torch frameworks.state",
+    "frameworks.program frameworks.pytorch.kernels frameworks.pytorch.layout"
+    " frameworks.pytorch.types frameworks.pytorch.kernels.attention"
+    " frameworks.pytorch.kernels.control frameworks.pytorch.kernels.indices"
+    " frameworks.pytorch.kernels.moves frameworks.pytorch.kernels.norms"
+    " frameworks.pytorch.kernels.pools frameworks.pytorch.kernels.quantization"
+    " frameworks.pytorch.kernels.recurrent frameworks.pytorch.kernels.resampling"
+    " frameworks.pytorch.kernels.signal",
+    "frameworks.pytorch.hosted frameworks.pytorch.statements frameworks.pytorch.tree",
+    "frameworks.pytorch.translator",
+    "frameworks.pytorch.operation",
+    "frameworks.pytorch.operators",
+    "frameworks.pytorch.operators.attention frameworks.pytorch.operators.classical"
+    " frameworks.pytorch.operators.control frameworks.pytorch.operators.elementwise"
+    " frameworks.pytorch.operators.linear frameworks.pytorch.operators.movement"
+    " frameworks.pytorch.operators.random frameworks.pytorch.operators.recurrent"
+    " frameworks.pytorch.operators.reduction frameworks.pytorch.operators.resampling"
+    " frameworks.pytorch.operators.signal",
+    "frameworks.pytorch.operators.indexing frameworks.pytorch.operators.normalisation"
+    " frameworks.pytorch.operators.pooling frameworks.pytorch.operators.quantization",
+    "frameworks.pytorch.operators.microsoft",
+    "frameworks.pytorch.translation",
+    "frameworks.pytorch.source",
+    "frameworks.pytorch.module",
+    "frameworks.pytorch",
     # What people see.
     "options render",
     "cli",

@@ -7,7 +7,6 @@ from onnx_net2net.frameworks.pytorch.operators.linear import convolution, gemm
 from onnx_net2net.frameworks.pytorch.operators.normalisation import (
     normalised,
     rms_layer,
-    simplified,
 )
 from onnx_net2net.frameworks.pytorch.types import Untranslated, short
 
@@ -289,7 +288,6 @@ TABLES: dict[str, dict[str, Entry]] = {
         "MultiHeadAttention": multi_head_attention,
         "QuickGelu": quick_gelu,
         "RotaryEmbedding": rotary,
-        "SimplifiedLayerNormalization": simplified,
         "SkipLayerNormalization": skip_norm,
         "SkipSimplifiedLayerNormalization": skip_rms,
         "TransposeMatMul": fused_matmul,
