@@ -1,0 +1,1 @@
+"""A model as a Keras 3 model, on TensorFlow, JAX or PyTorch."""

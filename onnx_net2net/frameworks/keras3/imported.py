@@ -1,0 +1,112 @@
+"""From a model to a Keras model: what can be refused is refused before anything is built."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+import onnx
+from onnx import ModelProto, ValueInfoProto, helper
+
+from onnx_net2net.errors import Refused
+from onnx_net2net.frameworks.keras3.layer import Graph, Slot, encoded
+from onnx_net2net.frameworks.keras3.operators import registry
+from onnx_net2net.frameworks.keras3.program import Step, all_steps, compiled
+from onnx_net2net.frameworks.roles import Role, paths, roles
+from onnx_net2net.model import Model
+from onnx_net2net.tensors import clear_data, constants, data_fields, set_constant, subgraphs
+
+__all__ = ["keras_model", "skeleton"]
+
+
+def keras_model(model: Model) -> keras.Model:
+    """See :func:`onnx_net2net.frameworks.keras3.to_keras`."""
+    slots = variables_of(model)
+    proto = skeleton(model, frozenset(slot.initializer for slot in slots))
+    program = compiled(proto, frozenset(slot.initializer for slot in slots))
+    _raise([problem for step in all_steps(program) for problem in _unknown(step)])
+    layer = Graph(encoded(proto), [list(slot) for slot in slots], name=_name(proto.graph.name))
+    inputs = [_input(v) for v in proto.graph.input if v.name in program.inputs]
+    layer.refusals = []
+    outputs = layer(inputs)
+    _raise(layer.refusals)
+    layer.refusals = None
+    for slot in slots:
+        layer.by_initializer[slot.initializer].assign(model.weights[slot.initializer].array())
+    named = dict(zip(program.outputs, outputs, strict=True))
+    given = inputs if len(inputs) > 1 else inputs[0]
+    return keras.Model(given, named if len(named) > 1 else outputs[0], name=layer.name + "_model")
+
+
+def variables_of(model: Model) -> list[Slot]:
+    """A slot for each parameter, then for each statistic."""
+    names, kinds = paths(model), roles(model)
+    found = []
+    for wanted in (Role.PARAMETER, Role.STATISTIC):
+        for name, weight in model.weights.items():
+            if kinds[name] is wanted:
+                dtype = helper.tensor_dtype_to_np_dtype(weight.dtype).name
+                trains = wanted is Role.PARAMETER
+                found.append(Slot(name, names[name], trains, dtype, list(weight.shape)))
+    return found
+
+
+def skeleton(model: Model, without: frozenset[str]) -> ModelProto:
+    """The whole model but for the contents of these weights."""
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    for entry in proto.graph.initializer:
+        if entry.name in without:
+            clear_data(entry)
+        elif not data_fields(entry) and entry.name in model.weights:
+            entry.raw_data = bytes(model.weights[entry.name].payload())
+    for graph in (proto.graph, *subgraphs(proto.graph)):
+        for entry in graph.initializer:
+            if entry.name in without:
+                clear_data(entry)
+        for name, value, node in list(constants(graph)):
+            if name in without:
+                clear_data(value)
+                set_constant(node, value)
+    return proto
+
+
+def _unknown(step: Step) -> Iterator[Refused]:
+    """An operator, or an attribute of it, that no translation knows."""
+    if (step.domain, step.op) not in registry():
+        yield Refused(step.label, f"operator {step.operator} has no translation to Keras")
+        return
+    if step.domain or not onnx.defs.has(step.op, step.opset, ""):
+        return
+    schema = onnx.defs.get_schema(step.op, step.opset, "")
+    for name in step.attributes.keys() - schema.attributes.keys():
+        yield Refused(step.label, f"attribute {name} is not one of {step.op} {step.opset}")
+
+
+def _raise(problems: list[Refused]) -> None:
+    """All of them as one; nothing where there are none."""
+    if not problems:
+        return
+    remedy = "train it in PyTorch (to_torch), or export the network with other operators"
+    if len(problems) == 1:
+        raise Refused(problems[0].node, problems[0].reason, problems[0].remedy or remedy)
+    lines = "".join(f"\n  {p.node}: {p.reason}" for p in problems)
+    raise Refused(None, f"{len(problems)} nodes have no translation to Keras:{lines}", remedy)
+
+
+def _name(name: str) -> str:
+    """As Keras and TensorFlow allow names."""
+    plain = re.sub(r"[^A-Za-z0-9_.]", "_", name).strip("._")
+    return plain if plain[:1].isalpha() else f"graph_{plain}".rstrip("_")
+
+
+def _input(value: ValueInfoProto) -> keras.KerasTensor:
+    """An input with its declared type and shape; sizes with a name stay open."""
+    kind = value.type.tensor_type
+    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type)).name
+    if not value.type.HasField("tensor_type") or not kind.HasField("shape"):
+        raise Refused(None, f"input {value.name!r} has no declared rank")
+    shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)
+    return keras.Input(batch_shape=shape, dtype=dtype, name=_name(value.name))

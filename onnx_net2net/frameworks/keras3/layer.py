@@ -1,0 +1,116 @@
+"""The graph as one Keras layer, which saves, loads and trains as any other.
+
+    layer = Graph(graph=encoded(skeleton), variables=[["fc.weight", "fc.weight", True, ...]])
+    outputs = layer([images], training=True)
+
+Its configuration holds the graph without the weights; those are the layer's variables.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+from onnx import ModelProto
+
+from onnx_net2net.errors import Refused
+from onnx_net2net.frameworks.keras3.operators import registry
+from onnx_net2net.frameworks.keras3.operators.elementwise import POINTWISE
+from onnx_net2net.frameworks.keras3.program import all_steps, compiled
+from onnx_net2net.frameworks.keras3.trace import Trace
+from onnx_net2net.frameworks.keras3.values import tensor
+
+__all__ = ["Graph", "Slot", "decoded", "encoded"]
+
+RANDOM = frozenset(
+    "Bernoulli Dropout Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike"
+    .split()
+)  # fmt: skip
+
+
+class Slot(NamedTuple):
+    """A variable: the initializer it comes from, its path, whether it trains, its type and shape."""
+
+    initializer: str
+    path: str
+    trainable: bool
+    dtype: str
+    shape: Sequence[int]
+
+
+def encoded(proto: ModelProto) -> str:
+    """A skeleton as text, for a configuration in JSON."""
+    return base64.b64encode(zlib.compress(proto.SerializeToString())).decode()
+
+
+def decoded(text: str) -> ModelProto:
+    """The skeleton again."""
+    return ModelProto.FromString(zlib.decompress(base64.b64decode(text)))
+
+
+@keras.saving.register_keras_serializable("onnx_net2net")
+class Graph(keras.layers.Layer):
+    """An ONNX graph. Called with the list of its inputs, it gives the list of its outputs.
+
+    ``graph`` is the encoded skeleton, ``variables`` are :class:`Slot` rows. Variables keep the
+    layout of their initializers and are named by their paths.
+    """
+
+    def __init__(self, graph: str, variables: Sequence[Sequence[Any]], **options: Any) -> None:
+        # Casting whole networks is what dtype policies are for; here the file has the types.
+        options.setdefault("autocast", False)
+        super().__init__(**options)
+        self.graph = graph
+        self.slots = [Slot(*row) for row in variables]
+        self.refusals: list[Refused] | None = None
+        self._proto = decoded(graph)
+        self._program = compiled(self._proto, frozenset(s.initializer for s in self.slots))
+        draws = any(step.op in RANDOM for step in all_steps(self._program))
+        self.seed_generator = keras.random.SeedGenerator() if draws else None
+        self.by_initializer: dict[str, Any] = {}
+
+    def get_config(self) -> dict[str, Any]:
+        """What :meth:`from_config` needs."""
+        rows = [[*slot[:4], list(slot.shape)] for slot in self.slots]
+        return {**super().get_config(), "graph": self.graph, "variables": rows, "autocast": False}
+
+    def build(self, input_shape: Any = None) -> None:
+        """Make the variables, zero until they are loaded or assigned."""
+        for slot in self.slots:
+            self.by_initializer[slot.initializer] = self.add_weight(
+                shape=tuple(slot.shape),
+                initializer="zeros",
+                dtype=slot.dtype,
+                trainable=slot.trainable,
+                autocast=False,
+                aggregation="none" if slot.trainable else "mean",
+                name=slot.path,
+            )
+        self.built = True
+
+    def call(self, inputs: Any, training: bool | None = None) -> list[Any]:
+        """The outputs in the order of the graph."""
+        given = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
+        trace = Trace(
+            registry(),
+            frozenset(POINTWISE),
+            {name: ops.convert_to_tensor(v) for name, v in self.by_initializer.items()},
+            training=bool(training),
+            seed=self.seed_generator,
+            update=self._update,
+            refusals=self.refusals,
+        )
+        found = trace.run(self._program, dict(zip(self._program.inputs, given, strict=True)))
+        if self.refusals:
+            return [ops.zeros(()) for _ in found]
+        return [tensor(value) for value in found]
+
+    def _update(self, initializer: str, value: Any) -> None:
+        """Move a statistic of BatchNormalization; one that the graph computes is left."""
+        variable = self.by_initializer.get(initializer)
+        if variable is not None and not variable.trainable:
+            variable.assign(value)

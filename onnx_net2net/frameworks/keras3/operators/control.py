@@ -1,0 +1,148 @@
+"""If, Loop and Scan: decided while tracing where what they depend on is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from onnx_net2net.frameworks.keras3.trace import Call, Entry
+from onnx_net2net.frameworks.keras3.values import known, number, sizes, tensor
+
+__all__ = ["TABLES"]
+
+LONGEST = 64  # iterations that are written out one after the other
+
+
+def branch(call: Call, condition: Any) -> list[Any]:
+    """The branch taken, or both for the backend to choose from."""
+    found = known(condition)
+    if found is not None:
+        return call.body("then_branch" if found.reshape(-1)[0] else "else_branch", [])
+
+    def side(name: str) -> list[Any]:
+        return [tensor(value) for value in call.body(name, [])]
+
+    chosen = ops.cond(
+        ops.reshape(tensor(condition), ()),
+        lambda: side("then_branch"),
+        lambda: side("else_branch"),
+    )
+    return list(chosen)
+
+
+def loop(call: Call, count: Any, condition: Any, *states: Any) -> list[Any]:
+    """Written out where the number of iterations is known, else a loop of the backend."""
+    total = number(count)
+    start = True if condition is None else known(condition)
+    if (total is None or isinstance(total, int)) and start is not None:
+        done = _unrolled(call, total, bool(np.all(start)), list(states))
+        if done is not None:
+            return done
+    return _while(call, total, condition, list(states))
+
+
+def _unrolled(call: Call, total: int | None, goes_on: bool, states: list[Any]) -> list[Any] | None:
+    """None where an iteration decides by its data whether another follows."""
+    carried = len(states)
+    rows: list[list[Any]] = []
+    step = 0
+    while goes_on and (total is None or step < total):
+        results = call.body("body", [np.array(step, np.int64), np.array(True), *states])
+        states = results[1 : 1 + carried]
+        rows.append(results[1 + carried :])
+        step += 1
+        found = known(results[0])
+        if found is None and (total is None or step < total):
+            return None
+        goes_on = found is None or bool(np.all(found))
+    if not rows and len(call.step.outputs) > carried:
+        call.refuse("stacks the results of no iteration")
+    return [*states, *(_stacked(list(column), 0) for column in zip(*rows, strict=True))]
+
+
+def _stacked(parts: list[Any], axis: int) -> Any:
+    return ops.stack([tensor(part) for part in parts], axis=axis)
+
+
+def _while(call: Call, total: Any, condition: Any, states: list[Any]) -> list[Any]:
+    """A loop whose end the data decide; it can carry tensors but not collect them."""
+    carried = len(states)
+    if any(call.step.outputs[carried:]):
+        call.refuse("collects the results of iterations whose number only the data tell")
+    limit = 2**31 - 1 if total is None else total
+
+    def body(step: Any, goes_on: Any, *given: Any) -> tuple[Any, ...]:
+        results = call.body("body", [ops.cast(step, "int64"), goes_on, *given])
+        new = [tensor(value) for value in results[1 : 1 + carried]]
+        return (step + 1, ops.reshape(tensor(results[0]), ()), *new)
+
+    first = True if condition is None else ops.reshape(tensor(condition), ())
+    given = (
+        ops.convert_to_tensor(0, "int32"),
+        ops.convert_to_tensor(first, "bool"),
+        *(tensor(state) for state in states),
+    )
+    done = ops.while_loop(
+        lambda step, goes_on, *_: ops.logical_and(goes_on, step < ops.cast(limit, "int32")),
+        body,
+        given,
+    )
+    return list(done[2:])
+
+
+def scan(call: Call, *values: Any) -> list[Any]:
+    """The body for each entry along axes of its last inputs."""
+    if call.opset < 9:
+        call.refuse("its scan has a batch axis (opset 8)")
+    count = call.attribute("num_scan_inputs")
+    states, given = list(values[:-count]), [tensor(value) for value in values[-count:]]
+    axes = call.attribute("scan_input_axes") or [0] * count
+    turned = call.attribute("scan_input_directions") or [0] * count
+    given = [ops.moveaxis(x, axis, 0) for x, axis in zip(given, axes, strict=True)]
+    given = [ops.flip(x, 0) if flag else x for x, flag in zip(given, turned, strict=True)]
+    length = sizes(given[0])[0]
+    carried = len(states)
+    kept = len(call.step.bodies["body"].outputs) - carried
+    if isinstance(length, int) and length <= LONGEST:
+        rows = []
+        for step in range(length):
+            results = call.body("body", [*states, *(x[step] for x in given)])
+            states, row = results[:carried], results[carried:]
+            rows.append(row)
+        columns = [_stacked(list(column), 0) for column in zip(*rows, strict=True)]
+    else:
+        states, columns = _scanned(call, states, given, kept)
+    return [*states, *_directed(call, columns)]
+
+
+def _scanned(
+    call: Call, states: list[Any], given: list[Any], kept: int
+) -> tuple[list[Any], list[Any]]:
+    """By the backend's scan, whose results must be as many as its states: a row of them a time."""
+    first = call.body("body", [*states, *(x[0] for x in given)])
+    blanks = [ops.zeros_like(tensor(row)) for row in first[len(states) :]]
+    carry = [*(tensor(state) for state in states), *blanks]
+
+    def body(carry: list[Any], entries: list[Any]) -> tuple[list[Any], list[Any]]:
+        results = call.body("body", [*carry[: len(states)], *entries])
+        found = [tensor(value) for value in results]
+        return found, found
+
+    last, rows = ops.scan(body, carry, given)
+    return list(last[: len(states)]), list(rows[len(states) :])
+
+
+def _directed(call: Call, columns: list[Any]) -> list[Any]:
+    """Collected rows along the axis and in the direction that the node asks for."""
+    axes = call.attribute("scan_output_axes") or [0] * len(columns)
+    turned = call.attribute("scan_output_directions") or [0] * len(columns)
+    found = []
+    for column, axis, flag in zip(columns, axes, turned, strict=True):
+        column = ops.flip(column, 0) if flag else column
+        found.append(ops.moveaxis(column, 0, axis))
+    return found
+
+
+TABLES: dict[str, dict[str, Entry]] = {"": {"If": branch, "Loop": loop, "Scan": scan}}

@@ -1,0 +1,86 @@
+"""Products of matrices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras import ops
+
+from onnx_net2net.frameworks.keras3.operators.elementwise import activation
+from onnx_net2net.frameworks.keras3.trace import Call, Entry
+from onnx_net2net.frameworks.keras3.values import cast, dtype_of, tensor
+
+__all__ = ["TABLES", "gemm", "swapped"]
+
+
+def swapped(x: Any) -> Any:
+    """The last two axes exchanged."""
+    return ops.swapaxes(x, -1, -2)
+
+
+def matmul(call: Call, a: Any, b: Any) -> Any:
+    """As NumPy's."""
+    return ops.matmul(tensor(a), tensor(b))
+
+
+def scaled(x: Any, factor: float) -> Any:
+    """``x`` times a number, in its own type."""
+    return x if factor == 1 else ops.multiply(x, ops.cast(factor, dtype_of(x)))
+
+
+def gemm(call: Call, a: Any, b: Any, c: Any = None) -> Any:
+    """alpha * A' B' + beta * C."""
+    a, b = tensor(a), tensor(b)
+    a = swapped(a) if call.attribute("transA", 0) else a
+    b = swapped(b) if call.attribute("transB", 0) else b
+    y = scaled(ops.matmul(a, b), call.attribute("alpha", 1.0))
+    return y if c is None else ops.add(y, scaled(tensor(c), call.attribute("beta", 1.0)))
+
+
+def fused_gemm(call: Call, *values: Any) -> Any:
+    """Gemm and an activation."""
+    name = call.attribute("activation", "")
+    given = {k.removeprefix("activation_"): v for k, v in call.step.attributes.items()}
+    y = gemm(call, *values)
+    return activation(name, **_numbers(given))(y) if name else y
+
+
+def _numbers(given: dict[str, Any]) -> dict[str, float]:
+    return {key: value for key, value in given.items() if isinstance(value, float)}
+
+
+def fused_matmul(call: Call, a: Any, b: Any) -> Any:
+    """MatMul of transposed operands, scaled. ``transBatch`` moves the first axis before the last."""
+    a = _oriented(tensor(a), call.attribute("transA", 0), call.attribute("transBatchA", 0))
+    b = _oriented(tensor(b), call.attribute("transB", 0), call.attribute("transBatchB", 0))
+    return scaled(ops.matmul(a, b), call.attribute("alpha", 1.0))
+
+
+def _oriented(x: Any, transposed: int, batch: int) -> Any:
+    if len(x.shape) < 2:
+        return x
+    if batch:
+        x = ops.moveaxis(x, 0, -2)
+    return swapped(x) if transposed else x
+
+
+def einsum(call: Call, *values: Any) -> Any:
+    """As NumPy's; with no output given, letters that occur once, in the order of the alphabet."""
+    equation = call.attribute("equation").replace(" ", "")
+    if "->" not in equation:
+        letters = equation.replace(",", "").replace("...", "")
+        once = sorted(letter for letter in set(letters) if letters.count(letter) == 1)
+        dots = "..." if "..." in equation else ""
+        equation = f"{equation}->{dots}{''.join(once)}"
+    found = [tensor(value) for value in values]
+    return cast(ops.einsum(equation, *found), dtype_of(found[0]))
+
+
+TABLES: dict[str, dict[str, Entry]] = {
+    "": {"Einsum": einsum, "Gemm": gemm, "MatMul": matmul},
+    "com.microsoft": {
+        "FusedGemm": fused_gemm,
+        "FusedMatMul": fused_matmul,
+        "TransposeMatMul": fused_matmul,
+    },
+}

@@ -1,0 +1,411 @@
+"""Operators that move, cut and repeat entries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from onnx_net2net.frameworks.keras3.trace import Call, Entry
+from onnx_net2net.frameworks.keras3.values import (
+    Mixed,
+    axis_of,
+    cast,
+    dtype_of,
+    gathered,
+    ints,
+    known,
+    number,
+    packed,
+    product,
+    sizes,
+    tensor,
+)
+
+__all__ = ["TABLES", "broadcast", "cut", "given_axes"]
+
+INT64 = np.dtype("int64")
+
+
+def given_axes(call: Call, axes: Any) -> list[int] | None:
+    """The axes, an attribute or (opset 13) an input."""
+    if axes is None:
+        found = call.attribute("axes")
+        return None if found is None else list(found)
+    array = known(axes)
+    if array is None:
+        call.refuse("axes that the graph computes")
+    return [int(axis) for axis in array.reshape(-1)]
+
+
+def shape_of(call: Call, x: Any) -> Any:
+    """The sizes, those between ``start`` and ``end`` (opset 15)."""
+    found = sizes(x)[slice(call.attribute("start", 0), call.attribute("end"))]
+    return packed(found, (len(found),), INT64)
+
+
+def size_of(call: Call, x: Any) -> Any:
+    """The number of entries."""
+    return packed([product(sizes(x))], (), INT64)
+
+
+def reshape(call: Call, x: Any, shape: Any = None) -> Any:
+    """0 keeps a size, -1 is what is left."""
+    x = tensor(x)
+    wanted = list(call.attribute("shape", ())) if shape is None else ints(shape)
+    if not call.attribute("allowzero", 0):
+        own = sizes(x)
+        wanted = [
+            own[i] if isinstance(size, int) and size == 0 else size
+            for i, size in enumerate(wanted)
+        ]
+    return ops.reshape(x, _deduced(x, wanted))
+
+
+def _deduced(x: Any, wanted: list[Any]) -> list[Any]:
+    """The -1 as a number where it can be known, so that what follows sees a fixed size."""
+    own = [size if isinstance(size, int) else None for size in sizes(x)]
+    unknown = [i for i, size in enumerate(wanted) if not isinstance(size, int) or size < 0]
+    rest = [size for size in wanted if isinstance(size, int) and size >= 0]
+    if len(unknown) != 1:
+        return wanted
+    if None not in own and 0 not in rest:
+        size = int(np.prod([*own], dtype=np.int64)) // int(np.prod(rest, dtype=np.int64))
+    else:
+        # One size is not known: as -1 the backend finds it, and what is fixed stays so.
+        size = -1
+    wanted = list(wanted)
+    if 0 not in rest:
+        wanted[unknown[0]] = size
+    return wanted
+
+
+def transpose(call: Call, x: Any) -> Any:
+    """Reversed where no order is given."""
+    return ops.transpose(tensor(x), call.attribute("perm"))
+
+
+def flatten(call: Call, x: Any) -> Any:
+    """To a matrix."""
+    x = tensor(x)
+    axis = call.attribute("axis", 1)
+    axis = axis_of(axis, x) if axis < 0 else axis
+    shape = sizes(x)
+    left, right = shape[:axis], shape[axis:]
+    if all(isinstance(size, int) for size in right) and 0 not in right:
+        return ops.reshape(x, (-1 if axis else 1, product(right)))
+    return ops.reshape(x, (product(left), product(right)))
+
+
+def squeeze(call: Call, x: Any, axes: Any = None) -> Any:
+    """Without axes of size 1, all of them if none is named."""
+    x = tensor(x)
+    found = given_axes(call, axes)
+    if found is None:
+        if any(not isinstance(size, int) for size in sizes(x)):
+            call.refuse("no axes, and a size that is not known")
+        return ops.squeeze(x)
+    dropped = {axis_of(axis, x) for axis in found}
+    # Reshaped, for a size that is 1 but not known to be must go as well.
+    kept = [size for axis, size in enumerate(sizes(x)) if axis not in dropped]
+    return ops.reshape(x, kept)
+
+
+def unsqueeze(call: Call, x: Any, axes: Any = None) -> Any:
+    """With new axes, counted in the result."""
+    x = tensor(x)
+    found = given_axes(call, axes) or []
+    total = len(x.shape) + len(found)
+    for axis in sorted(axis + total if axis < 0 else axis for axis in found):
+        x = ops.expand_dims(x, axis)
+    return x
+
+
+def concat(call: Call, *values: Any) -> Any:
+    """Along an axis."""
+    parts = [tensor(value) for value in values]
+    return ops.concatenate(parts, axis=call.attribute("axis", 1))
+
+
+def split(call: Call, x: Any, lengths: Any = None) -> list[Any]:
+    """Into parts of given lengths, or equal ones of which the last may be shorter."""
+    x = tensor(x)
+    axis = axis_of(call.attribute("axis", 0), x)
+    given = call.attribute("split") if lengths is None else ints(lengths)
+    if given is None:
+        count = call.attribute("num_outputs", len(call.step.outputs))
+        size = sizes(x)[axis]
+        each = -(-size // count)
+        given = [each] * (count - 1)
+        given.append(size - each * (count - 1))
+    starts: list[Any] = [0]
+    for length in given[:-1]:
+        starts.append(starts[-1] + length)
+    return [
+        cut(x, axis, start, start + length) for start, length in zip(starts, given, strict=True)
+    ]
+
+
+def cut(x: Any, axis: int, start: Any, stop: Any, step: int = 1) -> Any:
+    """Entries from ``start`` to before ``stop`` along an axis, as Python counts them."""
+    index: list[Any] = [slice(None)] * len(x.shape)
+    index[axis] = slice(start, stop, step)
+    return x[tuple(index)]
+
+
+def sliced(call: Call, x: Any, *operands: Any) -> Any:
+    """Starts and ends beyond the ends are cut, negative ones count from the end."""
+    x = tensor(x)
+    if call.opset < 10:
+        starts, ends = call.attribute("starts"), call.attribute("ends")
+        axes, steps = call.attribute("axes"), None
+    else:
+        starts, ends = ints(operands[0]), ints(operands[1])
+        axes = given_axes(call, operands[2]) if len(operands) > 2 else None
+        steps = ints(operands[3]) if len(operands) > 3 and operands[3] is not None else None
+    axes = list(range(len(starts))) if axes is None else axes
+    steps = [1] * len(starts) if steps is None else steps
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        if not isinstance(step, int):
+            call.refuse("a step that the graph computes")
+        x = _slice_axis(x, axis_of(axis, x), start, end, step)
+    return x
+
+
+def _slice_axis(x: Any, axis: int, start: Any, end: Any, step: int) -> Any:
+    size = sizes(x)[axis]
+    if all(isinstance(n, int) for n in (start, end, size)):
+        picked = range(size)[_python_slice(start, end, step)]
+        if len(picked) == size and step > 0:
+            return x
+        if step > 0 and len(picked):
+            return cut(x, axis, picked[0], picked[-1] + 1, step)
+        return gathered(x, np.array(picked, np.int64), axis)
+    if step < 0:
+        whole = isinstance(start, int) and isinstance(end, int) and start == -1 and end < -(2**30)
+        return ops.flip(x, axis)[_strided(x, axis, -step)] if whole else _backward(x, axis, start, end, step)
+    start = None if isinstance(start, int) and start == 0 else start
+    end = None if isinstance(end, int) and end >= 2**31 - 1 else end
+    return cut(x, axis, _bounded(start, size), _bounded(end, size), step)
+
+
+def _python_slice(start: int, end: int, step: int) -> slice:
+    """ONNX counts an end before the first entry as -infinity when it walks backwards."""
+    return slice(start, end, step)
+
+
+def _strided(x: Any, axis: int, step: int) -> tuple[slice, ...]:
+    return tuple(slice(None, None, step if i == axis else 1) for i in range(len(x.shape)))
+
+
+def _bounded(place: Any, size: Any) -> Any:
+    """Within the axis: a place beyond its ends is not one for every backend."""
+    if place is None:
+        return None
+    if isinstance(place, int) and isinstance(size, int):
+        return min(max(place, -size), size)
+    if isinstance(place, int):  # constant against an unknown size
+        return ops.maximum(place + size, 0) if place < 0 else ops.minimum(place, size)
+    place = ops.where(ops.less(place, 0), place + size, place)
+    return ops.maximum(ops.minimum(place, size), 0)
+
+
+def _backward(x: Any, axis: int, start: Any, end: Any, step: int) -> Any:
+    """Backwards between places of which one is not known."""
+    size = ops.cast(sizes(x)[axis], "int32")
+    first = ops.minimum(_wrapped(start, size), size - 1)
+    last = ops.maximum(_wrapped(end, size), -1)
+    return gathered(x, ops.arange(first, last, step, dtype="int32"), axis)
+
+
+def _wrapped(place: Any, size: Any) -> Any:
+    if isinstance(place, int):
+        place = max(place, -(2**30))
+    place = ops.cast(place, "int32")
+    return ops.where(ops.less(place, 0), place + size, place)
+
+
+def expand(call: Call, x: Any, shape: Any) -> Any:
+    """Broadcast against a shape, which may also be the smaller one."""
+    x = tensor(x)
+    return broadcast(x, ints(shape))
+
+
+def broadcast(x: Any, shape: list[Any]) -> Any:
+    """``x`` repeated along axes of size 1 as far as ``shape`` asks."""
+    own = sizes(x)
+    length = max(len(own), len(shape))
+    own = [1] * (length - len(own)) + own
+    wanted = [1] * (length - len(shape)) + list(shape)
+    target = [_wider(a, b) for a, b in zip(own, wanted, strict=True)]
+    if length > len(x.shape):
+        x = ops.reshape(x, own)
+    return ops.broadcast_to(x, target)
+
+
+def _wider(a: Any, b: Any) -> Any:
+    """The size that two broadcast sizes make."""
+    if isinstance(a, int) and a != 1:
+        return a
+    if isinstance(b, int):
+        return a if b == 1 else b
+    if isinstance(a, int):
+        return b
+    return ops.where(ops.equal(a, 1), b, a)
+
+
+def tile(call: Call, x: Any, repeats: Any, axis: Any = None) -> Any:
+    """Repeated along each axis."""
+    x = tensor(x)
+    if axis is not None:  # opset 1
+        places = [1] * len(x.shape)
+        places[int(number(axis))] = number(repeats)
+        return ops.tile(x, places)
+    counts = ints(repeats)
+    if all(isinstance(count, int) for count in counts):
+        return ops.tile(x, counts)
+    own = sizes(x)
+    spread = [part for size in own for part in (1, size)]
+    wide = [part for size, count in zip(own, counts, strict=True) for part in (count, size)]
+    grown = [
+        size * count if isinstance(size, int) or isinstance(count, int) else count * size
+        for size, count in zip(own, counts, strict=True)
+    ]
+    return ops.reshape(ops.broadcast_to(ops.reshape(x, spread), wide), grown)
+
+
+def filled(call: Call, shape: Any) -> Any:
+    """ConstantOfShape."""
+    value = call.attribute("value", np.zeros(1, np.float32)).reshape(())
+    wanted = ints(shape)
+    if all(isinstance(size, int) for size in wanted):
+        return np.full(wanted, value, value.dtype)
+    return ops.broadcast_to(tensor(value), wanted)
+
+
+def span(call: Call, start: Any, limit: Any, delta: Any) -> Any:
+    """Range."""
+    dtype = dtype_of(start)
+    given = [number(value) for value in (start, limit, delta)]
+    if not any(ops.is_tensor(item) for item in given):
+        return np.arange(*given, dtype=np.dtype(dtype))
+    first, last, step = (ops.cast(item, dtype) for item in given)
+    if "int" in dtype:
+        return ops.arange(first, last, step, dtype=dtype)
+    count = ops.maximum(ops.ceil((last - first) / step), 0)
+    return first + step * ops.cast(ops.arange(ops.cast(count, "int32")), dtype)
+
+
+def constant(call: Call) -> Any:
+    """Strings and sparse tensors, which a table of numbers does not hold."""
+    call.refuse("a constant that is not a dense array of numbers")
+
+
+def trilu(call: Call, x: Any, k: Any = None) -> Any:
+    """The upper or the lower triangle."""
+    x = tensor(x)
+    rows, columns = sizes(x)[-2:]
+    offset = number(k, 0)
+    row = ops.expand_dims(ops.arange(rows, dtype="int32"), -1)
+    distance = ops.arange(columns, dtype="int32") - row
+    offset = ops.cast(offset, "int32")
+    kept = distance >= offset if call.attribute("upper", 1) else distance <= offset
+    return ops.where(kept, x, ops.zeros_like(x))
+
+
+def depth_to_space(call: Call, x: Any) -> Any:
+    """Blocks of channels become blocks of pixels."""
+    x = tensor(x)
+    n, c, h, w = sizes(x)
+    b = call.attribute("blocksize")
+    if call.attribute("mode", "DCR") == "DCR":
+        y = ops.transpose(ops.reshape(x, (-1, b, b, c // (b * b), h, w)), (0, 3, 4, 1, 5, 2))
+    else:
+        y = ops.transpose(ops.reshape(x, (-1, c // (b * b), b, b, h, w)), (0, 1, 4, 2, 5, 3))
+    return ops.reshape(y, (-1, c // (b * b), h * b, w * b))
+
+
+def space_to_depth(call: Call, x: Any) -> Any:
+    """Blocks of pixels become blocks of channels."""
+    x = tensor(x)
+    n, c, h, w = sizes(x)
+    b = call.attribute("blocksize")
+    y = ops.reshape(x, (-1, c, h // b, b, w // b, b))
+    return ops.reshape(ops.transpose(y, (0, 3, 5, 1, 2, 4)), (-1, c * b * b, h // b, w // b))
+
+
+def eye_like(call: Call, x: Any) -> Any:
+    """Ones on a diagonal."""
+    rows, columns = sizes(x)
+    row = ops.expand_dims(ops.arange(rows, dtype="int32"), -1)
+    distance = ops.arange(columns, dtype="int32") - row
+    kind = call.attribute("dtype")
+    name = dtype_of(x) if kind is None else _name(kind)
+    return ops.cast(ops.equal(distance, call.attribute("k", 0)), name)
+
+
+def _name(kind: int) -> str:
+    from onnx import helper
+
+    return str(helper.tensor_dtype_to_np_dtype(kind).name)
+
+
+def reverse_sequence(call: Call, x: Any, lengths: Any) -> Any:
+    """Each entry of the batch reversed as far as its length goes."""
+    x = tensor(x)
+    time, batch = call.attribute("time_axis", 0), call.attribute("batch_axis", 1)
+    steps = ops.arange(sizes(x)[time], dtype="int32")
+    ends = ops.expand_dims(ops.cast(tensor(lengths), "int32"), -1)
+    index = ops.where(steps < ends, ends - 1 - steps, steps)  # batch, time
+    index = index if batch < time else ops.transpose(index)
+    while len(index.shape) < len(x.shape):
+        index = ops.expand_dims(index, -1)
+    return ops.take_along_axis(x, broadcast(index, sizes(x)), axis=time)
+
+
+def center_crop_pad(call: Call, x: Any, shape: Any) -> Any:
+    """The middle of each axis, or zeros around it."""
+    x = tensor(x)
+    axes = call.attribute("axes", list(range(len(x.shape))))
+    for axis, wanted in zip(axes, ints(shape), strict=True):
+        axis = axis_of(axis, x)
+        size = sizes(x)[axis]
+        if not isinstance(wanted, int) or not isinstance(size, int):
+            call.refuse("a size that is not known")
+        if wanted < size:
+            first = (size - wanted) // 2
+            x = cut(x, axis, first, first + wanted)
+        elif wanted > size:
+            pads = [(0, 0)] * len(x.shape)
+            pads[axis] = ((wanted - size) // 2, wanted - size - (wanted - size) // 2)
+            x = ops.pad(x, pads)
+    return x
+
+
+TABLES: dict[str, dict[str, Entry]] = {
+    "": {
+        "CenterCropPad": center_crop_pad,
+        "Concat": concat,
+        "Constant": constant,
+        "ConstantOfShape": filled,
+        "DepthToSpace": depth_to_space,
+        "Expand": expand,
+        "EyeLike": eye_like,
+        "Flatten": flatten,
+        "Range": span,
+        "Reshape": reshape,
+        "ReverseSequence": reverse_sequence,
+        "Shape": shape_of,
+        "Size": size_of,
+        "Slice": sliced,
+        "SpaceToDepth": space_to_depth,
+        "Split": split,
+        "Squeeze": squeeze,
+        "Tile": tile,
+        "Transpose": transpose,
+        "Trilu": trilu,
+        "Unsqueeze": unsqueeze,
+    },
+    "com.microsoft": {"Trilu": trilu},
+}
