@@ -175,7 +175,7 @@ def elementwise(function: Callable[..., Any], values: Sequence[Value]) -> np.nda
     results = []
     for place in range(math.prod(shape)):
         operands = [
-            entry[place]
+            cast(entry[place], value.dtype.name)
             if ops.is_tensor(entry[place])
             else np.asarray(entry[place], value.dtype)
             for entry, value in zip(spread, values, strict=True)

@@ -34,7 +34,7 @@ def add_bias(y: Any, b: Any) -> Any:
     """One number a channel (axis 1)."""
     if b is None:
         return y
-    return ops.add(y, ops.reshape(tensor(b), (1, -1, *[1] * (len(y.shape) - 2))))
+    return y + ops.reshape(tensor(b), (1, -1, *[1] * (len(y.shape) - 2)))
 
 
 def convolve(x: Any, w: Any, frame: Window, groups: int = 1) -> Any:
@@ -98,7 +98,7 @@ def _grouped(x: Any, w: Any, frame: Window, groups: int) -> Any:
         shape = sizes(view)
         split = ops.reshape(view, (shape[0], groups, w.shape[1], *shape[2:]))
         part = ops.einsum("bgi...,goi->bgo...", split, kernel[..., place])
-        total = part if total is None else ops.add(total, part)
+        total = part if total is None else total + part
     shape = sizes(views[0])
     return ops.reshape(total, (shape[0], w.shape[0], *shape[2:]))
 
@@ -181,7 +181,7 @@ def _spaced(x: Any, axis: int, stride: int) -> Any:
 def fused_conv(call: Call, x: Any, w: Any, b: Any = None, z: Any = None) -> Any:
     """Convolution, sum, activation."""
     y = conv(call, x, w, b)
-    y = y if z is None else ops.add(y, tensor(z))
+    y = y if z is None else y + tensor(z)
     name = call.attribute("activation", "")
     given = call.attribute("activation_params", [])
     if name == "Clip":

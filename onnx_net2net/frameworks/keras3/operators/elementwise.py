@@ -1,7 +1,12 @@
-"""Pointwise operators: every entry of the output depends on one entry of each operand."""
+"""Pointwise operators: every entry of the output depends on one entry of each operand.
+
+Sums are made by ``operator.add``: ``keras.ops.add`` takes any operand of one long axis for a bias
+of the channels, and adds it along the wrong one where two axes of a tensor are of the same size.
+"""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -47,7 +52,7 @@ def folded(function: Callable[[Any, Any], Any]) -> Entry:
 
 def mean(call: Call, *values: Any) -> Any:
     """The mean of several tensors."""
-    return ops.divide(folded(ops.add)(call, *values), len(values))
+    return ops.divide(folded(operator.add)(call, *values), len(values))
 
 
 def is_whole(x: Any) -> bool:
@@ -63,7 +68,7 @@ def divide(call: Call, *values: Any) -> Any:
     quotient = ops.floor_divide(x, y)
     rest = ops.subtract(x, ops.multiply(quotient, y))
     up = ops.logical_and(ops.not_equal(rest, 0), ops.not_equal(ops.less(x, 0), ops.less(y, 0)))
-    return cast(ops.add(quotient, ops.cast(up, dtype_of(quotient))), dtype_of(x))
+    return cast(quotient + ops.cast(up, dtype_of(quotient)), dtype_of(x))
 
 
 def modulo(call: Call, *values: Any) -> Any:
@@ -143,7 +148,7 @@ def gelu(call: Call, x: Any) -> Any:
 
 def softplus(x: Any) -> Any:
     """log(1 + exp x), for large x as well."""
-    return ops.add(ops.maximum(x, 0), ops.log1p(ops.exp(ops.negative(ops.abs(x)))))
+    return ops.maximum(x, 0) + ops.log1p(ops.exp(ops.negative(ops.abs(x))))
 
 
 def shrink(x: Any, lambd: float = 0.5, bias: float = 0.0) -> Any:
@@ -249,7 +254,7 @@ POINTWISE: dict[str, Entry] = {
     "Abs": unary(ops.abs),
     "Acos": unary(ops.arccos),
     "Acosh": unary(ops.arccosh),
-    "Add": binary(ops.add),
+    "Add": binary(operator.add),
     "And": binary(ops.logical_and),
     "Asin": unary(ops.arcsin),
     "Asinh": unary(ops.arcsinh),
@@ -299,7 +304,7 @@ POINTWISE: dict[str, Entry] = {
     "Sinh": unary(ops.sinh),
     "Sqrt": unary(ops.sqrt),
     "Sub": binary(ops.subtract),
-    "Sum": folded(ops.add),
+    "Sum": folded(operator.add),
     "Tan": unary(ops.tan),
     "Where": lambda call, *values: ops.where(*operands(call, values)),
     "Xor": binary(ops.logical_xor),

@@ -34,7 +34,7 @@ def gemm(call: Call, a: Any, b: Any, c: Any = None) -> Any:
     a = swapped(a) if call.attribute("transA", 0) else a
     b = swapped(b) if call.attribute("transB", 0) else b
     y = scaled(ops.matmul(a, b), call.attribute("alpha", 1.0))
-    return y if c is None else ops.add(y, scaled(tensor(c), call.attribute("beta", 1.0)))
+    return y if c is None else y + scaled(tensor(c), call.attribute("beta", 1.0))
 
 
 def fused_gemm(call: Call, *values: Any) -> Any:

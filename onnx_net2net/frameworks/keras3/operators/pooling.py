@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from functools import reduce
 from typing import Any
 
@@ -103,7 +104,7 @@ def average_pool(call: Call, x: Any) -> Any:
 def _summed(wide: Any, frame: Window) -> Any:
     """The sum over each window."""
     if set(frame.dilations) != {1}:
-        return reduce(ops.add, taps(wide, frame))
+        return reduce(operator.add, taps(wide, frame))
     mean = _pooled(ops.average_pool, wide, frame)
     return ops.multiply(mean, ops.cast(math.prod(frame.kernel), dtype_of(wide)))
 

@@ -1,0 +1,164 @@
+"""Attention and rotary embeddings of ONNX's own domain (opset 23)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from keras import ops
+from onnx import helper
+
+from onnx_net2net.frameworks.keras3.operators.linear import swapped
+from onnx_net2net.frameworks.keras3.operators.movement import cut
+from onnx_net2net.frameworks.keras3.trace import Call, Entry
+from onnx_net2net.frameworks.keras3.values import cast, dtype_of, known, sizes, tensor
+
+__all__ = ["TABLES", "by_head", "merged", "repeated", "rotated", "softmax"]
+
+
+def by_head(x: Any, heads: int) -> Any:
+    """(batch, position, heads * entries) -> (batch, head, position, entry)."""
+    batch, length, width = sizes(x)
+    split = ops.reshape(x, (batch, length, heads, width // heads))
+    return ops.transpose(split, (0, 2, 1, 3))
+
+
+def merged(x: Any) -> Any:
+    """(batch, head, position, entry) -> (batch, position, heads * entries)."""
+    batch, heads, length, width = sizes(x)
+    return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (batch, length, heads * width))
+
+
+def repeated(x: Any, times: int) -> Any:
+    """Each head of keys or values as often as queries read it."""
+    if times == 1:
+        return x
+    batch, heads, length, width = sizes(x)
+    wide = ops.broadcast_to(ops.expand_dims(x, 2), (batch, heads, times, length, width))
+    return ops.reshape(wide, (batch, heads * times, length, width))
+
+
+def softmax(x: Any, kind: str | None = None) -> Any:
+    """Over the last axis; computed in another type where one is named."""
+    if kind is None or kind == dtype_of(x):
+        return ops.softmax(x, axis=-1)
+    return cast(ops.softmax(ops.cast(x, kind), axis=-1), dtype_of(x))
+
+
+def attention(call: Call, q: Any, k: Any, v: Any, *rest: Any) -> list[Any]:
+    """Outputs: the result, the keys and values with those of the past, and scores."""
+    mask, past_key, past_value, lengths = (*rest, *[None] * 4)[:4]
+    q, k, v = tensor(q), tensor(k), tensor(v)
+    flat = len(q.shape) == 3
+    if flat:
+        q = by_head(q, call.attribute("q_num_heads"))
+        k = by_head(k, call.attribute("kv_num_heads"))
+        v = by_head(v, call.attribute("kv_num_heads"))
+    past: Any = 0
+    if past_key is not None:
+        past = sizes(tensor(past_key))[2]
+        k = ops.concatenate([tensor(past_key), k], axis=2)
+        v = ops.concatenate([tensor(past_value), v], axis=2)
+    present = [k, v]
+    times = q.shape[1] // k.shape[1]
+    size = q.shape[-1]
+    scale = call.attribute("scale") or 1 / math.sqrt(size)
+    # Each side takes the root, as the operator's definition has it: half precision needs it.
+    root = ops.cast(math.sqrt(scale), dtype_of(q))
+    scores = ops.matmul(q * root, swapped(repeated(k, times)) * root)
+    raw = scores
+    bias = _bias(call, scores, mask, past, lengths)
+    cap = call.attribute("softcap", 0.0)
+    mode = call.attribute("qk_matmul_output_mode", 0)
+    scores, masked, capped = _biased_and_capped(call, scores, bias, cap)
+    kind = call.attribute("softmax_precision")
+    name = helper.tensor_dtype_to_np_dtype(kind).name if kind else None
+    weights = softmax(scores, name)
+    y = ops.matmul(weights, repeated(v, times))
+    shown = {0: raw, 1: masked, 2: capped, 3: weights}[mode]
+    return [merged(y) if flat else y, *present, shown]
+
+
+def _biased_and_capped(call: Call, scores: Any, bias: Any, cap: float) -> tuple[Any, Any, Any]:
+    """Opset 23 caps what is masked; from 24 on scores are capped before."""
+
+    def capped(x: Any) -> Any:
+        return cap * ops.tanh(x / cap) if cap else x
+
+    def masked(x: Any) -> Any:
+        return x if bias is None else x + bias
+
+    after = masked(scores)
+    if call.opset < 24:
+        return capped(after), after, capped(after)
+    limited = capped(scores)
+    return masked(limited), masked(limited), limited
+
+
+def _bias(call: Call, scores: Any, mask: Any, past: Any, lengths: Any) -> Any:
+    """What is added to the scores: masks, and minus infinity ahead of a query."""
+    kind = dtype_of(scores)
+    queries, keys = sizes(scores)[-2:]
+    low = ops.cast(-math.inf, kind)
+    bias = None
+    if mask is not None:
+        mask = tensor(mask)
+        if dtype_of(mask) == "bool":
+            mask = ops.where(mask, ops.cast(0, kind), low)
+        short = known(np.array(mask.shape[-1])) if isinstance(mask.shape[-1], int) else None
+        if short is not None and isinstance(keys, int) and int(short) < keys:
+            pads = [(0, 0)] * (len(mask.shape) - 1) + [(0, keys - int(short))]
+            mask = ops.pad(mask, pads, constant_values=-math.inf)
+        bias = cast(mask, kind)
+    if call.attribute("is_causal", 0):
+        row = ops.expand_dims(ops.arange(queries, dtype="int32"), -1) + past
+        ahead = ops.arange(keys, dtype="int32") > row
+        causal = ops.where(ahead, low, ops.cast(0, kind))
+        bias = causal if bias is None else bias + causal
+    if lengths is not None:
+        ends = ops.reshape(ops.cast(tensor(lengths), "int32"), (-1, 1, 1, 1))
+        padding = ops.where(ops.arange(keys, dtype="int32") >= ends, low, ops.cast(0, kind))
+        bias = padding if bias is None else bias + padding
+    return bias
+
+
+def rotated(x: Any, cos: Any, sin: Any, interleaved: bool) -> Any:
+    """Pairs of entries (batch, position, head, entry) turned by angles (batch, position, half).
+
+    What lies behind twice the angles stays.
+    """
+    half = cos.shape[-1]
+    cos, sin = ops.expand_dims(cos, 2), ops.expand_dims(sin, 2)
+    turned = cut(x, 3, 0, 2 * half)
+    if interleaved:
+        one, two = turned[..., 0::2], turned[..., 1::2]
+    else:
+        one, two = turned[..., :half], turned[..., half:]
+    real, imaginary = one * cos - two * sin, one * sin + two * cos
+    if interleaved:
+        y = ops.reshape(ops.stack([real, imaginary], axis=-1), sizes(turned))
+    else:
+        y = ops.concatenate([real, imaginary], axis=-1)
+    return ops.concatenate([y, x[..., 2 * half :]], axis=-1) if x.shape[3] > 2 * half else y
+
+
+def rotary_embedding(call: Call, x: Any, cos: Any, sin: Any, positions: Any = None) -> Any:
+    """Cosines and sines are tables where positions are given."""
+    x, cos, sin = tensor(x), tensor(cos), tensor(sin)
+    shape = sizes(x)
+    if len(shape) == 4:
+        split = ops.transpose(x, (0, 2, 1, 3))
+    else:
+        heads = call.attribute("num_heads")
+        split = ops.reshape(x, (shape[0], shape[1], heads, shape[2] // heads))
+    if positions is not None:
+        cos = ops.take(cos, tensor(positions), axis=0)
+        sin = ops.take(sin, tensor(positions), axis=0)
+    y = rotated(split, cos, sin, bool(call.attribute("interleaved", 0)))
+    return ops.transpose(y, (0, 2, 1, 3)) if len(shape) == 4 else ops.reshape(y, shape)
+
+
+TABLES: dict[str, dict[str, Entry]] = {
+    "": {"Attention": attention, "RotaryEmbedding": rotary_embedding}
+}
