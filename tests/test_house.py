@@ -82,6 +82,20 @@ FLOORS = [
     "frameworks.pytorch.source",
     "frameworks.pytorch.module",
     "frameworks.pytorch",
+    "frameworks.keras3.program frameworks.keras3.values",
+    "frameworks.keras3.trace",
+    "frameworks.keras3.operators frameworks.keras3.windows",
+    "frameworks.keras3.operators.classical frameworks.keras3.operators.control"
+    " frameworks.keras3.operators.elementwise frameworks.keras3.operators.movement"
+    " frameworks.keras3.operators.normalisation frameworks.keras3.operators.pooling"
+    " frameworks.keras3.operators.reduction frameworks.keras3.operators.resizing",
+    "frameworks.keras3.operators.convolution frameworks.keras3.operators.indexing"
+    " frameworks.keras3.operators.linear frameworks.keras3.operators.microsoft"
+    " frameworks.keras3.operators.rearranging frameworks.keras3.operators.recurrent"
+    " frameworks.keras3.operators.sequences frameworks.keras3.layer",
+    "frameworks.keras3.operators.attention frameworks.keras3.operators.quantization"
+    " frameworks.keras3.operators.scattering frameworks.keras3.imported",
+    "frameworks.keras3.operators.microsoft_attention frameworks.keras3",
     # What people see.
     "options render",
     "cli",

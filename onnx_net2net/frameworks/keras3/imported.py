@@ -8,15 +8,20 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 import onnx
-from onnx import ModelProto, ValueInfoProto, helper
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from onnx_net2net.errors import Refused
-from onnx_net2net.frameworks.keras3.layer import Graph, Slot, encoded
+from onnx_net2net.frameworks.keras3.layer import Graph as Layer
+from onnx_net2net.frameworks.keras3.layer import Slot, encoded
 from onnx_net2net.frameworks.keras3.operators import registry
 from onnx_net2net.frameworks.keras3.program import Step, all_steps, compiled
 from onnx_net2net.frameworks.roles import Role, paths, roles
+from onnx_net2net.graph import Graph
 from onnx_net2net.model import Model
+from onnx_net2net.rule_shapes import shapes_by_rule
+from onnx_net2net.shapes import infer
 from onnx_net2net.tensors import clear_data, constants, data_fields, set_constant, subgraphs
+from onnx_net2net.unique_names import with_unique_names
 
 __all__ = ["keras_model", "skeleton"]
 
@@ -25,9 +30,10 @@ def keras_model(model: Model) -> keras.Model:
     """See :func:`onnx_net2net.frameworks.keras3.to_keras`."""
     slots = variables_of(model)
     proto = skeleton(model, frozenset(slot.initializer for slot in slots))
+    declare_fixed(proto, model)
     program = compiled(proto, frozenset(slot.initializer for slot in slots))
     _raise([problem for step in all_steps(program) for problem in _unknown(step)])
-    layer = Graph(encoded(proto), [list(slot) for slot in slots], name=_name(proto.graph.name))
+    layer = Layer(encoded(proto), [list(slot) for slot in slots], name=_name(proto.graph.name))
     inputs = [_input(v) for v in proto.graph.input if v.name in program.inputs]
     layer.refusals = []
     outputs = layer(inputs)
@@ -71,6 +77,27 @@ def skeleton(model: Model, without: frozenset[str]) -> ModelProto:
                 clear_data(value)
                 set_constant(node, value)
     return proto
+
+
+def declare_fixed(proto: ModelProto, model: Model) -> None:
+    """Declare every size that is the same whatever the dynamic ones are, and no other.
+
+    A Reshape to (batch, length, -1, 64) gives a number of heads that no framework can tell while
+    batch and length are open; layers behind it may need it.
+    """
+    shapes = infer(Graph(with_unique_names(model)), shapes_by_rule)
+    del proto.graph.value_info[:]
+    if not shapes.binding:
+        return
+    for node in proto.graph.node:
+        for name in node.output:
+            here, there = shapes.of(name), shapes.elsewhere.of(name)
+            if here is None or there is None or len(here) != len(there):
+                continue
+            fixed = [a if a == b else None for a, b in zip(here, there, strict=True)]
+            if None in fixed and any(size is not None for size in fixed):
+                value = helper.make_tensor_value_info(name, TensorProto.UNDEFINED, fixed)
+                proto.graph.value_info.append(value)
 
 
 def _unknown(step: Step) -> Iterator[Refused]:

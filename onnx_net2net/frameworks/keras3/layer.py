@@ -26,14 +26,14 @@ from onnx_net2net.frameworks.keras3.values import tensor
 
 __all__ = ["Graph", "Slot", "decoded", "encoded"]
 
-RANDOM = frozenset(
-    "Bernoulli Dropout Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike"
-    .split()
-)  # fmt: skip
+RANDOM = {
+    "Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
+    "RandomUniformLike",
+}  # fmt: skip
 
 
 class Slot(NamedTuple):
-    """A variable: the initializer it comes from, its path, whether it trains, its type and shape."""
+    """A variable: its initializer, its path, whether it trains, its type and shape."""
 
     initializer: str
     path: str

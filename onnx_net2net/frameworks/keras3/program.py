@@ -1,8 +1,8 @@
 """A graph as a list of steps that an interpreter can walk.
 
-    program = compiled(proto)
-    for step in program.steps:
-        step.op, step.inputs, step.attributes, step.bodies
+program = compiled(proto)
+for step in program.steps:
+    step.op, step.inputs, step.attributes, step.bodies
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class Program:
     outputs: tuple[str, ...]
     constants: dict[str, np.ndarray]
     steps: list[Step]
+    fixed: dict[str, tuple[int | None, ...]] = field(default_factory=dict)  # sizes by tensor
 
 
 def compiled(proto: ModelProto, variables: frozenset[str] = frozenset()) -> Program:
@@ -84,7 +85,14 @@ def _program(graph: GraphProto, opsets: dict[str, int], variables: frozenset[str
     _release(steps, outputs)
     stored = {entry.name for entry in graph.initializer}
     inputs = tuple(value.name for value in graph.input if value.name not in stored)
-    return Program(inputs, outputs, constants, steps)
+    fixed = {
+        value.name: tuple(
+            d.dim_value if d.HasField("dim_value") else None
+            for d in value.type.tensor_type.shape.dim
+        )
+        for value in graph.value_info
+    }
+    return Program(inputs, outputs, constants, steps, fixed)
 
 
 def _step(

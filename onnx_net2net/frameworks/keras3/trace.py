@@ -16,14 +16,27 @@ import numpy as np
 from onnx_net2net import values as static
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.keras3.program import Program, Step
-from onnx_net2net.frameworks.keras3.values import Mixed, Value, elementwise
+from onnx_net2net.frameworks.keras3.values import Mixed, Value, elementwise, sized
 
 __all__ = ["Call", "Entry", "Trace"]
 
 # What merely moves entries, so that it can be done on arrays of numbers and tensors.
 MOVES = frozenset(
-    "Concat Expand Gather Identity ReduceProd ReduceSum Reshape Slice Split Squeeze Tile Transpose "
-    "Unsqueeze".split()
+    [
+        "Concat",
+        "Expand",
+        "Gather",
+        "Identity",
+        "ReduceProd",
+        "ReduceSum",
+        "Reshape",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+    ]
 )
 ILL_FORMED = (ValueError, IndexError, TypeError, ZeroDivisionError, KeyError, AttributeError)
 
@@ -141,7 +154,7 @@ class Trace:
             results = self._attempt(Call(step, self, scope), operands)
             for name, value in zip(step.outputs, results, strict=False):
                 if name:
-                    scope.own[name] = value
+                    scope.own[name] = sized(value, program.fixed.get(name))
             for name in step.done:
                 scope.own.pop(name, None)
         return [scope[name] for name in program.outputs]
@@ -196,7 +209,7 @@ def _one(step: Step, found: Any) -> bool:
 
 
 SEQUENCES = frozenset(
-    "SequenceConstruct SequenceEmpty SequenceErase SequenceInsert SplitToSequence".split()
+    ["SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SplitToSequence"]
 )
 
 

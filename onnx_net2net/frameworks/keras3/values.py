@@ -20,7 +20,7 @@ from keras import ops
 
 __all__ = [
     "Mixed", "axis_of", "cast", "dtype_of", "elementwise", "gathered", "ints", "known", "number",
-    "rank", "sizes", "tensor",
+    "rank", "sized", "sizes", "tensor",
 ]  # fmt: skip
 
 Value = Any  # np.ndarray, Mixed, a backend's tensor, a list of these (a sequence), or None
@@ -62,8 +62,9 @@ def tensor(value: Value, dtype: str | None = None) -> Any:
         ]
         return ops.reshape(ops.stack(parts), value.shape)
     if isinstance(value, np.ndarray | np.generic):
-        return ops.convert_to_tensor(np.ascontiguousarray(value).reshape(value.shape),
-                                     dtype or value.dtype.name)
+        return ops.convert_to_tensor(
+            np.ascontiguousarray(value).reshape(value.shape), dtype or value.dtype.name
+        )
     return value if dtype is None else cast(value, dtype)
 
 
@@ -138,9 +139,20 @@ def sizes(value: Value) -> list[Any]:
     """
     if isinstance(value, np.ndarray | Mixed):
         return list(value.shape)
-    return [
-        size if isinstance(size, int) else ops.cast(size, "int32") for size in ops.shape(value)
-    ]
+    return [size if isinstance(size, int) else ops.cast(size, "int32") for size in ops.shape(value)]
+
+
+def sized(value: Value, fixed: Sequence[int | None] | None) -> Value:
+    """A tensor with sizes that its graph fixes but the backend does not see; others as they are."""
+    if fixed is None or keras.backend.backend() != "tensorflow" or not ops.is_tensor(value):
+        return value
+    seen = value.shape
+    news = [mine is None and size is not None for mine, size in zip(seen, fixed, strict=False)]
+    if len(seen) != len(fixed) or not any(news):
+        return value
+    import tensorflow as tf
+
+    return tf.ensure_shape(value, fixed)
 
 
 def gathered(value: Any, indices: Any, axis: int) -> Any:

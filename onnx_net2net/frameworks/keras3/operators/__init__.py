@@ -1,18 +1,16 @@
 """The translations, assembled from their families: (domain, operator) -> function.
 
-    function(call, *operands) -> output, or a list of outputs
+function(call, *operands) -> output, or a list of outputs
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 
-from onnx_net2net.frameworks.keras3.program import Program, all_steps
 from onnx_net2net.frameworks.keras3.trace import Entry
 
-__all__ = ["FAMILIES", "pointwise", "refusals", "registry"]
+__all__ = ["FAMILIES", "registry"]
 
 # One file a family; each has TABLES by domain, and may have FORMS that it cannot translate.
 FAMILIES = (
@@ -29,13 +27,12 @@ FAMILIES = (
     "normalisation",
     "pooling",
     "quantization",
+    "rearranging",
     "recurrent",
     "reduction",
     "resizing",
-    "sampling",
     "scattering",
     "sequences",
-    "signal",
 )
 
 

@@ -38,7 +38,9 @@ def imputer(call: Call, x: Any) -> Any:
     kind = "int64s" if whole else "floats"
     values = tensor(np.asarray(call.attribute(f"imputed_value_{kind}")), dtype_of(x))
     missing = call.attribute(f"replaced_value_{kind[:-1]}", 0)
-    gone = ops.isnan(x) if missing != missing else ops.equal(x, cast(ops.array(missing), dtype_of(x)))
+    gone = (
+        ops.isnan(x) if missing != missing else ops.equal(x, cast(ops.array(missing), dtype_of(x)))
+    )
     return ops.where(gone, values, x)
 
 

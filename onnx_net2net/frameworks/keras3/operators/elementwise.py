@@ -113,7 +113,21 @@ def converted(call: Call, x: Any, target: str) -> Any:
 
 
 CASTABLE = frozenset(
-    "bfloat16 bool float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64".split()
+    [
+        "bfloat16",
+        "bool",
+        "float16",
+        "float32",
+        "float64",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+    ]
 )
 
 
@@ -166,8 +180,9 @@ def cast_like(constant: float, x: Any) -> Any:
 ACTIVATIONS: dict[str, tuple[Callable[..., Any], dict[str, float]]] = {
     "Affine": (lambda x, alpha, beta: x * alpha + beta, {"alpha": 1.0, "beta": 0.0}),
     "Celu": (
-        lambda x, alpha: ops.maximum(x, 0)
-        + ops.minimum(alpha * ops.expm1(ops.minimum(x, 0) / alpha), 0),
+        lambda x, alpha: (
+            ops.maximum(x, 0) + ops.minimum(alpha * ops.expm1(ops.minimum(x, 0) / alpha), 0)
+        ),
         {"alpha": 1.0},
     ),
     "Elu": (
@@ -182,8 +197,7 @@ ACTIVATIONS: dict[str, tuple[Callable[..., Any], dict[str, float]]] = {
     "Relu": (ops.relu, {}),
     "ScaledTanh": (lambda x, alpha, beta: alpha * ops.tanh(beta * x), {"alpha": 1.0, "beta": 1.0}),
     "Selu": (
-        lambda x, alpha, gamma: gamma
-        * ops.where(x > 0, x, alpha * ops.expm1(ops.minimum(x, 0))),
+        lambda x, alpha, gamma: gamma * ops.where(x > 0, x, alpha * ops.expm1(ops.minimum(x, 0))),
         {"alpha": 1.67326319217681884765625, "gamma": 1.05070102214813232421875},
     ),
     "Shrink": (shrink, {"lambd": 0.5, "bias": 0.0}),

@@ -50,7 +50,7 @@ def _numbers(given: dict[str, Any]) -> dict[str, float]:
 
 
 def fused_matmul(call: Call, a: Any, b: Any) -> Any:
-    """MatMul of transposed operands, scaled. ``transBatch`` moves the first axis before the last."""
+    """MatMul of turned operands, scaled; ``transBatch`` moves the first axis before the last."""
     a = _oriented(tensor(a), call.attribute("transA", 0), call.attribute("transBatchA", 0))
     b = _oriented(tensor(b), call.attribute("transB", 0), call.attribute("transBatchB", 0))
     return scaled(ops.matmul(a, b), call.attribute("alpha", 1.0))

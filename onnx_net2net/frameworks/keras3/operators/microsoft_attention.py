@@ -141,9 +141,9 @@ def group_query_attention(
     if call.attribute("do_rotary", 0):
         at = before + ops.arange(sizes(q)[1], dtype="int32")
         at = ops.expand_dims(at, 0) if positions is None else tensor(positions)
-        table = [ops.take(tensor(t), at, axis=0) for t in (cos, sin)]
+        cos, sin = (ops.take(tensor(t), at, axis=0) for t in (cos, sin))
         paired = bool(call.attribute("rotary_interleaved", 0))
-        q, k = rotated(q, *table, paired), rotated(k, *table, paired)
+        q, k = rotated(q, cos, sin, paired), rotated(k, cos, sin, paired)
     q, k, v = (ops.transpose(part, (0, 2, 1, 3)) for part in (q, k, v))
     if past is not None:
         k = ops.concatenate([past, k], axis=2)
@@ -200,11 +200,11 @@ def rotary_embedding(call: Call, x: Any, positions: Any, cos: Any, sin: Any) -> 
     if len(at.shape) == 1:
         at = cast(at, "int32") + ops.arange(sizes(split)[1], dtype="int32")
         at = broadcast(ops.expand_dims(at, 0), sizes(split)[:2])
-    table = [ops.take(t, at, axis=0) for t in (cos, sin)]
+    cos, sin = (ops.take(t, at, axis=0) for t in (cos, sin))
     scale = call.attribute("scale", 1.0)
     if scale not in (0.0, 1.0):
         call.refuse("a scale")
-    y = rotated(split, *table, bool(call.attribute("interleaved", 0)))
+    y = rotated(split, cos, sin, bool(call.attribute("interleaved", 0)))
     return ops.transpose(y, (0, 2, 1, 3)) if len(shape) == 4 else ops.reshape(y, shape)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,7 @@ from keras import ops
 
 from onnx_net2net.frameworks.keras3.trace import Call, Entry
 from onnx_net2net.frameworks.keras3.values import (
-    Mixed,
     axis_of,
-    cast,
     dtype_of,
     gathered,
     ints,
@@ -57,27 +56,24 @@ def reshape(call: Call, x: Any, shape: Any = None) -> Any:
     if not call.attribute("allowzero", 0):
         own = sizes(x)
         wanted = [
-            own[i] if isinstance(size, int) and size == 0 else size
-            for i, size in enumerate(wanted)
+            own[i] if isinstance(size, int) and size == 0 else size for i, size in enumerate(wanted)
         ]
     return ops.reshape(x, _deduced(x, wanted))
 
 
 def _deduced(x: Any, wanted: list[Any]) -> list[Any]:
-    """The -1 as a number where it can be known, so that what follows sees a fixed size."""
-    own = [size if isinstance(size, int) else None for size in sizes(x)]
+    """One size that is not known as -1, so that the backend keeps those that are.
+
+    A -1 becomes a number where that can be told.
+    """
+    own = [size for size in sizes(x) if isinstance(size, int)]
     unknown = [i for i, size in enumerate(wanted) if not isinstance(size, int) or size < 0]
     rest = [size for size in wanted if isinstance(size, int) and size >= 0]
-    if len(unknown) != 1:
+    if len(unknown) != 1 or 0 in rest:
         return wanted
-    if None not in own and 0 not in rest:
-        size = int(np.prod([*own], dtype=np.int64)) // int(np.prod(rest, dtype=np.int64))
-    else:
-        # One size is not known: as -1 the backend finds it, and what is fixed stays so.
-        size = -1
+    whole = len(own) == len(x.shape)
     wanted = list(wanted)
-    if 0 not in rest:
-        wanted[unknown[0]] = size
+    wanted[unknown[0]] = math.prod(own) // math.prod(rest) if whole else -1
     return wanted
 
 
@@ -184,7 +180,11 @@ def _slice_axis(x: Any, axis: int, start: Any, end: Any, step: int) -> Any:
         return gathered(x, np.array(picked, np.int64), axis)
     if step < 0:
         whole = isinstance(start, int) and isinstance(end, int) and start == -1 and end < -(2**30)
-        return ops.flip(x, axis)[_strided(x, axis, -step)] if whole else _backward(x, axis, start, end, step)
+        return (
+            ops.flip(x, axis)[_strided(x, axis, -step)]
+            if whole
+            else _backward(x, axis, start, end, step)
+        )
     start = None if isinstance(start, int) and start == 0 else start
     end = None if isinstance(end, int) and end >= 2**31 - 1 else end
     return cut(x, axis, _bounded(start, size), _bounded(end, size), step)
@@ -314,27 +314,6 @@ def trilu(call: Call, x: Any, k: Any = None) -> Any:
     return ops.where(kept, x, ops.zeros_like(x))
 
 
-def depth_to_space(call: Call, x: Any) -> Any:
-    """Blocks of channels become blocks of pixels."""
-    x = tensor(x)
-    n, c, h, w = sizes(x)
-    b = call.attribute("blocksize")
-    if call.attribute("mode", "DCR") == "DCR":
-        y = ops.transpose(ops.reshape(x, (-1, b, b, c // (b * b), h, w)), (0, 3, 4, 1, 5, 2))
-    else:
-        y = ops.transpose(ops.reshape(x, (-1, c // (b * b), b, b, h, w)), (0, 1, 4, 2, 5, 3))
-    return ops.reshape(y, (-1, c // (b * b), h * b, w * b))
-
-
-def space_to_depth(call: Call, x: Any) -> Any:
-    """Blocks of pixels become blocks of channels."""
-    x = tensor(x)
-    n, c, h, w = sizes(x)
-    b = call.attribute("blocksize")
-    y = ops.reshape(x, (-1, c, h // b, b, w // b, b))
-    return ops.reshape(ops.transpose(y, (0, 3, 5, 1, 2, 4)), (-1, c * b * b, h // b, w // b))
-
-
 def eye_like(call: Call, x: Any) -> Any:
     """Ones on a diagonal."""
     rows, columns = sizes(x)
@@ -351,55 +330,19 @@ def _name(kind: int) -> str:
     return str(helper.tensor_dtype_to_np_dtype(kind).name)
 
 
-def reverse_sequence(call: Call, x: Any, lengths: Any) -> Any:
-    """Each entry of the batch reversed as far as its length goes."""
-    x = tensor(x)
-    time, batch = call.attribute("time_axis", 0), call.attribute("batch_axis", 1)
-    steps = ops.arange(sizes(x)[time], dtype="int32")
-    ends = ops.expand_dims(ops.cast(tensor(lengths), "int32"), -1)
-    index = ops.where(steps < ends, ends - 1 - steps, steps)  # batch, time
-    index = index if batch < time else ops.transpose(index)
-    while len(index.shape) < len(x.shape):
-        index = ops.expand_dims(index, -1)
-    return ops.take_along_axis(x, broadcast(index, sizes(x)), axis=time)
-
-
-def center_crop_pad(call: Call, x: Any, shape: Any) -> Any:
-    """The middle of each axis, or zeros around it."""
-    x = tensor(x)
-    axes = call.attribute("axes", list(range(len(x.shape))))
-    for axis, wanted in zip(axes, ints(shape), strict=True):
-        axis = axis_of(axis, x)
-        size = sizes(x)[axis]
-        if not isinstance(wanted, int) or not isinstance(size, int):
-            call.refuse("a size that is not known")
-        if wanted < size:
-            first = (size - wanted) // 2
-            x = cut(x, axis, first, first + wanted)
-        elif wanted > size:
-            pads = [(0, 0)] * len(x.shape)
-            pads[axis] = ((wanted - size) // 2, wanted - size - (wanted - size) // 2)
-            x = ops.pad(x, pads)
-    return x
-
-
 TABLES: dict[str, dict[str, Entry]] = {
     "": {
-        "CenterCropPad": center_crop_pad,
         "Concat": concat,
         "Constant": constant,
         "ConstantOfShape": filled,
-        "DepthToSpace": depth_to_space,
         "Expand": expand,
         "EyeLike": eye_like,
         "Flatten": flatten,
         "Range": span,
         "Reshape": reshape,
-        "ReverseSequence": reverse_sequence,
         "Shape": shape_of,
         "Size": size_of,
         "Slice": sliced,
-        "SpaceToDepth": space_to_depth,
         "Split": split,
         "Squeeze": squeeze,
         "Tile": tile,

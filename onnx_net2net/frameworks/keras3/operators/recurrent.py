@@ -157,8 +157,19 @@ _ALPHA = ("affine", "elu", "hardsigmoid", "leakyrelu", "scaledtanh", "thresholde
 _BETA = ("affine", "hardsigmoid", "scaledtanh")
 _NAMES = {
     name.lower(): name
-    for name in "Affine Elu HardSigmoid LeakyRelu Relu ScaledTanh Sigmoid Softplus Softsign Tanh "
-    "ThresholdedRelu".split()
+    for name in [
+        "Affine",
+        "Elu",
+        "HardSigmoid",
+        "LeakyRelu",
+        "Relu",
+        "ScaledTanh",
+        "Sigmoid",
+        "Softplus",
+        "Softsign",
+        "Tanh",
+        "ThresholdedRelu",
+    ]
 }
 
 

@@ -54,6 +54,8 @@ def upsample(call: Call, x: Any, scales: Any = None) -> Any:
 
 
 def _scaled(size: Any, scale: float) -> Any:
+    if scale == 1:
+        return size
     if isinstance(size, int):
         return math.floor(size * scale)
     return ops.cast(ops.floor(ops.cast(size, "float32") * scale), "int32")
@@ -127,9 +129,7 @@ def _frames(
         ratio = (min if policy == "not_larger" else max)(ratios)
         after = [math.floor(ratio * n + 0.5) for n in before]
         return [Axis(n, m, ratio, *r) for n, m, r in zip(before, after, regions, strict=True)]
-    return [
-        Axis(n, m, _ratio(m, n), *r) for n, m, r in zip(before, after, regions, strict=True)
-    ]
+    return [Axis(n, m, _ratio(m, n), *r) for n, m, r in zip(before, after, regions, strict=True)]
 
 
 def _ratio(after: Any, before: Any) -> Any:
@@ -140,8 +140,9 @@ def _ratio(after: Any, before: Any) -> Any:
 
 def _along(x: Any, axis: int, frame: Axis, method: Method) -> Any:
     """One axis resized."""
-    plain = isinstance(frame.before, int) and isinstance(frame.scale, float)
-    same = plain and frame.before == frame.after and frame.scale == 1
+    both = isinstance(frame.before, int) and isinstance(frame.after, int)
+    same = frame.before == frame.after if both else frame.before is frame.after
+    same = same and isinstance(frame.scale, float) and frame.scale == 1
     if same and method.coordinates != "tf_crop_and_resize":
         return x
     fixed = all(isinstance(n, int) for n in (frame.before, frame.after))

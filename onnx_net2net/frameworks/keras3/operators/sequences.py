@@ -70,7 +70,7 @@ def split(call: Call, x: Any, lengths: Any = None) -> list[Any]:
     if not isinstance(size, int):
         call.refuse("as many parts as an axis of unknown size has")
     given = [1] if lengths is None else ints(lengths)
-    if lengths is None or (found := known(lengths)) is not None and found.ndim == 0:
+    if lengths is None or ((found := known(lengths)) is not None and found.ndim == 0):
         step = given[0]
         given = [min(step, size - start) for start in range(0, size, step)]
     parts, start = [], 0
