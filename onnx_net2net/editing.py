@@ -28,6 +28,7 @@ class Editor:
         self._nodes: list[NodeProto] = []
         self._index(graph.main, self.proto.graph)
         self._before: dict[int, list[NodeProto]] = defaultdict(list)
+        self._after: dict[int, list[NodeProto]] = defaultdict(list)
         self._names = {name for inner in _graphs(self.proto.graph) for name in _names(inner)}
         self._retired: set[str] = set()
 
@@ -62,13 +63,17 @@ class Editor:
         return name
 
     def set_weight(self, name: str, array: np.ndarray) -> None:
-        """New contents for an existing weight."""
-        dtype = self.model.weights[name].dtype
+        """New contents for an existing weight, or one that was added."""
+        dtype = (self.weights.get(name) or self.model.weights[name]).dtype
         self.weights[name] = Computed(name, dtype, array.shape, lambda: array)
 
     def insert(self, before: Node, proto: NodeProto) -> None:
         """Put ``proto`` directly before ``before``."""
         self._before[before.position].append(proto)
+
+    def append(self, after: Node, proto: NodeProto) -> None:
+        """Put ``proto`` behind ``after`` and what was appended to it before."""
+        self._after[after.position].append(proto)
 
     def connect(self, node: Node, index: int, tensor: str) -> None:
         """Let input ``index`` of ``node`` read ``tensor``."""
@@ -106,7 +111,7 @@ class Editor:
 
     def finish(self, extra: Iterable[object] = ()) -> Model:
         """The new model: nodes in order, what the edit made dead removed."""
-        if self._before:
+        if self._before or self._after:
             self._weave(self.graph.main, self.proto.graph)
         if self._retired:
             self._prune()
@@ -117,10 +122,11 @@ class Editor:
         for node in nodes:
             for body in node.bodies:
                 self._weave(body.nodes, _body(self.node(node), body.attribute))
-        if any(node.position in self._before for node in nodes):
-            woven: list[NodeProto] = []
-            for node in nodes:
-                woven += [*self._before.get(node.position, ()), self.node(node)]
+        woven: list[NodeProto] = []
+        for node in nodes:
+            woven += [*self._before.get(node.position, ()), self.node(node)]
+            woven += self._after.get(node.position, ())
+        if len(woven) > len(nodes):
             _replace(graph, woven)
 
     def _prune(self) -> None:

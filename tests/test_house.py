@@ -50,8 +50,9 @@ FLOORS = [
     "dimensions",
     "naming sharing targets",
     "request",
-    "widening",
-    "invariant",
+    "places widening",
+    "insertion invariant",
+    "deepening",
     # The frameworks, imported only when asked for.
     "frameworks",
     "frameworks.paths frameworks.slots frameworks.tables frameworks.tensor_file",
