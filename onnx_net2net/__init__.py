@@ -19,6 +19,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from onnx_net2net.blocks import Block as Block
+    from onnx_net2net.blocks import blocks as blocks
+    from onnx_net2net.deepening import deepen as deepen
     from onnx_net2net.dimensions import Dimension as Dimension
     from onnx_net2net.dimensions import inspect as inspect
     from onnx_net2net.errors import InvalidModel as InvalidModel
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Block": "blocks",
     "Change": "request",
     "Dimension": "dimensions",
     "InvalidModel": "errors",
@@ -48,6 +52,8 @@ _HOMES = {
     "Report": "verify",
     "UsageError": "errors",
     "fold": "folding",
+    "blocks": "blocks",
+    "deepen": "deepening",
     "from_torch": "frameworks.from_torch",
     "inspect": "dimensions",
     "load": "model",

@@ -5,14 +5,19 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
-from onnx import ValueInfoProto
+from onnx import ModelProto
 
+from onnx_net2net.blocks import Block, blocks, found_blocks
+from onnx_net2net.cloning import clone, with_room
 from onnx_net2net.dimensions import Analysis, analyse
 from onnx_net2net.editing import Editor
 from onnx_net2net.errors import Refused, UsageError
@@ -33,6 +38,7 @@ from onnx_net2net.places import Place, places_of
 from onnx_net2net.verify import tensors
 from onnx_net2net.widening import HISTORY
 
+MOST = 1000  # layers or copies at one place
 INITS = ("auto", "identity", "residual", "factor")
 Samples = Sequence[Mapping[str, np.ndarray]]
 
@@ -53,6 +59,20 @@ class Insertion:
 
 
 @dataclass(frozen=True)
+class Copies:
+    """Copies of a block behind it: how many, their new parameters, and renamed ones, {old: new}.
+
+    ``exact`` says where they are the identity up to epsilon only.
+    """
+
+    block: str
+    copies: int
+    exact: str
+    parameters: list[str]
+    renames: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Options:
     """How to insert; see :func:`deepen`."""
 
@@ -60,13 +80,18 @@ class Options:
     count: int = 1
     kernel: tuple[int, ...] | None = None
     norm: bool | None = None
+    copies: int = 1
+    renumber: bool = True
     seed: int = 0
 
 
 def deepen(
     model: Model,
-    after: str | Sequence[str],
+    after: str | Sequence[str] = (),
+    block: str | Sequence[str] = (),
     *,
+    copies: int = 1,
+    renumber: bool = True,
     init: str = "auto",
     count: int = 1,
     kernel: int | Sequence[int] | None = None,
@@ -74,12 +99,12 @@ def deepen(
     calibration: Samples | None = None,
     seed: int = 0,
 ) -> Model:
-    """``model`` with ``count`` layers more behind each place that ``after`` names.
+    """``model`` with more layers behind places that ``after`` names, or with copies of blocks.
 
     ``after`` names tensors, nodes, parameters or modules, or is a glob over the layers; behind a
-    layer means behind its norm and activation. The new layer is a convolution where the channels
-    stand behind the batch (its ``kernel`` that of its neighbour, one size or one for each axis),
-    else dense.
+    layer means behind its norm and activation. ``count`` layers are inserted: convolutions where
+    the channels stand behind the batch (``kernel`` that of the neighbour, one size or one for
+    each axis), else dense ones.
 
     ``init``: "identity" is exact behind an idempotent activation (ReLU, Clip); "residual" adds
     B(f(A x)) with B zero, exact anywhere; "factor" makes two linear layers of the one before;
@@ -87,38 +112,107 @@ def deepen(
     into identity layers (None: where the neighbour has one). It is the identity in training mode
     as well if ``calibration`` gives input batches to measure it on, else in inference only.
 
-    Returns a new model whose ``changes`` lists the insertions; ``model`` is untouched. Raises
-    UsageError for names and options that make no sense, Refused where a layer cannot be inserted
-    exactly. Source: Net2DeeperNet, Chen, Goodfellow, Shlens, ICLR 2016.
+    ``block`` names blocks (those of :func:`blocks`; the end of a name or a glob will do), behind
+    each of which ``copies`` are put whose last projections are zero. They take the numbers behind
+    the block's and later ones make room, unless ``renumber`` is False.
+
+    Returns a new model whose ``changes`` lists what was inserted; ``model`` is untouched. Raises
+    UsageError for names and options that make no sense, Refused where the result would not be
+    exact. Sources: Net2DeeperNet, Chen, Goodfellow, Shlens, ICLR 2016; LLaMA-Pro, Wu et al., 2024.
     """
-    options = _options(init, count, kernel, norm, seed)
+    options = _options(init, count, kernel, norm, copies, renumber, seed)
+    layers, named = ([n] if isinstance(n, str) else list(n) for n in (after, block))
+    if not layers and not named:
+        raise UsageError("nothing to deepen", "name a layer (--after) or a block (--block)")
+    changes: list[Insertion | Copies] = []
+    deeper = model
+    if layers:
+        deeper, inserted = _with_layers(model, layers, options, calibration)
+        changes += inserted
+    if named:
+        deeper, copied = _with_copies(deeper, named, options)
+        changes += copied
+    step = {"after": layers, "block": named} | asdict(options)
+    step |= {"changes": [asdict(change) for change in changes]}
+    return _recorded(deeper, model, step, changes)
+
+
+def _with_layers(
+    model: Model, names: list[str], options: Options, calibration: Samples | None
+) -> tuple[Model, list[Insertion]]:
     analysis = analyse(model)
-    places = places_of(analysis, [after] if isinstance(after, str) else list(after))
-    if not places:
-        raise UsageError("nothing to deepen", "name a layer, such as --after conv5")
+    places = places_of(analysis, names)
     measured = _measured(model, places, calibration)
     editor = Editor(analysis.solution.graph)
     changes: list[Insertion] = []
     for place in places:
         done = {change.tensor for change in changes}
         changes += _insert(analysis, editor, place, options, measured.get(place.tensor), done)
-    _record(editor, model, options, changes)
-    return editor.finish(changes)
+    return editor.finish(), changes
+
+
+def _with_copies(
+    model: Model, names: list[str], options: Options
+) -> tuple[Model, list[Copies]]:
+    """Later blocks first, so that the numbers of those before them stay."""
+    wanted = _wanted(blocks(model), names)
+    changes = []
+    for target in reversed(wanted):
+        renames: dict[str, str] = {}
+        if options.renumber:
+            model, renames = with_room(model, target, options.copies)
+        analysis = analyse(model)
+        found = next(b for b in found_blocks(analysis) if b.name == target.name)
+        editor = clone(analysis, found, options.copies, numbered=options.renumber)
+        new = [name for name in editor.weights if name not in model.weights]
+        model = editor.finish()
+        changes.append(Copies(found.name, options.copies, found.reason or "", new, renames))
+    return model, changes
+
+
+def _wanted(known: list[Block], names: list[str]) -> list[Block]:
+    """The blocks that names, ends of names and globs mean, in graph order."""
+    found: set[str] = set()
+    for name in names:
+        ends = [b for b in known if b.name == name] or [
+            b for b in known if fnmatchcase(b.name, name) or b.name.endswith("." + name)
+        ]
+        if not ends:
+            raise UsageError(f"there is no block '{name}'", _near([b.name for b in known], name))
+        found.update(b.name for b in ends)
+    return [b for b in known if b.name in found]
+
+
+def _near(known: list[str], name: str) -> str:
+    if not known:
+        return "this network has no blocks with numbered names; insert single layers (--after)"
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if close:
+        return "did you mean " + " or ".join(f"'{c}'" for c in close) + "?"
+    return "'onnx-net2net inspect MODEL --blocks' lists them"
 
 
 def _options(
-    init: str, count: int, kernel: int | Sequence[int] | None, norm: bool | None, seed: int
+    init: str,
+    count: int,
+    kernel: int | Sequence[int] | None,
+    norm: bool | None,
+    copies: int,
+    renumber: bool,
+    seed: int,
 ) -> Options:
     if init not in INITS:
         raise UsageError(f"there is no init '{init}'", f"one of {', '.join(INITS)}")
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 1000:
-        raise UsageError(f"count {count!r} is not a number of layers", "use --count 1")
+    for option, number in (("count", count), ("copies", copies)):
+        if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MOST:
+            problem = f"{option} {number!r} is not a number from 1 to {MOST}"
+            raise UsageError(problem, f"use --{option} 1")
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise UsageError(f"seed {seed!r} is not a non-negative integer", "use --seed 0")
     sizes = (kernel,) if isinstance(kernel, int) else None if kernel is None else tuple(kernel)
     if sizes is not None and (not sizes or any(size < 1 for size in sizes)):
         raise UsageError(f"kernel {kernel!r} is no window", "use --kernel 3")
-    return Options(init, count, sizes, norm, seed)
+    return Options(init, count, sizes, norm, copies, renumber, seed)
 
 
 def _insert(
@@ -142,7 +236,7 @@ def _insert(
     entry = editor.unique(f"{at}_before")
     proto = editor.node(producer)
     proto.output[list(proto.output).index(at)] = entry
-    _describe(editor, at, entry)
+    editor.describe(at, entry)
     layers = Layers(editor, place, "", entry)
     changes = []
     for index in range(options.count):
@@ -195,17 +289,6 @@ def _linear_output(place: Place) -> str:
     return place.writer.outputs[0]
 
 
-def _describe(editor: Editor, old: str, new: str) -> None:
-    """What the file says of a tensor's shape also holds for the one before the layer."""
-    graph = editor.proto.graph
-    known = [v for v in (*graph.value_info, *graph.output) if v.name == old]
-    for value in known[:1]:
-        copy = ValueInfoProto()
-        copy.CopyFrom(value)
-        copy.name = new
-        graph.value_info.append(copy)
-
-
 def _fresh(editor: Editor, name: str) -> str:
     """A module name that no parameter of the model begins with."""
     taken = [entry.name for entry in editor.proto.graph.initializer]
@@ -242,15 +325,18 @@ def _measured(
     return found
 
 
-def _record(editor: Editor, parent: Model, options: Options, changes: list[Insertion]) -> None:
-    """Append this step to the history in the model's own metadata."""
+def _recorded(
+    deeper: Model, parent: Model, step: dict[str, Any], changes: Sequence[object]
+) -> Model:
+    """``deeper`` with this step appended to the history in its own metadata."""
     from onnx_net2net import __version__
 
-    entries = editor.proto.metadata_props
-    past = next((e for e in entries if e.key == HISTORY), None)
+    proto = ModelProto()
+    proto.CopyFrom(deeper.proto)
+    past = next((e for e in proto.metadata_props if e.key == HISTORY), None)
     history = json.loads(past.value) if past is not None else []
     if past is None:
-        past = entries.add(key=HISTORY)
-    step = {"operation": "deepen", "parent": parent.sha256(), "version": __version__}
-    step |= asdict(options) | {"changes": [asdict(change) for change in changes]}
-    past.value = json.dumps([*history, step], separators=(",", ":"))
+        past = proto.metadata_props.add(key=HISTORY)
+    head = {"operation": "deepen", "parent": parent.sha256(), "version": __version__}
+    past.value = json.dumps([*history, head | step], separators=(",", ":"))
+    return deeper.with_changes(proto, {}, changes)

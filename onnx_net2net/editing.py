@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from onnx_net2net.graph import Graph, Node
 from onnx_net2net.model import Computed, Model, Weight
@@ -66,6 +66,17 @@ class Editor:
         """New contents for an existing weight, or one that was added."""
         dtype = (self.weights.get(name) or self.model.weights[name]).dtype
         self.weights[name] = Computed(name, dtype, array.shape, lambda: array)
+
+    def describe(self, like: str, name: str) -> None:
+        """Let the file say of tensor ``name`` what it says of ``like``: its type and shape."""
+        graph = self.proto.graph
+        for value in (*graph.value_info, *graph.output):
+            if value.name == like:
+                copy = ValueInfoProto()
+                copy.CopyFrom(value)
+                copy.name = name
+                graph.value_info.append(copy)
+                return
 
     def insert(self, before: Node, proto: NodeProto) -> None:
         """Put ``proto`` directly before ``before``."""

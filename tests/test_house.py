@@ -51,7 +51,9 @@ FLOORS = [
     "naming sharing targets",
     "request",
     "places widening",
-    "insertion invariant",
+    "insertion invariant vanishing",
+    "blocks",
+    "cloning",
     "deepening",
     # The frameworks, imported only when asked for.
     "frameworks",

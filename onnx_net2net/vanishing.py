@@ -1,0 +1,203 @@
+"""Which weights must be zero for a part of the graph to become the identity.
+
+    x -> x + B(f(A x))        is x once B (and its bias) is zero, and A need not be
+
+Worked out on the graph, by what rules say of operators: a tensor *vanishes* if the weights that
+write it do, or whatever it is a multiple of; it is *kept* if it is the sum of the entry and of
+what vanishes. A norm of what is normalised already keeps it, but for epsilon, if its scale is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+
+import numpy as np
+
+from onnx_net2net.contraction import FLOATS
+from onnx_net2net.dimensions import Analysis
+from onnx_net2net.graph import Node
+from onnx_net2net.places import IDEMPOTENT
+from onnx_net2net.rules.language import Norm
+
+Weights = frozenset[tuple[str, float]]  # initializers and the value that all their elements get
+NOTHING: Weights = frozenset()
+# Inference leaves their first operand as it is.
+_SAME = frozenset({"Dropout", "Identity"})
+# Norms by their affine map: which inputs scale and shift. Fused ones say it in their rules.
+_AFFINE = frozenset({"BatchNormalization", "GroupNormalization", "InstanceNormalization"})
+
+
+# What lies between an activation and the entry, and leaves its values in the same range.
+_IN_RANGE = frozenset({"MaxPool"})
+
+
+@dataclass
+class Vanishing:
+    """What it takes for tensors behind ``entry`` to vanish, or to be equal to it."""
+
+    analysis: Analysis
+    entry: str
+    _zero: dict[str, Weights | None] = field(default_factory=dict)
+    _kept: dict[str, Weights | None] = field(default_factory=dict)
+
+    def kept(self, tensor: str) -> Weights | None:
+        """The weights that must be zero for ``tensor`` to equal the entry; None if none would."""
+        if tensor == self.entry:
+            return NOTHING
+        if tensor not in self._kept:
+            self._kept[tensor] = None  # what reads itself is not kept
+            node = self._producer(tensor)
+            if node is not None and node.outputs[0] == tensor:
+                self._kept[tensor] = self._kept_by(node)
+        return self._kept[tensor]
+
+    def _kept_by(self, node: Node) -> Weights | None:
+        if node.op in _SAME or self._same_type(node) or self._again(node):
+            return self.kept(node.inputs[0])
+        norm = self.norm_of(node.outputs[0])
+        if norm is not None and self._normalised(node):
+            ones = self._set(node.inputs[norm.scale], 1.0)
+            zeros = NOTHING if norm.bias is None else self._all([*node.inputs[norm.bias :]][:1])
+            return self._joined(ones, zeros, self.kept(node.inputs[0]))
+        if node.op not in ("Add", "Sub", "Sum"):
+            return None
+        operands = [name for name in node.inputs if name]
+        for index in range(1 if node.op == "Sub" else len(operands)):
+            rest = operands[:index] + operands[index + 1 :]
+            kept = self.kept(operands[index])
+            found = None if kept is None else self._all(rest)
+            if kept is not None and found is not None:
+                return kept | found
+        return None
+
+    def _again(self, node: Node) -> bool:
+        """Whether the entry is what the same idempotent activation gives."""
+        before = self._activation(self.entry) if node.op in IDEMPOTENT else None
+        if before is None or len(node.inputs) != len(before.inputs):
+            return False
+        bounds = zip(node.inputs[1:], before.inputs[1:], strict=True)
+        return _alike(node, before) and all(self._equal(a, b) for a, b in bounds)
+
+    def _same_type(self, node: Node) -> bool:
+        dtypes = self.analysis.solution.shapes.dtype
+        first, output = node.inputs[:1], node.outputs[0]
+        known = bool(first) and dtypes.get(output) is not None
+        return node.op == "Cast" and known and dtypes.get(first[0]) == dtypes[output]
+
+    def norm_of(self, tensor: str) -> Norm | None:
+        """The fused normalisation of one operand that gives ``tensor``, if there is one."""
+        node = self.analysis.solution.graph.producer.get(tensor)
+        applied = None if node is None else self.analysis.solution.applied.get(node.position)
+        norm = None if applied is None else applied.rule.norm
+        return norm if norm is not None and norm.summands == (0,) else None
+
+    def _normalised(self, node: Node) -> bool:
+        """Whether the entry is what the same norm gives."""
+        before = self.analysis.solution.graph.producer.get(self.entry)
+        return before is not None and before is not node and _alike(node, before)
+
+    def _set(self, name: str, value: float) -> Weights | None:
+        return frozenset({(name, value)}) if self._trained(name) else None
+
+    def _activation(self, tensor: str) -> Node | None:
+        """The node that gave ``tensor`` its values, which others may have moved since."""
+        solution = self.analysis.solution
+        node = solution.graph.producer.get(tensor)
+        while node is not None and node.op not in IDEMPOTENT:
+            applied = solution.applied.get(node.position)
+            moves = node.op in _IN_RANGE or (applied is not None and applied.rule.kind == "move")
+            if not moves or sum(i not in solution.graph.derived for i in node.inputs if i) != 1:
+                return None
+            node = solution.graph.producer.get(node.inputs[0])
+        return node
+
+    def _equal(self, one: str, other: str) -> bool:
+        known = self.analysis.solution.shapes.known
+        a, b = known(one), known(other)
+        return one == other or (a is not None and b is not None and np.array_equal(a, b))
+
+    def zero(self, tensor: str) -> Weights | None:
+        """The weights that must be zero for ``tensor`` to vanish; None if none would."""
+        if tensor not in self._zero:
+            self._zero[tensor] = None
+            self._zero[tensor] = self._vanishes(tensor)
+        return self._zero[tensor]
+
+    def _vanishes(self, tensor: str) -> Weights | None:
+        graph = self.analysis.solution.graph
+        if tensor in graph.model.weights:
+            return self._set(tensor, 0.0)
+        node = self._producer(tensor)
+        if node is None or node.outputs[0] != tensor:
+            return None
+        applied = self.analysis.solution.applied.get(node.position)
+        if applied is None:
+            return None
+        if applied.rule.norm is not None:
+            norm = applied.rule.norm
+            return self._all(node.inputs[i] for i in (norm.scale, norm.bias) if i is not None)
+        if node.op in _AFFINE:
+            return self._all(node.inputs[1:3])
+        first, *others = [name for name in node.inputs if name]
+        kind = applied.rule.kind
+        if applied.pattern.contracted and kind in ("scale", "affine") and others:
+            factors = first, others[0]
+            return self._joined(self._any(factors), self._all(others[1:]))
+        if kind == "linear":
+            return self._all((first, *others))
+        if kind == "product":
+            return self._any((first, *others), weights_last=True)
+        return self.zero(first) if kind in ("move", "zero", "scale") else None
+
+    def _any(self, names: Iterable[str], *, weights_last: bool = False) -> Weights | None:
+        """What makes one of them vanish: weights before activations, or the other way round."""
+        derived = self.analysis.solution.graph.derived
+        for name in sorted(names, key=lambda n: (n in derived) == weights_last):
+            found = self.zero(name)
+            if found is not None:
+                return found
+        return None
+
+    def _all(self, names: Iterable[str]) -> Weights | None:
+        return self._joined(*map(self.zero, filter(None, names)))
+
+    def _joined(self, *found: Weights | None) -> Weights | None:
+        if any(one is None for one in found):
+            return None
+        return frozenset(chain.from_iterable(one for one in found if one is not None))
+
+    def _producer(self, tensor: str) -> Node | None:
+        graph = self.analysis.solution.graph
+        node, start = graph.producer.get(tensor), graph.producer.get(self.entry)
+        first = -1 if start is None else start.position
+        inside = node is not None and (node.position > first or tensor in graph.derived)
+        return node if inside else None
+
+    def _trained(self, name: str) -> bool:
+        """Whether a weight is one that a copy may have a zero of its own for."""
+        weight = self.analysis.model.weights.get(name)
+        return weight is not None and weight.dtype in FLOATS and weight.size > 1
+
+
+def _alike(one: Node, other: Node) -> bool:
+    """The same operator with the same attributes."""
+    mine, yours = ({a.name: a.SerializeToString() for a in n.proto.attribute} for n in (one, other))
+    return (one.domain, one.op, mine) == (other.domain, other.op, yours)
+
+
+def trained_behind(analysis: Analysis, names: Iterable[str]) -> Iterator[str]:
+    """The initializers of floating-point type that ``names`` are computed from, weights alone."""
+    graph, pending, seen = analysis.solution.graph, list(names), set()
+    while pending:
+        name = pending.pop()
+        if name in seen or name not in graph.derived:
+            continue
+        seen.add(name)
+        weight = analysis.model.weights.get(name)
+        if weight is not None:
+            if weight.dtype in FLOATS and weight.size > 1:
+                yield name
+        elif name in graph.producer:
+            pending += [i for i in graph.producer[name].inputs if i]
