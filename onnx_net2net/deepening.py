@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from onnx_net2net.dimensions import Analysis, analyse
 from onnx_net2net.editing import Editor
 from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.graph import Node
+from onnx_net2net.history import append
 from onnx_net2net.insertion import (
     Layers,
     Statistics,
@@ -36,7 +36,6 @@ from onnx_net2net.insertion import (
 from onnx_net2net.model import Model
 from onnx_net2net.places import Place, places_of
 from onnx_net2net.verify import tensors
-from onnx_net2net.widening import HISTORY
 
 MOST = 1000  # layers or copies at one place
 INITS = ("auto", "identity", "residual", "factor")
@@ -329,14 +328,7 @@ def _recorded(
     deeper: Model, parent: Model, step: dict[str, Any], changes: Sequence[object]
 ) -> Model:
     """``deeper`` with this step appended to the history in its own metadata."""
-    from onnx_net2net import __version__
-
     proto = ModelProto()
     proto.CopyFrom(deeper.proto)
-    past = next((e for e in proto.metadata_props if e.key == HISTORY), None)
-    history = json.loads(past.value) if past is not None else []
-    if past is None:
-        past = proto.metadata_props.add(key=HISTORY)
-    head = {"operation": "deepen", "parent": parent.sha256(), "version": __version__}
-    past.value = json.dumps([*history, head | step], separators=(",", ":"))
+    append(proto, "deepen", parent.sha256(), step)
     return deeper.with_changes(proto, {}, changes)

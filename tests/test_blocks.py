@@ -11,7 +11,7 @@ import pytest
 import onnx_net2net as n2n
 from onnx_net2net import vanishing
 from onnx_net2net.cloning import renumbered
-from onnx_net2net.widening import HISTORY
+from onnx_net2net.history import HISTORY
 from tests.console import FIXTURES
 
 # The public name ``blocks`` is the function.

@@ -14,10 +14,10 @@ import onnx_net2net as n2n
 from onnx_net2net import insertion, places
 from onnx_net2net.deepening import INITS, deepen
 from onnx_net2net.dimensions import analyse
+from onnx_net2net.history import HISTORY
 from onnx_net2net.insertion import dirac
 from onnx_net2net.places import every_place, place_of
 from onnx_net2net.verify import run, tensors
-from onnx_net2net.widening import HISTORY
 from tests.console import FIXTURES
 
 NAMES = sorted(path.name for path in FIXTURES.glob("*.onnx"))
