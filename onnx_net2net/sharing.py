@@ -32,12 +32,17 @@ class Insertion:
 
 @dataclass
 class Sharing:
-    """``splits`` are weights that share; ``scaled`` tensors and weights are multiplied."""
+    """``splits`` are weights that share; ``scaled`` tensors and weights are multiplied.
+
+    ``received`` tells of writers whose copies do not get equal parts of the old gradient: factors
+    to those parts.
+    """
 
     splits: set[Site]
     paddings: list[Padding]
     scaled: dict[Site, Vector] = field(default_factory=dict)
     insertions: list[Insertion] = field(default_factory=list)
+    received: dict[Site, Vector] = field(default_factory=dict)
 
 
 def share(analysis: Analysis, growth: Growth, seed: int, split: str) -> Sharing:
@@ -51,11 +56,43 @@ def share(analysis: Analysis, growth: Growth, seed: int, split: str) -> Sharing:
         if not rescale.contraction.reduce and found.vector.all():
             taken = sharing.splits | sharing.scaled.keys()
             absorbed = absorb(analysis.solution, growth, rescale, found.vector, taken)
+            _receive(analysis, growth, found, seed, sharing, absorbed is not None)
             if absorbed is not None:
                 sharing.scaled |= absorbed.scaled
                 continue
         sharing.insertions.append(found)
     return sharing
+
+
+def _receive(
+    analysis: Analysis,
+    growth: Growth,
+    found: Insertion,
+    seed: int,
+    sharing: Sharing,
+    absorbed: bool,
+) -> None:
+    """Note how gradients of the operands' writers differ from equal parts for all copies.
+
+    The sum over j of (s_j a_j) b_j gives each copy b_j the part s_j of the gradient of b. The
+    scaled operand's own writers get s_j too where an operator scales it, and all of it where they
+    scale themselves. The way to the writers is the one that a scale would take.
+    """
+    rescale = found.rescale
+    even = _insertion(sharing, growth, rescale, seed, "even")
+    for index, axis in rescale.contraction.places if even is not None else ():
+        other = Rescale(rescale.contraction, index, axis)
+        ways = [
+            absorb(analysis.solution, growth, other, vector, set())
+            for vector in (even.vector, found.vector)  # type: ignore[union-attr]
+        ]
+        if ways[0] is None or ways[1] is None:
+            continue
+        whole = absorbed and index == rescale.index
+        for site, equal in ways[0].scaled.items():
+            given = np.ones(1) if whole else ways[1].scaled.get(site, equal)
+            ratio = np.nan_to_num(given / equal, nan=1.0)
+            sharing.received[site] = sharing.received.get(site, 1.0) * ratio
 
 
 def _insertion(

@@ -30,6 +30,7 @@ from onnx_net2net.patching import apply
 from onnx_net2net.request import Change, Options, growth_of, options_of, requested
 from onnx_net2net.sharing import Insertion, Sharing, share
 from onnx_net2net.sizing import Sizing
+from onnx_net2net.tracing import Along, Grown, pack
 from onnx_net2net.weights import Stored
 
 
@@ -64,10 +65,9 @@ def _grow(analysis: Analysis, growth: Growth, options: Options, changes: list[Ch
     found = Sizing(solution, growth).find()
     sharing = share(analysis, growth, options.seed, options.split)
     editor = Editor(solution.graph)
-    _weights(analysis, growth, options, sharing, editor)
+    grown = _weights(analysis, growth, options, sharing, editor)
     _norms(growth, sharing.paddings, editor)
-    for insertion in sharing.insertions:
-        _insert(analysis, insertion, editor)
+    inserted = [_insert(analysis, insertion, editor) for insertion in sharing.insertions]
     apply(found, editor)
     editor.resize(
         {
@@ -76,7 +76,10 @@ def _grow(analysis: Analysis, growth: Growth, options: Options, changes: list[Ch
             if any(map(growth.touches, axes))
         }
     )
-    record(editor, analysis.model, "widen", options, changes)
+    sizes = {name: analysis.model.weights[name].shape for name in grown}
+    details = asdict(options) | {"changes": [asdict(change) for change in changes]}
+    details |= pack(grown, sizes) | {"inserted": inserted}
+    append(editor.proto, "widen", analysis.model.sha256(), details)
     return editor.finish(changes)
 
 
@@ -98,9 +101,10 @@ def _weights(
     options: Options,
     sharing: Sharing,
     editor: Editor,
-) -> None:
+) -> dict[str, Grown]:
     """New contents, computed when written, for every weight on a grown dimension."""
     solution = analysis.solution
+    told: dict[str, Grown] = {}
     for name, weight in solution.graph.model.weights.items():
         axes = solution.axes.get(name)
         if axes is None or not any(map(growth.touches, axes)):
@@ -115,6 +119,17 @@ def _weights(
         editor.weights[name] = Computed(
             name, weight.dtype, growth.shape(axes), _grown(name, weight, steps, eta, options)
         )
+        told[name] = Grown([_told(name, step, sharing) for step in steps], eta)
+    return told
+
+
+def _told(name: str, step: Step, sharing: Sharing) -> Along:
+    """One axis for the history: with the parts of the gradient where they are not equal ones."""
+    plain = Along(step.axis, step.source, "splits" if step.splits else "writes")
+    ratio = sharing.received.get((name, step.axis))
+    if step.splits or ratio is None or np.allclose(ratio, 1):
+        return plain
+    return replace(plain, shares=plain.parts() * ratio)
 
 
 def _step(name: str, axis: int, source: Index, sharing: Sharing) -> Step:
@@ -163,8 +178,8 @@ def _norms(growth: Growth, paddings: list[Padding], editor: Editor) -> None:
             editor.set_attribute(applied.node, "epsilon", eta * eta * epsilon)
 
 
-def _insert(analysis: Analysis, insertion: Insertion, editor: Editor) -> None:
-    """Put an operator by shares in front of the operand that takes them."""
+def _insert(analysis: Analysis, insertion: Insertion, editor: Editor) -> str:
+    """Put an operator by shares in front of the operand that takes them; the shares' name."""
     rescale, vector = insertion.rescale, insertion.vector
     node = rescale.contraction.applied.node
     tensor = node.inputs[rescale.index]
@@ -177,11 +192,4 @@ def _insert(analysis: Analysis, insertion: Insertion, editor: Editor) -> None:
     proto = helper.make_node(insertion.op, [current, factor], [output], name=output)
     editor.insert(node, proto)
     editor.node(node).input[rescale.index] = output
-
-
-def record(
-    editor: Editor, parent: Model, operation: str, options: Options, changes: list[Change]
-) -> None:
-    """Append this step to the history in the model's own metadata."""
-    details = asdict(options) | {"changes": [asdict(change) for change in changes]}
-    append(editor.proto, operation, parent.sha256(), details)
+    return factor

@@ -25,7 +25,7 @@ FLOORS = [
     "errors wire axes bounds comparison expansion subgraphs symbols values rules.language",
     # Files: weights that are not read yet, checks of what is read.
     "weights sizes report rules",
-    "history tensors feeds interface",
+    "history tensors feeds interface tracing",
     "external inlining saving trials validation",
     "model",
     # Rules: what operators do to axes; one family a file, and what families share below them.
@@ -60,7 +60,7 @@ FLOORS = [
     "frameworks.paths frameworks.slots frameworks.tables frameworks.tensor_file",
     "frameworks.roles frameworks.weight_sets",
     "frameworks.matching frameworks.names",
-    "frameworks.exchange frameworks.from_torch frameworks.state",
+    "frameworks.exchange frameworks.from_torch frameworks.optimizer frameworks.state",
     "frameworks.program frameworks.pytorch.kernels frameworks.pytorch.layout"
     " frameworks.pytorch.types frameworks.pytorch.kernels.attention"
     " frameworks.pytorch.kernels.control frameworks.pytorch.kernels.indices"
