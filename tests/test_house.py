@@ -95,9 +95,11 @@ FLOORS = [
     "frameworks.keras3.operators.convolution frameworks.keras3.operators.indexing"
     " frameworks.keras3.operators.linear frameworks.keras3.operators.microsoft"
     " frameworks.keras3.operators.rearranging frameworks.keras3.operators.recurrent"
-    " frameworks.keras3.operators.sequences frameworks.keras3.layer",
+    " frameworks.keras3.operators.sequences frameworks.keras3.operators.signal"
+    " frameworks.keras3.operators.chance frameworks.keras3.layer",
     "frameworks.keras3.operators.attention frameworks.keras3.operators.quantization"
-    " frameworks.keras3.operators.scattering frameworks.keras3.imported",
+    " frameworks.keras3.operators.sampling frameworks.keras3.operators.scattering"
+    " frameworks.keras3.imported",
     "frameworks.keras3.operators.microsoft_attention frameworks.keras3",
     # What people see.
     "options render",

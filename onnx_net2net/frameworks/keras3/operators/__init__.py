@@ -15,6 +15,7 @@ __all__ = ["FAMILIES", "registry"]
 # One file a family; each has TABLES by domain, and may have FORMS that it cannot translate.
 FAMILIES = (
     "attention",
+    "chance",
     "classical",
     "control",
     "convolution",
@@ -31,8 +32,10 @@ FAMILIES = (
     "recurrent",
     "reduction",
     "resizing",
+    "sampling",
     "scattering",
     "sequences",
+    "signal",
 )
 
 

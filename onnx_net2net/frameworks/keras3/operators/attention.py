@@ -49,6 +49,9 @@ def softmax(x: Any, kind: str | None = None) -> Any:
 def attention(call: Call, q: Any, k: Any, v: Any, *rest: Any) -> list[Any]:
     """Outputs: the result, the keys and values with those of the past, and scores."""
     mask, past_key, past_value, lengths = (*rest, *[None] * 4)[:4]
+    for name in ("left_window_size", "right_window_size"):
+        if call.attribute(name, -1) >= 0:
+            call.refuse(f"its attribute {name}")
     q, k, v = tensor(q), tensor(k), tensor(v)
     flat = len(q.shape) == 3
     if flat:
@@ -66,34 +69,22 @@ def attention(call: Call, q: Any, k: Any, v: Any, *rest: Any) -> list[Any]:
     scale = call.attribute("scale") or 1 / math.sqrt(size)
     # Each side takes the root, as the operator's definition has it: half precision needs it.
     root = ops.cast(math.sqrt(scale), dtype_of(q))
-    scores = ops.matmul(q * root, swapped(repeated(k, times)) * root)
-    raw = scores
-    bias = _bias(call, scores, mask, past, lengths)
+    raw = ops.matmul(q * root, swapped(repeated(k, times)) * root)
     cap = call.attribute("softcap", 0.0)
-    mode = call.attribute("qk_matmul_output_mode", 0)
-    scores, masked, capped = _biased_and_capped(call, scores, bias, cap)
+    capped = cap * ops.tanh(raw / cap) if cap else raw
+    bias = _bias(call, raw, mask, past, lengths)
+    scores = capped if bias is None else capped + bias
     kind = call.attribute("softmax_precision")
-    name = helper.tensor_dtype_to_np_dtype(kind).name if kind else None
-    weights = softmax(scores, name)
+    precision = str(helper.tensor_dtype_to_np_dtype(kind).name) if kind else None
+    if bias is None:
+        weights = softmax(scores, precision)
+    else:  # a query that may see no key at all sees nothing
+        hidden = ops.isneginf(ops.max(bias, axis=-1, keepdims=True))
+        weights = softmax(ops.where(hidden, ops.zeros_like(scores), scores), precision)
+        weights = ops.where(hidden, ops.zeros_like(weights), weights)
     y = ops.matmul(weights, repeated(v, times))
-    shown = {0: raw, 1: masked, 2: capped, 3: weights}[mode]
+    shown = (raw, capped, scores, weights)[call.attribute("qk_matmul_output_mode", 0)]
     return [merged(y) if flat else y, *present, shown]
-
-
-def _biased_and_capped(call: Call, scores: Any, bias: Any, cap: float) -> tuple[Any, Any, Any]:
-    """Opset 23 caps what is masked; from 24 on scores are capped before."""
-
-    def capped(x: Any) -> Any:
-        return cap * ops.tanh(x / cap) if cap else x
-
-    def masked(x: Any) -> Any:
-        return x if bias is None else x + bias
-
-    after = masked(scores)
-    if call.opset < 24:
-        return capped(after), after, capped(after)
-    limited = capped(scores)
-    return masked(limited), masked(limited), limited
 
 
 def _bias(call: Call, scores: Any, mask: Any, past: Any, lengths: Any) -> Any:
@@ -114,6 +105,8 @@ def _bias(call: Call, scores: Any, mask: Any, past: Any, lengths: Any) -> Any:
     if call.attribute("is_causal", 0):
         row = ops.expand_dims(ops.arange(queries, dtype="int32"), -1) + past
         ahead = ops.arange(keys, dtype="int32") > row
+        if lengths is not None:
+            call.refuse("causal, with a cache whose lengths are given")
         causal = ops.where(ahead, low, ops.cast(0, kind))
         bias = causal if bias is None else bias + causal
     if lengths is not None:

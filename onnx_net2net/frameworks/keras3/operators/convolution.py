@@ -39,9 +39,9 @@ def add_bias(y: Any, b: Any) -> Any:
 
 def convolve(x: Any, w: Any, frame: Window, groups: int = 1) -> Any:
     """The convolution of x (N C ...) by w (O I ...)."""
-    if groups == 1:
-        return _plain(x, w, frame)
     if not channels_last():
+        return _plain(x, w, frame)
+    if groups == 1 and (set(frame.strides) == {1} or set(frame.dilations) == {1}):
         return _plain(x, w, frame)
     if w.shape[1] == 1 and _fits_depthwise(frame):
         return _depthwise(x, w, frame, groups)
@@ -88,8 +88,11 @@ def _depthwise(x: Any, w: Any, frame: Window, groups: int) -> Any:
 
 
 def _grouped(x: Any, w: Any, frame: Window, groups: int) -> Any:
-    """A product of matrices for each place of the kernel: TensorFlow has no gradient of grouped
-    convolutions on a CPU."""
+    """A product of matrices for each place of the kernel.
+
+    TensorFlow has no gradient of grouped convolutions on a CPU, and takes no dilation beside a
+    stride.
+    """
     views = taps(padded(x, frame.pads), frame)
     out = w.shape[0] // groups
     kernel = ops.reshape(w, (groups, out, w.shape[1], math.prod(frame.kernel)))

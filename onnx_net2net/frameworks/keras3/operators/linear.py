@@ -39,14 +39,14 @@ def gemm(call: Call, a: Any, b: Any, c: Any = None) -> Any:
 
 def fused_gemm(call: Call, *values: Any) -> Any:
     """Gemm and an activation."""
-    name = call.attribute("activation", "")
-    given = {k.removeprefix("activation_"): v for k, v in call.step.attributes.items()}
+    name, prefix = call.attribute("activation", ""), "activation_"
+    given = {
+        key.removeprefix(prefix): value
+        for key, value in call.step.attributes.items()
+        if key.startswith(prefix)
+    }
     y = gemm(call, *values)
-    return activation(name, **_numbers(given))(y) if name else y
-
-
-def _numbers(given: dict[str, Any]) -> dict[str, float]:
-    return {key: value for key, value in given.items() if isinstance(value, float)}
+    return activation(name, **given)(y) if name else y
 
 
 def fused_matmul(call: Call, a: Any, b: Any) -> Any:
@@ -77,7 +77,12 @@ def einsum(call: Call, *values: Any) -> Any:
 
 
 TABLES: dict[str, dict[str, Entry]] = {
-    "": {"Einsum": einsum, "Gemm": gemm, "MatMul": matmul},
+    "": {
+        "Det": lambda call, x: ops.det(tensor(x)),
+        "Einsum": einsum,
+        "Gemm": gemm,
+        "MatMul": matmul,
+    },
     "com.microsoft": {
         "FusedGemm": fused_gemm,
         "FusedMatMul": fused_matmul,

@@ -79,9 +79,8 @@ def embed_layer_norm(call: Call, ids: Any, segments: Any, *rest: Any) -> list[An
 
 
 def gated_add(call: Call, a: Any, b: Any, gate: Any) -> Any:
-    """A sum weighed by a gate."""
-    a, b, gate = tensor(a), tensor(b), tensor(gate)
-    return gate * a + (1 - gate) * b
+    """a + gate * b."""
+    return tensor(a) + tensor(gate) * tensor(b)
 
 
 def inverse(call: Call, x: Any) -> Any:

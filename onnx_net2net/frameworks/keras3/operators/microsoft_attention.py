@@ -46,12 +46,17 @@ def _padding(call: Call, scores: Any, mask: Any) -> Any:
     return scores + ops.where(kept, ops.cast(0, dtype_of(scores)), low)
 
 
-def _causal(call: Call, scores: Any, past: Any, window: int = -1) -> Any:
-    """Minus infinity ahead of each query, and behind a window."""
+def _causal(scores: Any, past: Any, window: int = -1, *, last: bool = False) -> Any:
+    """Minus infinity ahead of each query, and behind a window.
+
+    With ``last`` the last query sees all keys, as in onnxruntime, also if these are more.
+    """
     queries, keys = sizes(scores)[-2:]
     row = ops.expand_dims(ops.arange(queries, dtype="int32"), -1) + past
     column = ops.arange(keys, dtype="int32")
     hidden = column > row
+    if last:
+        hidden = ops.logical_and(hidden, row < past + queries - 1)
     if window > 0:
         hidden = ops.logical_or(hidden, column <= row - window)
     return ops.where(hidden, ops.cast(-math.inf, dtype_of(scores)), scores)
@@ -86,7 +91,7 @@ def attention(call: Call, x: Any, w: Any, b: Any = None, *rest: Any) -> list[Any
         v = ops.concatenate([past[1], v], axis=2)
     scores = _padding(call, _sum(_scores(call, q, k), bias), mask)
     if call.attribute("unidirectional", 0):
-        scores = _causal(call, scores, before)
+        scores = _causal(scores, before)
     y = merged(ops.matmul(ops.softmax(scores, axis=-1), v))
     return [y, ops.stack([k, v])] if call.wants(1) else [y]
 
@@ -117,7 +122,7 @@ def multi_head_attention(call: Call, q: Any, k: Any = None, v: Any = None, *rest
     raw = _scores(call, q, k)
     scores = _padding(call, _sum(raw, scores_bias), mask)
     if call.attribute("unidirectional", 0):
-        scores = _causal(call, scores, before)
+        scores = _causal(scores, before, last=True)
     y = merged(ops.matmul(ops.softmax(scores, axis=-1), v))
     return [y, k, v, raw]
 
@@ -151,7 +156,7 @@ def group_query_attention(
     scores = _scores(call, q, repeated(k, heads // groups))
     cap = call.attribute("softcap", 0.0)
     scores = cap * ops.tanh(scores / cap) if cap else scores
-    scores = _causal(call, _sum(scores, bias), before, call.attribute("local_window_size", -1))
+    scores = _causal(_sum(scores, bias), before, call.attribute("local_window_size", -1))
     y = ops.matmul(ops.softmax(scores, axis=-1), repeated(v, heads // groups))
     return [merged(y), k, v]
 
