@@ -18,7 +18,7 @@ from tests.samples import Sample
 from tests.samples.network import evaluate, network
 from tests.test_rules import BY_ID
 
-from onnx_net2net.frameworks.keras3.operators import registry  # isort: skip  # noqa: E402
+from onnx_net2net.frameworks.keras3.operators import registry  # isort: skip
 
 DRIVE = {"drive": np.array([0.7], np.float32)}
 
