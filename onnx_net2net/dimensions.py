@@ -228,17 +228,18 @@ def written(solution: Solution, applied: Applied) -> list[Axis]:
     node, derived = applied.node, solution.graph.derived
     if derived.isdisjoint(node.inputs):
         return []
-    names: dict[str, None] = {}
-    passed = {n for spec in applied.pattern.outputs[:1] if spec for t in spec for n in leaves(t)}
-    for operand, spec in zip(node.inputs, applied.pattern.inputs, strict=False):
-        if operand in derived and spec is not None:
-            names.update((n, None) for t in spec for n in leaves(t) if n in passed)
+    names: set[str] = set()
+    for operand, given in zip(node.inputs, applied.pattern.given, strict=False):
+        if operand in derived:
+            names.update(given)
+    if not names:
+        return []
     outputs = applied.pattern.outputs[0] if applied.pattern.outputs else None
     axes = solution.axes.get(node.outputs[0], []) if outputs else []
     return [
         axis
         for axis, item in zip(axes, outputs or (), strict=False)
-        if axis.size > 1 and names.keys() & set(leaves(item))
+        if axis.size > 1 and not names.isdisjoint(leaves(item))
     ]
 
 

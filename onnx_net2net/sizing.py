@@ -71,12 +71,14 @@ class Sizing:
             if node.position in self.solution.shapes.computed:
                 self._condition(node)
                 continue
-            self._refuse_mixed(node, self.mixed.keys() & set(node.inputs))
+            if self.mixed:
+                self._refuse_mixed(node, self.mixed.keys() & set(node.inputs))
             applied = self.solution.applied.get(node.position)
             slots = applied.rule.slots if applied is not None else ()
             for slot in slots:
                 self._slot(applied, slot)  # type: ignore[arg-type]
-            self._frozen(node, {slot.where for slot in slots})
+            if self.after:
+                self._frozen(node, {slot.where for slot in slots})
             if applied is not None and applied.rule.freeze:
                 self._freeze(applied)
         self._check_outside()

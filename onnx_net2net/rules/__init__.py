@@ -74,8 +74,8 @@ def _looked_at(op: Op) -> tuple[object, ...]:
         op.opset,
         op.shapes,
         op.outputs,
-        tuple(a.SerializeToString() for a in node.attribute),
-        tuple(None if v is None else (v.dtype, v.shape, v.tobytes()) for v in op.values),
+        tuple([a.SerializeToString() for a in node.attribute]),
+        tuple([v if v is None else (v.dtype, v.shape, v.tobytes()) for v in op.values]),
         tuple(map(bool, node.input)),
         tuple(map(bool, node.output)),
     )

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Union
 
 import numpy as np
@@ -51,6 +51,14 @@ class Pattern:
     outputs: tuple[Spec | None, ...]
     contracted: Mapping[str, tuple[tuple[int, int], ...]]  # name -> (input, axis) it stands in
     broadcast: frozenset[str]
+
+    @cached_property
+    def given(self) -> tuple[tuple[str, ...], ...]:
+        """For each input the names in it that the first output has as well."""
+        first = {n for spec in self.outputs[:1] if spec for t in spec for n in leaves(t)}
+        return tuple(
+            tuple(n for t in spec or () for n in leaves(t) if n in first) for spec in self.inputs
+        )
 
 
 @dataclass(frozen=True, slots=True)
