@@ -115,12 +115,12 @@ def inspect(
     source = _folded(_load(model)) if fold else _load(model)
     from onnx_net2net import render
     from onnx_net2net.dimensions import analyse
-    from onnx_net2net.naming import _axis, _members
+    from onnx_net2net.naming import channel_axis, members_of
 
     analysis = analyse(source)
     found = analysis.dimensions
     if nodes:
-        touched = {id(d) for n in nodes for d in _members(analysis, _axis(analysis, n))}
+        touched = {id(d) for n in nodes for d in members_of(analysis, channel_axis(analysis, n))}
         found = [d for d in found if id(d) in touched or d.name in nodes]
     listed = found if everything or as_json or nodes else render.shown(found)
     if as_json:
@@ -280,12 +280,11 @@ def _grown(
     source: Model, asked: Sequence[Wish], factor: Fraction | None, **options: Any
 ) -> Model:
     from onnx_net2net.dimensions import analyse
-    from onnx_net2net.targets import check_finite, targets
+    from onnx_net2net.targets import targets
     from onnx_net2net.widening import widen as grow
 
     analysis = analyse(source)
     widths = targets(analysis, asked, factor)
-    check_finite(source, analysis)
     return grow(source, widths, **options)
 
 

@@ -31,11 +31,14 @@ POOL = 64
 FLIPS = 4
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True)
 class Difference:
-    """One output of one trial: how far apart, and what is wrong, if anything.
+    """How far apart one output of two models is, and what is wrong, if anything.
 
-    ``used`` is the largest difference counted in tolerances: above 1 is a problem.
+    ``max_abs`` and ``max_rel`` are the largest difference, the latter relative to the largest
+    element of the output; ``tolerance`` is what was allowed there, ``used`` the largest difference
+    counted in tolerances (above 1 is a problem). ``top1`` is the share of equal best classes, or
+    None where the output does not look like class scores.
     """
 
     max_abs: float = 0.0
@@ -149,13 +152,13 @@ def compare(expected: np.ndarray, actual: np.ndarray, tolerance: np.ndarray) -> 
         problem = problem or _beyond(left, right, limit, at, int((used > 1).sum()))
     max_abs = float(error.max(initial=0.0))
     return Difference(
-        max_abs,
-        _relative(max_abs, expected),
-        float(limit.flat[at]) if limit.size else 0.0,
-        float(used.max(initial=0.0)),
-        top1_agreement(left, right),
-        problem,
-        warnings,
+        max_abs=max_abs,
+        max_rel=_relative(max_abs, expected),
+        tolerance=float(limit.flat[at]) if limit.size else 0.0,
+        used=float(used.max(initial=0.0)),
+        top1=top1_agreement(left, right),
+        problem=problem,
+        warnings=warnings,
     )
 
 
@@ -188,7 +191,9 @@ def _compare_exact(expected: np.ndarray, actual: np.ndarray, share: np.ndarray) 
         apart = float(np.abs(wide(expected) - wide(actual)).max())
     used = count / allowed if allowed else float("inf") if count else 0.0
     relative = _relative(apart, expected) if apart else 0.0
-    return Difference(apart, relative, 0.0, used, None, problem, warnings)
+    return Difference(
+        max_abs=apart, max_rel=relative, used=used, problem=problem, warnings=warnings
+    )
 
 
 def _compare_not_finite(left: np.ndarray, right: np.ndarray) -> tuple[str | None, list[str]]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnx_net2net.errors import InvalidModel, OutputError, Refused, UsageError
 from onnx_net2net.model import Model
-from onnx_net2net.saving import _check_target, _Files
+from onnx_net2net.saving import Files, check_target
 from onnx_net2net.weights import Stored
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def check_free(source: Model, target: Path, *, force: bool) -> None:
 
     A file that ``source`` is read from is never overwritten, whatever ``force`` says.
     """
-    _check_target(target, force)
+    check_target(target, force)
     read = {weight.source.path for weight in source.weights.values() if isinstance(weight, Stored)}
     for path in filter(None, {source.path, *read}):
         for written in (target, _data_of(target)):
@@ -52,7 +52,7 @@ def deliver(
 
     Raises OutputError, and what ``judge`` raises; then, too, nothing is left behind.
     """
-    _check_target(target, force)
+    check_target(target, force)
     with _folder_beside(target) as folder:
         draft = folder / target.name
         _save(grown, draft, target)
@@ -99,9 +99,9 @@ def _save(grown: Model, draft: Path, target: Path) -> None:
 def _move(draft: Path, target: Path, force: bool) -> None:
     """Rename the draft, and the data file beside it if there is one, into place."""
     try:
-        with _Files(force) as files:
+        with Files(force) as files:
             if _data_of(draft).exists():
-                _check_target(_data_of(target), force)
+                check_target(_data_of(target), force)
                 files.renames.append((_data_of(draft), _data_of(target)))
             files.renames.append((draft, target))
             files.commit()

@@ -87,7 +87,10 @@ def check_ranges(specs: Sequence[InputSpec], ranges: Mapping[str, Range] | Range
         if name and name not in known:
             raise UsageError(f"there is no input {name!r}", f"inputs: {', '.join(known)}")
         if len(limits) != 2 or not limits[0] <= limits[1]:
-            raise UsageError(f"the range {limits!r} is not (low, high) with low <= high")
+            raise UsageError(
+                f"the range {limits!r} is not (low, high) with low <= high",
+                "give two numbers, the lower one first",
+            )
 
 
 def _length_limit(specs: Sequence[InputSpec], sizes: Mapping[str, int]) -> int:
@@ -190,7 +193,10 @@ def _read_folder(path: Path, specs: Sequence[InputSpec]) -> list[tuple[str, Feed
         return [(path.name, _read_protobufs(path, specs))]
     folders = [f for f in path.glob("test_data_set_*") if f.is_dir()]
     if not folders:
-        raise UsageError(f"no input_0.pb and no test_data_set_0 in {path}")
+        raise UsageError(
+            f"no input_0.pb and no test_data_set_0 in {path}",
+            "give a folder as ONNX's own tests have it, or an .npz file",
+        )
     return [(f.name, _read_protobufs(f, specs)) for f in sorted(folders, key=_number)]
 
 
@@ -205,12 +211,16 @@ def _read_protobufs(folder: Path, specs: Sequence[InputSpec]) -> Feeds:
     for path in sorted(folder.glob("input_*.pb"), key=_number):
         index = _number(path)
         if index >= len(specs):
-            raise UsageError(f"{path} is one input too many: the model has {len(specs)}")
+            raise UsageError(
+                f"{path} is one input too many: the model has {len(specs)}", _listed(specs)
+            )
         try:
             tensor = onnx.TensorProto.FromString(path.read_bytes())
             feeds[specs[index].name] = numpy_helper.to_array(tensor)
         except (DecodeError, TypeError, ValueError) as error:
-            raise UsageError(f"{path} does not hold a tensor: {error}") from error
+            raise UsageError(
+                f"{path} does not hold a tensor: {error}", "write it with onnx.save_tensor"
+            ) from error
     return feeds
 
 
@@ -243,7 +253,10 @@ def _listed(specs: Sequence[InputSpec]) -> str:
 def _checked(label: str, value: np.ndarray, spec: InputSpec) -> np.ndarray:
     if spec.elem_type == TensorProto.STRING:
         if value.dtype.kind not in "OUS":
-            raise UsageError(f"{label}: input {spec.name!r} must hold strings, not {value.dtype}")
+            raise UsageError(
+                f"{label}: input {spec.name!r} must hold strings, not {value.dtype}",
+                "convert it with .astype(object)",
+            )
         return value.astype(object)
     if value.dtype == ml_dtypes.bfloat16 and spec.elem_type == TensorProto.FLOAT:
         value = value.astype(np.float32)  # exact
@@ -261,7 +274,8 @@ def _checked(label: str, value: np.ndarray, spec: InputSpec) -> np.ndarray:
     if not agrees:
         raise UsageError(
             f"{label}: input {spec.name!r} must have shape {_shape(spec.shape)}, "
-            f"not {_shape(value.shape)}"
+            f"not {_shape(value.shape)}",
+            _listed([spec]),
         )
     return value
 

@@ -27,6 +27,7 @@ from onnx_net2net.comparison import (
     magnitude,
     signal,
     tolerances,
+    wide,
 )
 from onnx_net2net.errors import UsageError
 from onnx_net2net.feeds import Feeds
@@ -48,6 +49,11 @@ UNMEASURED = 16.0
 OPTIMISER = 10.0
 # Below this many tolerances of change between inputs, a comparison shows little.
 BLIND = 10.0
+
+NOTHING_FINITE = (
+    "all {size} elements are NaN or infinite in both models, whatever the input: nothing could be"
+    " compared; try other inputs, or look for NaN in the weights"
+)
 
 _RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"}
 _RANDOM |= {"Multinomial", "Bernoulli"}
@@ -109,8 +115,16 @@ def judge(
     for trial, x, y, limit in zip(trials, expected, actual, limits, strict=True):
         report.add(compare(x, y, limit if own is None else fixed_tolerance(x, *own)), trial)
     report.signal = signal(expected)
+    if report.problem is None and not _anything_finite(expected):
+        report.problem = NOTHING_FINITE.format(size=sum(y.size for y in expected))
     report.warnings += _blindness(report, expected)
     return report, faults
+
+
+def _anything_finite(expected: Sequence[np.ndarray]) -> bool:
+    """Whether there is anything to compare: an empty output has nothing that could be wrong."""
+    finite = [np.isfinite(wide(y)).any() for y in expected if y.size]
+    return any(finite) or not finite
 
 
 def _joint_noise(name: str, a: Runs, b: Runs) -> list[np.ndarray]:

@@ -20,22 +20,22 @@ def resolve(analysis: Analysis, name: str, width: int) -> tuple[Dimension, int]:
     found = analysis.by_name.get(name)
     if found is not None:
         return found, width
-    axis = _axis(analysis, name)
-    members = _members(analysis, axis)
+    axis = channel_axis(analysis, name)
+    members = members_of(analysis, axis)
     if len(members) == 1 and canonical(axis) is members[0].atom:
         return members[0], width
     return _composite(analysis, name, axis, members, width)
 
 
-def _axis(analysis: Analysis, name: str) -> Axis:
-    """The channel axis at the place that ``name`` means."""
+def channel_axis(analysis: Analysis, name: str) -> Axis:
+    """The channel axis at the place that ``name`` means. Raises UsageError for an unknown name."""
     axes = list(_candidates(analysis, name))
     if not axes:
         problem = f"there is no node, tensor, parameter or module '{name}'"
         raise UsageError(problem, _near(analysis, name))
     distinct = {str(canonical(a)) + str([id(x) for x in atoms(a)]): a for a in axes}
     for axis in distinct.values():
-        if any(d.growth != "fixed" for d in _members(analysis, axis)):
+        if any(d.growth != "fixed" for d in members_of(analysis, axis)):
             return axis
     return axes[0]
 
@@ -64,7 +64,8 @@ def _called(node: Node, name: str) -> bool:
     return module_path(node) == name
 
 
-def _members(analysis: Analysis, axis: Axis) -> list[Dimension]:
+def members_of(analysis: Analysis, axis: Axis) -> list[Dimension]:
+    """The dimensions that an axis is made of."""
     free = dict.fromkeys(atoms(axis))
     return [analysis.by_atom[a] for a in free if a in analysis.by_atom]
 

@@ -43,28 +43,18 @@ class OptimizerFault:
 
 
 @dataclass
-class OutputReport:
-    """One output over all trials.
+class OutputReport(Difference):
+    """One output over all trials: the largest of their differences.
 
-    ``max_abs`` and ``max_rel`` are the largest difference, the latter relative to the largest
-    element of the output; ``tolerance`` is what was allowed there, ``used`` the largest
-    difference counted in tolerances (above 1 is a problem), ``noise`` the model's own
-    rounding noise, ``signal`` how much the output changes with the input. ``top1`` is the share
-    of equal best classes, or None where the output does not look like class scores.
+    ``noise`` is the model's own rounding noise, ``signal`` how much the output changes with the
+    input.
     """
 
     name: str
     dtype: str = ""
     shape: tuple[int, ...] = ()
-    max_abs: float = 0.0
-    max_rel: float = 0.0
-    tolerance: float = 0.0
-    used: float = 0.0
     noise: float = 0.0
     signal: float = 0.0
-    top1: float | None = None
-    problem: str | None = None
-    warnings: list[str] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)  # one per trial
 
     @property
@@ -94,7 +84,8 @@ class OutputReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values only."""
-        return {"equivalent": self.equivalent, **_plain(dataclasses.asdict(self))}
+        plain = _plain(dataclasses.asdict(self))
+        return {"name": self.name, "equivalent": self.equivalent, **plain}
 
 
 @dataclass

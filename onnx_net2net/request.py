@@ -6,14 +6,18 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from weakref import WeakSet
 
 import numpy as np
 
+from onnx_net2net.comparison import is_float
 from onnx_net2net.dimensions import Analysis, Dimension
-from onnx_net2net.errors import Refused, UsageError
+from onnx_net2net.errors import InvalidModel, Refused, UsageError
 from onnx_net2net.expansion import MAPPINGS, PAD, SPLITS, Index, draw
 from onnx_net2net.growth import Growth
+from onnx_net2net.model import Model
 from onnx_net2net.naming import resolve
+from onnx_net2net.weights import Stored
 
 MOST = 2**24  # units; a wider dimension is a mistyped one
 
@@ -48,6 +52,30 @@ def options_of(seed: int, split: str, noise: float, mapping: str) -> Options:
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise UsageError(f"seed {seed!r} is not a non-negative integer", "use --seed 0")
     return Options(seed, split, noise, mapping)
+
+
+_finite: WeakSet[Model] = WeakSet()  # a model never changes: it is searched once
+
+
+def check_finite(analysis: Analysis) -> None:
+    """InvalidModel where a weight holds NaN: all that the network computes is then NaN, too,
+    and any two such networks look alike.
+    """
+    model = analysis.model
+    names = {name for dimension in analysis.dimensions for name, _ in dimension.sites}
+    for name in sorted(names) if model not in _finite else ():
+        weight = analysis.solution.graph.model.weights[name]
+        array = weight.array()
+        # The minimum propagates NaN and needs no second array.
+        if array.size and is_float(array.dtype) and np.isnan(array.min()):
+            count = int(np.isnan(array).sum())
+            raise InvalidModel(
+                f"weight '{name}' holds NaN ({count} of {array.size} elements)",
+                "export a checkpoint from before the training diverged",
+            )
+        if isinstance(weight, Stored):
+            weight.source.release()  # a mapped page counts as memory of this process
+    _finite.add(model)
 
 
 def requested(analysis: Analysis, widths: Mapping[str, int]) -> dict[Dimension, int]:

@@ -103,7 +103,7 @@ def write(
 
     Raises :class:`OutputError`.
     """
-    _check_target(path, force)
+    check_target(path, force)
     with _reported(path):
         skeleton, pieces = message(proto, lifted)
         if sum(piece.nbytes for piece in pieces) > SINGLE_FILE_LIMIT and not external:
@@ -113,10 +113,10 @@ def write(
                     "let the weights be written as external data",
                 )
             external = True
-        with _Files(force) as files:
+        with Files(force) as files:
             if external and lifted:
                 data = path.with_name(path.name + ".data")
-                _check_target(data, force)
+                check_target(data, force)
                 small, layout = _externalised(proto, lifted, data.name)
                 _write_file(files, data, layout, sources)
                 skeleton, pieces = message(small, {})
@@ -127,8 +127,8 @@ def write(
 
 def write_plain(path: Path, pieces: Pieces, sources: Iterable[Source], *, force: bool) -> None:
     """Write any file in pieces, as carefully as a model. Raises :class:`OutputError`."""
-    _check_target(path, force)
-    with _reported(path), _Files(force) as files:
+    check_target(path, force)
+    with _reported(path), Files(force) as files:
         _write_file(files, path, pieces, sources)
         files.commit()
 
@@ -145,7 +145,7 @@ def _reported(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _check_target(path: Path, force: bool) -> None:
+def check_target(path: Path, force: bool) -> None:
     """Raise unless a file may be created, or with ``force`` replaced, at ``path``."""
     folder = path.parent
     try:
@@ -172,14 +172,14 @@ def _check_target(path: Path, force: bool) -> None:
         raise OutputError(f"{path}: exists already", "choose another name, or overwrite (--force)")
 
 
-class _Files:
+class Files:
     """Temporary files that become the targets together, or vanish."""
 
     def __init__(self, force: bool) -> None:
         self.force = force
         self.renames: list[tuple[Path, Path]] = []
 
-    def __enter__(self) -> _Files:
+    def __enter__(self) -> Files:
         return self
 
     def __exit__(
@@ -204,7 +204,7 @@ class _Files:
         try:
             for temporary, target in renames:
                 # Again, for somebody else may have made a file of that name since.
-                _check_target(target, self.force)
+                check_target(target, self.force)
                 kept = None
                 if temporary != renames[-1][0] and target.exists():
                     kept = self.temporary(target)
@@ -238,7 +238,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _write_file(files: _Files, target: Path, pieces: Pieces, sources: Iterable[Source]) -> Path:
+def _write_file(files: Files, target: Path, pieces: Pieces, sources: Iterable[Source]) -> Path:
     """Write and flush a temporary file that ``files.commit`` will rename to ``target``."""
     temporary = files.temporary(target)
     with open(temporary, "xb", buffering=1 << 20) as file:

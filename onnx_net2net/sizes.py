@@ -28,6 +28,7 @@ from onnx_net2net.errors import UsageError
 Sizes = dict[str, int]
 
 # Elements of the largest input, over all samples of a batch.
+_SIZE = "give one, such as --size batch=1 or sizes={'batch': 1}"
 SAMPLE_ELEMENTS = 1 << 16
 
 # Tried in this order, for all free dimensions but the batch, when a model rejects
@@ -177,11 +178,12 @@ def _size(dim: str, sizes: Mapping[str, int]) -> int:
         return sizes[dim]
     tree = _parse(dim)
     if tree is None:
-        raise UsageError(f"no size is known for the dynamic dimension {dim!r}")
+        raise UsageError(f"no size is known for the dynamic dimension {dim!r}", _SIZE)
     try:
         return max(0, int(_evaluate(tree, sizes)))
     except (ValueError, ZeroDivisionError) as error:
-        raise UsageError(f"the dynamic dimension {dim!r} cannot be computed: {error}") from error
+        problem = f"the dynamic dimension {dim!r} cannot be computed: {error}"
+        raise UsageError(problem, _SIZE) from error
 
 
 # Choices -------------------------------------------------------------------------------------
@@ -275,7 +277,9 @@ def chosen(specs: Sequence[InputSpec], wanted: Mapping[str, int | Sequence[int]]
         if name not in free:
             raise UsageError(f"there is no dynamic dimension {name!r}", _known(name, list(free)))
         if not _as_sequence(values) or any(v < 1 for v in _as_sequence(values)):
-            raise UsageError(f"sizes of {name!r} must be whole numbers from 1 up, not {values!r}")
+            raise UsageError(
+                f"sizes of {name!r} must be whole numbers from 1 up, not {values!r}", _SIZE
+            )
     names = list(wanted)
     combinations = itertools.product(*(_as_sequence(wanted[name]) for name in names))
     return [dict(zip(names, values, strict=True)) for values in combinations]

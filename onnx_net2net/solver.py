@@ -94,7 +94,7 @@ def solve(graph: Graph) -> Solution:
     return solution
 
 
-INTERFACE = "the network's own interface does not grow"
+INTERFACE = "its inputs and outputs keep their shape; grow one of the dimensions between them"
 
 
 def _pin_interface(solution: Solution, name: str, side: str) -> None:

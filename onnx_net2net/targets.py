@@ -14,13 +14,8 @@ from fnmatch import fnmatchcase
 from fractions import Fraction
 from math import ceil
 
-import numpy as np
-
 from onnx_net2net.dimensions import Analysis, Dimension, growable
-from onnx_net2net.errors import InvalidModel, Refused, UsageError
-from onnx_net2net.model import Model
-from onnx_net2net.precision import is_float
-from onnx_net2net.weights import Stored
+from onnx_net2net.errors import Refused, UsageError
 
 _EXAMPLE = "for example: --node conv5 --width 512 --node conv6 --width 640"
 
@@ -134,22 +129,3 @@ def _near(name: str, known: Iterable[str]) -> str:
     if close:
         return "did you mean " + " or ".join(f"'{c}'" for c in close) + "?"
     return "'onnx-net2net inspect MODEL' lists the dimensions"
-
-
-def check_finite(model: Model, analysis: Analysis) -> None:
-    """InvalidModel where a weight holds NaN: all that the network computes is then NaN, too,
-    and any two such networks look alike.
-    """
-    names = {name for dimension in analysis.dimensions for name, _ in dimension.sites}
-    for name in sorted(names):
-        weight = model.weights[name]
-        array = weight.array()
-        # The minimum propagates NaN and needs no second array.
-        if array.size and is_float(array.dtype) and np.isnan(array.min()):
-            count = int(np.isnan(array).sum())
-            raise InvalidModel(
-                f"weight '{name}' holds NaN ({count} of {array.size} elements)",
-                "export a checkpoint from before the training diverged",
-            )
-        if isinstance(weight, Stored):
-            weight.source.release()  # a mapped page counts as memory of this process

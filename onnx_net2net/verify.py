@@ -105,8 +105,8 @@ def verify(
     report = Report(onnxruntime=ort.__version__)
     with tempfile.TemporaryDirectory(prefix="onnx-net2net-") as scratch:
         name = choose_provider(provider)
-        first = _Candidate("first", a, name, Path(scratch))
-        second = _Candidate("second", b, name, Path(scratch))
+        first = Candidate("first", a, name, Path(scratch))
+        second = Candidate("second", b, name, Path(scratch))
         specs, problems, report.warnings = merged_specs(first.specs, second.specs)
         report.problems = problems + output_problems(first.graph, second.graph)
         _open(first, second, report)
@@ -214,7 +214,7 @@ class _Session:
 # The two models ------------------------------------------------------------------------------
 
 
-class _Candidate:
+class Candidate:
     """A model under test, and the sessions that can be made of it and its copies."""
 
     def __init__(self, label: str, model: AnyModel, provider: str, scratch: Path) -> None:
@@ -308,7 +308,7 @@ class _Candidate:
             self.optimised_only = first_line(error)
 
 
-def _open(first: _Candidate, second: _Candidate, report: Report) -> None:
+def _open(first: Candidate, second: Candidate, report: Report) -> None:
     """Open both models, in float32 if onnxruntime cannot run the bfloat16 of one of them."""
     pair = (first, second)
     for candidate in pair:
@@ -400,12 +400,12 @@ def _exposed(
 
 
 @contextlib.contextmanager
-def _candidate(model: AnyModel, provider: str | None) -> Iterator[_Candidate]:
+def _candidate(model: AnyModel, provider: str | None) -> Iterator[Candidate]:
     with tempfile.TemporaryDirectory(prefix="onnx-net2net-") as scratch:
-        yield _Candidate("given", model, choose_provider(provider), Path(scratch))
+        yield Candidate("given", model, choose_provider(provider), Path(scratch))
 
 
-def _session_of(candidate: _Candidate, optimised: bool) -> _Session:
+def _session_of(candidate: Candidate, optimised: bool) -> _Session:
     """A session of one model, in float32 if onnxruntime cannot run its bfloat16."""
     candidate.lowered = candidate.lowered or takes_bfloat16(candidate.graph)
     try:

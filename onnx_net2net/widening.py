@@ -27,7 +27,7 @@ from onnx_net2net.history import append
 from onnx_net2net.model import Computed, Model, Weight
 from onnx_net2net.padding import Padding
 from onnx_net2net.patching import apply
-from onnx_net2net.request import Change, Options, growth_of, options_of, requested
+from onnx_net2net.request import Change, Options, check_finite, growth_of, options_of, requested
 from onnx_net2net.sharing import Insertion, Sharing, share
 from onnx_net2net.sizing import Sizing
 from onnx_net2net.tracing import Along, Grown, pack
@@ -52,11 +52,14 @@ def widen(
 
     Returns a new model whose ``changes`` lists what grew; ``model`` is untouched. Raises
     UsageError for names and widths that make no sense, Refused where growing would not provably
-    keep the function. Source: Net2WiderNet, Chen, Goodfellow, Shlens, ICLR 2016.
+    keep the function, InvalidModel where weights hold NaN. Source: Net2WiderNet, Chen,
+    Goodfellow, Shlens, ICLR 2016.
     """
     options = options_of(seed, split, noise, mapping)
     analysis = analyse(model)
-    growth, changes = growth_of(analysis, requested(analysis, widths), options)
+    wanted = requested(analysis, widths)
+    check_finite(analysis)
+    growth, changes = growth_of(analysis, wanted, options)
     return _grow(analysis, growth, options, changes)
 
 

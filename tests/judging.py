@@ -16,9 +16,7 @@ from onnx_net2net.judgement import How, Outputs, compare_models
 from onnx_net2net.model import Model
 from onnx_net2net.report import Report
 from onnx_net2net.trials import Planner
-
-# The private half of verify: its public half would measure the source again for every trial.
-from onnx_net2net.verify import _Candidate, choose_provider, verify
+from onnx_net2net.verify import Candidate, choose_provider, verify
 
 CPU = choose_provider("cpu")
 UNUSED = Path("no scratch folder: these models are small enough to be kept in memory")
@@ -27,7 +25,7 @@ UNUSED = Path("no scratch folder: these models are small enough to be kept in me
 class _Once:
     """The source model, every way of running it remembered."""
 
-    def __init__(self, candidate: _Candidate) -> None:
+    def __init__(self, candidate: Candidate) -> None:
         self._candidate = candidate
         self._known: dict[How, list[Outputs] | None] = {}
         self.label = candidate.label
@@ -61,7 +59,7 @@ class Subject:
             return verify(self.model, grown, seeds=1, provider="cpu")  # may be computed in float32
         if self._once is None:
             self._prepare()
-        second = _Candidate("second", grown, CPU, UNUSED)
+        second = Candidate("second", grown, CPU, UNUSED)
         second.open()
         report = Report(provider=second.running_on)
         assert self._once is not None
@@ -69,7 +67,7 @@ class Subject:
         return report
 
     def _prepare(self) -> None:
-        first = _Candidate("first", self.model, CPU, UNUSED)
+        first = Candidate("first", self.model, CPU, UNUSED)
         first.open()
         self._once = _Once(first)
         planner = Planner(first.run, first.specs, (first.graph,), None, first.nbytes)

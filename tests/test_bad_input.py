@@ -18,6 +18,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from onnx_net2net.errors import InvalidModel
+from onnx_net2net.model import load
+from onnx_net2net.widening import widen
 from tests.console import FIXTURES, command, complaint, environment, finished, left_behind
 
 LENET = FIXTURES / "lenet.ts17.onnx"
@@ -124,6 +127,13 @@ def test_models_that_cannot_be_grown(
     said, remedy = complaint(finished("widen", model, *GROW), 2)
     assert problem in said and remedy
     assert left_behind(tmp_path) == before
+
+
+def test_nan_in_the_weights_is_one_error_for_the_library_too(tmp_path: Path) -> None:
+    model = load(_not_a_number(tmp_path))
+    with pytest.raises(InvalidModel, match=r"'fc2.weight' holds NaN \(1 of 651") as caught:
+        widen(model, {"conv1": 20})
+    assert caught.value.remedy
 
 
 # ---- the request --------------------------------------------------------------------------------

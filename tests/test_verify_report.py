@@ -59,6 +59,27 @@ def test_nan_in_both_models_is_a_warning_and_in_one_a_problem() -> None:
         assert "NaN in one model only" in str(verify(*pair).outputs[0].problem)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_output_without_any_number_proves_nothing(value: float) -> None:
+    """A diverged checkpoint equals any other."""
+    nodes = [helper.make_node("Mul", ["x", "w"], ["y"]), helper.make_node("Relu", ["x"], ["z"])]
+    weights = {"w": np.full(1, value, np.float32)}
+    proto = model(nodes, [("x", 1, ["b", 9])], [("y", 1, None), ("z", 1, None)], weights)
+    report = verify(proto, proto, sizes={"b": 2})
+    assert not report
+    assert [output.equivalent for output in report.outputs] == [False, True]
+    assert "NaN or infinite in both models" in report.verdict
+    assert "nothing could be compared" in report.verdict
+
+
+def test_a_mask_of_infinities_can_be_compared() -> None:
+    nodes = [helper.make_node("Where", ["m", "x", "w"], ["y"])]
+    given = [("x", 1, ["b", 9]), ("m", 9, ["b", 9])]
+    weights = {"w": np.full(1, -np.inf, np.float32)}
+    proto = model(nodes, given, [("y", 1, None)], weights)
+    assert verify(proto, proto)
+
+
 def test_a_fault_of_the_optimiser_is_not_one_of_the_network(rng: np.random.Generator) -> None:
     y = rng.normal(size=(4, 10)).astype(np.float32)
     noise = [{"y": np.full(y.shape, 1e-7)}]
