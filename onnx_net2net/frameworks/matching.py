@@ -45,10 +45,11 @@ class Piece:
 
 @dataclass
 class Match:
-    """A key of the original and the piece that holds its value."""
+    """A key of the original and the piece that holds its value, of shape ``before``."""
 
     key: str
     piece: Piece
+    before: tuple[int, ...]
     transposed: bool
 
 
@@ -101,47 +102,40 @@ class _Search:
         dtypes = set()
         for piece in pieces:
             weight = self.base.weights[piece.name]
-            dtypes.add(weight.dtype)
-            alike.setdefault(_digest(piece.take(weight.array())), []).append(piece)
-        groups: dict[bytes, list[tuple[str, bool]]] = {}
+            dtypes.add(helper.tensor_dtype_to_np_dtype(weight.dtype))
+            alike.setdefault(_content(piece.take(weight.array()))[0], []).append(piece)
+        groups: dict[bytes, list[str]] = {}
         for key, weight in self.original.items():
             if key in self.matches or weight.dtype not in FLOATS:
                 continue
-            digest, transposed = self._found(weight, dtypes, alike)
-            if digest is not None:
-                groups.setdefault(digest, []).append((key, transposed))
-        for digest, keys in groups.items():
-            self._assign(keys, alike[digest])
-
-    def _found(
-        self, weight: Weight, dtypes: set[int], alike: Mapping[bytes, list[Piece]]
-    ) -> tuple[bytes | None, bool]:
-        for dtype in sorted(dtypes):
-            with np.errstate(over="ignore"):
-                array = weight.array().astype(helper.tensor_dtype_to_np_dtype(dtype), copy=False)
-            for transposed in (False, True):
-                digest = _digest(array.T if transposed else array)
-                if digest in alike:
-                    return digest, transposed
-                if array.ndim != 2:
+            for dtype in dtypes:
+                with np.errstate(over="ignore"):
+                    content, _ = _content(weight.array().astype(dtype, copy=False))
+                if content in alike:
+                    groups.setdefault(content, []).append(key)
                     break
-        return None, False
+        for content, keys in groups.items():
+            self._assign(keys, alike[content])
 
-    def _assign(self, keys: list[tuple[str, bool]], pieces: list[Piece]) -> None:
+    def _assign(self, keys: list[str], pieces: list[Piece]) -> None:
         """Give each key the pieces it can be: one by name or module, else all that are left."""
         left, waiting = list(pieces), list(keys)
         for fits in LIKENESS if len(pieces) > 1 else ():
-            for key, transposed in list(waiting):
+            for key in list(waiting):
                 own = [piece for piece in left if fits(key, piece)]
                 if len(own) == 1:
-                    self.matches[key] = [Match(key, own[0], transposed)]
+                    self.matches[key] = [self._match(key, own[0])]
                     left.remove(own[0])
-                    waiting.remove((key, transposed))
-        for key, transposed in waiting:
-            self.matches[key] = [Match(key, piece, transposed) for piece in left or pieces]
+                    waiting.remove(key)
+        for key in waiting:
+            self.matches[key] = [self._match(key, piece) for piece in left or pieces]
         if not waiting:  # copies of a tied weight: they must stay alike
-            key, transposed = keys[0]
-            self.matches[key] += [Match(key, piece, transposed) for piece in left]
+            self.matches[keys[0]] += [self._match(keys[0], piece) for piece in left]
+
+    def _match(self, key: str, piece: Piece) -> Match:
+        held = piece.take(self.base.weights[piece.name].array())
+        _, ours = _content(self.original[key].array().astype(held.dtype))
+        return Match(key, piece, held.shape, ours != _content(held)[1])
 
 
 @dataclass
@@ -171,30 +165,25 @@ class _Grown:
         name = match.piece.name
         if name not in self.model.weights:
             raise Refused(name, "the grown model has no such weight", "give its own original file")
-        compute = partial(
-            _laid_out,
-            self.model.weights[name],
-            match,
-            match.piece.take(self.base.weights[name].array()).shape,
-            self.original[key].shape,
-        )
-        sample = compute()
-        return Computed(key, self.model.weights[name].dtype, sample.shape, compute)
+        weight, wanted = self.model.weights[name], self.original[key].shape
+        compute = partial(_laid_out, weight, match, wanted)
+        return Computed(key, weight.dtype, compute().shape, compute)
 
 
-def _laid_out(
-    weight: Weight, match: Match, before: tuple[int, ...], wanted: tuple[int, ...]
-) -> np.ndarray:
-    """A grown piece in the original's layout; ``before`` and ``wanted`` are the old shapes."""
+def _laid_out(weight: Weight, match: Match, wanted: tuple[int, ...]) -> np.ndarray:
+    """A grown piece in the original's layout; ``wanted`` is the original's old shape."""
     piece = match.piece.take(weight.array())
-    if match.transposed:
-        return np.ascontiguousarray(piece.T)
-    if before == wanted:
+    if match.before == wanted and not match.transposed:
         return piece
-    sizes = iter(new for new, old in zip(piece.shape, before, strict=True) if old > 1)
-    if any(new > 1 for new, old in zip(piece.shape, before, strict=True) if old == 1):
+    if match.before == wanted[::-1] and match.transposed:
+        return np.ascontiguousarray(piece.T)
+    sizes = list(zip(piece.shape, match.before, strict=True))
+    if any(new > 1 for new, old in sizes if old == 1):
         raise Refused(match.key, "an axis of size 1 grew that the original lacks", UNFOLDED)
-    return piece.reshape([1 if old == 1 else next(sizes) for old in wanted])
+    core = piece.reshape([new for new, old in sizes if old > 1])
+    core = np.ascontiguousarray(core.T) if match.transposed else core
+    left = iter(core.shape)
+    return core.reshape([1 if old == 1 else next(left) for old in wanted])
 
 
 def _pieces(model: Model) -> Iterator[Piece]:
@@ -240,12 +229,18 @@ def _gates(
     return np.ascontiguousarray(gates[list(order)].reshape(part.shape))
 
 
+def _content(array: np.ndarray) -> tuple[bytes, bytes]:
+    """Digests of an array without its axes of size 1: of a matrix or its transpose, and its own."""
+    plain = array.squeeze()
+    own = _digest(plain)
+    return (min(own, _digest(plain.T)) if plain.ndim == 2 else own), own
+
+
 def _digest(array: np.ndarray) -> bytes:
-    """A digest of type, shape without axes of size 1, and contents."""
-    plain = np.ascontiguousarray(array.squeeze())
-    head = f"{plain.dtype} {plain.shape}".encode()
-    return blake2b(plain.view(np.uint8).data if plain.size and plain.ndim else plain.tobytes(),
-                   key=head[:64], digest_size=16).digest()  # fmt: skip
+    contents = np.ascontiguousarray(array)
+    found = blake2b(f"{array.dtype} {array.shape} ".encode(), digest_size=16)
+    found.update(contents.reshape(-1).view(np.uint8).data if array.size else b"")
+    return found.digest()
 
 
 def _ends(one: str, other: str) -> bool:
@@ -272,7 +267,7 @@ def _modules(proto: NodeProto) -> Iterator[str]:
     if proto.name.startswith("/"):
         parts = proto.name.split("/")[1:-1]
         kept = [
-            a for a, b in zip(parts, [*parts[1:], ""], strict=True) if not b.startswith(a + ".")
+            a for a, b in zip(parts, [*parts[1:], ""], strict=False) if not b.startswith(a + ".")
         ]
         yield ".".join(kept)
 
