@@ -45,7 +45,12 @@ BEYOND_RULES = {
         *("ConcatFromSequence", "If", "Loop", "Scan", "SequenceAt", "SequenceConstruct"),
         *("SequenceEmpty", "SequenceInsert", "SequenceLength", "SplitToSequence"),
     )
-} | {("ai.onnx.ml", "ArrayFeatureExtractor"), ("idiom", "FakeQuantize"), ("idiom", "Linear")}
+} | {
+    ("ai.onnx.ml", "ArrayFeatureExtractor"),
+    ("idiom", "Attention"),
+    ("idiom", "FakeQuantize"),
+    ("idiom", "Linear"),
+}
 
 
 def short(name: str) -> str:

@@ -122,6 +122,17 @@ class Program:
             return helper.np_dtype_to_tensor_dtype(self._constants[name].dtype)
         return found
 
+    def derive(self, name: str, source: str, perm: list[int]) -> None:
+        """Note the type and shape of a new tensor: ``source`` with its axes permuted."""
+        for shapes in (self.shapes, self.shapes.elsewhere):
+            shape = shapes.of(source)
+            if shape is not None:
+                shapes.shape[name] = tuple(shape[axis] for axis in perm)
+            if source in shapes.dtype:
+                shapes.dtype[name] = shapes.dtype[source]
+        if source in self._static:
+            self._static[name] = tuple(self._static[source][axis] for axis in perm)
+
     def dims(self, name: str) -> tuple[int | str | None, ...] | None:
         """Sizes by axis: a number where it is always that, a symbol, or None where unknown."""
         constant = self._constants.get(name)
@@ -174,6 +185,8 @@ class Program:
         given = [name for name in step.inputs if name]
         if step.bodies or node.opaque or step.op in _NEVER or step.domain:
             return False
+        if step.op == "CastLike" and self.is_constant(given[0]):
+            return self._fold_type(step)
         if not all(map(self.is_constant, given)) or not given:
             return self._fold_shape(step)
         shapes = [self.shapes.of(name) for name in step.outputs if name]
@@ -184,6 +197,14 @@ class Program:
         if found is None:
             return False
         self._constants.update(zip(step.outputs, found, strict=False))
+        return True
+
+    def _fold_type(self, step: Step) -> bool:
+        """CastLike of a constant: only the type of the other operand matters."""
+        array, dtype = self.constant(step.inputs[0]), self.dtype(step.inputs[1])
+        if array is None or dtype is None or array.dtype == object:
+            return False
+        self._constants[step.output] = array.astype(helper.tensor_dtype_to_np_dtype(dtype))
         return True
 
     def _fold_shape(self, step: Step) -> bool:

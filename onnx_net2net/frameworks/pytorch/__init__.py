@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnx_net2net.errors import OutputError
+from onnx_net2net.frameworks.idioms import condense
 from onnx_net2net.frameworks.program import Program
 from onnx_net2net.frameworks.pytorch.source import source
 from onnx_net2net.frameworks.pytorch.translation import Translation, translate
@@ -32,7 +33,7 @@ def to_torch(model: Model) -> torch.nn.Module:
     """
     from onnx_net2net.frameworks.pytorch.module import build, tensor_of
 
-    translation = translate(Program(model))
+    translation = _translation(model)
     weights = {path: tensor_of(array) for path, array in _weights(translation)}
     constants = {name: tensor_of(array) for name, array in translation.stored.items()}
     return build(_text(translation), weights, constants)
@@ -48,7 +49,7 @@ def write_package(model: Model, folder: str | os.PathLike[str], *, force: bool =
 
     from onnx_net2net.frameworks.pytorch.module import tensor_of
 
-    translation = translate(Program(model))
+    translation = _translation(model)
     text = _text(translation)
     folder = Path(folder)
     tables = {"model.safetensors": dict(_weights(translation))}
@@ -69,6 +70,12 @@ def write_package(model: Model, folder: str | os.PathLike[str], *, force: bool =
             f"{folder}: cannot be written: {error.strerror}", "choose another folder"
         ) from None
     return folder
+
+
+def _translation(model: Model) -> Translation:
+    program = Program(model)
+    condense(program)
+    return translate(program)
 
 
 def _text(translation: Translation) -> str:

@@ -9,51 +9,108 @@ x = torch.cat(
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 WIDTH = 100
 STEP = 4
 _OPEN, _CLOSE = "([{", ")]}"
+# Operators at which a line inside brackets may break, those that bind least first.
+_OPERATORS = (
+    (" if ", " else "),
+    (" or ",),
+    (" and ",),
+    (" & ", " | "),
+    (" + ", " - "),
+    (" * ", " / ", " // ", " @ "),
+)
 
 
 def wrapped(line: str, indent: int = 0, width: int = WIDTH) -> str:
-    """``line`` at ``indent``, broken at its outermost trailing bracket where it is too long."""
-    return "\n".join(_broken(line, indent, width))
+    """``line`` at ``indent``, broken at its brackets where it is too long."""
+    return "\n".join(_statement(line, indent, width))
 
 
-def _broken(line: str, indent: int, width: int) -> list[str]:
-    pad = " " * indent
+def _statement(line: str, indent: int, width: int) -> list[str]:
     if indent + len(line) <= width:
-        return [pad + line]
+        return [" " * indent + line]
+    if line.startswith("def "):
+        return _bracketed(line, line.index("("), indent, width)
     opening = _trailing_bracket(line)
-    if opening is None:
-        return _parenthesised(line, indent, width) or [pad + line]
-    closing = _match(line, opening)
+    if opening is not None:
+        return _bracketed(line, opening, indent, width)
+    head, found, body = line.partition(" = ")
+    if not found and line.startswith("return "):
+        head, found, body = "return", " ", line.removeprefix("return ")
+    if not found:
+        return [" " * indent + line]
+    pad = " " * indent
+    return [f"{pad}{head}{found}(", *_inside(body, indent + STEP, width), f"{pad})"]
+
+
+def _bracketed(line: str, opening: int, indent: int, width: int) -> list[str]:
+    """Head and opening bracket, what stands in it, closing bracket and tail."""
+    closing = next(at for at, depth in _depths(line, opening) if at > opening and not depth)
     body, tail = line[opening + 1 : closing], line[closing:]
+    pad, inner = " " * indent, indent + STEP
+    head = pad + line[: opening + 1]
     if not body.strip():
         return [pad + line]
-    lines = [pad + line[: opening + 1]]
+    each, found, rest = _split_at(body, (" for _ in ",))
+    if found:
+        return [
+            head,
+            *_inside(each, inner, width),
+            *_inside(found + rest, inner, width),
+            pad + tail,
+        ]
     parts = elements(body)
-    inner = indent + STEP
-    if len(parts) == 1 or (inner + len(body) <= width and not _is_call(line, opening)):
-        lines += _broken(body, inner, width)
-    elif inner + len(body) <= width:
-        lines += [" " * inner + body]
-    else:
-        for part in parts:
-            lines += _broken(part + ("" if part.startswith("*") and False else ","), inner, width)
-    return [*lines, pad + tail]
+    if len(parts) == 1 and not body.rstrip().endswith(","):
+        return [head, *_inside(body, inner, width), pad + tail]
+    if inner + len(body) <= width and not body.rstrip().endswith(","):
+        return [head, " " * inner + body, pad + tail]
+    lines = [line for part in parts for line in _inside(f"{part},", inner, width)]
+    return [head, *lines, pad + tail]
 
 
-def _is_call(line: str, opening: int) -> bool:
-    return opening > 0 and (line[opening - 1].isalnum() or line[opening - 1] in "_)]")
+def _inside(code: str, indent: int, width: int) -> list[str]:
+    """An expression that stands in brackets, where it may break at operators as well."""
+    if indent + len(code) <= width:
+        return [" " * indent + code]
+    for group in _OPERATORS:
+        first, found, rest = _split_at(code, group)
+        if found:
+            lines = _inside(first, indent, width)
+            while found:
+                operator = found
+                first, found, rest = _split_at(rest, group)
+                lines += _inside(operator.strip() + " " + first, indent, width)
+            return lines
+    opening = _trailing_bracket(code)
+    return [" " * indent + code] if opening is None else _bracketed(code, opening, indent, width)
 
 
-def _parenthesised(line: str, indent: int, width: int) -> list[str] | None:
-    """``x = a + b`` as ``x = (``, ``a + b``, ``)``."""
-    head, found, body = line.partition(" = ")
-    if not found or "(" in head:
-        return None
-    pad = " " * indent
-    return [f"{pad}{head} = (", *_broken(body, indent + STEP, width), f"{pad})"]
+def _split_at(code: str, words: tuple[str, ...]) -> tuple[str, str, str]:
+    """``code`` before the first of ``words`` outside brackets, the word, and what follows."""
+    for at, depth in _depths(code, 0):
+        if depth == 0:
+            for word in words:
+                if code.startswith(word, at):
+                    return code[:at], word.lstrip(), code[at + len(word) :]
+    return code, "", ""
+
+
+def _depths(code: str, start: int) -> Iterator[tuple[int, int]]:
+    """Positions outside quotes, each with the number of brackets open behind it."""
+    depth, quoted = 0, ""
+    for at in range(start, len(code)):
+        character = code[at]
+        if quoted:
+            quoted = "" if character == quoted else quoted
+            continue
+        if character in "\"'":
+            quoted = character
+        depth += (character in _OPEN) - (character in _CLOSE)
+        yield at, depth
 
 
 def _trailing_bracket(line: str) -> int | None:
@@ -61,52 +118,13 @@ def _trailing_bracket(line: str) -> int | None:
     end = len(line.rstrip(",:")) - 1
     if end < 0 or line[end] not in _CLOSE:
         return None
-    depth, quoted = [], ""
-    for index, character in enumerate(line[: end + 1]):
-        if quoted:
-            quoted = "" if character == quoted else quoted
-        elif character in "\"'":
-            quoted = character
-        elif character in _OPEN:
-            depth.append(index)
-        elif character in _CLOSE:
-            opening = depth.pop()
-            if index == end:
-                return opening
-    return None
-
-
-def _match(line: str, opening: int) -> int:
-    depth, quoted = 0, ""
-    for index in range(opening, len(line)):
-        character = line[index]
-        if quoted:
-            quoted = "" if character == quoted else quoted
-        elif character in "\"'":
-            quoted = character
-        elif character in _OPEN:
-            depth += 1
-        elif character in _CLOSE:
-            depth -= 1
-            if not depth:
-                return index
-    raise ValueError(f"no bracket closes {line!r}")
+    opened = [at for at, depth in _depths(line, 0) if depth == 1 and line[at] in _OPEN and at < end]
+    return opened[-1] if opened else None
 
 
 def elements(body: str) -> list[str]:
     """The comma-separated parts of what stands between two brackets."""
-    parts, depth, start, quoted = [], 0, 0, ""
-    for index, character in enumerate(body):
-        if quoted:
-            quoted = "" if character == quoted else quoted
-        elif character in "\"'":
-            quoted = character
-        elif character in _OPEN:
-            depth += 1
-        elif character in _CLOSE:
-            depth -= 1
-        elif character == "," and not depth:
-            parts.append(body[start:index].strip())
-            start = index + 1
-    rest = body[start:].strip()
-    return [*parts, rest] if rest else parts
+    commas = [at for at, depth in _depths(body, 0) if depth == 0 and body[at] == ","]
+    starts = [0, *(at + 1 for at in commas)]
+    parts = [body[a:b].strip() for a, b in zip(starts, [*commas, len(body)], strict=True)]
+    return [part for part in parts if part]

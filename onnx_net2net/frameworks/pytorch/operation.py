@@ -203,8 +203,11 @@ class Operation:
         return torch_dtype(self.program.dtype(self.step.outputs[output]))
 
     def wants(self, output: int) -> bool:
-        """Whether an output is named."""
-        return output < len(self.step.outputs) and bool(self.step.outputs[output])
+        """Whether an output is named and read."""
+        if output >= len(self.step.outputs) or not self.step.outputs[output]:
+            return False
+        name, graph = self.step.outputs[output], self.program.graph
+        return bool(graph.consumers.get(name)) or name in graph.results
 
     # ---- what it writes ---------------------------------------------------------------------
 

@@ -18,7 +18,6 @@ from onnx_net2net.frameworks.pytorch.statements import formatted
 from onnx_net2net.frameworks.pytorch.translation import Translation
 
 CLASS = "Model"
-_NAME = re.compile(r"[A-Za-z_]\w*")
 
 
 @cache
@@ -50,6 +49,7 @@ def source(translation: Translation, name: str) -> str:
     inputs = ", ".join(forward.inputs[v] for v in sorted(forward.inputs))
     parts = [
         f'"""{name}: its weights lie in model.safetensors beside this file.\n\n'
+        "Run it to see its layers, or use it from another program:\n\n"
         "    from model import load\n\n"
         f"    model = load()\n"
         f"    result = model({inputs})\n"
@@ -104,9 +104,13 @@ def _branch(translation: Translation) -> list[str]:
 
 def _imports(text: str) -> str:
     """The imports that the text needs."""
-    used = set(_NAME.findall(re.sub(r'"""[\s\S]*?"""', "", text)))
+    text = re.sub(r'"""[\s\S]*?"""', "", text)
+    used = set(re.findall(r"(?<![.\w])[A-Za-z_]\w*", text))
     lines = ["import math"] if "math" in used else []
-    lines += ["from pathlib import Path", ""]
+    abstract = sorted({"Callable", "Sequence"} & used)
+    lines += [f"from collections.abc import {', '.join(abstract)}"] if abstract else []
+    lines += ["from pathlib import Path"]
+    lines += ["from typing import Any", ""] if "Any" in used else [""]
     lines += ["import torch"]
     lines += ["import torch.nn.functional as F"] if "F" in used else []
     lines += ["from safetensors.torch import load_file"]

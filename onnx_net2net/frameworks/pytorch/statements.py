@@ -25,6 +25,7 @@ from onnx_net2net.frameworks.pytorch.layout import STEP, wrapped
 
 VALUE = re.compile(r"_v(\d+)")
 LONGEST = 76  # characters of a line up to which what is read once is written into its reader
+LONGEST_NAME = 28
 DEEPEST = 3  # calls inside calls
 NEAREST = 6  # statements between the two
 RESERVED = frozenset({*keyword.kwlist, *dir(builtins), "self", "torch", "nn", "F", "math"})
@@ -38,7 +39,7 @@ class Statement:
     code: str
     hint: str
     kind: str = "tensor"  # names go over only to values of one kind
-    fresh: bool = False  # takes over a name only where nobody else reads the tensor
+    fresh: bool = False  # never takes over a name: it is called after its layer
     inline: bool = True
     depth: int = 1
     body: Block | None = None
@@ -225,7 +226,7 @@ class _Naming:
             live[name] = target
 
     def _free(self, hint: str, live: dict[str, int]) -> str:
-        base = re.sub(r"\W", "_", hint).strip("_").lower() or "x"
+        base = re.sub(r"\W", "_", hint).strip("_").lower()[-LONGEST_NAME:].strip("_") or "x"
         base = base if not base[0].isdigit() else f"x{base}"
         name = base
         for number in count(2):
@@ -249,7 +250,7 @@ class _Naming:
             parameters.append(parameter)
         lines = [f"def {name}({', '.join(parameters)}):"]
         inner.reserved |= set(taken)
-        return [*lines, *(" " * STEP + line for line in inner.lines(statement.body))]
+        return [*lines, *(" " * STEP + line for line in inner.lines(statement.body)), ""]
 
     def _named(self, code: str) -> str:
         return plain(VALUE.sub(lambda match: self.names[int(match[1])], code))
@@ -264,7 +265,7 @@ def _taken(
     for value in ending:
         if kinds.get(value) != statement.kind or statement.kind == "size":
             continue
-        if not statement.fresh or readers[value] == 1:
+        if not statement.fresh:
             return value
     return None
 
@@ -275,7 +276,8 @@ def plain(code: str) -> str:
     >>> plain("(a * b) + (c)")
     'a * b + c'
     """
-    return ast.unparse(ast.parse(code, mode="eval").body).replace("'", '"')
+    text = ast.unparse(ast.parse(code, mode="eval").body).replace("'", '"')
+    return re.sub(r"(\de)\+", r"\1", text)
 
 
 def formatted(lines: Iterable[str], indent: int) -> str:
@@ -283,5 +285,5 @@ def formatted(lines: Iterable[str], indent: int) -> str:
     written = []
     for line in lines:
         text = line.lstrip(" ")
-        written.append(wrapped(text, indent + len(line) - len(text)))
+        written.append(wrapped(text, indent + len(line) - len(text)) if text else "")
     return "\n".join(written)

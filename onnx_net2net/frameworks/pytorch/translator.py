@@ -68,6 +68,8 @@ class Translator:
         self._expressions: dict[tuple[int, str], str] = {}
         self._device: str | None = None
         self._buffers: dict[str, str] = {}
+        dims = [d for name in program.main.inputs for d in program.dims(name) or ()]
+        self._symbols = {d for d in dims if isinstance(d, str) and d.isidentifier()}
 
     # ---- where tensors are found ------------------------------------------------------------
 
@@ -175,7 +177,8 @@ class Translator:
                 return Size(code)
         dims = self.program.dims(name)
         symbol = dims[axis] if dims is not None else None
-        hint = symbol if isinstance(symbol, str) and symbol.isidentifier() else "size"
+        named = isinstance(symbol, str) and symbol in self._symbols
+        hint = symbol if named and isinstance(symbol, str) else "size"
         code = self.block.add(f"{self.tensor(name)}.shape[{axis}]", hint, kind="size", depth=0)
         self._sizes[id(self.block), name, axis] = code
         return Size(code)

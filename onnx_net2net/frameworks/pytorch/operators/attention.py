@@ -81,9 +81,24 @@ def rotary(op: Operation) -> str:
     return op.kernel("merged_heads", code) if merged else code
 
 
+def plain_attention(op: Operation) -> str:
+    """The idiom of products and a softmax."""
+    usual = op.program.size(op.name(0), -1)
+    scale = op.attribute("scale")
+    options = f", {op.tensor(3)}" if op.has(3) else ""
+    if usual is None or abs(scale * usual**0.5 - 1) > 1e-6:
+        options += f", scale={short(scale)}"
+    given = f"{op.tensor(0)}, {op.tensor(1)}, {op.tensor(2)}"
+    op.hint, op.fresh = "attention", True
+    return f"F.scaled_dot_product_attention({given}{options})"
+
+
 TABLES: dict[str, dict[str, Entry]] = {
     "": {
         "Attention": attention,
         "RotaryEmbedding": rotary,
+    },
+    "idiom": {
+        "Attention": plain_attention,
     },
 }
