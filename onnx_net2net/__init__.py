@@ -1,4 +1,4 @@
-"""Make a trained ONNX network wider without changing what it computes.
+"""Make a trained ONNX network wider or deeper without changing what it computes.
 
     import onnx_net2net as n2n
 
@@ -30,7 +30,14 @@ if TYPE_CHECKING:
     from onnx_net2net.errors import Refused as Refused
     from onnx_net2net.errors import UsageError as UsageError
     from onnx_net2net.folding import fold as fold
+    from onnx_net2net.frameworks.exchange import absorb as absorb
     from onnx_net2net.frameworks.from_torch import from_torch as from_torch
+    from onnx_net2net.frameworks.keras3 import to_keras as to_keras
+    from onnx_net2net.frameworks.optimizer import grow_optimizer as grow_optimizer
+    from onnx_net2net.frameworks.pytorch import to_torch as to_torch
+    from onnx_net2net.frameworks.pytorch import write_package as write_package
+    from onnx_net2net.frameworks.state import save_safetensors as save_safetensors
+    from onnx_net2net.frameworks.state import state_dict as state_dict
     from onnx_net2net.model import Model as Model
     from onnx_net2net.model import load as load
     from onnx_net2net.request import Change as Change
@@ -51,14 +58,21 @@ _HOMES = {
     "Refused": "errors",
     "Report": "verify",
     "UsageError": "errors",
-    "fold": "folding",
+    "absorb": "frameworks.exchange",
     "blocks": "blocks",
     "deepen": "deepening",
+    "fold": "folding",
     "from_torch": "frameworks.from_torch",
+    "grow_optimizer": "frameworks.optimizer",
     "inspect": "dimensions",
     "load": "model",
+    "save_safetensors": "frameworks.state",
+    "state_dict": "frameworks.state",
+    "to_keras": "frameworks.keras3",
+    "to_torch": "frameworks.pytorch",
     "verify": "verify",
     "widen": "widening",
+    "write_package": "frameworks.pytorch",
 }
 __all__ = sorted(_HOMES)
 # Packages of the extras, for whoever asks for a framework that is not installed.

@@ -5,15 +5,28 @@ Everything heavier than click is imported inside the commands, so that ``--help`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from onnx_net2net import __version__
+from onnx_net2net.commands.deepen import deepen, show_blocks
+from onnx_net2net.commands.exchange import absorb, export
+from onnx_net2net.commands.steps import DONE, UNEQUAL, folded, load, print_json, show_end
 from onnx_net2net.errors import UsageError
-from onnx_net2net.options import Factor, InOrder, Setting, interval, sizes, verify_arguments
+from onnx_net2net.options import (
+    FOLD,
+    FORCE,
+    JSON,
+    PATH,
+    RUNNING,
+    Factor,
+    InOrder,
+    Setting,
+    verify_arguments,
+)
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -23,8 +36,6 @@ if TYPE_CHECKING:
     from onnx_net2net.model import Model
     from onnx_net2net.targets import Wish
 
-F = TypeVar("F", bound=Callable[..., Any])
-DONE, UNEQUAL = 0, 1
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -46,60 +57,37 @@ def run(arguments: Sequence[str]) -> int:
     return result if isinstance(result, int) else DONE
 
 
-def _together(*options: Callable[[F], F]) -> Callable[[F], F]:
-    """Several decorators as one."""
-
-    def decorate(function: F) -> F:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
-
-
-_MODEL = click.Path(path_type=Path)
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-_FOLD = click.option(
-    "--fold", is_flag=True, help="First compute what the graph computes from weights alone."
-)
-_RUNNING = _together(
-    click.option("--seeds", type=click.IntRange(1), default=3, show_default=True,
-                 help="Number of random inputs."),
-    click.option("--range", "ranges", metavar="[NAME=]LO:HI", multiple=True,
-                 type=Setting(interval, "NAME=LO:HI or LO:HI"),
-                 help="Range of the values of an input, or of all."),
-    click.option("--size", "sizes", metavar="NAME=N[,N...]", multiple=True,
-                 type=Setting(sizes, "NAME=1,3", named=True),
-                 help="Sizes of a dynamic dimension."),
-    click.option("--inputs", metavar="PATH", multiple=True, type=_MODEL,
-                 help="Your own inputs: an .npz file, or a folder with input_0.pb."),
-    click.option("--provider", metavar="NAME",
-                 help="cpu, cuda, ...; CUDA where it works by default."),
-)  # fmt: skip
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def main() -> None:
-    """Make a trained ONNX network wider without changing what it computes.
+    """Make a trained ONNX network wider or deeper without changing what it computes.
 
     \b
     onnx-net2net inspect model.onnx
     onnx-net2net widen model.onnx --node conv5 --width 512
+    onnx-net2net deepen model.onnx --block encoder.layer.3 --copies 2
     onnx-net2net verify model.onnx model-grown.onnx
+    onnx-net2net export model-grown.onnx --to torch -o grown/
+    onnx-net2net absorb model-grown.onnx trained.safetensors -o trained.onnx
 
     Exit codes: 0 done; 1 not equivalent, or refused; 2 bad usage or bad input.
     """
 
 
 @main.command()
-@click.argument("model", type=_MODEL)
+@click.argument("model", type=PATH)
 @click.option("--node", "nodes", metavar="NAME", multiple=True, help="Only what it is made of.")
 @click.option("--all", "everything", is_flag=True, help="Kernel windows and the like, too.")
-@_FOLD
-@_JSON
+@click.option("--blocks", is_flag=True, help="List the blocks instead, which deepen copies.")
+@FOLD
+@JSON
 def inspect(
-    model: Path, nodes: tuple[str, ...], everything: bool, fold: bool, as_json: bool
+    model: Path,
+    nodes: tuple[str, ...],
+    everything: bool,
+    blocks: bool,
+    fold: bool,
+    as_json: bool,
 ) -> int:
     """List the dimensions of a network and how they may grow.
 
@@ -111,8 +99,11 @@ def inspect(
     onnx-net2net inspect model.onnx
     onnx-net2net inspect model.onnx --node layer1.0.conv2
     onnx-net2net inspect model.onnx --all --json
+    onnx-net2net inspect model.onnx --blocks
     """
-    source = _folded(_load(model)) if fold else _load(model)
+    source = folded(load(model)) if fold else load(model)
+    if blocks:
+        return show_blocks(source, as_json)
     from onnx_net2net import render
     from onnx_net2net.dimensions import analyse
     from onnx_net2net.naming import channel_axis, members_of
@@ -124,7 +115,7 @@ def inspect(
         found = [d for d in found if id(d) in touched or d.name in nodes]
     listed = found if everything or as_json or nodes else render.shown(found)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "dimensions": [render.dimension_values(d, source) for d in listed],
                 "parameters": render.parameters(source),
@@ -138,7 +129,7 @@ def inspect(
 
 
 @main.command(cls=InOrder)
-@click.argument("model", type=_MODEL)
+@click.argument("model", type=PATH)
 @click.option("--node", metavar="NAME", multiple=True,
               help="What to grow: a node, tensor, parameter or module; repeats.")
 @click.option("--dim", metavar="NAME", multiple=True,
@@ -148,9 +139,9 @@ def inspect(
 @click.option("--factor", metavar="X", type=Factor(),
               help="In place of widths: X times the present one, or the next that is possible.")
 @click.option("--all", "everything", is_flag=True, help="With --factor: all that can grow.")
-@click.option("-o", "--output", metavar="PATH", type=_MODEL,
+@click.option("-o", "--output", metavar="PATH", type=PATH,
               help="The file to write.  [default: MODEL-grown.onnx beside it]")
-@click.option("--force", is_flag=True, help="Replace an existing file.")
+@FORCE
 @click.option("--split", type=click.Choice(["project", "even", "noise"]), default="project",
               show_default=True, help="How copies of a unit share what reads it.")
 @click.option("--noise", type=float, default=0.01, show_default=True,
@@ -161,9 +152,9 @@ def inspect(
               help="Seed of all that is random.")
 @click.option("--dry-run", is_flag=True, help="Say what would change; write nothing.")
 @click.option("--no-verify", is_flag=True, help="Write without asking onnxruntime.")
-@_FOLD
-@_RUNNING
-@_JSON
+@FOLD
+@RUNNING
+@JSON
 def widen(model: Path, output: Path | None, as_json: bool, **options: Any) -> int:
     """Grow dimensions of a network; the function it computes stays the same.
 
@@ -189,19 +180,19 @@ def widen(model: Path, output: Path | None, as_json: bool, **options: Any) -> in
 
 
 @main.command()
-@click.argument("first", metavar="A", type=_MODEL)
-@click.argument("second", metavar="B", type=_MODEL)
-@_RUNNING
+@click.argument("first", metavar="A", type=PATH)
+@click.argument("second", metavar="B", type=PATH)
+@RUNNING
 @click.option("--rtol", metavar="[NAME=]X", multiple=True, type=Setting(float, "NAME=1e-3 or 1e-3"),
               help="Relative tolerance, of an output or of all.")
 @click.option("--atol", metavar="[NAME=]X", multiple=True, type=Setting(float, "NAME=1e-5 or 1e-5"),
               help="Absolute tolerance, of an output or of all.")
-@click.option("--junit", metavar="PATH", type=_MODEL, help="Write a JUnit XML file, too.")
+@click.option("--junit", metavar="PATH", type=PATH, help="Write a JUnit XML file, too.")
 @click.option("--layers", is_flag=True,
               help="B was grown from A: compare every tensor between, too, and name the first "
               "node at which they part.")
 @click.option("--fold", is_flag=True, help="With --layers: B was grown with --fold.")
-@_JSON
+@JSON
 def verify(
     first: Path, second: Path, junit: Path | None, layers: bool, fold: bool, as_json: bool,
     **options: Any,
@@ -223,13 +214,13 @@ def verify(
     from onnx_net2net.delivery import write_text
     from onnx_net2net.verify import verify as judge
 
-    a, b = _load(first), _load(second)
+    a, b = load(first), load(second)
     report = judge(a, b, **arguments)
     if junit is not None:
         write_text(junit, report.junit())
     found = _layers(a, b, fold, arguments["provider"]) if layers else None
     if as_json:
-        _print_json(report.as_dict() | ({} if found is None else {"layers": found.as_dict()}))
+        print_json(report.as_dict() | ({} if found is None else {"layers": found.as_dict()}))
     else:
         if found is not None:
             click.echo(render.layers_text(found) + "\n")
@@ -261,10 +252,10 @@ def _widen(
     arguments = verify_arguments(**running)
     from onnx_net2net.delivery import Judge, check_free, deliver
 
-    original = _load(path)
+    original = load(path)
     if not dry_run:
         check_free(original, target, force=force)
-    source = _folded(original) if fold else original
+    source = folded(original) if fold else original
     grown = _grown(source, asked, factor, split=split, noise=noise, mapping=mapping, seed=seed)
     if dry_run:
         return _show_growth(source, grown, None, None, as_json)
@@ -295,48 +286,22 @@ def _show_growth(
     from onnx_net2net import render
     from onnx_net2net.dimensions import analyse
 
-    report = judge.report if judge is not None else None
-    code = UNEQUAL if judge is not None and target is None else DONE
     if as_json:
+        report = judge.report if judge is not None else None
         values = render.change_values(grown.changes, source, grown)
         verification = None if report is None else report.as_dict()
-        _print_json({**values, "verification": verification, "output": target and str(target)})
-        return code
+        print_json({**values, "verification": verification, "output": target and str(target)})
+        return UNEQUAL if judge is not None and target is None else DONE
     dimensions = analyse(source).dimensions
     click.echo(render.text(render.change_table(grown.changes, dimensions, source, grown)))
-    click.echo()
-    if judge is None or report is None:
-        click.echo("not written: a dry run" if target is None else "not verified")
-    elif code == UNEQUAL:
-        click.echo(render.report_text(report))
-        problem = "nothing was written, for the grown model does not compute the same"
-        click.echo(f"error: {problem}\n  remedy: please report it with the model", err=True)
-    else:
-        click.echo(render.verified(report) if judge.exact else render.perturbed(report))
-    if target is not None:
-        click.echo(f"wrote {target} ({render.size(target)})")
-    return code
-
-
-def _load(path: Path) -> Model:
-    from onnx_net2net.model import load
-
-    return load(path)
+    return show_end(target, judge)
 
 
 def _layers(parent: Model, grown: Model, fold: bool, provider: str | None) -> LayersReport:
     from onnx_net2net.invariant import verify_layers
 
-    return verify_layers(_folded(parent) if fold else parent, grown, provider=provider)
+    return verify_layers(folded(parent) if fold else parent, grown, provider=provider)
 
 
-def _folded(model: Model) -> Model:
-    from onnx_net2net.folding import fold
-
-    return fold(model)
-
-
-def _print_json(value: Any) -> None:
-    import json
-
-    click.echo(json.dumps(value, indent=2))
+for _command in (deepen, export, absorb):
+    main.add_command(_command)

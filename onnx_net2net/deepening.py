@@ -80,6 +80,8 @@ class Options:
     kernel: tuple[int, ...] | None = None
     norm: bool | None = None
     copies: int = 1
+    every: int = 1
+    spread: bool = False
     renumber: bool = True
     seed: int = 0
 
@@ -90,6 +92,8 @@ def deepen(
     block: str | Sequence[str] = (),
     *,
     copies: int = 1,
+    every: int = 1,
+    spread: bool = False,
     renumber: bool = True,
     init: str = "auto",
     count: int = 1,
@@ -112,14 +116,17 @@ def deepen(
     as well if ``calibration`` gives input batches to measure it on, else in inference only.
 
     ``block`` names blocks (those of :func:`blocks`; the end of a name or a glob will do), behind
-    each of which ``copies`` are put whose last projections are zero. They take the numbers behind
-    the block's and later ones make room, unless ``renumber`` is False.
+    each of which ``copies`` are put whose last projections are zero; or only behind ``every``-th
+    of them; or, with ``spread``, that many in all, evenly. They take the numbers behind the
+    block's and later ones make room, unless ``renumber`` is False.
 
     Returns a new model whose ``changes`` lists what was inserted; ``model`` is untouched. Raises
     UsageError for names and options that make no sense, Refused where the result would not be
     exact. Sources: Net2DeeperNet, Chen, Goodfellow, Shlens, ICLR 2016; LLaMA-Pro, Wu et al., 2024.
     """
-    options = _options(init, count, kernel, norm, copies, renumber, seed)
+    window = _window(kernel)
+    options = Options(init, count, window, norm, copies, every, spread, renumber, seed)
+    _check(options)
     layers, named = ([n] if isinstance(n, str) else list(n) for n in (after, block))
     if not layers and not named:
         raise UsageError("nothing to deepen", "name a layer (--after) or a block (--block)")
@@ -155,18 +162,35 @@ def _with_copies(
 ) -> tuple[Model, list[Copies]]:
     """Later blocks first, so that the numbers of those before them stay."""
     wanted = _wanted(blocks(model), names)
+    counts = _spread(len(wanted), options)
     changes = []
-    for target in reversed(wanted):
+    for target, copies in reversed(list(zip(wanted, counts, strict=True))):
+        if not copies:
+            continue
         renames: dict[str, str] = {}
         if options.renumber:
-            model, renames = with_room(model, target, options.copies)
+            model, renames = with_room(model, target, copies)
         analysis = analyse(model)
         found = next(b for b in found_blocks(analysis) if b.name == target.name)
-        editor = clone(analysis, found, options.copies, numbered=options.renumber)
+        editor = clone(analysis, found, copies, numbered=options.renumber)
         new = [name for name in editor.weights if name not in model.weights]
         model = editor.finish()
-        changes.append(Copies(found.name, options.copies, found.reason or "", new, renames))
+        changes.append(Copies(found.name, copies, found.reason or "", new, renames))
     return model, changes
+
+
+def _spread(blocks: int, options: Options) -> list[int]:
+    """How many copies come behind each of the blocks.
+
+    >>> _spread(8, Options(copies=2, spread=True))
+    [0, 0, 0, 1, 0, 0, 0, 1]
+    """
+    if options.spread:
+        # The copies end equal groups of blocks, as in LLaMA-Pro.
+        ends = [(i + 1) * blocks / options.copies for i in range(options.copies)]
+        places = [max(round(end), 1) - 1 for end in ends]
+        return [places.count(i) for i in range(blocks)]
+    return [options.copies * ((i + 1) % options.every == 0) for i in range(blocks)]
 
 
 def _wanted(known: list[Block], names: list[str]) -> list[Block]:
@@ -174,7 +198,7 @@ def _wanted(known: list[Block], names: list[str]) -> list[Block]:
     found: set[str] = set()
     for name in names:
         ends = [b for b in known if b.name == name] or [
-            b for b in known if fnmatchcase(b.name, name) or b.name.endswith("." + name)
+            b for b in known if fnmatchcase(b.name, name) or fnmatchcase(b.name, "*." + name)
         ]
         if not ends:
             raise UsageError(f"there is no block '{name}'", _near([b.name for b in known], name))
@@ -191,27 +215,24 @@ def _near(known: list[str], name: str) -> str:
     return "'onnx-net2net inspect MODEL --blocks' lists them"
 
 
-def _options(
-    init: str,
-    count: int,
-    kernel: int | Sequence[int] | None,
-    norm: bool | None,
-    copies: int,
-    renumber: bool,
-    seed: int,
-) -> Options:
-    if init not in INITS:
-        raise UsageError(f"there is no init '{init}'", f"one of {', '.join(INITS)}")
-    for option, number in (("count", count), ("copies", copies)):
-        if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MOST:
-            problem = f"{option} {number!r} is not a number from 1 to {MOST}"
-            raise UsageError(problem, f"use --{option} 1")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise UsageError(f"seed {seed!r} is not a non-negative integer", "use --seed 0")
+def _window(kernel: int | Sequence[int] | None) -> tuple[int, ...] | None:
     sizes = (kernel,) if isinstance(kernel, int) else None if kernel is None else tuple(kernel)
     if sizes is not None and (not sizes or any(size < 1 for size in sizes)):
         raise UsageError(f"kernel {kernel!r} is no window", "use --kernel 3")
-    return Options(init, count, sizes, norm, copies, renumber, seed)
+    return sizes
+
+
+def _check(options: Options) -> None:
+    if options.init not in INITS:
+        raise UsageError(f"there is no init '{options.init}'", f"one of {', '.join(INITS)}")
+    for option in ("count", "copies", "every"):
+        number = getattr(options, option)
+        if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MOST:
+            problem = f"{option} {number!r} is not a number from 1 to {MOST}"
+            raise UsageError(problem, f"use --{option} 1")
+    seed = options.seed
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise UsageError(f"seed {seed!r} is not a non-negative integer", "use --seed 0")
 
 
 def _insert(

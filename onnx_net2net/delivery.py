@@ -25,7 +25,7 @@ from onnx_net2net.weights import Stored
 if TYPE_CHECKING:
     from onnx_net2net.report import Report
 
-__all__ = ["Judge", "check_free", "deliver", "write_text"]
+__all__ = ["Judge", "check_free", "deliver", "place", "write_text"]
 
 _REMEDY = "choose another folder, or check its permissions and free space"
 
@@ -60,6 +60,47 @@ def deliver(
             return False
         _move(draft, target, force)
     return True
+
+
+def place(
+    target: Path,
+    *,
+    write: Callable[[Path], None],
+    judge: Callable[[Path], bool],
+    force: bool = False,
+) -> bool:
+    """Let ``write`` make a draft, file or folder, and move it to ``target`` if ``judge`` agrees.
+
+    A folder's files go into a folder that exists, over files of the same names with ``force``.
+    Raises OutputError, and what the two raise; then nothing is left behind.
+    """
+    if not (force or target.is_dir()):
+        check_target(target, force)
+    with _folder_beside(target) as folder:
+        draft = folder / target.name
+        try:
+            write(draft)
+        except OSError as error:
+            raise _unwritable(target, error) from error
+        if not judge(draft):
+            return False
+        _move_files(draft, target, force)
+    return True
+
+
+def _move_files(draft: Path, target: Path, force: bool) -> None:
+    moves = [(draft, target)]
+    if draft.is_dir():
+        moves = [(file, target / file.name) for file in sorted(draft.iterdir()) if file.is_file()]
+    try:
+        if draft.is_dir():
+            target.mkdir(parents=True, exist_ok=True)
+        for _, final in moves:
+            check_target(final, force)
+        for file, final in moves:
+            os.replace(file, final)
+    except OSError as error:
+        raise _unwritable(target, error) from error
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -12,6 +12,20 @@ from onnx_net2net.errors import UsageError
 
 if TYPE_CHECKING:
     from fractions import Fraction
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def together(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Several decorators as one."""
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
 
 
 class InOrder(click.Command):
@@ -79,6 +93,22 @@ class Factor(click.ParamType):
             self.fail(f"{value!r} is not a number such as 1.5", param, ctx)
 
 
+class Window(click.ParamType):
+    """A kernel: ``3`` or ``1x7``."""
+
+    name = "window"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        sizes = str(value).lower().split("x")
+        if not all(size.isdigit() and int(size) for size in sizes):
+            self.fail(f"{value!r} is not a window such as 3 or 1x7", param, ctx)
+        return tuple(map(int, sizes))
+
+
 def verify_arguments(
     seeds: int,
     ranges: Sequence[tuple[str, tuple[float, float]]],
@@ -110,3 +140,25 @@ def _one_or_named(option: str, settings: Sequence[tuple[str, Any]]) -> Any:
             f"{option} is given for all and for one more", f"give {option} once, or by name only"
         )
     return values[""]
+
+
+PATH = click.Path(path_type=Path)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+FOLD = click.option(
+    "--fold", is_flag=True, help="First compute what the graph computes from weights alone."
+)
+FORCE = click.option("--force", is_flag=True, help="Replace what exists.")
+RUNNING = together(
+    click.option("--seeds", type=click.IntRange(1), default=3, show_default=True,
+                 help="Number of random inputs."),
+    click.option("--range", "ranges", metavar="[NAME=]LO:HI", multiple=True,
+                 type=Setting(interval, "NAME=LO:HI or LO:HI"),
+                 help="Range of the values of an input, or of all."),
+    click.option("--size", "sizes", metavar="NAME=N[,N...]", multiple=True,
+                 type=Setting(sizes, "NAME=1,3", named=True),
+                 help="Sizes of a dynamic dimension."),
+    click.option("--inputs", metavar="PATH", multiple=True, type=PATH,
+                 help="Your own inputs: an .npz file, or a folder with input_0.pb."),
+    click.option("--provider", metavar="NAME",
+                 help="cpu, cuda, ...; CUDA where it works by default."),
+)  # fmt: skip

@@ -25,6 +25,7 @@ from onnx_net2net.report import OutputReport, Report
 from onnx_net2net.request import Change
 
 if TYPE_CHECKING:
+    from onnx_net2net.blocks import Block
     from onnx_net2net.invariant import LayersReport
 
 # What people call parameters: floats, and the small integers that quantised weights are.
@@ -300,15 +301,61 @@ def perturbed(report: Report) -> str:
 
 
 def size(path: Path) -> str:
-    """A file's size, for people.
+    """The size of a file, or of the files in a folder, for people.
 
     >>> size(Path("model.onnx"))
     '54 kB'
     """
-    count = float(path.stat().st_size)
+    files = [path] if path.is_file() else [one for one in path.iterdir() if one.is_file()]
+    count = float(sum(file.stat().st_size for file in files))
     unit = "bytes"
     for larger in ("kB", "MB", "GB"):
         if count < 1000:
             break
         count, unit = count / 1000, larger
     return f"{count:.1f} {unit}" if count < 10 and unit != "bytes" else f"{count:.0f} {unit}"
+
+
+def insertion_text(changes: Sequence[Any], source: Model, deeper: Model) -> str:
+    """What deepening inserted, and how many parameters there were and are."""
+    table = _table(("behind", "left"), ("inserted", "fold"), ("new parameters", "right"))
+    for change in changes:
+        inserted = f"{change.copies} x the block" if hasattr(change, "copies") else change.init
+        note = getattr(change, "exact", "") or ""
+        if not getattr(change, "training", True):
+            note = "the identity in inference only: no calibration data"
+        count = sum(deeper.weights[name].size for name in change.parameters)
+        behind = change.block if hasattr(change, "block") else change.after
+        table.add_row(Text(behind), Text(f"{inserted}{note and f' ({note})'}"), f"{count:,}")
+    total = f"{source.parameters:,} -> {deeper.parameters:,} parameters"
+    return f"{text(table)}\n{total}"
+
+
+def block_values(block: Block, model: Model) -> dict[str, Any]:
+    """A block as plain values."""
+    return {
+        "name": block.name,
+        "series": block.series,
+        "exact": block.exact,
+        "reason": block.reason,
+        "input": block.input,
+        "output": block.output,
+        "nodes": block.nodes,
+        "parameters": sum(model.weights[name].size for name in block.parameters),
+    }
+
+
+def block_text(blocks: Sequence[Block], model: Model) -> str:
+    """The table of blocks."""
+    if not blocks:
+        return "no blocks: no numbered names whose nodes a copy could follow (see deepen --after)"
+    table = _table(
+        ("block", "left"), ("nodes", "right"), ("parameters", "right"), ("a copy is", "fold")
+    )
+    for block in blocks:
+        count = sum(model.weights[name].size for name in block.parameters)
+        copy = "exact" if block.exact else f"not exact: {block.reason}"
+        if block.exact and block.reason:
+            copy = block.reason
+        table.add_row(Text(block.name), str(len(block.nodes)), f"{count:,}", Text(copy))
+    return text(table)

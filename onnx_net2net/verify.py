@@ -46,8 +46,9 @@ from onnx_net2net.report import Report
 from onnx_net2net.sizes import input_specs
 from onnx_net2net.trials import Planner, RunError, first_line, flattened
 
-__all__ = ["RunError", "choose_provider", "run", "tensors", "verify"]
+__all__ = ["VERSION", "Candidate", "candidate", "choose_provider", "run", "tensors", "verify"]
 
+VERSION = ort.__version__
 AnyModel = Model | str | os.PathLike | onnx.ModelProto | bytes
 
 _MESSAGE_LIMIT = (2 << 30) - (1 << 20)  # what one protobuf message can hold
@@ -102,7 +103,7 @@ def verify(
     started = time.monotonic()
     if seeds < 1:
         raise UsageError(f"seeds must be 1 or more, not {seeds}")
-    report = Report(onnxruntime=ort.__version__)
+    report = Report(onnxruntime=VERSION)
     with tempfile.TemporaryDirectory(prefix="onnx-net2net-") as scratch:
         name = choose_provider(provider)
         first = Candidate("first", a, name, Path(scratch))
@@ -351,8 +352,8 @@ def run(
     >>> run("model.onnx", {"x": np.zeros((1, 3), np.float32)})["y"].shape
     (1, 10)
     """
-    with _candidate(model, provider) as candidate:
-        return _session_of(candidate, optimised).run(feeds, outputs)
+    with candidate(model, provider) as subject:
+        return _session_of(subject, optimised).run(feeds, outputs)
 
 
 def tensors(
@@ -388,8 +389,8 @@ def _exposed(
 ) -> Iterator[tuple[Sequence[str], _Session]]:
     """Sessions that together give these tensors; what cannot be an output is cut out by halves."""
     try:
-        with _candidate(with_outputs(model, names), provider) as candidate:
-            yield names, _session_of(candidate, optimised)
+        with candidate(with_outputs(model, names), provider) as subject:
+            yield names, _session_of(subject, optimised)
     except InvalidModel:
         if not names:
             raise
@@ -400,7 +401,8 @@ def _exposed(
 
 
 @contextlib.contextmanager
-def _candidate(model: AnyModel, provider: str | None) -> Iterator[Candidate]:
+def candidate(model: AnyModel, provider: str | None) -> Iterator[Candidate]:
+    """A model under test, for as long as it is."""
     with tempfile.TemporaryDirectory(prefix="onnx-net2net-") as scratch:
         yield Candidate("given", model, choose_provider(provider), Path(scratch))
 

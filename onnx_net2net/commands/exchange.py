@@ -1,0 +1,133 @@
+"""``export`` and ``absorb``: into the frameworks, and trained weights back into the file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnx_net2net.commands.steps import DONE, UNEQUAL, load, print_json
+from onnx_net2net.errors import UsageError
+from onnx_net2net.options import FORCE, JSON, PATH
+
+if TYPE_CHECKING:
+    from onnx_net2net.report import Report
+
+_SUFFIX = {"torch": "-torch", "keras": ".keras", "safetensors": ".safetensors"}
+
+
+@click.command()
+@click.argument("model", type=PATH)
+@click.option("--to", "framework", type=click.Choice(list(_SUFFIX)), required=True,
+              help="torch: a folder with model.py and model.safetensors; keras: a .keras file; "
+              "safetensors: the weights under their author's names.")
+@click.option("-o", "--output", metavar="PATH", type=PATH,
+              help="What to write.  [default: beside MODEL]")
+@click.option("--like", metavar="PATH", type=PATH,
+              help="With --to safetensors: the original weights, to recover lost names from.")
+@click.option("--base", metavar="PATH", type=PATH,
+              help="With --like: the ONNX file that was exported from them.")
+@click.option("--no-verify", is_flag=True, help="Write without comparing with onnxruntime.")
+@FORCE
+@JSON
+def export(
+    model: Path, framework: str, output: Path | None, like: Path | None, base: Path | None,
+    no_verify: bool, force: bool, as_json: bool,
+) -> int:
+    """Write a model for PyTorch or Keras, to train on, or its weights alone.
+
+    What is written is loaded again and must compute what onnxruntime says MODEL does, else it is
+    removed.
+
+    \b
+    onnx-net2net export grown.onnx --to torch -o grown/
+    onnx-net2net export grown.onnx --to keras -o grown.keras
+    onnx-net2net export grown.onnx --to safetensors -o grown.safetensors
+    onnx-net2net export grown.onnx --to safetensors --like original.safetensors --base model.onnx
+
+    The PyTorch package is code to read and to change, and needs neither MODEL nor this program.
+    """  # fmt: skip
+    if framework != "safetensors" and (like or base):
+        raise UsageError("--like and --base go with --to safetensors", "leave them out")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's remarks on this machine
+    source = load(model)
+    target = output or model.with_name(model.stem + _SUFFIX[framework])
+    if framework == "keras" and target.suffix != ".keras":
+        raise UsageError(f"{target}: Keras writes .keras files", "choose a name that ends so")
+    report: Report | None = None
+    if framework == "safetensors":
+        from onnx_net2net.frameworks.state import save_safetensors
+
+        save_safetensors(source, target, like, None if base is None else load(base), force=force)
+    else:
+        from onnx_net2net.frameworks.packages import write
+
+        report = write(source, framework, target, force=force, verify=not no_verify)
+    return _show(target, report, as_json)
+
+
+def _show(target: Path, report: Report | None, as_json: bool) -> int:
+    from onnx_net2net import render
+
+    done = report is None or report.equivalent
+    if as_json:
+        verification = None if report is None else report.as_dict()
+        print_json({"verification": verification, "output": str(target) if done else None})
+        return DONE if done else UNEQUAL
+    if report is not None:
+        click.echo(render.verified(report) if done else render.report_text(report))
+    if not done:
+        problem = "nothing was written, for the exported network does not compute the same"
+        click.echo(f"error: {problem}\n  remedy: please report it with the model", err=True)
+        return UNEQUAL
+    click.echo(f"wrote {target} ({render.size(target)})")
+    return DONE
+
+
+@click.command()
+@click.argument("model", type=PATH)
+@click.argument("weights", type=PATH)
+@click.option("-o", "--output", metavar="PATH", type=PATH,
+              help="The file to write.  [default: MODEL-trained.onnx beside it]")
+@click.option("--cast", is_flag=True, help="Convert weights of another precision.")
+@click.option("--ignore", metavar="GLOB", multiple=True, help="Names to leave out; repeats.")
+@FORCE
+@JSON
+def absorb(
+    model: Path, weights: Path, output: Path | None, cast: bool, ignore: tuple[str, ...],
+    force: bool, as_json: bool,
+) -> int:
+    """Write trained weights back into the ONNX file they came from: same graph, new values.
+
+    WEIGHTS is a .safetensors, .npz, .pt or .keras file that holds every parameter and BatchNorm
+    statistic of MODEL, under its name in the file or in the exported module.
+
+    \b
+    onnx-net2net absorb grown.onnx trained.safetensors -o trained.onnx
+    onnx-net2net absorb grown.onnx trained.keras
+    """  # fmt: skip
+    from onnx_net2net.delivery import check_free, deliver
+    from onnx_net2net.frameworks.exchange import absorb as filled
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    source = load(model)
+    target = output or model.with_name(f"{model.stem}-trained.onnx")
+    check_free(source, target, force=force)
+    given: Any = weights
+    if weights.suffix == ".keras":
+        from onnx_net2net.frameworks.packages import load_keras
+
+        given = load_keras(weights)
+    trained = filled(source, given, cast=cast, ignore=ignore)
+    deliver(trained, target, judge=lambda draft: True, force=force)
+    changed = trained.history[-1]["weights"]
+    if as_json:
+        print_json({"weights": changed, "output": str(target)})
+        return DONE
+    from onnx_net2net import render
+
+    click.echo(f"{changed} weights have new values")
+    click.echo(f"wrote {target} ({render.size(target)})")
+    return DONE

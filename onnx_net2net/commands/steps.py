@@ -1,0 +1,55 @@
+"""What several commands do: load, deliver what was judged, say what came of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from onnx_net2net.delivery import Judge
+    from onnx_net2net.model import Model
+
+DONE, UNEQUAL = 0, 1
+
+
+def load(path: Path) -> Model:
+    """The model of a file."""
+    from onnx_net2net.model import load
+
+    return load(path)
+
+
+def folded(model: Model) -> Model:
+    """``model`` with what it computes from weights alone computed."""
+    from onnx_net2net.folding import fold
+
+    return fold(model)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document."""
+    import json
+
+    click.echo(json.dumps(value, indent=2))
+
+
+def show_end(target: Path | None, judge: Judge | None) -> int:
+    """Say what onnxruntime says of a grown model, and where it is; the exit code."""
+    from onnx_net2net import render
+
+    click.echo()
+    report = judge.report if judge is not None else None
+    code = UNEQUAL if judge is not None and target is None else DONE
+    if judge is None or report is None:
+        click.echo("not written: a dry run" if target is None else "not verified")
+    elif code == UNEQUAL:
+        click.echo(render.report_text(report))
+        problem = "nothing was written, for the grown model does not compute the same"
+        click.echo(f"error: {problem}\n  remedy: please report it with the model", err=True)
+    else:
+        click.echo(render.verified(report) if judge.exact else render.perturbed(report))
+    if target is not None:
+        click.echo(f"wrote {target} ({render.size(target)})")
+    return code

@@ -1,0 +1,53 @@
+"""Does a network in a framework compute what onnxruntime says the file does?
+
+    report = agreement(model, call)      # call: {input: array} -> {output: array}
+
+The judge is that of :func:`onnx_net2net.verify`, and so are inputs and tolerances: what differs by
+more than the model's own rounding noise is another network.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from onnx_net2net.feeds import Feeds
+from onnx_net2net.judgement import How, Outputs, compare_models
+from onnx_net2net.model import Model
+from onnx_net2net.report import Report
+from onnx_net2net.trials import Planner
+from onnx_net2net.verify import VERSION, candidate
+
+__all__ = ["agreement"]
+
+Call = Callable[[Feeds], Outputs]
+
+
+class _Imported:
+    """The network in the framework, as the judge wants its subjects."""
+
+    label = "exported"
+    both = False  # there is nothing to compare an optimised session of it with
+
+    def __init__(self, model: Model, call: Call) -> None:
+        self.graph = model.proto.graph
+        self.run = call
+
+    def rerun(self, feeds: Sequence[Feeds], how: How = "again") -> list[Outputs] | None:
+        return None  # the noise is that of the file
+
+    def release(self) -> None:
+        """Nothing is held."""
+
+
+def agreement(model: Model, call: Call, *, seeds: int = 3) -> Report:
+    """Compare ``call`` with ``model`` on random inputs, on the CPU."""
+    started = time.monotonic()
+    with candidate(model, "cpu") as first:
+        first.open()
+        report = Report(onnxruntime=VERSION, provider=first.running_on)
+        planner = Planner(first.run, first.specs, (first.graph,), None, first.nbytes)
+        planned = planner.seeded(seeds, None)
+        compare_models(first, _Imported(model, call), planned, report, (None, None))
+    report.seconds = time.monotonic() - started
+    return report

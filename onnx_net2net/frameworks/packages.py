@@ -1,0 +1,114 @@
+"""A model on disk for a framework: written, loaded again, judged, and only then put in place."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnx_net2net.delivery import place
+from onnx_net2net.errors import OutputError
+from onnx_net2net.frameworks.agreement import agreement
+from onnx_net2net.judgement import Outputs
+from onnx_net2net.model import Model
+from onnx_net2net.precision import has_bfloat16
+from onnx_net2net.report import Report
+
+__all__ = ["load_keras", "write"]
+
+Network = Callable[[dict[str, np.ndarray]], list[np.ndarray]]
+
+
+def write(
+    model: Model, framework: str, target: Path, *, force: bool = False, verify: bool = True
+) -> Report | None:
+    """Write ``model`` for ``framework``, "torch" (a folder) or "keras" (a file), to ``target``.
+
+    Gives what onnxruntime says of the result, None if it was not asked: with ``verify`` False, and
+    for bfloat16, which it cannot run on a CPU. Nothing is left behind if they differ. Raises
+    Refused for what has no translation, OutputError for what cannot be written.
+    """
+    draw, load = {"torch": (_write_torch, _torch), "keras": (_write_keras, _keras)}[framework]
+    report: list[Report] = []
+
+    def judge(draft: Path) -> bool:
+        if verify and not has_bfloat16(model):
+            names = [value.name for value in model.proto.graph.output]
+            network = load(draft)
+
+            def call(feeds: dict[str, np.ndarray]) -> Outputs:
+                return dict(zip(names, network(feeds), strict=True))
+
+            report.append(agreement(model, call))
+        return not report or report[0].equivalent
+
+    place(target, write=lambda draft: draw(model, draft), judge=judge, force=force)
+    return report[0] if report else None
+
+
+def _write_torch(model: Model, draft: Path) -> None:
+    from onnx_net2net.frameworks.pytorch import write_package
+
+    write_package(model, draft)
+
+
+def _torch(draft: Path) -> Network:
+    """The package's network, as whoever imports it gets it."""
+    import torch
+
+    from onnx_net2net.frameworks.pytorch.module import tensor_of
+
+    name = f"onnx_net2net_package_{os.getpid()}"
+    spec = importlib.util.spec_from_file_location(name, draft / "model.py")
+    assert spec is not None and spec.loader is not None
+    package = importlib.util.module_from_spec(spec)
+    sys.modules[name] = package  # its annotations are looked up there
+    try:
+        sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+        spec.loader.exec_module(package)
+        network = package.load().eval()
+    finally:
+        sys.dont_write_bytecode = before
+        del sys.modules[name]
+
+    def call(feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        with torch.no_grad():
+            found = network(*(tensor_of(value) for value in feeds.values()))
+        return [t.numpy() for t in (found if isinstance(found, tuple) else [found])]
+
+    return call
+
+
+def _write_keras(model: Model, draft: Path) -> None:
+    from onnx_net2net.frameworks.keras3 import to_keras
+
+    to_keras(model).save(draft)
+
+
+def load_keras(path: Path) -> Any:
+    """A saved Keras model. Raises OutputError where it cannot be read."""
+    # What the file is made of has to be known to Keras.
+    from onnx_net2net.frameworks.keras3.imported import keras
+
+    try:
+        return keras.saving.load_model(path)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        remedy = "give a .keras file that export or model.save has written"
+        raise OutputError(f"{path}: Keras cannot load it: {first}", remedy) from None
+
+
+def _keras(draft: Path) -> Network:
+    network = load_keras(draft)
+
+    def call(feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        given = list(feeds.values())
+        found = network(given if len(given) > 1 else given[0])
+        return [np.asarray(v) for v in (found.values() if isinstance(found, dict) else [found])]
+
+    return call
