@@ -14,6 +14,7 @@ from onnx_net2net.frameworks.roles import KIND, Role, paths, roles
 from onnx_net2net.frameworks.tables import computed, follows_formula, triangular
 from onnx_net2net.model import Model, load
 from onnx_net2net.rules import registry
+from onnx_net2net.widening import widen
 from tests.console import ROOT
 
 FIXTURES = sorted((ROOT / "fixtures").glob("*.onnx"))
@@ -125,6 +126,18 @@ def test_running_statistics_are_statistics_though_recorded_as_buffers() -> None:
     model = small(nodes, {n: np.ones(8, np.float32) for n in names}, dict.fromkeys(names, "BUFFER"))
     found = roles(model)
     assert [found[n] for n in names] == [Role.CONSTANT] * 2 + [Role.STATISTIC] * 2
+
+
+def test_shares_that_growing_inserted_are_constants() -> None:
+    model = load(ROOT / "fixtures" / "llama.dynamo-raw.onnx")
+    grown = widen(model, {"model.model.embed_tokens": 20})
+    inserted = set(grown.history[-1]["inserted"])
+    assert inserted and inserted <= grown.weights.keys()
+    found = roles(load(grown.to_bytes()))
+    assert {found[name] for name in inserted} == {Role.CONSTANT}
+    assert {n for n, r in found.items() if r is Role.PARAMETER} == {
+        n for n, r in roles(model).items() if r is Role.PARAMETER
+    }
 
 
 # ---- contents -----------------------------------------------------------------------------------

@@ -75,6 +75,7 @@ class _Judge:
         self.model = model
         self.graph = Graph(model)
         self.said = {name: kind for name, (kind, _) in recorded(model).items()}
+        self.said |= {name: "SHARES" for step in model.history for name in step.get("inserted", ())}
         self.initializers = {entry.name for entry in model.proto.graph.initializer}
         values = (*model.proto.graph.value_info, *model.proto.graph.input)
         self.types = {v.name: v.type.tensor_type.elem_type for v in values}
