@@ -1,0 +1,160 @@
+"""Import the exported networks of the coverage test into the frameworks, and deepen them.
+
+    python tests/coverage/imports.py /big/disk torch       # as PyTorch modules
+    python tests/coverage/imports.py /big/disk keras       # as Keras models
+    python tests/coverage/imports.py /big/disk deepen      # copy every block, insert layers
+
+Each network is compared with onnxruntime on one random input, small files first; what has a result
+is left alone. Results go to DIR/imports as JSON; table.py makes a table of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+import onnx_net2net as n2n
+from onnx_net2net.frameworks.agreement import agreement
+
+LARGEST = 600_000_000  # bytes of a file that is tried
+PLACES = 24  # insertion points tried at once
+
+
+class Stopped(Exception):
+    """A network took too long."""
+
+
+def judged(report: n2n.Report) -> dict[str, Any]:
+    """The verdict on one import."""
+    worst = max((output.used for output in report.outputs), default=0.0)
+    result = {"verdict": "right" if report else "wrong", "used": worst}
+    return result if report else {**result, "problem": report.verdict}
+
+
+def in_torch(model: n2n.Model) -> dict[str, Any]:
+    """As a module of PyTorch."""
+    import torch
+
+    module = n2n.to_torch(model)
+    names = [value.name for value in model.proto.graph.output]
+
+    def call(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        with torch.no_grad():
+            found = module(*(torch.from_numpy(value) for value in feeds.values()))
+        values = found if isinstance(found, tuple) else (found,)
+        return {name: value.numpy() for name, value in zip(names, values, strict=True)}
+
+    return judged(agreement(model, call, seeds=1))
+
+
+def in_keras(model: n2n.Model) -> dict[str, Any]:
+    """As a model of Keras."""
+    import keras
+
+    keras.utils.clear_session()
+    network = n2n.to_keras(model)
+    names = [value.name for value in model.proto.graph.output]
+
+    def call(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        given = list(feeds.values())
+        found = network(given if len(given) > 1 else given[0])
+        values = found.values() if isinstance(found, dict) else (found,)
+        return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
+
+    return judged(agreement(model, call, seeds=1))
+
+
+def deeper(model: n2n.Model) -> dict[str, Any]:
+    """Every block that can be copied exactly, copied; then layers behind many places."""
+    from onnx_net2net.dimensions import analyse
+    from onnx_net2net.places import every_place
+
+    found = n2n.blocks(model)
+    exact = [block.name for block in found if block.exact]
+    result: dict[str, Any] = {"blocks": len(found), "exact": len(exact), "names": exact[:3]}
+    verdicts = []
+    if exact:
+        report = n2n.verify(model, n2n.deepen(model, block=exact), seeds=1)
+        result["copies"] = judged(report)
+        verdicts.append(bool(report))
+    places = list(every_place(analyse(model)))
+    result["places"] = len(places)
+    if places:
+        chosen = places[:: max(1, len(places) // PLACES)][:PLACES]
+        report = n2n.verify(model, n2n.deepen(model, [p.tensor for p in chosen]), seeds=1)
+        result["layers"] = judged(report)
+        verdicts.append(bool(report))
+    return {**result, "verdict": "right" if all(verdicts) else "wrong"}
+
+
+WAYS: dict[str, Callable[[n2n.Model], dict[str, Any]]] = {
+    "deepen": deeper,
+    "keras": in_keras,
+    "torch": in_torch,
+}
+
+
+def one(path: Path, way: str, limit: int) -> dict[str, Any]:
+    """One file, one way; never an exception."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.alarm(limit)
+    start = time.monotonic()
+    try:
+        result = WAYS[way](n2n.load(path))
+    except Stopped:
+        result = {"verdict": "stopped", "problem": f"more than {limit} s"}
+    except n2n.Refused as refusal:
+        result = {"verdict": "refused", "problem": str(refusal)[:2000]}
+    except Exception as error:  # the table shall show what crashed
+        result = {"verdict": "crashed", "problem": f"{type(error).__name__}: {error}"[:2000]}
+    finally:
+        signal.alarm(0)
+    return {**result, "seconds": round(time.monotonic() - start, 1)}
+
+
+def main() -> None:
+    """Go through the exported files, the smallest first."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("way", choices=sorted(WAYS))
+    parser.add_argument("--timeout", type=int, default=240, help="seconds for a network")
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop after these")
+    parser.add_argument("--redo", action="store_true", help="what did not come out right, again")
+    arguments = parser.parse_args()
+    end = time.monotonic() + 60 * arguments.minutes
+    files = sorted(arguments.directory.glob("*/*.onnx"), key=lambda path: path.stat().st_size)
+    for path in files:
+        target = arguments.directory / "imports" / arguments.way / path.parent.name
+        target.mkdir(parents=True, exist_ok=True)
+        result = target / f"{path.name.removesuffix('.onnx')}.json"
+        if result.exists():
+            done = json.loads(result.read_text())["verdict"]
+            if not arguments.redo or done == "right":
+                continue
+        parts = (path, *path.parent.glob(path.name + ".*"))
+        size = sum(part.stat().st_size for part in parts)
+        if time.monotonic() > end or size > LARGEST:
+            break
+        result.write_text(json.dumps({"verdict": "crashed", "problem": "the process died"}))
+        found = one(path, arguments.way, arguments.timeout)
+        result.write_text(json.dumps(found, indent=1))
+        print(f"{path.parent.name}/{path.stem} {found}"[:300], flush=True)
+
+
+if __name__ == "__main__":
+    main()
