@@ -210,6 +210,40 @@ def test_every_kind_of_weights_gives_the_same_file(tmp_path: Path) -> None:
         assert all(found[n].tobytes() == array.tobytes() for n, array in expected.items()), kind
 
 
+@pytest.mark.parametrize("name", ["resnet.dynamo-raw", "lstm.dynamo", "keras-gru.tf2onnx"])
+def test_trained_modules_come_back_whole(name: str) -> None:
+    """Parameters and statistics of the module that was made from the file, and they alone."""
+    torch = pytest.importorskip("torch")
+    model = load(ROOT / "fixtures" / f"{name}.onnx")
+    module = n2n.to_torch(model)
+    expected = trained(model)
+    own = paths(model)
+    with torch.no_grad():
+        for tensor in (*module.parameters(), *module.buffers()):
+            moves = tensor.is_floating_point() and tensor.numel() > 1
+            tensor.mul_(1.5 if moves else 1)
+    state = dict(module.state_dict())
+    assert {own[n] for n in expected} <= state.keys()
+    after = values(absorb(model, {own[n]: state[own[n]] for n in expected}))
+    for key, array in expected.items():
+        assert after[key].tobytes() == array.tobytes(), key
+    parameters = {key for key, _ in module.named_parameters()}
+    assert parameters == {own[n] for n, r in roles(model).items() if r is Role.PARAMETER}
+
+
+def test_trained_keras_models_come_back_whole() -> None:
+    pytest.importorskip("tensorflow")
+    pytest.importorskip("keras")
+    model = load(RESNET)
+    network = n2n.to_keras(model)
+    expected = trained(model)
+    for variable in network.weights:
+        variable.assign(variable.numpy() * 1.5)
+    after = values(absorb(model, network))
+    for key, array in expected.items():
+        assert after[key].tobytes() == array.tobytes(), key
+
+
 def test_files_that_are_not_weights(tmp_path: Path) -> None:
     model = load(ROOT / "fixtures" / "mlp.ts17.onnx")
     pytest.importorskip("torch")

@@ -210,6 +210,36 @@ def test_single_numbers_in_arithmetic_are_constants() -> None:
     assert found["b"] is Role.PARAMETER, "the bias of one output"
 
 
+def test_single_numbers_with_an_authors_name_are_learned() -> None:
+    """As PaddlePaddle's learnable affine blocks have, which the older exporter tells nothing of."""
+    nodes = [("Relu", ["x"], ["h"], {}), ("Mul", ["h", "stem.act.scale"], ["y"], {})]
+    assert roles(small(nodes, {"stem.act.scale": drawn(1)}))["stem.act.scale"] is Role.PARAMETER
+    nodes = [("Relu", ["x"], ["h"], {}), ("Mul", ["h", "/stem/Constant_output_0"], ["y"], {})]
+    assert set(roles(small(nodes, {"/stem/Constant_output_0": drawn(1)})).values()) == {
+        Role.CONSTANT
+    }
+
+
+def test_standardised_weights_are_no_statistics() -> None:
+    """As timm standardises: BatchNormalization of the weight itself, by its own mean."""
+    nodes = [
+        ("Unsqueeze", ["w", "zero"], ["rows"], {}),
+        ("ReduceMean", ["rows"], ["mean"], {"axes": [0, 2], "keepdims": 0}),
+        ("BatchNormalization", ["rows", "one", "none", "mean", "one"], ["n"], {}),
+        ("Squeeze", ["n", "zero"], ["unit"], {}),
+        ("MatMul", ["x", "unit"], ["y"], {}),
+    ]
+    weights = {"w": drawn(8, 5), "zero": np.array([0]), "one": np.ones(8), "none": np.zeros(8)}
+    weights |= {name: weights[name].astype(np.float32) for name in ("one", "none")}
+    assert roles(small(nodes, weights))["w"] is Role.PARAMETER
+
+
+def test_distances_that_are_multiplied_are_constants() -> None:
+    distances = np.abs(np.arange(8)[:, None] - np.arange(8)).astype(np.float32)
+    assert role("MatMul", distances) is Role.CONSTANT
+    assert role("MatMul", drawn(8, 8).round(1)) is Role.PARAMETER
+
+
 def test_normalisation_of_inputs_is_constant() -> None:
     nodes = [("Sub", ["x", "mean"], ["c"], {}), ("Div", ["c", "std"], ["h"], {}),
              ("MatMul", ["h", "w"], ["p"], {}), ("Mul", ["p", "gamma"], ["y"], {})]  # fmt: skip

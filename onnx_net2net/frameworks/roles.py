@@ -8,10 +8,11 @@ PyTorch's exporter writes down what was a parameter and what a buffer; where it 
 decides. Else the place decides that a weight is read at (``SLOTS``), and where masks and tables
 come in at the same places as weights (``STREAM``), what the tensor holds (see tables.py).
 
-Choices, where a file does not say: a single number in arithmetic is a constant (epsilon, 1/sqrt(d))
-unless it is added to the one channel of a product; a vector that scales or shifts a graph input is
-its normalisation, not learned; a filter of a convolution is learned, even a blur; a table that
-holds sines is a constant, any other that is added is learned; integers are never learned.
+Choices, where a file does not say: a single number in arithmetic is a constant (epsilon,
+1/sqrt(d)) unless its name is a path in a module or it is added to the one channel of a product; a
+vector that scales or shifts a graph input is its normalisation, not learned; a filter of a
+convolution is learned, even a blur; a table that holds sines is a constant, any other that is added
+is learned; integers are never learned, nor shares that growing put in front of a sum.
 """
 
 from __future__ import annotations
@@ -25,7 +26,14 @@ from onnx import TensorProto
 
 from onnx_net2net.frameworks.paths import unique_paths
 from onnx_net2net.frameworks.slots import DROPS_VALUES, SLOTS, STREAM, VIEWS, Slot
-from onnx_net2net.frameworks.tables import computed, extended, follows_formula, triangular, uniform
+from onnx_net2net.frameworks.tables import (
+    computed,
+    counted,
+    extended,
+    follows_formula,
+    triangular,
+    uniform,
+)
 from onnx_net2net.graph import Graph, Node
 from onnx_net2net.model import Model
 from onnx_net2net.weights import Weight
@@ -38,6 +46,8 @@ FLOATS = frozenset(
 PERSISTENT = "pkg.torch.export.graph_signature.InputSpec.persistent"
 KIND = "pkg.torch.export.graph_signature.InputSpec.kind"
 STATISTICS = re.compile(r"(?:^|[./_])(?:running|moving)_(?:mean|var|variance)(?:$|[^A-Za-z])")
+# A path in a module tree, such as only an author's parameter or buffer has.
+AUTHORED = re.compile(r"[A-Za-z_]\w*(?:\.\w+)+$")
 # What exporters call the tensors that they make themselves.
 MADE = re.compile(r"(?:val_\d+|onnx::\w+_\d+|.*/Constant(?:_\d+)?_output_0|const_fold_opt__\d+)$")
 
@@ -97,23 +107,26 @@ class _Judge:
 
     def _uses(self, name: str, weight: Weight) -> Iterator[str]:
         """What each place makes of the weight, followed through views of it."""
-        pending, seen = [name], {name}
+        pending, seen = [(name, True)], {name}
         while pending:
-            tensor = pending.pop()
+            tensor, plain = pending.pop()
             for node, index in self.graph.consumers.get(tensor, ()):
                 followed = self._followed(node, index, tensor)
-                if not followed:
-                    yield self._use(node, index, name, weight)
-                elif weight.size == 1 and not (weight.shape and _is_view(node, index)):
+                use = "" if followed else self._use(node, index, name, weight)
+                if plain or use == "learned":  # a mean of weights is no statistic
+                    yield use
+                view = _is_view(node, index)
+                if weight.size == 1 and not (weight.shape and view):
                     continue  # an epsilon, a factor, the number that a tensor is filled with
-                pending += [other for other in followed if other not in seen]
+                pending += [(other, plain and view) for other in followed if other not in seen]
                 seen.update(followed)
 
     def _followed(self, node: Node, index: int, tensor: str) -> list[str]:
         """Tensors that are this one in another form: views, and what weights alone compute."""
         if node.links is not None:
             return [link.inner for link in node.links.enter if link.outer == tensor]
-        if (node.domain, node.op) in SLOTS or node.op in DROPS_VALUES or index < 0:
+        known = index in SLOTS.get((node.domain, node.op), ())
+        if known or node.op in DROPS_VALUES or index < 0:
             return []
         pure = all(name in self.graph.derived for name in node.outputs if name)
         if pure or _is_view(node, index):
@@ -126,7 +139,7 @@ class _Judge:
         if slot is None:
             if node.domain or index not in STREAM.get(node.op, ()):
                 return ""
-            return "learned" if self._added(node, index, weight) else ""
+            return "learned" if self._added(node, index, name, weight) else ""
         if slot is Slot.STATISTIC:
             return "statistic"
         if slot is Slot.MATRIX:
@@ -145,14 +158,15 @@ class _Judge:
         """Whether the exporter made the tensor, rather than the author."""
         return name not in self.initializers or bool(MADE.match(name))
 
-    def _added(self, node: Node, index: int, weight: Weight) -> bool:
+    def _added(self, node: Node, index: int, name: str, weight: Weight) -> bool:
         """Whether what is added to, or multiplied with, an activation is learned."""
         others = [n for i, n in enumerate(node.inputs) if n and i != index]
-        if weight.size == 1:
-            return node.op == "Add" and any(self._single(name) for name in others)
         array = weight.array()
+        if weight.size == 1:
+            single = node.op == "Add" and any(self._single(other) for other in others)
+            return single or (bool(AUTHORED.match(name)) and not self._made(name))
         if extended(array) <= 1 and node.op in ("Add", "Div", "Mul", "Sub"):
-            if any(name in self.raw for name in others):
+            if any(other in self.raw for other in others):
                 return False
             if self._turns_positions(node, index, weight):
                 return False
@@ -206,7 +220,7 @@ def _is_view(node: Node, index: int) -> bool:
 
 def _fixed(weight: Weight) -> bool:
     array: np.ndarray = weight.array()
-    return follows_formula(array) or triangular(array)
+    return follows_formula(array) or triangular(array) or counted(array)
 
 
 def recorded(model: Model) -> dict[str, tuple[str, bool]]:

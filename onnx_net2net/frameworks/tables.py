@@ -65,6 +65,12 @@ def follows_formula(array: np.ndarray) -> bool:
     )
 
 
+def counted(array: np.ndarray) -> bool:
+    """Whether it holds whole numbers beyond 0 and 1: distances, positions."""
+    sample = _sample(array)
+    return bool((sample == np.rint(sample)).all()) and sample.size > 0 and np.ptp(sample) > 1
+
+
 def triangular(array: np.ndarray) -> bool:
     """Whether it is a square of one value under (or above) the diagonal, and 0 elsewhere."""
     if array.ndim != 2 or array.shape[0] != array.shape[1] or len(array) < 2:
