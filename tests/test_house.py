@@ -68,7 +68,7 @@ FLOORS = [
     " frameworks.pytorch.kernels.pools frameworks.pytorch.kernels.quantization"
     " frameworks.pytorch.kernels.recurrent frameworks.pytorch.kernels.resampling"
     " frameworks.pytorch.kernels.signal",
-    "frameworks.patterns",
+    "frameworks.expanding frameworks.patterns",
     "frameworks.idioms",
     "frameworks.pytorch.hosted frameworks.pytorch.statements frameworks.pytorch.tree",
     "frameworks.pytorch.translator",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import numpy as np
@@ -38,10 +39,22 @@ def problems(path: Path, module: torch.nn.Module, seed: int) -> list[str]:
     return [text for text in found if float(text.rpartition(" ")[2]) > limit]
 
 
+def untidy(source: str) -> list[str]:
+    """What a reader would stumble over in a generated file."""
+    tree = ast.parse(source)
+    defined = [n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
+    found = sorted({f"{name} twice" for name in defined if defined.count(name) > 1})
+    found += [] if ast.get_docstring(tree) else ["no docstring"]
+    names = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+    found += sorted(f"{name} is not named" for name in names if name.startswith("_v"))
+    return found + [line for line in source.splitlines() if len(line) > 100]
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_computes_what_the_file_does(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = to_torch(load(path))
     assert not module.training
+    assert untidy(module.source) == []
     assert problems(path, module, 1) == []
     # Other sizes of whatever is dynamic.
     for name, size in {"batch": 3, "sequence": 9, "target": 6, "past": 2}.items():

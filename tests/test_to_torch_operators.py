@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
+from onnx import NodeProto, helper
 
 pytest.importorskip("torch")
 
@@ -17,6 +19,7 @@ from onnx_net2net.rules import registry
 from tests.samples import Sample
 from tests.samples.network import evaluate, network
 from tests.test_rules import BY_ID
+from tests.torch_models import difference, expected, outputs
 
 # What a module does otherwise than the file, on purpose.
 OTHERWISE = {
@@ -82,6 +85,44 @@ def test_computes_what_onnxruntime_does(name: str) -> None:
     found = problems(BY_ID[name], (0.7,) if key in ONE_INPUT else (0.7, -1.3))
     if key not in OTHERWISE:
         assert found == []
+
+
+def alone(node: NodeProto, feeds: dict[str, np.ndarray], opset: int = 17) -> onnx.ModelProto:
+    """A model of one node whose operands are all inputs."""
+    values = [
+        helper.make_tensor_value_info(k, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
+        for k, v in feeds.items()
+    ]
+    results = [onnx.ValueInfoProto(name=name) for name in node.output]
+    graph = helper.make_graph([node], "alone", values, results)
+    opsets = [helper.make_opsetid("", opset)]
+    return onnx.shape_inference.infer_shapes(
+        helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    )
+
+
+RNG = np.random.default_rng(0)
+# Operators without an entry, which onnx defines by others.
+DEFINED: dict[str, tuple[NodeProto, dict[str, np.ndarray]]] = {
+    "NegativeLogLikelihoodLoss": (
+        helper.make_node("NegativeLogLikelihoodLoss", ["x", "t"], ["y"], reduction="mean"),
+        {"x": RNG.normal(size=(5, 4)).astype(np.float32), "t": RNG.integers(0, 4, 5)},
+    ),
+    "SoftmaxCrossEntropyLoss": (
+        helper.make_node("SoftmaxCrossEntropyLoss", ["x", "t"], ["y", "p"]),
+        {"x": RNG.normal(size=(5, 4)).astype(np.float32), "t": RNG.integers(0, 4, 5)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DEFINED)
+def test_what_onnx_defines_by_other_operators(name: str) -> None:
+    node, feeds = DEFINED[name]
+    assert ("", name) not in tables()
+    model = alone(node, feeds)
+    module = to_torch(load(model))
+    for want, got in zip(expected(model, feeds), outputs(module, feeds), strict=True):
+        assert difference(want, got) < 1e-5
 
 
 def test_every_rule_has_an_entry() -> None:

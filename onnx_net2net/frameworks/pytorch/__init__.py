@@ -10,18 +10,26 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onnx import helper
+
 from onnx_net2net.errors import OutputError
+from onnx_net2net.frameworks.expanding import expanded
 from onnx_net2net.frameworks.idioms import condense
 from onnx_net2net.frameworks.program import Program
+from onnx_net2net.frameworks.pytorch.operators import tables
 from onnx_net2net.frameworks.pytorch.source import source
 from onnx_net2net.frameworks.pytorch.translation import Translation, translate
-from onnx_net2net.model import Model
+from onnx_net2net.frameworks.tensor_file import write
+from onnx_net2net.model import Computed, Model, Weight
+from onnx_net2net.saving import check_target, write_plain
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
 __all__ = ["to_torch", "write_package"]
+
+SIZES = {("", "Shape"), ("", "Size")}  # become Python numbers
 
 
 def to_torch(model: Model) -> torch.nn.Module:
@@ -34,7 +42,7 @@ def to_torch(model: Model) -> torch.nn.Module:
     from onnx_net2net.frameworks.pytorch.module import build, tensor_of
 
     translation = _translation(model)
-    weights = {path: tensor_of(array) for path, array in _weights(translation)}
+    weights = {path: tensor_of(weight.array()) for path, weight in _weights(translation).items()}
     constants = {name: tensor_of(array) for name, array in translation.stored.items()}
     return build(_text(translation), weights, constants)
 
@@ -42,38 +50,58 @@ def to_torch(model: Model) -> torch.nn.Module:
 def write_package(model: Model, folder: str | os.PathLike[str], *, force: bool = False) -> Path:
     """Write ``model.py`` and ``model.safetensors``, which run with torch and safetensors alone.
 
-    Gives the folder. Files that exist are kept unless ``force``. Raises Refused before anything is
-    written, OutputError where it cannot be.
+    Gives the folder, which is made where it is missing. Weights are written one at a time. Raises
+    Refused before anything is written; OutputError where it cannot be, and then leaves nothing
+    behind. Files that exist are kept unless ``force``.
     """
-    from safetensors.torch import save_file
-
-    from onnx_net2net.frameworks.pytorch.module import tensor_of
-
     translation = _translation(model)
-    text = _text(translation)
     folder = Path(folder)
-    tables = {"model.safetensors": dict(_weights(translation))}
+    tables = {"model.safetensors": _weights(translation)}
     if translation.stored:
-        tables["constants.safetensors"] = dict(translation.stored)
-    taken = [name for name in ("model.py", *tables) if (folder / name).exists()]
-    if taken and not force:
-        raise OutputError(
-            f"{folder / taken[0]}: exists already", "choose another folder, or overwrite it"
-        )
+        tables["constants.safetensors"] = {
+            name: _stored(name, array) for name, array in translation.stored.items()
+        }
+    new = _made(folder)
+    targets = [folder / name for name in (*tables, "model.py")]
+    written: list[Path] = []
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, arrays in tables.items():
-            save_file({k: tensor_of(v) for k, v in arrays.items()}, folder / name)
-        (folder / "model.py").write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(
-            f"{folder}: cannot be written: {error.strerror}", "choose another folder"
-        ) from None
+        for target in targets:
+            check_target(target, force)
+        for name, weights in tables.items():
+            write(folder / name, weights, (), force=force)
+            written.append(folder / name)
+        text = memoryview(_text(translation).encode())
+        write_plain(folder / "model.py", [text], (), force=force)
+    except OutputError:
+        if not force:
+            for path in written:
+                path.unlink()
+        if new:
+            folder.rmdir()
+        raise
     return folder
 
 
+def _made(folder: Path) -> bool:
+    """Make the folder; whether it was missing."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be made: {error.strerror}", "choose another folder"
+        ) from None
+    return True
+
+
+def _stored(name: str, array: np.ndarray) -> Weight:
+    dtype = helper.np_dtype_to_tensor_dtype(array.dtype)
+    return Computed(name, dtype, array.shape, lambda: array)
+
+
 def _translation(model: Model) -> Translation:
-    program = Program(model)
+    program = Program(expanded(model, tables().keys() | SIZES))
     condense(program)
     return translate(program)
 
@@ -86,10 +114,10 @@ def _text(translation: Translation) -> str:
     )
 
 
-def _weights(translation: Translation) -> list[tuple[str, np.ndarray]]:
+def _weights(translation: Translation) -> dict[str, Weight]:
     program = translation.program
-    return [
-        (program.paths[name], program.model.weights[name].array())
+    return {
+        program.paths[name]: program.model.weights[name]
         for name in program.paths
         if program.is_weight(name)
-    ]
+    }

@@ -36,7 +36,7 @@ def _statement(line: str, indent: int, width: int) -> list[str]:
     if line.startswith("def "):
         return _bracketed(line, line.index("("), indent, width)
     opening = _trailing_bracket(line)
-    if opening is not None:
+    if opening is not None and indent + opening < width:
         return _bracketed(line, opening, indent, width)
     head, found, body = line.partition(" = ")
     if not found and line.startswith("return "):

@@ -138,10 +138,10 @@ CONSTANTS = '''def stored_constants() -> dict[str, torch.Tensor]:
 '''
 
 LOAD = '''%CONSTANTS%def load(path: str | Path | None = None) -> Model:
-    """The network with its weights, by default those beside this file."""
+    """The network with its weights, by default those beside this file, in eval mode."""
     model = Model()
     model.load_state_dict(load_file(path or Path(__file__).with_name("model.safetensors")))
-    return model
+    return model.eval()
 
 
 if __name__ == "__main__":

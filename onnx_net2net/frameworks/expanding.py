@@ -1,0 +1,55 @@
+"""Operators that a translator does not know, as the operators that onnx defines them by.
+
+expanded(model, tables().keys())       # SoftmaxCrossEntropyLoss: LogSoftmax, Gather, ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+
+from onnx import NodeProto, defs
+from onnx.inliner import inline_selected_functions
+
+from onnx_net2net.model import Model
+from onnx_net2net.subgraphs import subgraphs
+from onnx_net2net.unique_names import with_unique_names
+
+_KINDS = ("function", "context_dependent_function")
+MOST_ROUNDS = 4  # functions made of functions
+
+
+def expanded(model: Model, known: Collection[tuple[str, str]]) -> Model:
+    """``model`` with operators outside ``known`` inlined where onnx defines them by others.
+
+    ``model`` itself where there is none; what onnx defines by itself alone stays.
+    """
+    for _ in range(MOST_ROUNDS):
+        unknown = sorted(set(_unknown(model, known)))
+        if not unknown:
+            break
+        try:
+            proto = inline_selected_functions(model.proto, unknown, inline_schema_functions=True)
+        except RuntimeError:  # its types are not known well enough
+            break
+        model = model.with_changes(proto, {})
+    return with_unique_names(model)
+
+
+def _unknown(model: Model, known: Collection[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    for node in _nodes(model.proto.graph.node):
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        if (domain, node.op_type) in known or node.op_type == "Constant":
+            continue
+        try:
+            schema = defs.get_schema(node.op_type, model.opset.get(domain, 1), domain)
+        except defs.SchemaError:
+            continue
+        if any(getattr(schema, f"has_{kind}") for kind in _KINDS):
+            yield node.domain, node.op_type
+
+
+def _nodes(protos: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    for node in protos:
+        yield node
+        for body in subgraphs(node):
+            yield from _nodes(body.node)
