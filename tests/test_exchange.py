@@ -141,6 +141,36 @@ def test_a_name_that_begins_like_a_wrapper_is_taken_as_it_is() -> None:
     assert names.find("module.nothing") is None
 
 
+def test_a_module_that_was_wrapped_for_the_export_gives_its_own_names() -> None:
+    model = load(ROOT / "fixtures" / "vit.dynamo-raw.onnx")
+    state = trained(model)
+    wrapped = absorb(model, {f"wrapper.inner.{name}": array for name, array in state.items()})
+    assert values(wrapped)["blocks.0.attn.proj.weight"].tobytes() == (
+        state["blocks.0.attn.proj.weight"].tobytes()
+    )
+    bert = load(ROOT / "fixtures" / "bert.dynamo-raw.onnx")
+    state = trained(bert)
+    assert all(name.startswith("model.") for name in state)
+    bare = {name.removeprefix("model."): array for name, array in state.items()}
+    for given in (bare, {f"module.{name}": array for name, array in bare.items()}):
+        after = values(absorb(bert, given))
+        assert all(after[name].tobytes() == array.tobytes() for name, array in state.items())
+    text = refusal(bert, {"another.weight": np.ones(3), **bare})
+    assert "does not have: another.weight, bert.embeddings" in text
+    mixed = {**bare, "model.classifier.bias": bare["classifier.bias"]}
+    del mixed["classifier.bias"]
+    assert "does not have: bert.embeddings" in refusal(bert, mixed)
+
+
+def test_a_prefix_that_is_not_the_only_one_is_not_guessed() -> None:
+    names = Names(load(RESNET))
+    names._known = {"a.fc.weight": "first", "b.fc.weight": "second", "a.fc.bias": "third"}
+    names.fit(["fc.weight"])
+    assert names.find("fc.weight") is None
+    names.fit(["fc.weight", "fc.bias"])
+    assert (names.find("fc.weight"), names.find("fc.bias")) == ("first", "third")
+
+
 def test_values_are_copied_from_what_goes_on_training() -> None:
     model = load(ROOT / "fixtures" / "mlp.ts17.onnx")
     state = trained(model)

@@ -39,7 +39,8 @@ def absorb(
     ``weights`` is a state dict or another mapping of names to arrays, the path of a .safetensors,
     .npz or .pt file, a PyTorch module, or a Keras model. Names are those of initializers or their
     paths in :func:`to_torch`'s and :func:`to_keras`'s models; what DistributedDataParallel, FSDP
-    and ``torch.compile`` add to them is understood. Every parameter and BatchNormalization
+    and ``torch.compile`` add to them is understood, and so is one prefix for all of them, where one
+    of the modules wrapped the other. Every parameter and BatchNormalization
     statistic must be given, with its shape; other tensors may be. ``num_batches_tracked``, which
     the graph does not have, is left out, and so are names that match a pattern in ``ignore``.
     Arrays are copied; a .safetensors file is read when the model is saved, and must last till then.
@@ -51,9 +52,10 @@ def absorb(
     given = weight_set(weights)
     plan = _Plan(model, cast)
     skipped = (COUNTERS, *ignore)
-    for key, weight in given.items():
-        if not any(fnmatchcase(key, pattern) for pattern in skipped):
-            plan.add(key, weight)
+    kept = [key for key in given if not any(fnmatchcase(key, p) for p in skipped)]
+    plan.names.fit(kept)
+    for key in kept:
+        plan.add(key, given[key])
     plan.finish()
     proto = ModelProto()
     proto.CopyFrom(model.proto)

@@ -7,7 +7,7 @@ names.find("module.layer1.0.conv1.weight")       # "layer1.0.conv1.weight"
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from onnx_net2net.errors import InvalidModel
 from onnx_net2net.frameworks.roles import paths
@@ -28,13 +28,43 @@ class Names:
 
     def __init__(self, model: Model) -> None:
         self.ties = ties(model)
+        self._prefix, self._wrapped = "", True
         self._known = {path: name for name, path in paths(model).items()}
         self._known |= self.ties
         self._known |= {name: name for name in model.weights}
 
     def find(self, key: str) -> str | None:
         """The initializer that ``key`` means, None for no known one."""
-        return next((self._known[k] for k in plain(key) if k in self._known), None)
+        return next((self._known[k] for k in self._spellings(key) if k in self._known), None)
+
+    def fit(self, keys: Collection[str]) -> None:
+        """Learn in which module the file's module was wrapped, or that of ``keys``.
+
+        Only where no key is known as it is, and one prefix, added to all or taken from all, makes
+        every one known: "classifier.weight" then means "model.classifier.weight".
+        """
+        if not keys or any(self.find(key) is not None for key in keys):
+            return
+        first = next(iter(keys))
+        added = {n[: -len(k)] for k in plain(first) for n in self._known if n.endswith("." + k)}
+        parts = first.split(".")
+        cut = {".".join(parts[:end]) + "." for end in range(1, len(parts))}
+        fitting = []
+        for prefixes, wrapped in ((added, True), (cut, False)):
+            for self._prefix in prefixes:
+                self._wrapped = wrapped
+                if all(self.find(key) is not None for key in keys):
+                    fitting.append((self._prefix, wrapped))
+        self._prefix, self._wrapped = fitting[0] if len(fitting) == 1 else ("", True)
+
+    def _spellings(self, key: str) -> Iterator[str]:
+        """``key`` without what wrappers add, then with the prefix that :meth:`fit` found."""
+        yield from plain(key)
+        for bare in plain(key) if self._prefix else ():
+            if self._wrapped:
+                yield self._prefix + bare
+            elif bare.startswith(self._prefix):
+                yield bare.removeprefix(self._prefix)
 
 
 def plain(key: str) -> Iterator[str]:

@@ -59,6 +59,8 @@ def grow_optimizer(
     """
     steps, names = _steps(history)
     keys = _names(optimizer_state, parameters)
+    if names is not None:
+        names.fit(list(keys.values()))
     growths = [unpack(step) for step in steps if step["operation"] == "widen"]
     known = {name for growth in growths for name in growth}
     found = {index: _weight(key, names, known) for index, key in keys.items()}
