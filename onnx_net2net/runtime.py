@@ -94,7 +94,7 @@ class RuntimeSizes:
             return None
         return Fresh(sources, prod(map(growth.size, rest)))
 
-    def mixed(self, growth: Growth, after: Mapping[str, Array]) -> dict[str, str]:
+    def mixed(self, growth: Growth, after: Mapping[str, Array]) -> dict[Element, str]:
         """Sizes in which a grown size meets a dynamic one other than in proportion, and where.
 
         A product grows by the same factor at every dynamic size; a minimum may grow at some only,
@@ -136,9 +136,9 @@ class _Mixtures:
     growth: Growth
     after: Mapping[str, Array]
     grown: set[Key] = field(default_factory=set)  # elements that growth may change
-    mixed: dict[str, str] = field(default_factory=dict)
+    mixed: dict[Element, str] = field(default_factory=dict)
 
-    def find(self) -> dict[str, str]:
+    def find(self) -> dict[Element, str]:
         shapes, names = self.solution.shapes, set[str]()
         for node in self.solution.graph.nodes:
             if node.position not in shapes.computed:
@@ -162,11 +162,11 @@ class _Mixtures:
         return key in self.grown
 
     def _meet(self, node: Node, key: Element, read: set[Key]) -> None:
-        origins = [self.mixed[k.tensor] for k in read if k.tensor in self.mixed]
+        origins = [self.mixed[k] for k in read if isinstance(k, Element) and k in self.mixed]
         if not origins and not self._keeps_proportion(node, key, read):
             origins = [node.label]
         if origins:
-            self.mixed[key.tensor] = origins[0]
+            self.mixed[key] = min(origins)
 
     def _keeps_proportion(self, node: Node, key: Element, read: set[Key]) -> bool:
         if node.op in PROPORTIONAL or node.links is not None:

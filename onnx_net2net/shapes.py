@@ -19,7 +19,7 @@ from onnx_net2net.dependence import Dependence
 from onnx_net2net.graph import Graph, Node
 from onnx_net2net.inference import Ahead, Known, Shape
 from onnx_net2net.subgraphs import Link
-from onnx_net2net.symbols import CANDIDATES, bind, bound
+from onnx_net2net.symbols import PRIMES, bind, bound, candidates
 from onnx_net2net.values import MOST, Array, evaluate, small
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
@@ -39,6 +39,7 @@ class Stored:
     value: dict[str, Array] = field(default_factory=dict)  # shape-like
     scales: dict[str, Array] = field(default_factory=dict)  # small float weights, e.g. Resize's
     entries: dict[str, TensorProto] = field(default_factory=dict)
+    candidates: tuple[tuple[int, ...], ...] = ()  # of dynamic sizes
     stuck: set[int] = field(default_factory=set)
 
 
@@ -50,7 +51,7 @@ class Shapes:
     stored: Stored
     contrib: Contrib
     binding: dict[str, int]
-    sizes: tuple[int, ...] = CANDIDATES[0]
+    sizes: tuple[int, ...] = PRIMES
     alternative: bool = False  # of another choice, only to see what depends on it
     shape: dict[str, Shape] = field(default_factory=dict)
     dtype: dict[str, int] = field(default_factory=dict)
@@ -74,7 +75,7 @@ class Shapes:
     def elsewhere(self) -> Shapes:
         """The same for other dynamic sizes."""
         used = set(self.binding.values())
-        sizes = next(c for c in (*CANDIDATES, (3,)) if not set(c) & used)
+        sizes = next(c for c in (*self.stored.candidates, (3,)) if not set(c) & used)
         return infer_with(self.graph, self.stored, sizes, self.contrib, alternative=True)
 
     def settled(self, name: str) -> bool:
@@ -95,7 +96,7 @@ def infer(graph: Graph, contrib: Contrib) -> Shapes:
     """Shapes under the first candidate sizes for which everything is known (else the best)."""
     best: Shapes | None = None
     stored = _stored(graph)
-    for sizes in CANDIDATES:
+    for sizes in stored.candidates:
         found = infer_with(graph, stored, sizes, contrib)
         if best is None or found.unknown < best.unknown:
             best = found
@@ -117,7 +118,19 @@ def _stored(graph: Graph) -> Stored:
             elif size <= MOST_SCALES and weight.dtype != TensorProto.STRING:
                 stored.scales[name] = array
     stored.entries.update((entry.name, entry) for entry in graph.model.proto.graph.initializer)
+    stored.candidates = candidates(_stated(graph, stored))
     return stored
+
+
+def _stated(graph: Graph, stored: Stored) -> set[int]:
+    """All sizes that the file states: of weights and inputs, and in small integer constants."""
+    found = {size for shape in stored.shape.values() for size in shape}
+    for value in graph.model.proto.graph.input:
+        found.update(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+    for array in stored.value.values():
+        if array.dtype.kind in "iu":
+            found.update(array.ravel().tolist())
+    return found
 
 
 def infer_with(

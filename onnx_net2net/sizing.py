@@ -14,6 +14,7 @@ import numpy as np
 from onnx import helper
 
 from onnx_net2net.axes import Axis
+from onnx_net2net.dependence import Element
 from onnx_net2net.errors import Refused
 from onnx_net2net.graph import Node, captured
 from onnx_net2net.growth import Growth
@@ -57,7 +58,7 @@ class Sizing:
     patches: list[Patch] = field(default_factory=list)
     attributes: list[AttributePatch] = field(default_factory=list)
     drops: list[tuple[Node, str]] = field(default_factory=list)
-    mixed: Mapping[str, str] = field(default_factory=dict)
+    mixed: Mapping[Element, str] = field(default_factory=dict)
     runtime: RuntimeSizes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -71,10 +72,11 @@ class Sizing:
             if node.position in self.solution.shapes.computed:
                 self._condition(node)
                 continue
-            if self.mixed:
-                self._refuse_mixed(node, self.mixed.keys() & set(node.inputs))
             applied = self.solution.applied.get(node.position)
             slots = applied.rule.slots if applied is not None else ()
+            if self.mixed:
+                told = {slot.where for slot in slots}
+                self._refuse_mixed(node, [n for i, n in enumerate(node.inputs) if i not in told])
             for slot in slots:
                 self._slot(applied, slot)  # type: ignore[arg-type]
             if self.after:
@@ -119,13 +121,15 @@ class Sizing:
             self._frozen(node, set())
 
     def _refuse_mixed(self, node: Node | None, names: Collection[str]) -> None:
-        for name in sorted(names):
-            raise Refused(
-                node.name if node is not None else None,
-                f"'{name}' mixes the grown size with sizes known only at run time:"
-                f" {self.mixed[name]} does not keep them in proportion",
-                FIXED_SIZES,
-            )
+        """Refuse to read what :meth:`RuntimeSizes.mixed` found: nobody knows what it becomes."""
+        for element, origin in self.mixed.items():
+            if element.tensor in names:
+                raise Refused(
+                    node.name if node is not None else None,
+                    f"'{element.tensor}' mixes the grown size with sizes known only at run time:"
+                    f" {origin} does not keep them in proportion",
+                    FIXED_SIZES,
+                )
 
     def _slot(self, applied: Applied, slot: Slot) -> None:
         node = applied.node
@@ -142,7 +146,7 @@ class Sizing:
         old = self.solution.shapes.value[name]
         new = self.after.get(name, old)
         want = _wanted(old, sizes)
-        if not np.array_equal(new, want):
+        if not np.array_equal(new, want) or any(e.tensor == name for e in self.mixed):
             axes = [self._axis(applied, item) for item in slot.terms]
             self._patch(node, slot.where, name, new, want, axes)
         if slot.drops:
@@ -215,11 +219,13 @@ class Sizing:
             now, then = int(np.atleast_1d(new)[place]), int(elements[place])  # type: ignore[arg-type]
             axis = axes[place] if place < len(axes) else None
             # A chain that growth moves could be off by another ratio at another size.
-            if now == then or (now == old[place] and proportional(axis)):
+            mixed = Element(name, place) in self.mixed
+            if not mixed and (now == then or (now == old[place] and proportional(axis))):
                 elements[place] = kept(place, now, then)
                 continue
             found = self.runtime.element(name, place, axis, self.growth)
             if found is None or not want.ndim:
+                self._refuse_mixed(node, [name])
                 raise Refused(
                     node.name,
                     f"'{name}' mixes the grown size with sizes known only at run time",
@@ -252,18 +258,18 @@ class Sizing:
 
     def _check_outside(self) -> None:
         graph = self.solution.graph
-        self._refuse_mixed(None, self.mixed.keys() & set(graph.outputs))
+        self._refuse_mixed(None, graph.outputs)
         for name in graph.outputs:
             if name in self.after:
                 raise Refused(None, f"the network's output '{name}' tells a size that grows")
         for node in graph.nodes:
             if node.opaque:
-                self._refuse_mixed(node, captured(node.proto) & self.mixed.keys())
+                self._refuse_mixed(node, captured(node.proto))
             if node.opaque and captured(node.proto) & self.after.keys():
                 raise Refused(node.name, "its subgraph reads a size that grows")
             if node.links is None or node.position in self.solution.shapes.computed:
                 continue
-            self._refuse_mixed(node, {link.inner for link in node.links.leave} & self.mixed.keys())
+            self._refuse_mixed(node, [link.inner for link in node.links.leave])
             if any(link.inner in self.after for link in node.links.leave):
                 raise Refused(node.name, "its subgraph passes on a size that grows")
 

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterable, Mapping
 
 from onnx import TensorShapeProto, ValueInfoProto
 
-# Sizes to try for dynamic dimensions: mutually prime where the network lets them be, then
-# multiples that windows, strides and patches accept.
-CANDIDATES = ((5, 7, 11, 13, 17, 19, 23, 29), (32, 96, 160, 224), (224, 448), (1,))
+PRIMES = (5, 7, 11, 13, 17, 19, 23, 29)
+# Sizes to try for dynamic dimensions where primes do not do: multiples that windows, strides and
+# patches accept.
+MULTIPLES = ((32, 96, 160, 224), (224, 448), (1,))
+LARGEST = 2**31  # a larger number is no size: "to the end"
 
 ARITHMETIC: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add,
@@ -23,6 +25,21 @@ ARITHMETIC: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.FloorDiv: operator.floordiv,
     ast.Div: operator.floordiv,
 }
+
+
+def candidates(stated: Iterable[int]) -> tuple[tuple[int, ...], ...]:
+    """Sizes to try in turn; ``stated`` are the numbers that the network itself states.
+
+    >>> candidates([10, 64])[0][:3]
+    (7, 11, 13)
+
+    What divides a stated number could be taken for a part of it, so it comes last.
+    """
+    known = {abs(number) for number in stated if 0 < abs(number) < LARGEST}
+    divides = [any(number % prime == 0 for number in known) for prime in PRIMES]
+    order = sorted(range(len(PRIMES)), key=divides.__getitem__)
+    first = tuple(PRIMES[index] for index in order)
+    return (*dict.fromkeys((first, PRIMES)), *MULTIPLES)
 
 
 def bind(inputs: Iterable[ValueInfoProto], sizes: tuple[int, ...]) -> dict[str, int]:

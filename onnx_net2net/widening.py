@@ -79,7 +79,7 @@ def _grow(analysis: Analysis, growth: Growth, options: Options, changes: list[Ch
             if any(map(growth.touches, axes))
         }
     )
-    sizes = {name: analysis.model.weights[name].shape for name in grown}
+    sizes = {name: solution.graph.model.weights[name].shape for name in grown}
     details = asdict(options) | {"changes": [asdict(change) for change in changes]}
     details |= pack(grown, sizes) | {"inserted": inserted}
     append(editor.proto, "widen", analysis.model.sha256(), details)

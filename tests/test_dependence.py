@@ -74,8 +74,8 @@ def rounded(net: Net, x: str) -> str:
 
 
 def remaining(net: Net, x: str) -> str:
-    """The remainder by 3 is 2 for the lengths that are tried, 5 and 32."""
-    return net("Add", net("Mod", length_of(net, x), constant(net, 3)), constant(net, 1))
+    """The remainder by 5 is 2 for the lengths that are tried, 7 and 32."""
+    return net("Add", net("Mod", length_of(net, x), constant(net, 5)), constant(net, 1))
 
 
 def counted(net: Net, x: str) -> str:
@@ -190,6 +190,20 @@ def test_a_condition_that_gives_a_size_keeps_its_value() -> None:
     (found,) = (d for d in inspect(model) if d.width == 9)
     report = verify(model, widen(model, {found.name: 12}))
     assert report.equivalent, report.verdict
+
+
+@pytest.mark.parametrize("rows", [5, 7, 11, 13, 25])
+def test_a_number_of_the_network_is_not_taken_for_a_dynamic_size(rows: int) -> None:
+    """In rows of a fixed number the batch is cut across; were it that number, it would not be."""
+    net = Net(opset=17)
+    hidden = net("Relu", net("MatMul", net.input("batch", 6), net.weight(6, 2 * rows)))
+    cut = net("Reshape", hidden, constant(net, rows, -1))
+    centred = net("Sub", cut, net("ReduceMean", cut, axes=[1], keepdims=1))
+    back = net("Reshape", centred, constant(net, -1, 2 * rows))
+    model = load(net.model(net("MatMul", back, net.weight(2 * rows, 3))))
+    found = [d for d in inspect(model) if d.width == 2 * rows]
+    assert {d.growth for d in found} == {"fixed"}
+    assert "does not keep its factors apart" in str(found[0].reason)
 
 
 # --- what an element is made of, proved by changing everything else -------------------------
