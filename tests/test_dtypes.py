@@ -167,8 +167,8 @@ def network_with(value: float) -> ModelProto:
     return net.model(net("MatMul", x, net.weight(7, 3)))
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_weights_that_are_not_numbers_stay_what_they_are(value: float) -> None:
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_infinite_weights_stay_what_they_are(value: float) -> None:
     """The command line refuses them first; the library copies them like any other."""
     model = load(network_with(value))
     grown = widen(model, {"up": 9})
