@@ -169,7 +169,7 @@ def network_with(value: float) -> ModelProto:
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf])
 def test_infinite_weights_stay_what_they_are(value: float) -> None:
-    """The command line refuses them first; the library copies them like any other."""
+    """They are copied like any other; only NaN is refused."""
     model = load(network_with(value))
     grown = widen(model, {"up": 9})
     array = grown.weights["up.weight"].array()
