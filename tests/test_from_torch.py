@@ -167,6 +167,15 @@ def test_what_it_gives_can_be_widened_and_saved(tmp_path) -> None:
     assert n2n.load(tmp_path / "grown.onnx").weights["bn.weight"].shape == (9,)
 
 
+def test_a_plain_sequential_comes_back() -> None:
+    """Its modules are called 0, 1, 2, which no class of ours may take for its own list."""
+    small = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+    module = n2n.to_torch(n2n.from_torch(small, torch.randn(2, 5)))
+    x = torch.randn(7, 5)
+    torch.testing.assert_close(module(x), small(x))
+    assert module.state_dict().keys() == small.state_dict().keys()
+
+
 class Untraceable(nn.Module):
     """Its control flow hangs on the data."""
 

@@ -44,6 +44,7 @@ class Branch:
     children: dict[str, Branch] = field(default_factory=dict)
     leaf: Leaf | None = None
     module: str | None = None
+    root: bool = False  # the written class itself, whatever its children are called
 
     def leaves(self, prefix: str = "") -> Iterator[str]:
         """Paths of all weights below."""
@@ -57,7 +58,7 @@ class Branch:
         """What holds the children: a list, a dict, or a module with attributes."""
         names = list(self.children)
         inner = all(child.leaf is None for child in self.children.values())
-        if not names or not inner or not all(name.isdigit() for name in names):
+        if self.root or not names or not inner or not all(name.isdigit() for name in names):
             return "module"
         ordered = [str(index) for index in range(len(names))]
         return "list" if sorted(names, key=int) == ordered else "dict"
@@ -75,7 +76,7 @@ class Tree:
     """All parameters and statistics by path."""
 
     def __init__(self, leaves: Mapping[str, Leaf]) -> None:
-        self.root = Branch()
+        self.root = Branch(root=True)
         for path, leaf in leaves.items():
             at = self.root
             for part in path.split("."):
