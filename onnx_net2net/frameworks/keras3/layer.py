@@ -21,6 +21,7 @@ from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.keras3.operators import registry
 from onnx_net2net.frameworks.keras3.operators.elementwise import POINTWISE
 from onnx_net2net.frameworks.keras3.program import all_steps, compiled
+from onnx_net2net.frameworks.keras3.shapes_ahead import TRIALS, output_spec
 from onnx_net2net.frameworks.keras3.trace import Trace
 from onnx_net2net.frameworks.keras3.values import tensor
 
@@ -81,7 +82,7 @@ class Graph(keras.layers.Layer):
     def build(self, input_shape: Any = None) -> None:
         """Make the variables, zero until they are loaded or assigned."""
         for slot in self.slots:
-            self.by_initializer[slot.initializer] = self.add_weight(
+            variable = self.add_weight(
                 shape=tuple(slot.shape),
                 initializer="zeros",
                 dtype=slot.dtype,
@@ -90,6 +91,10 @@ class Graph(keras.layers.Layer):
                 aggregation="none" if slot.trainable else "mean",
                 name=slot.path,
             )
+            if keras.backend.backend() == "torch":
+                # PyTorch's ParameterDict, where Keras keeps them by path, takes no dots.
+                variable._path = variable.path.replace(".", "/")
+            self.by_initializer[slot.initializer] = variable
         self.built = True
 
     def call(self, inputs: Any, training: bool | None = None) -> list[Any]:
@@ -108,6 +113,24 @@ class Graph(keras.layers.Layer):
         if self.refusals:
             return [ops.zeros(()) for _ in found]
         return [tensor(value) for value in found]
+
+    def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
+        """Shapes and types of the outputs."""
+        if keras.backend.backend() == "tensorflow":
+            return super().compute_output_spec(inputs, training=training)
+        given = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
+        asked, fewest = self.refusals, None
+        for trial in range(len(TRIALS)):
+            self.refusals = []
+            spec = output_spec(self.call, self._proto, given, trial)
+            if fewest is None or len(self.refusals) < len(fewest):
+                best, fewest = spec, self.refusals
+            if not fewest:
+                break
+        self.refusals = asked
+        if asked is not None:
+            asked.extend(fewest or [])
+        return best
 
     def _update(self, initializer: str, value: Any) -> None:
         """Move a statistic of BatchNormalization; one that the graph computes is left."""

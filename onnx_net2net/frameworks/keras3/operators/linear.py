@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
+import keras
 from keras import ops
 
 from onnx_net2net.frameworks.keras3.operators.elementwise import activation
@@ -18,9 +20,16 @@ def swapped(x: Any) -> Any:
     return ops.swapaxes(x, -1, -2)
 
 
+def multiplied(a: Any, b: Any) -> Any:
+    """The product of two tensors; Keras' own is computed in float32 by PyTorch."""
+    if keras.backend.backend() == "torch" and dtype_of(a) == "float64":
+        return operator.matmul(a, b)
+    return ops.matmul(a, b)
+
+
 def matmul(call: Call, a: Any, b: Any) -> Any:
     """As NumPy's."""
-    return ops.matmul(tensor(a), tensor(b))
+    return multiplied(tensor(a), tensor(b))
 
 
 def scaled(x: Any, factor: float) -> Any:
@@ -33,7 +42,7 @@ def gemm(call: Call, a: Any, b: Any, c: Any = None) -> Any:
     a, b = tensor(a), tensor(b)
     a = swapped(a) if call.attribute("transA", 0) else a
     b = swapped(b) if call.attribute("transB", 0) else b
-    y = scaled(ops.matmul(a, b), call.attribute("alpha", 1.0))
+    y = scaled(multiplied(a, b), call.attribute("alpha", 1.0))
     return y if c is None else y + scaled(tensor(c), call.attribute("beta", 1.0))
 
 
@@ -53,7 +62,7 @@ def fused_matmul(call: Call, a: Any, b: Any) -> Any:
     """MatMul of turned operands, scaled; ``transBatch`` moves the first axis before the last."""
     a = _oriented(tensor(a), call.attribute("transA", 0), call.attribute("transBatchA", 0))
     b = _oriented(tensor(b), call.attribute("transB", 0), call.attribute("transBatchB", 0))
-    return scaled(ops.matmul(a, b), call.attribute("alpha", 1.0))
+    return scaled(multiplied(a, b), call.attribute("alpha", 1.0))
 
 
 def _oriented(x: Any, transposed: int, batch: int) -> Any:

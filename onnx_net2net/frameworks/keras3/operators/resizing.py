@@ -53,12 +53,13 @@ def upsample(call: Call, x: Any, scales: Any = None) -> Any:
     return x
 
 
-def _scaled(size: Any, scale: float) -> Any:
-    if scale == 1:
+def _scaled(size: Any, scale: float, part: float = 1.0) -> Any:
+    """The size of this part of an axis after scaling."""
+    if scale * part == 1:
         return size
     if isinstance(size, int):
-        return math.floor(size * scale)
-    return ops.cast(ops.floor(ops.cast(size, "float32") * scale), "int32")
+        return math.floor(size * part * scale)
+    return ops.cast(ops.floor(ops.cast(size, "float32") * (part * scale)), "int32")
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def _frames(
     if given is not None and given.size:
         factors = [float(s) for s in given.reshape(-1)]
         return [
-            Axis(n, _scaled(n * (b - a) if isinstance(n, int) else n, s), s, a, b)
+            Axis(n, _scaled(n, s, b - a), s, a, b)
             for n, s, (a, b) in zip(before, factors, regions, strict=True)
         ]
     if wanted is None:
