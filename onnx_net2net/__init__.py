@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from onnx_net2net.frameworks.pytorch import write_package as write_package
     from onnx_net2net.frameworks.state import save_safetensors as save_safetensors
     from onnx_net2net.frameworks.state import state_dict as state_dict
+    from onnx_net2net.lineage import diff as diff
+    from onnx_net2net.lineage import replay as replay
     from onnx_net2net.model import Model as Model
     from onnx_net2net.model import load as load
     from onnx_net2net.request import Change as Change
@@ -61,11 +63,13 @@ _HOMES = {
     "absorb": "frameworks.exchange",
     "blocks": "blocks",
     "deepen": "deepening",
+    "diff": "lineage",
     "fold": "folding",
     "from_torch": "frameworks.from_torch",
     "grow_optimizer": "frameworks.optimizer",
     "inspect": "dimensions",
     "load": "model",
+    "replay": "lineage",
     "save_safetensors": "frameworks.state",
     "state_dict": "frameworks.state",
     "to_keras": "frameworks.keras3",

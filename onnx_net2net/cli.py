@@ -14,6 +14,7 @@ import click
 from onnx_net2net import __version__
 from onnx_net2net.commands.deepen import deepen, show_blocks
 from onnx_net2net.commands.exchange import absorb, export
+from onnx_net2net.commands.lineage import diff, history
 from onnx_net2net.commands.steps import DONE, UNEQUAL, folded, load, print_json, show_end
 from onnx_net2net.errors import UsageError
 from onnx_net2net.options import (
@@ -303,5 +304,5 @@ def _layers(parent: Model, grown: Model, fold: bool, provider: str | None) -> La
     return verify_layers(folded(parent) if fold else parent, grown, provider=provider)
 
 
-for _command in (deepen, export, absorb):
+for _command in (deepen, export, absorb, history, diff):
     main.add_command(_command)

@@ -138,8 +138,8 @@ def deepen(
     if named:
         deeper, copied = _with_copies(deeper, named, options)
         changes += copied
-    step = {"after": layers, "block": named} | asdict(options)
-    step |= {"changes": [asdict(change) for change in changes]}
+    step = {"after": layers, "block": named, "calibrated": calibration is not None}
+    step |= asdict(options) | {"changes": [asdict(change) for change in changes]}
     return _recorded(deeper, model, step, changes)
 
 

@@ -27,6 +27,7 @@ from onnx_net2net.request import Change
 if TYPE_CHECKING:
     from onnx_net2net.blocks import Block
     from onnx_net2net.invariant import LayersReport
+    from onnx_net2net.lineage import Diff
 
 # What people call parameters: floats, and the small integers that quantised weights are.
 _PARAMETERS = frozenset(
@@ -359,3 +360,40 @@ def block_text(blocks: Sequence[Block], model: Model) -> str:
             copy = block.reason
         table.add_row(Text(block.name), str(len(block.nodes)), f"{count:,}", Text(copy))
     return text(table)
+
+
+def history_text(model: Model) -> str:
+    """The steps that led to a model, oldest first, and its own digest."""
+    if not model.history:
+        return "no step is recorded: this program has not grown the model"
+    table = _table(("step", "left"), ("of sha256", "left"), ("version", "left"), ("what", "fold"))
+    for step in model.history:
+        words = [_told(change) for change in step.get("changes", ())]
+        what = ", ".join(words) or f"{step.get('weights', '')} weights"
+        cells = (str(step.get("parent"))[:12], str(step.get("version")), Text(what))
+        table.add_row(str(step.get("operation")), *cells)
+    return f"{text(table)}\nthis model: sha256 {model.sha256()}"
+
+
+def _told(change: dict[str, Any]) -> str:
+    if "dimension" in change:
+        return f"{change['dimension']} {change['old']} -> {change['new']}"
+    if "block" in change:
+        return f"{change['copies']} x {change['block']}"
+    return f"{change.get('init')} behind {change.get('after')}"
+
+
+def diff_text(diff: Diff) -> str:
+    """What sets two models apart, one line for each weight that does."""
+    before, after = diff.parameters
+    lines = [f"{count:+d} {operator}" for operator, count in diff.operators.items()]
+    lines += [f"grown    {n}  {_shape(a)} -> {_shape(b)}" for n, (a, b) in diff.grown.items()]
+    lines += [f"changed  {name}" for name in diff.changed]
+    lines += [f"added    {name}" for name in diff.added]
+    lines += [f"removed  {name}" for name in diff.removed]
+    lines.append(f"{len(diff.equal)} weights are equal; {before:,} -> {after:,} parameters")
+    return "\n".join(lines)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
