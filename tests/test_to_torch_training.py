@@ -171,6 +171,35 @@ def test_exports_with_dynamic_sizes(name: str) -> None:
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_a_sequence_of_layers_keeps_its_numbers() -> None:
+    """Names that are no identifiers, at the root and in gaps."""
+    torch.manual_seed(0)
+    theirs = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Sequential(nn.ReLU(), nn.Conv2d(4, 5, 1)), nn.Flatten()
+    )
+    x = torch.randn(2, 3, 6, 6)
+    pytest.importorskip("onnxscript")
+    from onnx_net2net.frameworks.from_torch import from_torch
+
+    ours = to_torch(from_torch(theirs.eval(), (x,)))
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    torch.testing.assert_close(ours(x), theirs(x))
+    assert equal(ours, copy.deepcopy(ours), (x,))
+    torch._dynamo.reset()
+    assert equal(ours, torch.compile(ours, backend="aot_eager", fullgraph=True), (x,))
+
+
+def test_inputs_may_have_any_name() -> None:
+    names = ["x:0", "x_0", "class", "0", "torch"]
+    values = [onnx.helper.make_tensor_value_info(n, 1, [2]) for n in (*names, "y")]
+    node = onnx.helper.make_node("Sum", names, ["y"])
+    graph = onnx.helper.make_graph([node], "odd", values[:-1], values[-1:])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    model = n2n.load(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8))
+    given = [torch.full((2,), float(10**i)) for i in range(5)]
+    assert to_torch(model)(*given).tolist() == [11111.0, 11111.0]
+
+
 def test_hooks_and_printing() -> None:
     module, inputs = (f(FOLDER / "resnet.dynamo-raw.onnx") for f in (loaded, inputs_of))
     seen = []

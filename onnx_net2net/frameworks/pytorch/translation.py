@@ -6,7 +6,9 @@ translated.forward, translated.tree, translated.kernels
 
 from __future__ import annotations
 
+import keyword
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +23,7 @@ from onnx_net2net.frameworks.pytorch.translator import TensorList, Translator
 from onnx_net2net.frameworks.pytorch.tree import Tree
 from onnx_net2net.frameworks.pytorch.types import Untranslated
 
+TAKEN = {*keyword.kwlist, "self", "torch", "nn", "F", "math", "float", "int", "list", "tuple"}
 REMEDY = "export the model again without it, or train it in the framework that it came from"
 
 
@@ -43,11 +46,29 @@ def _write(translator: Translator, step: Step) -> None:
     Operation(translator, step).write(entry)
 
 
+def parameters(names: Sequence[str]) -> list[str]:
+    """Names of inputs as those of a function's parameters.
+
+    >>> parameters(["x:0", "x_0", "class"])
+    ['x_0', 'x_0_2', 'class_']
+    """
+    found: list[str] = []
+    for name in names:
+        base = re.sub(r"\W", "_", name, flags=re.ASCII) or "x"
+        base = f"x{base}" if base[0].isdigit() else base
+        base = f"{base}_" if base in TAKEN else base
+        unique, count = base, 2
+        while unique in found:
+            unique, count = f"{base}_{count}", count + 1
+        found.append(unique)
+    return found
+
+
 def translate(program: Program) -> Translation:
     """All steps of ``program``. Raises Refused with everything that has no translation."""
     translator = Translator(program, _write)
-    for name in program.main.inputs:
-        translator.values[name] = translator.block.input(re.sub(r"\W", "_", name))
+    for name, parameter in zip(program.main.inputs, parameters(program.main.inputs), strict=True):
+        translator.values[name] = translator.block.input(parameter)
     translator.section(program.main)
     results = []
     for name in program.main.outputs:

@@ -96,7 +96,7 @@ class Tree:
         at, code = self.root, "self"
         for part in path.split("."):
             child = at.children[part]
-            code = _reach(code, at, part, child)
+            code = _reach(code, at, part)
             at = child
         return code
 
@@ -122,7 +122,7 @@ class Tree:
                 else:
                     found.append(f"self.{name} = {code}")
             else:
-                found.append(f'self.{_store(child)}["{name}"] = {code}')
+                found.append(f'self.{_adding(child)}("{name}", {code})')
         for name, code in self.constants.items():
             found.append(f'self.register_buffer("{name}", {code}, persistent=False)')
         return found
@@ -132,20 +132,21 @@ class Tree:
         return any("branch(" in line for line in self.lines())
 
 
-def _store(child: Branch) -> str:
+def _adding(child: Branch) -> str:
+    """The method that gives a module a member under any name."""
     if child.leaf is None:
-        return "_modules"
-    return "_parameters" if child.leaf.trained else "_buffers"
+        return "add_module"
+    return "register_parameter" if child.leaf.trained else "register_buffer"
 
 
-def _reach(code: str, parent: Branch, name: str, child: Branch) -> str:
+def _reach(code: str, parent: Branch, name: str) -> str:
     if parent.kind == "list":
         return f"{code}[{name}]"
     if parent.kind == "dict":
         return f'{code}["{name}"]'
     if name.isidentifier() and not keyword.iskeyword(name) and name not in taken_names():
         return f"{code}.{name}"
-    return f'{code}.{_store(child)}["{name}"]'
+    return f'getattr({code}, "{name}")'
 
 
 def _code(place: Branch) -> str:
