@@ -149,7 +149,17 @@ class Vanishing:
             return self._all((first, *others))
         if kind == "product":
             return self._any((first, *others), weights_last=True)
-        return self.zero(first) if kind in ("move", "zero", "scale") else None
+        if kind == "move":  # of all that it moves: a Concat of zeros and others is not zero
+            return self._joined(*map(self._nothing, filter(self._real, node.inputs)))
+        return self.zero(first) if kind in ("zero", "scale") else None
+
+    def _real(self, name: str) -> bool:
+        return bool(name) and self.analysis.solution.shapes.dtype.get(name) in FLOATS
+
+    def _nothing(self, name: str) -> Weights | None:
+        """As :meth:`zero`; a constant may be zero already."""
+        known = self.analysis.solution.shapes.known(name)
+        return NOTHING if known is not None and not known.any() else self.zero(name)
 
     def _any(self, names: Iterable[str], *, weights_last: bool = False) -> Weights | None:
         """What makes one of them vanish: weights before activations, or the other way round."""

@@ -7,6 +7,7 @@ from importlib import import_module
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 import onnx_net2net as n2n
 from onnx_net2net import vanishing
@@ -179,10 +180,45 @@ def test_a_projection_that_is_not_zeroed_is_caught(monkeypatch) -> None:
     assert not n2n.verify(model, n2n.deepen(model, block="blocks.0"))
 
 
+def ghost_block() -> n2n.Model:
+    """x + Concat(A x, B A x), as GhostNet has it: both halves must vanish."""
+    rng = np.random.default_rng(0)
+    weights = {
+        f"blocks.{i}.{part}.weight": rng.normal(size=shape).astype(np.float32)
+        for i in range(2)
+        for part, shape in (("primary", (6, 3)), ("cheap", (3, 3)))
+    }
+    nodes, last = [], "x"
+    for i in range(2):
+        nodes += [
+            helper.make_node("MatMul", [last, f"blocks.{i}.primary.weight"], [f"p{i}"]),
+            helper.make_node("MatMul", [f"p{i}", f"blocks.{i}.cheap.weight"], [f"c{i}"]),
+            helper.make_node("Concat", [f"p{i}", f"c{i}"], [f"g{i}"], axis=1),
+            helper.make_node("Add", [last, f"g{i}"], ["y" if i else "h"]),
+        ]
+        last = "h"
+    graph = helper.make_graph(
+        nodes,
+        "ghost",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (4, 6))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (4, 6))],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    opset = helper.make_opsetid("", 18)
+    return n2n.load(helper.make_model(graph, opset_imports=[opset], ir_version=9))
+
+
+def test_all_that_is_concatenated_must_vanish() -> None:
+    model = ghost_block()
+    for block in exact(model):
+        assert n2n.verify(model, n2n.deepen(model, block=block.name))
+    (first, _) = exact(model)
+    assert {name for name, _ in first.values} >= {"blocks.0.primary.weight"}
+    assert len(first.values) == 2
+
+
 def test_an_activation_wrongly_taken_for_idempotent_is_caught(monkeypatch) -> None:
     """HardSwish behind a sum: not the identity, whatever vanishes before it."""
-    from onnx import TensorProto, helper, numpy_helper
-
     rng = np.random.default_rng(0)
     weights = {
         f"blocks.{i}.fc.weight": rng.normal(size=(6, 6)).astype(np.float32) for i in range(2)
