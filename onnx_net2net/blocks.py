@@ -73,6 +73,11 @@ def found_blocks(analysis: Analysis) -> list[Block]:
     return sorted(kept, key=lambda block: min(block.positions))
 
 
+def block_named(analysis: Analysis, name: str) -> Block:
+    """The block of one name, which is known to be there."""
+    return _block(analysis, name, _members(analysis)[name])
+
+
 def _motifs(analysis: Analysis, found: Iterable[Block]) -> Iterator[tuple]:
     """The structures of which two follow each other in one series."""
     entered: dict[tuple[str, str], list[Block]] = defaultdict(list)

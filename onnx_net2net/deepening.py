@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto
 
-from onnx_net2net.blocks import Block, blocks, found_blocks
+from onnx_net2net.blocks import Block, block_named, blocks
 from onnx_net2net.cloning import clone, with_room
 from onnx_net2net.dimensions import Analysis, analyse
 from onnx_net2net.editing import Editor
@@ -171,7 +171,7 @@ def _with_copies(
         if options.renumber:
             model, renames = with_room(model, target, copies)
         analysis = analyse(model)
-        found = next(b for b in found_blocks(analysis) if b.name == target.name)
+        found = block_named(analysis, target.name)
         editor = clone(analysis, found, copies, numbered=options.renumber)
         new = [name for name in editor.weights if name not in model.weights]
         model = editor.finish()
