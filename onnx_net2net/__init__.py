@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from onnx_net2net.errors import UsageError as UsageError
     from onnx_net2net.folding import fold as fold
     from onnx_net2net.frameworks.exchange import absorb as absorb
+    from onnx_net2net.frameworks.from_keras import from_keras as from_keras
     from onnx_net2net.frameworks.from_torch import from_torch as from_torch
     from onnx_net2net.frameworks.keras3 import to_keras as to_keras
     from onnx_net2net.frameworks.optimizer import grow_optimizer as grow_optimizer
@@ -65,6 +66,7 @@ _HOMES = {
     "deepen": "deepening",
     "diff": "lineage",
     "fold": "folding",
+    "from_keras": "frameworks.from_keras",
     "from_torch": "frameworks.from_torch",
     "grow_optimizer": "frameworks.optimizer",
     "inspect": "dimensions",

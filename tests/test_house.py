@@ -103,7 +103,7 @@ FLOORS = [
     "frameworks.keras3.operators.attention frameworks.keras3.operators.quantization"
     " frameworks.keras3.operators.sampling frameworks.keras3.operators.scattering"
     " frameworks.keras3.imported",
-    "frameworks.keras3.operators.microsoft_attention frameworks.keras3",
+    "frameworks.keras3.operators.microsoft_attention frameworks.from_keras frameworks.keras3",
     "frameworks.agreement",
     "frameworks.packages",
     # What people see.
