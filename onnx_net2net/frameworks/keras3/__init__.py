@@ -32,7 +32,8 @@ def to_keras(model: Model) -> keras.Model:
     BatchNormalization are variables that do not train, but move with ``training=True``: the
     variance towards the unbiased one of the batch, as in PyTorch. Dropout follows ``training=``.
 
-    To load a saved model, import this module first. ``KERAS_BACKEND`` chooses the backend.
+    Before ``keras.saving.load_model``, import ``onnx_net2net.frameworks.keras3.layer``, so that
+    Keras knows the layer. ``KERAS_BACKEND`` chooses the backend.
 
     Raises Refused, naming every node that has no translation, before anything is built, and
     UsageError where Keras is not installed.
