@@ -56,7 +56,8 @@ def share(analysis: Analysis, growth: Growth, seed: int, split: str) -> Sharing:
         if not rescale.contraction.reduce and found.vector.all():
             taken = sharing.splits | sharing.scaled.keys()
             absorbed = absorb(analysis.solution, growth, rescale, found.vector, taken)
-            _receive(analysis, growth, found, seed, sharing, absorbed is not None)
+            whole = rescale if absorbed is not None else None
+            _receive(analysis, growth, rescale, (seed, split), sharing, whole)
             if absorbed is not None:
                 sharing.scaled |= absorbed.scaled
                 continue
@@ -67,32 +68,40 @@ def share(analysis: Analysis, growth: Growth, seed: int, split: str) -> Sharing:
 def _receive(
     analysis: Analysis,
     growth: Growth,
-    found: Insertion,
-    seed: int,
+    rescale: Rescale,
+    drawn: tuple[int, str],
     sharing: Sharing,
-    absorbed: bool,
+    whole: Rescale | None,
 ) -> None:
     """Note how gradients of the operands' writers differ from equal parts for all copies.
 
     The sum over j of (s_j a_j) b_j gives each copy b_j the part s_j of the gradient of b. The
     scaled operand's own writers get s_j too where an operator scales it, and all of it where they
-    scale themselves. The way to the writers is the one that a scale would take.
+    scale themselves (``whole``). The way to the writers is the one that a scale would take.
     """
-    rescale = found.rescale
-    even = _insertion(sharing, growth, rescale, seed, "even")
-    for index, axis in rescale.contraction.places if even is not None else ():
-        other = Rescale(rescale.contraction, index, axis)
-        ways = [
-            absorb(analysis.solution, growth, other, vector, set())
-            for vector in (even.vector, found.vector)  # type: ignore[union-attr]
-        ]
+    contraction, (seed, split) = rescale.contraction, drawn
+    applied = contraction.applied
+    for index, axis in contraction.places:
+        other = Rescale(contraction, index, axis)
+        # The same shares, laid out as this operand has its axis: grouped keys repeat no head.
+        term, seeds = term_at(other), _seeds(rescale, seed)
+        vectors = (
+            growth.vector(term, contraction.name, applied.env, seeds, way)
+            for way in ("even", split)
+        )
+        ways = [absorb(analysis.solution, growth, other, vector, set()) for vector in vectors]
         if ways[0] is None or ways[1] is None:
             continue
-        whole = absorbed and index == rescale.index
         for site, equal in ways[0].scaled.items():
-            given = np.ones(1) if whole else ways[1].scaled.get(site, equal)
+            own = whole is not None and index == whole.index
+            given = np.ones(1) if own else ways[1].scaled.get(site, equal)
             ratio = np.nan_to_num(given / equal, nan=1.0)
             sharing.received[site] = sharing.received.get(site, 1.0) * ratio
+
+
+def _seeds(rescale: Rescale, seed: int) -> list[int]:
+    name = rescale.contraction.applied.node.name
+    return [seed, zlib.crc32(name.encode()), rescale.axis]
 
 
 def _insertion(
@@ -104,9 +113,8 @@ def _insertion(
     pads = (source == PAD).any()
     if contraction.reduce == "mean" and not pads and len(set(multiplicity(source).tolist())) == 1:
         return None
-    seeds = [seed, zlib.crc32(applied.node.name.encode()), rescale.axis]
     chosen = "even" if contraction.reduce else split
-    vector = growth.vector(term_at(rescale), name, applied.env, seeds, chosen)
+    vector = growth.vector(term_at(rescale), name, applied.env, _seeds(rescale, seed), chosen)
     zero = any(applied.node.inputs[rescale.index] in p.zero for p in sharing.paddings)
     if (vector[vector != 0] == 1).all() and (not pads or zero):
         return None  # nothing is copied, and pads add nothing

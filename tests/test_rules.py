@@ -7,6 +7,7 @@ golden text says where it may not. An operator without a sample fails.
 from __future__ import annotations
 
 from collections import defaultdict
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -83,7 +84,9 @@ def problems(sample: Sample) -> list[str]:
         if dimension.growth == "fixed":
             continue
         extra = 3 if dimension.growth == "any" else dimension.width
-        grown = widen(model, {dimension.name: dimension.width + extra}, seed=5)
+        # A weight with NaN, which IsNaN must have here, is refused; test_dtypes.py shows that.
+        with patch("onnx_net2net.widening.check_finite"):
+            grown = widen(model, {dimension.name: dimension.width + extra}, seed=5)
         verdict = _judge(model, grown) if sample.runs else _refer(model, grown)
         found += [f"{dimension.name}: {verdict}"] if verdict else []
     return found

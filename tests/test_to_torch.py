@@ -85,3 +85,15 @@ def test_a_planted_fault_is_seen() -> None:
     with torch.no_grad():
         module.get_parameter("fc1.weight")[[0, 1]] = module.get_parameter("fc1.weight")[[1, 0]]
     assert problems(path, module, 1)
+
+
+def test_a_cache_that_samples_fill_to_different_lengths() -> None:
+    """Random masks: what lies beyond a sample's own length comes out as zeros."""
+    from onnx_net2net.frameworks.agreement import agreement
+
+    model = load(next(p for p in FILES if p.name == "gqa.handmade.onnx"))
+    module, names = to_torch(model), [value.name for value in model.proto.graph.output]
+    report = agreement(
+        model, lambda feeds: dict(zip(names, outputs(module, feeds), strict=True)), seeds=2
+    )
+    assert report, report.verdict

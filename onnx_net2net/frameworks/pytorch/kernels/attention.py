@@ -145,6 +145,9 @@ def group_query_attention(
         index = places[:, None, :, None].expand(k.shape)
         k = F.pad(past_k, (0, 0, 0, room - past_k.shape[2])).scatter(2, index, k)
         v = F.pad(past_v, (0, 0, 0, room - past_v.shape[2])).scatter(2, index, v)
+        # What a cache holds beyond a sample's own length comes out as zeros.
+        empty = (torch.arange(room, device=q.device) > places[:, -1:])[:, None, :, None]
+        k, v = k.masked_fill(empty, 0.0), v.masked_fill(empty, 0.0)
     columns = torch.arange(k.shape[2], device=q.device)
     mask = columns <= places[..., None]
     if window > 0:
