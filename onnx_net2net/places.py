@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -185,8 +185,18 @@ def _place(analysis: Analysis, name: str, tensor: str) -> Place:
         writer,
         norm if norm and (writer is None or norm.position > writer.position) else None,
         producer if producer.op in ACTIVATIONS else None,
-        next((n for n in (*before, *_after(analysis, tensor)) if n.op in ACTIVATIONS), None),
+        next(_activations(analysis, producer, (*before, *_after(analysis, tensor))), None),
     )
+
+
+def _activations(analysis: Analysis, producer: Node, nodes: Iterable[Node]) -> Iterator[Node]:
+    """Those of ``nodes`` that could stand behind ``producer``: their bounds are known there."""
+    writers = analysis.solution.graph.producer
+    for node in nodes:
+        sources = (writers.get(name) for name in node.inputs[1:] if name)
+        known = all(s is None or s.position < producer.position for s in sources)
+        if node.op in ACTIVATIONS and known:
+            yield node
 
 
 def _channel_axis(analysis: Analysis, name: str, tensor: str, writer: Node | None) -> int:

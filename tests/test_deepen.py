@@ -162,6 +162,28 @@ def test_widening_after_deepening_and_the_other_way_round(name: str) -> None:
     assert n2n.verify(model, deepen(first, found))
 
 
+def test_an_activation_is_copied_only_where_its_bounds_are_known() -> None:
+    """The Constants of a Clip further on come too late for a layer before them."""
+    model = small(
+        helper.make_node("MatMul", ["x", "fc.weight"], ["h"], "fc"),
+        helper.make_node("Constant", [], ["low"], "low", value_float=-0.3),
+        helper.make_node("Constant", [], ["high"], "high", value_float=0.4),
+        helper.make_node("Clip", ["h", "low", "high"], ["a"], "clip"),
+        helper.make_node("MatMul", ["a", "out.weight"], ["y"], "out"),
+        shape=(3, 5),
+        **{
+            "fc.weight": np.random.default_rng(0).normal(size=(5, 7)),
+            "out.weight": np.random.default_rng(1).normal(size=(7, 3)),
+        },
+    )
+    early = deepen(model, "h")
+    assert [n.op_type for n in early.proto.graph.node].count("Relu") == 1
+    assert n2n.verify(model, early)
+    late = deepen(model, "a", init="identity")
+    assert [n.op_type for n in late.proto.graph.node].count("Clip") == 2
+    assert n2n.verify(model, late)
+
+
 # ---- training ------------------------------------------------------------------------------------
 
 
