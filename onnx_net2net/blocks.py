@@ -144,7 +144,7 @@ def _block(analysis: Analysis, name: str, core: list[Node]) -> Block:
         for entry in entries:
             if shapes.of(entry) is None or shapes.of(entry) != shapes.of(output):
                 continue
-            vanishing = Vanishing(analysis, entry)
+            vanishing = Vanishing(analysis, entry, output)
             values = vanishing.kept(output)
             if not values:
                 continue
@@ -164,18 +164,22 @@ def _exact(
     analysis: Analysis, block: Block, values: Weights, vanishing: Vanishing
 ) -> Block:
     """``block`` with what its copies take to be the identity."""
-    norm = vanishing.norm_of(block.output)
-    if not any(value for _, value in values) or norm is None:
+    if not any(value for _, value in values):
         return replace(block, exact=True, reason=None, values=tuple(sorted(values)))
-    inputs = analysis.solution.graph.producer[block.output].inputs
+    norm = vanishing.norm_of(block.output)
+    assert norm is not None, "a norm was kept that the block does not end in"
+    graph = analysis.solution.graph
+    inputs = graph.producer[block.output].inputs
     places = [norm.scale] if norm.bias is None else [norm.scale, norm.bias]
     affine = tuple(inputs[at] for at in places if inputs[at:] and inputs[at])
-    values = frozenset((name, value) for name, value in values if name not in affine)
+    readers = [n for at in block.positions for n in graph.nodes[at].inputs if n in affine]
+    if len(readers) > len(affine) or any(name not in graph.model.weights for name in affine):
+        return replace(block, reason="its last norm shares its scale or bias with others")
     return replace(
         block,
         exact=True,
         reason="exact up to the epsilon of its norms",
-        values=tuple(sorted(values)),
+        values=tuple(sorted((name, value) for name, value in values if name not in affine)),
         affine=affine,
     )
 

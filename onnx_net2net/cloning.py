@@ -20,6 +20,7 @@ from onnx_net2net.dimensions import Analysis
 from onnx_net2net.editing import Editor
 from onnx_net2net.errors import Refused
 from onnx_net2net.graph import Node
+from onnx_net2net.history import TIES
 from onnx_net2net.model import Computed, Model, Weight
 from onnx_net2net.tensors import subgraphs
 from onnx_net2net.vanishing import trained_behind
@@ -195,6 +196,9 @@ def with_room(model: Model, block: Block, copies: int) -> tuple[Model, dict[str,
             node.input[:] = [renames.get(name, name) for name in node.input]
             for prop in node.metadata_props:
                 prop.value = shift(prop.value)
+    for entry in proto.metadata_props:
+        if entry.key == TIES:
+            entry.value = shift(entry.value)
     weights = {new: model.weights[old].renamed(new) for old, new in renames.items()}
     return model.with_changes(proto, weights), renames
 

@@ -34,7 +34,7 @@ from onnx_net2net.insertion import (
     windows,
 )
 from onnx_net2net.model import Model
-from onnx_net2net.places import Place, places_of
+from onnx_net2net.places import Place, place_at, places_of
 from onnx_net2net.verify import tensors
 
 MOST = 1000  # layers or copies at one place
@@ -249,7 +249,9 @@ def _insert(
         init = "identity" if place.idempotent else "residual"
     if init == "identity" and not place.idempotent:
         raise Refused(place.name, _not_idempotent(place), "use --init residual, exact anywhere")
-    at = place.tensor if init != "factor" else _linear_output(place)
+    if init == "factor":
+        place = _linear(analysis, place)
+    at = place.tensor
     if at in done:  # two names of one layer, which is factored once
         return []
     producer = analysis.solution.graph.producer[at]
@@ -303,10 +305,11 @@ def _not_idempotent(place: Place) -> str:
     return f"{place.activation.op} is not idempotent, so applying it twice is not exact"
 
 
-def _linear_output(place: Place) -> str:
+def _linear(analysis: Analysis, place: Place) -> Place:
+    """The place directly behind the layer that gives ``place`` its channels."""
     if place.writer is None:
         raise Refused(place.name, "there is no layer before it to factor", "use --init residual")
-    return place.writer.outputs[0]
+    return place_at(analysis, place.name, place.writer.outputs[0])
 
 
 def _fresh(editor: Editor, name: str) -> str:

@@ -14,9 +14,11 @@ from onnx import ModelProto
 
 from onnx_net2net.errors import InvalidModel
 
-__all__ = ["HISTORY", "append", "parse", "read"]
+__all__ = ["HISTORY", "TIES", "append", "parse", "read"]
 
-HISTORY = "onnx_net2net.history"  # the key in the model's metadata
+# Keys in the model's metadata.
+HISTORY = "onnx_net2net.history"
+TIES = "onnx_net2net.ties"  # {another name of a parameter: its initializer}
 
 
 def read(proto: ModelProto) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from onnx import NodeProto, helper
 
 from onnx_net2net.editing import Editor
 from onnx_net2net.errors import Refused
-from onnx_net2net.graph import Node
+from onnx_net2net.graph import Graph, Node
 from onnx_net2net.places import Place, kernel_of
 from onnx_net2net.rules.language import Op
 
@@ -121,22 +121,33 @@ def _weights(place: Place, writer: Node, editor: Editor) -> list[tuple[str, int]
     """The initializers that give a node its output channels, each with that axis."""
     op = Op(writer.proto, 1, (), (), ())
     names, graph = [i for i in writer.inputs[1:] if i], editor.graph
-    axes = {"Conv": 0, "Gemm": 0 if op.attr("transB", 0) else 1, "MatMul": -1}
+    axes = {"Conv": 0, "Gemm": 0 if op.attr("transB", 0) else 1, "MatMul": 1}
     source = graph.producer.get(names[0]) if names else None
     if writer.op == "MatMul" and source is not None and source.op == "Transpose":
-        names, axes = [source.inputs[0]], {"MatMul": -2}
+        only = len(graph.consumers[names[0]]) == 1
+        names, axes = [source.inputs[0]] if only else [], {"MatMul": 0}
     plain = writer.op in axes and op.attr("group", 1) == 1 and op.attr("alpha", 1.0) == 1.0
-    for name in names:
-        held = name in graph.model.weights and len(graph.consumers[name]) == 1
-        plain = plain and held and name in (e.name for e in graph.model.proto.graph.initializer)
-    if not plain:
+    found = [(name, -1 if at else axes.get(writer.op, 0)) for at, name in enumerate(names)]
+    if not (plain and not writer.domain and found and _own(graph, place, writer, found)):
         raise Refused(
             place.name,
             f"{writer.label} is no plain layer with weights of its own, so it has no factors",
             "use --init residual",
         )
-    found = [(names[0], axes[writer.op])]
-    return found + [(name, -1) for name in names[1:]]
+    return found
+
+
+def _own(graph: Graph, place: Place, writer: Node, found: list[tuple[str, int]]) -> bool:
+    """Whether these are initializers that nobody else reads, with the channels along their axes."""
+    stored = {entry.name: entry for entry in graph.model.proto.graph.initializer}
+    for name, axis in found:
+        alone = name not in graph.results and len(graph.consumers[name]) == 1
+        if name not in stored or not alone:
+            return False
+        shape = graph.model.weights[name].shape
+        if not shape or shape[axis] != place.channels:
+            return False
+    return writer.op != "MatMul" or len(stored[found[0][0]].dims) == 2
 
 
 def _linear(

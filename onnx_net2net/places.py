@@ -30,6 +30,18 @@ ACTIVATIONS = frozenset(
 )  # fmt: skip
 # f(f(x)) = f(x), whatever their attributes and bounds.
 IDEMPOTENT = frozenset({"Clip", "Relu"})
+
+
+def activates(node: Node) -> bool:
+    """Whether ``node`` is an activation that is known by its name."""
+    return node.domain == "" and node.op in ACTIVATIONS
+
+
+def idempotent(node: Node) -> bool:
+    """Whether applying ``node`` twice is applying it once."""
+    return node.domain == "" and node.op in IDEMPOTENT
+
+
 # How far a tensor's neighbourhood reaches, in nodes.
 _NEAR = 12
 
@@ -58,7 +70,7 @@ class Place:
     @property
     def idempotent(self) -> bool:
         """Whether the tensor is what an activation f with f(f(x)) = f(x) gives."""
-        return self.activation is not None and self.activation.op in IDEMPOTENT
+        return self.activation is not None and idempotent(self.activation)
 
     @property
     def convolved(self) -> bool:
@@ -112,6 +124,11 @@ def place_of(analysis: Analysis, name: str) -> Place:
     return _place(analysis, name, _end_of_unit(analysis, (layers or called)[-1]))
 
 
+def place_at(analysis: Analysis, name: str, tensor: str) -> Place:
+    """The place behind ``tensor`` itself, called ``name``. Raises Refused where no layer fits."""
+    return _place(analysis, name, tensor)
+
+
 def _called(node: Node, name: str) -> bool:
     inside = any(i == name or parameter_path(i) == name for i in node.inputs)
     return inside or name in (node.proto.name, module_path(node))
@@ -155,8 +172,10 @@ def _continues(analysis: Analysis, node: Node) -> bool:
     others = [name for name in node.inputs[1:] if name]
     if any(name not in derived for name in others) or len([o for o in node.outputs if o]) != 1:
         return False
+    if node.position not in analysis.solution.applied or node.domain:
+        return False
     shifts = node.op == "Add" and bool(others)
-    return shifts or node.op == "BatchNormalization" or node.op in ACTIVATIONS
+    return shifts or node.op == "BatchNormalization" or activates(node)
 
 
 def _place(analysis: Analysis, name: str, tensor: str) -> Place:
@@ -184,7 +203,7 @@ def _place(analysis: Analysis, name: str, tensor: str) -> Place:
         dtype,
         writer,
         norm if norm and (writer is None or norm.position > writer.position) else None,
-        producer if producer.op in ACTIVATIONS else None,
+        producer if activates(producer) else None,
         next(_activations(analysis, producer, (*before, *_after(analysis, tensor))), None),
     )
 
@@ -195,7 +214,7 @@ def _activations(analysis: Analysis, producer: Node, nodes: Iterable[Node]) -> I
     for node in nodes:
         sources = (writers.get(name) for name in node.inputs[1:] if name)
         known = all(s is None or s.position < producer.position for s in sources)
-        if node.op in ACTIVATIONS and known:
+        if activates(node) and known:
             yield node
 
 

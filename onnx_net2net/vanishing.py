@@ -5,6 +5,9 @@
 Worked out on the graph, by what rules say of operators: a tensor *vanishes* if the weights that
 write it do, or whatever it is a multiple of; it is *kept* if it is the sum of the entry and of
 what vanishes. A norm of what is normalised already keeps it, but for epsilon, if its scale is one.
+
+A copy of a block reads what the block gives. So it is the block's *output* that says whether one
+more activation or norm changes nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import numpy as np
 from onnx_net2net.contraction import FLOATS
 from onnx_net2net.dimensions import Analysis
 from onnx_net2net.graph import Node
-from onnx_net2net.places import IDEMPOTENT
+from onnx_net2net.places import idempotent
 from onnx_net2net.rules.language import Norm
 
 Weights = frozenset[tuple[str, float]]  # initializers and the value that all their elements get
@@ -29,16 +32,16 @@ _SAME = frozenset({"Dropout", "Identity"})
 _AFFINE = frozenset({"BatchNormalization", "GroupNormalization", "InstanceNormalization"})
 
 
-# What lies between an activation and the entry, and leaves its values in the same range.
-_IN_RANGE = frozenset({"MaxPool"})
-
-
 @dataclass
 class Vanishing:
-    """What it takes for tensors behind ``entry`` to vanish, or to be equal to it."""
+    """What it takes for tensors behind ``entry`` to vanish, or to be equal to it.
+
+    The entry holds what ``source`` does, which is a tensor further on.
+    """
 
     analysis: Analysis
     entry: str
+    source: str
     _zero: dict[str, Weights | None] = field(default_factory=dict)
     _kept: dict[str, Weights | None] = field(default_factory=dict)
 
@@ -54,28 +57,32 @@ class Vanishing:
         return self._kept[tensor]
 
     def _kept_by(self, node: Node) -> Weights | None:
-        if node.op in _SAME or self._same_type(node) or self._again(node):
+        if node.position not in self.analysis.solution.applied:
+            return None  # no rule explains it: Dropout in training mode, an unknown operator
+        same = node.domain == "" and (node.op in _SAME or self._same_type(node))
+        if same or self._again(node):
             return self.kept(node.inputs[0])
         norm = self.norm_of(node.outputs[0])
         if norm is not None and self._normalised(node):
             ones = self._set(node.inputs[norm.scale], 1.0)
             zeros = NOTHING if norm.bias is None else self._all([*node.inputs[norm.bias :]][:1])
             return self._joined(ones, zeros, self.kept(node.inputs[0]))
-        if node.op not in ("Add", "Sub", "Sum"):
+        if node.domain or node.op not in ("Add", "Sub", "Sum"):
             return None
         operands = [name for name in node.inputs if name]
         for index in range(1 if node.op == "Sub" else len(operands)):
             rest = operands[:index] + operands[index + 1 :]
             kept = self.kept(operands[index])
             found = None if kept is None else self._all(rest)
-            if kept is not None and found is not None:
-                return kept | found
+            joined = self._joined(kept, found)
+            if joined is not None:
+                return joined
         return None
 
     def _again(self, node: Node) -> bool:
         """Whether the entry is what the same idempotent activation gives."""
-        before = self._activation(self.entry) if node.op in IDEMPOTENT else None
-        if before is None or len(node.inputs) != len(before.inputs):
+        before = self.analysis.solution.graph.producer.get(self.source)
+        if not idempotent(node) or before is None or len(node.inputs) != len(before.inputs):
             return False
         bounds = zip(node.inputs[1:], before.inputs[1:], strict=True)
         return _alike(node, before) and all(self._equal(a, b) for a, b in bounds)
@@ -95,23 +102,11 @@ class Vanishing:
 
     def _normalised(self, node: Node) -> bool:
         """Whether the entry is what the same norm gives."""
-        before = self.analysis.solution.graph.producer.get(self.entry)
-        return before is not None and before is not node and _alike(node, before)
+        before = self.analysis.solution.graph.producer.get(self.source)
+        return before is not None and _alike(node, before)
 
     def _set(self, name: str, value: float) -> Weights | None:
         return frozenset({(name, value)}) if self._trained(name) else None
-
-    def _activation(self, tensor: str) -> Node | None:
-        """The node that gave ``tensor`` its values, which others may have moved since."""
-        solution = self.analysis.solution
-        node = solution.graph.producer.get(tensor)
-        while node is not None and node.op not in IDEMPOTENT:
-            applied = solution.applied.get(node.position)
-            moves = node.op in _IN_RANGE or (applied is not None and applied.rule.kind == "move")
-            if not moves or sum(i not in solution.graph.derived for i in node.inputs if i) != 1:
-                return None
-            node = solution.graph.producer.get(node.inputs[0])
-        return node
 
     def _equal(self, one: str, other: str) -> bool:
         known = self.analysis.solution.shapes.known
@@ -149,6 +144,8 @@ class Vanishing:
             return self._all((first, *others))
         if kind == "product":
             return self._any((first, *others), weights_last=True)
+        if node.op == "Div" and others[0] not in graph.derived:
+            return None  # what is divided by may vanish with it: 0 / 0
         if kind == "move":  # of all that it moves: a Concat of zeros and others is not zero
             return self._joined(*map(self._nothing, filter(self._real, node.inputs)))
         return self.zero(first) if kind in ("zero", "scale") else None
@@ -176,7 +173,9 @@ class Vanishing:
     def _joined(self, *found: Weights | None) -> Weights | None:
         if any(one is None for one in found):
             return None
-        return frozenset(chain.from_iterable(one for one in found if one is not None))
+        joined = frozenset(chain.from_iterable(one for one in found if one is not None))
+        # One weight in two roles cannot be zero here and one there.
+        return joined if len(dict(joined)) == len(joined) else None
 
     def _producer(self, tensor: str) -> Node | None:
         graph = self.analysis.solution.graph

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnx_net2net as n2n
-from onnx_net2net import vanishing
+from onnx_net2net import places
 from onnx_net2net.cloning import renumbered
 from onnx_net2net.history import HISTORY
 from tests.console import FIXTURES
@@ -242,7 +242,7 @@ def test_an_activation_wrongly_taken_for_idempotent_is_caught(monkeypatch) -> No
     model = n2n.load(proto)
     for block in exact(model):  # the sum is one, without the activation behind it
         assert n2n.verify(model, n2n.deepen(model, block=block.name))
-    monkeypatch.setattr(vanishing, "IDEMPOTENT", vanishing.IDEMPOTENT | {"Tanh"})
+    monkeypatch.setattr(places, "IDEMPOTENT", places.IDEMPOTENT | {"Tanh"})
     model = n2n.load(proto)
     assert any(
         not n2n.verify(model, n2n.deepen(model, block=block.name)) for block in exact(model)

@@ -13,10 +13,11 @@ import pytest
 
 import onnx_net2net as n2n
 from onnx_net2net.frameworks.exchange import PROBLEMS, absorb
-from onnx_net2net.frameworks.names import TIES, Names
+from onnx_net2net.frameworks.names import Names
 from onnx_net2net.frameworks.roles import FLOATS, Role, paths, roles
 from onnx_net2net.frameworks.state import named_weights, save_safetensors
 from onnx_net2net.frameworks.tensor_file import read
+from onnx_net2net.history import TIES
 from onnx_net2net.model import Model, load
 from tests.console import ROOT
 

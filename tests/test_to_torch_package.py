@@ -159,6 +159,7 @@ for folder in sys.argv[2:]:
     report[folder] = {mode: losses(package.load, given, mode) for mode in wraps}
 if rank == 0:
     open(sys.argv[1], "w").write(json.dumps(report))
+distributed.barrier()
 distributed.destroy_process_group()
 """
 
@@ -172,7 +173,9 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     script, out = tmp_path / "train.py", tmp_path / "losses.json"
     script.write_text(DISTRIBUTED)
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    python("", out, *folders, launcher=(*torchrun, str(script)))
+    # Gloo's threads abort a process once in a hundred starts on a busy machine.
+    restarts = ("--max-restarts", "2")
+    python("", out, *folders, launcher=(*torchrun, *restarts, str(script)))
     for losses in json.loads(out.read_text()).values():
         assert losses["alone"][-1] < losses["alone"][0]
         np.testing.assert_allclose(losses["ddp"], losses["alone"], rtol=1e-5)

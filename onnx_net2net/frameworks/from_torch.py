@@ -29,11 +29,11 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from onnx_net2net.errors import Refused, UsageError
-from onnx_net2net.frameworks.names import TIES
+from onnx_net2net.history import TIES
 from onnx_net2net.model import Computed, Model
 from onnx_net2net.validation import check_model
 
-__all__ = ["TIES", "from_torch"]
+__all__ = ["from_torch"]
 
 _SMALL = 1024  # bytes; what is not larger stays in the skeleton
 

@@ -11,11 +11,11 @@ from collections.abc import Collection, Iterator
 
 from onnx_net2net.errors import InvalidModel
 from onnx_net2net.frameworks.roles import paths
+from onnx_net2net.history import TIES
 from onnx_net2net.model import Model
 
-__all__ = ["TIES", "Names", "plain", "ties"]
+__all__ = ["Names", "plain", "ties"]
 
-TIES = "onnx_net2net.ties"  # metadata: {another name of a parameter: its initializer}
 
 # What PyTorch's wrappers (compile, FSDP, activation checkpoints) put into names anywhere, and
 # what data parallelism puts in front of them.

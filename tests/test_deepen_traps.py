@@ -1,0 +1,246 @@
+"""Networks that look as if a copy or a factor were exact, and where it is not.
+
+Whatever is offered must hold: a block that calls itself exact is copied and judged, a layer is
+factored right or refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx.helper import make_node
+
+import onnx_net2net as n2n
+
+FLOAT = TensorProto.FLOAT
+Parts = tuple[list[NodeProto], dict[str, np.ndarray]]
+RANDOM = np.random.default_rng(0)
+
+
+def normal(*shape: int) -> np.ndarray:
+    return RANDOM.normal(size=shape).astype(np.float32)
+
+
+def network(
+    nodes: list[NodeProto], weights: dict[str, np.ndarray], shape: tuple[int, ...] = (3, 6)
+) -> ModelProto:
+    domains = {node.domain for node in nodes if node.domain}
+    graph = helper.make_graph(
+        nodes,
+        "trap",
+        [helper.make_tensor_value_info("x", FLOAT, shape)],
+        [helper.make_tensor_value_info("y", FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()],
+    )
+    opsets = [helper.make_opsetid("", 18), *(helper.make_opsetid(d, 1) for d in domains)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=9)
+
+
+def stack(block: Callable[[str, str, str], Parts], first: Parts = ([], {})) -> ModelProto:
+    """Two blocks, each made by its name, what it reads and what it writes."""
+    nodes, weights = [*first[0]], dict(first[1])
+    last = nodes[-1].output[0] if nodes else "x"
+    for index in range(2):
+        more, held = block(f"blocks.{index}.", last, f"o{index}")
+        nodes, weights, last = nodes + more, weights | held, f"o{index}"
+    return network([*nodes, make_node("Identity", [last], ["y"])], weights)
+
+
+def normed(prefix: str) -> dict[str, np.ndarray]:
+    return {prefix + "n.weight": normal(6) + 2, prefix + "n.bias": normal(6)}
+
+
+def norm(prefix: str, read: str, written: str) -> NodeProto:
+    names = [read, prefix + "n.weight", prefix + "n.bias"]
+    return make_node("LayerNormalization", names, [written], axis=-1)
+
+
+def residual_behind_the_norm(p: str, x: str, y: str) -> Parts:
+    """The sum takes up what the norm gives, not what the block reads."""
+    nodes = [
+        norm(p, x, p + "h"),
+        make_node("MatMul", [p + "h", p + "fc.weight"], [p + "m"]),
+        make_node("Add", [p + "h", p + "m"], [y]),
+    ]
+    return nodes, normed(p) | {p + "fc.weight": normal(6, 6)}
+
+
+def one_affine_for_two_norms(p: str, x: str, y: str) -> Parts:
+    nodes = [
+        make_node("MatMul", [x, p + "a.weight"], [p + "a"]),
+        make_node("Add", [x, p + "a"], [p + "s"]),
+        norm(p, p + "s", p + "h"),
+        make_node("MatMul", [p + "h", p + "f.weight"], [p + "f"]),
+        make_node("Add", [p + "h", p + "f"], [p + "t"]),
+        norm(p, p + "t", y),
+    ]
+    return nodes, normed(p) | {p + "a.weight": normal(6, 6), p + "f.weight": normal(6, 6)}
+
+
+def clipped_sum(p: str, x: str, y: str) -> Parts:
+    nodes = [
+        make_node("MatMul", [x, p + "fc.weight"], [p + "m"]),
+        make_node("Add", [x, p + "m"], [p + "s"]),
+        make_node("Relu", [p + "s"], [y]),
+    ]
+    return nodes, {p + "fc.weight": normal(6, 6)}
+
+
+def divided_by_its_own_norm(p: str, x: str, y: str) -> Parts:
+    """Zero weights would give 0 / 0."""
+    nodes = [
+        make_node("MatMul", [x, p + "fc.weight"], [p + "m"]),
+        make_node("ReduceL2", [p + "m", p + "axes"], [p + "l"], keepdims=1),
+        make_node("Div", [p + "m", p + "l"], [p + "d"]),
+        make_node("Add", [x, p + "d"], [y]),
+    ]
+    return nodes, {p + "fc.weight": normal(6, 6), p + "axes": np.array([1])}
+
+
+def dropped_in_training_mode(p: str, x: str, y: str) -> Parts:
+    names = [p + "m", p + "ratio", p + "training"]
+    nodes = [
+        make_node("Dropout", [x, *names[1:]], [p + "x"]),
+        make_node("MatMul", [p + "x", p + "fc.weight"], [p + "m"]),
+        make_node("Add", [p + "x", p + "m"], [y]),
+    ]
+    settings = {p + "ratio": np.float32(0.5), p + "training": np.array(True)}
+    return nodes, settings | {p + "fc.weight": normal(6, 6)}
+
+
+def added_by_strangers(p: str, x: str, y: str) -> Parts:
+    nodes = [
+        make_node("MatMul", [x, p + "fc.weight"], [p + "m"]),
+        make_node("Add", [x, p + "m"], [y], domain="custom"),
+    ]
+    return nodes, {p + "fc.weight": normal(6, 6)}
+
+
+def one_weight_zero_and_one(p: str, x: str, y: str) -> Parts:
+    """The norm's scale would have to be one, and zero for the branch to vanish."""
+    nodes = [
+        make_node("Mul", [x, p + "n.weight"], [p + "m"]),
+        make_node("Add", [x, p + "m"], [p + "s"]),
+        norm(p, p + "s", y),
+    ]
+    return nodes, normed(p)
+
+
+NORMED: Parts = (
+    [make_node("LayerNormalization", ["x", "g", "b"], ["e"], axis=-1)],
+    {"g": normal(6) + 2, "b": normal(6)},
+)
+HALF_CLIPPED: Parts = (
+    [
+        make_node("MatMul", ["x", "in.weight"], ["p"]),
+        make_node("Relu", ["p"], ["r"]),
+        make_node("Concat", ["r", "negative"], ["e"], axis=1),
+    ],
+    {"in.weight": normal(6, 4), "negative": -np.abs(normal(3, 2))},
+)
+STACKS = {
+    "residual behind the norm": stack(residual_behind_the_norm, NORMED),
+    "one affine for two norms": stack(one_affine_for_two_norms, NORMED),
+    "clipped sum of what may be negative": stack(clipped_sum, HALF_CLIPPED),
+    "divided by its own norm": stack(divided_by_its_own_norm),
+    "one weight zero and one": stack(one_weight_zero_and_one, NORMED),
+}
+NEVER = {
+    "residual behind the norm",
+    "one affine for two norms",
+    "divided by its own norm",
+    "one weight zero and one",
+}
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_blocks_that_call_themselves_exact_are(name: str) -> None:
+    model = n2n.load(STACKS[name])
+    exact = [block.name for block in n2n.blocks(model) if block.exact]
+    assert bool(exact) == (name not in NEVER)
+    for block in exact:
+        assert n2n.verify(model, n2n.deepen(model, block=block))
+
+
+@pytest.mark.parametrize("block", [dropped_in_training_mode, added_by_strangers])
+def test_what_no_rule_explains_is_no_identity(block: Callable[[str, str, str], Parts]) -> None:
+    """Neither can be run: the one is random, the other unknown to onnxruntime."""
+    model = n2n.load(stack(block))
+    found = {b.name: b for b in n2n.blocks(model)}
+    for name in [name for name, b in found.items() if b.exact]:
+        assert block is dropped_in_training_mode
+        assert found[name].input == f"{name}.x"  # behind the dropout, not before it
+
+
+TRANSPOSED = network(
+    [
+        make_node("Conv", ["x", "c.weight"], ["c"]),
+        make_node("Transpose", ["c"], ["t"], perm=[0, 2, 1]),
+        make_node("Tanh", ["t"], ["y"]),
+    ],
+    {"c.weight": normal(6, 6, 1)},
+    (3, 6, 6),
+)
+JOINED = network(
+    [
+        make_node("MatMul", ["x", "a.weight"], ["a"]),
+        make_node("MatMul", ["x", "b.weight"], ["b"]),
+        make_node("Concat", ["a", "b"], ["c"], axis=1),
+        make_node("Relu", ["c"], ["y"]),
+    ],
+    {"a.weight": normal(6, 4), "b.weight": normal(6, 3)},
+)
+SCALAR_BIAS = network(
+    [make_node("Gemm", ["x", "a.weight", "a.bias"], ["a"]), make_node("Tanh", ["a"], ["y"])],
+    {"a.weight": normal(6, 4), "a.bias": normal(1)},
+)
+SHARED_TRANSPOSE = network(
+    [
+        make_node("Transpose", ["a.weight"], ["w"], perm=[1, 0]),
+        make_node("MatMul", ["x", "w"], ["a"]),
+        make_node("MatMul", ["a", "w"], ["b"]),
+        make_node("Tanh", ["b"], ["y"]),
+    ],
+    {"a.weight": normal(6, 6)},
+)
+
+
+@pytest.mark.parametrize(
+    ("proto", "places"),
+    [
+        (TRANSPOSED, "cty"),
+        (JOINED, "abcy"),
+        (SCALAR_BIAS, "ay"),
+        (SHARED_TRANSPOSE, "aby"),
+    ],
+    ids=["transposed", "joined", "scalar bias", "shared transpose"],
+)
+@pytest.mark.parametrize("init", ["factor", "residual", "auto"])
+def test_a_layer_is_inserted_right_or_refused(proto: ModelProto, places: str, init: str) -> None:
+    model = n2n.load(proto)
+    for place in places:
+        try:
+            deeper = n2n.deepen(model, after=place, init=init)
+        except n2n.Refused as refusal:
+            assert refusal.remedy
+            continue
+        assert n2n.verify(model, deeper)
+
+
+def test_an_operator_of_another_domain_is_no_activation() -> None:
+    proto = network(
+        [
+            make_node("MatMul", ["x", "a.weight"], ["a"]),
+            make_node("Relu", ["a"], ["y"], domain="custom"),
+        ],
+        {"a.weight": normal(6, 4)},
+    )
+    model = n2n.load(proto)
+    deeper = n2n.deepen(model, after="a")
+    custom = [n.op_type for n in deeper.proto.graph.node if n.domain == "custom"]
+    assert custom == ["Relu"]
+    with pytest.raises(n2n.Refused, match="nothing is known"):
+        n2n.deepen(model, after="y")
