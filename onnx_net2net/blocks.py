@@ -137,15 +137,12 @@ def _numbered(name: str) -> Iterator[str]:
 
 def _block(analysis: Analysis, name: str, core: list[Node]) -> Block:
     """The segment around the nodes of one name: from an entry that is kept, to an output."""
-    shapes = analysis.solution.shapes
     entries, outputs = _entries(analysis, core), _outputs(analysis, core)
     own = {node.position for node in core}
     for output in outputs:
         for entry in entries:
-            if shapes.of(entry) is None or shapes.of(entry) != shapes.of(output):
-                continue
             vanishing = Vanishing(analysis, entry, output)
-            values = vanishing.kept(output)
+            values = vanishing.kept_at(output)
             if not values:
                 continue
             between = _between(analysis, entry, output)

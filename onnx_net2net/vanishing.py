@@ -28,6 +28,8 @@ Weights = frozenset[tuple[str, float]]  # initializers and the value that all th
 NOTHING: Weights = frozenset()
 # Inference leaves their first operand as it is.
 _SAME = frozenset({"Dropout", "Identity"})
+# What writes the same elements in the same order; the shape has to be restored in the end.
+_SHAPED = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 # Norms by their affine map: which inputs scale and shift. Fused ones say it in their rules.
 _AFFINE = frozenset({"BatchNormalization", "GroupNormalization", "InstanceNormalization"})
 
@@ -45,8 +47,14 @@ class Vanishing:
     _zero: dict[str, Weights | None] = field(default_factory=dict)
     _kept: dict[str, Weights | None] = field(default_factory=dict)
 
+    def kept_at(self, output: str) -> Weights | None:
+        """As :meth:`kept`; None as well where ``output`` is of another shape than the entry."""
+        return self.kept(output) if self._shaped(output) else None
+
     def kept(self, tensor: str) -> Weights | None:
-        """The weights that must be zero for ``tensor`` to equal the entry; None if none would."""
+        """The weights that must be zero for ``tensor`` to hold the elements of the entry, in
+        their order; None if none would.
+        """
         if tensor == self.entry:
             return NOTHING
         if tensor not in self._kept:
@@ -59,11 +67,11 @@ class Vanishing:
     def _kept_by(self, node: Node) -> Weights | None:
         if node.position not in self.analysis.solution.applied:
             return None  # no rule explains it: Dropout in training mode, an unknown operator
-        same = node.domain == "" and (node.op in _SAME or self._same_type(node))
-        if same or self._again(node):
+        same = node.op in _SAME or node.op in _SHAPED or self._same_type(node)
+        if (same and node.domain == "") or self._again(node):
             return self.kept(node.inputs[0])
         norm = self.norm_of(node.outputs[0])
-        if norm is not None and self._normalised(node):
+        if norm is not None and self._normalised(node) and self._shaped(node.inputs[0]):
             ones = self._set(node.inputs[norm.scale], 1.0)
             zeros = NOTHING if norm.bias is None else self._all([*node.inputs[norm.bias :]][:1])
             return self._joined(ones, zeros, self.kept(node.inputs[0]))
@@ -104,6 +112,13 @@ class Vanishing:
         """Whether the entry is what the same norm gives."""
         before = self.analysis.solution.graph.producer.get(self.source)
         return before is not None and _alike(node, before)
+
+    def _shaped(self, tensor: str) -> bool:
+        """Whether ``tensor`` is of the entry's shape."""
+        shapes = self.analysis.solution.shapes
+        if shapes.of(tensor) is None or shapes.of(tensor) != shapes.of(self.entry):
+            return False
+        return shapes.elsewhere.of(tensor) == shapes.elsewhere.of(self.entry)
 
     def _set(self, name: str, value: float) -> Weights | None:
         return frozenset({(name, value)}) if self._trained(name) else None

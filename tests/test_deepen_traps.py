@@ -129,6 +129,32 @@ def one_weight_zero_and_one(p: str, x: str, y: str) -> Parts:
     return nodes, normed(p)
 
 
+def normed_in_other_rows(p: str, x: str, y: str) -> Parts:
+    """The same norm again, but over rows of another length."""
+    nodes = [
+        make_node("MatMul", [x, p + "fc.weight"], [p + "m"]),
+        make_node("Add", [x, p + "m"], [p + "s"]),
+        make_node("Reshape", [p + "s", "long"], [p + "l"]),
+        norm(p, p + "l", p + "h"),
+        make_node("Reshape", [p + "h", "rows"], [p + "r"]),
+        norm(p + "rows.", p + "r", y),
+    ]
+    weights = {p + "n.weight": normal(18) + 2, p + "n.bias": normal(18)}
+    shapes = {"long": np.array([1, 18]), "rows": np.array([3, 6])}
+    return nodes, weights | shapes | normed(f"{p}rows.") | {p + "fc.weight": normal(6, 6)}
+
+
+def summed_while_flat(p: str, x: str, y: str) -> Parts:
+    nodes = [
+        make_node("Reshape", [x, "flat"], [p + "f"]),
+        make_node("MatMul", [p + "f", p + "fc.weight"], [p + "m"]),
+        make_node("Add", [p + "f", p + "m"], [p + "s"]),
+        make_node("Reshape", [p + "s", "rows"], [y]),
+    ]
+    shapes = {"flat": np.array([-1, 2]), "rows": np.array([3, 6])}
+    return nodes, shapes | {p + "fc.weight": normal(2, 2)}
+
+
 NORMED: Parts = (
     [make_node("LayerNormalization", ["x", "g", "b"], ["e"], axis=-1)],
     {"g": normal(6) + 2, "b": normal(6)},
@@ -147,12 +173,15 @@ STACKS = {
     "clipped sum of what may be negative": stack(clipped_sum, HALF_CLIPPED),
     "divided by its own norm": stack(divided_by_its_own_norm),
     "one weight zero and one": stack(one_weight_zero_and_one, NORMED),
+    "normed in other rows": stack(normed_in_other_rows, NORMED),
+    "summed while flat": stack(summed_while_flat),
 }
 NEVER = {
     "residual behind the norm",
     "one affine for two norms",
     "divided by its own norm",
     "one weight zero and one",
+    "normed in other rows",
 }
 
 
