@@ -7,7 +7,7 @@ chains that it leaves open.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -142,12 +142,21 @@ def infer_with(
     alternative: bool = False,
 ) -> Shapes:
     """Shapes for these sizes of the symbolic dimensions."""
-    inputs = graph.model.proto.graph.input
-    shapes = Shapes(graph, stored, contrib, bind(inputs, sizes), sizes, alternative)
+    binding = bind(graph.model.proto.graph.input, sizes)
+    return _inferred(Shapes(graph, stored, contrib, binding, sizes, alternative))
+
+
+def infer_at(graph: Graph, binding: Mapping[str, int], contrib: Contrib) -> Shapes:
+    """Shapes where each symbolic dimension, or expression of some, has the size in ``binding``."""
+    return _inferred(Shapes(graph, _stored(graph), contrib, dict(binding)))
+
+
+def _inferred(shapes: Shapes) -> Shapes:
+    graph, stored = shapes.graph, shapes.stored
     shapes.shape.update(stored.shape)
     shapes.dtype.update(stored.dtype)
     shapes.value.update(stored.value)
-    for value in inputs:
+    for value in graph.model.proto.graph.input:
         if value.name not in graph.model.weights:
             shapes.dtype[value.name] = value.type.tensor_type.elem_type
             shape = bound(value, shapes.binding)
@@ -285,14 +294,14 @@ def _forget(shapes: Shapes, nodes: Sequence[Node]) -> None:
 
 def _leave(shapes: Shapes, node: Node, link: Link) -> None:
     shape = shapes.shape.get(link.inner)
-    length = _length(shapes, node) if link.axis is not None else 1
+    length = iterations(shapes, node) if link.axis is not None else 1
     if link.inner in shapes.dtype:
         shapes.dtype[link.outer] = shapes.dtype[link.inner]
     if shape is not None and length is not None:
         shapes.shape[link.outer] = tuple(link.with_axis(shape, length))
 
 
-def _length(shapes: Shapes, node: Node) -> int | None:
+def iterations(shapes: Shapes, node: Node) -> int | None:
     """How often a Loop or Scan runs; a stand-in where that is known only at run time."""
     assert node.links is not None
     if node.op == "Scan":

@@ -47,7 +47,7 @@ def bind(inputs: Iterable[ValueInfoProto], sizes: tuple[int, ...]) -> dict[str, 
     binding: dict[str, int] = {}
     for value in inputs:
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-            key = _symbol(value.name, axis, dim)
+            key = symbol(value.name, axis, dim)
             if key and key not in binding and key.isidentifier():
                 binding[key] = sizes[len(binding) % len(sizes)]
     return binding
@@ -60,7 +60,7 @@ def bound(value: ValueInfoProto, binding: Mapping[str, int]) -> tuple[int, ...] 
         return None
     found: list[int] = []
     for axis, dim in enumerate(tensor.shape.dim):
-        key = _symbol(value.name, axis, dim)
+        key = symbol(value.name, axis, dim)
         known = dim.dim_value if key is None else size(key, binding)
         if not known:
             return None
@@ -68,7 +68,8 @@ def bound(value: ValueInfoProto, binding: Mapping[str, int]) -> tuple[int, ...] 
     return tuple(found)
 
 
-def _symbol(name: str, axis: int, dim: TensorShapeProto.Dimension) -> str | None:
+def symbol(name: str, axis: int, dim: TensorShapeProto.Dimension) -> str | None:
+    """What an axis of input ``name`` is called where its size is not fixed, else None."""
     if dim.HasField("dim_value") and dim.dim_value > 0:
         return None
     return dim.dim_param or f"{name}_{axis}".replace(".", "_").replace(":", "_")
