@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onnx_net2net.blocks import Block as Block
     from onnx_net2net.blocks import blocks as blocks
+    from onnx_net2net.costs import Costs as Costs
+    from onnx_net2net.costs import costs as costs
     from onnx_net2net.deepening import deepen as deepen
     from onnx_net2net.dimensions import Dimension as Dimension
     from onnx_net2net.dimensions import inspect as inspect
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from onnx_net2net.frameworks.pytorch import write_package as write_package
     from onnx_net2net.frameworks.state import save_safetensors as save_safetensors
     from onnx_net2net.frameworks.state import state_dict as state_dict
+    from onnx_net2net.growing import grow as grow
     from onnx_net2net.lineage import diff as diff
     from onnx_net2net.lineage import replay as replay
     from onnx_net2net.model import Model as Model
@@ -53,6 +56,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Block": "blocks",
     "Change": "request",
+    "Costs": "costs",
     "Dimension": "dimensions",
     "InvalidModel": "errors",
     "Model": "model",
@@ -63,11 +67,13 @@ _HOMES = {
     "UsageError": "errors",
     "absorb": "frameworks.exchange",
     "blocks": "blocks",
+    "costs": "costs",
     "deepen": "deepening",
     "diff": "lineage",
     "fold": "folding",
     "from_keras": "frameworks.from_keras",
     "from_torch": "frameworks.from_torch",
+    "grow": "growing",
     "grow_optimizer": "frameworks.optimizer",
     "inspect": "dimensions",
     "load": "model",

@@ -16,15 +16,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from onnx_net2net.deepening import MOST, spread
 from onnx_net2net.dimensions import Dimension
 from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.forecast import Copies, Forecast
+from onnx_net2net.repetition import MOST, evenly
 from onnx_net2net.request import MOST as WIDEST
 from onnx_net2net.scaling import Scaling
 
 TOLERANCE = Fraction(2, 100)
 PREFERENCES = ("balanced", "width", "depth")
+_FEW = 24  # dimensions, among which single steps are tried; more are fine enough as they are
+_STEPS = 8
 _TRIES = 32  # numbers of copies; each takes some fifty counts
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
 _AMOUNT = re.compile(r"(\d+(?:_\d+)*(?:\.\d+)?(?:e\d{1,2})?)\s*([xkmgbt]?)", re.IGNORECASE)
@@ -104,7 +106,7 @@ class Search:
         for names in self.series:
             before += len(names)
             until = (2 * total * before + self.blocks) // (2 * self.blocks)
-            counts = spread(len(names), until - done) if until > done else []
+            counts = evenly(len(names), until - done) if until > done else []
             found.update({n: c for n, c in zip(names, counts, strict=False) if c})
             done = until
         return found
@@ -133,7 +135,7 @@ class Search:
         if self.goal.met(nearest.cost):
             return nearest
         # One step of all widths is too coarse: some take it and others do not.
-        return min((nearest, *self._between(*ends)), key=self._distance)
+        return self._refined(min((nearest, *self._between(*ends)), key=self._distance))
 
     def _between(self, low: Choice, high: Choice) -> Iterator[Choice]:
         widths = dict(low.widths)
@@ -141,6 +143,24 @@ class Search:
             if widths.get(dimension) != width:
                 widths[dimension] = width
                 yield self._choice(dict(widths), low.copies, high.factor)
+
+    def _refined(self, choice: Choice) -> Choice:
+        """A few dimensions by one step more or less, each time the one that helps most."""
+        for _ in range(_STEPS):
+            steps = self._steps(choice) if len(self.scaling.steps) <= _FEW else ()
+            better = min((choice, *steps), key=self._distance)
+            if better is choice or self.goal.met(choice.cost):
+                break
+            choice = better
+        return choice
+
+    def _steps(self, choice: Choice) -> Iterator[Choice]:
+        for dimension, step in self.scaling.steps.items():
+            for width in (choice.widths.get(dimension, dimension.width) + s for s in (-step, step)):
+                if dimension.width < width <= WIDEST:
+                    yield self._choice(
+                        {**choice.widths, dimension: width}, choice.copies, choice.factor
+                    )
 
     def _choice(
         self, widths: dict[Dimension, int], copies: dict[str, int], factor: float
@@ -169,11 +189,17 @@ class Search:
             return list(range(most + 1))[:_TRIES]
 
         def shallow(number: int) -> bool:
-            wider = self.fitted(self.copies(number)).factor
-            return number < self.blocks * (wider - 1)
+            return 1 + number / self.blocks < self.fitted(self.copies(number)).factor
 
-        start = _last(shallow, most) if self.scaling.steps else most
-        return sorted(range(most + 1), key=lambda n: (abs(n - start - 0.4), n))[:_TRIES]
+        if not self.scaling.steps:
+            return list(range(most, -1, -1))[:_TRIES]
+        last = _last(shallow, most)
+        start = min((n for n in (last, last + 1) if n <= most), key=self._imbalance)
+        return sorted(range(most + 1), key=lambda n: (abs(n - start), n))[:_TRIES]
+
+    def _imbalance(self, number: int) -> float:
+        """How far the factors of depth and width are apart with so many copies."""
+        return abs(1 + number / self.blocks - self.fitted(self.copies(number)).factor)
 
 
 def _last(holds: Callable[[int], bool], most: int) -> int:

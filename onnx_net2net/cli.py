@@ -14,8 +14,17 @@ import click
 from onnx_net2net import __version__
 from onnx_net2net.commands.deepen import deepen, show_blocks
 from onnx_net2net.commands.exchange import absorb, export
+from onnx_net2net.commands.grow import grow
 from onnx_net2net.commands.lineage import diff, history
-from onnx_net2net.commands.steps import DONE, UNEQUAL, folded, load, print_json, show_end
+from onnx_net2net.commands.steps import (
+    DONE,
+    UNEQUAL,
+    deliver_to,
+    folded,
+    load,
+    print_json,
+    show_end,
+)
 from onnx_net2net.errors import UsageError
 from onnx_net2net.options import (
     FOLD,
@@ -67,6 +76,7 @@ def main() -> None:
     onnx-net2net inspect model.onnx
     onnx-net2net widen model.onnx --node conv5 --width 512
     onnx-net2net deepen model.onnx --block encoder.layer.3 --copies 2
+    onnx-net2net grow model.onnx --params 2x
     onnx-net2net verify model.onnx model-grown.onnx
     onnx-net2net export model-grown.onnx --to torch -o grown/
     onnx-net2net absorb model-grown.onnx trained.safetensors -o trained.onnx
@@ -251,7 +261,7 @@ def _widen(
 ) -> int:
     """Grow, write a draft, let it be judged, and put it in place."""
     arguments = verify_arguments(**running)
-    from onnx_net2net.delivery import Judge, check_free, deliver
+    from onnx_net2net.delivery import Judge, check_free
 
     original = load(path)
     if not dry_run:
@@ -260,12 +270,10 @@ def _widen(
     grown = _grown(source, asked, factor, split=split, noise=noise, mapping=mapping, seed=seed)
     if dry_run:
         return _show_growth(source, grown, None, None, as_json)
-    if no_verify:
-        deliver(grown, target, judge=lambda draft: True, force=force)
-        return _show_growth(source, grown, target, None, as_json)
-    judge = Judge(original, exact=split != "noise", arguments=arguments)
-    written = deliver(grown, target, judge=judge, force=force)
-    return _show_growth(source, grown, target if written else None, judge, as_json)
+    exact = split != "noise"
+    judge = None if no_verify else Judge(original, exact=exact, arguments=arguments)
+    written = deliver_to(target, grown, judge, force)
+    return _show_growth(source, grown, written, judge, as_json)
 
 
 def _grown(
@@ -304,5 +312,5 @@ def _layers(parent: Model, grown: Model, fold: bool, provider: str | None) -> La
     return verify_layers(folded(parent) if fold else parent, grown, provider=provider)
 
 
-for _command in (deepen, export, absorb, history, diff):
+for _command in (deepen, grow, export, absorb, history, diff):
     main.add_command(_command)

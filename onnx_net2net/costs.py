@@ -32,8 +32,8 @@ from onnx_net2net.rule_shapes import shapes_by_rule
 from onnx_net2net.rules import lookup
 from onnx_net2net.rules.language import Op, Unsupported
 from onnx_net2net.sequences import without_sequences
-from onnx_net2net.shapes import Shapes, infer, infer_at, iterations
-from onnx_net2net.sizes import Sizes, concrete, defaults, input_specs
+from onnx_net2net.shapes import ITERATIONS, Shapes, infer, infer_at, iterations
+from onnx_net2net.sizes import Sizes, chosen, concrete, defaults, input_specs
 from onnx_net2net.symbols import symbol
 from onnx_net2net.unique_names import with_unique_names
 
@@ -193,6 +193,7 @@ def _shapes(graph: Graph, wanted: Mapping[str, int]) -> tuple[Shapes, Sizes]:
     except UsageError:  # an input is no tensor: no size is asked for
         found = infer(graph, shapes_by_rule)
         return found, dict(found.binding)
+    chosen(list(specs.values()), {n: s for n, s in wanted.items() if not n.startswith(ITERATIONS)})
     best: tuple[Shapes, Sizes] | None = None
     for sizes in defaults(list(specs.values()), 0):
         sizes = {**sizes, **wanted}

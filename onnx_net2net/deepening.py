@@ -5,17 +5,16 @@
 
 from __future__ import annotations
 
-import difflib
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from onnx import ModelProto
 
-from onnx_net2net.blocks import Block, block_named, blocks
+from onnx_net2net import repetition
+from onnx_net2net.blocks import block_named, blocks
 from onnx_net2net.cloning import clone, with_room
 from onnx_net2net.dimensions import Analysis, analyse
 from onnx_net2net.editing import Editor
@@ -37,7 +36,6 @@ from onnx_net2net.model import Model
 from onnx_net2net.places import Place, place_at, places_of
 from onnx_net2net.verify import tensors
 
-MOST = 1000  # layers or copies at one place
 INITS = ("auto", "identity", "residual", "factor")
 Samples = Sequence[Mapping[str, np.ndarray]]
 
@@ -89,7 +87,7 @@ class Options:
 def deepen(
     model: Model,
     after: str | Sequence[str] = (),
-    block: str | Sequence[str] = (),
+    block: str | Sequence[str] | Mapping[str, int] = (),
     *,
     copies: int = 1,
     every: int = 1,
@@ -117,7 +115,8 @@ def deepen(
 
     ``block`` names blocks (those of :func:`blocks`; the end of a name or a glob will do), behind
     each of which ``copies`` are put whose last projections are zero; or only behind ``every``-th
-    of them; or, with ``spread``, that many in all, evenly. They take the numbers behind the
+    of them; or, with ``spread``, that many in all, evenly; or it gives the number of copies of
+    each, which excludes these three. They take the numbers behind the
     block's and later ones make room, unless ``renumber`` is False.
 
     Returns a new model whose ``changes`` lists what was inserted; ``model`` is untouched. Raises
@@ -127,25 +126,26 @@ def deepen(
     window = _window(kernel)
     options = Options(init, count, window, norm, copies, every, spread, renumber, seed)
     _check(options)
-    layers, named = ([n] if isinstance(n, str) else list(n) for n in (after, block))
+    layers = [after] if isinstance(after, str) else list(after)
+    named = repetition.named(block, copies, every, spread)
     if not layers and not named:
         raise UsageError("nothing to deepen", "name a layer (--after) or a block (--block)")
     changes: list[Insertion | Copies] = []
     deeper = model
     if layers:
-        deeper, inserted = _with_layers(model, layers, options, calibration)
+        deeper, layers, inserted = _with_layers(model, layers, options, calibration)
         changes += inserted
     if named:
         deeper, copied = _with_copies(deeper, named, options)
         changes += copied
-    step = {"after": layers, "block": named, "calibrated": calibration is not None}
-    step |= asdict(options) | {"changes": [asdict(change) for change in changes]}
-    return _recorded(deeper, model, step, changes)
+    step = {"after": layers, "calibrated": calibration is not None}
+    return _recorded(deeper, model, step, options, changes)
 
 
 def _with_layers(
     model: Model, names: list[str], options: Options, calibration: Samples | None
-) -> tuple[Model, list[Insertion]]:
+) -> tuple[Model, list[str], list[Insertion]]:
+    """The deeper model, the names of the places without globs, and what was inserted."""
     analysis = analyse(model)
     places = places_of(analysis, names)
     measured = _measured(model, places, calibration)
@@ -154,17 +154,26 @@ def _with_layers(
     for place in places:
         done = {change.tensor for change in changes}
         changes += _insert(analysis, editor, place, options, measured.get(place.tensor), done)
-    return editor.finish(), changes
+    plain = [place.name for place in places]
+    return editor.finish(), plain if _mean(analysis, plain, places) else names, changes
+
+
+def _mean(analysis: Analysis, names: list[str], places: list[Place]) -> bool:
+    """Whether the names alone mean these very places."""
+    try:
+        found = places_of(analysis, names)
+    except (Refused, UsageError):  # the name of a node that was asked for by its tensor
+        return False
+    return [(p.name, p.tensor) for p in found] == [(p.name, p.tensor) for p in places]
 
 
 def _with_copies(
-    model: Model, names: list[str], options: Options
+    model: Model, named: repetition.Named, options: Options
 ) -> tuple[Model, list[Copies]]:
     """Later blocks first, so that the numbers of those before them stay."""
-    wanted = _wanted(blocks(model), names)
-    counts = _spread(len(wanted), options)
+    how = options.copies, options.every, options.spread
     changes = []
-    for target, copies in reversed(list(zip(wanted, counts, strict=True))):
+    for target, copies in reversed(repetition.repetitions(blocks(model), named, *how)):
         if not copies:
             continue
         renames: dict[str, str] = {}
@@ -179,42 +188,6 @@ def _with_copies(
     return model, changes
 
 
-def _spread(blocks: int, options: Options) -> list[int]:
-    """How many copies come behind each of the blocks.
-
-    >>> _spread(8, Options(copies=2, spread=True))
-    [0, 0, 0, 1, 0, 0, 0, 1]
-    """
-    if options.spread:
-        # The copies end equal groups of blocks, as in LLaMA-Pro.
-        ends = [(i + 1) * blocks / options.copies for i in range(options.copies)]
-        places = [max(round(end), 1) - 1 for end in ends]
-        return [places.count(i) for i in range(blocks)]
-    return [options.copies * ((i + 1) % options.every == 0) for i in range(blocks)]
-
-
-def _wanted(known: list[Block], names: list[str]) -> list[Block]:
-    """The blocks that names, ends of names and globs mean, in graph order."""
-    found: set[str] = set()
-    for name in names:
-        ends = [b for b in known if b.name == name] or [
-            b for b in known if fnmatchcase(b.name, name) or fnmatchcase(b.name, "*." + name)
-        ]
-        if not ends:
-            raise UsageError(f"there is no block '{name}'", _near([b.name for b in known], name))
-        found.update(b.name for b in ends)
-    return [b for b in known if b.name in found]
-
-
-def _near(known: list[str], name: str) -> str:
-    if not known:
-        return "this network has no blocks with numbered names; insert single layers (--after)"
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    if close:
-        return "did you mean " + " or ".join(f"'{c}'" for c in close) + "?"
-    return "'onnx-net2net inspect MODEL --blocks' lists them"
-
-
 def _window(kernel: int | Sequence[int] | None) -> tuple[int, ...] | None:
     sizes = (kernel,) if isinstance(kernel, int) else None if kernel is None else tuple(kernel)
     if sizes is not None and (not sizes or any(size < 1 for size in sizes)):
@@ -226,10 +199,7 @@ def _check(options: Options) -> None:
     if options.init not in INITS:
         raise UsageError(f"there is no init '{options.init}'", f"one of {', '.join(INITS)}")
     for option in ("count", "copies", "every"):
-        number = getattr(options, option)
-        if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MOST:
-            problem = f"{option} {number!r} is not a number from 1 to {MOST}"
-            raise UsageError(problem, f"use --{option} 1")
+        repetition.check_number(option, getattr(options, option), f"use --{option} 1")
     seed = options.seed
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise UsageError(f"seed {seed!r} is not a non-negative integer", "use --seed 0")
@@ -349,9 +319,17 @@ def _measured(
 
 
 def _recorded(
-    deeper: Model, parent: Model, step: dict[str, Any], changes: Sequence[object]
+    deeper: Model,
+    parent: Model,
+    step: dict[str, Any],
+    options: Options,
+    changes: list[Insertion | Copies],
 ) -> Model:
     """``deeper`` with this step appended to the history in its own metadata."""
+    # Names, globs and --spread as what they meant here, so that they mean it again.
+    counts = {c.block: c.copies for c in reversed(changes) if isinstance(c, Copies)}
+    step |= {"block": counts} | asdict(replace(options, copies=1, every=1, spread=False))
+    step |= {"changes": [asdict(change) for change in changes]}
     proto = ModelProto()
     proto.CopyFrom(deeper.proto)
     append(proto, "deepen", parent.sha256(), step)

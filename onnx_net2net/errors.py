@@ -6,6 +6,9 @@ shows ``str(error)``; programs read the attributes.
 
 from __future__ import annotations
 
+from copy import copy
+from typing import Self
+
 
 class Net2NetError(Exception):
     """Base class. ``problem`` says what is wrong, ``remedy`` what would help."""
@@ -14,6 +17,12 @@ class Net2NetError(Exception):
         self.problem = problem
         self.remedy = remedy
         super().__init__(problem if remedy is None else f"{problem}\n  remedy: {remedy}")
+
+    def within(self, place: str) -> Self:
+        """The same error, its place said to be in ``place``."""
+        twin = copy(self)
+        Net2NetError.__init__(twin, f"{place}: {self.problem}", self.remedy)
+        return twin
 
 
 class InvalidModel(Net2NetError):

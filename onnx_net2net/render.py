@@ -6,19 +6,18 @@
 from __future__ import annotations
 
 import io
-import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnx import TensorProto
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from onnx_net2net.costs import elements, parameters
 from onnx_net2net.dimensions import Dimension
 from onnx_net2net.model import Model
 from onnx_net2net.report import OutputReport, Report
@@ -29,11 +28,6 @@ if TYPE_CHECKING:
     from onnx_net2net.invariant import LayersReport
     from onnx_net2net.lineage import Diff
 
-# What people call parameters: floats, and the small integers that quantised weights are.
-_PARAMETERS = frozenset(
-    TensorProto.DataType.Value(kind)
-    for kind in ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16", "INT8", "UINT8")
-)
 _SHOWN = 5  # tensors behind the first at which two models part; the rest follows from these
 _UNBOUNDED = 100_000  # columns, where nobody looks at a screen
 
@@ -58,7 +52,7 @@ def text(table: Table, narrower: Table | None = None) -> str:
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
-def _table(*columns: tuple[str, str]) -> Table:
+def empty_table(*columns: tuple[str, str]) -> Table:
     """An empty table; a column is a title and "left", "right" or "fold" (long text, in lines)."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for title, kind in columns:
@@ -90,7 +84,7 @@ def dimension_text(dimensions: Sequence[Dimension], model: Model) -> str:
 
 def _dimension_table(dimensions: Sequence[Dimension], model: Model, *, nodes: bool) -> Table:
     reasons = any(d.reason for d in dimensions)
-    table = _table(
+    table = empty_table(
         ("dimension", "left"),
         ("width", "right"),
         ("grows", "left"),
@@ -125,25 +119,13 @@ def _short(names: Sequence[str]) -> str:
 
 
 def _share(dimension: Dimension, model: Model, total: int) -> float:
-    return _elements({name for name, _ in dimension.sites}, model) / max(1, total)
-
-
-def _elements(names: Iterable[str], model: Model) -> int:
-    weights = model.weights
-    return sum(
-        math.prod(weights[n].shape) for n in names if weights[n].dtype in _PARAMETERS
-    )
-
-
-def parameters(model: Model) -> int:
-    """Number of weight elements that can be learned: floats, and 8-bit integers."""
-    return _elements(model.weights, model)
+    return elements({name for name, _ in dimension.sites}, model) / max(1, total)
 
 
 def growable_share(dimensions: Iterable[Dimension], model: Model) -> float:
     """The share of weight elements that lie on at least one dimension that can grow."""
     reached = {name for d in dimensions if d.growth != "fixed" for name, _ in d.sites}
-    return _elements(reached, model) / max(1, parameters(model))
+    return elements(reached, model) / max(1, parameters(model))
 
 
 def summary(dimensions: Sequence[Dimension], model: Model, hidden: int) -> str:
@@ -174,7 +156,7 @@ def change_table(
     changes: Sequence[Change], dimensions: Sequence[Dimension], before: Model, after: Model
 ) -> Table:
     """What grows, and the weight elements that lie on it."""
-    table = _table(
+    table = empty_table(
         ("dimension", "left"),
         ("width", "right"),
         ("becomes", "right"),
@@ -188,8 +170,8 @@ def change_table(
             Text(change.dimension),
             str(change.old),
             str(change.new),
-            f"{_elements(names, before):,}",
-            f"{_elements(names & after.weights.keys(), after):,}",
+            f"{elements(names, before):,}",
+            f"{elements(names & after.weights.keys(), after):,}",
         )
     table.add_row(
         "whole model", "", "", f"{parameters(before):,}", f"{parameters(after):,}", style="bold"
@@ -210,7 +192,7 @@ def change_values(changes: Sequence[Change], before: Model, after: Model) -> dic
 
 def report_table(report: Report) -> Table:
     """One row for each output."""
-    table = _table(
+    table = empty_table(
         ("output", "left"),
         ("type", "fold"),
         ("largest difference", "right"),
@@ -268,7 +250,7 @@ def layers_text(report: LayersReport) -> str:
             return "no tensor of the two models could be compared"
         return f"every unit holds what it is a copy of, in {count} tensors ({grown} of them grown)"
     bad = [layer for layer in report.layers if layer.problem]
-    table = _table(
+    table = empty_table(
         ("node", "left"),
         ("tensor", "left"),
         ("largest difference", "right"),
@@ -319,17 +301,22 @@ def size(path: Path) -> str:
 
 def insertion_text(changes: Sequence[Any], source: Model, deeper: Model) -> str:
     """What deepening inserted, and how many parameters there were and are."""
-    table = _table(("behind", "left"), ("inserted", "fold"), ("new parameters", "right"))
+    table = empty_table(("behind", "left"), ("inserted", "fold"), ("new parameters", "right"))
     for change in changes:
-        inserted = f"{change.copies} x the block" if hasattr(change, "copies") else change.init
-        note = getattr(change, "exact", "") or ""
-        if not getattr(change, "training", True):
-            note = "the identity in inference only: no calibration data"
         count = sum(deeper.weights[name].size for name in change.parameters)
-        behind = change.block if hasattr(change, "block") else change.after
-        table.add_row(Text(behind), Text(f"{inserted}{note and f' ({note})'}"), f"{count:,}")
+        table.add_row(*map(Text, inserted(change)), f"{count:,}")
     total = f"{source.parameters:,} -> {deeper.parameters:,} parameters"
     return f"{text(table)}\n{total}"
+
+
+def inserted(change: Any) -> tuple[str, str]:
+    """Behind what, and what, of one change that deepening made."""
+    what = f"{change.copies} x the block" if hasattr(change, "copies") else change.init
+    note = getattr(change, "exact", "") or ""
+    if not getattr(change, "training", True):
+        note = "the identity in inference only: no calibration data"
+    behind = change.block if hasattr(change, "block") else change.after
+    return behind, f"{what}{note and f' ({note})'}"
 
 
 def block_values(block: Block, model: Model) -> dict[str, Any]:
@@ -350,7 +337,7 @@ def block_text(blocks: Sequence[Block], model: Model) -> str:
     """The table of blocks."""
     if not blocks:
         return "no blocks: no numbered names whose nodes a copy could follow (see deepen --after)"
-    table = _table(
+    table = empty_table(
         ("block", "left"), ("nodes", "right"), ("parameters", "right"), ("a copy is", "fold")
     )
     for block in blocks:
@@ -366,7 +353,9 @@ def history_text(model: Model) -> str:
     """The steps that led to a model, oldest first, and its own digest."""
     if not model.history:
         return "no step is recorded: this program has not grown the model"
-    table = _table(("step", "left"), ("of sha256", "left"), ("version", "left"), ("what", "fold"))
+    table = empty_table(
+        ("step", "left"), ("of sha256", "left"), ("version", "left"), ("what", "fold")
+    )
     for step in model.history:
         words = [_told(change) for change in step.get("changes", ())]
         what = ", ".join(words) or f"{step.get('weights', '')} weights"

@@ -74,7 +74,7 @@ def _products(axis: Axis) -> Iterator[list[Atom]]:
     elif isinstance(axis, Sum):
         for segment in axis.segments:
             yield from _products(segment)
-    else:
+    elif axis.factors:
         *leading, last = axis.factors
         for rest in _products(last):
             yield [a for a in leading if isinstance(a, Atom)] + rest

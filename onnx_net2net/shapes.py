@@ -26,6 +26,7 @@ FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorPr
 INTEGERS = {TensorProto.BOOL, TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8}
 MOST_SCALES = 16  # elements; a longer float vector is a weight, not a parameter
 MOST_TRIPS = 4096  # a higher bound of a loop is none
+ITERATIONS = "iterations of "  # a Loop: what its number of trips is called among dynamic sizes
 # A rule may know the shapes of operators that onnx does not (other domains).
 Contrib = Callable[[Node, int, list[Shape | None], list[Array | None]], list[Shape] | None]
 
@@ -315,7 +316,7 @@ def iterations(shapes: Shapes, node: Node) -> int | None:
         return trips
     # Sizes that follow this one must be seen to vary: so there is another in ``elsewhere``.
     size = trips + shapes.alternative if bounded else shapes.sizes[-1]
-    return shapes.binding.setdefault(f"iterations of {node.name}", size)
+    return shapes.binding.setdefault(ITERATIONS + node.name, size)
 
 
 def _never_stops(shapes: Shapes, node: Node) -> bool:

@@ -132,7 +132,7 @@ def test_blocks_and_layers_in_one_step() -> None:
     deeper = n2n.deepen(model, after="layer1.0.conv1", block="layer1.*")
     assert n2n.verify(model, deeper)
     (step,) = json.loads(deeper.metadata[HISTORY])
-    assert (step["after"], step["block"]) == (["layer1.0.conv1"], ["layer1.*"])
+    assert (step["after"], step["block"]) == (["layer1.0.conv1"], {"layer1.0": 1, "layer1.1": 1})
 
 
 @pytest.mark.parametrize(

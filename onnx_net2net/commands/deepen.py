@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnx_net2net.commands.steps import DONE, UNEQUAL, load, print_json, show_end
+from onnx_net2net.commands.steps import DONE, UNEQUAL, deliver_to, load, print_json, show_end
 from onnx_net2net.options import FORCE, JSON, PATH, RUNNING, Window, verify_arguments
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def deepen(
     """  # fmt: skip
     arguments = verify_arguments(seeds, ranges, sizes, inputs, provider)
     target = output or model.with_name(f"{model.stem}-grown.onnx")
-    from onnx_net2net.delivery import Judge, check_free, deliver
+    from onnx_net2net.delivery import Judge, check_free
 
     source = load(model)
     if not dry_run:
@@ -75,12 +75,9 @@ def deepen(
     deeper = _deeper(source, **options)
     if dry_run:
         return _show(source, deeper, None, None, as_json)
-    if no_verify:
-        deliver(deeper, target, judge=lambda draft: True, force=force)
-        return _show(source, deeper, target, None, as_json)
-    judge = Judge(source, exact=True, arguments=arguments)
-    written = deliver(deeper, target, judge=judge, force=force)
-    return _show(source, deeper, target if written else None, judge, as_json)
+    judge = None if no_verify else Judge(source, exact=True, arguments=arguments)
+    written = deliver_to(target, deeper, judge, force)
+    return _show(source, deeper, written, judge, as_json)
 
 
 def _deeper(source: Model, calibrate: tuple[Path, ...], no_renumber: bool, **options: Any) -> Model:

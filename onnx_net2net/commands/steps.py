@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,16 @@ def print_json(value: Any) -> None:
     import json
 
     click.echo(json.dumps(value, indent=2))
+
+
+def deliver_to(
+    target: Path, grown: Model, judge: Callable[[Path], bool] | None, force: bool
+) -> Path | None:
+    """Write ``grown`` if ``judge`` agrees, or none is asked; where it is then."""
+    from onnx_net2net.delivery import deliver
+
+    written = deliver(grown, target, judge=judge or (lambda draft: True), force=force)
+    return target if written else None
 
 
 def show_end(target: Path | None, judge: Judge | None) -> int:
