@@ -28,6 +28,7 @@ PREFERENCES = ("balanced", "width", "depth")
 _FEW = 24  # dimensions, among which single steps are tried; more are fine enough as they are
 _STEPS = 8
 _TRIES = 32  # numbers of copies; each takes some fifty counts
+_LARGEST = 10**18
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
 _AMOUNT = re.compile(r"(\d+(?:_\d+)*(?:\.\d+)?(?:e\d{1,2})?)\s*([xkmgbt]?)", re.IGNORECASE)
 OPTIONS = {"parameters": "--params", "flops": "--flops"}
@@ -72,6 +73,9 @@ def goal(measure: str, asked: str | int, present: int) -> Goal:
     target = math.floor(number * (present if unit == "X" else _UNITS[unit]))
     if not present:
         raise UsageError(f"{option} {text}: the model has no {measure} that are counted")
+    if target > _LARGEST:
+        problem = f"{option} {text}: {float(target):.0e} is absurd"
+        raise UsageError(problem, f"at most {float(_LARGEST):.0e}")
     if target <= present:
         less = "what" if target == present else "less than"
         raise UsageError(
@@ -112,9 +116,10 @@ class Search:
         return found
 
     def most_copies(self) -> int:
-        """The largest number of copies that the budget has room for by themselves."""
-        limit = math.floor((1 + TOLERANCE) * self.goal.target)
-        return _last(lambda n: self.cost({}, self.copies(n)) <= limit, self.blocks * MOST)
+        """The smallest number of copies that the budget has no room for, by themselves."""
+        most = self.blocks * MOST
+        target = self.goal.target
+        return min(most, 1 + _last(lambda n: self.cost({}, self.copies(n)) < target, most))
 
     def fitted(self, copies: dict[str, int]) -> Choice:
         """The widths that come nearest to the goal with these copies."""
@@ -132,7 +137,7 @@ class Search:
                 high = middle
         ends = [self._choice(scale(factor), copies, factor) for factor in (low, high)]
         nearest = min(ends, key=self._distance)
-        if self.goal.met(nearest.cost):
+        if self.goal.met(nearest.cost) and nearest.widths:
             return nearest
         # One step of all widths is too coarse: some take it and others do not.
         return self._refined(min((nearest, *self._between(*ends)), key=self._distance))
@@ -149,7 +154,7 @@ class Search:
         for _ in range(_STEPS):
             steps = self._steps(choice) if len(self.scaling.steps) <= _FEW else ()
             better = min((choice, *steps), key=self._distance)
-            if better is choice or self.goal.met(choice.cost):
+            if better is choice or (self.goal.met(choice.cost) and choice.widths):
                 break
             choice = better
         return choice
@@ -167,8 +172,9 @@ class Search:
     ) -> Choice:
         return Choice(widths, copies, factor, self.cost(widths, copies))
 
-    def _distance(self, choice: Choice) -> int:
-        return abs(choice.cost - self.goal.target)
+    def _distance(self, choice: Choice) -> tuple[bool, int]:
+        """What grows nothing is the last to be taken."""
+        return not (choice.widths or choice.copies), abs(choice.cost - self.goal.target)
 
     def best(self, prefer: str) -> Choice:
         """The first choice in the order of preference that meets the goal. Raises Refused."""

@@ -115,9 +115,8 @@ def deepen(
 
     ``block`` names blocks (those of :func:`blocks`; the end of a name or a glob will do), behind
     each of which ``copies`` are put whose last projections are zero; or only behind ``every``-th
-    of them; or, with ``spread``, that many in all, evenly; or it gives the number of copies of
-    each, which excludes these three. They take the numbers behind the
-    block's and later ones make room, unless ``renumber`` is False.
+    of them; or, with ``spread``, that many in all, evenly; or it maps each to its own number.
+    They take the numbers behind the block's and later ones make room, unless not ``renumber``.
 
     Returns a new model whose ``changes`` lists what was inserted; ``model`` is untouched. Raises
     UsageError for names and options that make no sense, Refused where the result would not be

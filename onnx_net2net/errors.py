@@ -6,7 +6,6 @@ shows ``str(error)``; programs read the attributes.
 
 from __future__ import annotations
 
-from copy import copy
 from typing import Self
 
 
@@ -20,7 +19,8 @@ class Net2NetError(Exception):
 
     def within(self, place: str) -> Self:
         """The same error, its place said to be in ``place``."""
-        twin = copy(self)
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(self.__dict__)
         Net2NetError.__init__(twin, f"{place}: {self.problem}", self.remedy)
         return twin
 

@@ -76,8 +76,8 @@ def _wanted(known: list[Block], wanted: Named) -> list[tuple[Block, int | None]]
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Whether a name, or its end behind a dot, matches a glob."""
-    return fnmatchcase(name, pattern) or fnmatchcase(name, "*." + pattern)
+    """Whether a name, or its end behind a dot, matches a glob, or is the same text."""
+    return name == pattern or fnmatchcase(name, pattern) or fnmatchcase(name, "*." + pattern)
 
 
 def _near(known: list[str], name: str) -> str:

@@ -74,7 +74,7 @@ def test_help_and_version(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["grow"], "No such command 'grow'"),
+        (["shrink"], "No such command 'shrink'"),
         (["widen"], "Missing argument 'MODEL'"),
         (["widen", LENET, "--wide"], "No such option"),
         (["widen", LENET, "--node", "conv1", "--width", "many"], "'many' is not a valid integer"),

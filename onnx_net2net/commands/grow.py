@@ -66,13 +66,15 @@ def grow(
     arguments = verify_arguments(seeds, ranges, sizes, inputs, provider)
     wishes = _wishes(plan, fold, **budget)
     target = output or model.with_name(f"{model.stem}-grown.onnx")
-    from onnx_net2net.delivery import Judge, check_free, check_target
+    from onnx_net2net.delivery import Judge, check_free
 
     source = load(model)
     if not dry_run:
         check_free(source, target, force=force)
     if emit_plan is not None:
-        check_target(emit_plan, force)
+        check_free(source, emit_plan, force=force)
+        if emit_plan.resolve() == target.resolve():
+            raise UsageError(f"{target}: cannot be both model and plan", "give two names")
     counted = {name: several[0] for name, several in (arguments["sizes"] or {}).items()}
     grown = _grown(source, plan, wishes, budget, counted)
     if dry_run:
