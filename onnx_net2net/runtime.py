@@ -58,10 +58,7 @@ class RuntimeSizes:
     def dynamic(self, name: str) -> np.ndarray:
         """Which elements of a size vector may follow the dynamic sizes of the inputs."""
         here = np.atleast_1d(self.solution.shapes.value[name])
-        if self.dependence is None:
-            return np.zeros(here.shape, bool)
-        found = list(map(self.dependence.follows, self.dependence.elements(name)))
-        return np.reshape(found, here.shape)
+        return np.reshape(self.solution.dynamic(name) or (False,) * here.size, here.shape)
 
     def static(self, axis: Axis) -> bool:
         """Whether the size of ``axis`` is the same at all dynamic sizes."""
@@ -69,6 +66,11 @@ class RuntimeSizes:
             return True
         places = [self._places.get(free) for free in atoms(axis)]
         return not any(place is None or self.dependence.follows(place) for place in places)
+
+    def steady(self, axis: Axis, growth: Growth) -> bool:
+        """Whether ``axis`` grows by one factor at every dynamic size."""
+        growing = (free for free in atoms(axis) if growth.touches(free))
+        return proportional(axis) and all(map(self.static, growing))
 
     def element(
         self, name: str, place: int, axis: Axis | None, growth: Growth
@@ -117,14 +119,21 @@ class RuntimeSizes:
 
     @cached_property
     def _places(self) -> dict[Atom, Side]:
-        """An axis that holds each atom: a weight's, if any is. What divides a static size is."""
-        names = sorted(self.solution.axes, key=lambda n: n not in self.solution.graph.model.weights)
-        found: dict[Atom, Side] = {}
-        for name in names:
-            for index, axis in enumerate(self.solution.axes[name]):
-                for free in atoms(axis):
-                    found.setdefault(free, Side(name, index))
-        return found
+        """An axis that is each atom, or a product with it: a weight's, if any is.
+
+        What divides a static size is static; a segment of it need not be: a cut may move.
+        """
+        weights = self.solution.graph.model.weights
+        whole: dict[Atom, Side] = {}
+        part: dict[Atom, Side] = {}
+        for name in sorted(self.solution.axes, key=lambda n: n not in weights):
+            for index, axis in enumerate(map(canonical, self.solution.axes[name])):
+                if isinstance(axis, Atom):
+                    whole.setdefault(axis, Side(name, index))
+                elif isinstance(axis, Product):
+                    for free in filter(lambda f: isinstance(f, Atom), axis.factors):
+                        part.setdefault(free, Side(name, index))  # type: ignore[arg-type]
+        return part | whole
 
 
 @dataclass
@@ -192,10 +201,8 @@ class _Mixtures:
         return True
 
 
-def proportional(axis: Axis | None) -> bool:
-    """Whether ``axis`` is a plain product, so that it grows by one factor at every dynamic size."""
-    if axis is None:
-        return False
+def proportional(axis: Axis) -> bool:
+    """Whether ``axis`` is a plain product: it grows as its factors do."""
     axis = canonical(axis)
     factors = axis.factors if isinstance(axis, Product) else (axis,)
     return all(isinstance(f, Atom) or not any(a.pins for a in atoms(f)) for f in factors)

@@ -19,7 +19,7 @@ from onnx_net2net.errors import Refused
 from onnx_net2net.graph import Node, captured
 from onnx_net2net.growth import Growth
 from onnx_net2net.rules.language import Slot, Term
-from onnx_net2net.runtime import NewElement, RuntimeSizes, kept, proportional
+from onnx_net2net.runtime import NewElement, RuntimeSizes, kept
 from onnx_net2net.shapes import shape_value
 from onnx_net2net.solver import Applied, Solution, axis_of
 from onnx_net2net.values import Array, evaluate
@@ -220,7 +220,8 @@ class Sizing:
             axis = axes[place] if place < len(axes) else None
             # A chain that growth moves could be off by another ratio at another size.
             mixed = Element(name, place) in self.mixed
-            if not mixed and (now == then or (now == old[place] and proportional(axis))):
+            steady = axis is not None and self.runtime.steady(axis, self.growth)
+            if not mixed and (now == then or (now == old[place] and steady)):
                 elements[place] = kept(place, now, then)
                 continue
             found = self.runtime.element(name, place, axis, self.growth)

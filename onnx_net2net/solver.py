@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from onnx_net2net.axes import ONE, Axis, Pin, atom, pin, product, total, unify
-from onnx_net2net.dependence import Dependence
+from onnx_net2net.dependence import CLAMPED, Dependence
 from onnx_net2net.graph import Graph, Node
 from onnx_net2net.rule_shapes import shapes_by_rule
 from onnx_net2net.rules import lookup
@@ -56,6 +56,12 @@ class Solution:
     def dependence(self) -> Dependence | None:
         """What follows the dynamic sizes of the inputs; None where they have none."""
         return self.shapes.dependence() if self.shapes.binding else None
+
+    def dynamic(self, name: str) -> tuple[bool, ...]:
+        """For every element of a small value whether it may follow the dynamic sizes."""
+        if self.dependence is None:
+            return ()
+        return tuple(map(self.dependence.follows, self.dependence.elements(name)))
 
     def of(self, name: str) -> list[Axis] | None:
         """The axes of a tensor (new, pinned unless a weight's, where none are known yet)."""
@@ -117,6 +123,7 @@ def _visit(solution: Solution, node: Node) -> None:
         tuple([shapes.shape.get(n) for n in node.inputs]),
         tuple([shapes.shape.get(n) for n in node.outputs]),
         tuple([shapes.known(n) for n in node.inputs]),
+        tuple(map(solution.dynamic, node.inputs)) if node.op in CLAMPED else (),
     )
     try:
         rule = lookup(op)

@@ -118,6 +118,68 @@ def test_trusting_two_choices_is_caught(size: Size, monkeypatch: pytest.MonkeyPa
     assert not report.equivalent
 
 
+def first_entries(net: Net, length: str) -> tuple[str, str]:
+    return constant(net, 0), length
+
+
+def last_entries(net: Net, length: str) -> tuple[str, str]:
+    return net("Sub", constant(net, 64), length), constant(net, LARGEST)
+
+
+def from_the_end(net: Net, length: str) -> tuple[str, str]:
+    return net("Neg", length), constant(net, LARGEST)
+
+
+def behind_a_short_start(net: Net, length: str) -> tuple[str, str]:
+    """Nothing is cut off at the lengths that are tried."""
+    missing = net("Sub", constant(net, 40), net("Mul", length, constant(net, 8)))
+    return net("Max", missing, constant(net, 0)), constant(net, LARGEST)
+
+
+def up_to_a_limit(net: Net, length: str) -> tuple[str, str]:
+    """All of it at the lengths that are tried."""
+    return constant(net, 0), net("Min", net("Mul", length, constant(net, 16)), constant(net, 64))
+
+
+CUTS = [first_entries, last_entries, from_the_end, behind_a_short_start, up_to_a_limit]
+
+
+def cutting(bounds: Callable[[Net, str], tuple[str, str]]) -> ModelProto:
+    """Sums those of 64 units that ``bounds`` give for the length of the input."""
+    net = Net(opset=17)
+    x = net.input("length", 6)
+    hidden = net("Relu", net("MatMul", x, net.weight(6, 64), name="up"))
+    cut = net("Slice", hidden, *bounds(net, length_of(net, x)), constant(net, 1))
+    return net.model(net("ReduceSum", cut, constant(net, 1), keepdims=1))
+
+
+@pytest.mark.parametrize("bounds", CUTS)
+def test_what_is_cut_at_run_time_keeps_its_width(
+    bounds: Callable[[Net, str], tuple[str, str]],
+) -> None:
+    (found,) = (d for d in inspect(load(cutting(bounds))) if d.width == 64)
+    assert found.growth == "fixed" and "known at run time only" in (found.reason or "")
+
+
+def test_trusting_the_bounds_that_are_tried_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnx_net2net.solver.CLAMPED", set())
+    model = load(cutting(behind_a_short_start))
+    report = verify(model, widen(model, {"up": 73}), sizes={"length": LENGTHS}, provider="cpu")
+    assert not report.equivalent
+
+
+def test_what_is_split_at_run_time_keeps_its_width() -> None:
+    net = Net(opset=17)
+    x = net.input("length", 6)
+    hidden = net("Relu", net("MatMul", x, net.weight(6, 64), name="up"))
+    length = length_of(net, x)
+    sizes = net("Concat", length, net("Sub", constant(net, 64), length), axis=0)
+    net.nodes.append(helper.make_node("Split", [hidden, sizes], ["first", "rest"], axis=1))
+    model = load(net.model(net("ReduceSum", "rest", constant(net, 1), keepdims=1)))
+    growing = {d.name: d.width + 9 for d in inspect(model) if d.growth != "fixed"}
+    assert not growing
+
+
 SHORT = """
 (float[length,6] x, float[6,9] w1, float[9,4] w2) => (float[length,4] y) {
     h = MatMul (x, w1)

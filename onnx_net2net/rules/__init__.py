@@ -78,6 +78,7 @@ def _looked_at(op: Op) -> tuple[object, ...]:
         tuple([v if v is None else (v.dtype, v.shape, v.tobytes()) for v in op.values]),
         tuple(map(bool, node.input)),
         tuple(map(bool, node.output)),
+        op.dynamic,
     )
 
 

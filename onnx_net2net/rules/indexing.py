@@ -23,7 +23,7 @@ def _slice(op: Op) -> Rule:
     last: list[str | None] = []
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         if start is None or end is None or step is None:
-            cut.fix(axis, "its bounds are computed")
+            cut.fix(axis, "where it is cut is known at run time only")
             terms: tuple[str | None, str | None] = (None, None)
         elif -FAR < start < -shape[axis] or shape[axis] < end < FAR:
             cut.fix(axis, "a bound lies beyond its end, and would not if it grew")
@@ -102,7 +102,7 @@ Bounds = Sequence[int | None]
 
 
 def _bounds(op: Op) -> tuple[Bounds, Bounds, list[int], Bounds]:
-    """Starts, ends, axes and steps, None where they are not known."""
+    """Starts, ends, axes and steps, None where they are known at run time only."""
     rank = op.rank()
     if op.opset < 10:
         starts, ends = list(op.attr("starts")), list(op.attr("ends"))
@@ -116,8 +116,7 @@ def _bounds(op: Op) -> tuple[Bounds, Bounds, list[int], Bounds]:
 
 
 def _numbers(op: Op, index: int, count: int) -> Bounds:
-    value = op.value(index)
-    return [None] * count if value is None else [int(n) for n in value.ravel()]
+    return [None] * count if op.value(index) is None else op.settled(index)
 
 
 def _gather(op: Op) -> Rule:

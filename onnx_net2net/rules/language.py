@@ -136,6 +136,7 @@ class Op:
     shapes: tuple[tuple[int, ...] | None, ...]  # of the inputs; None where absent or unknown
     outputs: tuple[tuple[int, ...] | None, ...]
     values: tuple[np.ndarray | None, ...]  # small constant inputs
+    dynamic: tuple[tuple[bool, ...], ...] = ()  # which of their elements follow dynamic sizes
 
     def attr(self, name: str, default: Any = None) -> Any:
         """The attribute's Python value, or ``default``."""
@@ -177,6 +178,16 @@ class Op:
         if value is None:
             raise Unsupported(f"input {index} is not a constant")
         return value
+
+    def settled(self, index: int) -> list[int | None]:
+        """The integers at input ``index``, None for those that may be others at run time.
+
+        Where a size of the network's inputs is dynamic, values are those at one choice of it.
+        """
+        value = [int(n) for n in self.known(index).ravel()]
+        dynamic = self.dynamic[index] if index < len(self.dynamic) else ()
+        moves = dynamic or (False,) * len(value)
+        return [None if at_run_time else n for n, at_run_time in zip(value, moves, strict=True)]
 
     def axis(self, name: str = "axis", default: int = -1, rank: int | None = None) -> int:
         """The non-negative axis that attribute ``name`` gives."""
