@@ -59,7 +59,7 @@ FLOORS = [
     "growing",
     # The frameworks, imported only when asked for.
     "frameworks",
-    "frameworks.paths frameworks.slots frameworks.tables frameworks.tensor_file",
+    "frameworks.attributes frameworks.paths frameworks.slots frameworks.tables frameworks.tensor_file",
     "frameworks.roles frameworks.weight_sets",
     "frameworks.matching frameworks.names",
     "frameworks.exchange frameworks.from_torch frameworks.optimizer frameworks.state",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from onnx_net2net.frameworks.attributes import Attributes
 from onnx_net2net.frameworks.patterns import Match, Pattern, Surroundings
 from onnx_net2net.frameworks.program import Program, Section, Step
 
@@ -21,7 +22,7 @@ FLOATS = (1, 10, 11, 16)
 
 
 def _step(root: Step, op: str, inputs: list[str], domain: str = "", **attributes: object) -> Step:
-    return Step(op, domain, tuple(inputs), (root.output,), attributes, root.label)
+    return Step(op, domain, tuple(inputs), (root.output,), Attributes(attributes), root.label)
 
 
 # ---- steps that do nothing ---------------------------------------------------------------------
@@ -155,7 +156,9 @@ def _fake_quantize(around: Surroundings, found: Match) -> Made:
         first, second = around.program.constant(a), around.program.constant(b)
         if a != b and (first is None or second is None or not np.array_equal(first, second)):
             return None
-    return [_step(outer, "FakeQuantize", list(inner.inputs), IDIOM, **inner.attributes)]
+    stated = {name: inner.attributes[name] for name in inner.attributes}
+    outer.attributes.seen.update(stated)  # they are the same
+    return [_step(outer, "FakeQuantize", list(inner.inputs), IDIOM, **stated)]
 
 
 # ---- attention ---------------------------------------------------------------------------------
@@ -203,7 +206,7 @@ def _untransposed(around: Surroundings, name: str, new: str, label: str) -> tupl
     if perm == [0, 1, 2, 3]:
         return name, []
     around.program.derive(new, name, perm)
-    return new, [Step("Transpose", "", (name,), (new,), {"perm": perm}, label)]
+    return new, [Step("Transpose", "", (name,), (new,), Attributes(perm=perm), label)]
 
 
 def _flattened_transpose(around: Surroundings, last: Step) -> str | None:
@@ -287,6 +290,18 @@ def _sections(section: Section) -> Iterator[Section]:
             yield from _sections(body)
 
 
+def _instead(
+    around: Surroundings, found: Match, make: Callable[[Surroundings, Match], Made]
+) -> Made:
+    """The steps in place of a match; None where it states what the idiom does not look at."""
+    for step in found.steps:
+        step.attributes.begin()
+    made = make(around, found)
+    if made is None or any(map(around.program.ignored, found.steps)):
+        return None
+    return made
+
+
 def _replace(
     program: Program,
     section: Section,
@@ -304,7 +319,7 @@ def _replace(
             found = pattern.match(around, step)
             steps = None
             if found is not None and not any(id(s) in gone for s in found.steps):
-                steps = make(around, found)
+                steps = _instead(around, found, make)
             if found is not None and steps is not None:
                 gone.update(id(s) for s in found.steps)
                 made[id(step)] = steps

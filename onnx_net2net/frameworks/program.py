@@ -20,6 +20,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.shape_inference import InferenceError, infer_shapes
 
+from onnx_net2net.frameworks.attributes import Attributes
 from onnx_net2net.frameworks.roles import Role, paths, roles
 from onnx_net2net.graph import Graph, Node
 from onnx_net2net.model import Model
@@ -51,7 +52,7 @@ class Step:
     domain: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    attributes: dict[str, Any]
+    attributes: Attributes
     label: str
     bodies: dict[str, Section] = field(default_factory=dict)
 
@@ -105,6 +106,10 @@ class Program:
     def is_weight(self, name: str) -> bool:
         """Whether ``name`` is a parameter or a statistic."""
         return name in self.roles and self.roles[name] is not Role.CONSTANT
+
+    def ignored(self, step: Step) -> list[str]:
+        """Attributes that ``step`` states and nobody looked up, but for defaults."""
+        return step.attributes.ignored(step.op, step.domain, self.opset.get(step.domain, 1))
 
     def rank(self, name: str) -> int | None:
         """How many axes a tensor has, None where that is not known."""
@@ -165,11 +170,11 @@ class Program:
         return Section(list(inputs), list(outputs), steps)
 
     def _step(self, node: Node) -> Step:
-        attributes = {
-            a.name: _attribute(helper.get_attribute_value(a))
+        attributes = Attributes(
+            (a.name, _attribute(helper.get_attribute_value(a)))
             for a in node.proto.attribute
             if a.type not in (a.GRAPH, a.GRAPHS)
-        }
+        )
         bodies = {
             body.attribute: self._section(
                 body.nodes,
@@ -184,6 +189,8 @@ class Program:
         """Compute a step of constants; False where it stays."""
         given = [name for name in step.inputs if name]
         if step.bodies or node.opaque or step.op in _NEVER or step.domain:
+            return False
+        if step.attributes.foreign(step.op, step.domain, self.opset.get("", 1)):
             return False
         if step.op == "CastLike" and self.is_constant(given[0]):
             return self._fold_type(step)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, numpy_helper
 
+from onnx_net2net.frameworks.attributes import Attributes
 from onnx_net2net.graph import captured
 from onnx_net2net.validation import opset_versions
 from onnx_net2net.values import attribute_value, constant
@@ -30,10 +31,14 @@ class Step:
     label: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    attributes: dict[str, Any]
+    attributes: Attributes
     opset: int
     bodies: dict[str, Program] = field(default_factory=dict)
     done: tuple[str, ...] = ()  # tensors that nothing reads after this step
+
+    def ignored(self) -> list[str]:
+        """Attributes that it states and nobody looked up, but for defaults."""
+        return self.attributes.ignored(self.op, self.domain, self.opset)
 
     @property
     def operator(self) -> str:
@@ -111,7 +116,7 @@ def _step(
         f"{node.op_type} '{name}'",
         tuple(node.input),
         tuple(node.output),
-        {a.name: _plain(a) for a in node.attribute if a.name not in bodies},
+        Attributes((a.name, _plain(a)) for a in node.attribute if a.name not in bodies),
         opsets.get(domain, 1),
         bodies,
     )

@@ -15,6 +15,7 @@ import numpy as np
 
 from onnx_net2net import values as static
 from onnx_net2net.errors import Refused
+from onnx_net2net.frameworks.attributes import unread
 from onnx_net2net.frameworks.keras3.program import Program, Step
 from onnx_net2net.frameworks.keras3.values import Mixed, Value, elementwise, sized
 
@@ -179,8 +180,16 @@ class Trace:
         step = call.step
         found = None if step.domain else self._static(call, operands)
         if found is None:
+            step.attributes.begin()
             found = self.table[step.domain, step.op](call, *operands)
+            self._all_read(call)
         return found if isinstance(found, list | tuple) and not _one(step, found) else [found]
+
+    def _all_read(self, call: Call) -> None:
+        """Refuse what the node states and its translation does not look at."""
+        ignored = call.step.ignored() if self.refusals is not None else None
+        if ignored:
+            call.refuse(unread(ignored))
 
     def _static(self, call: Call, operands: list[Value]) -> Any:
         """Computed without the backend, where operands are known; None where they are not."""
@@ -200,7 +209,10 @@ class Trace:
             found = _evaluated(call.step, list(items))
             if found is not None:
                 return found[0]
-        return self.table[call.step.domain, call.step.op](call, *items)
+        call.step.attributes.begin()
+        result = self.table[call.step.domain, call.step.op](call, *items)
+        self._all_read(call)
+        return result
 
 
 def _one(step: Step, found: Any) -> bool:
@@ -218,8 +230,11 @@ def _evaluated(step: Step, operands: list[Value]) -> list[np.ndarray] | None:
     if entry is None:
         return None
     try:
+        step.attributes.begin()
         found = entry(step.attributes, list(operands), step.opset)
     except ILL_FORMED:
+        return None
+    if step.ignored():
         return None
     return [np.asarray(a) for a in (found if isinstance(found, list) else [found])]
 
@@ -233,8 +248,11 @@ def _moved(step: Step, operands: list[Value]) -> list[Value] | None:
     elif any(isinstance(operand, Mixed) for operand in operands[1:]):
         return None  # an index or a size that is not known
     try:
+        step.attributes.begin()
         found = static.OPERATORS[step.op](step.attributes, arrays, step.opset)
     except ILL_FORMED:
+        return None
+    if step.ignored():
         return None
     return [_plain(part, kind) for part in (found if isinstance(found, list) else [found])]
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from onnx_net2net.errors import Refused
+from onnx_net2net.frameworks.attributes import unread
 from onnx_net2net.frameworks.program import Program, Step
 from onnx_net2net.frameworks.pytorch.operation import Operation
 from onnx_net2net.frameworks.pytorch.operators import entry_of
@@ -43,7 +44,11 @@ def _write(translator: Translator, step: Step) -> None:
     if entry is None:
         name = f"{step.domain}.{step.op}" if step.domain else step.op
         raise Untranslated(f"operator {name} is not known")
+    step.attributes.begin()
     Operation(translator, step).write(entry)
+    ignored = translator.program.ignored(step)
+    if ignored:
+        raise Untranslated(unread(ignored))
 
 
 def parameters(names: Sequence[str]) -> list[str]:

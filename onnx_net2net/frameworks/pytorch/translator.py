@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
+from onnx_net2net.frameworks.attributes import unread
 from onnx_net2net.frameworks.program import Program, Section, Step
 from onnx_net2net.frameworks.pytorch import hosted
 from onnx_net2net.frameworks.pytorch.hosted import Hosted, Size, Unhosted
@@ -218,6 +219,8 @@ class Translator:
         """Translate a step of sizes; False where it computes tensors."""
         if step.domain or step.bodies:
             return False
+        if set(step.attributes) - {"start", "end"} and step.op in ("Shape", "Size"):
+            raise Untranslated(unread(sorted(step.attributes)))
         if step.op == "Shape":
             sizes = self.sizes_of(step.inputs[0])
             start, end = step.attributes.get("start", 0), step.attributes.get("end", len(sizes))
@@ -233,9 +236,12 @@ class Translator:
         if all(self.program.is_constant(name) for name in step.inputs if name):
             return False
         host = Hosted(self.expression, self.program.opset.get("", 1))
+        step.attributes.begin()
         try:
             found = host.evaluate(step, inputs)
         except Unhosted:
+            return False
+        if self.program.ignored(step):
             return False
         self.values.update(zip(step.outputs, found, strict=False))
         return True

@@ -139,11 +139,10 @@ def rotated(x: Any, cos: Any, sin: Any, interleaved: bool) -> Any:
 def rotary_embedding(call: Call, x: Any, cos: Any, sin: Any, positions: Any = None) -> Any:
     """Cosines and sines are tables where positions are given."""
     x, cos, sin = tensor(x), tensor(cos), tensor(sin)
-    shape = sizes(x)
+    shape, heads = sizes(x), call.attribute("num_heads")
     if len(shape) == 4:
         split = ops.transpose(x, (0, 2, 1, 3))
     else:
-        heads = call.attribute("num_heads")
         split = ops.reshape(x, (shape[0], shape[1], heads, shape[2] // heads))
     if positions is not None:
         cos = ops.take(cos, tensor(positions), axis=0)

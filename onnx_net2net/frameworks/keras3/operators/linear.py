@@ -50,8 +50,8 @@ def fused_gemm(call: Call, *values: Any) -> Any:
     """Gemm and an activation."""
     name, prefix = call.attribute("activation", ""), "activation_"
     given = {
-        key.removeprefix(prefix): value
-        for key, value in call.step.attributes.items()
+        key.removeprefix(prefix): call.attribute(key)
+        for key in call.step.attributes
         if key.startswith(prefix)
     }
     y = gemm(call, *values)

@@ -68,10 +68,10 @@ def _attended(
 
 def rotary(op: Operation) -> str:
     """Entries turned by an angle that grows with the position."""
-    x = op.tensor(0)
+    x, heads = op.tensor(0), op.attribute("num_heads")
     merged = op.axes_of(0) == 3
     if merged:
-        x = op.kernel("with_heads", x, op.attribute("num_heads"))
+        x = op.kernel("with_heads", x, heads)
     x = op.add(x, "x")
     cos, sin = op.tensor(1), op.tensor(2)
     if op.has(3):

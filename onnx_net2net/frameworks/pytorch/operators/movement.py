@@ -93,10 +93,10 @@ def flatten(op: Operation) -> str:
 
 def concat(op: Operation) -> str:
     """One behind the other."""
-    names = [op.tensor(i) for i in range(len(op.step.inputs))]
+    names, axis = [op.tensor(i) for i in range(len(op.step.inputs))], op.attribute("axis", 1)
     if len(names) == 1:
         return names[0]
-    return f"torch.cat(({', '.join(names)}), dim={op.attribute('axis', 1)})"
+    return f"torch.cat(({', '.join(names)}), dim={axis})"
 
 
 def split(op: Operation) -> list[str]:

@@ -19,17 +19,16 @@ def reduction(template: str, one: bool = False) -> Entry:
     """``{x}``, ``{dims}`` and ``{keep}`` are filled in; ``one``: PyTorch takes one axis only."""
 
     def entry(op: Operation) -> str:
-        dims = axes(op)
+        dims, keep = axes(op), bool(op.attribute("keepdims", 1))
         if not dims and op.attribute("noop_with_empty_axes", 0):
             return _each(op, template)
         rank = op.axes_of(0) if dims or op.rank(0) is not None or one else None
         if rank is None:  # all axes, however many
-            x, keep = op.add(op.tensor(0), "x", inline=False), bool(op.attribute("keepdims", 1))
+            x = op.add(op.tensor(0), "x", inline=False)
             return _filled(template, x, f"tuple(range({x}.dim()))", keep)
         if rank == 0:
             return _each(op, template)
         dims = dims or tuple(range(rank))
-        keep = bool(op.attribute("keepdims", 1))
         x = op.tensor(0)
         if one and len(dims) > 1:
             return _one_by_one(template, x, [d % rank for d in dims], keep)

@@ -1,0 +1,116 @@
+"""The attributes of a node, which note who asks for them: what nobody reads is refused.
+
+    attributes = Attributes({"axis": 1, "mode": "odd"})
+    attributes.get("axis", 0)
+    attributes.ignored("Softmax", "", 13)           # ["mode"]
+
+A translation that does not look at an attribute computes something else than the file says. So
+what a node states must be looked up by whoever translates it, unless it is what the operator's
+schema gives by default anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from onnx import defs, helper
+
+__all__ = ["SETTLED", "Attributes", "unread"]
+
+# What a translation need not look at: {attribute: {operator: why}}.
+_WEIGHTS = "the weights have this size"
+_DRAWS = "the framework's own generator draws"
+SETTLED: Mapping[str, Mapping[str, str]] = {
+    "hidden_size": dict.fromkeys(("GRU", "LSTM", "RNN"), _WEIGHTS),
+    "kernel_shape": dict.fromkeys(("Conv", "ConvTranspose", "FusedConv"), _WEIGHTS),
+    "num_outputs": {"Split": "the outputs are counted"},
+    "rotary_embedding_dim": {"RotaryEmbedding": "the tables of cosines have this size"},
+    "seed": dict.fromkeys(
+        (
+            "Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike",
+            "RandomUniform", "RandomUniformLike",
+        ),
+        _DRAWS,
+    ),
+    "sorted": {"TopK": "0 leaves the order open"},
+}  # fmt: skip
+# Defaults of an operator that onnxruntime has in ONNX's domain, and onnx has not.
+_OWN = {"SimplifiedLayerNormalization": {"stash_type": 1}}
+
+
+class Attributes(dict[str, Any]):
+    """Attributes by name; ``seen`` are those that were looked up since :meth:`begin`."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.seen: set[str] = set()
+
+    def begin(self) -> None:
+        """Forget what was looked up: another reader comes."""
+        self.seen.clear()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """As of a dict."""
+        self.seen.add(name)
+        return super().get(name, default)
+
+    def __getitem__(self, name: str) -> Any:
+        self.seen.add(name)
+        return super().__getitem__(name)
+
+    def __contains__(self, name: object) -> bool:
+        self.seen.add(str(name))
+        return super().__contains__(name)
+
+    def ignored(self, op: str, domain: str, opset: int) -> list[str]:
+        """What is stated, was not looked up, and is not the default of the operator's schema."""
+        known = _defaults(op, domain, opset)
+        return sorted(
+            name
+            for name, value in self.items()
+            if name not in self.seen
+            and op not in SETTLED.get(name, ())
+            and not _same(value, known.get(name))
+        )
+
+
+    def foreign(self, op: str, domain: str, opset: int) -> list[str]:
+        """What the operator's schema does not have."""
+        known = _schema(op, domain, opset)
+        return [] if known is None else sorted(self.keys() - known.attributes.keys())
+
+
+def unread(names: Sequence[str]) -> str:
+    """What a refusal says of them.
+
+    >>> unread(["mode"])
+    'no translation looks at its attribute mode'
+    """
+    plural = "s" if len(names) > 1 else ""
+    return f"no translation looks at its attribute{plural} {', '.join(names)}"
+
+
+def _schema(op: str, domain: str, opset: int) -> defs.OpSchema | None:
+    if defs.has(op, opset, domain):
+        return defs.get_schema(op, opset, domain)
+    # onnxruntime knew some operators before ONNX did.
+    return defs.get_schema(op, domain) if defs.has(op, domain) else None
+
+
+@cache
+def _defaults(op: str, domain: str, opset: int) -> dict[str, Any]:
+    schema, found = _schema(op, domain, opset), dict(_OWN.get(op, {}))
+    for name, attribute in (schema.attributes if schema else {}).items():
+        if attribute.default_value.name:
+            value = helper.get_attribute_value(attribute.default_value)
+            found[name] = value.decode() if isinstance(value, bytes) else value
+    return found
+
+
+def _same(value: Any, default: Any) -> bool:
+    if default is None or isinstance(value, np.ndarray):
+        return False
+    return bool(value == default)
