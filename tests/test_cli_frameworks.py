@@ -83,6 +83,25 @@ def test_export_to_torch_gives_a_package_of_its_own(tmp_path: Path) -> None:
     assert finished("export", RESNET, "--to", "torch", "-o", folder, "--force").code == 0
 
 
+def test_export_says_what_it_did_not_verify(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    reason, folder = "onnxruntime cannot run bfloat16 here", tmp_path / "package"
+    model = next(FIXTURES.glob("*.bfloat16.onnx"))
+    done = finished("export", model, "--to", "torch", "-o", folder)
+    assert done.code == 0 and done.err == ""
+    assert done.out.splitlines()[0] == f"not verified: {reason}"
+    done = finished("export", model, "--to", "torch", "-o", folder, "--force", "--json")
+    said = json.loads(done.out)
+    assert said == {"verification": None, "unverified": reason, "output": str(folder)}
+    done = finished("export", RESNET, "--to", "torch", "-o", folder, "--force", "--no-verify")
+    assert done.out.splitlines()[0] == "not verified: --no-verify"
+    done = finished("export", RESNET, "--to", "torch", "-o", folder, "--force", "--json")
+    assert json.loads(done.out).keys() == {"verification", "output"}
+    weights = tmp_path / "weights.safetensors"
+    done = finished("export", RESNET, "--to", "safetensors", "-o", weights, "--json")
+    assert json.loads(done.out) == {"verification": None, "output": str(weights)}
+
+
 def test_trained_weights_come_back(tmp_path: Path) -> None:
     safetensors = pytest.importorskip("safetensors.numpy")
     weights = tmp_path / "weights.safetensors"

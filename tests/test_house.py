@@ -22,7 +22,8 @@ PACKAGE = ROOT / "onnx_net2net"
 # Lower floors first. A module imports from lower floors only; modules on one floor are strangers.
 FLOORS = [
     # The ground: values and text, no model.
-    "errors wire axes bounds comparison expansion subgraphs symbols values rules.language",
+    "errors wire axes bounds comparison expansion subgraphs symbols values rules.assembly"
+    " rules.language",
     # Files: weights that are not read yet, checks of what is read.
     "weights sizes report rules",
     "flops history tensors feeds interface plans tracing",
@@ -59,7 +60,8 @@ FLOORS = [
     "growing",
     # The frameworks, imported only when asked for.
     "frameworks",
-    "frameworks.attributes frameworks.paths frameworks.slots frameworks.tables frameworks.tensor_file",
+    "frameworks.attributes frameworks.paths frameworks.slots frameworks.tables"
+    " frameworks.tensor_file",
     "frameworks.roles frameworks.weight_sets",
     "frameworks.matching frameworks.names",
     "frameworks.exchange frameworks.from_torch frameworks.optimizer frameworks.state",

@@ -56,28 +56,33 @@ def export(
     target = output or model.with_name(model.stem + _SUFFIX[framework])
     if framework == "keras" and target.suffix != ".keras":
         raise UsageError(f"{target}: Keras writes .keras files", "choose a name that ends so")
-    report: Report | None = None
+    report, unverified = None, "--no-verify" if no_verify else None
     if framework == "safetensors":
         from onnx_net2net.frameworks.state import save_safetensors
 
         save_safetensors(source, target, like, None if base is None else load(base), force=force)
     else:
-        from onnx_net2net.frameworks.packages import write
+        from onnx_net2net.frameworks.packages import unjudged, write
 
+        unverified = unverified or unjudged(source)
         report = write(source, framework, target, force=force, verify=not no_verify)
-    return _show(target, report, as_json)
+    return _show(target, report, unverified, as_json)
 
 
-def _show(target: Path, report: Report | None, as_json: bool) -> int:
+def _show(target: Path, report: Report | None, unverified: str | None, as_json: bool) -> int:
     from onnx_net2net import render
 
     done = report is None or report.equivalent
     if as_json:
-        verification = None if report is None else report.as_dict()
-        print_json({"verification": verification, "output": str(target) if done else None})
+        verification: dict[str, Any] | None = None if report is None else report.as_dict()
+        reason = {"unverified": unverified} if unverified else {}
+        written = str(target) if done else None
+        print_json({"verification": verification, **reason, "output": written})
         return DONE if done else UNEQUAL
     if report is not None:
         click.echo(render.verified(report) if done else render.report_text(report))
+    elif unverified:
+        click.echo(f"not verified: {unverified}")
     if not done:
         problem = "nothing was written, for the exported network does not compute the same"
         click.echo(f"error: {problem}\n  remedy: please report it with the model", err=True)

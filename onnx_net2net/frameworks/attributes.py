@@ -102,7 +102,8 @@ def _schema(op: str, domain: str, opset: int) -> defs.OpSchema | None:
 
 @cache
 def _defaults(op: str, domain: str, opset: int) -> dict[str, Any]:
-    schema, found = _schema(op, domain, opset), dict(_OWN.get(op, {}))
+    schema = _schema(op, domain, opset)
+    found: dict[str, Any] = dict(_OWN.get(op, {}))
     for name, attribute in (schema.attributes if schema else {}).items():
         if attribute.default_value.name:
             value = helper.get_attribute_value(attribute.default_value)

@@ -20,6 +20,7 @@ import numpy as np
 from onnx import ModelProto, numpy_helper
 
 from onnx_net2net.errors import Refused, UsageError
+from onnx_net2net.frameworks.keras_layers import kept
 from onnx_net2net.frameworks.keras3.layer import Graph, decoded
 from onnx_net2net.model import Model, load
 from onnx_net2net.tensors import clear_data, constants, set_constant, subgraphs
@@ -100,11 +101,19 @@ def _converted(model: Any, opset: int) -> ModelProto:
 
     signature = [*inputs, *stored]
     traced = tf.function(function, input_signature=signature)
-    with _quiet():
+    with _quiet(), kept() as calls:
         try:
-            proto, _ = tf2onnx.convert.from_function(traced, input_signature=signature, opset=opset)
+            proto, _ = tf2onnx.convert.from_function(
+                traced,
+                input_signature=signature,
+                opset=opset,
+                custom_op_handlers=calls.handlers(),
+            )
         except (ValueError, NotImplementedError, RuntimeError, KeyError) as error:
             raise Refused(None, f"tf2onnx cannot export it: {error}") from error
+    lost = len(calls.marked) - calls.written
+    if lost:
+        raise Refused(None, f"tf2onnx lost {lost} of {len(calls.marked)} layers of the model")
     return proto
 
 

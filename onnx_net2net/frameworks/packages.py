@@ -19,9 +19,14 @@ from onnx_net2net.model import Model
 from onnx_net2net.precision import has_bfloat16
 from onnx_net2net.report import Report
 
-__all__ = ["load_keras", "write"]
+__all__ = ["load_keras", "unjudged", "write"]
 
 Network = Callable[[dict[str, np.ndarray]], list[np.ndarray]]
+
+
+def unjudged(model: Model) -> str | None:
+    """Why onnxruntime cannot be asked what ``model`` computes; None where it can."""
+    return "onnxruntime cannot run bfloat16 here" if has_bfloat16(model) else None
 
 
 def write(
@@ -30,14 +35,14 @@ def write(
     """Write ``model`` for ``framework``, "torch" (a folder) or "keras" (a file), to ``target``.
 
     Gives what onnxruntime says of the result, None if it was not asked: with ``verify`` False, and
-    for bfloat16, which it cannot run on a CPU. Nothing is left behind if they differ. Raises
+    where :func:`unjudged` says why. Nothing is left behind if they differ. Raises
     Refused for what has no translation, OutputError for what cannot be written.
     """
     draw, load = {"torch": (_write_torch, _torch), "keras": (_write_keras, _keras)}[framework]
     report: list[Report] = []
 
     def judge(draft: Path) -> bool:
-        if verify and not has_bfloat16(model):
+        if verify and unjudged(model) is None:
             names = [value.name for value in model.proto.graph.output]
             network = load(draft)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, lru_cache
-from importlib import import_module
 
+from onnx_net2net.rules.assembly import assembled
 from onnx_net2net.rules.language import Entry, Op, Rule, Unsupported
 
 # One file a family; each holds a TABLE of operators and names its domain.
@@ -32,15 +32,7 @@ FAMILIES = (
 @cache
 def registry() -> dict[tuple[str, str], Entry]:
     """All rules by (domain, operator)."""
-    found: dict[tuple[str, str], Entry] = {}
-    for family in FAMILIES:
-        module = import_module(f"{__name__}.{family}")
-        for domain, table in module.TABLES.items():
-            for name, entry in table.items():
-                if (domain, name) in found:
-                    raise ValueError(f"two rules for {domain or 'ai.onnx'}.{name}")
-                found[domain, name] = entry
-    return found
+    return assembled(__name__, FAMILIES)
 
 
 def lookup(op: Op) -> Rule:

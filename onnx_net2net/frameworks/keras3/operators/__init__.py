@@ -6,9 +6,9 @@ function(call, *operands) -> output, or a list of outputs
 from __future__ import annotations
 
 from functools import cache
-from importlib import import_module
 
 from onnx_net2net.frameworks.keras3.trace import Entry
+from onnx_net2net.rules.assembly import assembled
 
 __all__ = ["FAMILIES", "registry"]
 
@@ -42,12 +42,4 @@ FAMILIES = (
 @cache
 def registry() -> dict[tuple[str, str], Entry]:
     """All translations."""
-    found: dict[tuple[str, str], Entry] = {}
-    for family in FAMILIES:
-        module = import_module(f"{__name__}.{family}")
-        for domain, table in module.TABLES.items():
-            for name, entry in table.items():
-                if (domain, name) in found:
-                    raise ValueError(f"two translations of {domain or 'ai.onnx'}.{name}")
-                found[domain, name] = entry
-    return found
+    return assembled(__name__, FAMILIES)

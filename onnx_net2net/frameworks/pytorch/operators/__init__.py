@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib import import_module
 
 from onnx_net2net.frameworks.program import Step
 from onnx_net2net.frameworks.pytorch.operation import Entry
+from onnx_net2net.rules.assembly import assembled
 
 # One file a family; each holds a TABLE of operators by domain.
 FAMILIES = (
@@ -32,15 +32,7 @@ FAMILIES = (
 @cache
 def tables() -> dict[tuple[str, str], Entry]:
     """All entries by (domain, operator)."""
-    found: dict[tuple[str, str], Entry] = {}
-    for family in FAMILIES:
-        module = import_module(f"{__name__}.{family}")
-        for domain, table in module.TABLES.items():
-            for name, entry in table.items():
-                if (domain, name) in found:
-                    raise ValueError(f"two entries for {domain or 'ai.onnx'}.{name}")
-                found[domain, name] = entry
-    return found
+    return assembled(__name__, FAMILIES)
 
 
 def entry_of(step: Step) -> Entry | None:

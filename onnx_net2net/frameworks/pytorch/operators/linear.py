@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from onnx_net2net.frameworks.pytorch.operation import Entry, Operation
 from onnx_net2net.frameworks.pytorch.types import Untranslated, short, torch_dtype
@@ -12,6 +13,28 @@ def typed(op: Operation, index: int) -> str:
     """``, dtype=torch.float16`` for a module that does not hold float32."""
     dtype = op.dtype(index)
     return "" if dtype == 1 else f", dtype={torch_dtype(dtype)}"
+
+
+def layer(op: Operation, module: str, x: str, weight: int, bias: int | None) -> str | None:
+    """``x`` through a module that has just these weights; None where they are no module's."""
+    if bias is None:
+        found = op.layer(f"{module[:-1]}, bias=False{typed(op, weight)})", weight=weight)
+    else:
+        found = op.layer(f"{module[:-1]}{typed(op, weight)})", weight=weight, bias=bias)
+    return None if found is None else f"{found}({x})"
+
+
+def options_of(given: Mapping[str, Sequence[Any]], usual: Mapping[str, Any]) -> str:
+    """Keyword arguments, but for those that are as usual.
+
+    >>> options_of({"stride": [2, 2], "groups": [1]}, {"stride": 1, "groups": 1})
+    ', stride=2'
+    """
+    return "".join(
+        f", {name}={pair(values)}"
+        for name, values in given.items()
+        if any(value != usual[name] for value in values)
+    )
 
 
 def gemm(op: Operation) -> str:
@@ -38,12 +61,9 @@ def linear(op: Operation, x: str, weight: int, bias: int | None, transposed: boo
     """``x`` times a weight, which is stored as (out, in) where ``transposed``."""
     shape = op.shape(weight)
     if transposed and shape is not None:
-        options = "" if bias is not None else ", bias=False"
-        module = f"nn.Linear({shape[1]}, {shape[0]}{options}{typed(op, weight)})"
-        parts = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
-        layer = op.layer(module, **parts)
-        if layer is not None:
-            return f"{layer}({x})"
+        found = layer(op, f"nn.Linear({shape[1]}, {shape[0]})", x, weight, bias)
+        if found is not None:
+            return found
     op.named(op.path(weight))
     w = op.tensor(weight) if transposed else f"({op.tensor(weight)}).T"
     b = "" if bias is None else f", {op.tensor(bias)}"
@@ -121,23 +141,14 @@ def convolution(op: Operation, x: str, x_index: int, weight: int, bias: int | No
         "groups": [op.attribute("group", 1)],
     }
     usual = {"stride": 1, "padding": "0", "dilation": 1, "groups": 1}
-    options = "".join(
-        f", {name}={pair(values)}"
-        for name, values in given.items()
-        if any(v != usual[name] for v in values)
-    )
+    options = options_of(given, usual)
     x = x if even else padded(x, pads)
     if all(isinstance(size, int) for size in shape) and all("_v" not in p for p in pads):
         channels = int(shape[1] or 0) * op.attribute("group", 1)
-        without = "" if bias is not None else ", bias=False"
-        module = (
-            f"nn.Conv{rank}d({channels}, {shape[0]}, {pair(kernel)}"
-            f"{options}{without}{typed(op, weight)})"
-        )
-        parts = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
-        layer = op.layer(module, **parts)
-        if layer is not None:
-            return f"{layer}({x})"
+        module = f"nn.Conv{rank}d({channels}, {shape[0]}, {pair(kernel)}{options})"
+        found = layer(op, module, x, weight, bias)
+        if found is not None:
+            return found
     op.named(op.path(weight))
     b = "" if bias is None else f", {op.tensor(bias)}"
     return f"F.conv{rank}d({x}, {op.tensor(weight)}{b}{options})"
@@ -167,11 +178,7 @@ def conv_transpose(op: Operation) -> str:
         "dilation": dilations,
     }
     usual = {"stride": 1, "padding": 0, "output_padding": 0, "groups": 1, "dilation": 1}
-    options = "".join(
-        f", {name}={pair(values)}"
-        for name, values in given.items()
-        if any(v != usual[name] for v in values)
-    )
+    options = options_of(given, usual)
     code = _transposed(op, rank, kernel, options)
     if all(even):
         return code
@@ -184,15 +191,10 @@ def _transposed(op: Operation, rank: int, kernel: Sequence[int], options: str) -
     bias = 2 if op.has(2) else None
     if all(isinstance(size, int) for size in shape):
         channels = int(shape[1] or 0) * op.attribute("group", 1)
-        without = "" if bias is not None else ", bias=False"
-        module = (
-            f"nn.ConvTranspose{rank}d({shape[0]}, {channels}, {pair(kernel)}"
-            f"{options}{without}{typed(op, 1)})"
-        )
-        parts = {"weight": 1} if bias is None else {"weight": 1, "bias": 2}
-        layer = op.layer(module, **parts)
-        if layer is not None:
-            return f"{layer}({op.tensor(0)})"
+        module = f"nn.ConvTranspose{rank}d({shape[0]}, {channels}, {pair(kernel)}{options})"
+        found = layer(op, module, op.tensor(0), 1, bias)
+        if found is not None:
+            return found
     op.named(op.path(1))
     b = "" if bias is None else f", {op.tensor(2)}"
     return f"F.conv_transpose{rank}d({op.tensor(0)}, {op.tensor(1)}{b}{options})"

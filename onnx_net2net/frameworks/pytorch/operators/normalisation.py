@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnx_net2net.frameworks.pytorch.operation import Entry, Operation
-from onnx_net2net.frameworks.pytorch.operators.linear import typed
+from onnx_net2net.frameworks.pytorch.operators.linear import layer, typed
 from onnx_net2net.frameworks.pytorch.types import Untranslated, literal, short
 
 FLOAT = 1
@@ -29,9 +29,9 @@ def batch_norm(op: Operation) -> list[str]:
     if channels is not None and 2 <= rank <= 5:
         kind = {2: 1, 3: 1, 4: 2, 5: 3}[rank]
         module = f"nn.BatchNorm{kind}d({channels}{options}{typed(op, 1)})"
-        layer = op.layer(module, weight=1, bias=2, running_mean=3, running_var=4)
-        if layer is not None:
-            return [f"{layer}({x})"]
+        found = op.layer(module, weight=1, bias=2, running_mean=3, running_var=4)
+        if found is not None:
+            return [f"{found}({x})"]
     op.named(op.path(1))
     training = "self.training" if op.path(3) and op.path(4) else "False"
     given = ", ".join(op.tensor(i) for i in (3, 4, 1, 2))
@@ -72,12 +72,9 @@ def normalised(
     x = x or op.tensor(0)
     sizes = str(shape[0]) if len(shape) == 1 else str(shape)
     options = "" if epsilon == "1e-05" else f", eps={epsilon}"
-    without = "" if bias is not None else ", bias=False"
-    module = f"nn.LayerNorm({sizes}{options}{without}{typed(op, weight)})"
-    parts = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
-    layer = op.layer(module, **parts)
-    if layer is not None:
-        return f"{layer}({x})"
+    found = layer(op, f"nn.LayerNorm({sizes}{options})", x, weight, bias)
+    if found is not None:
+        return found
     op.named(op.path(weight))
     b = "" if bias is None else f", {op.tensor(bias)}"
     given = f"{x}, {_tuple(shape)}, {op.tensor(weight)}{b}{options}"
@@ -107,9 +104,9 @@ def rms_layer(
     x = x or op.tensor(0)
     sizes = str(shape[0]) if len(shape) == 1 else str(shape)
     module = f"nn.RMSNorm({sizes}, eps={epsilon}{typed(op, weight)})"
-    layer = op.layer(module, weight=weight)
-    if layer is not None:
-        return f"{layer}({x})"
+    found = op.layer(module, weight=weight)
+    if found is not None:
+        return f"{found}({x})"
     op.named(op.path(weight))
     return f"F.rms_norm({x}, {_tuple(shape)}, {op.tensor(weight)}, eps={epsilon})"
 
@@ -133,10 +130,10 @@ def group_norm(op: Operation) -> str:
         view = f"reshape(-1, *[1] * {op.axes_of(0) - 2})"
         scale, bias = (f"{op.tensor(i)}.{spread}.{view}" for i in (1, 2))
         return f"{plain} * {scale} + {bias}"
-    module = f"nn.GroupNorm({groups}, {channels}{options}{typed(op, 1)})"
-    layer = op.layer(module, weight=1, bias=2)
-    if layer is not None:
-        return f"{layer}({op.tensor(0)})"
+    module = f"nn.GroupNorm({groups}, {channels}{options})"
+    found = layer(op, module, op.tensor(0), 1, 2)
+    if found is not None:
+        return found
     op.named(op.path(1))
     return f"F.group_norm({op.tensor(0)}, {groups}, {op.tensor(1)}, {op.tensor(2)}{options})"
 

@@ -1,0 +1,278 @@
+"""Keras layers that ONNX has an operator for, kept as one node while a model is exported.
+
+    with kept() as calls:                       # layers write marks into the graph of TensorFlow
+        proto, _ = from_function(traced, custom_op_handlers=calls.handlers())
+
+tf2onnx sees TensorFlow's graph, where BatchNormalization is arithmetic and a recurrent layer a
+loop. Here such a layer leaves a mark instead, and tf2onnx is told what to write for it. The mark is
+a Print of its inputs and weights, which no optimiser may take away. A form that the operator does
+not have is left as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+__all__ = ["CONSTANT", "Calls", "kept"]
+
+MARK = "onnx_net2net_mark"
+CONSTANT = "onnx_net2net_constant"  # how tensors are named that no layer has as a variable
+# The activations of recurrent layers, as ONNX names them.
+ACTIVATIONS = {
+    "relu": "Relu", "sigmoid": "Sigmoid", "softplus": "Softplus", "softsign": "Softsign",
+    "tanh": "Tanh",
+}  # fmt: skip
+# The gates of a layer in ONNX's order, by their place in Keras'.
+GATES = {"GRU": [0, 1, 2], "LSTM": [0, 3, 1, 2], "RNN": [0]}
+RECURRENT = {"GRU": keras.layers.GRU, "LSTM": keras.layers.LSTM, "RNN": keras.layers.SimpleRNN}
+CELLS = {
+    "GRU": keras.layers.GRUCell, "LSTM": keras.layers.LSTMCell, "RNN": keras.layers.SimpleRNNCell,
+}  # fmt: skip
+
+
+@dataclass
+class _Call:
+    """One call of a layer: its operator, what the node states, and what is known of its inputs."""
+
+    op: str
+    attributes: dict[str, Any]
+    axis: int = 1
+    bias: bool = True
+    given: list[str] = field(default_factory=list)  # what the node gives, once it is written
+
+
+@dataclass
+class Calls:
+    """The calls that were marked, by number; ``written`` counts those that became nodes."""
+
+    marked: list[_Call] = field(default_factory=list)
+    written: int = 0
+
+    def mark(self, call: _Call, outputs: list[Any], inputs: list[Any]) -> list[Any]:
+        """``outputs``, which have the right types and shapes, as what the layer gives."""
+        import tensorflow as tf
+
+        number = len(self.marked)
+        self.marked.append(call)
+        return [
+            tf.raw_ops.Print(input=output, data=inputs, message=f"{MARK} {number} {at}")
+            for at, output in enumerate(outputs)
+        ]
+
+    def handlers(self) -> dict[str, tuple[Callable[..., Any], list[str]]]:
+        """What tf2onnx is told."""
+        return {"Print": (self._write, [])}
+
+    def _write(self, graph: Any, node: Any, name: str, _: Any) -> None:
+        mark, *numbers = node.get_attr_str("message").split(" ")
+        (placeholder, *inputs), (output,) = list(node.input), list(node.output)
+        dtype, shape = graph.get_dtype(output), graph.get_shape(output)
+        graph.remove_node(name)
+        if mark != MARK:
+            graph.replace_all_inputs(output, placeholder)
+            return
+        number, at = map(int, numbers)
+        call, nodes = self.marked[number], _Nodes(graph)
+        if not call.given:
+            write = _normalisation if call.op == "BatchNormalization" else _recurrence
+            call.given = write(nodes, call, inputs, shape)
+            self.written += 1
+        graph.make_node(
+            "Identity", [call.given[at]], outputs=[output], shapes=[shape], dtypes=[dtype]
+        )
+
+
+@dataclass
+class _Nodes:
+    """Writes nodes into tf2onnx' graph."""
+
+    graph: Any
+
+    def add(self, op: str, inputs: list[str], count: int = 1, **attributes: Any) -> list[str]:
+        """The outputs of a new node."""
+        made = self.graph.make_node(op, inputs, attr=attributes, output_count=count)
+        return list(made.output)
+
+    def constant(self, array: np.ndarray) -> str:
+        """A tensor that is no weight."""
+        from tf2onnx import utils
+
+        return str(self.graph.make_const(utils.make_name(CONSTANT), array).output[0])
+
+    def axes(self, op: str, x: str, axes: list[int]) -> str:
+        """Squeeze or Unsqueeze."""
+        return self.add(op, [x, self.constant(np.array(axes, np.int64))])[0]
+
+
+# ---- BatchNormalization ------------------------------------------------------------------------
+
+
+def _normalised(calls: Calls, layer: Any, inputs: Any) -> Any:
+    """What the layer gives in inference mode."""
+    dtype = keras.backend.result_type(inputs.dtype, "float32")
+    x = ops.cast(inputs, dtype)
+    size = x.shape[layer.axis]
+    axis = layer.axis % len(x.shape)
+    call = _Call(
+        "BatchNormalization", {"epsilon": layer.epsilon, "momentum": layer.momentum}, axis
+    )
+    gamma = layer.gamma if layer.scale else ops.ones(size, dtype)
+    beta = layer.beta if layer.center else ops.zeros(size, dtype)
+    weights = (gamma, beta, layer.moving_mean, layer.moving_variance)
+    inputs = [x, *(ops.cast(weight, dtype) for weight in weights)]
+    (found,) = calls.mark(call, [x], inputs)
+    return ops.cast(found, layer.compute_dtype)
+
+
+def _normalisation(
+    nodes: _Nodes, call: _Call, inputs: list[str], shape: list[int]
+) -> list[str]:
+    """With its channels on axis 1, as ONNX wants them."""
+    x, *weights = inputs
+    rank = len(shape)
+    if call.axis == 1:
+        return nodes.add("BatchNormalization", [x, *weights], **call.attributes)
+    first = [0, call.axis, *(a for a in range(1, rank) if a != call.axis)]
+    (turned,) = nodes.add("Transpose", [x], perm=first)
+    (y,) = nodes.add("BatchNormalization", [turned, *weights], **call.attributes)
+    return nodes.add("Transpose", [y], perm=[first.index(a) for a in range(rank)])
+
+
+# ---- recurrent layers --------------------------------------------------------------------------
+
+
+def _looped(
+    calls: Calls, original: Callable[..., Any], layer: Any, given: tuple[Any, Any, Any], options: Any
+) -> Any:
+    """The last output, all outputs and the states, as ``inner_loop`` gives them."""
+    import tensorflow as tf
+
+    x, states, mask = given
+    op = next((op for op, kind in RECURRENT.items() if type(layer) is kind), "")
+    call = _recurrent(op, layer)
+    if call is None or mask is not None:
+        return original(layer, x, states, mask, **options)
+    cell, states = layer.cell, list(keras.tree.flatten(states))
+    weights = [cell.kernel, cell.recurrent_kernel, *([cell.bias] if call.bias else [])]
+    weights += [] if all(map(_zero, states)) else states
+    shape = tf.shape(x)
+    outputs = [tf.zeros((shape[0], shape[1], cell.units), x.dtype)]
+    outputs += [tf.zeros((shape[0], cell.units), x.dtype) for _ in states]
+    every, *last = calls.mark(call, outputs, [x, *map(ops.convert_to_tensor, weights)])
+    if layer.go_backwards:
+        every = tf.reverse(every, [1])
+    return last[0], every, last
+
+
+def _recurrent(op: str, layer: Any) -> _Call | None:
+    """The call of ``op`` that does what ``layer`` does, None where there is none."""
+    cell = layer.cell
+    if not op or type(cell) is not CELLS[op] or layer.stateful:
+        return None
+    if cell.compute_dtype not in ("float32", "float64"):
+        return None
+    gates = [cell.activation] if op == "RNN" else [cell.recurrent_activation, cell.activation]
+    gates += [cell.activation] if op == "LSTM" else []
+    names = [ACTIVATIONS.get(str(keras.activations.serialize(gate))) for gate in gates]
+    if None in names:
+        return None
+    attributes: dict[str, Any] = {"hidden_size": cell.units}
+    if names not in (["Tanh"], ["Sigmoid", "Tanh"], ["Sigmoid", "Tanh", "Tanh"]):
+        attributes["activations"] = names
+    if layer.go_backwards:
+        attributes["direction"] = "reverse"
+    if op == "GRU" and cell.reset_after:
+        attributes["linear_before_reset"] = 1
+    return _Call(op, attributes, bias=cell.use_bias)
+
+
+def _zero(state: Any) -> bool:
+    """Whether a layer made this state itself."""
+    import tensorflow as tf
+
+    if state.op.type == "Fill":
+        state = state.op.inputs[1]
+    found = tf.get_static_value(state)
+    return found is not None and not np.any(found)
+
+
+def _recurrence(nodes: _Nodes, call: _Call, inputs: list[str], shape: list[int]) -> list[str]:
+    """The weights in ONNX's order of gates, time before samples, and one direction."""
+    x, kernel, recurrent, *rest = inputs
+    bias = _biases(nodes, call, rest.pop(0)) if call.bias else ""
+    w, r = (
+        nodes.axes("Unsqueeze", nodes.add("Transpose", [ordered], perm=[1, 0])[0], [0])
+        for ordered in (_ordered(nodes, call, kernel, 1), _ordered(nodes, call, recurrent, 1))
+    )
+    (turned,) = nodes.add("Transpose", [x], perm=[1, 0, 2])
+    states = ["", *(nodes.axes("Unsqueeze", state, [0]) for state in rest)]
+    operands = [turned, w, r, bias, *states]
+    while not operands[-1]:
+        operands.pop()
+    made = 3 if call.op == "LSTM" else 2
+    every, *last = nodes.add(call.op, operands, made, **call.attributes)
+    (outputs,) = nodes.add("Transpose", [nodes.axes("Squeeze", every, [1])], perm=[1, 0, 2])
+    return [outputs, *(nodes.axes("Squeeze", state, [0]) for state in last)]
+
+
+def _ordered(nodes: _Nodes, call: _Call, weight: str, axis: int) -> str:
+    """The gates along ``axis`` in ONNX's order."""
+    order = GATES[call.op]
+    if order == sorted(order):
+        return weight
+    parts = nodes.add("Split", [weight], len(order), axis=axis, **_count(nodes, len(order)))
+    return nodes.add("Concat", [parts[gate] for gate in order], axis=axis)[0]
+
+
+def _count(nodes: _Nodes, parts: int) -> dict[str, int]:
+    """Split into equal parts wants their number since opset 18."""
+    return {"num_outputs": parts} if nodes.graph.opset >= 18 else {}
+
+
+def _biases(nodes: _Nodes, call: _Call, bias: str) -> str:
+    """That of the input and that of the state, which only a GRU of Keras has."""
+    if call.attributes.get("linear_before_reset"):
+        shape = nodes.constant(np.array([1, -1], np.int64))
+        return nodes.add("Reshape", [bias, shape])[0]
+    width = len(GATES[call.op]) * call.attributes["hidden_size"]
+    zeros = nodes.constant(np.zeros(width, np.float32))
+    both = nodes.add("Concat", [_ordered(nodes, call, bias, 0), zeros], axis=0)[0]
+    return nodes.axes("Unsqueeze", both, [0])
+
+
+# ---- while a model is traced -------------------------------------------------------------------
+
+
+@contextmanager
+def kept() -> Iterator[Calls]:
+    """Layers leave marks; outside, they are what they were."""
+    calls = Calls()
+    normal = keras.layers.BatchNormalization
+    loops = {kind: kind.inner_loop for kind in RECURRENT.values()}
+    plain = normal.call
+
+    def normalised(layer: Any, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        return _normalised(calls, layer, inputs)
+
+    def looped(original: Callable[..., Any]) -> Callable[..., Any]:
+        def inner_loop(layer: Any, sequences: Any, initial_state: Any, mask: Any, **options: Any):
+            return _looped(calls, original, layer, (sequences, initial_state, mask), options)
+
+        return inner_loop
+
+    try:
+        normal.call = normalised
+        for kind, original in loops.items():
+            kind.inner_loop = looped(original)
+        yield calls
+    finally:
+        normal.call = plain
+        for kind, original in loops.items():
+            kind.inner_loop = original
