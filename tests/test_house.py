@@ -91,7 +91,8 @@ FLOORS = [
     "frameworks.pytorch.source",
     "frameworks.pytorch.module",
     "frameworks.pytorch",
-    "frameworks.keras3.program frameworks.keras3.shapes_ahead frameworks.keras3.values",
+    "frameworks.keras3.program frameworks.keras3.shapes_ahead frameworks.keras3.values"
+    " frameworks.keras_layers",
     "frameworks.keras3.trace",
     "frameworks.keras3.operators frameworks.keras3.windows",
     "frameworks.keras3.operators.classical frameworks.keras3.operators.control"

@@ -24,10 +24,16 @@ __all__ = ["SETTLED", "Attributes", "unread"]
 _WEIGHTS = "the weights have this size"
 _DRAWS = "the framework's own generator draws"
 SETTLED: Mapping[str, Mapping[str, str]] = {
+    "dtype": {
+        "Multinomial": "the output is declared with this type",
+        "SequenceEmpty": "what is put into it has this type",
+    },
+    "extrapolation_value": {"Resize": "read where a region is resized, the only one that needs it"},
     "hidden_size": dict.fromkeys(("GRU", "LSTM", "RNN"), _WEIGHTS),
     "kernel_shape": dict.fromkeys(("Conv", "ConvTranspose", "FusedConv"), _WEIGHTS),
     "num_outputs": {"Split": "the outputs are counted"},
     "rotary_embedding_dim": {"RotaryEmbedding": "the tables of cosines have this size"},
+    "saturate": {"QuantizeLinear": "of float8 types alone, which are refused"},
     "seed": dict.fromkeys(
         (
             "Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike",
@@ -75,7 +81,6 @@ class Attributes(dict[str, Any]):
             and op not in SETTLED.get(name, ())
             and not _same(value, known.get(name))
         )
-
 
     def foreign(self, op: str, domain: str, opset: int) -> list[str]:
         """What the operator's schema does not have."""

@@ -17,11 +17,13 @@ from typing import Any
 
 import keras
 import numpy as np
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, StringStringEntryProto, TensorProto, numpy_helper
 
 from onnx_net2net.errors import Refused, UsageError
-from onnx_net2net.frameworks.keras_layers import kept
 from onnx_net2net.frameworks.keras3.layer import Graph, decoded
+from onnx_net2net.frameworks.keras_layers import kept
+from onnx_net2net.frameworks.roles import KIND
+from onnx_net2net.history import VARIANCE
 from onnx_net2net.model import Model, load
 from onnx_net2net.tensors import clear_data, constants, set_constant, subgraphs
 
@@ -37,8 +39,11 @@ def from_keras(model: keras.Model, *, opset: int = 18) -> Model:
     Kernels keep Keras' layout (spatial axes, inputs, outputs); the graph turns them. A model made
     by ``to_keras`` gives its graph again, with the values that its variables have now.
 
-    tf2onnx writes BatchNormalization as its arithmetic, so that its statistics do not move where
-    the file is trained again, and recurrent layers as loops.
+    BatchNormalization stays one node, whose statistics move where the file is trained again: in
+    Keras (``to_keras``) just as those of ``model``, in PyTorch towards the unbiased variance. LSTM,
+    GRU and SimpleRNN stay nodes that can grow; with a mask, with a state of their own
+    (``stateful``), in half precision, or with other activations than ONNX names, they are loops.
+    What is frozen (``trainable=False``) trains again.
 
     Raises UsageError where the model is not built, runs on another backend than TensorFlow, or
     tf2onnx is not installed, and Refused for what tf2onnx cannot translate.
@@ -133,9 +138,21 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def _say(entry: TensorProto, kind: str) -> None:
+    """Write down what Keras knows of a tensor, where roles.py looks for it."""
+    _add(entry.metadata_props, KIND, kind)
+
+
+def _add(properties: Any, key: str, value: str) -> None:
+    properties.append(StringStringEntryProto(key=key, value=value))
+
+
 def _weighted(proto: ModelProto, model: Any) -> ModelProto:
     """The variables' inputs as initializers under the variables' paths."""
     graph = proto.graph
+    for entry in graph.initializer:
+        _say(entry, "CONSTANT")
+    _add(proto.metadata_props, VARIANCE, "population")
     known = {f"v{i}": variable for i, variable in enumerate(_variables(model))}
     taken = {name for node in graph.node for name in (*node.input, *node.output)}
     renamed: dict[str, str] = {}
@@ -150,6 +167,8 @@ def _weighted(proto: ModelProto, model: Any) -> ModelProto:
         renamed[value.name] = path
         array = np.asarray(keras.ops.convert_to_numpy(variable))
         graph.initializer.append(numpy_helper.from_array(array, path))
+        if variable.trainable:
+            _say(graph.initializer[-1], "PARAMETER")
     del graph.input[:]
     graph.input.extend(kept)
     for holder in (graph, *subgraphs(graph)):

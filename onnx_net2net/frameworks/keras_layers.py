@@ -120,9 +120,7 @@ def _normalised(calls: Calls, layer: Any, inputs: Any) -> Any:
     x = ops.cast(inputs, dtype)
     size = x.shape[layer.axis]
     axis = layer.axis % len(x.shape)
-    call = _Call(
-        "BatchNormalization", {"epsilon": layer.epsilon, "momentum": layer.momentum}, axis
-    )
+    call = _Call("BatchNormalization", {"epsilon": layer.epsilon, "momentum": layer.momentum}, axis)
     gamma = layer.gamma if layer.scale else ops.ones(size, dtype)
     beta = layer.beta if layer.center else ops.zeros(size, dtype)
     weights = (gamma, beta, layer.moving_mean, layer.moving_variance)
@@ -131,9 +129,7 @@ def _normalised(calls: Calls, layer: Any, inputs: Any) -> Any:
     return ops.cast(found, layer.compute_dtype)
 
 
-def _normalisation(
-    nodes: _Nodes, call: _Call, inputs: list[str], shape: list[int]
-) -> list[str]:
+def _normalisation(nodes: _Nodes, call: _Call, inputs: list[str], shape: list[int]) -> list[str]:
     """With its channels on axis 1, as ONNX wants them."""
     x, *weights = inputs
     rank = len(shape)
@@ -149,7 +145,11 @@ def _normalisation(
 
 
 def _looped(
-    calls: Calls, original: Callable[..., Any], layer: Any, given: tuple[Any, Any, Any], options: Any
+    calls: Calls,
+    original: Callable[..., Any],
+    layer: Any,
+    given: tuple[Any, Any, Any],
+    options: Any,
 ) -> Any:
     """The last output, all outputs and the states, as ``inner_loop`` gives them."""
     import tensorflow as tf
@@ -262,7 +262,9 @@ def kept() -> Iterator[Calls]:
         return _normalised(calls, layer, inputs)
 
     def looped(original: Callable[..., Any]) -> Callable[..., Any]:
-        def inner_loop(layer: Any, sequences: Any, initial_state: Any, mask: Any, **options: Any):
+        def inner_loop(
+            layer: Any, sequences: Any, initial_state: Any, mask: Any, **options: Any
+        ) -> Any:
             return _looped(calls, original, layer, (sequences, initial_state, mask), options)
 
         return inner_loop

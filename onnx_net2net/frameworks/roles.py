@@ -39,7 +39,7 @@ from onnx_net2net.graph import Graph, Node
 from onnx_net2net.model import Model
 from onnx_net2net.weights import Weight
 
-__all__ = ["Role", "paths", "recorded", "roles"]
+__all__ = ["KIND", "Role", "paths", "recorded", "roles"]
 
 FLOATS = frozenset(
     (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)

@@ -24,6 +24,7 @@ from onnx_net2net.frameworks.keras3.program import all_steps, compiled
 from onnx_net2net.frameworks.keras3.shapes_ahead import TRIALS, output_spec
 from onnx_net2net.frameworks.keras3.trace import Trace
 from onnx_net2net.frameworks.keras3.values import tensor
+from onnx_net2net.history import VARIANCE
 
 __all__ = ["Graph", "Slot", "decoded", "encoded"]
 
@@ -69,6 +70,7 @@ class Graph(keras.layers.Layer):
         self.slots = [Slot(*row) for row in variables]
         self.refusals: list[Refused] | None = None
         self._proto = decoded(graph)
+        self._population = any(entry.key == VARIANCE for entry in self._proto.metadata_props)
         self._program = compiled(self._proto, frozenset(s.initializer for s in self.slots))
         draws = any(step.op in RANDOM for step in all_steps(self._program))
         self.seed_generator = keras.random.SeedGenerator() if draws else None
@@ -108,6 +110,7 @@ class Graph(keras.layers.Layer):
             seed=self.seed_generator,
             update=self._update,
             refusals=self.refusals,
+            population=self._population,
         )
         found = trace.run(self._program, dict(zip(self._program.inputs, given, strict=True)))
         if self.refusals:

@@ -118,7 +118,10 @@ class Call:
 
 
 class Trace:
-    """One walk. ``variables`` are tensors by initializer, ``update`` writes a statistic."""
+    """One walk. ``variables`` are tensors by initializer, ``update`` writes a statistic.
+
+    ``population`` says that a running variance moves towards the batch's own, not the unbiased one.
+    """
 
     def __init__(
         self,
@@ -130,6 +133,7 @@ class Trace:
         seed: Any = None,
         update: Callable[[str, Any], None] | None = None,
         refusals: list[Refused] | None = None,
+        population: bool = False,
     ) -> None:
         self.table = table
         self.pointwise = pointwise
@@ -138,6 +142,7 @@ class Trace:
         self.seed = seed
         self.update = update
         self.refusals = refusals
+        self.population = population
 
     def moved(self, name: str, value: Any) -> None:
         """Give a statistic its new value."""

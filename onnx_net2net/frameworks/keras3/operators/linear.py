@@ -42,8 +42,8 @@ def gemm(call: Call, a: Any, b: Any, c: Any = None) -> Any:
     a, b = tensor(a), tensor(b)
     a = swapped(a) if call.attribute("transA", 0) else a
     b = swapped(b) if call.attribute("transB", 0) else b
-    y = scaled(multiplied(a, b), call.attribute("alpha", 1.0))
-    return y if c is None else y + scaled(tensor(c), call.attribute("beta", 1.0))
+    y, beta = scaled(multiplied(a, b), call.attribute("alpha", 1.0)), call.attribute("beta", 1.0)
+    return y if c is None else y + scaled(tensor(c), beta)
 
 
 def fused_gemm(call: Call, *values: Any) -> Any:

@@ -22,13 +22,13 @@ def batch_norm(call: Call, x: Any, scale: Any, bias: Any, mean: Any, variance: A
     """By the running statistics, in training by those of the batch.
 
     The running variance moves towards the unbiased one, as PyTorch's and TensorFlow's fused kernel
-    do; ONNX's own training mode (``training_mode=1``) takes the biased one.
+    do; ONNX's own training mode (``training_mode=1``) and Keras' layer take the biased one.
     """
     x = tensor(x)
     forced = call.opset >= 14 and call.attribute("training_mode", 0)
     if call.opset < 9 and not call.attribute("spatial", 1):
         call.refuse("statistics for each pixel (spatial=0)")
-    epsilon = call.attribute("epsilon", 1e-5)
+    epsilon, momentum = call.attribute("epsilon", 1e-5), call.attribute("momentum", 0.9)
     if not (call.training or forced):
         return [_normalised(x, by_channel(mean, x), by_channel(variance, x), scale, bias, epsilon)]
     axes = [axis for axis in range(len(x.shape)) if axis != 1]
@@ -38,10 +38,9 @@ def batch_norm(call: Call, x: Any, scale: Any, bias: Any, mean: Any, variance: A
     y = _normalised(x, cast(now, dtype_of(x)), cast(spread, dtype_of(x)), scale, bias, epsilon)
     count = product(sizes(x)[axis] for axis in axes)
     unbiased = spread
-    if not forced:
+    if not (forced or call.trace.population):
         count = ops.cast(count, dtype_of(spread))
         unbiased = spread * count / ops.maximum(count - 1, 1)
-    momentum = call.attribute("momentum", 0.9)
     moved = []
     for index, old, new in ((3, mean, now), (4, variance, unbiased)):
         old = tensor(old)

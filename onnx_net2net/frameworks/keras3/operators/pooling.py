@@ -36,8 +36,9 @@ def max_pool(call: Call, x: Any) -> list[Any]:
     x = tensor(x)
     frame = window(call, x, call.attribute("kernel_shape"), ceil=_ceil(call))
     wide = padded(x, frame.pads, _lowest(dtype_of(x)))
+    by_column = bool(call.attribute("storage_order", 0))
     if call.wants(1):
-        return _places(call, x, wide, frame)
+        return _places(call, x, wide, frame, by_column)
     if set(frame.dilations) != {1} or dtype_of(x) not in FLOATS:
         return [reduce(ops.maximum, taps(wide, frame))]
     return [_pooled(ops.max_pool, wide, frame)]
@@ -60,13 +61,13 @@ def _pooled(function: Any, x: Any, frame: Window) -> Any:
     return to_first(y) if last else y
 
 
-def _places(call: Call, x: Any, wide: Any, frame: Window) -> list[Any]:
+def _places(call: Call, x: Any, wide: Any, frame: Window, by_column: bool) -> list[Any]:
     """The first largest entry of each window, and where it stands."""
     shape = sizes(x)
     if not all(isinstance(size, int) for size in shape[2:]):
         call.refuse("indices of its maxima in an image of unknown size")
     plain = np.arange(math.prod(shape[2:])).reshape(shape[2:])
-    if call.attribute("storage_order", 0):
+    if by_column:
         plain = np.arange(plain.size).reshape(shape[:1:-1]).transpose()
     grid = np.pad(plain, frame.pads)[None, None]
     views = ops.stack(taps(wide, frame), axis=-1)

@@ -27,11 +27,11 @@ def _float(x: Any, dtype: str = "float32") -> Any:
 
 def spread(call: Call, vector: Any, x: Any, dtype: str) -> Any:
     """A scale or zero point: one, one a channel along ``axis``, or one a block."""
-    value = _float(vector, dtype)
+    value, block = _float(vector, dtype), call.attribute("block_size", 0)
+    axis = call.attribute("axis", 1)
     if rank(value) == 0 or value.shape == (1,):
         return ops.reshape(value, ())
-    axis = axis_of(call.attribute("axis", 1), x)
-    block = call.attribute("block_size", 0)
+    axis = axis_of(axis, x)
     if block:
         wide = ops.repeat(value, block, axis=axis)
         index: list[Any] = [slice(None)] * rank(wide)

@@ -19,16 +19,16 @@ def reduced(function: Callable[..., Any]) -> Entry:
 
     def entry(call: Call, x: Any, axes: Any = None) -> Any:
         x = lifted(x)
-        given = call.attribute("axes")
+        given, keep = call.attribute("axes"), bool(call.attribute("keepdims", 1))
+        none = call.attribute("noop_with_empty_axes", 0)
         if axes is not None:
             found = known(axes)
             if found is None:
                 call.refuse("axes that the graph computes")
             given = found.reshape(-1).tolist()
-        if not given and call.attribute("noop_with_empty_axes", 0):
+        if none and not given:
             return x if function not in POINTWISE else POINTWISE[function](x)
         over = tuple(axis_of(a, x) for a in given) if given else tuple(range(len(x.shape)))
-        keep = bool(call.attribute("keepdims", 1))
         return cast(function(x, axis=over, keepdims=keep), dtype_of(x))
 
     return entry

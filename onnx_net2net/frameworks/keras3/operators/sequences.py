@@ -64,7 +64,7 @@ def concatenated(call: Call, sequence: list[Any]) -> Any:
 
 def split(call: Call, x: Any, lengths: Any = None) -> list[Any]:
     """Parts of given lengths, or of one each."""
-    x = tensor(x)
+    x, keep = tensor(x), call.attribute("keepdims", 1)
     axis = axis_of(call.attribute("axis", 0), x)
     size = sizes(x)[axis]
     if not isinstance(size, int):
@@ -77,7 +77,7 @@ def split(call: Call, x: Any, lengths: Any = None) -> list[Any]:
     for count in given:
         parts.append(cut(x, axis, start, start + count))
         start += count
-    if lengths is None and not call.attribute("keepdims", 1):
+    if lengths is None and not keep:
         parts = [ops.squeeze(part, axis) for part in parts]
     return parts
 

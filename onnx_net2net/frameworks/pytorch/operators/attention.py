@@ -36,8 +36,8 @@ def attention(op: Operation) -> list[str]:
     outputs = [_attended(op, (q, k, v), mask, scale, causal, before, cap), k, v]
     if op.axes_of(0) == 3:
         outputs[0] = op.kernel("merged_heads", outputs[0])
+    mode = op.attribute("qk_matmul_output_mode", 0)
     if op.wants(3):
-        mode = op.attribute("qk_matmul_output_mode", 0)
         # The two middle stages changed places with opset 24.
         stage = {0: 0, 1: 2, 2: 1, 3: 3}[mode] if op.opset < 24 else mode
         if causal:

@@ -39,11 +39,12 @@ def max_pool(op: Operation) -> list[str]:
     if any(d != 1 for d in dilations):
         options += f", dilation={pair(dilations)}"
     options += ", ceil_mode=True" if _ceil(op) else ""
+    by_column = op.attribute("storage_order", 0)
     if not op.wants(1):
         return [f"F.max_pool{rank}d({x}, {pair(kernel)}{options})"]
     if not small:
         raise Untranslated("it gives indices into a tensor with uneven pads")
-    if op.attribute("storage_order", 0):
+    if by_column:
         raise Untranslated("its indices count column by column")
     code = f"F.max_pool{rank}d({x}, {pair(kernel)}{options}, return_indices=True)"
     pooled, indices = op.translator.block.unpack(code, [op.hint, "indices"])

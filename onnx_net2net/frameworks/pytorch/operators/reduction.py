@@ -20,7 +20,7 @@ def reduction(template: str, one: bool = False) -> Entry:
 
     def entry(op: Operation) -> str:
         dims, keep = axes(op), bool(op.attribute("keepdims", 1))
-        if not dims and op.attribute("noop_with_empty_axes", 0):
+        if op.attribute("noop_with_empty_axes", 0) and not dims:
             return _each(op, template)
         rank = op.axes_of(0) if dims or op.rank(0) is not None or one else None
         if rank is None:  # all axes, however many
