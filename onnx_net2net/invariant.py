@@ -3,7 +3,9 @@
     T'[..., j, ...] = T[..., source[j], ...]
 
 for every tensor between input and output. The source maps are drawn again from the history that
-a grown model carries; the first node at which the invariant fails is where the fault is.
+a grown model carries; the first node at which the invariant fails is where the fault is. A
+deepened model has all tensors of its parent and new ones between them, which have no original:
+what was inserted is judged by the first tensor behind it.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from onnx_net2net.expansion import PAD
 from onnx_net2net.feeds import Feeds
 from onnx_net2net.growth import Growth
 from onnx_net2net.interface import merged_specs
+from onnx_net2net.lineage import replay
 from onnx_net2net.model import Model
 from onnx_net2net.precision import nudged
 from onnx_net2net.request import growth_of, options_of, requested
@@ -52,6 +55,7 @@ class LayersReport:
     """The invariant at every tensor, in graph order. True if it holds everywhere."""
 
     layers: list[Layer] = field(default_factory=list)
+    inserted: list[str] = field(default_factory=list)  # tensors that the parent does not have
 
     @property
     def first(self) -> Layer | None:
@@ -63,14 +67,16 @@ class LayersReport:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"holds": bool(self), "layers": [asdict(layer) for layer in self.layers]}
+        layers = [asdict(layer) for layer in self.layers]
+        return {"holds": bool(self), "layers": layers, "inserted": self.inserted}
 
 
 def verify_layers(parent: Model, grown: Model, *, provider: str | None = None) -> LayersReport:
     """Compare every intermediate tensor of ``grown`` with its gathered original in ``parent``.
 
     Several steps of growth are checked one by one, the ones between drawn again from the history.
-    Raises UsageError if ``grown`` does not come from ``parent``.
+    Raises UsageError if ``grown`` does not come from ``parent``, and Refused where a step between
+    cannot be done again.
     """
     steps = _steps(parent, grown)
     report = LayersReport()
@@ -78,6 +84,8 @@ def verify_layers(parent: Model, grown: Model, *, provider: str | None = None) -
         last = position == len(steps) - 1
         after = grown if last else _replay(parent, step)
         report.layers += _compare(parent, after, step, provider)
+        if step["operation"] == "deepen":
+            report.inserted += _inserted(parent, after)
         parent = after
     return report
 
@@ -92,7 +100,7 @@ def _steps(parent: Model, grown: Model) -> list[dict[str, Any]]:
     if steps[len(past)]["parent"] != parent.sha256():
         raise UsageError("the second model was grown from another file", "give its own parent")
     for step in steps[len(past) :]:
-        if step["operation"] != "widen":
+        if step["operation"] not in ("deepen", "widen"):
             raise UsageError(
                 f"a step between the two models is '{step['operation']}', which a history "
                 "cannot repeat",
@@ -102,6 +110,8 @@ def _steps(parent: Model, grown: Model) -> list[dict[str, Any]]:
 
 
 def _replay(parent: Model, step: Mapping[str, Any]) -> Model:
+    if step["operation"] == "deepen":
+        return replay(parent, [step])
     widths = {change["dimension"]: change["new"] for change in step["changes"]}
     return widen(parent, widths, **_given(step))
 
@@ -111,7 +121,9 @@ def _given(step: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _growth(analysis: Analysis, step: Mapping[str, Any]) -> Growth:
-    """The source maps of a step, drawn again and held against their digests."""
+    """The source maps of a step, drawn again and held against their digests; deepening has none."""
+    if step["operation"] == "deepen":
+        return Growth({})
     widths = {change["dimension"]: change["new"] for change in step["changes"]}
     wanted = requested(analysis, widths)
     growth, changes = growth_of(analysis, wanted, options_of(**_given(step)))
@@ -128,8 +140,9 @@ def _compare(
 ) -> Iterator[Layer]:
     analysis = analyse(parent)
     growth = _growth(analysis, step)
-    sharing = share(analysis, growth, step["seed"], step["split"])
+    sharing = share(analysis, growth, step["seed"], step.get("split", "project"))
     names = _shared(analysis, grown)
+    nodes = _writers(grown)
     feeds = _feeds(parent, grown, analysis.solution.shapes.binding, provider)
     before = tensors(parent, names, feeds, provider=provider)
     after = tensors(grown, names, feeds, provider=provider)
@@ -146,7 +159,7 @@ def _compare(
             runs = [t[name] for t in (before, *noise[::2])]
             expected = [_gathered(growth, sharing, name, axes, run) for run in runs]
             actual = [_units(growth, axes, t[name]) for t in (after, *noise[1::2])]
-            yield _layer(analysis, growth, name, expected, actual)
+            yield _layer(analysis, growth, (name, nodes[name]), expected, actual)
 
 
 def _shared(analysis: Analysis, grown: Model) -> list[str]:
@@ -162,6 +175,17 @@ def _shared(analysis: Analysis, grown: Model) -> list[str]:
     ]
 
 
+def _writers(grown: Model) -> dict[str, str]:
+    """The node that gives each tensor; of a deepened model maybe an inserted one."""
+    nodes = grown.proto.graph.node
+    return {name: node.name or name for node in nodes for name in node.output}
+
+
+def _inserted(parent: Model, deeper: Model) -> list[str]:
+    known = {name for node in parent.proto.graph.node for name in node.output}
+    return [o for node in deeper.proto.graph.node for o in node.output if o and o not in known]
+
+
 def _feeds(parent: Model, grown: Model, binding: Mapping[str, int], provider: str | None) -> Feeds:
     graphs = (parent.proto.graph, grown.proto.graph)
     specs, _, _ = merged_specs(input_specs(graphs[0]), input_specs(graphs[1]))
@@ -174,7 +198,11 @@ def _feeds(parent: Model, grown: Model, binding: Mapping[str, int], provider: st
 
 
 def _layer(
-    analysis: Analysis, growth: Growth, name: str, expected: list[Array], actual: list[Array]
+    analysis: Analysis,
+    growth: Growth,
+    place: tuple[str, str],
+    expected: list[Array],
+    actual: list[Array],
 ) -> Layer:
     """Judge one tensor; behind each run stand the same with weights moved by one ulp."""
     noise = np.zeros(expected[0].shape)
@@ -183,9 +211,8 @@ def _layer(
             noise = larger(noise, distance(own, other))
     limit = tolerances(expected[:1], [noise])[0]
     found = compare(expected[0], actual[0], limit)
-    grows = any(map(growth.touches, analysis.solution.axes[name]))
-    node = analysis.solution.graph.producer[name].name
-    return Layer(name, node, grows, found.max_abs, found.tolerance, found.problem)
+    grows = any(map(growth.touches, analysis.solution.axes[place[0]]))
+    return Layer(*place, grows, found.max_abs, found.tolerance, found.problem)
 
 
 def _gathered(growth: Growth, sharing: Sharing, name: str, axes: list[Axis], array: Array) -> Array:

@@ -248,7 +248,10 @@ def layers_text(report: LayersReport) -> str:
     if report.first is None:
         if not count:
             return "no tensor of the two models could be compared"
-        return f"every unit holds what it is a copy of, in {count} tensors ({grown} of them grown)"
+        new = len(report.inserted)
+        skipped = f"; {new} inserted ones have no original" if new else ""
+        told = f"{count} tensors ({grown} of them grown)"
+        return f"every unit holds what it is a copy of, in {told}{skipped}"
     bad = [layer for layer in report.layers if layer.problem]
     table = empty_table(
         ("node", "left"),

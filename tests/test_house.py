@@ -52,12 +52,12 @@ FLOORS = [
     "naming sharing targets",
     "request",
     "places scaling widening",
-    "insertion invariant vanishing",
+    "insertion vanishing",
     "blocks",
     "cloning forecast repetition",
     "budget deepening",
     "following lineage",
-    "growing",
+    "growing invariant",
     # The frameworks, imported only when asked for.
     "frameworks",
     "frameworks.attributes frameworks.paths frameworks.slots frameworks.tables"
