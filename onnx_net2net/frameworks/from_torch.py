@@ -111,7 +111,8 @@ def _free(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _free(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return type(value)(_free(item) for item in value)
+        items = [_free(item) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     return None
 
 
