@@ -132,13 +132,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directory", type=Path)
     parser.add_argument("way", choices=sorted(WAYS))
+    parser.add_argument("--only", default="", help="substring of suite/model.exporter")
     parser.add_argument("--timeout", type=int, default=240, help="seconds for a network")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after these")
     parser.add_argument("--redo", action="store_true", help="what did not come out right, again")
     arguments = parser.parse_args()
     end = time.monotonic() + 60 * arguments.minutes
     files = sorted(arguments.directory.glob("*/*.onnx"), key=lambda path: path.stat().st_size)
-    for path in files:
+    for path in (p for p in files if arguments.only in f"{p.parent.name}/{p.stem}"):
         target = arguments.directory / "imports" / arguments.way / path.parent.name
         target.mkdir(parents=True, exist_ok=True)
         result = target / f"{path.name.removesuffix('.onnx')}.json"

@@ -40,6 +40,12 @@ def tokens(config: Any) -> tuple[Inputs, Axes]:
     return given, {name: {0: Dim.AUTO, 1: Dim.AUTO} for name in given}
 
 
+def sentences(config: Any) -> tuple[Inputs, Axes]:
+    """Token ids of a fixed length."""
+    given, _ = tokens(config)
+    return given, {name: {0: Dim.AUTO} for name in given}
+
+
 def pairs(config: Any) -> tuple[Inputs, Axes]:
     """A source and a target sequence."""
     given, axes = tokens(config)
@@ -90,6 +96,7 @@ class Architecture(NamedTuple):
     kind: str
     inputs: Callable[[Any], tuple[Inputs, Axes]]
     settings: dict[str, Any]
+    options: dict[str, Any] = {}  # noqa: RUF012 (how to compute, where the default has no export)
 
 
 def _text(**more: Any) -> dict[str, Any]:
@@ -202,11 +209,16 @@ ARCHITECTURES = {
     "llama": Architecture("language", tokens, _text(**GQA)),
     "mamba": Architecture(
         "language",
-        tokens,
+        sentences,  # the scan over the sequence is unrolled
         {"vocab_size": VOCABULARY, "hidden_size": 48, "num_hidden_layers": 3, "state_size": 8},
     ),
     "mistral": Architecture("language", tokens, _text(**GQA)),
-    "mixtral": Architecture("language", tokens, _text(num_local_experts=4, **GQA)),
+    "mixtral": Architecture(
+        "language",
+        tokens,
+        _text(num_local_experts=4, **GQA),
+        {"experts_implementation": "batched_mm"},
+    ),
     "mpt": Architecture(
         "language",
         tokens,
@@ -220,7 +232,7 @@ ARCHITECTURES = {
     "phi3": Architecture("language", tokens, _text(**GQA)),
     "qwen2": Architecture("language", tokens, _text(**GQA)),
     "qwen3": Architecture("language", tokens, _text(head_dim=12, **GQA)),
-    "stablelm": Architecture("language", tokens, _text()),
+    "stablelm": Architecture("language", tokens, _text(num_attention_heads=2)),
     # two stacks
     "bart": Architecture("language", pairs, _two_stacks()),
     "pegasus": Architecture("language", pairs, _two_stacks()),
@@ -236,6 +248,7 @@ ARCHITECTURES = {
             "num_heads": 4,
             "decoder_start_token_id": 0,
         },
+        {"attn_implementation": "eager"},
     ),
     # vision
     "beit": Architecture("vision", pixels, _image()),
@@ -275,6 +288,7 @@ ARCHITECTURES = {
         pixels,
         {"image_size": 32, "patch_size": 2, "embed_dim": 24, "depths": [2, 2], "num_heads": [2, 4]}
         | {"window_size": 4},
+        {"attn_implementation": "eager"},
     ),
     "vit": Architecture("vision", pixels, _image()),
     # speech
@@ -314,7 +328,7 @@ def build(name: str) -> tuple[nn.Module, tuple[Tensor, ...], list[dict[int, Any]
     for part in (config, *(getattr(config, p, None) for p in ("text_config", "encoder"))):
         if part is not None:
             part.use_cache = False
-    model = transformers.AutoModel.from_config(config).eval()
+    model = transformers.AutoModel.from_config(config, **architecture.options).eval()
     randomise.randomise_constants(model, torch.Generator().manual_seed(seed))
     given, axes = architecture.inputs(config)
     names = list(given)
