@@ -83,6 +83,9 @@ def deeper(model: n2n.Model) -> dict[str, Any]:
     found = n2n.blocks(model)
     exact = [block.name for block in found if block.exact]
     result: dict[str, Any] = {"blocks": len(found), "exact": len(exact), "names": exact[:3]}
+    refused = sorted({str(block.reason) for block in found if not block.exact})
+    if refused:
+        result["reasons"] = [reason[:200] for reason in refused]
     verdicts = []
     if exact:
         report = n2n.verify(model, n2n.deepen(model, block=exact), seeds=1)

@@ -62,7 +62,8 @@ def details(found: Found) -> str:
         rows = {way: found[way].get(name, {}) for way in WAYS}
         cells = [name, *(rows[way].get("verdict", "") for way in WAYS)]
         cells += [rows["deepen"].get(key, "") for key in ("blocks", "exact", "places")]
-        problems = (f"{way}: {row['problem']}" for way, row in rows.items() if row.get("problem"))
+        problems = [f"{way}: {row['problem']}" for way, row in rows.items() if row.get("problem")]
+        problems += [f"not copied: {reason}" for reason in rows["deepen"].get("reasons", ())]
         cells.append("; ".join(problems).replace("|", "/").replace("\n", " ")[:160])
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
@@ -70,11 +71,13 @@ def details(found: Found) -> str:
 
 def document(found: Found) -> str:
     """The whole of IMPORTS.md."""
-    return f"""# Imports of torchvision and timm
+    return f"""# Imports, blocks and layers: torchvision, timm, transformers
 
 Written by `tests/coverage/imports_table.py`; made by `imports.py` beside it, from files of up to
 600 MB. "right": one random input gives what onnxruntime gives, by the tolerance of `verify`;
-"refused": operators without a translation, named; "stopped": more than the time limit.
+"refused": operators without a translation, named; "stopped": more than the time limit. Deepened:
+all blocks that can be copied exactly are copied, at once; then layers are inserted at up to 24
+places, at once. "exact" blocks are those copied, of all "blocks" found.
 
 {summary(found)}
 

@@ -20,8 +20,8 @@ from statistics import median
 from typing import Any
 
 Row = dict[str, Any]
-SUITES = ("classification", "segmentation", "video", "timm")
-PACKAGES = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy")
+SUITES = ("classification", "segmentation", "video", "timm", "transformers")
+PACKAGES = ("torch", "torchvision", "timm", "transformers", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy")
 
 
 def read(directory: Path) -> tuple[list[Row], list[Row]]:
@@ -141,10 +141,11 @@ def not_exported(exports: list[Row]) -> str:
 def document(exports: list[Row], results: list[Row]) -> str:
     """The whole of RESULTS.md."""
     engines = len({r["engine"] for r in results})
-    return f"""# Coverage of torchvision and timm
+    return f"""# Coverage of torchvision, timm and transformers
 
-Written by `tests/coverage/table.py`; made by `export.py` and `run.py` beside it. Weights are
-random. Share: weight elements on at least one growable dimension, of all. Trials: up to four
+Written by `tests/coverage/table.py`; made by `export.py`, `transformers_export.py` and `run.py`
+beside it. Weights are random. Networks of `transformers` are small, without a head: their hidden
+size is that of their output, and stays. Share: weight elements on at least one growable dimension, of all. Trials: up to four
 dimensions grown alone, then all at once; "refused" is a broken promise of `inspect`, "rejected"
 a graph that was not written or that onnxruntime did not load, "wrong" one that computes something
 else.
