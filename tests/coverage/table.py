@@ -21,7 +21,8 @@ from typing import Any
 
 Row = dict[str, Any]
 SUITES = ("classification", "segmentation", "video", "timm", "transformers")
-PACKAGES = ("torch", "torchvision", "timm", "transformers", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy")
+LIBRARIES = ("torch", "torchvision", "timm", "transformers")
+PACKAGES = (*LIBRARIES, "onnx", "onnxruntime", "onnxruntime-gpu", "numpy")
 
 
 def read(directory: Path) -> tuple[list[Row], list[Row]]:
@@ -145,10 +146,10 @@ def document(exports: list[Row], results: list[Row]) -> str:
 
 Written by `tests/coverage/table.py`; made by `export.py`, `transformers_export.py` and `run.py`
 beside it. Weights are random. Networks of `transformers` are small, without a head: their hidden
-size is that of their output, and stays. Share: weight elements on at least one growable dimension, of all. Trials: up to four
-dimensions grown alone, then all at once; "refused" is a broken promise of `inspect`, "rejected"
-a graph that was not written or that onnxruntime did not load, "wrong" one that computes something
-else.
+size is that of their output, and stays. Share: weight elements on at least one growable
+dimension, of all. Trials: up to four dimensions grown alone, then all at once; "refused" is a
+broken promise of `inspect`, "rejected" a graph that was not written or that onnxruntime did not
+load, "wrong" one that computes something else.
 
 Machine: {machine()}. The
 results come from {engines} states of the engine (`run.py --stale` brings all to the present one).

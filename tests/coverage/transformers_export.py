@@ -232,7 +232,6 @@ ARCHITECTURES = {
     "phi3": Architecture("language", tokens, _text(**GQA)),
     "qwen2": Architecture("language", tokens, _text(**GQA)),
     "qwen3": Architecture("language", tokens, _text(head_dim=12, **GQA)),
-    "stablelm": Architecture("language", tokens, _text(num_attention_heads=2)),
     # two stacks
     "bart": Architecture("language", pairs, _two_stacks()),
     "pegasus": Architecture("language", pairs, _two_stacks()),
