@@ -30,7 +30,9 @@ _STEPS = 8
 _TRIES = 32  # numbers of copies; each takes some fifty counts
 _LARGEST = 10**18
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
-_AMOUNT = re.compile(r"(\d+(?:_\d+)*(?:\.\d+)?(?:e\d{1,2})?)\s*([xkmgbt]?)", re.IGNORECASE)
+_AMOUNT = re.compile(
+    r"(\d+(?:_\d+)*(?:\.\d+)?(?:e\d{1,2})?) *([xkmgbt]?)", re.IGNORECASE | re.ASCII
+)
 OPTIONS = {"parameters": "--params", "flops": "--flops"}
 
 

@@ -16,7 +16,7 @@ from onnx_net2net import plans
 from onnx_net2net.blocks import Block
 from onnx_net2net.budget import PREFERENCES, Choice, Goal, Search, goal, missed
 from onnx_net2net.costs import Costs, costs
-from onnx_net2net.dimensions import Analysis, Dimension, analyse
+from onnx_net2net.dimensions import Analysis, Dimension, analyse, growable
 from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.folding import fold
 from onnx_net2net.following import follow
@@ -131,7 +131,7 @@ def by_budget(
     before = forecast.costs
     wanted = goal(measure, asked, getattr(before, measure))
     dimensions, names = _kept(analysis, forecast.blocks, wishes.keep)
-    kept = sorted({d.name for d in dimensions} | names)
+    kept = [d.name for d in growable(analysis.dimensions) if d in dimensions] + sorted(names)
     scaling = scaling_of(analysis, wishes.multiple_of, dimensions)
     series = _series(block for block in forecast.blocks if block.name not in names)
     search = Search(forecast, wanted, scaling, series)

@@ -76,7 +76,9 @@ def _reasons(spent: Spending, grown: Grown) -> Iterator[str]:
         rounded = f", to multiples of {n}" if (n := spent.wishes.multiple_of) > 1 else ""
         yield f"{of} grow by one factor, {choice.factor:.3f}{rounded}"
     if choice.copies:
-        yield f"{sum(choice.copies.values())} copies, spread over {spent.blocks} blocks"
+        count = sum(choice.copies.values())
+        copies = "1 copy" if count == 1 else f"{count} copies"
+        yield f"{copies}, spread over {spent.blocks} blocks"
     if not spent.scaling.steps:
         yield "no width can grow"
     if not spent.blocks:

@@ -55,10 +55,11 @@ def repetitions(
 
 def evenly(blocks: int, copies: int) -> list[int]:
     """How many copies come behind each of the blocks, spread evenly."""
-    # The copies end equal groups of blocks, as in LLaMA-Pro.
-    ends = [(i + 1) * blocks / copies for i in range(copies)]
+    each, rest = divmod(copies, blocks)
+    # Those that are not for all end equal groups of blocks, as in LLaMA-Pro.
+    ends = [(i + 1) * blocks / rest for i in range(rest)]
     places = [max(round(end), 1) - 1 for end in ends]
-    return [places.count(i) for i in range(blocks)]
+    return [each + places.count(i) for i in range(blocks)]
 
 
 def _wanted(known: list[Block], wanted: Named) -> list[tuple[Block, int | None]]:
