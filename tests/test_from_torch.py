@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -181,6 +183,106 @@ class Untraceable(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * 2 if float(x.sum()) > 0 else x
+
+
+class Pair(NamedTuple):
+    left: torch.Tensor
+    right: torch.Tensor
+
+
+@dataclass
+class Record:
+    left: torch.Tensor
+    right: torch.Tensor | None = None
+
+
+torch.export.register_dataclass(Record)
+
+
+class Containers(nn.Module):
+    """Takes and gives containers, as ``take`` and ``give`` say."""
+
+    def __init__(self, take: Callable[..., Any], give: Callable[..., Any]) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(3, 4), nn.Linear(5, 4)
+        self.take, self.give = take, give
+
+    def compute(self, left: torch.Tensor, right: torch.Tensor) -> Any:
+        return self.give(self.left(left), self.right(right))
+
+
+class One(Containers):
+    def forward(self, p: Any) -> Any:
+        return self.compute(*self.take(p))
+
+
+class Many(Containers):
+    def forward(self, *p: Any) -> Any:
+        return self.compute(*p)
+
+
+class Named(Containers):
+    def forward(self, left: Any, **others: Any) -> Any:
+        return self.compute(left, others["right"])
+
+
+def fields(p: Any) -> tuple[Any, Any]:
+    return p.left, p.right
+
+
+def entries(p: Any) -> tuple[Any, Any]:
+    return p["left"], p["right"]
+
+
+def plain(left: torch.Tensor, right: torch.Tensor) -> Any:
+    return left, right
+
+
+X = {"left": torch.randn(2, 3), "right": torch.randn(2, 5)}
+CONTAINERS: dict[str, tuple[nn.Module, Any]] = {
+    "named tuples": (One(fields, Pair), (Pair(**X),)),
+    "a named tuple by name": (One(fields, Pair), {"p": Pair(**X)}),
+    "a dict that comes last": (One(entries, lambda a, b: {"a": a, "b": b}), (X,)),
+    "a dict by name": (One(entries, plain), {"p": X}),
+    "a named tuple in a dict": (One(lambda p: fields(p["p"]), plain), ({"p": Pair(**X)},)),
+    "dataclasses": (One(fields, Record), (Record(**X),)),
+    "a list": (One(tuple, lambda a, b: [a, (b,)]), (list(X.values()),)),
+    "any number": (Many(plain, plain), tuple(X.values())),
+    "any names": (Named(plain, plain), X),
+}
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_containers_in_and_out(name: str) -> None:
+    module, given = CONTAINERS[name]
+    forward = module.forward
+    model = n2n.from_torch(module, given)
+    assert module.forward == forward and "forward" not in vars(module)
+    inputs = model.proto.graph.input
+    assert [value.type.tensor_type.shape.dim[0].dim_param[:5] for value in inputs] == ["batch"] * 2
+    assert set(model.weights) == set(module.state_dict())
+    feeds = dict(zip([v.name for v in inputs], (v.numpy() for v in X.values()), strict=True))
+    found = list(run(model, feeds).values())
+    wanted = [module.left(X["left"]), module.right(X["right"])]
+    for a, b in zip(wanted, found, strict=True):
+        np.testing.assert_allclose(a.detach().numpy(), b, atol=1e-6)
+
+
+def test_outputs_of_transformers() -> None:
+    outputs = pytest.importorskip("transformers.modeling_outputs")
+    give = lambda a, b: outputs.BaseModelOutput(last_hidden_state=a, hidden_states=(b,))  # noqa: E731
+    model = n2n.from_torch(Named(plain, give), X)
+    assert len(model.proto.graph.output) == 2
+
+
+def test_a_dataclass_that_pytorch_does_not_know_is_refused() -> None:
+    @dataclass
+    class Stranger:
+        left: torch.Tensor
+
+    module = One(lambda p: (p.left, X["right"]), plain)
+    with pytest.raises(n2n.Refused, match="register_dataclass"):
+        n2n.from_torch(module, (Stranger(X["left"]),))
 
 
 def test_what_pytorch_cannot_export_is_refused() -> None:

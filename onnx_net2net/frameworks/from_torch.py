@@ -15,9 +15,11 @@ import json
 import logging
 import re
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import is_dataclass
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ import torch
 from onnxscript import optimizer
 from torch import Tensor, nn
 from torch.export import Dim
+from torch.utils._pytree import tree_is_leaf
 
 from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.history import TIES
@@ -35,6 +38,7 @@ from onnx_net2net.validation import check_model
 
 __all__ = ["from_torch"]
 
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _SMALL = 1024  # bytes; what is not larger stays in the skeleton
 
 Dynamic = bool | Mapping[str, Any] | Sequence[Any] | None
@@ -65,8 +69,10 @@ def from_torch(
     do not fit it.
     """
     args, kwargs = _arguments(example_inputs)
-    shapes = _dynamic_shapes(module, args, kwargs, dynamic)
-    program = _exported(module, args, kwargs, shapes, opset)
+    bound = _bound(module, args, kwargs)
+    shapes = _dynamic_shapes(bound, dynamic)
+    with _plain(module, bound):
+        program = _exported(module, *_by_name(bound, args, kwargs), shapes, opset)
     state = {n: t for n, t in module.state_dict().items() if t.is_floating_point()}
     graph = _optimised(program.model, set(state))
     return _model(graph, _ties(module, set(graph.graph.initializers)))
@@ -85,22 +91,78 @@ def _arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     )
 
 
-def _dynamic_shapes(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic: Dynamic
-) -> Any:
+def _dynamic_shapes(bound: inspect.BoundArguments, dynamic: Dynamic) -> Any:
     if dynamic is False:
         return None
     if dynamic is not None and dynamic is not True:
         return dynamic
+    kinds = {name: p.kind for name, p in bound.signature.parameters.items()}
+    found: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        shapes = _free(value)
+        found |= shapes if kinds[name] is inspect.Parameter.VAR_KEYWORD else {name: shapes}
+    return found
+
+
+def _bound(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> inspect.BoundArguments:
     try:
-        bound = inspect.signature(module.forward).bind(*args, **kwargs)
+        return inspect.signature(module.forward).bind(*args, **kwargs)
     except TypeError as error:
         raise UsageError(f"the example inputs do not fit the module: {error}") from None
-    variadic = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
-    kinds = {name: p.kind for name, p in bound.signature.parameters.items()}
-    if any(kinds[name] in variadic for name in bound.arguments):
-        return None if not args else tuple(_free(value) for value in args)
-    return {name: _free(value) for name, value in bound.arguments.items()}
+
+
+def _by_name(
+    bound: inspect.BoundArguments, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The exporter takes a dict that comes last for keyword arguments: so it gets one by name."""
+    names = list(bound.signature.parameters)[: len(args)]
+    if kwargs or not args or not isinstance(args[-1], dict) or len(names) < len(args):
+        return args, kwargs
+    if bound.signature.parameters[names[-1]].kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD:
+        return args, kwargs
+    return args[:-1], {names[-1]: args[-1]}
+
+
+@contextmanager
+def _plain(module: nn.Module, bound: inspect.BoundArguments) -> Iterator[None]:
+    """``forward`` with every argument under its own name and plain containers as results."""
+    forward, own = module.forward, "forward" in vars(module)
+    parameters = [
+        named
+        for name, parameter in bound.signature.parameters.items()
+        for named in (
+            [parameter]
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+            else [parameter.replace(name=n, kind=_KEYWORD) for n in bound.arguments.get(name, ())]
+        )
+    ]
+
+    @wraps(forward)
+    def plain(*args: Any, **kwargs: Any) -> Any:
+        return _contained(forward(*args, **kwargs))
+
+    plain.__signature__ = bound.signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    module.forward = plain
+    try:
+        yield
+    finally:
+        del module.forward
+        if own:
+            module.forward = forward
+
+
+def _contained(value: Any) -> Any:
+    """Results with names (dataclasses, the outputs of transformers) as dicts."""
+    if is_dataclass(value) and not isinstance(value, type):
+        items = value if isinstance(value, Mapping) else vars(value)
+        return {k: _contained(v) for k, v in items.items() if v is not None}
+    if type(value) in (list, tuple):
+        return type(value)(map(_contained, value))
+    if type(value) in (dict, OrderedDict):
+        return type(value)((k, _contained(v)) for k, v in value.items())
+    return value
 
 
 def _free(value: Any) -> Any:
@@ -108,6 +170,11 @@ def _free(value: Any) -> Any:
     if isinstance(value, Tensor):
         whole = not value.is_floating_point() and value.dtype != torch.bool
         return dict.fromkeys(range(value.dim() if whole else min(value.dim(), 1)), Dim.AUTO)
+    if tree_is_leaf(value):
+        return None
+    if is_dataclass(value):
+        fields = value if isinstance(value, Mapping) else vars(value)
+        return [_free(item) for item in fields.values() if item is not None]
     if isinstance(value, Mapping):
         return {key: _free(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
