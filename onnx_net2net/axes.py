@@ -16,22 +16,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from math import prod
 from typing import Union
+
+
+# No counter on the class: setting it would make Python forget what it knows of the class.
+_serials = count()
 
 
 class Atom:
     """A factor with a size; after unification perhaps ``bound`` to something finer."""
 
     __slots__ = ("bound", "pins", "serial", "size")
-    _count = 0
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.bound: Axis | None = None
         self.pins: tuple[Pin, ...] = ()
-        Atom._count += 1
-        self.serial = Atom._count
+        self.serial = next(_serials)
 
     def __str__(self) -> str:
         return str(self.size)

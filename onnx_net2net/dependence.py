@@ -18,7 +18,16 @@ import numpy as np
 
 from onnx_net2net.graph import Graph, Node
 from onnx_net2net.rules import lookup
-from onnx_net2net.rules.language import Op, Pattern, Rule, Spec, Unsupported, expand, leaves
+from onnx_net2net.rules.language import (
+    Op,
+    Pattern,
+    Rule,
+    Spec,
+    Unsupported,
+    expand,
+    leaves,
+    ranks,
+)
 from onnx_net2net.values import Array, evaluate
 
 Shape = tuple[int, ...]
@@ -316,8 +325,7 @@ class Dependence:
         op = Op(node.proto, version, given, after, values)
         try:
             rule = lookup(op)
-            ranks = [tuple(None if s is None else len(s) for s in side) for side in (given, after)]
-            return rule, expand(rule.pattern, ranks[0], ranks[1])
+            return rule, expand(rule.pattern, ranks(given), ranks(after))
         except Unsupported:
             return None
 

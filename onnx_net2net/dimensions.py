@@ -179,6 +179,10 @@ class _Survey:
     applied: dict[Atom, list[Applied]] = field(default_factory=lambda: defaultdict(list))
     _atoms: dict[Axis, tuple[Atom, ...]] = field(default_factory=dict)
 
+    def met(self, applied: Applied) -> set[Atom]:
+        """The atoms that a node touches and on which weights lie."""
+        return {free for axis in set(applied.env.values()) for free in self.atoms(axis)}
+
     def atoms(self, axis: Axis) -> tuple[Atom, ...]:
         """The atoms of ``axis`` on which weights lie."""
         found = self._atoms.get(axis)
@@ -199,7 +203,7 @@ def _survey(solution: Solution) -> _Survey:
 
 
 def _survey_node(solution: Solution, applied: Applied, survey: _Survey) -> None:
-    met = {free for axis in applied.env.values() for free in survey.atoms(axis)}
+    met = survey.met(applied)
     if not met:
         return
     node, name = applied.node, applied.node.name

@@ -72,8 +72,10 @@ def infer(nodes: Sequence[Node], known: Known) -> Iterator[tuple[str, int, Shape
         tensor = value.type.tensor_type
         shape: Shape | None = None
         if tensor.HasField("shape"):
-            sizes = [d.dim_value if d.HasField("dim_value") else -1 for d in tensor.shape.dim]
-            shape = None if -1 in sizes else tuple(sizes)
+            dims = tensor.shape.dim
+            shape = tuple([d.dim_value for d in dims])
+            if 0 in shape and not all(d.HasField("dim_value") for d in dims):
+                shape = None
         yield value.name, tensor.elem_type, shape
 
 

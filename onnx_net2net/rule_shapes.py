@@ -21,6 +21,7 @@ from onnx_net2net.rules.language import (
     expand,
     leaves,
     parse,
+    ranks,
 )
 
 Sizes = dict[str, int]
@@ -33,7 +34,7 @@ def shapes_by_rule(
     op = Op(node.proto, opset, tuple(given), (None,) * len(node.outputs), tuple(values))
     try:
         rule = lookup(op)
-        pattern = expand(rule.pattern, tuple(None if s is None else len(s) for s in given), ())
+        pattern = expand(rule.pattern, ranks(given), ())
     except Unsupported:
         return None
     sizes: Sizes = {"1": 1}

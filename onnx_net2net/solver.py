@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from onnx_net2net.axes import ONE, Axis, Pin, atom, pin, product, total, unify
+from onnx_net2net.axes import ONE, Axis, Pin, atom, canonical, pin, product, total, unify
 from onnx_net2net.dependence import CLAMPED, Dependence
 from onnx_net2net.graph import Graph, Node
 from onnx_net2net.rule_shapes import shapes_by_rule
@@ -25,6 +25,7 @@ from onnx_net2net.rules.language import (
     Term,
     Unsupported,
     expand,
+    ranks,
 )
 from onnx_net2net.shapes import Shapes, infer
 from onnx_net2net.subgraphs import Link, captured
@@ -113,10 +114,10 @@ def _visit(solution: Solution, node: Node) -> None:
         return _barrier(solution, node, node.opaque)
     if node.links is not None:
         return _tie(solution, node)
-    changing = solution.shapes.unsteady.intersection(node.inputs)
-    if changing:
-        return _barrier(solution, node, f"the state '{min(changing)}' changes its shape")
     shapes, rule = solution.shapes, None
+    if not shapes.unsteady.isdisjoint(node.inputs):
+        changing = min(shapes.unsteady.intersection(node.inputs))
+        return _barrier(solution, node, f"the state '{changing}' changes its shape")
     op = Op(
         node.proto,
         shapes.graph.model.opset.get(node.domain, 1),
@@ -136,38 +137,50 @@ def _visit(solution: Solution, node: Node) -> None:
 
 
 def _pattern(node: Node, op: Op, rule: Rule) -> Pattern:
-    for name, shape in zip(node.inputs, op.shapes, strict=True):
-        if shape is None and name:
-            raise Unsupported(f"the shape of its input '{name}' is unknown")
-    ranks = tuple([None if s is None else len(s) for s in op.shapes])
-    return expand(rule.pattern, ranks, tuple([None if s is None else len(s) for s in op.outputs]))
+    if None in op.shapes:
+        for name, shape in zip(node.inputs, op.shapes, strict=True):
+            if shape is None and name:
+                raise Unsupported(f"the shape of its input '{name}' is unknown")
+    return expand(rule.pattern, ranks(op.shapes), ranks(op.outputs))
 
 
 def _apply(solution: Solution, applied: Applied) -> None:
     node, rule, pattern, env = applied.node, applied.rule, applied.pattern, applied.env
-    for name, spec in zip(node.inputs, pattern.inputs, strict=False):
+    for name, spec, plain in zip(node.inputs, pattern.inputs, pattern.plain, strict=False):
         if not name:
             continue
-        axes = solution.of(name) or []
+        axes = solution.axes.get(name) or _first_read(solution, name, spec, env)
         if spec is None:
             for axis in axes:
                 pin(axis, Pin(node.label, f"reads all of '{name}'"))
             continue
         for term, axis in zip(spec, axes, strict=True):
             # Nearly always a new name, or one that stands for this very axis.
-            if isinstance(term, str) and term[0] not in "~1" and env.setdefault(term, axis) is axis:
-                continue
-            _match(term, axis, applied)
+            if not plain or env.setdefault(term, axis) is not axis:  # type: ignore[arg-type]
+                _match(term, axis, applied)
     if any(node.outputs[len(pattern.outputs) :]):
         raise Unsupported(f"its rule does not describe output {len(pattern.outputs)}")
     for name, spec in zip(node.outputs, pattern.outputs, strict=False):
         if name:
-            _assign(solution, node, name, spec, env, rule.sizes)
+            _assign(solution, name, spec, env, rule.sizes)
     for name, reason in rule.fixed.items():
         for key in env if name.endswith("*") else (name,):
             if key in env and (key == name or key.startswith(name[:-1])):
                 pin(env[key], Pin(node.label, reason))
     solution.applied[node.position] = applied
+
+
+def _first_read(solution: Solution, name: str, spec: Spec | None, env: Env) -> list[Axis]:
+    """The axes of a tensor that no node wrote: a weight takes those that its reader knows."""
+    shape = solution.shapes.of(name)
+    if spec is None or shape is None or name not in solution.graph.model.weights:
+        return solution.of(name) or []
+    axes: list[Axis] = []
+    for term, size in zip(spec, shape, strict=True):
+        known = env.get(term) if isinstance(term, str) else None
+        axes.append(known if known is not None and known.size == size else atom(size))
+    solution.axes[name] = axes
+    return axes
 
 
 def _match(term: Term, axis: Axis, applied: Applied) -> None:
@@ -190,7 +203,8 @@ def _match(term: Term, axis: Axis, applied: Applied) -> None:
         if found is None or found.size != axis.size:
             raise _Misfit(f"an axis of size {axis.size} does not fit")
         known = found
-    unify(known, axis, Pin(applied.node.label, f"axes do not fit: {rule.pattern}"))
+    if canonical(known) is not canonical(axis):
+        unify(known, axis, Pin(applied.node.label, f"axes do not fit: {rule.pattern}"))
 
 
 def _measure(term: Term, env: Env, sizes: Mapping[str, int]) -> int | None:
@@ -243,7 +257,7 @@ def axis_of(term: Term, env: Env, sizes: Mapping[str, int]) -> Axis | None:
 
 
 def _assign(
-    solution: Solution, node: Node, name: str, spec: Spec | None, env: Env, sizes: Mapping[str, int]
+    solution: Solution, name: str, spec: Spec | None, env: Env, sizes: Mapping[str, int]
 ) -> None:
     shape = solution.shapes.of(name)
     if spec is None:
@@ -251,7 +265,9 @@ def _assign(
     axes: list[Axis] = []
     for index, term in enumerate(spec):
         size = None if shape is None else shape[index]
-        axis = _build(term, env, sizes, size)
+        axis = env.get(term) if isinstance(term, str) else None
+        if axis is None:
+            axis = _build(term, env, sizes, size)
         if axis is None or (size is not None and axis.size != size):
             raise _Misfit(f"axis {index} of '{name}' does not fit")
         axes.append(axis)

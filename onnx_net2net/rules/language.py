@@ -60,6 +60,14 @@ class Pattern:
             tuple(n for t in spec or () for n in leaves(t) if n in first) for spec in self.inputs
         )
 
+    @cached_property
+    def plain(self) -> tuple[bool, ...]:
+        """For each input whether each of its axes is a name and nothing more."""
+        return tuple(
+            spec is not None and all(isinstance(t, str) and t[0] not in "~1" for t in spec)
+            for spec in self.inputs
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Slot:
@@ -127,7 +135,7 @@ class Unsupported(Exception):
     """Raised by a rule: this use of the operator is not understood, so pin what it touches."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Op:
     """What a rule may look at: one node with the shapes and small values around it."""
 
@@ -273,6 +281,11 @@ def _bracket(tokens: list[str]) -> tuple[Term, list[str]]:
 
 def _merge(terms: list[Term]) -> Term:
     return terms[0] if len(terms) == 1 else Group(tuple(terms))
+
+
+def ranks(shapes: Sequence[Sequence[int] | None]) -> tuple[int | None, ...]:
+    """The ranks of tensors, None where a tensor is absent or unknown."""
+    return tuple([None if shape is None else len(shape) for shape in shapes])
 
 
 @lru_cache(maxsize=4096)
