@@ -40,23 +40,25 @@ class Atom:
         return str(self.size)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Product:
     """Row-major merge: index = (i0 * size1 + i1) * size2 + i2 ..."""
 
     factors: tuple[Axis, ...]
     size: int
+    bound: Axis | None = None  # its canonical form, as far as that is known
 
     def __str__(self) -> str:
         return "(" + " ".join(map(str, self.factors)) + ")" if self.factors else "1"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Sum:
     """Concatenation of segments."""
 
     segments: tuple[Axis, ...]
     size: int
+    bound: Axis | None = None  # its canonical form, as far as that is known
 
     def __str__(self) -> str:
         return "(" + " + ".join(map(str, self.segments)) + ")"
@@ -101,14 +103,18 @@ def canonical(axis: Axis) -> Axis:
     In the result a Sum stands alone or as the last factor of a Product, so the
     first factor of a Product is always an Atom.
     """
-    if isinstance(axis, Atom):
-        if axis.bound is None:
-            return axis
-        axis.bound = canonical(axis.bound)
-        return axis.bound
-    if isinstance(axis, Sum):
-        return _canonical_sum(axis)
-    return _canonical_product(axis) if axis.factors else ONE
+    known = axis.bound
+    if known is not None:
+        found = canonical(known)
+    elif isinstance(axis, Atom):
+        return axis
+    elif isinstance(axis, Sum):
+        found = _canonical_sum(axis)
+    else:
+        found = _canonical_product(axis) if axis.factors else ONE
+    if found is not axis:
+        axis.bound = found
+    return found
 
 
 def _canonical_sum(axis: Sum) -> Axis:

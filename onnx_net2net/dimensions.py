@@ -22,7 +22,6 @@ from onnx_net2net.graph import Graph, Node, scopes
 from onnx_net2net.model import Model
 from onnx_net2net.padding import NotPaddable, Padding, plan
 from onnx_net2net.rehearsal import rehearse
-from onnx_net2net.rules.language import leaves
 from onnx_net2net.sequences import without_sequences
 from onnx_net2net.solver import Applied, Solution, solve
 from onnx_net2net.unique_names import with_unique_names
@@ -172,7 +171,6 @@ class _Survey:
     """Who touches which atom."""
 
     sites: dict[Atom, list[tuple[str, int]]] = field(default_factory=lambda: defaultdict(list))
-    nodes: dict[Atom, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
     writers: dict[Atom, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
     readers: dict[Atom, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
     names: dict[Atom, str] = field(default_factory=dict)
@@ -208,7 +206,6 @@ def _survey_node(solution: Solution, applied: Applied, survey: _Survey) -> None:
         return
     node, name = applied.node, applied.node.name
     for free in met:
-        survey.nodes[free][name] = None
         survey.applied[free].append(applied)
     for contracted in applied.pattern.contracted:
         for free in survey.atoms(applied.env[contracted]) if contracted in applied.env else ():
@@ -232,19 +229,14 @@ def written(solution: Solution, applied: Applied) -> list[Axis]:
     node, derived = applied.node, solution.graph.derived
     if derived.isdisjoint(node.inputs):
         return []
-    names: set[str] = set()
-    for operand, given in zip(node.inputs, applied.pattern.given, strict=False):
+    given: set[int] = set()
+    for operand, axes in zip(node.inputs, applied.pattern.gives, strict=False):
         if operand in derived:
-            names.update(given)
-    if not names:
+            given.update(axes)
+    if not given:
         return []
-    outputs = applied.pattern.outputs[0] if applied.pattern.outputs else None
-    axes = solution.axes.get(node.outputs[0], []) if outputs else []
-    return [
-        axis
-        for axis, item in zip(axes, outputs or (), strict=False)
-        if axis.size > 1 and not names.isdisjoint(leaves(item))
-    ]
+    written = solution.axes.get(node.outputs[0], [])
+    return [written[i] for i in sorted(given) if i < len(written) and written[i].size > 1]
 
 
 def title(solution: Solution, applied: Applied) -> str:
@@ -311,7 +303,7 @@ def _named(
                 reason=None if why is None else f"{why.node or ''} {why.reason}".strip(),
                 remedy=(why.remedy if why is not None else None) or (FOLD if helps else None),
                 sites=sites,
-                nodes=list(survey.nodes[free]),
+                nodes=list(dict.fromkeys(a.node.name for a in survey.applied[free])),
                 writers=list(survey.writers[free]),
                 readers=list(survey.readers[free]),
                 elements=sum(prod(weights[w].shape) for w in {s[0] for s in sites}),

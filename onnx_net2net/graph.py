@@ -29,6 +29,7 @@ class Node:
     """One node. ``links`` tie the bodies of If, Loop and Scan to it where they are followed."""
 
     proto: NodeProto
+    name: str  # its own, else that of its first output
     position: int
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -38,11 +39,6 @@ class Node:
     bodies: tuple[Body, ...] = ()
     links: Links | None = None
     opaque: str = ""  # why its subgraph is not followed
-
-    @property
-    def name(self) -> str:
-        """The node's own name, else that of its first output."""
-        return self.proto.name or next((o for o in self.outputs if o), f"#{self.position}")
 
     @property
     def label(self) -> str:
@@ -85,27 +81,22 @@ class Graph:
     def _fill(self, into: list[Node], protos: Iterable[NodeProto], parent: Node | None) -> None:
         """Index ``protos``, the nodes of one graph."""
         for proto in protos:
-            domain = proto.domain
-            node = Node(
-                proto,
-                -1,
-                tuple(proto.input),
-                tuple(proto.output),
-                proto.op_type,
-                "" if domain == "ai.onnx" else domain,
-                parent,
-            )
+            domain, inputs, outputs = proto.domain, tuple(proto.input), tuple(proto.output)
+            name = proto.name or next(filter(None, outputs), "")
+            domain = "" if domain == "ai.onnx" else domain
+            node = Node(proto, name, -1, inputs, outputs, proto.op_type, domain, parent)
             if has_subgraph(proto):
                 self._follow(node)
             node.position = len(self.nodes)
+            node.name = name or f"#{node.position}"
             self.nodes.append(node)
             into.append(node)
-            for name in node.outputs:
-                if name:
-                    self.producer[name] = node
-            for index, name in enumerate(node.inputs):
-                if name:
-                    self.consumers.setdefault(name, []).append((node, index))
+            for output in outputs:
+                if output:
+                    self.producer[output] = node
+            for index, source in enumerate(inputs):
+                if source:
+                    self.consumers.setdefault(source, []).append((node, index))
 
     def _follow(self, node: Node) -> None:
         try:

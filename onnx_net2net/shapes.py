@@ -183,15 +183,18 @@ def _walk(shapes: Shapes, nodes: Sequence[Node]) -> None:
         if outputs is not None:
             shapes.computed.add(node.position)
             for name, array in zip(node.outputs, outputs, strict=False):
-                shapes.value[name] = array
-                shapes.shape[name] = array.shape
+                if name:
+                    shapes.value[name] = array
+                    shapes.shape[name] = array.shape
         elif not _is_known(shapes, node):
             _fill(shapes, node, ahead, index)
 
 
 def _is_known(shapes: Shapes, node: Node) -> bool:
-    known = shapes.shape
-    return all(name in known or not name for name in node.outputs)
+    for name in node.outputs:
+        if name and name not in shapes.shape:
+            return False
+    return True
 
 
 def _value_of(shapes: Shapes, node: Node, opset: int) -> list[Array] | None:

@@ -68,8 +68,9 @@ def _looked_at(op: Op) -> tuple[object, ...]:
         op.outputs,
         tuple([a.SerializeToString() for a in node.attribute]),
         tuple([v if v is None else (v.dtype, v.shape, v.tobytes()) for v in op.values]),
-        tuple(map(bool, node.input)),
-        tuple(map(bool, node.output)),
+        # What has a shape is there; what has none may be absent.
+        tuple(map(bool, node.input)) if None in op.shapes else None,
+        tuple(map(bool, node.output)) if None in op.outputs else None,
         op.dynamic,
     )
 

@@ -53,11 +53,12 @@ class Pattern:
     broadcast: frozenset[str]
 
     @cached_property
-    def given(self) -> tuple[tuple[str, ...], ...]:
-        """For each input the names in it that the first output has as well."""
-        first = {n for spec in self.outputs[:1] if spec for t in spec for n in leaves(t)}
+    def gives(self) -> tuple[tuple[int, ...], ...]:
+        """For each input the axes of the first output that have a name of it."""
+        first = [set(leaves(t)) for spec in self.outputs[:1] for t in spec or ()]
+        own = [{n for t in spec or () for n in leaves(t)} for spec in self.inputs]
         return tuple(
-            tuple(n for t in spec or () for n in leaves(t) if n in first) for spec in self.inputs
+            tuple(i for i, there in enumerate(first) if not here.isdisjoint(there)) for here in own
         )
 
     @cached_property
