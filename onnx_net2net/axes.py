@@ -167,7 +167,11 @@ def _distribute(part: Sum, rest: tuple[Axis, ...]) -> Axis:
 
 def atoms(axis: Axis) -> tuple[Atom, ...]:
     """The free atoms of ``axis``, in order, repeated as often as they occur."""
-    axis = canonical(axis)
+    return _atoms(canonical(axis))
+
+
+def _atoms(axis: Axis) -> tuple[Atom, ...]:
+    """Those of a canonical axis, whose parts are canonical as well."""
     if isinstance(axis, Atom):
         return (axis,)
     found: list[Atom] = []
@@ -175,7 +179,7 @@ def atoms(axis: Axis) -> tuple[Atom, ...]:
         if isinstance(part, Atom):
             found.append(part)
         else:
-            found.extend(atoms(part))
+            found.extend(_atoms(part))
     return tuple(found)
 
 
