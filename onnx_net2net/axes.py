@@ -20,7 +20,6 @@ from itertools import count
 from math import prod
 from typing import Union
 
-
 # No counter on the class: setting it would make Python forget what it knows of the class.
 _serials = count()
 

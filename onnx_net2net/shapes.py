@@ -191,10 +191,8 @@ def _walk(shapes: Shapes, nodes: Sequence[Node]) -> None:
 
 
 def _is_known(shapes: Shapes, node: Node) -> bool:
-    for name in node.outputs:
-        if name and name not in shapes.shape:
-            return False
-    return True
+    known = shapes.shape
+    return all([name in known or not name for name in node.outputs])
 
 
 def _value_of(shapes: Shapes, node: Node, opset: int) -> list[Array] | None:
