@@ -192,7 +192,7 @@ def _walk(shapes: Shapes, nodes: Sequence[Node]) -> None:
 
 def _is_known(shapes: Shapes, node: Node) -> bool:
     known = shapes.shape
-    return all([name in known or not name for name in node.outputs])
+    return all(name in known or not name for name in node.outputs)
 
 
 def _value_of(shapes: Shapes, node: Node, opset: int) -> list[Array] | None:
