@@ -94,6 +94,9 @@ def _analyse(model: Model) -> Analysis:
     solution = solve(Graph(with_unique_names(without_sequences(model))))
     multiples = _constrain(solution)
     survey = _survey(solution)
+    for free in survey.sites:
+        if not free.size:
+            pin(free, Pin(None, "it is empty: there is no unit to copy"))
     for free, why in rehearse(solution, (a for a in survey.sites if not a.pins)).items():
         pin(free, why)
     paddings = _paddings(solution, survey, multiples)

@@ -174,9 +174,12 @@ def test_sizes_after_growth() -> None:
 brute_force = settings(deadline=None, max_examples=60)
 
 
+Template = int | tuple[str, "Template", "Template"]
+
+
 @st.composite
-def expressions(draw: st.DrawFn, size: int, depth: int = 3) -> Axis:
-    """An axis of exactly ``size``."""
+def templates(draw: st.DrawFn, size: int, depth: int = 3) -> Template:
+    """A plan of an axis of exactly ``size``, from which it is built any number of times."""
     divisors = [d for d in range(2, size) if size % d == 0]
     kinds = ["atom"]
     if depth and divisors:
@@ -184,15 +187,24 @@ def expressions(draw: st.DrawFn, size: int, depth: int = 3) -> Axis:
     if depth and size > 1:
         kinds.append("sum")
     kind = draw(st.sampled_from(kinds))
-    if kind == "product":
-        first = draw(st.sampled_from(divisors))
-        return product(
-            draw(expressions(first, depth - 1)), draw(expressions(size // first, depth - 1))
-        )
-    if kind == "sum":
-        cut = draw(st.integers(1, size - 1))
-        return total(draw(expressions(cut, depth - 1)), draw(expressions(size - cut, depth - 1)))
-    return atom(size)
+    if kind == "atom":
+        return size
+    first = draw(st.sampled_from(divisors) if kind == "product" else st.integers(1, size - 1))
+    rest = size // first if kind == "product" else size - first
+    return kind, draw(templates(first, depth - 1)), draw(templates(rest, depth - 1))
+
+
+def build(template: Template) -> Axis:
+    """Fresh atoms in the structure of ``template``."""
+    if isinstance(template, int):
+        return atom(template)
+    kind, left, right = template
+    return (product if kind == "product" else total)(build(left), build(right))
+
+
+def expressions(size: int) -> st.SearchStrategy[Axis]:
+    """An axis of exactly ``size``."""
+    return templates(size).map(build)
 
 
 SIZES = st.sampled_from([1, 2, 4, 6, 8, 12, 24])
@@ -276,34 +288,6 @@ def test_unification_is_symmetric(data: st.DataObject, size: int) -> None:
     assert unify(a, b) == unify(d, c)
     assert shape(a) == shape(c)
     assert shape(b) == shape(d)
-
-
-Template = int | tuple[str, "Template", "Template"]
-
-
-@st.composite
-def templates(draw: st.DrawFn, size: int, depth: int = 2) -> Template:
-    """Like :func:`expressions`, as a plan from which fresh axes are built any number of times."""
-    divisors = [d for d in range(2, size) if size % d == 0]
-    kinds = ["atom"]
-    if depth and divisors:
-        kinds += ["product"] * 2
-    if depth and size > 1:
-        kinds.append("sum")
-    kind = draw(st.sampled_from(kinds))
-    if kind == "atom":
-        return size
-    first = draw(st.sampled_from(divisors) if kind == "product" else st.integers(1, size - 1))
-    rest = size // first if kind == "product" else size - first
-    return kind, draw(templates(first, depth - 1)), draw(templates(rest, depth - 1))
-
-
-def build(template: Template) -> Axis:
-    """Fresh atoms in the structure of ``template``."""
-    if isinstance(template, int):
-        return atom(template)
-    kind, left, right = template
-    return (product if kind == "product" else total)(build(left), build(right))
 
 
 @pytest.mark.parametrize("fault", ["swapped factors", "lost boundary"])

@@ -194,3 +194,12 @@ def test_old_units_keep_what_they_read() -> None:
         for m in (proto, grown)
     )
     np.testing.assert_array_equal(new[: len(old)], old)
+
+
+def test_a_dimension_without_units_is_fixed() -> None:
+    net = Net()
+    hidden = net("Relu", net("MatMul", net.input(4, 5), net.weight(5, 0)))
+    model = load(net.model(net("MatMul", hidden, net.weight(0, 3))))
+    (dimension,) = (d for d in inspect(model) if not d.width)
+    assert dimension.growth == "fixed"
+    assert dimension.reason == "it is empty: there is no unit to copy"
