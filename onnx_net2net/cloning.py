@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from onnx_net2net.blocks import Block
 from onnx_net2net.dimensions import Analysis
 from onnx_net2net.editing import Editor
 from onnx_net2net.errors import Refused
 from onnx_net2net.graph import Node
 from onnx_net2net.history import TIES
 from onnx_net2net.model import Computed, Model, Weight
+from onnx_net2net.segments import AFTER, Block
 from onnx_net2net.tensors import subgraphs
 from onnx_net2net.vanishing import trained_behind
 
@@ -33,8 +33,26 @@ class Cloning:
     analysis: Analysis
     editor: Editor
     block: Block
-    shift: Callable[[str, int], str]  # a name or path of the block, as in its copy number ...
+    numbered: bool
     parameters: dict[str, str] = field(default_factory=dict)  # of the last copy: {new: old}
+
+    def shift(self, text: str, number: int) -> str:
+        """A name or path of the block, as in its copy of that number."""
+        block = self.block
+        if self.numbered:
+            at = block.index
+            return renumbered(text, block.series, lambda n: n + number if n == at else n)
+        name = block.name.rpartition("/")[2]
+        return re.sub(rf"(?<![\w.]){re.escape(name)}(?![A-Za-z0-9])", f"{name}_copy{number}", text)
+
+    def unique(self, name: str, number: int) -> str:
+        """The name in the copy of that number of what is called ``name`` in the block."""
+        shifted = self.shift(name, number)
+        if shifted == name and name and not self.numbered:
+            base, colon, port = name.rpartition(":")  # TensorFlow's: kernel:0
+            numbered = bool(colon) and port.isdigit()
+            shifted = f"{base}_copy{number}:{port}" if numbered else f"{name}_copy{number}"
+        return self.editor.unique(shifted)
 
     def insert(self, copies: int) -> None:
         """Put ``copies`` behind the block."""
@@ -42,7 +60,7 @@ class Cloning:
         graph = self.analysis.solution.graph
         last = graph.producer[block.output]
         if any(graph.nodes[at].bodies for at in block.positions):
-            raise Refused(block.name, "it has nodes with bodies (If, Loop, Scan)", _AFTER)
+            raise Refused(block.name, "it has nodes with bodies (If, Loop, Scan)", AFTER)
         current = editor.unique(f"{block.output}_before")
         proto = editor.node(last)
         proto.output[list(proto.output).index(block.output)] = current
@@ -107,7 +125,7 @@ class Cloning:
         copy.CopyFrom(node.proto)
         for entry in copy.metadata_props:
             entry.value = self.shift(entry.value, number)
-        copy.name = self.editor.unique(self.shift(node.name, number))
+        copy.name = self.unique(node.name, number)
         copy.input[:] = [names.get(name, name) for name in node.inputs]
         for index, name in enumerate(node.outputs):
             if not name:
@@ -119,7 +137,7 @@ class Cloning:
         return copy.output[0]
 
     def _tensor(self, name: str, number: int) -> str:
-        new = self.editor.unique(self.shift(name, number))
+        new = self.unique(name, number)
         self.editor.describe(name, new)
         return new
 
@@ -135,7 +153,7 @@ class Cloning:
 
     def _parameter(self, name: str, number: int) -> str:
         weight = self.editor.model.weights[name]
-        new = self.editor.unique(self.shift(name, number))
+        new = self.unique(name, number)
         self.editor.proto.graph.initializer.append(
             TensorProto(name=new, data_type=weight.dtype, dims=weight.shape)
         )
@@ -145,7 +163,9 @@ class Cloning:
         return new
 
 
-_AFTER = "insert single layers instead (--after)"
+def not_exact(block: Block) -> Refused:
+    """What to raise for a block that cannot be copied."""
+    return Refused(block.name, f"it cannot be copied exactly: {block.reason}", block.remedy)
 
 
 def clone(analysis: Analysis, block: Block, copies: int, *, numbered: bool) -> Editor:
@@ -155,22 +175,10 @@ def clone(analysis: Analysis, block: Block, copies: int, *, numbered: bool) -> E
     where the copy would not be the identity.
     """
     if not block.exact:
-        raise Refused(block.name, f"it cannot be copied exactly: {block.reason}", _AFTER)
+        raise not_exact(block)
     editor = Editor(analysis.solution.graph)
-    Cloning(analysis, editor, block, _next(block) if numbered else _suffix(block)).insert(copies)
+    Cloning(analysis, editor, block, numbered).insert(copies)
     return editor
-
-
-def _next(block: Block) -> Callable[[str, int], str]:
-    def shift(text: str, number: int) -> str:
-        return renumbered(text, block.series, lambda n: n + number if n == block.index else n)
-
-    return shift
-
-
-def _suffix(block: Block) -> Callable[[str, int], str]:
-    pattern = re.compile(rf"(?<![\w.]){re.escape(block.name)}(?!\w)")
-    return lambda text, number: pattern.sub(f"{block.name}_copy{number}", text)
 
 
 def with_room(model: Model, block: Block, copies: int) -> tuple[Model, dict[str, str]]:

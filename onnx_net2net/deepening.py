@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,8 +14,8 @@ import numpy as np
 from onnx import ModelProto
 
 from onnx_net2net import repetition
-from onnx_net2net.blocks import block_named, blocks
-from onnx_net2net.cloning import clone, with_room
+from onnx_net2net.blocks import Block, block_again, block_named, blocks
+from onnx_net2net.cloning import clone, not_exact, with_room
 from onnx_net2net.dimensions import Analysis, analyse
 from onnx_net2net.editing import Editor
 from onnx_net2net.errors import Refused, UsageError
@@ -116,7 +116,7 @@ def deepen(
     ``block`` names blocks (those of :func:`blocks`; the end of a name or a glob will do), behind
     each of which ``copies`` are put whose last projections are zero; or only behind ``every``-th
     of them; or, with ``spread``, that many in all, evenly; or it maps each to its own number.
-    They take the numbers behind the block's and later ones make room, unless not ``renumber``.
+    They take the numbers behind its own, and later ones make room; else they are ``<name>_copy1``.
 
     Returns a new model whose ``changes`` lists what was inserted; ``model`` is untouched. Raises
     UsageError for names and options that make no sense, Refused where the result would not be
@@ -171,20 +171,37 @@ def _with_copies(
 ) -> tuple[Model, list[Copies]]:
     """Later blocks first, so that the numbers of those before them stay."""
     how = options.copies, options.every, options.spread
+    known = _known(model, named)
     changes = []
-    for target, copies in reversed(repetition.repetitions(blocks(model), named, *how)):
+    for target, copies in reversed(repetition.repetitions(known, named, *how)):
         if not copies:
             continue
+        if not target.exact:
+            raise not_exact(target)
         renames: dict[str, str] = {}
-        if options.renumber:
+        numbered = options.renumber and bool(target.series)
+        if numbered:
             model, renames = with_room(model, target, copies)
         analysis = analyse(model)
-        found = block_named(analysis, target.name)
-        editor = clone(analysis, found, copies, numbered=options.renumber)
+        found = block_again(analysis, target)
+        editor = clone(analysis, found, copies, numbered=numbered)
         new = [name for name in editor.weights if name not in model.weights]
         model = editor.finish()
         changes.append(Copies(found.name, copies, found.reason or "", new, renames))
     return model, changes
+
+
+def _known(model: Model, names: Collection[str]) -> list[Block]:
+    """The blocks, and parts of the network that are called by their whole names."""
+    known = {block.name: block for block in blocks(model)}
+    for name in names:
+        found = None if name in known else block_named(analyse(model), name)
+        if found is not None:
+            known[name] = found
+    exact = [block for block in known.values() if block.exact]
+    # A glob means those that can be copied, if there are any.
+    enough = all(any(repetition.matches(block.name, name) for block in exact) for name in names)
+    return sorted(exact if enough else known.values(), key=lambda block: min(block.positions))
 
 
 def _window(kernel: int | Sequence[int] | None) -> tuple[int, ...] | None:

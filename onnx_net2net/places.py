@@ -120,7 +120,7 @@ def place_of(analysis: Analysis, name: str) -> Place:
     if not called:
         problem = f"there is no node, tensor, parameter or module '{name}'"
         raise UsageError(problem, _near(analysis, name))
-    layers = [node for node in called if _writes(analysis, node)]
+    layers = [node for node in called if writes(analysis, node)]
     return _place(analysis, name, _end_of_unit(analysis, (layers or called)[-1]))
 
 
@@ -138,7 +138,7 @@ def _applied(analysis: Analysis, node: Node) -> Applied:
     return analysis.solution.applied[node.position]
 
 
-def _writes(analysis: Analysis, node: Node) -> bool:
+def writes(analysis: Analysis, node: Node) -> bool:
     """Whether a node's weights give it its output channels."""
     applied = analysis.solution.applied.get(node.position)
     if applied is None or node.outputs[0] in analysis.solution.graph.derived:
@@ -148,7 +148,7 @@ def _writes(analysis: Analysis, node: Node) -> bool:
 
 
 def _layers(analysis: Analysis) -> Iterator[Node]:
-    return (node for node in analysis.solution.graph.main if _writes(analysis, node))
+    return (node for node in analysis.solution.graph.main if writes(analysis, node))
 
 
 def _end_of_unit(analysis: Analysis, node: Node) -> str:
@@ -190,7 +190,7 @@ def _place(analysis: Analysis, name: str, tensor: str) -> Place:
     if dtype not in FLOATS:
         raise Refused(name, f"'{tensor}' holds no real numbers", "choose another layer")
     before = list(_before(analysis, tensor))
-    writer = next((node for node in before if _writes(analysis, node)), None)
+    writer = next((node for node in before if writes(analysis, node)), None)
     axis = _channel_axis(analysis, name, tensor, writer)
     norm = next((n for n in before if n.op == "BatchNormalization"), None)
     return Place(

@@ -339,7 +339,7 @@ def block_values(block: Block, model: Model) -> dict[str, Any]:
 def block_text(blocks: Sequence[Block], model: Model) -> str:
     """The table of blocks."""
     if not blocks:
-        return "no blocks: no numbered names whose nodes a copy could follow (see deepen --after)"
+        return "no blocks: nothing is repeated, and no sum leads past layers (see deepen --after)"
     table = empty_table(
         ("block", "left"), ("nodes", "right"), ("parameters", "right"), ("a copy is", "fold")
     )

@@ -83,7 +83,7 @@ def matches(name: str, pattern: str) -> bool:
 
 def _near(known: list[str], name: str) -> str:
     if not known:
-        return "this network has no blocks with numbered names; insert single layers (--after)"
+        return "this network has no blocks; insert single layers (--after)"
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if close:
         return "did you mean " + " or ".join(f"'{c}'" for c in close) + "?"

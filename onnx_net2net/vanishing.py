@@ -20,16 +20,18 @@ import numpy as np
 
 from onnx_net2net.contraction import FLOATS
 from onnx_net2net.dimensions import Analysis
-from onnx_net2net.graph import Node
-from onnx_net2net.places import idempotent
+from onnx_net2net.graph import Graph, Node
+from onnx_net2net.places import activates, idempotent
 from onnx_net2net.rules.language import Norm
 
 Weights = frozenset[tuple[str, float]]  # initializers and the value that all their elements get
 NOTHING: Weights = frozenset()
 # Inference leaves their first operand as it is.
-_SAME = frozenset({"Dropout", "Identity"})
+SAME = frozenset({"Dropout", "Identity"})
 # What writes the same elements in the same order; the shape has to be restored in the end.
 _SHAPED = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
+# How far back a sum is followed, in tensors.
+_FAR = 64
 # Norms by their affine map: which inputs scale and shift. Fused ones say it in their rules.
 _AFFINE = frozenset({"BatchNormalization", "GroupNormalization", "InstanceNormalization"})
 
@@ -38,18 +40,24 @@ _AFFINE = frozenset({"BatchNormalization", "GroupNormalization", "InstanceNormal
 class Vanishing:
     """What it takes for tensors behind ``entry`` to vanish, or to be equal to it.
 
-    The entry holds what ``source`` does, which is a tensor further on.
+    The entry holds what ``source`` does, which is a tensor further on. ``obstacles`` tell what
+    stood in the way, the first one first.
     """
 
     analysis: Analysis
     entry: str
     source: str
+    obstacles: list[str] = field(default_factory=list)
+    inside: set[int] = field(init=False)
     _zero: dict[str, Weights | None] = field(default_factory=dict)
     _kept: dict[str, Weights | None] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.inside = between(self.analysis, self.entry, self.source)
+
     def kept_at(self, output: str) -> Weights | None:
         """As :meth:`kept`; None as well where ``output`` is of another shape than the entry."""
-        return self.kept(output) if self._shaped(output) else None
+        return self.kept(output) if self.shaped(output) else None
 
     def kept(self, tensor: str) -> Weights | None:
         """The weights that must be zero for ``tensor`` to hold the elements of the entry, in
@@ -60,36 +68,88 @@ class Vanishing:
         if tensor not in self._kept:
             self._kept[tensor] = None  # what reads itself is not kept
             node = self._producer(tensor)
-            if node is not None and node.outputs[0] == tensor:
-                self._kept[tensor] = self._kept_by(node)
+            if node is not None:
+                self._kept[tensor] = self._kept_by(node, tensor)
         return self._kept[tensor]
 
-    def _kept_by(self, node: Node) -> Weights | None:
-        if node.position not in self.analysis.solution.applied:
-            return None  # no rule explains it: Dropout in training mode, an unknown operator
-        same = node.op in _SAME or node.op in _SHAPED or self._same_type(node)
-        if (same and node.domain == "") or self._again(node):
-            return self.kept(node.inputs[0])
-        norm = self.norm_of(node.outputs[0])
-        if norm is not None and self._normalised(node) and self._shaped(node.inputs[0]):
-            ones = self._set(node.inputs[norm.scale], 1.0)
-            zeros = NOTHING if norm.bias is None else self._all([*node.inputs[norm.bias :]][:1])
-            return self._joined(ones, zeros, self.kept(node.inputs[0]))
-        if node.domain or node.op not in ("Add", "Sub", "Sum"):
+    def _kept_by(self, node: Node, tensor: str) -> Weights | None:
+        norm = norm_of(self.analysis, node)
+        if norm is not None:
+            return self._kept_by_norm(node, norm, tensor)
+        if node.outputs[0] != tensor:
             return None
-        operands = [name for name in node.inputs if name]
+        if node.domain or node.op not in ("Add", "Sub", "Sum"):
+            if node.domain == "" and node.op == "Mul":
+                return self._kept_by_scale(node)
+            kept = self.kept(node.inputs[0]) if node.inputs else None
+            if kept is None or self._passes(node):
+                return kept
+            return self._blocked(self._why(node))
+        return self._kept_by_sum([name for name in node.inputs if name], node)
+
+    def _passes(self, node: Node) -> bool:
+        """Whether a node gives what it reads."""
+        if node.position not in self.analysis.solution.applied:
+            return False  # no rule explains it: Dropout in training mode, an unknown operator
+        same = node.op in SAME or node.op in _SHAPED or self._same_type(node)
+        return (same and node.domain == "") or self._again(node)
+
+    def _why(self, node: Node) -> str:
+        """Why a node does not give what it reads, if one would think that it does; else empty."""
+        barrier = self.analysis.solution.barriers.get(node.position)
+        if barrier is not None:
+            return f"no rule explains {node.label}: {barrier}"
+        if activates(node):
+            again = "is not idempotent" if not idempotent(node) else "is not what ends it"
+            return f"{node.label} stands between its input and its sum, and {again}"
+        return ""
+
+    def _kept_by_sum(self, operands: list[str], node: Node) -> Weights | None:
         for index in range(1 if node.op == "Sub" else len(operands)):
-            rest = operands[:index] + operands[index + 1 :]
             kept = self.kept(operands[index])
-            found = None if kept is None else self._all(rest)
-            joined = self._joined(kept, found)
+            if kept is None:
+                continue
+            found = self._all(operands[:index] + operands[index + 1 :])
+            if found is None:
+                self._blocked(f"no weights could be zero for what {node.label} adds to vanish")
+            joined = None if found is None else self._joined(kept, found)
             if joined is not None:
                 return joined
         return None
 
+    def _kept_by_scale(self, node: Node) -> Weights | None:
+        for tensor, scale in (node.inputs, node.inputs[::-1]):
+            kept = self.kept(tensor)
+            one = None if kept is None else self._set(scale, 1.0)
+            if one is not None:
+                return self._joined(kept, one)
+        return None
+
+    def _kept_by_norm(self, node: Node, norm: Norm, tensor: str) -> Weights | None:
+        """What a fused norm gives of a sum that is kept: itself, or the sum behind it."""
+        operands = _summands(node, norm)
+        total = norm.total is not None and tensor in node.outputs[norm.total : norm.total + 1]
+        if not total and tensor != node.outputs[0]:
+            return None
+        kept = self._kept_by_sum(operands, node)
+        if kept is None or total:
+            return kept
+        if not self._normalised(node) or not self.shaped(node.outputs[0]):
+            return self._blocked(
+                f"{node.label} stands between its input and its sum, and is not what ends it"
+            )
+        ones = self._set(node.inputs[norm.scale], 1.0)
+        zeros = NOTHING if norm.bias is None else self._all([*node.inputs[norm.bias :]][:1])
+        return self._joined(ones, zeros, kept)
+
+    def _blocked(self, why: str) -> Weights | None:
+        """None, and note why."""
+        self.obstacles += [why] if why else []
+        return None
+
     def _again(self, node: Node) -> bool:
         """Whether the entry is what the same idempotent activation gives."""
-        before = self.analysis.solution.graph.producer.get(self.source)
+        before = self._last()
         if not idempotent(node) or before is None or len(node.inputs) != len(before.inputs):
             return False
         bounds = zip(node.inputs[1:], before.inputs[1:], strict=True)
@@ -101,20 +161,23 @@ class Vanishing:
         known = bool(first) and dtypes.get(output) is not None
         return node.op == "Cast" and known and dtypes.get(first[0]) == dtypes[output]
 
-    def norm_of(self, tensor: str) -> Norm | None:
-        """The fused normalisation of one operand that gives ``tensor``, if there is one."""
-        node = self.analysis.solution.graph.producer.get(tensor)
-        applied = None if node is None else self.analysis.solution.applied.get(node.position)
-        norm = None if applied is None else applied.rule.norm
-        return norm if norm is not None and norm.summands == (0,) else None
-
     def _normalised(self, node: Node) -> bool:
         """Whether the entry is what the same norm gives."""
-        before = self.analysis.solution.graph.producer.get(self.source)
+        before = self._last()
         return before is not None and _alike(node, before)
 
-    def _shaped(self, tensor: str) -> bool:
-        """Whether ``tensor`` is of the entry's shape."""
+    def _last(self) -> Node | None:
+        """The node that gives what the entry holds."""
+        producer = self.analysis.solution.graph.producer
+        tensor = self.source
+        while (node := producer.get(tensor)) is not None and node.outputs[0] == tensor:
+            if node.domain or node.op not in SAME or not self._passes(node):
+                return node
+            tensor = node.inputs[0]
+        return None
+
+    def shaped(self, tensor: str) -> bool:
+        """Whether ``tensor`` is of the entry's shape, at other sizes of the inputs as well."""
         shapes = self.analysis.solution.shapes
         if shapes.of(tensor) is None or shapes.of(tensor) != shapes.of(self.entry):
             return False
@@ -160,7 +223,8 @@ class Vanishing:
         if kind == "product":
             return self._any((first, *others), weights_last=True)
         if node.op == "Div" and others[0] not in graph.derived:
-            return None  # what is divided by may vanish with it: 0 / 0
+            # What is divided by may vanish with it.
+            return self._blocked(f"{node.label} might divide zero by zero")
         if kind == "move":  # of all that it moves: a Concat of zeros and others is not zero
             return self._joined(*map(self._nothing, filter(self._real, node.inputs)))
         return self.zero(first) if kind in ("zero", "scale") else None
@@ -189,14 +253,17 @@ class Vanishing:
         if any(one is None for one in found):
             return None
         joined = frozenset(chain.from_iterable(one for one in found if one is not None))
-        # One weight in two roles cannot be zero here and one there.
-        return joined if len(dict(joined)) == len(joined) else None
+        if len(dict(joined)) == len(joined):
+            return joined
+        names = [name for name, _ in joined]
+        twice = min(name for name in names if names.count(name) > 1)
+        return self._blocked(f"'{twice}' would have to be one for a norm and zero elsewhere")
 
     def _producer(self, tensor: str) -> Node | None:
+        """The node that gives ``tensor``, if a copy has one of its own."""
         graph = self.analysis.solution.graph
-        node, start = graph.producer.get(tensor), graph.producer.get(self.entry)
-        first = -1 if start is None else start.position
-        inside = node is not None and (node.position > first or tensor in graph.derived)
+        node = graph.producer.get(tensor)
+        inside = node is not None and (node.position in self.inside or tensor in graph.derived)
         return node if inside else None
 
     def _trained(self, name: str) -> bool:
@@ -225,3 +292,72 @@ def trained_behind(analysis: Analysis, names: Iterable[str]) -> Iterator[str]:
                 yield name
         elif name in graph.producer:
             pending += [i for i in graph.producer[name].inputs if i]
+
+
+def norm_of(analysis: Analysis, node: Node) -> Norm | None:
+    """The fused normalisation that ``node`` is, if it is one."""
+    applied = analysis.solution.applied.get(node.position)
+    return None if applied is None else applied.rule.norm
+
+
+def _summands(node: Node, norm: Norm) -> list[str]:
+    return [node.inputs[at] for at in norm.summands if node.inputs[at:] and node.inputs[at]]
+
+
+def upstream(analysis: Analysis, tensor: str) -> list[str]:
+    """The tensors that ``tensor`` would be equal to if all else vanished, nearest first."""
+    graph = analysis.solution.graph
+    found: dict[str, int] = {}
+    pending = _sources(analysis, tensor)
+    while pending and len(found) < _FAR:
+        name = max(pending, key=lambda n: _position(graph, n))
+        pending.remove(name)
+        if name not in found and name not in graph.derived:
+            found[name] = _position(graph, name)
+            pending += _sources(analysis, name)
+    return list(found)
+
+
+def _position(graph: Graph, name: str) -> int:
+    node = graph.producer.get(name)
+    return -1 if node is None else node.position
+
+
+def _sources(analysis: Analysis, tensor: str) -> list[str]:
+    """What the node that gives ``tensor`` reads and might give on."""
+    node = analysis.solution.graph.producer.get(tensor)
+    if node is None or node.parent is not None or node.position not in analysis.solution.applied:
+        return []
+    norm = norm_of(analysis, node)
+    if norm is not None:
+        return _summands(node, norm)
+    if node.outputs[0] != tensor:
+        return []
+    if node.domain == "" and node.op in ("Add", "Sum"):
+        return [name for name in node.inputs if name]
+    if node.domain == "" and node.op == "Mul":
+        derived = analysis.solution.graph.derived
+        others = [name for name in node.inputs if name not in derived]
+        return others if len(others) == 1 else []
+    passing = node.domain == "" and node.op in ("Cast", "Sub", *SAME, *_SHAPED)
+    return [*node.inputs[:1]] if passing or idempotent(node) else []
+
+
+def between(analysis: Analysis, entry: str, output: str) -> set[int]:
+    """The nodes on the ways from ``entry`` to ``output``."""
+    graph = analysis.solution.graph
+    start = graph.producer[entry].position if entry in graph.producer else -1
+    above, pending = set(), [output]
+    while pending:
+        name = pending.pop()
+        node = graph.producer.get(name)
+        new = node is not None and node.position > start and node.position not in above
+        if node is not None and new and name != entry and node.parent is None:
+            above.add(node.position)
+            pending += [i for i in node.inputs if i]
+    reached, found = {entry}, set()
+    for at in sorted(above):
+        if not reached.isdisjoint(graph.nodes[at].inputs):
+            reached.update(graph.nodes[at].outputs)
+            found.add(at)
+    return found

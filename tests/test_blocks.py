@@ -15,8 +15,7 @@ from onnx_net2net.cloning import renumbered
 from onnx_net2net.history import HISTORY
 from tests.console import FIXTURES
 
-# The public name ``blocks`` is the function.
-blocks_module = import_module("onnx_net2net.blocks")
+segments = import_module("onnx_net2net.segments")
 NAMES = sorted(path.name for path in FIXTURES.glob("*.onnx"))
 # What authors call the blocks of these networks, by the start of the fixtures' names.
 EXPECTED = {
@@ -155,7 +154,7 @@ def test_renumbering(text: str, expected: str | None) -> None:
 @pytest.mark.parametrize(
     ("name", "block", "remedy"),
     [
-        ("resnet.dynamo-raw.onnx", "layer2.0", "did you mean"),
+        ("resnet.dynamo-raw.onnx", "layer2.2", "did you mean"),
         ("lenet.dynamo.onnx", "conv1", "single layers"),
     ],
 )
@@ -165,17 +164,31 @@ def test_what_is_no_block_is_named(name: str, block: str, remedy: str) -> None:
     assert caught.value.remedy and remedy in caught.value.remedy
 
 
+def test_what_cannot_be_copied_is_refused_with_the_reason() -> None:
+    with pytest.raises(n2n.Refused, match=r"layer2\.0.*another shape") as caught:
+        n2n.deepen(fixture("resnet.dynamo-raw.onnx"), block="layer2.0")
+    assert caught.value.remedy and "--after" in caught.value.remedy
+
+
+def test_a_part_of_a_block_is_copied_by_its_whole_name() -> None:
+    """Listed are ConvNeXt's blocks; a stage of two of them can be copied as well."""
+    model = fixture("convnext.dynamo.onnx")
+    assert "stages.0" not in {block.name for block in n2n.blocks(model)}
+    deeper = n2n.deepen(model, block="stages.0")
+    assert n2n.verify(model, deeper) and deeper.parameters > model.parameters
+
+
 # ---- planted faults ------------------------------------------------------------------------------
 
 
 def test_a_projection_that_is_not_zeroed_is_caught(monkeypatch) -> None:
-    whole = blocks_module._exact
+    whole = segments._exact
 
     def forgetful(*arguments: object) -> n2n.Block:
         block = whole(*arguments)
-        return blocks_module.replace(block, values=block.values[1:])
+        return segments.replace(block, values=block.values[1:])
 
-    monkeypatch.setattr(blocks_module, "_exact", forgetful)
+    monkeypatch.setattr(segments, "_exact", forgetful)
     model = fixture("vit.dynamo.onnx")
     assert not n2n.verify(model, n2n.deepen(model, block="blocks.0"))
 

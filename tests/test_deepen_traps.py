@@ -55,7 +55,7 @@ def normed(prefix: str) -> dict[str, np.ndarray]:
 
 def norm(prefix: str, read: str, written: str) -> NodeProto:
     names = [read, prefix + "n.weight", prefix + "n.bias"]
-    return make_node("LayerNormalization", names, [written], axis=-1)
+    return make_node("LayerNormalization", names, [written], axis=-1, epsilon=1e-12)
 
 
 def residual_behind_the_norm(p: str, x: str, y: str) -> Parts:
@@ -156,7 +156,7 @@ def summed_while_flat(p: str, x: str, y: str) -> Parts:
 
 
 NORMED: Parts = (
-    [make_node("LayerNormalization", ["x", "g", "b"], ["e"], axis=-1)],
+    [make_node("LayerNormalization", ["x", "g", "b"], ["e"], axis=-1, epsilon=1e-12)],
     {"g": normal(6) + 2, "b": normal(6)},
 )
 HALF_CLIPPED: Parts = (
@@ -176,12 +176,12 @@ STACKS = {
     "normed in other rows": stack(normed_in_other_rows, NORMED),
     "summed while flat": stack(summed_while_flat),
 }
-NEVER = {
-    "residual behind the norm",
-    "one affine for two norms",
-    "divided by its own norm",
-    "one weight zero and one",
-    "normed in other rows",
+WHY_NOT = {
+    "residual behind the norm": "stands between its input and its sum, and is not what ends it",
+    "one affine for two norms": "its last norm shares its scale or bias",
+    "divided by its own norm": "might divide zero by zero",
+    "one weight zero and one": "would have to be one for a norm and zero elsewhere",
+    "normed in other rows": "stands between its input and its sum",
 }
 
 
@@ -189,9 +189,21 @@ NEVER = {
 def test_blocks_that_call_themselves_exact_are(name: str) -> None:
     model = n2n.load(STACKS[name])
     exact = [block.name for block in n2n.blocks(model) if block.exact]
-    assert bool(exact) == (name not in NEVER)
-    for block in exact:
+    assert ("blocks.0" in exact) == ("blocks.1" in exact) == (name not in WHY_NOT)
+    for block in exact:  # parts of the others, too
         assert n2n.verify(model, n2n.deepen(model, block=block))
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_repeated_blocks_are_listed_with_the_reason_why_not(name: str) -> None:
+    model = n2n.load(STACKS[name])
+    found = [block for block in n2n.blocks(model) if block.series == "blocks"]
+    assert [block.name for block in found] == ["blocks.0", "blocks.1"]
+    for block in [block for block in found if not block.exact]:
+        assert block.reason and block.remedy and WHY_NOT[name] in (found[0].reason or "")
+        with pytest.raises(n2n.Refused, match="cannot be copied exactly") as caught:
+            n2n.deepen(model, block=block.name)
+        assert block.reason in caught.value.reason and caught.value.remedy == block.remedy
 
 
 @pytest.mark.parametrize("block", [dropped_in_training_mode, added_by_strangers])

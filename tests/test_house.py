@@ -53,6 +53,8 @@ FLOORS = [
     "request",
     "places scaling widening",
     "insertion vanishing",
+    "segments",
+    "series streams",
     "blocks",
     "cloning forecast repetition",
     "budget deepening",
