@@ -21,7 +21,7 @@ from onnx_net2net.vanishing import between, norm_of, trained_behind, upstream
 # Generated names count in this series; the names of parameters do not.
 _SERIES = "block"
 _TRIES = 8  # how many tensors are tried for the beginning of a step
-_MOST = 3 / 4  # of the layers of a block must bear its name
+_MOST = 3 / 4  # of the layers of a block must bear its name, which widening keeps
 
 
 def streamed_blocks(analysis: Analysis, taken: set[int]) -> list[Block]:
@@ -144,7 +144,7 @@ def _named(analysis: Analysis, blocks: list[Block]) -> list[Block]:
     """The blocks under what the names in them begin with, or else under numbers."""
     begun: dict[str, set[int]] = defaultdict(set)
     for node in analysis.solution.graph.main:
-        for name in [] if plain(analysis, node) else _names(analysis, node):
+        for name in _names(analysis, node) if is_layer(analysis, node) else []:
             for prefix in _prefixes(name):
                 begun[prefix].add(node.position)
     own = {at for positions in begun.values() for at in positions}
