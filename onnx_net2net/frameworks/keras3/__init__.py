@@ -33,7 +33,8 @@ def to_keras(model: Model) -> keras.Model:
     variance towards the unbiased one of the batch, as in PyTorch. Dropout follows ``training=``.
 
     Before ``keras.saving.load_model``, import ``onnx_net2net.frameworks.keras3.layer``, so that
-    Keras knows the layer. ``KERAS_BACKEND`` chooses the backend.
+    Keras knows the layer. ``KERAS_BACKEND`` chooses the backend. JAX computes int64 and float64
+    in 32 bits, and says so, unless ``jax_enable_x64`` is set.
 
     Raises Refused, naming every node that has no translation, before anything is built, and
     UsageError where Keras is not installed.
