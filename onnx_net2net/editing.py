@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
@@ -30,6 +31,7 @@ class Editor:
         self._before: dict[int, list[NodeProto]] = defaultdict(list)
         self._after: dict[int, list[NodeProto]] = defaultdict(list)
         self._names = {name for inner in _graphs(self.proto.graph) for name in _names(inner)}
+        self._counts: dict[str, int] = {}
         self._retired: set[str] = set()
 
     def _index(self, nodes: list[Node], graph: GraphProto) -> None:
@@ -45,10 +47,11 @@ class Editor:
 
     def unique(self, name: str) -> str:
         """``name``, or ``name_2`` ... where a tensor or node is called that already."""
-        found, count = name, 1
+        found, count = name, self._counts.get(name, 1)
         while found in self._names:
             count += 1
             found = f"{name}_{count}"
+        self._counts[name] = count  # all names before are taken, and stay so
         self._names.add(found)
         return found
 
@@ -69,14 +72,18 @@ class Editor:
 
     def describe(self, like: str, name: str) -> None:
         """Let the file say of tensor ``name`` what it says of ``like``: its type and shape."""
+        value = self._described.get(like)
+        if value is not None:
+            new = self.proto.graph.value_info.add()
+            new.CopyFrom(value)
+            new.name = name
+            self._described.setdefault(name, new)
+
+    @cached_property
+    def _described(self) -> dict[str, ValueInfoProto]:
+        """What the file says of tensors, by name: a search for each would take quadratic time."""
         graph = self.proto.graph
-        for value in (*graph.value_info, *graph.output):
-            if value.name == like:
-                copy = ValueInfoProto()
-                copy.CopyFrom(value)
-                copy.name = name
-                graph.value_info.append(copy)
-                return
+        return {value.name: value for value in (*graph.output, *reversed(graph.value_info))}
 
     def insert(self, before: Node, proto: NodeProto) -> None:
         """Put ``proto`` directly before ``before``."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from onnx_net2net import plans
-from onnx_net2net.blocks import Block
+from onnx_net2net.blocks import Block, blocks
 from onnx_net2net.budget import PREFERENCES, Choice, Goal, Search, goal, missed
 from onnx_net2net.costs import Costs, costs
 from onnx_net2net.dimensions import Analysis, Dimension, analyse, growable
@@ -26,8 +26,9 @@ from onnx_net2net.plans import Plan, Step
 from onnx_net2net.repetition import matches
 from onnx_net2net.request import MOST as WIDEST
 from onnx_net2net.scaling import Scaling, scaling_of
+from onnx_net2net.widening import widen
 
-_ROUNDS = 4
+_ROUNDS = 8
 AnyPlan = Plan | str | os.PathLike[str] | Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 
@@ -91,6 +92,7 @@ class Spending:
     blocks: int
     wishes: Wishes
     kept: list[str]
+    lost: list[str]  # blocks that are not found again once widened
 
 
 @dataclass(frozen=True)
@@ -138,18 +140,38 @@ def by_budget(
     if not scaling.steps and not series:
         reason = "no dimension of this model can grow, and no block can be copied"
         raise Refused(None, reason, "see inspect --all, and what --keep leaves")
+    lost: set[str] = set()
+    reached = getattr(before, measure)
     for _ in range(_ROUNDS):
         choice = search.best(wishes.prefer)
+        found = _lost(source, choice)
+        if found:  # what widening inserts may part a block from those that it was like
+            lost |= found
+            search = replace(search, series=_without(search.series, lost))
+            continue
         followed = follow(model, _plan(choice, wishes))
         after = costs(followed.model, before.sizes)
         reached = getattr(after, measure)
         if wanted.met(reached):
-            spending = Spending(wanted, choice, scaling, search.blocks, wishes, kept)
-            return Grown(followed.model, followed.plan, before, after, spending)
+            spent = Spending(wanted, choice, scaling, search.blocks, wishes, kept, sorted(lost))
+            return Grown(followed.model, followed.plan, before, after, spent)
         # What growing adds besides, such as vectors of shares, was not in the forecast.
         aim = search.goal.target + wanted.target - reached
         search = replace(search, goal=replace(wanted, target=aim))
     raise missed(wanted, reached)
+
+
+def _lost(source: Model, choice: Choice) -> set[str]:
+    """The blocks to be copied that are not found again in the widened network."""
+    if not choice.widths or not choice.copies:
+        return set()
+    wide = widen(source, {d.name: width for d, width in choice.widths.items()})
+    return choice.copies.keys() - {block.name for block in blocks(wide) if block.exact}
+
+
+def _without(series: list[list[str]], lost: set[str]) -> list[list[str]]:
+    left = [[name for name in names if name not in lost] for names in series]
+    return [names for names in left if names]
 
 
 def _check(wishes: Wishes) -> None:

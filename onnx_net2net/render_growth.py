@@ -89,6 +89,8 @@ def _reasons(spent: Spending, grown: Grown) -> Iterator[str]:
     if spent.scaling.held and choice.widths:
         names = _named([dimension.name for dimension in spent.scaling.held])
         yield f"not grown, for each is merged with another that is: {names}"
+    if spent.lost:
+        yield f"not copied, for widening leaves them without their like: {_named(spent.lost)}"
     if spent.kept:
         yield f"kept: {_named(spent.kept)}"
 

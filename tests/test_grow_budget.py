@@ -20,7 +20,8 @@ from tests.console import FIXTURES
 NAMES = [
     "bert.dynamo", "convnext.ts17", "gpt2.dynamo-raw", "keras-lstm.tf2onnx",
     "keras-transformer.tf2onnx", "lenet.qdq", "llama.dynamo", "lstm.dynamo", "mlp.dynamo",
-    "mobilenetv3.dynamo", "resnet.dynamo-raw", "resnext.dynamo", "t5.dynamo", "unet.ts17",
+    "mobilenetv3.dynamo", "resnet.dynamo-raw", "resnext.dynamo", "swin.ts11", "t5.dynamo",
+    "unet.ts17",
     "vit.ts17",
 ]  # fmt: skip
 
