@@ -142,27 +142,34 @@ def _times(kinds: Sequence[tuple], at: int, length: int) -> int:
 
 def _named(analysis: Analysis, blocks: list[Block]) -> list[Block]:
     """The blocks under what the names in them begin with, or else under numbers."""
+    nodes = [node for node in analysis.solution.graph.main if not plain(analysis, node)]
+    layers = {node.position for node in nodes if is_layer(analysis, node)}
     begun: dict[str, set[int]] = defaultdict(set)
-    for node in analysis.solution.graph.main:
-        for name in _names(analysis, node) if is_layer(analysis, node) else []:
-            for prefix in _prefixes(name):
-                begun[prefix].add(node.position)
-    own = {at for positions in begun.values() for at in positions}
+    for node in nodes:
+        for prefix in {p for name in _names(analysis, node) for p in _prefixes(name)}:
+            begun[prefix].add(node.position)
+    called = set().union(*begun.values())
     series = _SERIES
     while any(prefix.startswith(series + ".") for prefix in begun):
         series += "_"
     named: list[Block] = []
     for number, block in enumerate(blocks):
-        inside = own & block.positions
-        fitting = [p for p, at in begun.items() if at <= inside and len(at) >= _MOST * len(inside)]
-        best = max(fitting, key=lambda prefix: (len(begun[prefix]), *_speaking(prefix)), default="")
-        name = best.strip("/").rpartition("/")[2]
+        inside = called & block.positions
+        inside = inside & layers or inside  # widening adds no layers, and names shall stay
+        name = _common(begun, block.positions, inside).strip("/").rpartition("/")[2]
         if not name or any(name == other.name for other in named):
             named.append(replace(block, name=f"{series}.{number}"))
         else:
             counted = re.fullmatch(r"(.+)\.\d+", name)
             named.append(replace(block, name=name, series=counted[1] if counted else ""))
     return named
+
+
+def _common(begun: dict[str, set[int]], positions: frozenset[int], inside: set[int]) -> str:
+    """What the most names of the nodes ``inside`` begin with, and none of other nodes."""
+    shares = {p: len(at & inside) for p, at in begun.items() if at <= positions}
+    fitting = [p for p, share in shares.items() if inside and share >= _MOST * len(inside)]
+    return max(fitting, key=lambda prefix: (shares[prefix], *_speaking(prefix)), default="")
 
 
 def _names(analysis: Analysis, node: Node) -> list[str]:

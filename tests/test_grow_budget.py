@@ -36,7 +36,13 @@ def near(cost: int, target: float) -> bool:
 
 @pytest.mark.parametrize("prefer", ["balanced", "width", "depth"])
 @pytest.mark.parametrize("name", NAMES)
-def test_twice_the_parameters(name: str, prefer: str) -> None:
+def test_twice_the_parameters(
+    name: str, prefer: str, request: pytest.FixtureRequest
+) -> None:
+    if (name, prefer) == ("keras-transformer.tf2onnx", "depth"):
+        # Its widths grow in steps that, with two blocks copied, are coarser than 2%.
+        gap = pytest.mark.xfail(raises=n2n.Refused, strict=True)
+        request.applymarker(gap)
     model = fixture(name)
     grown = n2n.grow(model, params="2x", prefer=prefer)
     written = n2n.load(grown.to_bytes())
