@@ -1,8 +1,8 @@
 """onnx's own shape inference, asked for a run of nodes at a time.
 
-A call for twenty nodes costs what two calls for one node cost. So the first call is for all;
-where it gets stuck (onnx does not evaluate every chain of sizes), what has been evaluated since
-is given to the next.
+A call costs as much as a few nodes in it. So the first one is for many; where it gets stuck
+(onnx does not evaluate every chain of sizes), what has been evaluated since is given to the next,
+which is for a few.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from onnx_net2net.graph import Node
 Shape = tuple[int, ...]
 Array = np.ndarray[Any, Any]
 RUN = 24  # nodes; shorter ones cost more calls, longer ones are cut short more often
+MOST = 1000  # nodes; a longer run would not stay in the processor's caches
 
 
 @dataclass
@@ -42,15 +43,16 @@ class Ahead:
         self.nodes, self.known = nodes, known
         self._again = bool(known.stuck)
         self._stop = -1
+        self._length = MOST
 
     def infer(self, index: int) -> Iterator[tuple[str, int, Shape | None]]:
         """Name, type and shape of what node ``index`` and those after it write."""
         stuck = self.known.stuck
-        length = len(self.nodes) if self._again or self._stop < 0 else RUN
         if index < self._stop:
             stuck.add(self.nodes[index].position)
+            self._length = MOST if self._again else RUN
         run: list[Node] = []
-        for position in range(index, min(index + length, len(self.nodes))):
+        for position in range(index, min(index + self._length, len(self.nodes))):
             node = self.nodes[position]
             unknown = node.bodies or node.opaque or node.domain
             if unknown or (run and self._again and node.position in stuck):
