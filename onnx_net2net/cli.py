@@ -202,11 +202,9 @@ def widen(model: Path, output: Path | None, as_json: bool, **options: Any) -> in
 @click.option("--layers", is_flag=True,
               help="B was grown from A: compare every tensor between, too, and name the first "
               "node at which they part.")
-@click.option("--fold", is_flag=True, help="With --layers: B was grown with --fold.")
 @JSON
 def verify(
-    first: Path, second: Path, junit: Path | None, layers: bool, fold: bool, as_json: bool,
-    **options: Any,
+    first: Path, second: Path, junit: Path | None, layers: bool, as_json: bool, **options: Any
 ) -> int:
     """Do two models compute the same? onnxruntime runs both on the same inputs.
 
@@ -229,7 +227,7 @@ def verify(
     report = judge(a, b, **arguments)
     if junit is not None:
         write_text(junit, report.junit())
-    found = _layers(a, b, fold, arguments["provider"]) if layers else None
+    found = _layers(a, b, arguments["provider"]) if layers else None
     if as_json:
         print_json(report.as_dict() | ({} if found is None else {"layers": found.as_dict()}))
     else:
@@ -306,10 +304,10 @@ def _show_growth(
     return show_end(target, judge)
 
 
-def _layers(parent: Model, grown: Model, fold: bool, provider: str | None) -> LayersReport:
+def _layers(parent: Model, grown: Model, provider: str | None) -> LayersReport:
     from onnx_net2net.invariant import verify_layers
 
-    return verify_layers(folded(parent) if fold else parent, grown, provider=provider)
+    return verify_layers(parent, grown, provider=provider)
 
 
 for _command in (deepen, grow, export, absorb, history, diff):

@@ -22,6 +22,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 
 from onnx_net2net.errors import Refused
 from onnx_net2net.graph import Graph, Node, captured, has_subgraph
+from onnx_net2net.history import append
 from onnx_net2net.model import Computed, Model, Weight
 
 __all__ = ["fold", "foldable"]
@@ -52,9 +53,9 @@ def fold(model: Model) -> Model:
     """A model that stores what ``model`` computes from its weights; its function is the same.
 
     Results are initializers named like the tensors they replace; nodes and weights that nobody
-    needs any more are gone, all else is untouched. Reads only the weights involved. Gives
-    ``model`` itself where there is nothing to fold. Raises Refused for what cannot be computed
-    here (an operator without a kernel for its type, an opset that is too new).
+    needs any more are gone, the history has one step more, all else is untouched. Gives ``model``
+    itself where there is nothing to fold. Raises Refused for what cannot be computed here (an
+    operator without a kernel for its type, an opset that is too new).
     """
     graph = Graph(model)
     plan = _plan(graph)
@@ -228,6 +229,7 @@ def _replaced(model: Model, plan: _Plan, contents: dict[str, np.ndarray]) -> Mod
         weights[name] = Computed(name, kind, array.shape, partial(np.asarray, array))
         if proto.ir_version < 4:  # every initializer is listed as an input
             graph.input.append(helper.make_tensor_value_info(name, kind, array.shape))
+    append(proto, "fold", model.sha256(), {"weights": len(contents)})
     return model.with_changes(proto, weights)
 
 

@@ -100,7 +100,7 @@ def _steps(parent: Model, grown: Model) -> list[dict[str, Any]]:
     if steps[len(past)]["parent"] != parent.sha256():
         raise UsageError("the second model was grown from another file", "give its own parent")
     for step in steps[len(past) :]:
-        if step["operation"] not in ("deepen", "widen"):
+        if step["operation"] not in ("deepen", "fold", "widen"):
             raise UsageError(
                 f"a step between the two models is '{step['operation']}', which a history "
                 "cannot repeat",
@@ -110,7 +110,7 @@ def _steps(parent: Model, grown: Model) -> list[dict[str, Any]]:
 
 
 def _replay(parent: Model, step: Mapping[str, Any]) -> Model:
-    if step["operation"] == "deepen":
+    if step["operation"] != "widen":
         return replay(parent, [step])
     widths = {change["dimension"]: change["new"] for change in step["changes"]}
     return widen(parent, widths, **_given(step))
@@ -121,8 +121,8 @@ def _given(step: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _growth(analysis: Analysis, step: Mapping[str, Any]) -> Growth:
-    """The source maps of a step, drawn again and held against their digests; deepening has none."""
-    if step["operation"] == "deepen":
+    """The source maps of a step that widens, drawn again and held against their digests."""
+    if step["operation"] != "widen":
         return Growth({})
     widths = {change["dimension"]: change["new"] for change in step["changes"]}
     wanted = requested(analysis, widths)
@@ -140,7 +140,7 @@ def _compare(
 ) -> Iterator[Layer]:
     analysis = analyse(parent)
     growth = _growth(analysis, step)
-    sharing = share(analysis, growth, step["seed"], step.get("split", "project"))
+    sharing = share(analysis, growth, step.get("seed", 0), step.get("split", "project"))
     names = _shared(analysis, grown)
     nodes = _writers(grown)
     feeds = _feeds(parent, grown, analysis.solution.shapes.binding, provider)

@@ -13,6 +13,7 @@ from typing import Any
 
 from onnx_net2net.deepening import deepen
 from onnx_net2net.errors import Refused, UsageError
+from onnx_net2net.folding import fold
 from onnx_net2net.model import Model
 from onnx_net2net.widening import widen
 
@@ -54,6 +55,8 @@ def _again(model: Model, step: Step) -> Model:
             f"it was done by version {step.get('version')}, and this is {__version__}",
             f"pip install onnx-net2net=={step.get('version')}",
         )
+    if step["operation"] == "fold":
+        return fold(model)
     if step["operation"] == "widen":
         widths = {change["dimension"]: change["new"] for change in step["changes"]}
         return widen(model, widths, **{name: step[name] for name in _WIDEN})

@@ -440,7 +440,9 @@ def test_layers_of_a_folded_model(run: Run, tmp_path: Path) -> None:
     grown = tmp_path / "grown.onnx"
     asked = ("--fold", "--node", "conv1", "--width", 11)
     assert run("widen", STANDARDISED, *asked, "-o", grown).code == 0
-    assert run("verify", STANDARDISED, grown, "--layers", "--fold").code == 0
+    assert run("verify", STANDARDISED, grown, "--layers").code == 0
+    assert run("history", grown, "--replay", STANDARDISED, "-o", tmp_path / "again.onnx").code == 0
+    assert (tmp_path / "again.onnx").read_bytes() == grown.read_bytes()
 
 
 def test_verify_models_with_other_inputs(run: Run) -> None:

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 
 import onnx_net2net as n2n
 from onnx_net2net import dimensions
+from onnx_net2net.history import HISTORY
 from onnx_net2net.weights import Weight
 from tests.computed_weights import FOLLOWED, REFUSED, Spelling, ints, normal
 
@@ -121,6 +122,9 @@ def test_everything_else_stays(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     weights = [t for t in expected.graph.initializer if t.name in kept]
     assert [t for t in found.graph.initializer if t.name != "ws"] == weights
     del found.graph.initializer[:], expected.graph.initializer[:]
+    told = found.metadata_props[-1]
+    found.metadata_props.remove(told)
+    assert told.key == HISTORY and '"fold"' in told.value
     assert found == expected
     assert capfd.readouterr() == ("", "")
 

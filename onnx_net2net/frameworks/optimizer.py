@@ -37,7 +37,7 @@ POWERS: Mapping[str, int] = {
     "max_exp_avg_sq": 2,  # amsgrad
     "momentum_buffer": 1,  # SGD
 }
-UNCHANGED = ("widen", "absorb")  # steps after which every parameter is still there
+UNCHANGED = ("widen", "absorb", "fold")  # what names no parameter anew
 
 History = Model | str | os.PathLike[str] | Sequence[Mapping[str, Any]]
 State = Mapping[str, Any]
