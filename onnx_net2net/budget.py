@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 
 from onnx_net2net.dimensions import Dimension
@@ -61,7 +61,6 @@ class Choice:
     copies: dict[str, int]
     factor: float
     cost: int
-    notes: list[str] = field(default_factory=list)
 
 
 def goal(measure: str, asked: str | int, present: int) -> Goal:

@@ -8,7 +8,7 @@
 
 Growing a dimension from n to n' chooses ``source``, n' entries in 0..n-1 (``PAD`` for a
 padded entry). Whoever writes the dimension is gathered by ``source``; whoever sums over
-it is :func:`split`, so that the copies of unit i add up to the weight of unit i
+it shares (:func:`share_copies`), so that the copies of unit i add up to the weight of unit i
 (Net2WiderNet: Chen, Goodfellow, Shlens, ICLR 2016, section 3.2, eq. 5).
 """
 
@@ -174,28 +174,14 @@ def random_pads(array: Array, axis: int, source: Index, seed: int | list[int]) -
     return array
 
 
-def split_copies(
-    array: Array,
-    axis: int,
-    source: Index,
-    *,
-    split: str = "project",
-    noise: float = 0.01,
-    seed: int | list[int] = 0,
+def share_copies(
+    array: Array, axis: int, source: Index, *, split: str, noise: float, seed: int | list[int]
 ) -> Array:
-    """``array`` gathered along ``axis`` so that the copies of an entry add up to that entry.
+    """``array``, gathered by ``source``, with its copies made to add up to the unit, in place.
 
     ``even`` divides, ``project`` adds random parts that cancel exactly, ``noise`` adds
     relative noise of standard deviation ``noise`` that does not (Net2Net's own, not exact).
     """
-    result = gather(array, axis, source)
-    return share_copies(result, axis, source, split=split, noise=noise, seed=seed)
-
-
-def share_copies(
-    array: Array, axis: int, source: Index, *, split: str, noise: float, seed: int | list[int]
-) -> Array:
-    """``array``, gathered by ``source``, with its copies made to share, in place."""
     copies = _Copies.of(source)
     if not len(copies.units):
         return array

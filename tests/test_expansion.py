@@ -18,8 +18,8 @@ from onnx_net2net.expansion import (
     gather_axes,
     multiplicity,
     random_pads,
+    share_copies,
     shares,
-    split_copies,
 )
 
 TYPES: list[Any] = [np.float64, np.float32, np.float16, ml_dtypes.bfloat16]
@@ -35,6 +35,13 @@ def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
 
 def normal(shape: tuple[int, ...], dtype: Any = np.float32, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def split_copies(
+    array: np.ndarray, axis: int, source: np.ndarray, split: str = "project", **options: Any
+) -> np.ndarray:
+    gathered = gather(array, axis, source)
+    return share_copies(gathered, axis, source, split=split, **{"noise": 0.01, "seed": 0} | options)
 
 
 def summed(array: np.ndarray, axis: int, source: np.ndarray, width: int) -> np.ndarray:
