@@ -88,7 +88,8 @@ REFUSED = {
     "centred": Spelling("m = ReduceMean(w, axes); ws = Sub(w, m)", STATISTIC, AXES),
     "BatchNormalization in training mode": Spelling(
         "r = Reshape(w, rows);"
-        "n, mean, var = BatchNormalization<training_mode = 1>(r, one, zero, zero, one);"
+        "n, mean, var = BatchNormalization<training_mode = 1, momentum = 1.0>"
+        "(r, one, zero, zero, one);"
         "ws = Reshape(n, back)",
         "BatchNormalization in training mode",
         IMAGE | {"one": np.ones(OUT, np.float32), "zero": np.zeros(OUT, np.float32)},

@@ -9,6 +9,7 @@ import pytest
 from onnx import load as load_proto
 
 from onnx_net2net.frameworks.roles import Role, paths, roles
+from tests.computed_weights import FOLLOWED, REFUSED
 from tests.keras_models import (
     FILES,
     FOLDER,
@@ -54,3 +55,10 @@ def test_saves_and_loads(tmp_path: Path) -> None:
     again = keras.saving.load_model(tmp_path / "gpt2.keras")
     assert np.array_equal(outputs(network, feeds)[0], outputs(again, feeds)[0])
     assert [v.path for v in again.variables] == [v.path for v in network.variables]
+
+
+@pytest.mark.parametrize("name", [*REFUSED, *FOLLOWED])
+def test_weights_that_the_graph_computes(name: str) -> None:
+    model = load((REFUSED | FOLLOWED)[name].model())
+    feeds = feeds_of(model)
+    assert not differences(expected(model, feeds), outputs(to_keras(model), feeds))

@@ -17,6 +17,7 @@ import torch
 from onnx_net2net.frameworks.pytorch import to_torch
 from onnx_net2net.frameworks.roles import Role, paths, roles
 from onnx_net2net.model import load
+from tests.computed_weights import FOLLOWED, REFUSED
 from tests.test_fixtures import FILES, NOT_ON_CPU, SIZES, make_inputs
 from tests.torch_models import difference, expected, outputs, tolerance
 
@@ -97,3 +98,12 @@ def test_a_cache_that_samples_fill_to_different_lengths() -> None:
         model, lambda feeds: dict(zip(names, outputs(module, feeds), strict=True)), seeds=2
     )
     assert report, report.verdict
+
+
+@pytest.mark.parametrize("name", [*REFUSED, *FOLLOWED])
+def test_weights_that_the_graph_computes(name: str) -> None:
+    proto = (REFUSED | FOLLOWED)[name].model()
+    feeds = make_inputs(proto, 1)
+    module = to_torch(load(proto))
+    for want, got in zip(expected(proto, feeds), outputs(module, feeds), strict=True):
+        assert difference(want, got) < tolerance(proto)

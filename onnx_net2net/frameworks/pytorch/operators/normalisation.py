@@ -16,11 +16,11 @@ def batch_norm(op: Operation) -> list[str]:
     if any(op.wants(i) for i in range(1, len(op.step.outputs))):
         raise Untranslated("its statistics are outputs of the network's graph")
     epsilon = short(op.attribute("epsilon", 1e-5))
+    momentum = literal(round(1 - float(op.attribute("momentum", 0.9)), 7))
     if op.attribute("training_mode", 0) and op.name(0) in op.program.graph.derived:
         # What standardises a weight has no statistics that move.
         given = f"{op.tensor(0)}, None, None, {op.tensor(1)}, {op.tensor(2)}"
         return [f"F.batch_norm({given}, training=True, eps={epsilon})"]
-    momentum = literal(round(1 - float(op.attribute("momentum", 0.9)), 7))
     rank = op.axes_of(0)
     x = op.tensor(0)
     options = "" if epsilon == "1e-05" else f", eps={epsilon}"
