@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
+from onnx_net2net.cancelling import Cancelling, cancelling
 from onnx_net2net.dimensions import Analysis
 from onnx_net2net.editing import Editor
 from onnx_net2net.errors import Refused
@@ -34,6 +35,7 @@ class Cloning:
     editor: Editor
     block: Block
     numbered: bool
+    cancel: Cancelling | None = None
     parameters: dict[str, str] = field(default_factory=dict)  # of the last copy: {new: old}
 
     def shift(self, text: str, number: int) -> str:
@@ -98,6 +100,13 @@ class Cloning:
             name, weight.dtype, shape, lambda: np.full(shape, value, dtype)
         )
 
+    def _arrange(self, new: str, old: str) -> None:
+        cancel, weight = self.cancel, self._weight(old)
+        if cancel is not None:
+            self.editor.weights[new] = Computed(
+                new, weight.dtype, weight.shape, lambda: cancel.array(old, weight.array())
+            )
+
     def _copy(self, number: int, entry: str, behind: Node, output: str | None) -> str:
         """One copy that reads ``entry``; the tensor that it gives."""
         graph, block = self.analysis.solution.graph, self.block
@@ -109,9 +118,11 @@ class Cloning:
             node = graph.nodes[at]
             result = self._copy_node(node, number, names, behind, output)
         for new, old in self.parameters.items():
-            if old in values:
+            if self.cancel is not None and (old in self.cancel.projections or old not in values):
+                self._arrange(new, old)
+            elif old in values:
                 self._fill(new, values[old])
-            elif old in block.affine:
+            if old in block.affine:
                 self._neutral(new, old)
         return names.get(block.output, result)
 
@@ -168,16 +179,20 @@ def not_exact(block: Block) -> Refused:
     return Refused(block.name, f"it cannot be copied exactly: {block.reason}", block.remedy)
 
 
-def clone(analysis: Analysis, block: Block, copies: int, *, numbered: bool) -> Editor:
+def clone(
+    analysis: Analysis, block: Block, copies: int, *, numbered: bool, zero: str = "last"
+) -> Editor:
     """An editor in which ``copies`` stand behind ``block``, and the names of their parameters.
 
-    ``numbered`` copies take the numbers behind the block's, which must be free. Raises Refused
+    ``numbered`` copies take the numbers behind the block's, which must be free. ``zero`` is "last"
+    (zeros) or "cancel" (units that cancel in pairs). Raises Refused
     where the copy would not be the identity.
     """
     if not block.exact:
         raise not_exact(block)
     editor = Editor(analysis.solution.graph)
-    Cloning(analysis, editor, block, numbered).insert(copies)
+    cancel = cancelling(analysis, block) if zero == "cancel" else None
+    Cloning(analysis, editor, block, numbered, cancel).insert(copies)
     return editor
 
 

@@ -36,6 +36,7 @@ from onnx_net2net.model import Model
 from onnx_net2net.places import Place, place_at, places_of
 from onnx_net2net.verify import tensors
 
+ZEROS = ("last", "cancel")
 INITS = ("auto", "identity", "residual", "factor")
 Samples = Sequence[Mapping[str, np.ndarray]]
 
@@ -81,6 +82,7 @@ class Options:
     every: int = 1
     spread: bool = False
     renumber: bool = True
+    zero: str = "last"
     seed: int = 0
 
 
@@ -93,6 +95,7 @@ def deepen(
     every: int = 1,
     spread: bool = False,
     renumber: bool = True,
+    zero: str = "last",
     init: str = "auto",
     count: int = 1,
     kernel: int | Sequence[int] | None = None,
@@ -113,17 +116,17 @@ def deepen(
     into identity layers (None: where the neighbour has one). It is the identity in training mode
     as well if ``calibration`` gives input batches to measure it on, else in inference only.
 
-    ``block`` names blocks (those of :func:`blocks`; the end of a name or a glob will do), behind
-    each of which ``copies`` are put whose last projections are zero; or only behind ``every``-th
-    of them; or, with ``spread``, that many in all, evenly; or it maps each to its own number.
-    They take the numbers behind its own, and later ones make room; else they are ``<name>_copy1``.
+    ``block`` names blocks (an end of a name or a glob will do), behind each of which ``copies`` are
+    put whose last projections are zero (``zero`` "last"), or sum over units that "cancel"; or only
+    behind ``every``-th of them; or, with ``spread``, that many in all; or it maps each to a number.
+    They take the numbers behind its own, and later ones make room, or else ``<name>_copy1``.
 
     Returns a new model whose ``changes`` lists what was inserted; ``model`` is untouched. Raises
     UsageError for names and options that make no sense, Refused where the result would not be
     exact. Sources: Net2DeeperNet, Chen, Goodfellow, Shlens, ICLR 2016; LLaMA-Pro, Wu et al., 2024.
     """
     window = _window(kernel)
-    options = Options(init, count, window, norm, copies, every, spread, renumber, seed)
+    options = Options(init, count, window, norm, copies, every, spread, renumber, zero, seed)
     _check(options)
     layers = [after] if isinstance(after, str) else list(after)
     named = repetition.named(block, copies, every, spread)
@@ -172,7 +175,7 @@ def _with_copies(
     """Later blocks first, so that the numbers of those before them stay."""
     how = options.copies, options.every, options.spread
     known = _known(model, named)
-    changes = []
+    changes: list[Copies] = []
     for target, copies in reversed(repetition.repetitions(known, named, *how)):
         if not copies:
             continue
@@ -182,9 +185,11 @@ def _with_copies(
         numbered = options.renumber and bool(target.series)
         if numbered:
             model, renames = with_room(model, target, copies)
+            for change in changes:  # those before moved on
+                change.parameters[:] = [renames.get(name, name) for name in change.parameters]
         analysis = analyse(model)
         found = block_again(analysis, target)
-        editor = clone(analysis, found, copies, numbered=numbered)
+        editor = clone(analysis, found, copies, numbered=numbered, zero=options.zero)
         new = [name for name in editor.weights if name not in model.weights]
         model = editor.finish()
         changes.append(Copies(found.name, copies, found.reason or "", new, renames))
@@ -214,6 +219,8 @@ def _window(kernel: int | Sequence[int] | None) -> tuple[int, ...] | None:
 def _check(options: Options) -> None:
     if options.init not in INITS:
         raise UsageError(f"there is no init '{options.init}'", f"one of {', '.join(INITS)}")
+    if options.zero not in ZEROS:
+        raise UsageError(f"there is no zero '{options.zero}'", f"one of {', '.join(ZEROS)}")
     for option in ("count", "copies", "every"):
         repetition.check_number(option, getattr(options, option), f"use --{option} 1")
     seed = options.seed

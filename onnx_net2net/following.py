@@ -84,7 +84,7 @@ def _listed(value: str | Sequence[str]) -> list[str]:
 
 
 _WIDEN = ("seed", "split", "noise", "mapping")
-_DEEPEN = ("init", "count", "renumber", "seed")
+_DEEPEN = ("init", "count", "renumber", "zero", "seed")
 
 
 def _resolved(step: Step, entry: Mapping[str, Any]) -> Step:

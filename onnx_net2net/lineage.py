@@ -21,7 +21,9 @@ Step = Mapping[str, Any]
 Shape = tuple[int, ...]
 
 _WIDEN = ("seed", "split", "noise", "mapping")
-_DEEPEN = ("init", "count", "kernel", "norm", "copies", "every", "spread", "renumber", "seed")
+_DEEPEN = (
+    "init", "count", "kernel", "norm", "copies", "every", "spread", "renumber", "zero", "seed",
+)  # fmt: skip
 
 
 def replay(parent: Model, steps: Sequence[Step]) -> Model:

@@ -214,6 +214,7 @@ _KEYS: dict[str, dict[str, Check]] = {
         "every": _POSITIVE,
         "spread": _FLAG,
         "renumber": _FLAG,
+        "zero": _one_of("last", "cancel"),
         "init": _one_of("auto", "identity", "residual", "factor"),
         "count": _POSITIVE,
         "kernel": (_window, "a whole number from 1 up, or a list of such"),

@@ -35,10 +35,10 @@ def moved(model: n2n.Model, steps: int) -> dict[str, bool]:
     return found
 
 
-def dead(model: n2n.Model, changes: list) -> list[str]:
+def dead(model: n2n.Model, changes: list, steps: int = 2) -> list[str]:
     """New parameters that have not moved."""
     path, role = paths(model), roles(model)
-    seen = moved(model, steps=2)
+    seen = moved(model, steps=steps)
     new = [name for change in changes for name in change.parameters]
     return [n for n in new if role[n] is Role.PARAMETER and not seen[path[n]]]
 
@@ -53,6 +53,15 @@ def test_copied_blocks_learn(name: str) -> None:
     names = [block.name for block in n2n.blocks(model) if block.exact]
     deeper = n2n.deepen(model, block=names)
     assert dead(deeper, deeper.changes) == []
+
+
+@pytest.mark.parametrize("name", ["gpt2.dynamo-raw", "llama.dynamo-raw", "vit.dynamo-raw"])
+def test_blocks_that_cancel_learn_from_the_first_step(name: str) -> None:
+    model = n2n.load(FIXTURES / f"{name}.onnx")
+    names = [block.name for block in n2n.blocks(model) if block.exact]
+    deeper = n2n.deepen(model, block=names, zero="cancel")
+    assert dead(deeper, deeper.changes, steps=1) == []
+    assert dead(n2n.deepen(model, block=names), deeper.changes, steps=1)  # zeros let nothing past
 
 
 @pytest.mark.parametrize("init", ["auto", "residual", "factor"])

@@ -54,7 +54,7 @@ FLOORS = [
     "places scaling widening",
     "insertion vanishing",
     "segments",
-    "series streams",
+    "cancelling series streams",
     "blocks",
     "cloning forecast repetition",
     "budget deepening",

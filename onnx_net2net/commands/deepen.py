@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 @click.option("--every", metavar="K", type=click.IntRange(1), default=1, show_default=True,
               help="Only behind every K-th of the blocks.")
 @click.option("--spread", is_flag=True, help="Spread the copies evenly over the blocks.")
+@click.option("--zero", type=click.Choice(["last", "cancel"]), default="last", show_default=True,
+              help="How copies vanish: zeros, or equal units that cancel.")
 @click.option("--no-renumber", is_flag=True,
               help="Keep the names of later blocks; copies are NAME_copy1.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
