@@ -121,9 +121,8 @@ def deepen(
     behind ``every``-th of them; or, with ``spread``, that many in all; or it maps each to a number.
     They take the numbers behind its own, and later ones make room, or else ``<name>_copy1``.
 
-    Returns a new model whose ``changes`` lists what was inserted; ``model`` is untouched. Raises
-    UsageError for names and options that make no sense, Refused where the result would not be
-    exact. Sources: Net2DeeperNet, Chen, Goodfellow, Shlens, ICLR 2016; LLaMA-Pro, Wu et al., 2024.
+    Returns a new model; its ``changes`` tell what is new. Raises UsageError; Refused if not exact.
+    Sources: Net2DeeperNet, Chen, Goodfellow, Shlens, ICLR 2016; LLaMA-Pro, Wu et al., ACL 2024.
     """
     window = _window(kernel)
     options = Options(init, count, window, norm, copies, every, spread, renumber, zero, seed)
