@@ -1,4 +1,4 @@
-"""Random stacks of blocks: what calls itself exact must be, one copy after another and all at once."""
+"""Random stacks of blocks: what calls itself exact must be, each alone and all at once."""
 
 from __future__ import annotations
 
@@ -44,8 +44,9 @@ class Stack:
         return self.op("MatMul", x, self.weight(f"{name}.weight", wide, narrow))
 
     def norm(self, x: str, name: str) -> str:
-        names = [self.weight(f"{name}.weight", WIDTH, about=2.0), self.weight(f"{name}.bias", WIDTH)]
-        return self.op("LayerNormalization", x, *names, axis=-1, epsilon=1e-12)
+        scale = self.weight(f"{name}.weight", WIDTH, about=2.0)
+        bias = self.weight(f"{name}.bias", WIDTH)
+        return self.op("LayerNormalization", x, scale, bias, axis=-1, epsilon=1e-12)
 
     def mlp(self, x: str) -> str:
         return self.dense(self.op("Relu", self.dense(x, "up", WIDTH, 8)), "down", 8, WIDTH)
@@ -60,7 +61,8 @@ class Stack:
             return self.op("Add", self.op("Add", self.mlp(h), self.dense(h, "other")), x)
         if form == "gated":
             gate = self.op("Sigmoid", self.dense(x, "gate"))
-            return self.op("Add", x, self.dense(self.op("Mul", gate, self.dense(x, "value")), "out"))
+            gated = self.op("Mul", gate, self.dense(x, "value"))
+            return self.op("Add", x, self.dense(gated, "out"))
         if form == "activated":
             return self.op("Relu", self.op("Add", self.mlp(x), self.op("Dropout", x)))
         if form == "scaled":
