@@ -39,7 +39,9 @@ def found_blocks(analysis: Analysis) -> list[Block]:
         del found[name]
     motifs = set(_motifs(analysis, found.values()))
     repeated = {name for name, b in found.items() if (b.series, signature(analysis, b)) in motifs}
-    kept = [block for block in found.values() if _chosen(block, found, repeated)]
+    stages = {name for name, b in found.items() if name not in repeated and _row(series, b, found)}
+    chosen = {name: block for name, block in found.items() if name not in stages}
+    kept = [block for block in chosen.values() if _chosen(block, chosen, repeated)]
     steps = streamed_blocks(analysis, {at for block in kept for at in block.positions})
     kept += steps
     for block in _repeated_but_not_exact(analysis, series, found):
@@ -81,6 +83,15 @@ def _same_inside(block: Block, found: dict[str, Block]) -> bool:
     """Whether a nested block is all there is of ``block``: a stage of one block."""
     inner = (b for name, b in found.items() if _holds(block.name, name))
     return any(b.exact and b.positions == block.positions for b in inner)
+
+
+def _row(series: Series, block: Block, found: dict[str, Block]) -> bool:
+    """Whether exact blocks with parameters of the same names are all there is of ``block``."""
+    alike: dict[frozenset[str], set[int]] = defaultdict(set)
+    for name, inner in found.items():
+        if inner.exact and _holds(block.name, name):
+            alike[series.contents(name)] |= inner.positions
+    return any(positions == block.positions for positions in alike.values())
 
 
 def _chosen(block: Block, found: dict[str, Block], repeated: set[str]) -> bool:

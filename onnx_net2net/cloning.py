@@ -200,9 +200,11 @@ def with_room(model: Model, block: Block, copies: int) -> tuple[Model, dict[str,
     """``model`` with the members behind ``block`` in its series numbered higher, and what became
     of the names of weights: {old: new}.
     """
+    at = block.index
+    assert at is not None, f"{block.name} counts in no series"
 
     def shift(text: str) -> str:
-        return renumbered(text, block.series, lambda n: n + copies if n > block.index else n)
+        return renumbered(text, block.series, lambda n: n + copies if n > at else n)
 
     proto = ModelProto()
     proto.CopyFrom(model.proto)

@@ -44,9 +44,9 @@ class Block:
     positions: frozenset[int] = field(default=frozenset(), repr=False)
 
     @property
-    def index(self) -> int:
-        """Its number in the series."""
-        return int(self.name.rpartition(".")[2])
+    def index(self) -> int | None:
+        """Its number in the series; None where it is in none."""
+        return int(self.name.rpartition(".")[2]) if self.series else None
 
 
 def judged(

@@ -285,3 +285,23 @@ def test_an_operator_of_another_domain_is_no_activation() -> None:
     assert custom == ["Relu"]
     with pytest.raises(n2n.Refused, match="nothing is known"):
         n2n.deepen(model, after="y")
+
+
+def test_a_stage_is_a_row_of_blocks_even_if_they_differ() -> None:
+    """As Swin's do, of which every other one shifts its windows."""
+    nodes: list[NodeProto] = []
+    weights: dict[str, np.ndarray] = {}
+    last = "x"
+    for at, activation in enumerate(["Tanh", "Sin"]):
+        p = f"stages.1.blocks.{at}."
+        nodes += [
+            make_node("MatMul", [last, p + "fc1.weight"], [p + "a"]),
+            make_node(activation, [p + "a"], [p + "h"]),
+            make_node("MatMul", [p + "h", p + "fc2.weight"], [p + "b"]),
+            make_node("Add", [last, p + "b"], [p + "y"]),
+        ]
+        weights |= {p + "fc1.weight": normal(6, 9), p + "fc2.weight": normal(9, 6)}
+        last = p + "y"
+    model = n2n.load(network([*nodes, make_node("Identity", [last], ["y"])], weights))
+    found = [block.name for block in n2n.blocks(model)]
+    assert found == ["stages.1.blocks.0", "stages.1.blocks.1"]
