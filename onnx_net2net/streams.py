@@ -156,7 +156,10 @@ def _named(analysis: Analysis, blocks: list[Block]) -> list[Block]:
     for number, block in enumerate(blocks):
         inside = called & block.positions
         inside = inside & layers or inside  # widening adds no layers, and names shall stay
-        name = _common(begun, block.positions, inside).strip("/").rpartition("/")[2]
+        name = _common(begun, block.positions, inside)
+        if name in analysis.model.weights:  # its only parameter with a name
+            name = name.rpartition(".")[0] or name
+        name = name.strip("/").rpartition("/")[2]
         if not name or any(name == other.name for other in named):
             named.append(replace(block, name=f"{series}.{number}"))
         else:

@@ -23,6 +23,7 @@ from onnx_net2net.dimensions import Analysis
 from onnx_net2net.graph import Graph, Node
 from onnx_net2net.places import activates, idempotent
 from onnx_net2net.rules.language import Norm
+from onnx_net2net.signs import Signs
 
 Weights = frozenset[tuple[str, float]]  # initializers and the value that all their elements get
 NOTHING: Weights = frozenset()
@@ -34,6 +35,9 @@ _SHAPED = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 _FAR = 64
 # Norms by their affine map: which inputs scale and shift. Fused ones say it in their rules.
 _AFFINE = frozenset({"BatchNormalization", "GroupNormalization", "InstanceNormalization"})
+# What has no value where this operand is zero.
+_SINGULAR = {"Div": 1, "Log": 0, "Pow": 0, "Reciprocal": 0}
+_ZERO = "{} might divide zero by zero"
 
 
 @dataclass
@@ -56,8 +60,17 @@ class Vanishing:
         self.inside = between(self.analysis, self.entry, self.source)
 
     def kept_at(self, output: str) -> Weights | None:
-        """As :meth:`kept`; None as well where ``output`` is of another shape than the entry."""
-        return self.kept(output) if self.shaped(output) else None
+        """As :meth:`kept`; None as well where ``output`` is of another shape than the entry, or
+        where zeros would be divided by.
+        """
+        found = self.kept(output) if self.shaped(output) else None
+        if not found:
+            return found
+        nodes = self.analysis.solution.graph.nodes
+        for node in (nodes[at] for at in sorted(self.inside)):
+            if self._divides([node], found):
+                return self._blocked(_ZERO.format(node.label))
+        return found
 
     def kept(self, tensor: str) -> Weights | None:
         """The weights that must be zero for ``tensor`` to hold the elements of the entry, in
@@ -221,13 +234,51 @@ class Vanishing:
         if kind == "linear":
             return self._all((first, *others))
         if kind == "product":
-            return self._any((first, *others), weights_last=True)
-        if node.op == "Div" and others[0] not in graph.derived:
-            # What is divided by may vanish with it.
-            return self._blocked(f"{node.label} might divide zero by zero")
+            found = self._any((first, *others), weights_last=True, apart=True)
+            vain = found is None and any(map(self.zero, (first, *others)))
+            return self._blocked(_ZERO.format(node.label)) if vain else found
+        if node.op == "Div":
+            found, why = self.zero(first), _ZERO.format(node.label)
+            return self._blocked(why) if self._divides([node], found) else found
         if kind == "move":  # of all that it moves: a Concat of zeros and others is not zero
             return self._joined(*map(self._nothing, filter(self._real, node.inputs)))
         return self.zero(first) if kind in ("zero", "scale") else None
+
+    def _divides(self, nodes: Iterable[Node], found: Weights | None) -> bool:
+        """Whether these nodes, or weights they compute, may divide by what ``found`` makes zero."""
+        zeros = {name for name, value in found or () if not value}
+        return bool(zeros) and any(
+            not zeros.isdisjoint(self._behind(divisor)) for divisor in self._divisors(nodes)
+        )
+
+    def _divisors(self, nodes: Iterable[Node]) -> Iterator[str]:
+        """What has no value at zero, and might be zero."""
+        graph, pending, seen = self.analysis.solution.graph, list(nodes), set[int]()
+        signs = Signs(graph, self.analysis.solution.shapes.known)
+        while pending:
+            node = pending.pop()
+            if node.position in seen:
+                continue
+            seen.add(node.position)
+            at = None if node.domain else _SINGULAR.get(node.op)
+            if at is not None and not signs.positive(node.inputs[at]):
+                exponent = signs.known(node.inputs[1]) if node.op == "Pow" else None
+                if exponent is None or not (exponent > 0).all():
+                    yield node.inputs[at]
+            computed = (name for name in node.inputs if name in graph.derived)
+            pending += [graph.producer[name] for name in computed if name in graph.producer]
+
+    def _behind(self, tensor: str) -> set[str]:
+        """The weights that a copy computes ``tensor`` from, not by way of what equals the entry."""
+        pending, seen = [tensor], set[str]()
+        while pending:
+            name = pending.pop()
+            if name in seen or self._kept.get(name) is not None:
+                continue
+            seen.add(name)
+            node = self._producer(name)
+            pending += [i for i in node.inputs if i] if node is not None else []
+        return seen & self.analysis.model.weights.keys()
 
     def _real(self, name: str) -> bool:
         return bool(name) and self.analysis.solution.shapes.dtype.get(name) in FLOATS
@@ -237,12 +288,18 @@ class Vanishing:
         known = self.analysis.solution.shapes.known(name)
         return NOTHING if known is not None and not known.any() else self.zero(name)
 
-    def _any(self, names: Iterable[str], *, weights_last: bool = False) -> Weights | None:
-        """What makes one of them vanish: weights before activations, or the other way round."""
-        derived = self.analysis.solution.graph.derived
-        for name in sorted(names, key=lambda n: (n in derived) == weights_last):
+    def _any(
+        self, names: Iterable[str], *, weights_last: bool = False, apart: bool = False
+    ) -> Weights | None:
+        """What makes one of them vanish: weights before activations, or the other way round; if
+        ``apart``, without making another divide by it.
+        """
+        graph = self.analysis.solution.graph
+        ordered = sorted(names, key=lambda n: (n in graph.derived) == weights_last)
+        for name in ordered:
             found = self.zero(name)
-            if found is not None:
+            others = (graph.producer[n] for n in ordered if n != name and n in graph.producer)
+            if found is not None and not (apart and self._divides(others, found)):
                 return found
         return None
 

@@ -100,6 +100,36 @@ def divided_by_its_own_norm(p: str, x: str, y: str) -> Parts:
     return nodes, {p + "fc.weight": normal(6, 6), p + "axes": np.array([1])}
 
 
+def times_its_own_reciprocal(p: str, x: str, y: str) -> Parts:
+    nodes = [
+        make_node("MatMul", [x, p + "fc.weight"], [p + "m"]),
+        make_node("ReduceL2", [p + "m", p + "axes"], [p + "l"], keepdims=1),
+        make_node("Reciprocal", [p + "l"], [p + "r"]),
+        make_node("Mul", [p + "m", p + "r"], [p + "d"]),
+        make_node("Add", [x, p + "d"], [y]),
+    ]
+    return nodes, {p + "fc.weight": normal(6, 6), p + "axes": np.array([1])}
+
+
+def weight_by_its_norm(p: str, x: str, y: str) -> Parts:
+    """A weight of a length that is learned (weight_norm): the length may be zero."""
+    nodes = [
+        make_node("ReduceL2", [p + "fc.v", p + "axes"], [p + "l"], keepdims=1),
+        make_node("Div", [p + "fc.v", p + "l"], [p + "u"]),
+        make_node("Mul", [p + "u", p + "fc.g"], [p + "w"]),
+        make_node("MatMul", [x, p + "w"], [p + "m"]),
+        make_node("Add", [x, p + "m"], [y]),
+    ]
+    weights = {p + "fc.v": normal(6, 6), p + "fc.g": normal(1, 6)}
+    return nodes, weights | {p + "axes": np.array([0])}
+
+
+def weight_of_length_one(p: str, x: str, y: str) -> Parts:
+    nodes, weights = weight_by_its_norm(p, x, y)
+    weights[p + "fc.g"] = np.float32(0.5)
+    return nodes, weights
+
+
 def dropped_in_training_mode(p: str, x: str, y: str) -> Parts:
     names = [p + "m", p + "ratio", p + "training"]
     nodes = [
@@ -172,6 +202,9 @@ STACKS = {
     "one affine for two norms": stack(one_affine_for_two_norms, NORMED),
     "clipped sum of what may be negative": stack(clipped_sum, HALF_CLIPPED),
     "divided by its own norm": stack(divided_by_its_own_norm),
+    "times its own reciprocal": stack(times_its_own_reciprocal),
+    "a weight divided by its norm": stack(weight_by_its_norm),
+    "a weight of a length that stays": stack(weight_of_length_one),
     "one weight zero and one": stack(one_weight_zero_and_one, NORMED),
     "normed in other rows": stack(normed_in_other_rows, NORMED),
     "summed while flat": stack(summed_while_flat),
@@ -180,6 +213,8 @@ WHY_NOT = {
     "residual behind the norm": "stands between its input and its sum, and is not what ends it",
     "one affine for two norms": "its last norm shares its scale or bias",
     "divided by its own norm": "might divide zero by zero",
+    "times its own reciprocal": "might divide zero by zero",
+    "a weight of a length that stays": "might divide zero by zero",
     "one weight zero and one": "would have to be one for a norm and zero elsewhere",
     "normed in other rows": "stands between its input and its sum",
 }

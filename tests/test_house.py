@@ -38,6 +38,7 @@ FLOORS = [
     "rules.microsoft",
     # A model as a graph, and the shapes of its tensors.
     "graph precision sequences unique_names",
+    "signs",
     "dependence editing folding inference judgement",
     "rule_shapes shapes",
     # The judge, who knows nothing of what follows, and the solver, who knows no operator.
