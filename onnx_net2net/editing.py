@@ -6,7 +6,7 @@ Everything that is not touched stays as it was, byte for byte.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -116,16 +116,23 @@ class Editor:
                 del attributes[position]
                 return
 
-    def resize(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Rewrite the sizes that the file itself states for these tensors."""
+    def resize(self, shapes: Mapping[str, Sequence[int | None]]) -> None:
+        """Rewrite the sizes that the file itself states for these tensors; None leaves one alone.
+
+        A name such as 12*batch, which others may bear as well, no longer tells what has grown:
+        onnxruntime takes tensors of one name for equally large and reuses their memory.
+        """
         for graph in _graphs(self.proto.graph):
             for value in (*graph.input, *graph.output, *graph.value_info):
                 shape = shapes.get(value.name)
                 dims = value.type.tensor_type.shape.dim
-                if shape is not None and len(shape) == len(dims):
-                    for dim, size in zip(dims, shape, strict=True):
-                        if dim.HasField("dim_value"):
-                            dim.dim_value = size
+                if shape is None or len(shape) != len(dims):
+                    continue
+                for dim, size in zip(dims, shape, strict=True):
+                    if size is not None and dim.HasField("dim_value"):
+                        dim.dim_value = size
+                    elif size is not None:
+                        dim.ClearField("dim_param")
 
     def finish(self, extra: Iterable[object] = ()) -> Model:
         """The new model: nodes in order, what the edit made dead removed."""

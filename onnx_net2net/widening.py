@@ -74,7 +74,7 @@ def _grow(analysis: Analysis, growth: Growth, options: Options, changes: list[Ch
     apply(found, editor)
     editor.resize(
         {
-            name: growth.shape(axes)
+            name: [growth.size(axis) if growth.touches(axis) else None for axis in axes]
             for name, axes in solution.axes.items()
             if any(map(growth.touches, axes))
         }

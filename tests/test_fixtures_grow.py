@@ -183,3 +183,18 @@ def assert_only_sizes_are_lost(
         if node.name not in kept and node.op_type != "SplitToSequence":  # becomes a Split
             assert all(n in shapes.value for n in node.output), node.name
     assert [v.name for v in grown.graph.output] == [v.name for v in source.graph.output]
+
+
+def test_the_name_of_a_size_goes_where_it_grows() -> None:
+    """Tensors of one name share memory in onnxruntime: of another layer, too, that stays."""
+    model = load(BY_NAME["vit-mha.dynamo.onnx"])
+    heads = {"layers.0.self_attention:1": 3, "layers.1.self_attention:1": 2}
+
+    def stated(proto: onnx.ModelProto) -> set[str]:
+        values = proto.graph.value_info
+        return {d.dim_param for v in values for d in v.type.tensor_type.shape.dim}
+
+    assert {f"{number}*batch" for number in heads.values()} <= stated(model.proto)
+    for name, number in heads.items():
+        left = stated(widen(model, {name: 5}).proto)
+        assert f"{number}*batch" not in left and f"{5 - number}*batch" in left
