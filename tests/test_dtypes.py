@@ -11,12 +11,12 @@ from onnx import ModelProto, numpy_helper
 
 from onnx_net2net.comparison import epsilon
 from onnx_net2net.errors import Refused
-from onnx_net2net.expansion import split_copies
 from onnx_net2net.model import load
 from onnx_net2net.verify import verify
 from onnx_net2net.widening import widen
 from tests.judging import Subject, everything, wider
 from tests.networks import BFLOAT16, Net
+from tests.test_expansion import split_copies
 
 FLOATS = [np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16), BFLOAT16]
 

@@ -328,10 +328,14 @@ def build(name: str) -> tuple[nn.Module, tuple[Tensor, ...], list[dict[int, Any]
         if part is not None:
             part.use_cache = False
     model = transformers.AutoModel.from_config(config, **architecture.options).eval()
-    randomise.randomise_constants(model, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    randomise.randomise_constants(model, generator)
     given, axes = architecture.inputs(config)
     names = list(given)
-    return First(model, names).eval(), tuple(given.values()), [axes[n] for n in names], names
+    first = First(model, names).eval()
+    if len(given) == 1:  # else the signal dies away in networks with BatchNorm
+        randomise.measure_batchnorm(first, given[names[0]], generator)
+    return first, tuple(given.values()), [axes[n] for n in names], names
 
 
 def export(name: str, exporter: str, path: Path) -> dict[str, Any]:
