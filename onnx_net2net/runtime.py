@@ -64,8 +64,8 @@ class RuntimeSizes:
         """Whether the size of ``axis`` is the same at all dynamic sizes."""
         if self.dependence is None:
             return True
-        places = [self._places.get(free) for free in atoms(axis)]
-        return not any(place is None or self.dependence.follows(place) for place in places)
+        follows = self.dependence.follows
+        return all(any(not follows(p) for p in self._places.get(f, ())) for f in atoms(axis))
 
     def steady(self, axis: Axis, growth: Growth) -> bool:
         """Whether ``axis`` grows by one factor at every dynamic size."""
@@ -118,8 +118,8 @@ class RuntimeSizes:
         return found
 
     @cached_property
-    def _places(self) -> dict[Atom, Side]:
-        """An axis that is each atom, or a product with it: a weight's, if any is.
+    def _places(self) -> dict[Atom, tuple[Side, ...]]:
+        """For each atom an axis that is it, and one that is a product with it: a weight's, if any.
 
         What divides a static size is static; a segment of it need not be: a cut may move.
         """
@@ -131,9 +131,11 @@ class RuntimeSizes:
                 if isinstance(axis, Atom):
                     whole.setdefault(axis, Side(name, index))
                 elif isinstance(axis, Product):
-                    for free in filter(lambda f: isinstance(f, Atom), axis.factors):
-                        part.setdefault(free, Side(name, index))  # type: ignore[arg-type]
-        return part | whole
+                    for free in axis.factors:
+                        if isinstance(free, Atom):
+                            part.setdefault(free, Side(name, index))
+        found = {free: (side,) for free, side in part.items()}
+        return found | {free: (*found.get(free, ()), side) for free, side in whole.items()}
 
 
 @dataclass
