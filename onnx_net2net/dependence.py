@@ -22,7 +22,6 @@ from onnx_net2net.rules.language import (
     Op,
     Pattern,
     Rule,
-    Spec,
     Unsupported,
     expand,
     leaves,
@@ -55,6 +54,7 @@ ELEMENTWISE = {
 }  # fmt: skip
 CLAMPED = {"Slice"}  # the sizes it is told may reach beyond the end
 NOWHERE = -1
+NONE = frozenset[str]()
 
 
 class Side(NamedTuple):
@@ -254,19 +254,26 @@ class Dependence:
         if found is None or spec is None:
             yield from self._all(node)
             return
-        rule, pattern = found
-        passed = {n for s in pattern.outputs for t in s or () for n in leaves(t)}
         for name in leaves(spec[key.axis]):
-            if not name.isdigit():
-                yield from self._read_name(node, rule, pattern.inputs, name.lstrip("~"), passed)
+            yield from self._read_name(node, *found, name.lstrip("~"), NONE)
+
+    def follows_name(self, node: Node, rule: Rule, pattern: Pattern, name: str) -> bool:
+        """The same for the size that ``name`` stands for in the rule of ``node``."""
+        return any(map(self.follows, set(self._read_name(node, rule, pattern, name, NONE))))
 
     def _read_name(
-        self, node: Node, rule: Rule, specs: Iterable[Spec | None], name: str, passed: set[str]
+        self, node: Node, rule: Rule, pattern: Pattern, name: str, known: frozenset[str]
     ) -> Iterator[Key]:
-        """What the size is made of that ``name`` stands for in the rule of ``node``."""
+        """What the size is made of that ``name`` stands for, the sizes of ``known`` being given."""
+        if name in known or name.isdigit():
+            return
+        if others := self._beside_attribute(rule, name):
+            for other in others - {name}:
+                yield from self._read_name(node, rule, pattern, other, known | others - {other})
+            return
         sides = {
             Side(tensor, index): [n.lstrip("~") for n in leaves(term)]
-            for tensor, spec in zip(node.inputs, specs, strict=False)
+            for tensor, spec in zip(node.inputs, pattern.inputs, strict=False)
             for index, term in enumerate(spec or ())
             if tensor
         }
@@ -282,8 +289,21 @@ class Dependence:
         if not told and not whole:
             for tensor in filter(None, node.inputs):
                 yield from self.elements(tensor)
+        if not whole:  # what is left of a size once the others that share it are known
+            beside = frozenset(n for side in holding for n in sides[side]) - {name}
+            for other in beside - known:
+                given = known | {name} | beside - {other}
+                yield from self._read_name(node, rule, pattern, other, given)
         if not holding:
+            passed = {n for s in pattern.outputs for t in s or () for n in leaves(t)}
             yield from (side for side, inside in sides.items() if not passed.issuperset(inside))
+
+    @staticmethod
+    def _beside_attribute(rule: Rule, name: str) -> frozenset[str]:
+        """The names whose product an attribute states, if ``name`` is one of them."""
+        stated = (t for s in rule.slots if isinstance(s.where, str) for t in s.terms if t)
+        found = (frozenset(leaves(term)) for sign, term in stated if sign > 0)
+        return next((names for names in found if name in names), frozenset())
 
     def _told_sizes(self, node: Node, rule: Rule, name: str) -> Iterator[tuple[Element, bool]]:
         """Elements of shape inputs that ``name`` depends on, and whether they state its size."""

@@ -22,6 +22,7 @@ from onnx_net2net.graph import Graph, Node, scopes
 from onnx_net2net.model import Model
 from onnx_net2net.padding import NotPaddable, Padding, plan
 from onnx_net2net.rehearsal import rehearse
+from onnx_net2net.runtime import RuntimeSizes
 from onnx_net2net.sequences import without_sequences
 from onnx_net2net.solver import Applied, Solution, solve
 from onnx_net2net.unique_names import with_unique_names
@@ -93,10 +94,12 @@ def _uncollected() -> Iterator[None]:
 def _analyse(model: Model) -> Analysis:
     solution = solve(Graph(with_unique_names(without_sequences(model))))
     multiples = _constrain(solution)
-    survey = _survey(solution)
+    survey, sizes = _survey(solution), RuntimeSizes(solution)
     for free in survey.sites:
         if not free.size:
             pin(free, Pin(None, "it is empty: there is no unit to copy"))
+        elif not free.pins and not sizes.static(free):
+            pin(free, Pin(None, "its size is not proved to be the same at all sizes of the inputs"))
     for free, why in rehearse(solution, (a for a in survey.sites if not a.pins)).items():
         pin(free, why)
     paddings = _paddings(solution, survey, multiples)

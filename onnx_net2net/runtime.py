@@ -6,9 +6,9 @@ is frozen only where it is proved to follow nothing (dependence.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from math import gcd, prod
 
 import numpy as np
@@ -64,8 +64,16 @@ class RuntimeSizes:
         """Whether the size of ``axis`` is the same at all dynamic sizes."""
         if self.dependence is None:
             return True
-        follows = self.dependence.follows
-        return all(any(not follows(p) for p in self._places.get(f, ())) for f in atoms(axis))
+        return all(map(self._proved, atoms(axis)))
+
+    def _proved(self, free: Atom) -> bool:
+        return self._shown(free) or free in self._deduced
+
+    def _shown(self, free: Atom) -> bool:
+        """Whether a tensor shows that ``free`` is static."""
+        assert self.dependence is not None
+        side = self._places.get(free)
+        return side is not None and not self.dependence.follows(side)
 
     def steady(self, axis: Axis, growth: Growth) -> bool:
         """Whether ``axis`` grows by one factor at every dynamic size."""
@@ -118,24 +126,41 @@ class RuntimeSizes:
         return found
 
     @cached_property
-    def _places(self) -> dict[Atom, tuple[Side, ...]]:
-        """For each atom an axis that is it, and one that is a product with it: a weight's, if any.
-
-        What divides a static size is static; a segment of it need not be: a cut may move.
-        """
+    def _places(self) -> dict[Atom, Side]:
+        """For each atom an axis that is it: a weight's, if any."""
         weights = self.solution.graph.model.weights
-        whole: dict[Atom, Side] = {}
-        part: dict[Atom, Side] = {}
+        found: dict[Atom, Side] = {}
         for name in sorted(self.solution.axes, key=lambda n: n not in weights):
             for index, axis in enumerate(map(canonical, self.solution.axes[name])):
                 if isinstance(axis, Atom):
-                    whole.setdefault(axis, Side(name, index))
-                elif isinstance(axis, Product):
-                    for free in axis.factors:
-                        if isinstance(free, Atom):
-                            part.setdefault(free, Side(name, index))
-        found = {free: (side,) for free, side in part.items()}
-        return found | {free: (*found.get(free, ()), side) for free, side in whole.items()}
+                    found.setdefault(axis, Side(name, index))
+        return found
+
+    @cached_property
+    def _deduced(self) -> set[Atom]:
+        """Atoms that are static because an axis is static, and so is all else it is made of."""
+        assert self.dependence is not None
+        found: set[Atom] = set()
+        pending = [
+            ({free for free in atoms(axis) if not self._shown(free)}, follows)
+            for axis, follows in self._axes(self.dependence)
+        ]
+        while True:
+            pending = [(left, follows) for free, follows in pending if (left := free - found)]
+            new = {free for (free, *more), follows in pending if not more and not follows()}
+            if not new:
+                return found
+            found |= new
+            pending = [(free, follows) for free, follows in pending if len(free) > 1]
+
+    def _axes(self, dependence: Dependence) -> Iterator[tuple[Axis, Callable[[], bool]]]:
+        """All axes of tensors and all that rules name, and what tells whether they follow."""
+        for name, axes in self.solution.axes.items():
+            for index, axis in enumerate(axes):
+                yield axis, partial(dependence.follows, Side(name, index))
+        for it in self.solution.applied.values():
+            for name, axis in it.env.items():
+                yield axis, partial(dependence.follows_name, it.node, it.rule, it.pattern, name)
 
 
 @dataclass

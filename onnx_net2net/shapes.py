@@ -76,8 +76,16 @@ class Shapes:
     def elsewhere(self) -> Shapes:
         """The same for other dynamic sizes."""
         used = set(self.binding.values())
-        sizes = next(c for c in (*self.stored.candidates, (3,)) if not set(c) & used)
-        return infer_with(self.graph, self.stored, sizes, self.contrib, alternative=True)
+        best: Shapes | None = None
+        for sizes in dict.fromkeys(_without(used, c) for c in (*self.stored.candidates, (3,))):
+            if sizes:
+                found = infer_with(self.graph, self.stored, sizes, self.contrib, alternative=True)
+                if best is None or found.unknown < best.unknown:
+                    best = found
+                if best.unknown <= self.unknown:
+                    break
+        assert best is not None
+        return best
 
     def settled(self, name: str) -> bool:
         """Whether a value is the same for all dynamic sizes, so far as it can be proved."""
@@ -105,6 +113,10 @@ def infer(graph: Graph, contrib: Contrib) -> Shapes:
             break
     assert best is not None
     return best
+
+
+def _without(used: set[int], sizes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for size in sizes if size not in used)
 
 
 def _stored(graph: Graph) -> Stored:

@@ -64,6 +64,11 @@ class Solution:
             return ()
         return tuple(map(self.dependence.follows, self.dependence.elements(name)))
 
+    def told(self, node: Node) -> tuple[tuple[bool, ...], ...]:
+        """The same for every input of a node, where its rule needs to know."""
+        asks = node.op in CLAMPED or 1 in self.shapes.binding.values()
+        return tuple(map(self.dynamic, node.inputs)) if asks else ()
+
     def of(self, name: str) -> list[Axis] | None:
         """The axes of a tensor (new, pinned unless a weight's, where none are known yet)."""
         known = self.axes.get(name)
@@ -124,7 +129,7 @@ def _visit(solution: Solution, node: Node) -> None:
         tuple([shapes.shape.get(n) for n in node.inputs]),
         tuple([shapes.shape.get(n) for n in node.outputs]),
         tuple([shapes.known(n) for n in node.inputs]),
-        tuple(map(solution.dynamic, node.inputs)) if node.op in CLAMPED else (),
+        solution.told(node),
     )
     try:
         rule = lookup(op)

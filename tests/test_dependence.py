@@ -74,8 +74,8 @@ def rounded(net: Net, x: str) -> str:
 
 
 def remaining(net: Net, x: str) -> str:
-    """The remainder by 5 is 2 for the lengths that are tried, 7 and 32."""
-    return net("Add", net("Mod", length_of(net, x), constant(net, 5)), constant(net, 1))
+    """The remainder by 4 is 3 for the lengths that are tried, 7 and 11."""
+    return net("Mod", length_of(net, x), constant(net, 4))
 
 
 def counted(net: Net, x: str) -> str:
@@ -165,6 +165,46 @@ def test_trusting_the_bounds_that_are_tried_is_caught(monkeypatch: pytest.Monkey
     monkeypatch.setattr("onnx_net2net.solver.CLAMPED", set())
     model = load(cutting(behind_a_short_start))
     report = verify(model, widen(model, {"up": 73}), sizes={"length": LENGTHS}, provider="cpu")
+    assert not report.equivalent
+
+
+def in_rows(net: Net, length: str) -> tuple[str, ...]:
+    return constant(net, 0), length, constant(net, -1)
+
+
+def in_columns(net: Net, length: str) -> tuple[str, ...]:
+    return constant(net, 0), constant(net, -1), length
+
+
+def in_both(net: Net, length: str) -> tuple[str, ...]:
+    return constant(net, 0), length, net("Div", constant(net, 64), length)
+
+
+def taking_apart(shape: Callable[[Net, str], tuple[str, ...]]) -> ModelProto:
+    """The sum of the largest of 64 units in each part; a second input's length says which parts."""
+    net = Net(opset=17)
+    x, z = net.input("batch", 6), net.input("length", 3)
+    hidden = net("Relu", net("MatMul", x, net.weight(6, 64), name="up"))
+    parts = net("Reshape", hidden, net("Concat", *shape(net, length_of(net, z)), axis=0))
+    largest = net("ReduceMax", parts, axes=[1], keepdims=0)
+    return net.model(net("ReduceSum", largest, constant(net, 1), keepdims=1))
+
+
+@pytest.mark.parametrize("shape", [in_rows, in_columns, in_both])
+def test_what_is_taken_apart_at_run_time_keeps_its_width(
+    shape: Callable[[Net, str], tuple[str, ...]],
+) -> None:
+    """The lengths that fit divide 64: the engine tries 1 when primes do not fit."""
+    (found,) = (d for d in inspect(load(taking_apart(shape))) if d.width == 64)
+    assert found.growth == "fixed", found
+
+
+def test_trusting_the_length_one_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnx_net2net.rules.movement._hidden", lambda settled, given: False)
+    monkeypatch.setattr("onnx_net2net.runtime.RuntimeSizes.static", lambda self, axis: True)
+    model = load(taking_apart(in_rows))
+    growing = {d.name: 2 * d.width for d in inspect(model) if d.width == 64}
+    report = verify(model, widen(model, growing), sizes={"length": [2, 4, 8]}, provider="cpu")
     assert not report.equivalent
 
 

@@ -25,6 +25,8 @@ def _reshape(op: Op) -> Rule:
     after = op.outputs[0] or (given is not None and _resolve(given.tolist(), shape, op))
     if not after and not (op.outputs[0] == ()):
         raise Unsupported("the shape of output 0 is unknown")
+    if given is not None and _hidden(op.settled(1), given.tolist()):
+        raise Unsupported("the shape that it gives is known at run time only")
     found = factors(shape, after or ())
     fixed = dict(found.fixed)
     if given is not None and not op.attr("allowzero", 0):
@@ -36,6 +38,11 @@ def _reshape(op: Op) -> Rule:
     elements = [None if t == "1" else t for t in found.after]
     text = line([found.before, ["_"]], [found.after])
     return Rule(text, found.sizes, fixed, slots=[slot(1, *elements)], kind="move")
+
+
+def _hidden(settled: Sequence[int | None], given: Sequence[int]) -> bool:
+    """Whether a dynamic size is tried with 1, which shows nothing of what it takes apart."""
+    return any(n is None and m == 1 for n, m in zip(settled, given, strict=True))
 
 
 def _resolve(given: list[int], shape: Sequence[int], op: Op) -> tuple[int, ...]:
