@@ -34,7 +34,8 @@ class _Imported:
         self.run = call
 
     def rerun(self, feeds: Sequence[Feeds], how: How = "again") -> list[Outputs] | None:
-        return None  # the noise is that of the file
+        """With the inputs moved: no other way shows the noise of the framework's own kernels."""
+        return [self.run(inputs) for inputs in feeds] if how == "again" else None
 
     def release(self) -> None:
         """Nothing is held."""
