@@ -71,6 +71,8 @@ class RuntimeSizes:
 
     def _shown(self, free: Atom) -> bool:
         """Whether a tensor shows that ``free`` is static."""
+        if free in self._stored:
+            return True
         assert self.dependence is not None
         side = self._places.get(free)
         return side is not None and not self.dependence.follows(side)
@@ -126,12 +128,17 @@ class RuntimeSizes:
         return found
 
     @cached_property
-    def _places(self) -> dict[Atom, Side]:
-        """For each atom an axis that is it: a weight's, if any."""
-        weights = self.solution.graph.model.weights
-        found: dict[Atom, Side] = {}
-        for name in sorted(self.solution.axes, key=lambda n: n not in weights):
-            for index, axis in enumerate(map(canonical, self.solution.axes[name])):
+    def _stored(self) -> set[Axis]:
+        """What an axis of a weight is."""
+        known, weights = self.solution.axes, self.solution.graph.model.weights
+        return {canonical(axis) for name in weights for axis in known.get(name, ())}
+
+    @cached_property
+    def _places(self) -> dict[Axis, Side]:
+        """For each atom that is an axis by itself the first one."""
+        found: dict[Axis, Side] = {}
+        for name, axes in self.solution.axes.items():
+            for index, axis in enumerate(map(canonical, axes)):
                 if isinstance(axis, Atom):
                     found.setdefault(axis, Side(name, index))
         return found
