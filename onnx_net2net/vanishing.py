@@ -240,8 +240,9 @@ class Vanishing:
         if node.op == "Div":
             found, why = self.zero(first), _ZERO.format(node.label)
             return self._blocked(why) if self._divides([node], found) else found
-        if kind == "move":  # of all that it moves: a Concat of zeros and others is not zero
-            return self._joined(*map(self._nothing, filter(self._real, node.inputs)))
+        if kind == "move":  # what others than the first hold is moved by a Concat only
+            moved = node.inputs if node.op == "Concat" else (first,)
+            return self._joined(*map(self._nothing, moved))
         return self.zero(first) if kind in ("zero", "scale") else None
 
     def _divides(self, nodes: Iterable[Node], found: Weights | None) -> bool:
@@ -279,9 +280,6 @@ class Vanishing:
             node = self._producer(name)
             pending += [i for i in node.inputs if i] if node is not None else []
         return seen & self.analysis.model.weights.keys()
-
-    def _real(self, name: str) -> bool:
-        return bool(name) and self.analysis.solution.shapes.dtype.get(name) in FLOATS
 
     def _nothing(self, name: str) -> Weights | None:
         """As :meth:`zero`; a constant may be zero already."""

@@ -141,6 +141,40 @@ def dropped_in_training_mode(p: str, x: str, y: str) -> Parts:
     return nodes, settings | {p + "fc.weight": normal(6, 6)}
 
 
+def integer_and_real_weights(p: str, x: str, y: str) -> Parts:
+    """Integers cannot be set to zero by the copy, so what they write does not vanish."""
+    nodes = [
+        make_node("Cast", [p + "q.weight"], [p + "w"], to=FLOAT),
+        make_node("MatMul", [x, p + "w"], [p + "q"]),
+        make_node("Add", [x, p + "q"], [p + "s"]),
+        make_node("MatMul", [p + "s", p + "fc.weight"], [p + "m"]),
+        make_node("Add", [p + "s", p + "m"], [y]),
+    ]
+    return nodes, {p + "q.weight": np.eye(6, dtype=np.int8), p + "fc.weight": normal(6, 6)}
+
+
+def masked_by_a_comparison(p: str, x: str, y: str) -> Parts:
+    nodes = [
+        make_node("Greater", [x, p + "zero"], [p + "above"]),
+        make_node("Cast", [p + "above"], [p + "mask"], to=FLOAT),
+        make_node("MatMul", [x, p + "a.weight"], [p + "a"]),
+        make_node("Mul", [p + "mask", p + "a"], [p + "g"]),
+        make_node("MatMul", [x, p + "fc.weight"], [p + "m"]),
+        make_node("Sum", [x, p + "g", p + "m"], [y]),
+    ]
+    weights = {p + "zero": np.float32(0), p + "a.weight": normal(6, 6)}
+    return nodes, weights | {p + "fc.weight": normal(6, 6)}
+
+
+def dropped_by_a_ratio(p: str, x: str, y: str) -> Parts:
+    nodes = [
+        make_node("MatMul", [x, p + "fc.weight"], [p + "m"]),
+        make_node("Dropout", [p + "m", p + "ratio"], [p + "d"]),
+        make_node("Add", [x, p + "d"], [y]),
+    ]
+    return nodes, {p + "ratio": np.float32(0.5), p + "fc.weight": normal(6, 6)}
+
+
 def added_by_strangers(p: str, x: str, y: str) -> Parts:
     nodes = [
         make_node("MatMul", [x, p + "fc.weight"], [p + "m"]),
@@ -208,6 +242,9 @@ STACKS = {
     "one weight zero and one": stack(one_weight_zero_and_one, NORMED),
     "normed in other rows": stack(normed_in_other_rows, NORMED),
     "summed while flat": stack(summed_while_flat),
+    "integer and real weights": stack(integer_and_real_weights),
+    "masked by a comparison": stack(masked_by_a_comparison),
+    "dropped by a ratio": stack(dropped_by_a_ratio),
 }
 WHY_NOT = {
     "residual behind the norm": "stands between its input and its sum, and is not what ends it",

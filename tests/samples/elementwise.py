@@ -116,6 +116,8 @@ SAMPLES = [
     _one("Bernoulli", "seeded", opset=15, within={"x": (0, 1)}, **RANDOM),
     _one("Cast", "half", attributes={"to": TensorProto.FLOAT16}),
     _one("Cast", "int64", opset=9, attributes={"to": TensorProto.INT64}),
+    _one("Cast", "from-int8", dtype=np.int8, attributes={"to": TensorProto.FLOAT}),
+    _one("Cast", "from-bool", dtype=np.bool_, attributes={"to": TensorProto.FLOAT}),
     Sample(
         "like-int8",
         node("CastLike", "x like"),
