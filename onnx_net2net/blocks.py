@@ -5,8 +5,9 @@
     encoder.layer.0 True
 
 A block is found by the numbers in the names of its parameters (``layer3.1``, ``h.5``), or where
-these tell nothing in the graph itself, as a step of a residual stream; it is called what its names
-begin with (``conv2_block3``), else ``block.0``, ``block.1``, ... in graph order. Where an identity
+these tell nothing in the graph itself, as a step of a residual stream or as branches that are
+joined again; it is called what its names begin with (``conv2_block3``), else ``block.0``,
+``block.1``, ... in graph order. Where an identity
 path leads from its input to its output, a copy of it can be put behind it whose last projections
 are zero.
 """
@@ -18,10 +19,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from onnx_net2net.dimensions import Analysis, analyse
+from onnx_net2net.joins import joined_blocks
 from onnx_net2net.model import Model
 from onnx_net2net.segments import Block, judged, signature
 from onnx_net2net.series import Series
 from onnx_net2net.streams import streamed_blocks
+from onnx_net2net.titles import named
 
 
 def blocks(model: Model) -> list[Block]:
@@ -42,7 +45,7 @@ def found_blocks(analysis: Analysis) -> list[Block]:
     stages = {name for name, b in found.items() if name not in repeated and _row(series, b, found)}
     chosen = {name: block for name, block in found.items() if name not in stages}
     kept = [block for block in chosen.values() if _chosen(block, chosen, repeated)]
-    steps = streamed_blocks(analysis, {at for block in kept for at in block.positions})
+    steps = named(analysis, streamed_blocks(analysis, _positions(kept)), "block")
     kept += steps
     for block in _repeated_but_not_exact(analysis, series, found):
         if any(step.name == block.name for step in steps):
@@ -50,7 +53,12 @@ def found_blocks(analysis: Analysis) -> list[Block]:
         inner = [step.name for step in steps if step.positions <= block.positions]
         within = f"copy '{inner[0]}' within it, or {block.remedy}" if inner else block.remedy
         kept.append(replace(block, remedy=within))
+    kept += named(analysis, joined_blocks(analysis, _positions(kept)), "module")
     return sorted(kept, key=lambda block: min(block.positions))
+
+
+def _positions(blocks: Iterable[Block]) -> set[int]:
+    return {at for block in blocks for at in block.positions}
 
 
 def block_named(analysis: Analysis, name: str) -> Block | None:

@@ -90,7 +90,7 @@ def _obstacle(
         if parting is not None:
             return f"{parting.label} gives a sum and the norm of it, which go on apart", UNFUSED
     if not values:
-        return next(iter(vanishing.obstacles), NO_SUM), AFTER
+        return next(iter(vanishing.obstacles), _pathless(analysis, block.output)), AFTER
     nodes = [analysis.solution.graph.nodes[at] for at in sorted(block.positions)]
     if not any(is_layer(analysis, node) for node in nodes):
         return "it holds no layer with weights", AFTER
@@ -102,6 +102,14 @@ def _obstacle(
         reason = f"the network's output '{result}' comes from within it, and a copy has none"
         return reason, "export the network without that output (a cache: use_cache=False)"
     return None
+
+
+def _pathless(analysis: Analysis, output: str) -> str:
+    """Why nothing but the input of a block could be left at its ``output``."""
+    last = analysis.solution.graph.producer.get(output)
+    if last is None or last.op != "Concat":
+        return NO_SUM
+    return f"{last.label} puts its branches side by side: a copy cannot pass all parts on"
 
 
 def _result_aside(analysis: Analysis, block: Block) -> str | None:
@@ -208,3 +216,20 @@ def signature(analysis: Analysis, block: Block) -> tuple:
     """Equal for blocks of one structure, whatever their widths: their operators with weights."""
     nodes = (analysis.solution.graph.nodes[at] for at in sorted(block.positions))
     return tuple((n.domain, n.op, len(n.inputs)) for n in nodes if not plain(analysis, n))
+
+
+def leaks(analysis: Analysis, inside: set[int], entry: str, output: str) -> int:
+    """The tensors that lead past the entry into a segment, or past the output out of it."""
+    graph = analysis.solution.graph
+    count = 0
+    for at in inside:
+        node = graph.nodes[at]
+        for name in node.inputs:
+            source = graph.producer.get(name)
+            own = name == entry or (source is not None and source.position in inside)
+            count += not own and carries(analysis, name)
+        for name in node.outputs:
+            readers = graph.consumers.get(name, [])
+            leaves = name in graph.results or any(n.position not in inside for n, _ in readers)
+            count += leaves and name != output
+    return count

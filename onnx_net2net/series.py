@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from onnx_net2net.dimensions import Analysis, module_path
 from onnx_net2net.graph import Node
-from onnx_net2net.segments import Block, carries, judged, plain, related
+from onnx_net2net.segments import Block, carries, judged, leaks, plain, related
 from onnx_net2net.vanishing import between, trained_behind, upstream
 
 # How far a block reaches beyond its nodes with weights: sums, activations, decomposed norms.
@@ -89,9 +89,9 @@ class Series:
             missing = len(own - inside)
             if 2 * missing >= len(own) or self._foreign(name, inside):
                 continue  # most of its nodes lie elsewhere, or some are another's
-            leaks = missing, _leaks(self.analysis, inside, entry, output)
-            if best is None or leaks < best:
-                best, found = leaks, (entry, output)
+            lost = missing, leaks(self.analysis, inside, entry, output)
+            if best is None or lost < best:
+                best, found = lost, (entry, output)
         return self._judged(name, found)
 
     def _judged(self, name: str, ends: tuple[str, str]) -> Block:
@@ -170,20 +170,3 @@ def _outputs(analysis: Analysis, core: list[Node]) -> list[str]:
         pending = [o for o in outputs if o and o not in found and carries(analysis, o)]
         found.update(dict.fromkeys(pending))
     return sorted(found, key=lambda name: graph.producer[name].position, reverse=True)
-
-
-def _leaks(analysis: Analysis, inside: set[int], entry: str, output: str) -> int:
-    """The tensors that lead past the entry into a segment, or past the output out of it."""
-    graph = analysis.solution.graph
-    count = 0
-    for at in inside:
-        node = graph.nodes[at]
-        for name in node.inputs:
-            source = graph.producer.get(name)
-            own = name == entry or (source is not None and source.position in inside)
-            count += not own and carries(analysis, name)
-        for name in node.outputs:
-            readers = graph.consumers.get(name, [])
-            leaves = name in graph.results or any(n.position not in inside for n, _ in readers)
-            count += leaves and name != output
-    return count

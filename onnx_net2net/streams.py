@@ -8,32 +8,25 @@ it. Steps that come again in the same order are one block: attention and MLP of 
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
-from onnx_net2net.dimensions import Analysis, module_path
-from onnx_net2net.graph import Node
+from onnx_net2net.dimensions import Analysis
 from onnx_net2net.segments import Block, carries, is_layer, judged, plain
-from onnx_net2net.vanishing import between, norm_of, trained_behind, upstream
+from onnx_net2net.vanishing import between, norm_of, upstream
 
-# Generated names count in this series; the names of parameters do not.
-_SERIES = "block"
 _TRIES = 8  # how many tensors are tried for the beginning of a step
-_MOST = 3 / 4  # of the layers of a block must bear its name, which widening keeps
 
 
 def streamed_blocks(analysis: Analysis, taken: set[int]) -> list[Block]:
-    """The exact blocks among the nodes that are not ``taken``, in graph order."""
+    """The exact blocks among the nodes that are not ``taken``, unnamed."""
     found: list[Block] = []
     for chain in _chains(_steps(analysis, taken)):
         for steps in _groups([_kind(analysis, step) for step in chain]):
             members = chain[steps]
             whole = judged(analysis, "", "", members[0].input, members[-1].output)
             found += [whole] if whole.exact else members
-    found.sort(key=lambda block: min(block.positions))
-    return _named(analysis, found)
+    return found
 
 
 def _steps(analysis: Analysis, taken: set[int]) -> list[Block]:
@@ -138,64 +131,3 @@ def _times(kinds: Sequence[tuple], at: int, length: int) -> int:
     while kinds[at + times * length : at + (times + 1) * length] == first:
         times += 1
     return times
-
-
-def _named(analysis: Analysis, blocks: list[Block]) -> list[Block]:
-    """The blocks under what the names in them begin with, or else under numbers."""
-    nodes = [node for node in analysis.solution.graph.main if not plain(analysis, node)]
-    layers = {node.position for node in nodes if is_layer(analysis, node)}
-    begun: dict[str, set[int]] = defaultdict(set)
-    for node in nodes:
-        for prefix in {p for name in _names(analysis, node) for p in _prefixes(name)}:
-            begun[prefix].add(node.position)
-    called = set().union(*begun.values())
-    series = _SERIES
-    while any(prefix.startswith(series + ".") for prefix in begun):
-        series += "_"
-    named: list[Block] = []
-    for number, block in enumerate(blocks):
-        inside = called & block.positions
-        inside = inside & layers or inside  # widening adds no layers, and names shall stay
-        name = _common(begun, block.positions, inside)
-        if name in analysis.model.weights:  # its only parameter with a name
-            name = name.rpartition(".")[0] or name
-        name = name.strip("/").rpartition("/")[2]
-        if not name or any(name == other.name for other in named):
-            named.append(replace(block, name=f"{series}.{number}"))
-        else:
-            counted = re.fullmatch(r"(.+)\.\d+", name)
-            named.append(replace(block, name=name, series=counted[1] if counted else ""))
-    return named
-
-
-def _common(begun: dict[str, set[int]], positions: frozenset[int], inside: set[int]) -> str:
-    """What the most names of the nodes ``inside`` begin with, and none of other nodes."""
-    shares = {p: len(at & inside) for p, at in begun.items() if at <= positions}
-    fitting = [p for p, share in shares.items() if inside and share >= _MOST * len(inside)]
-    return max(fitting, key=lambda prefix: (shares[prefix], *_speaking(prefix)), default="")
-
-
-def _names(analysis: Analysis, node: Node) -> list[str]:
-    path = module_path(node)
-    names = [*trained_behind(analysis, node.inputs), path or node.proto.name]
-    return [name for name in names if not _anonymous(name, node)]
-
-
-def _anonymous(name: str, node: Node) -> bool:
-    """Whether an exporter made a name up: ``node_linear_3``, ``onnx::Conv_12``, ``val_3``."""
-    parts = re.split(r"[/._:]+", name)
-    made_up = parts[0] == "node" or all(p in ("", "onnx", "val", node.op) for p in parts[:-1])
-    return made_up and (parts[-1].isdigit() or parts[0] == "node" or parts[-1] == node.op)
-
-
-def _speaking(prefix: str) -> tuple[bool, int, int]:
-    """What is greatest for the best of several names: a number in a series, the outermost part."""
-    numbered = prefix.rpartition(".")[2].isdigit()
-    return numbered, -len(re.findall("[./]", prefix)), len(prefix)
-
-
-def _prefixes(name: str) -> Iterator[str]:
-    """``block1/conv_2`` begins with ``block1``, ``block1/conv`` and itself."""
-    for separator in re.finditer(r"(?!_copy\d)[/._:]|$", name):
-        if separator.start():
-            yield name[: separator.start()]

@@ -55,7 +55,7 @@ FLOORS = [
     "places scaling widening",
     "insertion vanishing",
     "segments",
-    "cancelling series streams",
+    "cancelling joins series streams titles",
     "blocks",
     "cloning forecast repetition",
     "budget deepening",
