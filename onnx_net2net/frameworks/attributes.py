@@ -1,4 +1,4 @@
-"""The attributes of a node, which note who asks for them: what nobody reads is refused.
+"""The attributes and operands of a node: what no translation looks at is refused.
 
     attributes = Attributes({"axis": 1, "mode": "odd"})
     attributes.get("axis", 0)
@@ -6,7 +6,7 @@
 
 A translation that does not look at an attribute computes something else than the file says. So
 what a node states must be looked up by whoever translates it, unless it is what the operator's
-schema gives by default anyway.
+schema gives by default anyway. The same goes for operands.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from onnx import defs, helper
 
-__all__ = ["SETTLED", "Attributes", "unread"]
+__all__ = ["SETTLED", "SETTLED_OPERANDS", "Attributes", "unread"]
 
 # What a translation need not look at: {attribute: {operator: why}}.
 _WEIGHTS = "the weights have this size"
@@ -43,6 +43,11 @@ SETTLED: Mapping[str, Mapping[str, str]] = {
     ),
     "sorted": {"TopK": "0 leaves the order open"},
 }  # fmt: skip
+# Operands that a translation need not look at: {operator: {index: why}}.
+SETTLED_OPERANDS: Mapping[str, Mapping[int, str]] = {
+    "Dropout": {2: "the framework's own mode decides whether it trains"},
+    "Resize": {1: "read where a region is resized, the only one that needs it"},
+}
 # Defaults of an operator that onnxruntime has in ONNX's domain, and onnx has not.
 _OWN = {"SimplifiedLayerNormalization": {"stash_type": 1}}
 
@@ -88,14 +93,14 @@ class Attributes(dict[str, Any]):
         return [] if known is None else sorted(self.keys() - known.attributes.keys())
 
 
-def unread(names: Sequence[str]) -> str:
+def unread(names: Sequence[str], kind: str = "attribute") -> str:
     """What a refusal says of them.
 
     >>> unread(["mode"])
     'no translation looks at its attribute mode'
     """
     plural = "s" if len(names) > 1 else ""
-    return f"no translation looks at its attribute{plural} {', '.join(names)}"
+    return f"no translation looks at its {kind}{plural} {', '.join(names)}"
 
 
 def _schema(op: str, domain: str, opset: int) -> defs.OpSchema | None:

@@ -107,6 +107,12 @@ class Call:
         outputs = self.step.outputs
         return output < len(outputs) and bool(outputs[output])
 
+    def padded(self, operands: Sequence[Value], count: int) -> list[Value]:
+        """Operands that may be left out, None where they are; refuses more than ``count``."""
+        if len(operands) > count:
+            self.refuse(f"{len(operands) - count} operands more than it may have")
+        return [*operands, *[None] * (count - len(operands))]
+
     def body(self, name: str, values: Sequence[Value]) -> list[Value]:
         """The outputs of a body (``then_branch``, ``body``) for these inputs."""
         program = self.step.bodies[name]

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from onnx_net2net.frameworks.attributes import SETTLED_OPERANDS
 from onnx_net2net.frameworks.program import Step
 from onnx_net2net.frameworks.pytorch import hosted
 from onnx_net2net.frameworks.pytorch.translator import TensorList, Translator
@@ -52,6 +53,7 @@ class Operation:
         self.opset = self.program.opset.get(step.domain, 1)
         self.hint = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", step.op).lower()
         self.fresh = False  # a layer's result has a name of its own
+        self.read: set[int] = set()  # operands that were looked at
 
     # ---- operands ---------------------------------------------------------------------------
 
@@ -63,7 +65,13 @@ class Operation:
         """The ONNX name of an operand."""
         if not self.has(index):
             raise Untranslated(f"its operand {index} is missing")
+        self.read.add(index)
         return self.step.inputs[index]
+
+    def unread(self) -> list[str]:
+        """Operands that are given, by index, and that the translation did not look at."""
+        seen = self.read | SETTLED_OPERANDS.get(self.step.op, {}).keys()
+        return [str(i) for i in range(len(self.step.inputs)) if self.has(i) and i not in seen]
 
     def tensor(self, index: int) -> str:
         """An operand as a tensor."""
@@ -255,7 +263,9 @@ class Operation:
 
     def filled(self, template: str) -> str:
         """A template with the operands in it: ``{0}`` may be a number, ``{t0}`` is a tensor."""
+        before = set(self.read)
         plain = self.operands() if re.search(r"\{\d\}", template) else []
+        self.read = before.union(map(int, re.findall(r"\{t?(\d)\}", template)))
 
         def operand(match: re.Match[str]) -> str:
             index = int(match[2])

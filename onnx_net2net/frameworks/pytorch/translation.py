@@ -45,10 +45,14 @@ def _write(translator: Translator, step: Step) -> None:
         name = f"{step.domain}.{step.op}" if step.domain else step.op
         raise Untranslated(f"operator {name} is not known")
     step.attributes.begin()
-    Operation(translator, step).write(entry)
-    ignored = translator.program.ignored(step)
-    if ignored:
-        raise Untranslated(unread(ignored))
+    operation = Operation(translator, step)
+    operation.write(entry)
+    for kind, names in (
+        ("attribute", translator.program.ignored(step)),
+        ("operand", operation.unread()),
+    ):
+        if names:
+            raise Untranslated(unread(names, kind))
 
 
 def parameters(names: Sequence[str]) -> list[str]:

@@ -48,7 +48,7 @@ def softmax(x: Any, kind: str | None = None) -> Any:
 
 def attention(call: Call, q: Any, k: Any, v: Any, *rest: Any) -> list[Any]:
     """Outputs: the result, the keys and values with those of the past, and scores."""
-    mask, past_key, past_value, lengths = (*rest, *[None] * 4)[:4]
+    mask, past_key, past_value, lengths = call.padded(rest, 4)
     for name in ("left_window_size", "right_window_size"):
         if call.attribute(name, -1) >= 0:
             call.refuse(f"its attribute {name}")

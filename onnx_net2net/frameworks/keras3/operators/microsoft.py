@@ -60,7 +60,7 @@ def skip_rms_norm(call: Call, x: Any, skip: Any, scale: Any, bias: Any = None) -
 
 def embed_layer_norm(call: Call, ids: Any, segments: Any, *rest: Any) -> list[Any]:
     """BERT's three tables, their sum normalised; the lengths of the mask, the sum."""
-    words, places, kinds, scale, shift, mask, position_ids = (*rest, None, None)[:7]
+    words, places, kinds, scale, shift, mask, position_ids = call.padded(rest, 7)
     ids = tensor(ids)
     batch, length = sizes(ids)
     where = ops.arange(length, dtype="int32") if position_ids is None else tensor(position_ids)
@@ -90,7 +90,7 @@ def inverse(call: Call, x: Any) -> Any:
 
 def matmul_nbits(call: Call, a: Any, b: Any, scales: Any, zeros: Any = None, *rest: Any) -> Any:
     """A weight of N rows in blocks of few bits, packed into bytes: (N, blocks, bytes)."""
-    group, bias = (*rest, None, None)[:2]
+    group, bias = call.padded(rest, 2)
     if group is not None:
         call.refuse("an order of groups (g_idx)")
     n, k = call.attribute("N"), call.attribute("K")

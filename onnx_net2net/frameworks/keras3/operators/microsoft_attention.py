@@ -16,7 +16,7 @@ from onnx_net2net.frameworks.keras3.operators.attention import (
 from onnx_net2net.frameworks.keras3.operators.linear import swapped
 from onnx_net2net.frameworks.keras3.operators.movement import broadcast
 from onnx_net2net.frameworks.keras3.trace import Call, Entry
-from onnx_net2net.frameworks.keras3.values import cast, dtype_of, known, sizes, tensor
+from onnx_net2net.frameworks.keras3.values import cast, dtype_of, number, sizes, tensor
 
 __all__ = ["TABLES"]
 
@@ -68,7 +68,7 @@ def _sum(scores: Any, bias: Any) -> Any:
 
 def attention(call: Call, x: Any, w: Any, b: Any = None, *rest: Any) -> list[Any]:
     """The projections are inside; keys and values of the past are one tensor."""
-    mask, past, bias, length = (*rest, *[None] * 4)[:4]
+    mask, past, bias, length = call.padded(rest, 4)
     if length is not None or call.attribute("past_present_share_buffer", 0):
         call.refuse("caches that share a buffer")
     if call.attribute("do_rotary", 0):
@@ -98,7 +98,7 @@ def attention(call: Call, x: Any, w: Any, b: Any = None, *rest: Any) -> list[Any
 
 def multi_head_attention(call: Call, q: Any, k: Any = None, v: Any = None, *rest: Any) -> list[Any]:
     """Queries, keys and values of their own."""
-    bias, mask, scores_bias, past_key, past_value, *others = (*rest, *[None] * 7)[:7]
+    bias, mask, scores_bias, past_key, past_value, *others = call.padded(rest, 7)
     if any(other is not None for other in others):
         call.refuse("caches that share a buffer")
     if k is None or v is None or len(q.shape) != 3:
@@ -131,8 +131,11 @@ def group_query_attention(
     call: Call, q: Any, k: Any, v: Any, past_key: Any, past_value: Any, ends: Any, total: Any,
     *rest: Any,
 ) -> list[Any]:  # fmt: skip
-    """Groups of query heads for each head of keys and values, always causal; may rotate them."""
-    cos, sin, positions, bias, sink, *others = (*rest, *[None] * 9)[:9]
+    """Groups of query heads for each head of keys and values, always causal; may rotate them.
+
+    Each sample has filled its cache up to a length of its own.
+    """
+    cos, sin, positions, bias, sink, *others = call.padded(rest, 9)
     if any(other is not None for other in others) or sink is not None:
         call.refuse("quantized caches, norms or sinks inside")
     for name in ("smooth_softmax", "sliding_window_cache", "qk_output"):
@@ -140,22 +143,22 @@ def group_query_attention(
             call.refuse(f"its attribute {name}")
     heads, groups = call.attribute("num_heads"), call.attribute("kv_num_heads")
     q, k, v = _unpacked(q, k, v, heads, groups)
-    past = None if past_key is None else tensor(past_key)
-    before = 0 if past is None else sizes(past)[2]
-    before = _without_padding(call, ends, total, before, sizes(q)[1])
+    steps = sizes(q)[1]
+    room = number(cast(total, "int32"))
+    first = ops.reshape(cast(tensor(ends), "int32"), (-1, 1)) + 1 - steps
+    first = ops.where(ops.equal(room, steps), ops.zeros_like(first), first)
     if call.attribute("do_rotary", 0):
-        at = before + ops.arange(sizes(q)[1], dtype="int32")
-        at = ops.expand_dims(at, 0) if positions is None else tensor(positions)
+        at = first + ops.arange(steps, dtype="int32") if positions is None else tensor(positions)
         cos, sin = (ops.take(tensor(t), at, axis=0) for t in (cos, sin))
         paired = bool(call.attribute("rotary_interleaved", 0))
         q, k = rotated(q, cos, sin, paired), rotated(k, cos, sin, paired)
     q, k, v = (ops.transpose(part, (0, 2, 1, 3)) for part in (q, k, v))
-    if past is not None:
-        k = ops.concatenate([past, k], axis=2)
-        v = ops.concatenate([tensor(past_value), v], axis=2)
+    if past_key is not None:
+        k, v = (_cached(tensor(p), x, first, room) for p, x in ((past_key, k), (past_value, v)))
     scores = _scores(call, q, repeated(k, heads // groups))
     cap = call.attribute("softcap", 0.0)
     scores = cap * ops.tanh(scores / cap) if cap else scores
+    before = ops.reshape(first, (-1, 1, 1, 1))
     scores = _causal(_sum(scores, bias), before, call.attribute("local_window_size", -1))
     y = ops.matmul(ops.softmax(scores, axis=-1), repeated(v, heads // groups))
     return [merged(y), k, v]
@@ -177,17 +180,19 @@ def _unpacked(q: Any, k: Any, v: Any, heads: int, groups: int) -> list[Any]:
     ]
 
 
-def _without_padding(call: Call, ends: Any, total: Any, before: Any, length: Any) -> Any:
-    """Caches must be as long as what they hold, and all sequences of one length."""
-    last, whole = known(ends), known(total)
-    if last is None or whole is None:
-        return before
-    size = int(whole.reshape(-1)[0])
-    if (last + 1 != size).any():
-        call.refuse("sequences of unequal length in one batch")
-    if isinstance(before, int) and isinstance(length, int) and before + length != size:
-        call.refuse("a cache that is longer than what it holds")
-    return before
+def _cached(past: Any, new: Any, first: Any, room: Any) -> Any:
+    """A cache (batch, head, place, entry) with new entries from ``first`` (batch, 1) on.
+
+    It holds ``room`` places at least; those behind the new entries are zeros.
+    """
+    held, steps = sizes(past)[2], sizes(new)[2]
+    plain = isinstance(held, int) and isinstance(room, int)
+    column = ops.arange(max(held, room) if plain else ops.maximum(held, room), dtype="int32")
+    beyond = column - first
+    place = ops.where(beyond < 0, column, held + ops.minimum(beyond, steps - 1))
+    both = ops.concatenate([past, new], axis=2)
+    found = ops.take_along_axis(both, place[:, None, :, None], axis=2)
+    return ops.where((beyond < steps)[:, None, :, None], found, ops.zeros_like(found))
 
 
 def rotary_embedding(call: Call, x: Any, positions: Any, cos: Any, sin: Any) -> Any:

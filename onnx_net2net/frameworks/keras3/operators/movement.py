@@ -154,12 +154,13 @@ def sliced(call: Call, x: Any, *operands: Any) -> Any:
     """Starts and ends beyond the ends are cut, negative ones count from the end."""
     x = tensor(x)
     if call.opset < 10:
+        call.padded(operands, 0)
         starts, ends = call.attribute("starts"), call.attribute("ends")
         axes, steps = call.attribute("axes"), None
     else:
-        starts, ends = ints(operands[0]), ints(operands[1])
-        axes = given_axes(call, operands[2]) if len(operands) > 2 else None
-        steps = ints(operands[3]) if len(operands) > 3 and operands[3] is not None else None
+        first, last, along, strides = call.padded(operands, 4)
+        starts, ends, axes = ints(first), ints(last), given_axes(call, along)
+        steps = None if strides is None else ints(strides)
     axes = list(range(len(starts))) if axes is None else axes
     steps = [1] * len(starts) if steps is None else steps
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):

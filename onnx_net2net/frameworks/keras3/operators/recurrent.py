@@ -99,7 +99,7 @@ RNN = Kind(1, 1, rnn_step, ("Tanh",))
 
 def recurrent(kind: Kind, call: Call, x: Any, w: Any, r: Any, *rest: Any) -> list[Any]:
     """All directions of one operator, on operands in the layout of the node."""
-    b, lengths, *starts = (*rest, *[None] * 6)[:6]
+    b, lengths, *starts = call.padded(rest, 5 if kind is LSTM else 3)
     peepholes = starts[2] if kind is LSTM else None
     x, w, r = tensor(x), tensor(w), tensor(r)
     last = call.attribute("layout", 0)

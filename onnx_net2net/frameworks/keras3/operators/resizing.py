@@ -80,7 +80,7 @@ def resize(call: Call, x: Any, *operands: Any) -> Any:
     x = tensor(x)
     if call.opset < 11:
         return upsample(call, x, *operands)
-    roi, scales, wanted = (*operands, None, None, None)[:3]
+    roi, scales, wanted = call.padded(operands, 3)
     method = Method(
         call.attribute("mode", "nearest"),
         call.attribute("coordinate_transformation_mode", "half_pixel"),

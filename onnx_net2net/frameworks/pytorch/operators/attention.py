@@ -28,9 +28,7 @@ def attention(op: Operation) -> list[str]:
         v = op.add(f"torch.cat(({op.tensor(5)}, {v}), dim=2)", "value")
     mask = "None"
     if op.has(3):
-        last, columns = op.size(3, -1), op.program.size(op.step.inputs[1], -2)
         mask = op.tensor(3)
-        del last, columns
     scale = "None" if op.attribute("scale") is None else short(op.attribute("scale"))
     causal, cap = bool(op.attribute("is_causal", 0)), short(op.attribute("softcap", 0.0))
     outputs = [_attended(op, (q, k, v), mask, scale, causal, before, cap), k, v]

@@ -25,10 +25,8 @@ def divide(op: Operation) -> str:
 def modulo(op: Operation) -> str:
     """The sign is the divisor's, or with ``fmod`` the dividend's."""
     name = "fmod" if op.attribute("fmod", 0) else "remainder"
-    left, right = op.operands()
-    if op.number(0) is not None:
-        left = op.tensor(0)
-    return f"torch.{name}({left}, {right})"
+    left = "{0}" if op.number(0) is None else "{t0}"
+    return op.filled(f"torch.{name}({left}, {{1}})")
 
 
 def power(op: Operation) -> str:
@@ -241,11 +239,11 @@ def dropout(op: Operation) -> list[str]:
     if op.has(1):
         ratio = float(op.needed(1, "ratio").reshape(()))
     x = op.tensor(0)
-    outputs = [f"F.dropout({x}, {short(ratio)}, self.training)"]
-    if op.wants(1):
-        kept = op.add(outputs[0], "dropout", inline=False)
-        outputs = [kept, f"torch.ones_like({x}, dtype=torch.bool)"]
-    return outputs
+    if not op.wants(1):
+        return [f"F.dropout({x}, {short(ratio)}, self.training)"]
+    ones = f"torch.ones_like({x})"
+    kept = op.add(f"F.dropout({ones}, {short(ratio)}, self.training)", "kept", inline=False)
+    return [f"{x} * {kept}", f"{kept} != 0"]
 
 
 TABLES: dict[str, dict[str, Entry]] = {
