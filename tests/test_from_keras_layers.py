@@ -228,3 +228,128 @@ def test_layers_are_left_as_they_were() -> None:
     before = L.BatchNormalization.call, L.LSTM.inner_loop
     from_keras(images())
     assert (L.BatchNormalization.call, L.LSTM.inner_loop) == before
+
+
+class Inner(L.Layer):
+    """Calls another layer as ``options`` say, whatever it is told itself."""
+
+    def __init__(self, inner: Any, **options: Any) -> None:
+        super().__init__()
+        self.inner, self.options = inner, options
+
+    def build(self, shape: Any) -> None:
+        self.inner.build(shape)
+
+    def call(self, x: Any) -> Any:
+        return self.inner(x, **self.options)
+
+
+class Doubled(L.BatchNormalization):
+    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        return 2 * super().call(inputs, training, mask)
+
+
+class Scaled(L.BatchNormalization):
+    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        return inputs * self.gamma
+
+
+class TwiceLSTM(L.LSTM):
+    def inner_loop(self, *given: Any, **options: Any) -> Any:
+        last, every, states = super().inner_loop(*given, **options)
+        return 2 * last, every, states
+
+
+class Counting(L.Layer):
+    def build(self, shape: Any) -> None:
+        self.calls = self.add_weight(shape=(), trainable=False, name="calls")
+
+    def call(self, x: Any) -> Any:
+        self.calls.assign(self.calls + 1)
+        return x * self.calls
+
+
+def shared(layer: Any, *shape: int) -> Any:
+    x = keras.Input(shape, name="x")
+    return keras.Model(x, layer(layer(x)))
+
+
+UNUSUAL: dict[str, Any] = {
+    "a shared BatchNormalization": lambda: shared(L.BatchNormalization(), 4),
+    "a shared LSTM": lambda: shared(L.LSTM(3, return_sequences=True), 5, 3),
+    "a frozen BatchNormalization": lambda: network((4,), L.BatchNormalization(trainable=False)),
+    "one frozen that is told to train": lambda: network(
+        (4,), Inner(L.BatchNormalization(trainable=False), training=True)
+    ),
+    "an own BatchNormalization": lambda: network((4,), Doubled()),
+    "one that does something else": lambda: network((4,), Scaled()),
+    "an own LSTM": lambda: network((5, 3), TwiceLSTM(2)),
+    "dropout within a GRU": lambda: network((5, 3), L.GRU(2, dropout=0.5, recurrent_dropout=0.5)),
+    "an unrolled GRU": lambda: network((5, 3), L.GRU(2, unroll=True)),
+    "float64": lambda: keras.Sequential(
+        [keras.Input((5, 3), dtype="float64", name="x"), L.LSTM(2, dtype="float64")]
+    ),
+    "GELU": lambda: network((4,), L.Dense(3, activation="gelu")),
+    "numbers that are no variables": lambda: network(
+        (3,), L.Normalization(mean=[1.0, 2.0, 3.0], variance=[1.0, 2.0, 5.0])
+    ),
+    "an input that is called as variables are": lambda: keras.Sequential(
+        [keras.Input((4,), name="v0"), L.Dense(3)]
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_unusual_layers_are_exact(name: str) -> None:
+    made = UNUSUAL[name]()
+    x = batch(made, 1).astype(made.inputs[0].dtype)
+    model = from_keras(made)
+    (given,) = (value.name for value in model.proto.graph.input)
+    assert differences(expected(model, {given: x}), outputs(made, {"x": x}, training=False)) == []
+
+
+MOVING: dict[str, tuple[Any, str]] = {
+    "training BatchNormalization": (
+        lambda: network((4,), Inner(L.BatchNormalization(), training=True)), "moving_mean",
+    ),
+    "training LSTM": (
+        lambda: network((5, 3), Inner(L.LSTM(2, dropout=0.5), training=True)), "StatelessRandom",
+    ),
+    "training Dropout": (
+        lambda: network((4,), Inner(L.Dropout(0.5), training=True)), "StatelessRandom",
+    ),
+    "stateful": (
+        lambda: of_four(L.GRU(2, stateful=True)), "the state of a layer",
+    ),
+    "counting": (lambda: network((4,), Counting()), "counting/calls"),
+}  # fmt: skip
+
+
+def of_four(layer: Any) -> Any:
+    x = keras.Input((5, 3), batch_size=4, name="x")
+    return keras.Model(x, layer(x))
+
+
+@pytest.mark.parametrize("name", MOVING)
+def test_what_moves_at_each_call_is_refused(name: str) -> None:
+    make, reason = MOVING[name]
+    with pytest.raises(Refused, match=reason):
+        from_keras(make())
+
+
+def test_layers_are_left_as_they_were_after_a_failure() -> None:
+    class Failing(L.Layer):
+        ready = False
+
+        def call(self, x: Any) -> Any:
+            if self.ready:
+                raise ValueError("planted")
+            return x
+
+    kinds = (L.BatchNormalization, L.LSTM, L.GRU, L.SimpleRNN)
+    before = [dict(vars(kind)) for kind in kinds]
+    made = network((4,), L.BatchNormalization(), Failing())
+    Failing.ready = True
+    with pytest.raises(Refused, match="planted"):
+        from_keras(made)
+    assert [dict(vars(kind)) for kind in kinds] == before

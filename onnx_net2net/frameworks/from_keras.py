@@ -11,13 +11,13 @@ know, and become weights again afterwards.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import keras
 import numpy as np
-from onnx import ModelProto, StringStringEntryProto, TensorProto, numpy_helper
+from onnx import ModelProto, StringStringEntryProto, TensorProto, defs, numpy_helper
 
 from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.frameworks.keras3.layer import Graph, decoded
@@ -28,6 +28,8 @@ from onnx_net2net.model import Model, load
 from onnx_net2net.tensors import clear_data, constants, set_constant, subgraphs
 
 __all__ = ["from_keras"]
+
+STORED = "onnx_net2net_variable_"  # with a number: an input that stands for a variable
 
 
 def from_keras(model: keras.Model, *, opset: int = 18) -> Model:
@@ -40,13 +42,14 @@ def from_keras(model: keras.Model, *, opset: int = 18) -> Model:
     by ``to_keras`` gives its graph again, with the values that its variables have now.
 
     BatchNormalization stays one node, whose statistics move where the file is trained again: in
-    Keras (``to_keras``) just as those of ``model``, in PyTorch towards the unbiased variance. LSTM,
-    GRU and SimpleRNN stay nodes that can grow; with a mask, with a state of their own
-    (``stateful``), in half precision, or with other activations than ONNX names, they are loops.
-    What is frozen (``trainable=False``) trains again.
+    Keras (``to_keras``) just as those of ``model``, in PyTorch towards the unbiased variance; with
+    a mask or ``renorm`` it trains on as one without. LSTM, GRU and SimpleRNN stay nodes that can
+    grow; with a mask, in another type than float32, or with other activations than ONNX names, they
+    are loops. What is frozen (``trainable=False``) trains again.
 
     Raises UsageError where the model is not built, runs on another backend than TensorFlow, or
-    tf2onnx is not installed, and Refused for what tf2onnx cannot translate.
+    tf2onnx is not installed, and Refused for what tf2onnx cannot translate, and for variables that
+    move in inference mode too (``stateful``), since a file has no state.
     """
     graphs = [layer for layer in model.layers if isinstance(layer, Graph)]
     if len(graphs) == 1 and all(
@@ -58,7 +61,10 @@ def from_keras(model: keras.Model, *, opset: int = 18) -> Model:
             f"export from the {keras.backend.backend()} backend", "set KERAS_BACKEND=tensorflow"
         )
     if not getattr(model, "inputs", None):
-        raise UsageError("the model has no inputs yet", "make it functional, or call it once")
+        raise UsageError(
+            "the model has no inputs of its own",
+            "wrap it: x = keras.Input(shape), then keras.Model(x, model(x))",
+        )
     return load(_weighted(_converted(model, opset), model))
 
 
@@ -82,7 +88,7 @@ def _restored(layer: Graph) -> Model:
 
 
 def _converted(model: Any, opset: int) -> ModelProto:
-    """The exported function of the inputs and of all variables, these being named v0, v1, ..."""
+    """The exported function of the inputs and of all variables, these being named by number."""
     import tensorflow as tf
 
     try:
@@ -92,16 +98,18 @@ def _converted(model: Any, opset: int) -> ModelProto:
             "tf2onnx is not installed", "pip install 'onnx-net2net[tensorflow]'"
         ) from None
     inputs = [tf.TensorSpec(x.shape, x.dtype, name=x.name) for x in model.inputs]
-    stored = [
-        tf.TensorSpec(v.shape, v.dtype, name=f"v{i}") for i, v in enumerate(_variables(model))
-    ]
-    count = len(model.trainable_variables)
+    variables = _variables(model)
+    stored = [tf.TensorSpec(v.shape, v.dtype, name=f"{STORED}{i}") for i, v in enumerate(variables)]
+    moved: set[str] = set()
     layout = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
 
     def function(*given: Any) -> Any:
         data, values = list(given[: len(inputs)]), list(given[len(inputs) :])
         packed = keras.tree.pack_sequence_as(layout, data)
-        found, _ = model.stateless_call(values[:count], values[count:], packed, training=False)
+        mapping = list(zip(variables, values, strict=True))
+        with keras.StatelessScope(mapping) as scope:
+            found = model(packed, training=False)
+        moved.update(_moved(mapping, scope.state_mapping))
         return found
 
     signature = [*inputs, *stored]
@@ -116,10 +124,51 @@ def _converted(model: Any, opset: int) -> ModelProto:
             )
         except (ValueError, NotImplementedError, RuntimeError, KeyError) as error:
             raise Refused(None, f"tf2onnx cannot export it: {error}") from error
+    if moved:
+        reason = f"each call changes {', '.join(sorted(moved))}, and a file holds no state"
+        remedy = "set stateful=False, and do not call layers with training=True"
+        raise Refused(None, reason, remedy)
     lost = len(calls.marked) - calls.written
     if lost:
         raise Refused(None, f"tf2onnx lost {lost} of {len(calls.marked)} layers of the model")
+    _check_operators(proto)
+    _fill(proto, traced.get_concrete_function(*signature), {spec.name for spec in signature})
     return proto
+
+
+def _moved(mapping: list[tuple[Any, Any]], after: Mapping[int, Any]) -> list[str]:
+    """Variables that have new values, but for the seeds of what is not random in inference."""
+    found = [
+        variable.path
+        for variable, value in mapping
+        if after[id(variable)] is not value and variable.name != "seed_generator_state"
+    ]
+    hidden = after.keys() - {id(variable) for variable, _ in mapping}
+    return [*found, *(["the state of a layer"] if hidden else [])]
+
+
+def _check_operators(proto: ModelProto) -> None:
+    """tf2onnx leaves operators of TensorFlow that it does not know in the graph."""
+    found = {
+        node.op_type
+        for graph in (proto.graph, *subgraphs(proto.graph))
+        for node in graph.node
+        if not node.domain and not defs.has(node.op_type)
+    }
+    if found:
+        raise Refused(None, f"tf2onnx has no translation of {', '.join(sorted(found))}")
+
+
+def _fill(proto: ModelProto, traced: Any, known: set[str]) -> None:
+    """Give tensors that the function captured, which tf2onnx takes for inputs, their values."""
+    captured = {inner.name: outer for outer, inner in traced.graph.captures}
+    graph = proto.graph
+    for value in list(graph.input):
+        if value.name.partition(":")[0] not in known:
+            graph.initializer.append(
+                numpy_helper.from_array(captured[value.name].numpy(), value.name)
+            )
+            graph.input.remove(value)
 
 
 def _variables(model: Any) -> list[Any]:
@@ -128,10 +177,10 @@ def _variables(model: Any) -> list[Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """tf2onnx warns of each rewriting it tries."""
+    """tf2onnx warns of each rewriting it tries; what is lost is told in the end."""
     logger = logging.getLogger("tf2onnx")
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
@@ -153,7 +202,7 @@ def _weighted(proto: ModelProto, model: Any) -> ModelProto:
     for entry in graph.initializer:
         _say(entry, "CONSTANT")
     _add(proto.metadata_props, VARIANCE, "population")
-    known = {f"v{i}": variable for i, variable in enumerate(_variables(model))}
+    known = {f"{STORED}{i}": variable for i, variable in enumerate(_variables(model))}
     taken = {name for node in graph.node for name in (*node.input, *node.output)}
     renamed: dict[str, str] = {}
     kept = [value for value in graph.input if value.name.partition(":")[0] not in known]

@@ -12,13 +12,14 @@ not have is left as it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+from onnx.helper import tensor_dtype_to_np_dtype
 
 __all__ = ["CONSTANT", "Calls", "kept"]
 
@@ -68,7 +69,7 @@ class Calls:
 
     def handlers(self) -> dict[str, tuple[Callable[..., Any], list[str]]]:
         """What tf2onnx is told."""
-        return {"Print": (self._write, [])}
+        return {"Print": (self._write, []), "Erfc": (_complement, [])}
 
     def _write(self, graph: Any, node: Any, name: str, _: Any) -> None:
         mark, *numbers = node.get_attr_str("message").split(" ")
@@ -87,6 +88,17 @@ class Calls:
         graph.make_node(
             "Identity", [call.given[at]], outputs=[output], shapes=[shape], dtypes=[dtype]
         )
+
+
+def _complement(graph: Any, node: Any, name: str, _: Any) -> None:
+    """1 - erf(x): what tf2onnx lacks for GELU."""
+    (x,), (output,) = list(node.input), list(node.output)
+    dtype, shape = graph.get_dtype(output), graph.get_shape(output)
+    graph.remove_node(name)
+    nodes = _Nodes(graph)
+    one = nodes.constant(np.ones((), tensor_dtype_to_np_dtype(dtype)))
+    (erf,) = nodes.add("Erf", [x])
+    graph.make_node("Sub", [one, erf], outputs=[output], shapes=[shape], dtypes=[dtype])
 
 
 @dataclass
@@ -157,7 +169,7 @@ def _looped(
     x, states, mask = given
     op = next((op for op, kind in RECURRENT.items() if type(layer) is kind), "")
     call = _recurrent(op, layer)
-    if call is None or mask is not None:
+    if call is None or mask is not None or (options.get("training") and _random(layer)):
         return original(layer, x, states, mask, **options)
     cell, states = layer.cell, list(keras.tree.flatten(states))
     weights = [cell.kernel, cell.recurrent_kernel, *([cell.bias] if call.bias else [])]
@@ -171,12 +183,17 @@ def _looped(
     return last[0], every, last
 
 
+def _random(layer: Any) -> bool:
+    """Whether a layer drops anything while it is trained."""
+    return bool(layer.dropout or layer.recurrent_dropout)
+
+
 def _recurrent(op: str, layer: Any) -> _Call | None:
     """The call of ``op`` that does what ``layer`` does, None where there is none."""
     cell = layer.cell
     if not op or type(cell) is not CELLS[op] or layer.stateful:
         return None
-    if cell.compute_dtype not in ("float32", "float64"):
+    if cell.compute_dtype != "float32":  # the only type that onnxruntime takes
         return None
     gates = [cell.activation] if op == "RNN" else [cell.recurrent_activation, cell.activation]
     gates += [cell.activation] if op == "LSTM" else []
@@ -255,10 +272,11 @@ def kept() -> Iterator[Calls]:
     """Layers leave marks; outside, they are what they were."""
     calls = Calls()
     normal = keras.layers.BatchNormalization
-    loops = {kind: kind.inner_loop for kind in RECURRENT.values()}
     plain = normal.call
 
     def normalised(layer: Any, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        if training and layer.trainable:  # whatever the model is told
+            return plain(layer, inputs, training=training, mask=mask)
         return _normalised(calls, layer, inputs)
 
     def looped(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -269,12 +287,21 @@ def kept() -> Iterator[Calls]:
 
         return inner_loop
 
-    try:
-        normal.call = normalised
-        for kind, original in loops.items():
-            kind.inner_loop = looped(original)
+    with ExitStack() as undo:
+        undo.enter_context(_replaced(normal, "call", normalised))
+        for kind in RECURRENT.values():
+            undo.enter_context(_replaced(kind, "inner_loop", looped(kind.inner_loop)))
         yield calls
+
+
+@contextmanager
+def _replaced(kind: Any, name: str, method: Any) -> Iterator[None]:
+    """Another method for a while; one that was inherited is inherited again."""
+    own = vars(kind).get(name)
+    setattr(kind, name, method)
+    try:
+        yield
     finally:
-        normal.call = plain
-        for kind, original in loops.items():
-            kind.inner_loop = original
+        delattr(kind, name)
+        if own is not None:
+            setattr(kind, name, own)
