@@ -18,8 +18,8 @@ from onnx_net2net.dimensions import Analysis
 from onnx_net2net.errors import Refused
 from onnx_net2net.expansion import Index
 from onnx_net2net.growth import Growth
+from onnx_net2net.routes import trained_behind
 from onnx_net2net.segments import Block
-from onnx_net2net.vanishing import trained_behind
 
 _LAST = "use --zero last, which is exact"
 

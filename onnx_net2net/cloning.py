@@ -22,9 +22,9 @@ from onnx_net2net.errors import Refused
 from onnx_net2net.graph import Node
 from onnx_net2net.history import TIES
 from onnx_net2net.model import Computed, Model, Weight
+from onnx_net2net.routes import trained_behind
 from onnx_net2net.segments import AFTER, Block
 from onnx_net2net.tensors import subgraphs
-from onnx_net2net.vanishing import trained_behind
 
 
 @dataclass

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 from onnx_net2net.dimensions import Analysis
 from onnx_net2net.graph import Node
+from onnx_net2net.routes import between
 from onnx_net2net.segments import Block, carries, is_layer, judged, leaks, signature
-from onnx_net2net.vanishing import between
 
 _FAR = 64  # nodes between a module's beginning and its end, at most
 

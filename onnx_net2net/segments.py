@@ -12,7 +12,8 @@ from onnx_net2net.contraction import FLOATS
 from onnx_net2net.dimensions import Analysis
 from onnx_net2net.graph import Node
 from onnx_net2net.places import writes
-from onnx_net2net.vanishing import Vanishing, Weights, norm_of, trained_behind
+from onnx_net2net.routes import norm_of, trained_behind
+from onnx_net2net.vanishing import Vanishing, Weights
 
 NO_SUM = "no sum leads from its input to its output past weights that could be zero"
 UNFUSED = "use the file as it was before onnxruntime fused its norms"

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 from onnx_net2net.dimensions import Analysis, module_path
 from onnx_net2net.graph import Node
+from onnx_net2net.routes import between, trained_behind, upstream
 from onnx_net2net.segments import Block, carries, judged, leaks, plain, related
-from onnx_net2net.vanishing import between, trained_behind, upstream
 
 # How far a block reaches beyond its nodes with weights: sums, activations, decomposed norms.
 _AROUND = 12

@@ -7,24 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import floor, inf, prod, sqrt
 
 import numpy as np
+from onnx import TensorProto
 
 from onnx_net2net.graph import Graph, Node
+from onnx_net2net.rules.language import Op
 
 __all__ = ["Signs"]
 
-_POSITIVE = frozenset({"Exp", "Sigmoid", "Softplus"})
+# Some are above zero, but for what is too small to be told from it.
 _NONNEGATIVE = frozenset({
-    "Abs", "ReduceL1", "ReduceL2", "ReduceSumSquare", "Relu", "Softmax", "Sqrt",
+    "Abs", "Exp", "ReduceL1", "ReduceL2", "ReduceSumSquare", "Relu", "Sigmoid", "Softmax",
+    "Softplus",
 })  # fmt: skip
-# The sign of what they read first, or of all that they read.
+# No less than the least of what they read first.
 _ALIKE = frozenset({
-    "Cast", "Expand", "Flatten", "Identity", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum",
-    "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze",
+    "Expand", "Flatten", "Identity", "ReduceMax", "ReduceMean", "ReduceMin", "Reshape", "Slice",
+    "Squeeze", "Transpose", "Unsqueeze",
 })  # fmt: skip
-_TOGETHER = frozenset({"Add", "Div", "Mul", "Sum"})
+_WIDE = (TensorProto.BFLOAT16, TensorProto.DOUBLE, TensorProto.FLOAT)
 _DEEP = 24  # nodes; what is further away is not asked
+_TINY = 6e-8  # less than this is zero in half precision
 
 
 @dataclass
@@ -33,56 +38,66 @@ class Signs:
 
     graph: Graph
     known: Callable[[str], np.ndarray | None]
-    _found: dict[tuple[str, bool], bool] = field(default_factory=dict)
+    _found: dict[str, float] = field(default_factory=dict)
 
-    def positive(self, tensor: str, deep: int = _DEEP) -> bool:
+    def positive(self, tensor: str) -> bool:
         """Whether every element is above zero. False where that is not proved."""
-        return self._proved(tensor, True, deep)
+        return self.least(tensor) > 0
 
-    def nonnegative(self, tensor: str, deep: int = _DEEP) -> bool:
+    def nonnegative(self, tensor: str) -> bool:
         """Whether no element is below zero. False where that is not proved."""
-        return self._proved(tensor, False, deep)
+        return self.least(tensor) >= 0
 
-    def _proved(self, tensor: str, strictly: bool, deep: int) -> bool:
-        key = tensor, strictly
-        if key not in self._found:
+    def least(self, tensor: str, deep: int = _DEEP) -> float:
+        """A number that no element is below; -inf where none is proved."""
+        if tensor not in self._found:
             value, node = self.known(tensor), self.graph.producer.get(tensor)
+            found = -inf
             if value is not None:
-                self._found[key] = bool((value > 0 if strictly else value >= 0).all())
-            elif node is None or node.domain or node.outputs[0] != tensor or not deep:
-                self._found[key] = False
-            else:
-                prove = self._is_positive if strictly else self._is_nonnegative
-                self._found[key] = prove(node, deep - 1)
-        return self._found[key]
+                found = float(value.min()) if value.size else -inf
+            elif node is not None and not node.domain and node.outputs[0] == tensor and deep:
+                found = self._bound(node, [self.least(n, deep - 1) for n in node.inputs if n])
+            self._found[tensor] = found if found > -inf else -inf  # NaN is no bound
+        return self._found[tensor]
 
-    def _is_positive(self, node: Node, deep: int) -> bool:
-        names = [name for name in node.inputs if name]
-        if node.op in _POSITIVE:
-            return True
-        if node.op in _ALIKE or node.op in ("Sqrt", "Reciprocal", "Pow"):
-            return self.positive(names[0], deep)
-        if node.op == "Clip":
-            return len(node.inputs) > 1 and self.positive(node.inputs[1], deep)
-        if node.op not in _TOGETHER and node.op != "Max":
-            return False
-        above = [self.positive(name, deep) for name in names]
-        if node.op in ("Add", "Sum") and any(above):
-            return all(self.nonnegative(name, deep) for name in names)
-        return all(above) or (node.op == "Max" and any(above))
+    def _bound(self, node: Node, given: list[float]) -> float:
+        """The least that a node gives, by the least of each of its operands."""
+        op, nonnegative = node.op, min(given, default=-inf) >= 0
+        if op in _NONNEGATIVE:
+            return max(given[0], 0.0) if op in ("Abs", "Relu") else 0.0
+        if op in _ALIKE or (op == "ReduceSum" and given[0] >= 0):
+            return given[0]
+        if op == "Clip" and len(node.inputs) == len(given) > 1:
+            return min([max(given[:2]), *given[2:]])
+        if op in ("Add", "Sum"):
+            return sum(given)
+        if op in ("Max", "Min"):
+            return max(given) if op == "Max" else min(given)
+        if op == "Mul":
+            square = node.inputs[0] == node.inputs[1]
+            return _told(prod(given)) if nonnegative else 0.0 if square else -inf
+        if op in ("Div", "Reciprocal"):
+            return 0.0 if nonnegative else -inf
+        if op == "Sqrt":
+            return sqrt(given[0]) if nonnegative else -inf
+        if op == "Pow":
+            return self._power(self.known(node.inputs[1]), given[0])
+        return _cast(node, given[0]) if op == "Cast" else -inf
 
-    def _is_nonnegative(self, node: Node, deep: int) -> bool:
-        names = [name for name in node.inputs if name]
-        if node.op in _NONNEGATIVE or node.op in _POSITIVE:
-            return True
-        if node.op == "Mul" and names[0] == names[1]:
-            return True
-        if node.op == "Pow":
-            exponent = self.known(names[1])
-            even = exponent is not None and bool((exponent % 2 == 0).all())
-            return even or self.nonnegative(names[0], deep)
-        if node.op in _ALIKE or node.op == "Reciprocal":
-            return self.nonnegative(names[0], deep)
-        if node.op in _TOGETHER:
-            return all(self.nonnegative(name, deep) for name in names)
-        return self._is_positive(node, deep)
+    def _power(self, exponent: np.ndarray | None, least: float) -> float:
+        if exponent is not None and least > 0 and (exponent >= 0).all():
+            return _told(min(least ** float(e) for e in exponent.flat))
+        even = exponent is not None and bool((exponent % 2 == 0).all())
+        return 0.0 if even or least >= 0 else -inf
+
+
+def _told(least: float) -> float:
+    """A bound of what is computed: zero if it is too small to be told from it."""
+    return least if least >= _TINY else min(least, 0.0)
+
+
+def _cast(node: Node, least: float) -> float:
+    to = Op(node.proto, 1, (), (), ()).attr("to")
+    if to in _WIDE or least == -inf:
+        return least
+    return _told(least) if to == TensorProto.FLOAT16 else float(floor(least))

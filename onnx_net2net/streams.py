@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from onnx_net2net.dimensions import Analysis
+from onnx_net2net.routes import between, norm_of, upstream
 from onnx_net2net.segments import Block, carries, is_layer, judged, plain
-from onnx_net2net.vanishing import between, norm_of, upstream
 
 _TRIES = 8  # how many tensors are tried for the beginning of a step
 

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from onnx_net2net.dimensions import Analysis, module_path
 from onnx_net2net.graph import Node
+from onnx_net2net.routes import trained_behind
 from onnx_net2net.segments import Block, is_layer, plain
-from onnx_net2net.vanishing import trained_behind
 
 _MOST = 3 / 4  # of the layers of a block must bear its name, which widening keeps
 

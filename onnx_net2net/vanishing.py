@@ -20,23 +20,18 @@ import numpy as np
 
 from onnx_net2net.contraction import FLOATS
 from onnx_net2net.dimensions import Analysis
-from onnx_net2net.graph import Graph, Node
+from onnx_net2net.graph import Node
 from onnx_net2net.places import activates, idempotent
+from onnx_net2net.routes import SAME, SHAPED, between, norm_of, summands
 from onnx_net2net.rules.language import Norm
 from onnx_net2net.signs import Signs
 
 Weights = frozenset[tuple[str, float]]  # initializers and the value that all their elements get
 NOTHING: Weights = frozenset()
-# Inference leaves their first operand as it is.
-SAME = frozenset({"Dropout", "Identity"})
-# What writes the same elements in the same order; the shape has to be restored in the end.
-_SHAPED = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
-# How far back a sum is followed, in tensors.
-_FAR = 64
 # Norms by their affine map: which inputs scale and shift. Fused ones say it in their rules.
 _AFFINE = frozenset({"BatchNormalization", "GroupNormalization", "InstanceNormalization"})
 # What has no value where this operand is zero.
-_SINGULAR = {"Div": 1, "Log": 0, "Pow": 0, "Reciprocal": 0}
+_SINGULAR = {"Acosh": 0, "Div": 1, "Log": 0, "Mod": 1, "Pow": 0, "Reciprocal": 0, "ReduceLogSum": 0}
 _ZERO = "{} might divide zero by zero"
 
 
@@ -53,11 +48,13 @@ class Vanishing:
     source: str
     obstacles: list[str] = field(default_factory=list)
     inside: set[int] = field(init=False)
+    _signs: Signs = field(init=False)
     _zero: dict[str, Weights | None] = field(default_factory=dict)
     _kept: dict[str, Weights | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.inside = between(self.analysis, self.entry, self.source)
+        self._signs = Signs(self.analysis.solution.graph, self._known)
 
     def kept_at(self, output: str) -> Weights | None:
         """As :meth:`kept`; None as well where ``output`` is of another shape than the entry, or
@@ -66,11 +63,19 @@ class Vanishing:
         found = self.kept(output) if self.shaped(output) else None
         if not found:
             return found
-        nodes = self.analysis.solution.graph.nodes
+        nodes, last = self.analysis.solution.graph.nodes, self._last()
+        # A Relu gives zeros that the block itself never reads, if none stands before it.
+        clipped = last is not None and idempotent(last)
         for node in (nodes[at] for at in sorted(self.inside)):
-            if self._divides([node], found):
+            varies = clipped and any(map(self._varies, self._divisors([node])))
+            if varies or self._divides([node], found):
                 return self._blocked(_ZERO.format(node.label))
         return found
+
+    def _varies(self, tensor: str) -> bool:
+        """Whether a copy computes ``tensor`` from what it reads."""
+        node = self.analysis.solution.graph.producer.get(tensor)
+        return tensor == self.entry or (node is not None and node.position in self.inside)
 
     def kept(self, tensor: str) -> Weights | None:
         """The weights that must be zero for ``tensor`` to hold the elements of the entry, in
@@ -104,7 +109,7 @@ class Vanishing:
         """Whether a node gives what it reads."""
         if node.position not in self.analysis.solution.applied:
             return False  # no rule explains it: Dropout in training mode, an unknown operator
-        same = node.op in SAME or node.op in _SHAPED or self._same_type(node)
+        same = node.op in SAME or node.op in SHAPED or self._same_type(node)
         return (same and node.domain == "") or self._again(node)
 
     def _why(self, node: Node) -> str:
@@ -140,7 +145,7 @@ class Vanishing:
 
     def _kept_by_norm(self, node: Node, norm: Norm, tensor: str) -> Weights | None:
         """What a fused norm gives of a sum that is kept: itself, or the sum behind it."""
-        operands = _summands(node, norm)
+        operands = summands(node, norm)
         total = norm.total is not None and tensor in node.outputs[norm.total : norm.total + 1]
         if not total and tensor != node.outputs[0]:
             return None
@@ -200,9 +205,14 @@ class Vanishing:
         return frozenset({(name, value)}) if self._trained(name) else None
 
     def _equal(self, one: str, other: str) -> bool:
-        known = self.analysis.solution.shapes.known
-        a, b = known(one), known(other)
+        a, b = self._known(one), self._known(other)
         return one == other or (a is not None and b is not None and np.array_equal(a, b))
+
+    def _known(self, name: str) -> np.ndarray | None:
+        """A small constant, whatever the sizes of the inputs."""
+        shapes = self.analysis.solution.shapes
+        steady = name in self.analysis.model.weights or shapes.settled(name)
+        return shapes.known(name) if steady else None
 
     def zero(self, tensor: str) -> Weights | None:
         """The weights that must be zero for ``tensor`` to vanish; None if none would."""
@@ -255,15 +265,14 @@ class Vanishing:
     def _divisors(self, nodes: Iterable[Node]) -> Iterator[str]:
         """What has no value at zero, and might be zero."""
         graph, pending, seen = self.analysis.solution.graph, list(nodes), set[int]()
-        signs = Signs(graph, self.analysis.solution.shapes.known)
         while pending:
             node = pending.pop()
             if node.position in seen:
                 continue
             seen.add(node.position)
             at = None if node.domain else _SINGULAR.get(node.op)
-            if at is not None and not signs.positive(node.inputs[at]):
-                exponent = signs.known(node.inputs[1]) if node.op == "Pow" else None
+            if at is not None and not self._signs.positive(node.inputs[at]):
+                exponent = self._known(node.inputs[1]) if node.op == "Pow" else None
                 if exponent is None or not (exponent > 0).all():
                     yield node.inputs[at]
             computed = (name for name in node.inputs if name in graph.derived)
@@ -283,7 +292,7 @@ class Vanishing:
 
     def _nothing(self, name: str) -> Weights | None:
         """As :meth:`zero`; a constant may be zero already."""
-        known = self.analysis.solution.shapes.known(name)
+        known = self._known(name)
         return NOTHING if known is not None and not known.any() else self.zero(name)
 
     def _any(
@@ -331,88 +340,3 @@ def _alike(one: Node, other: Node) -> bool:
     """The same operator with the same attributes."""
     mine, yours = ({a.name: a.SerializeToString() for a in n.proto.attribute} for n in (one, other))
     return (one.domain, one.op, mine) == (other.domain, other.op, yours)
-
-
-def trained_behind(analysis: Analysis, names: Iterable[str]) -> Iterator[str]:
-    """The initializers of floating-point type that ``names`` are computed from, weights alone."""
-    graph, pending, seen = analysis.solution.graph, list(names), set()
-    while pending:
-        name = pending.pop()
-        if name in seen or name not in graph.derived:
-            continue
-        seen.add(name)
-        weight = analysis.model.weights.get(name)
-        if weight is not None:
-            if weight.dtype in FLOATS and weight.size > 1:
-                yield name
-        elif name in graph.producer:
-            pending += [i for i in graph.producer[name].inputs if i]
-
-
-def norm_of(analysis: Analysis, node: Node) -> Norm | None:
-    """The fused normalisation that ``node`` is, if it is one."""
-    applied = analysis.solution.applied.get(node.position)
-    return None if applied is None else applied.rule.norm
-
-
-def _summands(node: Node, norm: Norm) -> list[str]:
-    return [node.inputs[at] for at in norm.summands if node.inputs[at:] and node.inputs[at]]
-
-
-def upstream(analysis: Analysis, tensor: str) -> list[str]:
-    """The tensors that ``tensor`` would be equal to if all else vanished, nearest first."""
-    graph = analysis.solution.graph
-    found: dict[str, int] = {}
-    pending = _sources(analysis, tensor)
-    while pending and len(found) < _FAR:
-        name = max(pending, key=lambda n: _position(graph, n))
-        pending.remove(name)
-        if name not in found and name not in graph.derived:
-            found[name] = _position(graph, name)
-            pending += _sources(analysis, name)
-    return list(found)
-
-
-def _position(graph: Graph, name: str) -> int:
-    node = graph.producer.get(name)
-    return -1 if node is None else node.position
-
-
-def _sources(analysis: Analysis, tensor: str) -> list[str]:
-    """What the node that gives ``tensor`` reads and might give on."""
-    node = analysis.solution.graph.producer.get(tensor)
-    if node is None or node.parent is not None or node.position not in analysis.solution.applied:
-        return []
-    norm = norm_of(analysis, node)
-    if norm is not None:
-        return _summands(node, norm)
-    if node.outputs[0] != tensor:
-        return []
-    if node.domain == "" and node.op in ("Add", "Sum"):
-        return [name for name in node.inputs if name]
-    if node.domain == "" and node.op == "Mul":
-        derived = analysis.solution.graph.derived
-        others = [name for name in node.inputs if name not in derived]
-        return others if len(others) == 1 else []
-    passing = node.domain == "" and node.op in ("Cast", "Sub", *SAME, *_SHAPED)
-    return [*node.inputs[:1]] if passing or idempotent(node) else []
-
-
-def between(analysis: Analysis, entry: str, output: str) -> set[int]:
-    """The nodes on the ways from ``entry`` to ``output``."""
-    graph = analysis.solution.graph
-    start = graph.producer[entry].position if entry in graph.producer else -1
-    above, pending = set(), [output]
-    while pending:
-        name = pending.pop()
-        node = graph.producer.get(name)
-        new = node is not None and node.position > start and node.position not in above
-        if node is not None and new and name != entry and node.parent is None:
-            above.add(node.position)
-            pending += [i for i in node.inputs if i]
-    reached, found = {entry}, set()
-    for at in sorted(above):
-        if not reached.isdisjoint(graph.nodes[at].inputs):
-            reached.update(graph.nodes[at].outputs)
-            found.add(at)
-    return found

@@ -111,6 +111,17 @@ def times_its_own_reciprocal(p: str, x: str, y: str) -> Parts:
     return nodes, {p + "fc.weight": normal(6, 6), p + "axes": np.array([1])}
 
 
+def times_its_own_logarithm(p: str, x: str, y: str) -> Parts:
+    nodes = [
+        make_node("MatMul", [x, p + "fc.weight"], [p + "m"]),
+        make_node("Abs", [p + "m"], [p + "a"]),
+        make_node("ReduceLogSum", [p + "a", p + "axes"], [p + "l"], keepdims=1),
+        make_node("Mul", [p + "m", p + "l"], [p + "d"]),
+        make_node("Add", [x, p + "d"], [y]),
+    ]
+    return nodes, {p + "fc.weight": normal(6, 6), p + "axes": np.array([1])}
+
+
 def weight_by_its_norm(p: str, x: str, y: str) -> Parts:
     """A weight of a length that is learned (weight_norm): the length may be zero."""
     nodes = [
@@ -175,6 +186,18 @@ def dropped_by_a_ratio(p: str, x: str, y: str) -> Parts:
     return nodes, {p + "ratio": np.float32(0.5), p + "fc.weight": normal(6, 6)}
 
 
+def divided_where_relu_gives_zeros(p: str, x: str, y: str) -> Parts:
+    """A copy behind the Relu would give 0 / 0; one before it does not."""
+    nodes = [
+        make_node("ReduceL2", [x, p + "axes"], [p + "l"], keepdims=1),
+        make_node("Div", [x, p + "l"], [p + "d"]),
+        make_node("MatMul", [p + "d", p + "fc.weight"], [p + "m"]),
+        make_node("Add", [x, p + "m"], [p + "s"]),
+        make_node("Relu", [p + "s"], [y]),
+    ]
+    return nodes, {p + "fc.weight": -np.abs(normal(6, 6)), p + "axes": np.array([1])}
+
+
 def added_by_strangers(p: str, x: str, y: str) -> Parts:
     nodes = [
         make_node("MatMul", [x, p + "fc.weight"], [p + "m"]),
@@ -237,11 +260,13 @@ STACKS = {
     "clipped sum of what may be negative": stack(clipped_sum, HALF_CLIPPED),
     "divided by its own norm": stack(divided_by_its_own_norm),
     "times its own reciprocal": stack(times_its_own_reciprocal),
+    "times its own logarithm": stack(times_its_own_logarithm),
     "a weight divided by its norm": stack(weight_by_its_norm),
     "a weight of a length that stays": stack(weight_of_length_one),
     "one weight zero and one": stack(one_weight_zero_and_one, NORMED),
     "normed in other rows": stack(normed_in_other_rows, NORMED),
     "summed while flat": stack(summed_while_flat),
+    "divided where relu gives zeros": stack(divided_where_relu_gives_zeros),
     "integer and real weights": stack(integer_and_real_weights),
     "masked by a comparison": stack(masked_by_a_comparison),
     "dropped by a ratio": stack(dropped_by_a_ratio),
@@ -251,6 +276,7 @@ WHY_NOT = {
     "one affine for two norms": "its last norm shares its scale or bias",
     "divided by its own norm": "might divide zero by zero",
     "times its own reciprocal": "might divide zero by zero",
+    "times its own logarithm": "might divide zero by zero",
     "a weight of a length that stays": "might divide zero by zero",
     "one weight zero and one": "would have to be one for a norm and zero elsewhere",
     "normed in other rows": "stands between its input and its sum",
