@@ -283,7 +283,8 @@ def _build(
     if init == "residual":
         residual(layers, kernels[0], group, seed)
         return True
-    normed = options.norm if options.norm is not None else place.norm is not None
+    fitting = place.norm is not None and place.axis == 1
+    normed = fitting if options.norm is None else options.norm
     identity(layers, kernels, group, bias=not normed)
     if normed:
         norm(layers, found)
@@ -335,8 +336,9 @@ def _measured(
     for name, (count, first, second) in sums.items():
         if not count.all():
             raise UsageError("the calibration data holds no samples", "give at least one batch")
-        mean = first / count
-        found[name] = mean, np.maximum(second / count - mean**2, 0.0)
+        with np.errstate(invalid="ignore"):  # infinite statistics are refused where they matter
+            mean = first / count
+            found[name] = mean, np.maximum(second / count - mean**2, 0.0)
     return found
 
 

@@ -177,16 +177,24 @@ def norm(layers: Layers, statistics: Statistics | None) -> None:
     """BatchNormalization that undoes itself: scale sqrt(var + eps), bias the mean.
 
     With measured statistics it is the identity in training mode as well; without, only with the
-    running mean 0 and variance 1 - eps, that is, in inference.
+    running mean 0 and variance 1 - eps, that is, in inference. Raises Refused where that is not
+    exact: behind other channels than those of axis 1, or of numbers that the type does not hold.
     """
-    channels = layers.place.channels
+    place, channels = layers.place, layers.place.channels
+    if place.axis != 1:
+        problem = f"'{place.tensor}' has its channels last, and a BatchNormalization norms axis 1"
+        raise Refused(place.name, problem, "leave the norm out (--no-norm)")
     mean, var = statistics or (np.zeros(channels), np.full(channels, 1.0 - EPSILON))
+    with np.errstate(over="ignore"):
+        stored = np.array([mean, var]).astype(layers.dtype).astype(np.float64)  # by the file
+    if not np.isfinite(stored).all():
+        problem = f"mean or variance of '{place.tensor}' is no number that {layers.dtype} holds"
+        raise Refused(place.name, problem, "leave the norm out (--no-norm), or calibrate otherwise")
     base = layers.name
     layers.name = f"{base}_norm"
-    stored = var.astype(layers.dtype).astype(np.float64)  # what the file will hold
     epsilon = float(np.float32(EPSILON))
     inputs = [
-        layers.weight("weight", np.sqrt(stored + epsilon)),
+        layers.weight("weight", np.sqrt(stored[1] + epsilon)),
         layers.weight("bias", mean),
         layers.weight("running_mean", mean),
         layers.weight("running_var", var),

@@ -1,0 +1,55 @@
+"""Places where a layer of the usual kind would be wrong: it fits, or is refused by name."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import onnx_net2net as n2n
+from tests.networks import Net
+
+
+def dense(length: int) -> tuple[n2n.Model, str]:
+    """(n, length, 4) -> (n, length, 6) -> (n, length, 2), channels last."""
+    net = Net()
+    hidden = net("Relu", net("MatMul", net.input("n", length, 4), net.weight(4, 6)))
+    return n2n.load(net.model(net("MatMul", hidden, net.weight(6, 2)))), hidden
+
+
+@pytest.mark.parametrize("length", [5, 6])
+@pytest.mark.parametrize("measured", [True, False])
+def test_no_batch_norm_where_channels_stand_last(length: int, measured: bool) -> None:
+    """It would norm the axis behind the batch, which may even be as long."""
+    model, hidden = dense(length)
+    data = [{"x": np.random.default_rng(0).normal(size=(3, length, 4)).astype(np.float32)}]
+    with pytest.raises(n2n.Refused, match="norms axis 1") as caught:
+        n2n.deepen(model, hidden, norm=True, calibration=data if measured else None)
+    assert caught.value.remedy == "leave the norm out (--no-norm)"
+    assert n2n.verify(model, n2n.deepen(model, hidden, calibration=data))
+
+
+def test_a_norm_before_a_transpose_is_not_repeated_behind_it() -> None:
+    """As in networks of TensorFlow, whose channels stand last between the convolutions."""
+    net = Net()
+    convolved = net("Conv", net.input("n", 3, 8, 5), net.weight(6, 3, 3, 3), pads=[1] * 4)
+    scales = [net.weight(6), net.weight(6), net.weight(6), net.weight(6, low=0.5)]
+    turned = net("Transpose", net("BatchNormalization", convolved, *scales), perm=[0, 2, 3, 1])
+    hidden = net("Relu", turned)
+    model = n2n.load(net.model(net("MatMul", hidden, net.weight(6, 2))))
+    deeper = n2n.deepen(model, hidden)
+    assert deeper.changes[0].init == "identity"
+    assert n2n.verify(model, deeper)
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, 3e4])
+def test_statistics_that_the_type_does_not_hold_are_refused(odd: float) -> None:
+    """A variance of 1e8 is infinite in half precision, and divided by itself no number."""
+    net = Net(dtype=np.float16)
+    hidden = net("Relu", net("MatMul", net.input("n", 4), net.put(np.eye(4, 6, dtype=np.float16))))
+    model = n2n.load(net.model(net("MatMul", hidden, net.weight(6, 2))))
+    data = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float16)
+    assert n2n.verify(model, n2n.deepen(model, hidden, norm=True, calibration=[{"x": data}]))
+    data[0, 0] = odd
+    with pytest.raises(n2n.Refused, match="no number that float16 holds") as caught:
+        n2n.deepen(model, hidden, norm=True, calibration=[{"x": data}])
+    assert caught.value.remedy
