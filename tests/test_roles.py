@@ -300,6 +300,10 @@ def test_paths_of_odd_names() -> None:
     assert unique_paths(["a", "a.b", "a.c"]) == {"a": "a", "a.b": "a_2.b", "a.c": "a_2.c"}
     assert unique_paths(["a.b", "a"]) == {"a.b": "a.b", "a": "a_2"}
     assert unique_paths(["..x..y.", "", "."]) == {"..x..y.": "x.y", "": "tensor", ".": "tensor_2"}
+    assert unique_paths(["__init__", "_parameters.x", "__class__._x", "\u540d\u524d", "_"]) == {
+        "__init__": "_init__", "_parameters.x": "_parameters_.x", "__class__._x": "_class__._x",
+        "\u540d\u524d": "tensor", "_": "tensor_2",
+    }  # fmt: skip
     assert unique_paths(["graph.forward.weight"]) == {
         "graph.forward.weight": "graph_.forward_.weight"
     }
@@ -317,7 +321,7 @@ def test_taken_names_are_those_of_modules() -> None:
 
     def own(name: str) -> bool:  # other packages hang functions onto torch's modules
         owner = getattr(getattr(module, name, None), "__module__", None) or "torch"
-        return not name.startswith("_") and owner.partition(".")[0] in ("torch", "builtins")
+        return not name.startswith("__") and owner.partition(".")[0] in ("torch", "builtins")
 
     missing = set(filter(own, dir(module))) - TAKEN
     assert not missing

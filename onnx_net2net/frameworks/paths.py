@@ -13,8 +13,23 @@ from collections.abc import Iterable
 # path can be called so.
 TAKEN = frozenset(
     (
-        "T_destination", "add_module", "add_submodule", "apply", "bfloat16", "buffers",
-        "call_super_init", "children", "code", "compile", "cpu", "cuda",
+        "T_destination", "_apply", "_backward_hooks", "_backward_pre_hooks", "_boxed_call",
+        "_buffers", "_call_impl", "_code", "_compiled_call_impl", "_create_node_hooks",
+        "_deepcopy_hooks", "_deepcopy_init", "_erase_node_hooks", "_forward_hooks",
+        "_forward_hooks_always_called", "_forward_hooks_with_kwargs", "_forward_pre_hooks",
+        "_forward_pre_hooks_with_kwargs", "_get_backward_hooks", "_get_backward_pre_hooks",
+        "_get_name", "_graph", "_is_full_backward_hook", "_lineno_map", "_load_from_state_dict",
+        "_load_state_dict_post_hooks", "_load_state_dict_pre_hooks",
+        "_maybe_warn_non_full_backward_hook", "_modules", "_named_members",
+        "_non_persistent_buffers_set", "_parameters", "_prologue_start", "_recompile_submodules",
+        "_register_create_node_hook", "_register_deepcopy_hook", "_register_erase_node_hook",
+        "_register_load_state_dict_pre_hook", "_register_replace_node_hook",
+        "_register_state_dict_hook", "_replace_hooks", "_replicate_for_data_parallel",
+        "_save_to_state_dict", "_set_replace_hook", "_slow_forward", "_state_dict_hooks",
+        "_state_dict_pre_hooks", "_tracer_cls", "_tracer_extras", "_unregister_create_node_hook",
+        "_unregister_deepcopy_hook", "_unregister_erase_node_hook", "_unregister_replace_node_hook",
+        "_version", "_wrapped_call", "_wrapped_call_impl", "add_module", "add_submodule", "apply",
+        "bfloat16", "buffers", "call_super_init", "children", "code", "compile", "cpu", "cuda",
         "delete_all_unused_submodules", "delete_submodule", "double", "dump_patches", "eval",
         "extra_repr", "float", "forward", "get_buffer", "get_extra_state", "get_parameter",
         "get_submodule", "graph", "half", "ipu", "load_state_dict", "meta", "modules", "mtia",
@@ -50,7 +65,9 @@ def unique_paths(names: Iterable[str]) -> dict[str, str]:
 def _parts(name: str) -> list[str]:
     """The name's parts, each fit to be an attribute of a module."""
     plain = re.sub(r"[^A-Za-z0-9_.]", "_", name)
-    parts = plain.split(".")
+    # Two underscores in front would be another name within a class, or one of Python's own.
+    parts = [re.sub(r"^__+", "_", part) for part in plain.split(".")]
+    parts = [EMPTY if part == "_" else part for part in parts]
     return [f"{part}_" if part in TAKEN else part for part in parts if part] or [EMPTY]
 
 
