@@ -10,7 +10,7 @@ what was inserted is judged by the first tensor behind it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -56,6 +56,8 @@ class LayersReport:
 
     layers: list[Layer] = field(default_factory=list)
     inserted: list[str] = field(default_factory=list)  # tensors that the parent does not have
+    unjudged: list[str] = field(default_factory=list)  # tensors with other sizes than analysed
+    vacuous: list[str] = field(default_factory=list)  # steps that nothing was compared for
 
     @property
     def first(self) -> Layer | None:
@@ -63,12 +65,13 @@ class LayersReport:
         return next((layer for layer in self.layers if layer.problem), None)
 
     def __bool__(self) -> bool:
-        return bool(self.layers) and self.first is None
+        return bool(self.layers) and self.first is None and not self.vacuous
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         layers = [asdict(layer) for layer in self.layers]
-        return {"holds": bool(self), "layers": layers, "inserted": self.inserted}
+        rest = {"unjudged": self.unjudged, "vacuous": self.vacuous}
+        return {"holds": bool(self), "layers": layers, "inserted": self.inserted, **rest}
 
 
 def verify_layers(parent: Model, grown: Model, *, provider: str | None = None) -> LayersReport:
@@ -83,7 +86,13 @@ def verify_layers(parent: Model, grown: Model, *, provider: str | None = None) -
     for position, step in enumerate(steps):
         last = position == len(steps) - 1
         after = grown if last else _replay(parent, step)
-        report.layers += _compare(parent, after, step, provider)
+        found = list(_compare(parent, after, step, provider))
+        layers = [layer for layer in found if isinstance(layer, Layer)]
+        report.layers += layers
+        report.unjudged += [name for name in found if isinstance(name, str)]
+        widens = step["operation"] == "widen"
+        if not any(layer.grows or not widens for layer in layers):
+            report.vacuous.append(f"step {position + 1}, {step['operation']}")
         if step["operation"] == "deepen":
             report.inserted += _inserted(parent, after)
         parent = after
@@ -137,7 +146,8 @@ def _growth(analysis: Analysis, step: Mapping[str, Any]) -> Growth:
 
 def _compare(
     parent: Model, grown: Model, step: Mapping[str, Any], provider: str | None
-) -> Iterator[Layer]:
+) -> Iterator[Layer | str]:
+    """What is found of each tensor; the names of those that are not judged."""
     analysis = analyse(parent)
     growth = _growth(analysis, step)
     sharing = share(analysis, growth, step.get("seed", 0), step.get("split", "project"))
@@ -152,18 +162,29 @@ def _compare(
         for model in (parent, grown)
     ]
     for name in before:
-        # Axes were solved for one choice of dynamic sizes; a tensor of other sizes is not judged.
         axes = analysis.solution.axes[name]
-        sizes = tuple(axis.size for axis in axes)
-        if name in after and before[name].shape == sizes and all(name in run for run in noise):
+        fits = _fits(growth, axes, before[name].shape)
+        if fits and name in after and all(name in run for run in noise):
             runs = [t[name] for t in (before, *noise[::2])]
             expected = [_gathered(growth, sharing, name, axes, run) for run in runs]
             actual = [_units(growth, axes, t[name]) for t in (after, *noise[1::2])]
             yield _layer(analysis, growth, (name, nodes[name]), expected, actual)
+        else:
+            yield name
+
+
+def _fits(growth: Growth, axes: Sequence[Axis], shape: Sequence[int]) -> bool:
+    """Whether axes that grow have the sizes that they were solved for; others may be dynamic."""
+    return len(axes) == len(shape) and all(
+        axis.size == size for axis, size in zip(axes, shape, strict=True) if growth.touches(axis)
+    )
 
 
 def _shared(analysis: Analysis, grown: Model) -> list[str]:
-    """Tensors that both models compute, but for sizes, which may follow the growth."""
+    """Tensors that both models compute from what they are fed, but for sizes, which may grow.
+
+    What is made of weights alone is read on the side where copies share, so it is no copy.
+    """
     solution = analysis.solution
     written = {o for node in grown.proto.graph.node for o in node.output if o}
     return [
@@ -171,7 +192,7 @@ def _shared(analysis: Analysis, grown: Model) -> list[str]:
         for node in solution.graph.nodes
         if node.position not in solution.shapes.computed
         for name in node.outputs
-        if name in written and name in solution.axes
+        if name in written and name in solution.axes and name not in solution.graph.derived
     ]
 
 

@@ -55,6 +55,11 @@ NOTHING_FINITE = (
     " compared; try other inputs, or look for NaN in the weights"
 )
 
+NOTHING_THERE = (
+    "all outputs are empty in all trials: nothing could be compared; give --inputs that the network"
+    " finds something in"
+)
+
 _RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"}
 _RANDOM |= {"Multinomial", "Bernoulli"}
 
@@ -242,6 +247,8 @@ def compare_models(
         found, faults = judge(name, a, b, report.trials, _own(own, name))
         report.outputs.append(found)
         report.optimizer_faults += faults
+    if report.outputs and not any(y.size for outputs in a.base for y in outputs.values()):
+        report.problems.append(NOTHING_THERE)
 
 
 def _measure(subject: Subject, runs: Runs, feeds: Sequence[Feeds], report: Report) -> None:

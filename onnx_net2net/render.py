@@ -250,6 +250,10 @@ def layers_text(report: LayersReport) -> str:
             return "no tensor of the two models could be compared"
         new = len(report.inserted)
         skipped = f"; {new} inserted ones have no original" if new else ""
+        if report.unjudged:
+            skipped += f"; {len(report.unjudged)} have sizes that were not analysed: not judged"
+        if report.vacuous:
+            return f"no tensor that grew could be compared: {', '.join(report.vacuous)}{skipped}"
         told = f"{count} tensors ({grown} of them grown)"
         return f"every unit holds what it is a copy of, in {told}{skipped}"
     bad = [layer for layer in report.layers if layer.problem]

@@ -210,6 +210,41 @@ def test_whole_number_outputs_must_be_equal(rng: np.random.Generator) -> None:
     assert verify(_two_heads(w), _two_heads(w * 1.0001), rtol={"scores": 1e-3})
 
 
+def _whole(factor: float) -> onnx.ModelProto:
+    """Products with so large a factor that every whole number flips at the last bit."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("Mul", ["h", "f"], ["large"]),
+        helper.make_node("Cast", ["large"], ["y"], to=TensorProto.INT64),
+    ]
+    weights = {"w": np.linspace(-1, 1, 48, dtype=np.float32).reshape(6, 8), "f": np.float32(factor)}
+    inputs = [("x", TensorProto.FLOAT, ["n", 6])]
+    return model(nodes, inputs, [("y", TensorProto.INT64, ["n", 8])], weights)
+
+
+def test_whole_numbers_that_all_flip_show_nothing() -> None:
+    assert verify(_whole(10), _whole(10))
+    report = verify(_whole(1e12), _whole(-3e12))
+    assert not report and "elements differ" in report.verdict
+
+
+def test_outputs_that_are_all_empty_show_nothing() -> None:
+    def found(at: float) -> onnx.ModelProto:
+        nodes = [
+            helper.make_node("Greater", ["x", "at"], ["seen"]),
+            helper.make_node("Compress", ["x", "seen"], ["y"]),
+        ]
+        inputs = [("x", TensorProto.FLOAT, [9])]
+        weights = {"at": np.float32(at)}
+        return model(nodes, inputs, [("y", TensorProto.FLOAT, [None])], weights)
+
+    report = verify(found(1e6), found(2e6))
+    assert not report and "nothing could be compared" in report.verdict
+    data = np.linspace(0, 3e6, 9, dtype=np.float32)
+    assert verify(found(1e6), found(1e6), inputs={"x": data})
+    assert not verify(found(1e6), found(2e6), inputs={"x": data})
+
+
 def test_random_numbers_cannot_be_compared() -> None:
     node = helper.make_node("RandomNormalLike", ["x"], ["y"])
     proto = model([node], [("x", 1, [2, 3])], [("y", 1, [2, 3])], {})
