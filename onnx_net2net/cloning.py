@@ -9,11 +9,12 @@ residual branch, which is zero. Source: LLaMA-Pro, Wu et al., ACL 2024 (zero out
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from onnx_net2net.cancelling import Cancelling, cancelling
 from onnx_net2net.dimensions import Analysis
@@ -86,7 +87,8 @@ class Cloning:
 
     def _release(self, norm: Node, name: str) -> None:
         """Take scale or bias from the block's own last norm: the copy has it now."""
-        if len(self.analysis.solution.graph.consumers[name]) == 1:
+        graph = self.analysis.solution.graph
+        if len(graph.consumers[name]) == 1 and name not in graph.results:
             return self._neutral(name, name)
         new = self._parameter(name, 0)
         self._neutral(new, name)
@@ -198,7 +200,7 @@ def clone(
 
 def with_room(model: Model, block: Block, copies: int) -> tuple[Model, dict[str, str]]:
     """``model`` with the members behind ``block`` in its series numbered higher, and what became
-    of the names of weights: {old: new}.
+    of the names of weights: {old: new}. Raises Refused where a name is not free.
     """
     at = block.index
     assert at is not None, f"{block.name} counts in no series"
@@ -213,9 +215,14 @@ def with_room(model: Model, block: Block, copies: int) -> tuple[Model, dict[str,
         for entry in proto.graph.initializer
         if shift(entry.name) != entry.name
     }
+    _check_free(proto.graph, renames, block)
     for graph in (proto.graph, *subgraphs(proto.graph)):
         for entry in (*graph.initializer, *graph.input, *graph.value_info):
             entry.name = renames.get(entry.name, entry.name)
+        for annotation in graph.quantization_annotation:
+            annotation.tensor_name = renames.get(annotation.tensor_name, annotation.tensor_name)
+            for pair in annotation.quant_parameter_tensor_names:
+                pair.value = renames.get(pair.value, pair.value)
         for node in graph.node:
             node.name = shift(node.name)
             node.input[:] = [renames.get(name, name) for name in node.input]
@@ -226,6 +233,21 @@ def with_room(model: Model, block: Block, copies: int) -> tuple[Model, dict[str,
             entry.value = shift(entry.value)
     weights = {new: model.weights[old].renamed(new) for old, new in renames.items()}
     return model.with_changes(proto, weights), renames
+
+
+def _check_free(graph: GraphProto, renames: Mapping[str, str], block: Block) -> None:
+    """Raise Refused where a new name is another's, or an old one is known outside of the file."""
+    taken = Counter(renames.values())
+    for inner in (graph, *subgraphs(graph)):
+        defined = {entry.name for entry in (*inner.initializer, *inner.input)}
+        defined.update(name for node in inner.node for name in node.output)
+        taken.update(defined - (renames.keys() if inner is graph else set()))
+    outputs = {value.name for value in graph.output}
+    for old, new in renames.items():
+        if taken[new] > 1 or old in outputs:
+            why = "which is taken" if taken[new] > 1 else "but is an output of the network"
+            problem = f"its series cannot be renumbered: '{old}' would be '{new}', {why}"
+            raise Refused(block.name, problem, "leave all names as they are (--no-renumber)")
 
 
 def renumbered(text: str, series: str, number: Callable[[int], int]) -> str:

@@ -1,0 +1,106 @@
+"""Names that move with the blocks: none is taken twice, none means another tensor than before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+import onnx_net2net as n2n
+from tests.networks import Net, arrays
+
+
+def stacked(net: Net, count: int = 3, *, norm: bool = False) -> str:
+    """Layers ``layers.0``, ...; with ``norm`` they end in one, as BERT's do."""
+    last = net.input("n", 6)
+    if norm:
+        last = net("LayerNormalization", last, net.weight(6), net.weight(6), epsilon=1e-12)
+    for name in (f"layers.{number}" for number in range(count)):
+        hidden = net("Tanh", net("MatMul", last, net.weight(6, 9, name=f"{name}.a.weight")))
+        last = net("Add", last, net("MatMul", hidden, net.weight(9, 6, name=f"{name}.b.weight")))
+        if norm:
+            scale = net.weight(6, low=2, high=3, name=f"{name}.n.weight")
+            bias = net.weight(6, name=f"{name}.n.bias")
+            last = net("LayerNormalization", last, scale, bias, epsilon=1e-12)
+    return last
+
+
+def tensor_of_the_new_name() -> ModelProto:
+    net = Net()
+    last = stacked(net)
+    turned = net("Transpose", net.weight(6, 6, name="layers.2.c"), perm=[1, 0])
+    proto = net.model(net("MatMul", last, turned))
+    for node in proto.graph.node:
+        for side in (node.input, node.output):
+            side[:] = ["layers.3.c" if name == turned else name for name in side]
+    return proto
+
+
+def numbers_that_are_one() -> ModelProto:
+    net = Net()
+    last = stacked(net)
+    return net.model(net("MatMul", last, net.weight(6, 6, name="layers.02.b.weight")))
+
+
+def body_with_the_new_name() -> ModelProto:
+    """The weight would be renamed to what one branch calls a weight of its own."""
+    net = Net()
+    last = stacked(net)
+    net.weight(6, 6, name="layers.2.c")
+    yes, no = (
+        helper.make_graph(
+            [helper.make_node("MatMul", [last, weight], [result])],
+            result,
+            [],
+            [helper.make_tensor_value_info(result, TensorProto.FLOAT, None)],
+        )
+        for weight, result in (("layers.2.c", "yes"), ("layers.3.c", "no"))
+    )
+    own = np.random.default_rng(1).normal(size=(6, 6)).astype(np.float32)
+    no.initializer.append(numpy_helper.from_array(own, "layers.3.c"))
+    condition = net("Cast", net("ReduceSum", last, keepdims=0), to=TensorProto.BOOL)
+    return net.model(net("If", condition, then_branch=yes, else_branch=no))
+
+
+def weight_that_is_an_output() -> ModelProto:
+    net = Net()
+    return net.model(net("Identity", stacked(net)), "layers.2.a.weight")
+
+
+TAKEN: list[Callable[[], ModelProto]] = [
+    tensor_of_the_new_name, numbers_that_are_one, body_with_the_new_name, weight_that_is_an_output
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("made", TAKEN)
+def test_names_that_are_not_free_are_left_alone(made: Callable[[], ModelProto]) -> None:
+    model = n2n.load(made())
+    with pytest.raises(n2n.Refused, match=r"'layers.2.* would be 'layers.3") as caught:
+        n2n.deepen(model, block="layers.0")
+    assert caught.value.remedy == "leave all names as they are (--no-renumber)"
+    deeper = n2n.deepen(model, block="layers.0", renumber=False)
+    assert n2n.verify(model, deeper)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_an_affine_that_is_an_output_stays_what_it_is(number: int) -> None:
+    """It moves to the copy, but the network gives it as it was."""
+    net = Net()
+    model = n2n.load(net.model(net("Identity", stacked(net, 2, norm=True)), "layers.1.n.weight"))
+    deeper = n2n.deepen(model, block=f"layers.{number}", renumber=False)
+    assert n2n.verify(model, deeper)
+
+
+def test_quantization_annotations_follow_their_tensors() -> None:
+    net = Net()
+    proto = net.model(net("Identity", stacked(net)))
+    annotation = proto.graph.quantization_annotation.add(tensor_name="layers.2.a.weight")
+    annotation.quant_parameter_tensor_names.add(key="SCALE_TENSOR", value="layers.2.b.weight")
+    deeper = n2n.deepen(n2n.load(proto), block="layers.0").proto
+    (moved,) = deeper.graph.quantization_annotation
+    assert moved.tensor_name == "layers.3.a.weight"
+    assert moved.quant_parameter_tensor_names[0].value == "layers.3.b.weight"
+    before, after = arrays(proto), n2n.deepen(n2n.load(proto), block="layers.0").weights
+    np.testing.assert_array_equal(after[moved.tensor_name].array(), before["layers.2.a.weight"])
