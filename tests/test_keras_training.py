@@ -281,6 +281,11 @@ for name in ("resnet.dynamo-raw", "gpt2.dynamo", "lstm.dynamo", "unet.dynamo", "
     history = network.fit(given, wanted[0] * 0.9, epochs=5, verbose=0).history["loss"]
     assert history[-1] < history[0], (name, history)
 """
+    run_on(backend, code)
+
+
+def run_on(backend: str, code: str) -> None:
+    """Run a program on a backend, in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
@@ -289,3 +294,22 @@ for name in ("resnet.dynamo-raw", "gpt2.dynamo", "lstm.dynamo", "unet.dynamo", "
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_other_backends_refuse_by_name(backend: str) -> None:
+    pytest.importorskip(BACKENDS[backend], reason=f"{backend} is not installed")
+    code = """
+import pytest
+from onnx_net2net.errors import Refused
+from tests.keras_models import load, to_keras
+from tests.samples.network import network
+from tests.test_attributes import stated
+from tests.test_rules import BY_ID
+with pytest.raises(Refused, match="the largest of weighed samples"):
+    to_keras(load(network(BY_ID["indexing:RoiAlign-max-opset16"])))
+with pytest.raises(Refused, match="stash_type"):
+    sample = next(s for s in BY_ID.values() if s.operator == ("", "LayerNormalization"))
+    to_keras(load(stated(network(sample), stash_type=10)))
+"""
+    run_on(backend, code)

@@ -112,10 +112,14 @@ def found(framework: str, proto: onnx.ModelProto, feeds: dict[str, np.ndarray]) 
 
         values = made(*map(torch.from_numpy, feeds.values()))
         return [v.numpy() for v in (values if isinstance(values, tuple) else [values])]
-    import tensorflow as tf
+    import keras
 
     given = list(feeds.values())
-    values = tf.function(made)(given if len(given) > 1 else given[0])
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        made = tf.function(made)
+    values = made(given if len(given) > 1 else given[0])
     return [np.asarray(v) for v in (values.values() if isinstance(values, dict) else [values])]
 
 

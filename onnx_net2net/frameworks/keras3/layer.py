@@ -130,9 +130,8 @@ class Graph(keras.layers.Layer):
                 best, fewest = spec, self.refusals
             if not fewest:
                 break
-        self.refusals = asked
-        if asked is not None:
-            asked.extend(fewest or [])
+        # Keras may keep a copy of what is assigned, so that it has to be whole by then.
+        self.refusals = None if asked is None else [*asked, *(fewest or [])]
         return best
 
     def _update(self, initializer: str, value: Any) -> None:
