@@ -10,8 +10,10 @@ from types import SimpleNamespace
 import ml_dtypes
 import numpy as np
 import pytest
+from onnx import helper, numpy_helper
 
 import onnx_net2net as n2n
+from onnx_net2net.errors import UsageError
 from onnx_net2net.frameworks.exchange import PROBLEMS, absorb
 from onnx_net2net.frameworks.names import Names
 from onnx_net2net.frameworks.roles import FLOATS, Role, paths, roles
@@ -19,6 +21,7 @@ from onnx_net2net.frameworks.state import named_weights, save_safetensors
 from onnx_net2net.frameworks.tensor_file import read
 from onnx_net2net.history import TIES
 from onnx_net2net.model import Model, load
+from onnx_net2net.verify import run
 from tests.console import ROOT
 
 FIXTURES = sorted((ROOT / "fixtures").glob("*.onnx"))
@@ -397,3 +400,55 @@ def test_floats_only() -> None:
             for n, r in roles(model).items()
             if r is not Role.CONSTANT
         )
+
+
+def square(op: str, **attributes: int) -> Model:
+    """One Linear layer of four inputs and outputs, in a file that holds its transpose or not."""
+    nodes = [
+        helper.make_node(op, ["x", "fc.weight"], ["h"], **attributes),
+        helper.make_node("Add", ["h", "fc.bias"], ["y"]),
+    ]
+    rng = np.random.default_rng(0)
+    weights = {"fc.weight": rng.normal(size=(4, 4)), "fc.bias": rng.normal(size=4)}
+    graph = helper.make_graph(
+        nodes,
+        "square",
+        [helper.make_tensor_value_info("x", 1, ["n", 4])],
+        [helper.make_tensor_value_info("y", 1, ["n", 4])],
+        [numpy_helper.from_array(w.astype(np.float32), n) for n, w in weights.items()],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    return load(helper.make_model(graph, opset_imports=opsets, ir_version=8))
+
+
+def test_square_matrices_are_not_taken_the_wrong_way_round() -> None:
+    torch = pytest.importorskip("torch")
+    author = torch.nn.Sequential()
+    author.add_module("fc", torch.nn.Linear(4, 4))
+    right = square("Gemm", transB=1)
+    assert n2n.to_torch(right).fc.weight.shape == (4, 4)
+    for model in (square("MatMul"), square("Gemm")):
+        with pytest.raises(UsageError, match=r"square weights of Linear layers.*: fc\.weight"):
+            absorb(model, author)
+        module = n2n.to_torch(model)
+        assert absorb(model, module).history[-1]["weights"] == 2
+    x = np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32)
+    (found,) = run(absorb(right, author), {"x": x}).values()
+    with torch.no_grad():
+        np.testing.assert_allclose(found, author(torch.from_numpy(x)), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (np.ones((4, 4), np.complex64), "holds complex64, not real numbers"),
+        (np.full((4, 4), "1"), "holds <U1, not real numbers"),
+        (np.full((4, 4), 1.0, object), "holds object, not real numbers"),
+        ([[1.0], [1.0, 2.0]], "is no array"),
+        (np.ones((4, 4), bool), "cannot hold exactly: fc.weight"),
+    ],
+)
+def test_what_holds_no_real_numbers_is_refused(value: object, problem: str) -> None:
+    model = square("MatMul")
+    with pytest.raises(UsageError, match=problem):
+        absorb(model, {"fc.weight": value, "fc.bias": np.zeros(4, np.float32)})

@@ -20,6 +20,7 @@ from onnx_net2net.errors import UsageError
 from onnx_net2net.frameworks.names import Names
 from onnx_net2net.frameworks.roles import FLOATS, Role, roles
 from onnx_net2net.frameworks.weight_sets import Weights, held, weight_set
+from onnx_net2net.graph import Graph, Node
 from onnx_net2net.model import Model, Weight
 from onnx_net2net.weights import Stored
 
@@ -45,6 +46,9 @@ def absorb(
     the graph does not have, is left out, and so are names that match a pattern in ``ignore``.
     Arrays are copied; a .safetensors file is read when the model is saved, and must last till then.
 
+    A state dict does not say how its matrices lie: they are taken to lie as in the file, where the
+    shapes agree. Of a module's Linear layers that is known, and checked.
+
     Values of another type are taken where the file's type holds them exactly; ``cast=True`` rounds
     them. Raises one UsageError for all names that are unknown or missing, all shapes and types that
     do not fit, and all values that are not finite.
@@ -54,14 +58,47 @@ def absorb(
     skipped = (COUNTERS, *ignore)
     kept = [key for key in given if not any(fnmatchcase(key, p) for p in skipped)]
     plan.names.fit(kept)
+    turned = _turned(plan.names, model, weights)
     for key in kept:
-        plan.add(key, given[key])
+        if key in turned:
+            plan.wrong.setdefault("turned", []).append(key)
+        else:
+            plan.add(key, given[key])
     plan.finish()
     proto = ModelProto()
     proto.CopyFrom(model.proto)
     details = {"weights": len(plan.found)}
     history.append(proto, "absorb", model.sha256(), details)
     return model.with_changes(proto, plan.found)
+
+
+def _turned(names: Names, model: Model, weights: Weights) -> set[str]:
+    """Square weights of a module's Linear layers that the file multiplies from the other side.
+
+    Linear holds (outputs, inputs); where the sizes differ, the shape tells.
+    """
+    modules = getattr(weights, "named_modules", None)
+    if modules is None:
+        return set()
+    graph, found = Graph(model), set()
+    for path, module in modules():
+        key = f"{path}.weight".lstrip(".")
+        name = names.find(key) if type(module).__name__ == "Linear" else None
+        if name is not None and _square(model.weights[name].shape):
+            places = graph.consumers.get(name, [])
+            if any(_holds_columns(node, index) for node, index in places):
+                found.add(key)
+    return found
+
+
+def _square(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 2 and shape[0] == shape[1] > 1
+
+
+def _holds_columns(node: Node, index: int) -> bool:
+    """Whether a node multiplies its operand from the right, so that columns are outputs."""
+    turned = any(a.name == "transB" and a.i for a in node.proto.attribute)
+    return index == 1 and not node.domain and node.op in ("Gemm", "MatMul") and not turned
 
 
 @dataclass
@@ -112,7 +149,7 @@ class _Plan:
             narrow = array.astype(dtype)
         if np.isinf(narrow).any() and not infinite:
             return "too large"
-        exact = np.array_equal(narrow.astype(array.dtype), array)
+        exact = array.dtype.kind != "b" and np.array_equal(narrow.astype(array.dtype), array)
         return "" if exact or self.cast else "type"
 
     def _untied(self, key: str, name: str, array: np.ndarray) -> str:
@@ -153,6 +190,10 @@ PROBLEMS: Mapping[str, tuple[str, str]] = {
     "type": (
         "values that the file's type cannot hold exactly",
         "round them with cast=True (--cast)",
+    ),
+    "turned": (
+        "square weights of Linear layers, which are transposed in the file",
+        "give their transposes by name, or the module of to_torch",
     ),
     "integers": ("other values for a tensor of integers, which is not trained", "leave it out"),
     "tied": ("other values than another name of the same tied weight", "give them once"),

@@ -19,7 +19,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from onnx import helper
+from onnx import TensorProto, helper
 
 from onnx_net2net.errors import UsageError
 from onnx_net2net.frameworks import tensor_file
@@ -47,12 +47,21 @@ def weight_set(weights: Weights) -> dict[str, Weight]:
     raise UsageError(f"a {type(weights).__name__} holds no weights by name", f"give {KINDS}")
 
 
+_NO_WEIGHTS = frozenset(
+    TensorProto.DataType.Value(kind)
+    for kind in ("UNDEFINED", "STRING", "COMPLEX64", "COMPLEX128")
+)
+
+
 def held(name: str, array: np.ndarray) -> Weight:
-    """``array`` as a weight. Raises UsageError for a type that ONNX does not have."""
+    """``array`` as a weight. Raises UsageError for a type that no weight can have."""
     try:
         dtype = helper.np_dtype_to_tensor_dtype(array.dtype)
     except (KeyError, ValueError):
-        raise UsageError(f"'{name}' holds {array.dtype}, not numbers", "leave it out") from None
+        dtype = TensorProto.UNDEFINED
+    if dtype in _NO_WEIGHTS:
+        problem = f"'{name}' holds {array.dtype}, not real numbers"
+        raise UsageError(problem, "leave it out")
     return Computed(name, dtype, array.shape, partial(_same, array))
 
 
@@ -113,7 +122,11 @@ def _from_mapping(mapping: Mapping[Any, Any]) -> dict[str, Weight]:
         if isinstance(value, Weight):
             found[name] = value
         elif value is not None and not isinstance(value, str | bytes):
-            found[str(name)] = held(str(name), to_array(value))
+            try:
+                array = to_array(value)
+            except (TypeError, ValueError) as error:
+                raise UsageError(f"'{name}' is no array: {error}", "leave it out") from None
+            found[str(name)] = held(str(name), array)
     return found
 
 
