@@ -214,7 +214,8 @@ def _activations(analysis: Analysis, producer: Node, nodes: Iterable[Node]) -> I
     for node in nodes:
         sources = (writers.get(name) for name in node.inputs[1:] if name)
         known = all(s is None or s.position < producer.position for s in sources)
-        if activates(node) and known:
+        # What stands in a body may read what is known nowhere else.
+        if activates(node) and known and node.parent is None:
             yield node
 
 

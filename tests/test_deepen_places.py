@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 import onnx_net2net as n2n
 from tests.networks import Net
@@ -53,3 +54,25 @@ def test_statistics_that_the_type_does_not_hold_are_refused(odd: float) -> None:
     with pytest.raises(n2n.Refused, match="no number that float16 holds") as caught:
         n2n.deepen(model, hidden, norm=True, calibration=[{"x": data}])
     assert caught.value.remedy
+
+
+def test_an_activation_in_a_body_is_not_repeated_outside() -> None:
+    """Its bound is known in the body alone."""
+    net = Net()
+    hidden = net("MatMul", net.input("n", 4), net.weight(4, 6))
+    branches = [
+        helper.make_graph(
+            [helper.make_node("Clip", [hidden, f"{name}_low"], [name])],
+            name,
+            [],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, None)],
+            [numpy_helper.from_array(np.float32(low), f"{name}_low")],
+        )
+        for name, low in (("yes", 0.1), ("no", -0.1))
+    ]
+    condition = net("Cast", net("ReduceSum", hidden, keepdims=0), to=TensorProto.BOOL)
+    chosen = net("If", condition, then_branch=branches[0], else_branch=branches[1])
+    model = n2n.load(net.model(net("MatMul", chosen, net.weight(6, 2))))
+    deeper = n2n.deepen(model, hidden)
+    assert deeper.changes[0].init == "residual"
+    assert n2n.verify(model, deeper)
