@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import defs, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.attributes import SETTLED_OPERANDS
@@ -198,3 +199,32 @@ def test_the_mask_of_dropout_is_what_was_dropped() -> None:
     y, mask = made.train()(torch.from_numpy(x))
     assert mask.dtype == torch.bool and 0.7 < mask.float().mean() < 0.8
     torch.testing.assert_close(y, torch.from_numpy(x) * mask / 0.75)
+
+
+QUANTISED = ["a", "as", "az", "b", "bs", "bz", "ys", "yz"]
+
+
+def quantised(rows: bool) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    """A square product of bytes; constants have names that Python keeps for itself."""
+    zero = np.array([120, 110, 100], np.uint8) if rows else np.uint8(120)
+    scale = np.array([0.5, 0.2, 0.1], np.float32) if rows else np.float32(0.5)
+    feeds = {"a": RNG.integers(0, 255, (3, 3)).astype(np.uint8)}
+    constants = {
+        "as": np.float32(0.02), "az": np.uint8(120), "bs": np.float32(0.03), "bz": np.uint8(9),
+        "b": RNG.integers(0, 255, (3, 3)).astype(np.uint8), "ys": scale, "yz": zero,
+    }  # fmt: skip
+    return single("QLinearMatMul", feeds, constants, QUANTISED), feeds
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_scales_of_rows_are_not_taken_for_those_of_columns(framework: str) -> None:
+    proto, feeds = quantised(rows=False)
+    (want,) = run(load(proto), feeds).values()
+    np.testing.assert_array_equal(found(framework, proto, feeds)[0], want)
+    proto, feeds = quantised(rows=True)
+    if framework == "keras":
+        with pytest.raises(Refused, match="by row"):
+            translated(framework, proto)
+    else:
+        (want,) = ReferenceEvaluator(proto).run(None, feeds)
+        np.testing.assert_array_equal(found(framework, proto, feeds)[0], want)

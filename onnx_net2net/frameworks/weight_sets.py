@@ -170,7 +170,12 @@ def _from_pickle(path: Path) -> dict[str, Weight]:
 
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+    except UnpicklingError:  # whose text proposes to run what the file holds
+        raise UsageError(
+            f"{path}: holds more than plain weights, or is damaged",
+            "save module.state_dict(), not the module",
+        ) from None
+    except (OSError, RuntimeError, EOFError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UsageError(
             f"{path}: cannot be read as plain weights: {reason}",

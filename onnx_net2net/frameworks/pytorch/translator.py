@@ -10,6 +10,7 @@ collected.
 
 from __future__ import annotations
 
+import keyword
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -129,7 +130,8 @@ class Translator:
         return f"self.{key}"
 
     def _unused(self, base: str) -> str:
-        base = f"c{base}" if base[0].isdigit() else base
+        if base[0].isdigit() or keyword.iskeyword(base) or base.startswith("__"):
+            base = f"c{base}"
         key, number = base, 2
         while key in self.tree.constants or key in self.tree.root.children or key in taken_names():
             key, number = f"{base}_{number}", number + 1

@@ -10,7 +10,15 @@ from onnx import helper
 
 from onnx_net2net.frameworks.keras3.operators.convolution import convolve
 from onnx_net2net.frameworks.keras3.trace import Call, Entry
-from onnx_net2net.frameworks.keras3.values import axis_of, cast, dtype_of, rank, tensor
+from onnx_net2net.frameworks.keras3.values import (
+    axis_of,
+    cast,
+    dtype_of,
+    product,
+    rank,
+    sizes,
+    tensor,
+)
 from onnx_net2net.frameworks.keras3.windows import window
 
 __all__ = ["TABLES", "dequantized", "quantized"]
@@ -99,6 +107,12 @@ def _matmul(a: Any, b: Any, a_zero: Any, b_zero: Any) -> Any:
     return ops.matmul(a, b)
 
 
+def _single(call: Call, *values: Any) -> None:
+    """Refuse one scale for each row, which would be taken for one a column."""
+    if any(product(sizes(value)) != 1 for value in values):
+        call.refuse("scales or zero points by row")
+
+
 def matmul_integer(call: Call, a: Any, b: Any, a_zero: Any = None, b_zero: Any = None) -> Any:
     """A product of whole numbers, in int32."""
     return ops.cast(ops.round(_matmul(a, b, a_zero, b_zero)), "int32")
@@ -115,6 +129,7 @@ def matmul_to_float(
     bias: Any = None,
 ) -> Any:
     """A product of whole numbers, scaled."""
+    _single(call, a_scale)
     y = ops.cast(_matmul(a, b, a_zero, b_zero), "float32")
     y = y * _float(a_scale) * _float(b_scale)
     return y if bias is None else y + tensor(bias)
@@ -133,6 +148,7 @@ def qlinear_matmul(
     y_scale: Any, y_zero: Any,
 ) -> Any:  # fmt: skip
     """Quantized operands, quantized result."""
+    _single(call, a_scale, y_scale, y_zero)
     y = _matmul(a, b, a_zero, b_zero)
     return _requantized(y, _float(a_scale) * _float(b_scale) / _float(y_scale), y_zero)
 
