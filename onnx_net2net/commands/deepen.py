@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnx_net2net.commands.steps import DONE, UNEQUAL, deliver_to, load, print_json, show_end
+from onnx_net2net.commands.steps import DONE, UNEQUAL, deliver_to, opened, print_json, show_end
 from onnx_net2net.options import FORCE, JSON, PATH, RUNNING, Window, verify_arguments
 
 if TYPE_CHECKING:
@@ -69,12 +69,9 @@ def deepen(
     Copied blocks begin with their last projections at zero.
     """  # fmt: skip
     arguments = verify_arguments(seeds, ranges, sizes, inputs, provider)
-    target = output or model.with_name(f"{model.stem}-grown.onnx")
-    from onnx_net2net.delivery import Judge, check_free
+    from onnx_net2net.delivery import Judge
 
-    source = load(model)
-    if not dry_run:
-        check_free(source, target, force=force)
+    source, target = opened(model, output, force=force, dry_run=dry_run)
     deeper = _deeper(source, **options)
     if dry_run:
         return _show(source, deeper, None, None, as_json)

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnx_net2net.commands.steps import DONE, UNEQUAL, deliver_to, load, print_json, show_end
+from onnx_net2net.commands.steps import (
+    DONE,
+    UNEQUAL,
+    deliver_to,
+    load,
+    opened,
+    print_json,
+    show_end,
+)
 from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.options import FOLD, FORCE, JSON, PATH, RUNNING, verify_arguments
 
@@ -65,12 +73,9 @@ def grow(
     """  # fmt: skip
     arguments = verify_arguments(seeds, ranges, sizes, inputs, provider)
     wishes = _wishes(plan, fold, **budget)
-    target = output or model.with_name(f"{model.stem}-grown.onnx")
     from onnx_net2net.delivery import Judge, check_free
 
-    source = load(model)
-    if not dry_run:
-        check_free(source, target, force=force)
+    source, target = opened(model, output, force=force, dry_run=dry_run)
     if emit_plan is not None:
         check_free(source, emit_plan, force=force)
         if emit_plan.resolve() == target.resolve():

@@ -22,6 +22,17 @@ def load(path: Path) -> Model:
     return load(path)
 
 
+def opened(path: Path, output: Path | None, *, force: bool, dry_run: bool) -> tuple[Model, Path]:
+    """The model to grow, and where the result goes, a place that must be free to be written to."""
+    from onnx_net2net.delivery import check_free
+
+    target = output or path.with_name(f"{path.stem}-grown.onnx")
+    source = load(path)
+    if not dry_run:
+        check_free(source, target, force=force)
+    return source, target
+
+
 def folded(model: Model) -> Model:
     """``model`` with what it computes from weights alone computed."""
     from onnx_net2net.folding import fold
