@@ -14,6 +14,7 @@ from onnx_net2net.errors import Refused
 from onnx_net2net.rules import registry as rules
 from onnx_net2net.verify import run
 from tests.keras_models import FILES, keras, load, outputs, to_keras
+from tests.networks import Net
 from tests.samples import Sample
 from tests.samples.network import evaluate, network
 from tests.test_rules import BY_ID
@@ -145,6 +146,19 @@ def test_computes_what_onnxruntime_does_without_a_rule(operator: tuple[str, str]
     assert np.allclose(
         outputs(to_keras(load(proto)), {"x": x})[0], run(proto, {"x": x})["y"], atol=1e-6
     )
+
+
+def test_what_is_written_into_nothing_is_nothing() -> None:
+    """As exporters unroll a masked window that is shifted by nothing."""
+    net = Net(opset=17)
+    x = net.input(2, 3)
+    zero, one = (net.put(np.array([n], np.int64)) for n in (0, 1))
+    empty = net("Slice", x, zero, zero, one)
+    rows = net("ScatterND", empty, net.put(np.array([[0]])), net("Slice", empty, zero, one, zero))
+    proto = net.model(net("Concat", x, rows, axis=1))
+    given = {"x": np.random.default_rng(1).normal(size=(2, 3)).astype(np.float32)}
+    (expected,) = run(proto, given).values()
+    assert np.array_equal(outputs(to_keras(load(proto)), given)[0], expected)
 
 
 @pytest.mark.parametrize("name", sorted(RANDOM))

@@ -34,6 +34,8 @@ def scatter_elements(call: Call, x: Any, indices: Any, updates: Any) -> Any:
 def scatter_nd(call: Call, x: Any, indices: Any, updates: Any) -> Any:
     """Slices at tuples of places."""
     x, indices, updates = tensor(x), tensor(indices), tensor(updates)
+    if 0 in x.shape:
+        return x  # no entry that TensorFlow could be told to replace
     own, depth = sizes(x), indices.shape[-1]
     rows = product(own[depth:])
     flat = ops.reshape(x, (product(own[:depth]), rows))
