@@ -28,7 +28,6 @@ from onnx_net2net.flops import multiply_adds
 from onnx_net2net.graph import Graph, Node
 from onnx_net2net.inference import Shape
 from onnx_net2net.model import Model
-from onnx_net2net.rule_shapes import shapes_by_rule
 from onnx_net2net.rules import lookup
 from onnx_net2net.rules.language import Op, Unsupported
 from onnx_net2net.sequences import without_sequences
@@ -191,7 +190,7 @@ def _shapes(graph: Graph, wanted: Mapping[str, int]) -> tuple[Shapes, Sizes]:
     try:
         specs = {spec.name: spec for spec in input_specs(graph.model.proto.graph)}
     except UsageError:  # an input is no tensor: no size is asked for
-        found = infer(graph, shapes_by_rule)
+        found = infer(graph)
         return found, dict(found.binding)
     chosen(list(specs.values()), {n: s for n, s in wanted.items() if not n.startswith(ITERATIONS)})
     best: tuple[Shapes, Sizes] | None = None
@@ -204,7 +203,7 @@ def _shapes(graph: Graph, wanted: Mapping[str, int]) -> tuple[Shapes, Sizes]:
                 name = symbol(value.name, axis, dim)
                 if name is not None:
                     binding[name] = shape[axis]
-        found = infer_at(graph, binding, shapes_by_rule)
+        found = infer_at(graph, binding)
         loops = {n: size for n, size in found.binding.items() if n not in binding}
         if best is None or found.unknown < best[0].unknown:
             best = found, {**sizes, **loops}

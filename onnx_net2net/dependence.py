@@ -30,6 +30,7 @@ from onnx_net2net.rules.language import (
 from onnx_net2net.values import Array, evaluate
 
 Shape = tuple[int, ...]
+Dynamic = tuple[tuple[bool, ...], ...]  # for each input, of each element whether it is
 # What moves elements of the inputs listed (None: of all) by what the other inputs say.
 MOVES: dict[str, tuple[int, ...] | None] = {
     "Concat": None,
@@ -53,6 +54,9 @@ ELEMENTWISE = {
     "Reciprocal", "Round", "Sqrt", "Sub",
 }  # fmt: skip
 CLAMPED = {"Slice"}  # the sizes it is told may reach beyond the end
+# Whose rules must know which of the sizes that they are told are so at the sizes tried only.
+TOLD = {"Pad", "Reshape", "Slice", "Split", "Tile"}
+READ_OFF = {"Reshape"}  # whose rules are read off the sizes of their operands
 NOWHERE = -1
 NONE = frozenset[str]()
 
@@ -121,12 +125,27 @@ class Dependence:
             return ()
         if isinstance(key, Element):
             return self._read_element(node, key) if node is not None else ()
-        if self.here.shape[key.tensor][key.axis] == 1:
-            return ()
         if node is None:
             outer = self._entered.get(key.tensor)
             return (Side(outer[0], outer[1][key.axis]),) if outer is not None else ()
+        if node.op in CLAMPED and self.here.shape[key.tensor][key.axis] == 1:
+            # Where one entry is kept, all that another size could do is to leave none.
+            return [element for name in node.inputs[1:] for element in self.elements(name)]
         return set(self._read_side(node, key))
+
+    def hides(self, node: Node, pattern: Pattern) -> bool:
+        """Whether an axis that is merged, cut or left out as one of size 1 may have another."""
+        if not pattern.merges and node.op not in TOLD:
+            return False
+        names = [n for n in (*node.inputs, *node.outputs) if n not in self.graph.model.weights]
+        shapes = {name: self.here.shape.get(name, ()) for name in names}
+        ones = (Side(n, i) for n, shape in shapes.items() for i, m in enumerate(shape) if m == 1)
+        return any(map(self.follows, ones))
+
+    def differs(self, node: Node, rule: Rule, dynamic: Dynamic) -> bool:
+        """Whether a rule that is read off sizes is another one at other dynamic sizes."""
+        found = self._rule(node, self.here.elsewhere, dynamic)
+        return found is None or found[0].pattern != rule.pattern
 
     def elements(self, name: str) -> list[Element]:
         """All elements of a small value."""
@@ -248,7 +267,7 @@ class Dependence:
         if node.links is not None:
             yield from self._read_body(node, key)
             return
-        found = None if node.opaque else self._rule(node)
+        found = None if node.opaque else self._rule(node, self.here)
         output = node.outputs.index(key.tensor)
         spec = found[1].outputs[output] if found and output < len(found[1].outputs) else None
         if found is None or spec is None:
@@ -336,13 +355,15 @@ class Dependence:
             else:
                 yield Side(link.inner, key.axis - (axis is not None and key.axis > axis))
 
-    def _rule(self, node: Node) -> tuple[Rule, Pattern] | None:
-        shape = self.here.shape
+    def _rule(
+        self, node: Node, sizes: Inferred, dynamic: Dynamic = ()
+    ) -> tuple[Rule, Pattern] | None:
+        shape = sizes.shape
         given = tuple(shape.get(name) for name in node.inputs)
         after = tuple(shape.get(name) for name in node.outputs)
         version = self.graph.model.opset.get(node.domain, 1)
-        values = tuple(self.here.known(name) for name in node.inputs)
-        op = Op(node.proto, version, given, after, values)
+        values = tuple(sizes.known(name) for name in node.inputs)
+        op = Op(node.proto, version, given, after, values, dynamic)
         try:
             rule = lookup(op)
             return rule, expand(rule.pattern, ranks(given), ranks(after))

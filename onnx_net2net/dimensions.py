@@ -16,7 +16,7 @@ from math import prod
 from weakref import WeakKeyDictionary
 
 from onnx_net2net.axes import Atom, Axis, Pin, Sum, atoms, canonical, pin
-from onnx_net2net.contraction import FLOATS, FOLD, contractions, obstacle
+from onnx_net2net.contraction import FLOATS, FOLD, Contraction, contractions, obstacle
 from onnx_net2net.folding import foldable
 from onnx_net2net.graph import Graph, Node, scopes
 from onnx_net2net.model import Model
@@ -93,8 +93,9 @@ def _uncollected() -> Iterator[None]:
 
 def _analyse(model: Model) -> Analysis:
     solution = solve(Graph(with_unique_names(without_sequences(model))))
-    multiples = _constrain(solution)
-    survey, sizes = _survey(solution), RuntimeSizes(solution)
+    sizes = RuntimeSizes(solution)
+    multiples = _constrain(solution, sizes)
+    survey = _survey(solution)
     for free in survey.sites:
         if not free.size:
             pin(free, Pin(None, "it is empty: there is no unit to copy"))
@@ -131,10 +132,10 @@ def _paddings(
     return found
 
 
-def _constrain(solution: Solution) -> dict[Atom, Pin]:
+def _constrain(solution: Solution, sizes: RuntimeSizes) -> dict[Atom, Pin]:
     """Pin what cannot be shared; return the atoms that grow by multiples only, and why."""
     for contraction in contractions(solution):
-        problem = obstacle(solution, contraction)
+        problem = obstacle(solution, contraction) or _unsteady(solution, contraction, sizes)
         if problem is not None:
             reason, remedy = problem
             pin(contraction.axis, Pin(contraction.applied.node.label, reason, remedy))
@@ -143,6 +144,19 @@ def _constrain(solution: Solution) -> dict[Atom, Pin]:
         for name in _normalised(applied):
             _normalise(solution, applied, name, multiples)
     return multiples
+
+
+def _unsteady(
+    solution: Solution, contraction: Contraction, sizes: RuntimeSizes
+) -> tuple[str, None] | None:
+    """Why shares cannot lie along an axis: a part of it that is as long as the inputs say."""
+    if contraction.reduce == "max" or all(free.pins for free in atoms(contraction.axis)):
+        return None
+    node = contraction.applied.node
+    sides = [solution.axes[node.inputs[index]][axis] for index, axis in contraction.places]
+    if all(len(atoms(side)) == 1 or sizes.static(side) for side in sides):
+        return None
+    return "it is summed over together with what is known at run time only", None
 
 
 def _normalised(applied: Applied) -> list[str]:

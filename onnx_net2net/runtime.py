@@ -191,12 +191,19 @@ class _Mixtures:
             if not measures and names.isdisjoint((*node.inputs, *inner)):
                 continue
             for key in (k for n in node.outputs if n for k in self.dependence.elements(n)):
-                read = set(self.dependence.read(key))
+                read = self._may_read(node, key)
                 if any(map(self._grows, read)):
                     names.add(key.tensor)
                     self.grown.add(key)
                     self._meet(node, key, read)
         return self.mixed
+
+    def _may_read(self, node: Node, key: Element) -> set[Key]:
+        """What ``key`` is made of at any dynamic sizes: which element is moved to it may follow."""
+        read = set(self.dependence.read(key))
+        if node.op in MOVES and any(map(self.dependence.follows, self.dependence.told(node, key))):
+            read.update(e for name in node.inputs if name for e in self.dependence.elements(name))
+        return read
 
     def _grows(self, key: Key) -> bool:
         if isinstance(key, Side):

@@ -7,7 +7,7 @@ chains that it leaves open.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -18,6 +18,7 @@ from onnx import NodeProto, TensorProto
 from onnx_net2net.dependence import Dependence
 from onnx_net2net.graph import Graph, Node
 from onnx_net2net.inference import Ahead, Known, Shape
+from onnx_net2net.rule_shapes import demands, shapes_by_rule
 from onnx_net2net.subgraphs import Link
 from onnx_net2net.symbols import PRIMES, bind, bound, candidates
 from onnx_net2net.values import MOST, Array, evaluate, small
@@ -27,8 +28,6 @@ INTEGERS = {TensorProto.BOOL, TensorProto.INT32, TensorProto.INT64, TensorProto.
 MOST_SCALES = 16  # elements; a longer float vector is a weight, not a parameter
 MOST_TRIPS = 4096  # a higher bound of a loop is none
 ITERATIONS = "iterations of "  # a Loop: what its number of trips is called among dynamic sizes
-# A rule may know the shapes of operators that onnx does not (other domains).
-Contrib = Callable[[Node, int, list[Shape | None], list[Array | None]], list[Shape] | None]
 
 
 @dataclass
@@ -41,6 +40,7 @@ class Stored:
     scales: dict[str, Array] = field(default_factory=dict)  # small float weights, e.g. Resize's
     entries: dict[str, TensorProto] = field(default_factory=dict)
     candidates: tuple[tuple[int, ...], ...] = ()  # of dynamic sizes
+    same: dict[str, str] = field(default_factory=dict)  # a dynamic size that must equal another
     stuck: set[int] = field(default_factory=set)
 
 
@@ -50,7 +50,6 @@ class Shapes:
 
     graph: Graph
     stored: Stored
-    contrib: Contrib
     binding: dict[str, int]
     sizes: tuple[int, ...] = PRIMES
     alternative: bool = False  # of another choice, only to see what depends on it
@@ -79,7 +78,7 @@ class Shapes:
         best: Shapes | None = None
         for sizes in dict.fromkeys(_without(used, c) for c in (*self.stored.candidates, (3,))):
             if sizes:
-                found = infer_with(self.graph, self.stored, sizes, self.contrib, alternative=True)
+                found = infer_with(self.graph, self.stored, sizes, alternative=True)
                 if best is None or found.unknown < best.unknown:
                     best = found
                 if best.unknown <= self.unknown:
@@ -101,18 +100,42 @@ class Shapes:
         return Dependence(self.graph, self)
 
 
-def infer(graph: Graph, contrib: Contrib) -> Shapes:
+def infer(graph: Graph) -> Shapes:
     """Shapes under the first candidate sizes for which everything is known (else the best)."""
     best: Shapes | None = None
     stored = _stored(graph)
     for sizes in stored.candidates:
-        found = infer_with(graph, stored, sizes, contrib)
+        found = infer_with(graph, stored, sizes)
+        while found.unknown and (equal := _must_be_equal(found)) is not None:
+            stored.same.update([equal])
+            found = infer_with(graph, stored, sizes)
         if best is None or found.unknown < best.unknown:
             best = found
         if not found.unknown or not found.binding:
             break
     assert best is not None
     return best
+
+
+def _must_be_equal(shapes: Shapes) -> tuple[str, str] | None:
+    """Two dynamic sizes of which a node demands that they are one, the later one first."""
+    known = {size: name for name, size in reversed(shapes.binding.items())}
+    order = list(shapes.binding)
+    for node in shapes.graph.nodes:
+        if _is_known(shapes, node) or node.opaque or node.links is not None:
+            continue
+        for sizes in demands(*_use(shapes, node)):
+            names = sorted((known[n] for n in sizes if n in known), key=order.index)
+            if len(names) == len(sizes):
+                return names[1], names[0]
+    return None
+
+
+def _use(shapes: Shapes, node: Node) -> tuple[Node, int, list[Shape | None], list[Array | None]]:
+    """A node, its opset, and the shapes and small values of what it reads."""
+    version = shapes.graph.model.opset.get(node.domain, 1)
+    given = [shapes.shape.get(name) if name else None for name in node.inputs]
+    return node, version, given, [shapes.known(name) if name else None for name in node.inputs]
 
 
 def _without(used: set[int], sizes: tuple[int, ...]) -> tuple[int, ...]:
@@ -150,18 +173,17 @@ def infer_with(
     graph: Graph,
     stored: Stored,
     sizes: tuple[int, ...],
-    contrib: Contrib,
     *,
     alternative: bool = False,
 ) -> Shapes:
     """Shapes for these sizes of the symbolic dimensions."""
-    binding = bind(graph.model.proto.graph.input, sizes)
-    return _inferred(Shapes(graph, stored, contrib, binding, sizes, alternative))
+    binding = bind(graph.model.proto.graph.input, sizes, stored.same)
+    return _inferred(Shapes(graph, stored, binding, sizes, alternative))
 
 
-def infer_at(graph: Graph, binding: Mapping[str, int], contrib: Contrib) -> Shapes:
+def infer_at(graph: Graph, binding: Mapping[str, int]) -> Shapes:
     """Shapes where each symbolic dimension, or expression of some, has the size in ``binding``."""
-    return _inferred(Shapes(graph, _stored(graph), contrib, dict(binding)))
+    return _inferred(Shapes(graph, _stored(graph), dict(binding)))
 
 
 def _inferred(shapes: Shapes) -> Shapes:
@@ -240,9 +262,8 @@ def _fill(shapes: Shapes, node: Node, ahead: Ahead, index: int) -> None:
             if shape is not None:
                 shapes.shape.setdefault(name, shape)
     if not _is_known(shapes, node):
-        version = shapes.graph.model.opset.get(node.domain, 1)
-        values = [shapes.known(name) if name else None for name in node.inputs]
-        found = shapes.contrib(node, version, given, values) or ()
+        # A rule may know the shapes of operators that onnx does not (other domains).
+        found = shapes_by_rule(*_use(shapes, node)) or ()
         for name, known in zip(node.outputs, found, strict=False):
             if name:
                 shapes.shape.setdefault(name, known)

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from onnx_net2net.axes import ONE, Axis, Pin, atom, canonical, pin, product, total, unify
-from onnx_net2net.dependence import CLAMPED, Dependence
+from onnx_net2net.dependence import READ_OFF, TOLD, Dependence, Dynamic
 from onnx_net2net.graph import Graph, Node
-from onnx_net2net.rule_shapes import shapes_by_rule
 from onnx_net2net.rules import lookup
 from onnx_net2net.rules.language import (
     Group,
@@ -64,10 +63,18 @@ class Solution:
             return ()
         return tuple(map(self.dependence.follows, self.dependence.elements(name)))
 
-    def told(self, node: Node) -> tuple[tuple[bool, ...], ...]:
+    def told(self, node: Node) -> Dynamic:
         """The same for every input of a node, where its rule needs to know."""
-        asks = node.op in CLAMPED or 1 in self.shapes.binding.values()
-        return tuple(map(self.dynamic, node.inputs)) if asks else ()
+        return tuple(map(self.dynamic, node.inputs)) if node.op in TOLD else ()
+
+    def check(self, node: Node, rule: Rule, pattern: Pattern, told: Dynamic) -> None:
+        """Unsupported where sizes that a rule was read off are so at those that are tried only."""
+        if self.dependence is None or node.position in self.shapes.computed:
+            return
+        if self.dependence.hides(node, pattern):
+            raise Unsupported("an axis of size 1 is not proved to be so at all sizes of the inputs")
+        if node.op in READ_OFF and self.dependence.differs(node, rule, told):
+            raise Unsupported("it takes axes apart otherwise at other sizes of the inputs")
 
     def of(self, name: str) -> list[Axis] | None:
         """The axes of a tensor (new, pinned unless a weight's, where none are known yet)."""
@@ -90,7 +97,7 @@ class _Misfit(Exception):
 
 def solve(graph: Graph) -> Solution:
     """Unify the axes of the whole graph."""
-    solution = Solution(graph, infer(graph, shapes_by_rule))
+    solution = Solution(graph, infer(graph))
     for name in graph.inputs:
         solution.axes[name] = [atom(size) for size in solution.shapes.of(name) or ()]
         _pin_interface(solution, name, "input")
@@ -133,7 +140,9 @@ def _visit(solution: Solution, node: Node) -> None:
     )
     try:
         rule = lookup(op)
-        _apply(solution, Applied(node, rule, _pattern(node, op, rule), {}))
+        pattern = _pattern(node, op, rule)
+        solution.check(node, rule, pattern, op.dynamic)
+        _apply(solution, Applied(node, rule, pattern, {}))
     except Unsupported as problem:
         _barrier(solution, node, str(problem))
     except _Misfit as problem:

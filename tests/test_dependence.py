@@ -19,7 +19,6 @@ from onnx_net2net.dimensions import inspect
 from onnx_net2net.errors import Refused
 from onnx_net2net.graph import Graph
 from onnx_net2net.model import load
-from onnx_net2net.rule_shapes import shapes_by_rule
 from onnx_net2net.shapes import infer
 from onnx_net2net.solver import solve
 from onnx_net2net.values import OPERATORS, evaluate
@@ -162,7 +161,7 @@ def test_what_is_cut_at_run_time_keeps_its_width(
 
 
 def test_trusting_the_bounds_that_are_tried_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnx_net2net.solver.CLAMPED", set())
+    monkeypatch.setattr("onnx_net2net.solver.TOLD", set())
     model = load(cutting(behind_a_short_start))
     report = verify(model, widen(model, {"up": 73}), sizes={"length": LENGTHS}, provider="cpu")
     assert not report.equivalent
@@ -204,8 +203,9 @@ def test_what_is_taken_apart_at_run_time_keeps_its_width(
 
 
 def test_trusting_the_length_one_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnx_net2net.symbols.MULTIPLES", ((1,),))
     monkeypatch.setattr("onnx_net2net.rules.movement._hidden", lambda settled, given: False)
-    monkeypatch.setattr("onnx_net2net.runtime.RuntimeSizes.static", lambda self, axis: True)
+    monkeypatch.setattr("onnx_net2net.solver.Solution.check", lambda *given: None)
     model = load(taking_apart(in_rows))
     growing = {d.name: 2 * d.width for d in inspect(model) if d.width == 64}
     report = verify(model, widen(model, growing), sizes={"length": [2, 4, 8]}, provider="cpu")
@@ -328,7 +328,7 @@ def influences(operator: str, sample: Sample) -> tuple[set[tuple[str, int, int]]
     tensors = [numpy_helper.from_array(a, n) for n, a in inputs.items()]
     outputs = [helper.make_empty_tensor_value_info(n) for n in node.output]
     graph = helper.make_graph([node], "one", [], outputs, tensors)
-    known = infer(Graph(load(helper.make_model(graph, opset_imports=opsets))), shapes_by_rule)
+    known = infer(Graph(load(helper.make_model(graph, opset_imports=opsets))))
     for name, array in inputs.items():
         known.value[name] = array
     whole = evaluate(node, given, sample.opset) or []

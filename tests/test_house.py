@@ -40,7 +40,8 @@ FLOORS = [
     "graph precision sequences unique_names",
     "signs",
     "dependence editing folding inference judgement",
-    "rule_shapes shapes",
+    "rule_shapes",
+    "shapes",
     # The judge, who knows nothing of what follows, and the solver, who knows no operator.
     "solver verify",
     "contraction costs delivery growth",

@@ -24,7 +24,6 @@ from onnx_net2net.frameworks.attributes import Attributes
 from onnx_net2net.frameworks.roles import Role, paths, roles
 from onnx_net2net.graph import Graph, Node
 from onnx_net2net.model import Model
-from onnx_net2net.rule_shapes import shapes_by_rule
 from onnx_net2net.shapes import infer
 from onnx_net2net.unique_names import with_unique_names
 from onnx_net2net.values import evaluate
@@ -78,7 +77,7 @@ class Program:
         self.model = with_unique_names(model)
         self.graph = Graph(self.model)
         self.opset = dict(self.model.opset)
-        self.shapes = infer(self.graph, shapes_by_rule)
+        self.shapes = infer(self.graph)
         self.roles: Mapping[str, Role] = roles(self.model)
         self.paths: Mapping[str, str] = paths(self.model)
         self._static = _static_dims(self.model)

@@ -62,6 +62,12 @@ class Pattern:
         )
 
     @cached_property
+    def merges(self) -> bool:
+        """Whether an axis is a merge or a concatenation of several names."""
+        specs = (*self.inputs, *self.outputs)
+        return any(not isinstance(term, str) for spec in specs for term in spec or ())
+
+    @cached_property
     def plain(self) -> tuple[bool, ...]:
         """For each input whether each of its axes is a name and nothing more."""
         return tuple(

@@ -41,8 +41,8 @@ def _reshape(op: Op) -> Rule:
 
 
 def _hidden(settled: Sequence[int | None], given: Sequence[int]) -> bool:
-    """Whether a dynamic size is tried with 1, which shows nothing of what it takes apart."""
-    return any(n is None and m == 1 for n, m in zip(settled, given, strict=True))
+    """Whether a dynamic number is 1, which shows nothing, or is no size: 0 or -1."""
+    return any(n is None and m <= 1 for n, m in zip(settled, given, strict=True))
 
 
 def _resolve(given: list[int], shape: Sequence[int], op: Op) -> tuple[int, ...]:
@@ -107,6 +107,8 @@ def _tile(op: Op) -> Rule:
     times = [int(n) for n in op.known(1)]
     if 0 in shape or 0 in times:
         raise Unsupported("it has no entries")
+    if _hidden(op.settled(1), times):
+        raise Unsupported("how often it repeats is known at run time only")
     left = ["1" if n == 1 else f"x{i}" for i, n in enumerate(shape)]
     new = [None if r == 1 else f"r{i}" for i, r in enumerate(times)]
     right = [group([p for p in (r, x) if p and p != "1"]) for r, x in zip(new, left, strict=True)]
@@ -139,10 +141,12 @@ def _split(op: Op) -> Rule:
     out = [[p if i == axis else f"x{i}" for i in range(rank)] for p in parts]
     where: str | int = "split" if op.opset < 13 else 1
     given = slot(where, *parts, drops="num_outputs" if op.opset >= 18 else "")
+    at_run_time = op.opset >= 13 and op.value(1) is not None and None in op.settled(1)
+    fixed = dict.fromkeys(parts, "where it is cut is known at run time only") if at_run_time else {}
     left = [axes] if op.opset < 13 else [axes, ["_"]]
     unread = {p: "max" for p, o in zip(parts, op.node.output, strict=True) if not o}
     known = dict(zip(parts, sizes, strict=True))
-    return Rule(line(left, out), known, reduce=unread, slots=[given], kind="move")
+    return Rule(line(left, out), known, fixed, reduce=unread, slots=[given], kind="move")
 
 
 def split_sizes(op: Op, size: int, axis: int, count: int) -> list[int]:

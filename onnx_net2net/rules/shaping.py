@@ -9,6 +9,7 @@ from onnx_net2net.rules.factors import segments
 from onnx_net2net.rules.language import Op, Rule, Table, Unsupported, line, names, slot
 
 BORDER = "its borders are padded with its own entries"
+MOVING = "how far it is padded is known at run time only"
 RESAMPLED = "it is resampled"
 CROPPED = "entries are cropped from it"
 COUNTED = "its entries depend on its length"
@@ -17,6 +18,7 @@ COUNTED = "its entries depend on its length"
 def _pad(op: Op) -> Rule:
     shape, mode = op.shape(0), op.attr("mode", "constant")
     begins, ends = _pads(op)
+    moving = _pads_at_run_time(op)
     where: str | int = "pads" if op.opset < 11 else 1
     left: list[str] = []
     right: list[str] = []
@@ -26,11 +28,11 @@ def _pad(op: Op) -> Rule:
     for i, (size, begin, end) in enumerate(zip(shape, begins, ends, strict=True)):
         if size + min(begin, 0) + min(end, 0) <= 0 or size + begin + end <= 0:
             raise Unsupported("it has no entries")
-        if mode != "constant" and (begin or end):
+        if i in moving or (mode != "constant" and (begin or end)):
             left.append(f"x{i}")
             right.append(f"y{i}")
             sizes[f"y{i}"] = size + begin + end
-            fixed |= {f"x{i}": BORDER, f"y{i}": BORDER}
+            fixed |= dict.fromkeys((f"x{i}", f"y{i}"), MOVING if i in moving else BORDER)
             continue
         around = {f"p{i}": begin, f"x{i}": size + min(begin, 0) + min(end, 0), f"q{i}": end}
         left.append(segments([n for n in around if n[0] == "x" or around[n] < 0]))
@@ -53,6 +55,14 @@ def _pads(op: Op) -> tuple[list[int], list[int]]:
     for axis, begin, end in zip(axes, given[: len(axes)], given[len(axes) :], strict=True):
         begins[axis], ends[axis] = begin, end
     return begins, ends
+
+
+def _pads_at_run_time(op: Op) -> set[int]:
+    """The axes whose pads follow dynamic sizes."""
+    if op.opset < 11:
+        return set()
+    axes = _pad_axes(op)
+    return {a for a, n in zip((*axes, *axes), op.settled(1), strict=True) if n is None}
 
 
 def _pad_axes(op: Op) -> list[int]:

@@ -18,7 +18,6 @@ from onnx_net2net.frameworks.keras3.program import Step, all_steps, compiled
 from onnx_net2net.frameworks.roles import Role, paths, roles
 from onnx_net2net.graph import Graph
 from onnx_net2net.model import Model
-from onnx_net2net.rule_shapes import shapes_by_rule
 from onnx_net2net.shapes import infer
 from onnx_net2net.tensors import clear_data, constants, data_fields, set_constant, subgraphs
 from onnx_net2net.unique_names import with_unique_names
@@ -85,7 +84,7 @@ def declare_fixed(proto: ModelProto, model: Model) -> None:
     A Reshape to (batch, length, -1, 64) gives a number of heads that no framework can tell while
     batch and length are open; layers behind it may need it.
     """
-    shapes = infer(Graph(with_unique_names(model)), shapes_by_rule)
+    shapes = infer(Graph(with_unique_names(model)))
     del proto.graph.value_info[:]
     if not shapes.binding:
         return
