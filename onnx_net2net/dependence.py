@@ -55,8 +55,9 @@ ELEMENTWISE = {
 }  # fmt: skip
 CLAMPED = {"Slice"}  # the sizes it is told may reach beyond the end
 # Whose rules must know which of the sizes that they are told are so at the sizes tried only.
-TOLD = {"Pad", "Reshape", "Slice", "Split", "Tile"}
-READ_OFF = {"Reshape"}  # whose rules are read off the sizes of their operands
+TOLD = {"Pad", "Slice", "Split", "Tile"}
+READ_OFF = {"Reshape"}  # whose rules are read off sizes: what is proved of these they must know
+MULTIPLIES = {"Cast", "Mul", "ReduceProd"}  # what gives the product of what it reads
 NOWHERE = -1
 NONE = frozenset[str]()
 
@@ -128,24 +129,34 @@ class Dependence:
         if node is None:
             outer = self._entered.get(key.tensor)
             return (Side(outer[0], outer[1][key.axis]),) if outer is not None else ()
-        if node.op in CLAMPED and self.here.shape[key.tensor][key.axis] == 1:
-            # Where one entry is kept, all that another size could do is to leave none.
-            return [element for name in node.inputs[1:] for element in self.elements(name)]
+        if node.op == "Shape":
+            return ()  # a rank
+        if node.op in CLAMPED and (bounds := self._bounds_of_one(node, key.axis)):
+            return bounds
         return set(self._read_side(node, key))
 
     def hides(self, node: Node, pattern: Pattern) -> bool:
         """Whether an axis that is merged, cut or left out as one of size 1 may have another."""
-        if not pattern.merges and node.op not in TOLD:
-            return False
-        names = [n for n in (*node.inputs, *node.outputs) if n not in self.graph.model.weights]
-        shapes = {name: self.here.shape.get(name, ()) for name in names}
-        ones = (Side(n, i) for n, shape in shapes.items() for i, m in enumerate(shape) if m == 1)
-        return any(map(self.follows, ones))
+        if node.op in READ_OFF:
+            return False  # its rule knows
+        inputs, outputs = pattern.merged
+        sides = [*zip(node.inputs, inputs, strict=False), *zip(node.outputs, outputs, strict=False)]
+        for name, merged in sides:
+            shape = () if name in self.graph.model.weights else self.here.shape.get(name, ())
+            if any(shape[axis] == 1 and self.follows(Side(name, axis)) for axis in merged if shape):
+                return True
+        return False
 
-    def differs(self, node: Node, rule: Rule, dynamic: Dynamic) -> bool:
-        """Whether a rule that is read off sizes is another one at other dynamic sizes."""
-        found = self._rule(node, self.here.elsewhere, dynamic)
-        return found is None or found[0].pattern != rule.pattern
+    def factors(self, key: Element) -> list[Key]:
+        """The sizes whose product an element is, through all that moves it."""
+        node = self.graph.producer.get(key.tensor)
+        if node is None or node.domain or node.op not in MOVES.keys() | MULTIPLIES | {"Shape"}:
+            return [key]
+        told = set(self.told(node, key)) if node.op in MOVES else set()
+        read = [k for k in self.read(key) if k not in told]
+        if not read or any(map(self.follows, told)):
+            return [key]
+        return [f for k in read for f in (self.factors(k) if isinstance(k, Element) else [k])]
 
     def elements(self, name: str) -> list[Element]:
         """All elements of a small value."""
@@ -267,7 +278,7 @@ class Dependence:
         if node.links is not None:
             yield from self._read_body(node, key)
             return
-        found = None if node.opaque else self._rule(node, self.here)
+        found = None if node.opaque else self._rule(node)
         output = node.outputs.index(key.tensor)
         spec = found[1].outputs[output] if found and output < len(found[1].outputs) else None
         if found is None or spec is None:
@@ -355,15 +366,28 @@ class Dependence:
             else:
                 yield Side(link.inner, key.axis - (axis is not None and key.axis > axis))
 
-    def _rule(
-        self, node: Node, sizes: Inferred, dynamic: Dynamic = ()
-    ) -> tuple[Rule, Pattern] | None:
-        shape = sizes.shape
+    def _bounds_of_one(self, node: Node, axis: int) -> list[Element]:
+        """Where a cut keeps one entry, counted from one end: all that another size could do is to
+        leave none."""
+        given = [self.here.known(name) if name else None for name in node.inputs[1:5]]
+        starts, ends, axes, steps = [*given, None, None, None, None][:4]
+        if starts is None or ends is None:
+            return []
+        rank = len(self.here.shape[node.inputs[0]])
+        places = range(starts.size) if axes is None else [int(a) % rank for a in axes.ravel()]
+        at = list(places).index(axis) if axis in places else -1
+        alone = at >= 0 and int(ends.flat[at]) - int(starts.flat[at]) == 1 and ends.flat[at] != 0
+        if not alone or (steps is not None and steps.flat[at] != 1):
+            return []
+        return [Element(node.inputs[1], at), Element(node.inputs[2], at)]
+
+    def _rule(self, node: Node) -> tuple[Rule, Pattern] | None:
+        shape = self.here.shape
         given = tuple(shape.get(name) for name in node.inputs)
         after = tuple(shape.get(name) for name in node.outputs)
         version = self.graph.model.opset.get(node.domain, 1)
-        values = tuple(sizes.known(name) for name in node.inputs)
-        op = Op(node.proto, version, given, after, values, dynamic)
+        values = tuple(self.here.known(name) for name in node.inputs)
+        op = Op(node.proto, version, given, after, values)
         try:
             rule = lookup(op)
             return rule, expand(rule.pattern, ranks(given), ranks(after))

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 
 from onnx_net2net.graph import Node
@@ -32,10 +31,12 @@ def shapes_by_rule(
     node: Node, opset: int, given: list[Shape | None], values: list[Array | None]
 ) -> list[Shape] | None:
     """Shapes of what ``node`` writes, or None where its rule does not tell them all."""
-    known = _rule(node, opset, given, values)
-    if known is None:
+    op = Op(node.proto, opset, tuple(given), (None,) * len(node.outputs), tuple(values))
+    try:
+        rule = lookup(op)
+        pattern = expand(rule.pattern, ranks(given), ())
+    except Unsupported:
         return None
-    rule, pattern = known
     sizes: Sizes = {"1": 1}
     for spec, shape in zip(pattern.inputs, given, strict=False):
         for term, size in zip(spec or (), shape or (), strict=False):
@@ -48,30 +49,6 @@ def shapes_by_rule(
             return None
         found.append(shape)
     return found
-
-
-def demands(
-    node: Node, opset: int, given: list[Shape | None], values: list[Array | None]
-) -> list[set[int]]:
-    """The sizes, of each name of a rule, that must be one: other than 1 where names broadcast."""
-    known = _rule(node, opset, given, values)
-    found: dict[str, set[int]] = defaultdict(set)
-    for spec, shape in zip(known[1].inputs if known else (), given, strict=False):
-        for term, size in zip(spec or (), shape or (), strict=False):
-            if isinstance(term, str):
-                found[term.lstrip("~")].add(size)
-    return [sizes - {1} for sizes in found.values() if len(sizes - {1}) > 1]
-
-
-def _rule(
-    node: Node, opset: int, given: list[Shape | None], values: list[Array | None]
-) -> tuple[Rule, Pattern] | None:
-    op = Op(node.proto, opset, tuple(given), (None,) * len(node.outputs), tuple(values))
-    try:
-        rule = lookup(op)
-        return rule, expand(rule.pattern, ranks(given), ())
-    except Unsupported:
-        return None
 
 
 def _match(

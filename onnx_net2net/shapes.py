@@ -18,7 +18,7 @@ from onnx import NodeProto, TensorProto
 from onnx_net2net.dependence import Dependence
 from onnx_net2net.graph import Graph, Node
 from onnx_net2net.inference import Ahead, Known, Shape
-from onnx_net2net.rule_shapes import demands, shapes_by_rule
+from onnx_net2net.rule_shapes import shapes_by_rule
 from onnx_net2net.subgraphs import Link
 from onnx_net2net.symbols import PRIMES, bind, bound, candidates
 from onnx_net2net.values import MOST, Array, evaluate, small
@@ -40,7 +40,6 @@ class Stored:
     scales: dict[str, Array] = field(default_factory=dict)  # small float weights, e.g. Resize's
     entries: dict[str, TensorProto] = field(default_factory=dict)
     candidates: tuple[tuple[int, ...], ...] = ()  # of dynamic sizes
-    same: dict[str, str] = field(default_factory=dict)  # a dynamic size that must equal another
     stuck: set[int] = field(default_factory=set)
 
 
@@ -106,36 +105,12 @@ def infer(graph: Graph) -> Shapes:
     stored = _stored(graph)
     for sizes in stored.candidates:
         found = infer_with(graph, stored, sizes)
-        while found.unknown and (equal := _must_be_equal(found)) is not None:
-            stored.same.update([equal])
-            found = infer_with(graph, stored, sizes)
         if best is None or found.unknown < best.unknown:
             best = found
         if not found.unknown or not found.binding:
             break
     assert best is not None
     return best
-
-
-def _must_be_equal(shapes: Shapes) -> tuple[str, str] | None:
-    """Two dynamic sizes of which a node demands that they are one, the later one first."""
-    known = {size: name for name, size in reversed(shapes.binding.items())}
-    order = list(shapes.binding)
-    for node in shapes.graph.nodes:
-        if _is_known(shapes, node) or node.opaque or node.links is not None:
-            continue
-        for sizes in demands(*_use(shapes, node)):
-            names = sorted((known[n] for n in sizes if n in known), key=order.index)
-            if len(names) == len(sizes):
-                return names[1], names[0]
-    return None
-
-
-def _use(shapes: Shapes, node: Node) -> tuple[Node, int, list[Shape | None], list[Array | None]]:
-    """A node, its opset, and the shapes and small values of what it reads."""
-    version = shapes.graph.model.opset.get(node.domain, 1)
-    given = [shapes.shape.get(name) if name else None for name in node.inputs]
-    return node, version, given, [shapes.known(name) if name else None for name in node.inputs]
 
 
 def _without(used: set[int], sizes: tuple[int, ...]) -> tuple[int, ...]:
@@ -177,7 +152,7 @@ def infer_with(
     alternative: bool = False,
 ) -> Shapes:
     """Shapes for these sizes of the symbolic dimensions."""
-    binding = bind(graph.model.proto.graph.input, sizes, stored.same)
+    binding = bind(graph.model.proto.graph.input, sizes)
     return _inferred(Shapes(graph, stored, binding, sizes, alternative))
 
 
@@ -263,7 +238,9 @@ def _fill(shapes: Shapes, node: Node, ahead: Ahead, index: int) -> None:
                 shapes.shape.setdefault(name, shape)
     if not _is_known(shapes, node):
         # A rule may know the shapes of operators that onnx does not (other domains).
-        found = shapes_by_rule(*_use(shapes, node)) or ()
+        version = shapes.graph.model.opset.get(node.domain, 1)
+        values = [shapes.known(name) if name else None for name in node.inputs]
+        found = shapes_by_rule(node, version, given, values) or ()
         for name, known in zip(node.outputs, found, strict=False):
             if name:
                 shapes.shape.setdefault(name, known)

@@ -33,29 +33,26 @@ def candidates(stated: Iterable[int]) -> tuple[tuple[int, ...], ...]:
     >>> candidates([10, 64])[0][:3]
     (7, 11, 13)
 
-    What divides a stated number could be taken for a part of it, so it comes last.
+    What divides a stated number could be taken for a part of it, so it comes last. Where two
+    dimensions have two names and must be equal, all get one size; 1 shows the least, so it is the
+    very last.
     """
     known = {abs(number) for number in stated if 0 < abs(number) < LARGEST}
     divides = [any(number % prime == 0 for number in known) for prime in PRIMES]
     order = sorted(range(len(PRIMES)), key=divides.__getitem__)
     first = tuple(PRIMES[index] for index in order)
-    return (*dict.fromkeys((first, PRIMES)), *MULTIPLES)
+    equal = ((size,) for size in (*first[:2], 1))
+    return (*dict.fromkeys((first, PRIMES)), *MULTIPLES, *equal)
 
 
-def bind(
-    inputs: Iterable[ValueInfoProto], sizes: tuple[int, ...], same: Mapping[str, str]
-) -> dict[str, int]:
-    """A size for every symbolic dimension of the inputs, distinct while ``sizes`` last.
-
-    ``same`` are those that must be equal to others.
-    """
+def bind(inputs: Iterable[ValueInfoProto], sizes: tuple[int, ...]) -> dict[str, int]:
+    """A size for every symbolic dimension of the inputs, distinct while ``sizes`` last."""
     binding: dict[str, int] = {}
     for value in inputs:
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
             key = symbol(value.name, axis, dim)
             if key and key not in binding and key.isidentifier():
-                other = binding.get(same.get(key, key))
-                binding[key] = sizes[len(binding) % len(sizes)] if other is None else other
+                binding[key] = sizes[len(binding) % len(sizes)]
     return binding
 
 

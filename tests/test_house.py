@@ -22,6 +22,7 @@ PACKAGE = ROOT / "onnx_net2net"
 # Lower floors first. A module imports from lower floors only; modules on one floor are strangers.
 FLOORS = [
     # The ground: values and text, no model.
+    "rules.alignment",
     "errors wire axes bounds comparison expansion subgraphs symbols values rules.assembly"
     " rules.language",
     # Files: weights that are not read yet, checks of what is read.

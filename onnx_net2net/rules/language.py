@@ -21,6 +21,8 @@ from typing import Any, Union
 import numpy as np
 import onnx
 
+from onnx_net2net.rules.alignment import Size
+
 Term = Union[str, "Group", "Plus"]
 TOKEN = re.compile(r"\s*(\.\.\.|->|[*~]?[A-Za-z_]\w*|[(),+]|\d+)")
 
@@ -62,10 +64,15 @@ class Pattern:
         )
 
     @cached_property
-    def merges(self) -> bool:
-        """Whether an axis is a merge or a concatenation of several names."""
-        specs = (*self.inputs, *self.outputs)
-        return any(not isinstance(term, str) for spec in specs for term in spec or ())
+    def merged(self) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
+        """For each input and each output its axes that are merged, cut or left out."""
+        terms = [t for spec in (*self.inputs, *self.outputs) for t in spec or ()]
+        inside = {n for t in terms if not isinstance(t, str) for n in leaves(t)} | {"1"}
+
+        def axes(spec: Spec | None) -> tuple[int, ...]:
+            return tuple(i for i, t in enumerate(spec or ()) if not inside.isdisjoint(leaves(t)))
+
+        return tuple(map(axes, self.inputs)), tuple(map(axes, self.outputs))
 
     @cached_property
     def plain(self) -> tuple[bool, ...]:
@@ -138,6 +145,14 @@ class Rule:
     norm: Norm | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """What is proved of the axes of input 0 and of the elements of input 1, at all sizes."""
+
+    axes: tuple[Size, ...]
+    elements: tuple[Size, ...]
+
+
 class Unsupported(Exception):
     """Raised by a rule: this use of the operator is not understood, so pin what it touches."""
 
@@ -152,6 +167,7 @@ class Op:
     outputs: tuple[tuple[int, ...] | None, ...]
     values: tuple[np.ndarray | None, ...]  # small constant inputs
     dynamic: tuple[tuple[bool, ...], ...] = ()  # which of their elements follow dynamic sizes
+    proven: Proven | None = None  # None: all is static, or nobody asks
 
     def attr(self, name: str, default: Any = None) -> Any:
         """The attribute's Python value, or ``default``."""

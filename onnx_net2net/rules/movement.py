@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from onnx_net2net.rules.factors import factors, group, segments
+from onnx_net2net.rules.alignment import Part, Size, uncertain
+from onnx_net2net.rules.factors import Factors, factors, group, segments
 from onnx_net2net.rules.language import Op, Rule, Table, Unsupported, line, names, slot
 
 BLOCK = "its size is an attribute of the node"
+
+AT_RUN_TIME = "where it is cut is known at run time only"
 
 
 def axes_of(op: Op, index: int, since: int, rank: int) -> list[int] | None:
@@ -25,10 +28,8 @@ def _reshape(op: Op) -> Rule:
     after = op.outputs[0] or (given is not None and _resolve(given.tolist(), shape, op))
     if not after and not (op.outputs[0] == ()):
         raise Unsupported("the shape of output 0 is unknown")
-    if given is not None and _hidden(op.settled(1), given.tolist()):
-        raise Unsupported("the shape that it gives is known at run time only")
     found = factors(shape, after or ())
-    fixed = dict(found.fixed)
+    fixed = _uncertain(op, found, shape, after or ()) | dict(found.fixed)
     if given is not None and not op.attr("allowzero", 0):
         for index, element in enumerate(given.tolist()):
             if element == 0 and found.before[index] != found.after[index]:
@@ -38,6 +39,38 @@ def _reshape(op: Op) -> Rule:
     elements = [None if t == "1" else t for t in found.after]
     text = line([found.before, ["_"]], [found.after])
     return Rule(text, found.sizes, fixed, slots=[slot(1, *elements)], kind="move")
+
+
+def _uncertain(
+    op: Op, found: Factors, shape: Sequence[int], after: Sequence[int]
+) -> dict[str, str]:
+    """The names of what is cut elsewhere at other dynamic sizes, and why they may not grow."""
+    if op.proven is None:
+        return {}
+    before, behind = uncertain(op.proven.axes, _given(op, after))
+    terms = [found.before[i] for i in before] + [found.after[i] for i in behind]
+    names = " ".join(terms).replace("(", " ").replace(")", " ").split()
+    return dict.fromkeys((name for name in names if name != "1"), AT_RUN_TIME)
+
+
+def _given(op: Op, after: Sequence[int]) -> list[Size]:
+    """What is proved of the sizes that Reshape gives."""
+    assert op.proven is not None
+    axes, elements, given = op.proven.axes, op.proven.elements, op.value(1)
+    if given is None:
+        return [(Part(n, False),) for n in after]
+    # What -1 stands for is static if all else is.
+    rest = all(p.static for size in (*axes, *elements) for p in size)
+    copies = not op.attr("allowzero", 0)
+    found: list[Size] = []
+    for i, (n, size, element) in enumerate(zip(given.tolist(), after, elements, strict=True)):
+        if n > 0:
+            found.append(element)
+        elif n == 0 and copies and all(p.static for p in element):
+            found.append(axes[i])
+        else:
+            found.append((Part(size, rest),))
+    return found
 
 
 def _hidden(settled: Sequence[int | None], given: Sequence[int]) -> bool:
@@ -142,7 +175,7 @@ def _split(op: Op) -> Rule:
     where: str | int = "split" if op.opset < 13 else 1
     given = slot(where, *parts, drops="num_outputs" if op.opset >= 18 else "")
     at_run_time = op.opset >= 13 and op.value(1) is not None and None in op.settled(1)
-    fixed = dict.fromkeys(parts, "where it is cut is known at run time only") if at_run_time else {}
+    fixed = dict.fromkeys(parts, AT_RUN_TIME) if at_run_time else {}
     left = [axes] if op.opset < 13 else [axes, ["_"]]
     unread = {p: "max" for p, o in zip(parts, op.node.output, strict=True) if not o}
     known = dict(zip(parts, sizes, strict=True))

@@ -39,7 +39,7 @@ def output_spec(
     values = [value for value in proto.graph.input if value.name not in stored]
     found = []
     for sizes in TRIALS[trial]:
-        binding = bind(values, sizes, {})
+        binding = bind(values, sizes)
         pairs = zip(values, inputs, strict=True)
         shapes = [bound(value, binding) or tuple(x.shape) for value, x in pairs]
         found.append(_walked(walk, shapes, [x.dtype for x in inputs]))
