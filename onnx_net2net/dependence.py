@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from math import prod
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -22,6 +23,7 @@ from onnx_net2net.rules.language import (
     Op,
     Pattern,
     Rule,
+    Term,
     Unsupported,
     expand,
     leaves,
@@ -147,16 +149,27 @@ class Dependence:
                 return True
         return False
 
-    def factors(self, key: Element) -> list[Key]:
-        """The sizes whose product an element is, through all that moves it."""
-        node = self.graph.producer.get(key.tensor)
-        if node is None or node.domain or node.op not in MOVES.keys() | MULTIPLIES | {"Shape"}:
-            return [key]
-        told = set(self.told(node, key)) if node.op in MOVES else set()
-        read = [k for k in self.read(key) if k not in told]
-        if not read or any(map(self.follows, told)):
-            return [key]
-        return [f for k in read for f in (self.factors(k) if isinstance(k, Element) else [k])]
+    def factors(self, key: Key) -> tuple[list[Key], int]:
+        """The sizes whose product a size is, through all that moves it, and what divides that."""
+        node = self.graph.producer.get(key.tensor) if isinstance(key, Element) else None
+        op = "" if node is None or node.domain else node.op
+        if node is None or op not in MOVES.keys() | MULTIPLIES | {"Div", "Shape"}:
+            return [key], 1
+        assert isinstance(key, Element)
+        told = self.told(node, key) if op in MOVES else []
+        read = [other for other in self.read(key) if other not in told]
+        if op == "Div":
+            told, read, divisor = read[1:], read[:1], self._number(read[1])
+        else:
+            divisor = 1
+        found = [self.factors(other) for other in read]
+        inner = prod(by for _, by in found)
+        if any(map(self.follows, told)) or not found or divisor < 1 or (inner > 1 < len(found)):
+            return [key], 1
+        return [factor for keys, _ in found for factor in keys], divisor * inner
+
+    def _number(self, key: Key) -> int:
+        return int(self.here.value[key.tensor].flat[key.place]) if isinstance(key, Element) else 0
 
     def elements(self, name: str) -> list[Element]:
         """All elements of a small value."""
@@ -284,7 +297,10 @@ class Dependence:
         if found is None or spec is None:
             yield from self._all(node)
             return
-        for name in leaves(spec[key.axis]):
+        term = spec[key.axis]
+        stated = [e for e, exact in self._told_sizes(node, found[0], term) if exact]
+        yield from stated
+        for name in () if stated else leaves(term):
             yield from self._read_name(node, *found, name.lstrip("~"), NONE)
 
     def follows_name(self, node: Node, rule: Rule, pattern: Pattern, name: str) -> bool:
@@ -335,17 +351,18 @@ class Dependence:
         found = (frozenset(leaves(term)) for sign, term in stated if sign > 0)
         return next((names for names in found if name in names), frozenset())
 
-    def _told_sizes(self, node: Node, rule: Rule, name: str) -> Iterator[tuple[Element, bool]]:
-        """Elements of shape inputs that ``name`` depends on, and whether they state its size."""
+    def _told_sizes(self, node: Node, rule: Rule, term: Term) -> Iterator[tuple[Element, bool]]:
+        """Elements of shape inputs that ``term`` depends on, and whether they state its size."""
+        names = set(leaves(term))
         for slot in rule.slots:
             if not isinstance(slot.where, int) or slot.where >= len(node.inputs):
                 continue
             tensor = node.inputs[slot.where]
             value = self.here.value.get(tensor)
             for place, item in enumerate(slot.terms):
-                if item is None or name not in leaves(item[1]):
+                if item is None or names.isdisjoint(leaves(item[1])):
                     continue
-                states = item == (1, name) and node.op not in CLAMPED
+                states = item == (1, term) and node.op not in CLAMPED
                 known = value is not None and place < value.size and value.flat[place] > 0
                 yield Element(tensor, place), states and known
 

@@ -6,7 +6,7 @@ is frozen only where it is proved to follow nothing (dependence.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from math import gcd, prod
@@ -190,6 +190,8 @@ class _Mixtures:
             inner = [k.inner for k in node.links.leave] if node.links is not None else []
             if not measures and names.isdisjoint((*node.inputs, *inner)):
                 continue
+            # What has no elements hands on its length all the same.
+            names.update(n for n in node.outputs if n and not self.dependence.elements(n))
             for key in (k for n in node.outputs if n for k in self.dependence.elements(n)):
                 read = self._may_read(node, key)
                 if any(map(self._grows, read)):
@@ -203,7 +205,16 @@ class _Mixtures:
         read = set(self.dependence.read(key))
         if node.op in MOVES and any(map(self.dependence.follows, self.dependence.told(node, key))):
             read.update(e for name in node.inputs if name for e in self.dependence.elements(name))
-        return read
+        return {inner for one in read for inner in self._told(one)}
+
+    def _told(self, key: Key) -> Iterable[Key]:
+        """What says how many elements a small value has, for the size of its axis."""
+        producer = self.solution.graph.producer.get(key.tensor)
+        if isinstance(key, Element) or producer is None:
+            return (key,)
+        if producer.position not in self.solution.shapes.computed:
+            return (key,)
+        return {inner for one in self.dependence.read(key) for inner in self._told(one)}
 
     def _grows(self, key: Key) -> bool:
         if isinstance(key, Side):

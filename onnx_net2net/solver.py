@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 
 from onnx_net2net.axes import ONE, Axis, Pin, Product, atom, canonical, pin, product, total, unify
 from onnx_net2net.dependence import READ_OFF, TOLD, Dependence, Dynamic, Element, Key, Side
@@ -75,11 +76,18 @@ class Solution:
             return None
         data, shape = node.inputs[:2]
         sides = [Side(data, index) for index in range(len(self.shapes.of(data) or ()))]
-        elements = map(self.dependence.factors, self.dependence.elements(shape))
-        return Proven(
-            tuple(self._size(side) for side in sides),
-            tuple(tuple(part for key in keys for part in self._size(key)) for keys in elements),
-        )
+        elements = self.dependence.elements(shape)
+        return Proven(tuple(map(self._size, sides)), tuple(map(self._product, elements)))
+
+    def _product(self, element: Element) -> Size:
+        """The factors of a size that may be computed: a product, divided by a number."""
+        assert self.dependence is not None
+        keys, divisor = self.dependence.factors(element)
+        parts = [part for key in keys for part in self._size(key)]
+        static = prod(part.size for part in parts if part.static)
+        if static % divisor:
+            return self._size(element)
+        return (Part(static // divisor, True), *(part for part in parts if not part.static))
 
     def _size(self, key: Key) -> Size:
         """The factors of a size: of an axis, those that it was merged of."""
