@@ -204,6 +204,7 @@ def test_what_is_taken_apart_at_run_time_keeps_its_width(
 
 def test_trusting_the_length_one_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnx_net2net.rules.movement._uncertain", lambda *given: {})
+    monkeypatch.setattr(Dependence, "hides", lambda *given: False)
     model = load(taking_apart(in_rows))
     growing = {d.name: 2 * d.width for d in inspect(model) if d.width == 64}
     report = verify(model, widen(model, growing), sizes={"length": [2, 4, 8]}, provider="cpu")

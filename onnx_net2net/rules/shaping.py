@@ -97,7 +97,9 @@ def _resize(op: Op) -> Rule:
     fixed = {n: RESAMPLED for i in range(len(shape)) if i not in kept for n in (left[i], right[i])}
     slots = []
     if op.opset >= 11 and op.has(3):
-        slots = [slot(3, *(f"x{a}" if a in kept else None for a in _resized(op)))]
+        own = op.attr("keep_aspect_ratio_policy", "stretch") == "stretch"
+        new = {a: f"y{a}" if own else None for a in _resized(op)} | {a: f"x{a}" for a in kept}
+        slots = [slot(3, *(new[a] for a in _resized(op)))]
     inputs = [left] + [["_"]] * (len(op.node.input) - 1)
     return Rule(line(inputs, [right]), sizes, fixed, slots=slots)
 
