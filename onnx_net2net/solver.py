@@ -77,7 +77,7 @@ class Solution:
         data, shape = node.inputs[:2]
         sides = [Side(data, index) for index in range(len(self.shapes.of(data) or ()))]
         elements = self.dependence.elements(shape)
-        return Proven(tuple(map(self._size, sides)), tuple(map(self._product, elements)))
+        return Proven.of([*map(self._size, sides)], [*map(self._product, elements)])
 
     def _product(self, element: Element) -> Size:
         """The factors of a size that may be computed: a product, divided by a number."""

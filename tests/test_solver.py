@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper, parser
+from onnx import helper, numpy_helper, parser
 
 import onnx_net2net as n2n
 from onnx_net2net.axes import Axis, atoms, canonical
 from onnx_net2net.dimensions import analyse
 from onnx_net2net.graph import Graph
+from onnx_net2net.rules import _looked_at as looked_at
 from onnx_net2net.rules import registry
-from onnx_net2net.rules.language import Rule
+from onnx_net2net.rules.language import Op, Proven, Rule
 from onnx_net2net.solver import Solution, solve
 
 
@@ -226,3 +228,22 @@ def test_solving_does_not_depend_on_other_models() -> None:
 def test_analysis_is_reused() -> None:
     model = network(MLP)
     assert n2n.inspect(model) is n2n.inspect(model)
+
+
+def test_what_a_rule_may_look_at_is_what_its_memory_goes_by() -> None:
+    """A rule is made once for all nodes that look alike: nothing that it sees may be left out."""
+    node = helper.make_node("Reshape", ["x", "shape"], ["y"])
+    op = Op(node, 17, ((2, 6), (2,)), ((4, 3),), (None, np.array([4, 3])))
+    proven = Proven(((), ()), ((), ()))
+    others = {
+        "node": helper.make_node("Reshape", ["x", "shape"], ["y"], allowzero=1),
+        "opset": 18,
+        "shapes": ((3, 4), (2,)),
+        "outputs": ((3, 4),),
+        "values": (None, np.array([3, 4])),
+        "dynamic": ((), (True, False)),
+        "proven": proven,
+    }
+    assert others.keys() == {field.name for field in dataclasses.fields(Op)}
+    for name, value in others.items():
+        assert looked_at(dataclasses.replace(op, **{name: value})) != looked_at(op), name

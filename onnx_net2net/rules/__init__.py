@@ -72,6 +72,7 @@ def _looked_at(op: Op) -> tuple[object, ...]:
         tuple(map(bool, node.input)) if None in op.shapes else None,
         tuple(map(bool, node.output)) if None in op.outputs else None,
         op.dynamic,
+        op.proven,
     )
 
 

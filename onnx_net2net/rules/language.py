@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any, Union
 
@@ -151,6 +151,21 @@ class Proven:
 
     axes: tuple[Size, ...]
     elements: tuple[Size, ...]
+
+    @classmethod
+    def of(cls, axes: Sequence[Size], elements: Sequence[Size]) -> Proven:
+        """The same for all nodes that look alike: sources are numbered as they come."""
+        numbers: dict[object, int] = {}
+
+        def plain(size: Size) -> Size:
+            return tuple(
+                part
+                if part.source is None
+                else replace(part, source=numbers.setdefault(part.source, len(numbers)))
+                for part in size
+            )
+
+        return cls(tuple(map(plain, axes)), tuple(map(plain, elements)))
 
 
 class Unsupported(Exception):
