@@ -16,7 +16,7 @@ from onnx_net2net.frameworks.keras3.operators.attention import (
 from onnx_net2net.frameworks.keras3.operators.linear import swapped
 from onnx_net2net.frameworks.keras3.operators.movement import broadcast
 from onnx_net2net.frameworks.keras3.trace import Call, Entry
-from onnx_net2net.frameworks.keras3.values import cast, dtype_of, number, sizes, tensor
+from onnx_net2net.frameworks.keras3.values import cast, dtype_of, ints, sizes, tensor
 
 __all__ = ["TABLES"]
 
@@ -144,7 +144,7 @@ def group_query_attention(
     heads, groups = call.attribute("num_heads"), call.attribute("kv_num_heads")
     q, k, v = _unpacked(q, k, v, heads, groups)
     steps = sizes(q)[1]
-    room = number(cast(total, "int32"))
+    (room,) = ints(total)
     first = ops.reshape(cast(tensor(ends), "int32"), (-1, 1)) + 1 - steps
     first = ops.where(ops.equal(room, steps), ops.zeros_like(first), first)
     if call.attribute("do_rotary", 0):
