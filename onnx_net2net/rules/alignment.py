@@ -7,9 +7,11 @@ that are the same one. What is left between is certain only if it is one axis on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, takewhile
 from math import gcd, prod
+from operator import mul
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class Part:
 
 
 Size = tuple[Part, ...]  # whose product it is
+Sizes = dict[int, Size]  # by axis
 
 
 def uncertain(before: Sequence[Size], after: Sequence[Size]) -> tuple[set[int], set[int]]:
@@ -50,17 +53,61 @@ def _counts(size: Size) -> bool:
     return any(part.size != 1 or not part.static for part in size)
 
 
-def _strip(left: dict[int, Size], right: dict[int, Size], end: int) -> None:
+def _strip(left: Sizes, right: Sizes, end: int) -> None:
     """Remove from both what is certain to agree at one ``end``: 0 or -1."""
-    while left and right:
-        here, there = list(left)[end], list(right)[end]
-        a, b = _without_common(left[here], right[there])
-        if a and b:
-            return
-        for sizes, axis, rest in ((left, here, a), (right, there, b)):
-            sizes[axis] = rest
-            if not rest:
+    while left and right and (_strip_numbers(left, right, end) or _strip_same(left, right, end)):
+        pass
+
+
+def _strip_numbers(left: Sizes, right: Sizes, end: int) -> bool:
+    """Remove numbers from both ends that have one product: 8 times 7 and 7 times 8."""
+    runs = _numbers(left, end), _numbers(right, end)
+    products = [list(accumulate(run.values(), mul)) for run in runs]
+    if not all(products):
+        return False
+    common = min(total[-1] for total in products)
+    if not all(_fits(run.values(), common) for run in runs):
+        common = max({1, *products[0]} & {1, *products[1]})
+    for sizes, run in zip((left, right), runs, strict=True):
+        rest = common
+        for axis, number in run.items():
+            if rest == 1:
+                break
+            taken = gcd(rest, number)
+            rest //= taken
+            sizes[axis] = (Part(number // taken, True),)
+            if taken == number:
                 del sizes[axis]
+    return common > 1
+
+
+def _numbers(sizes: Sizes, end: int) -> dict[int, int]:
+    """The axes at one end that are numbers."""
+    order = list(sizes) if end == 0 else list(sizes)[::-1]
+    known = takewhile(lambda axis: all(part.static for part in sizes[axis]), order)
+    return {axis: prod(part.size for part in sizes[axis]) for axis in known}
+
+
+def _fits(run: Iterable[int], number: int) -> bool:
+    """Whether a cut behind so many entries goes through one axis at most, and evenly."""
+    for size in run:
+        if number % size:
+            return size % number == 0
+        number //= size
+    return number == 1
+
+
+def _strip_same(left: Sizes, right: Sizes, end: int) -> bool:
+    """Divide both ends by what is certain to be in both, if that leaves nothing of one."""
+    here, there = list(left)[end], list(right)[end]
+    a, b = _without_common(left[here], right[there])
+    if a and b:
+        return False
+    for sizes, axis, rest in ((left, here, a), (right, there, b)):
+        sizes[axis] = rest
+        if not rest:
+            del sizes[axis]
+    return True
 
 
 def _without_common(a: Size, b: Size) -> tuple[Size, Size]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnx_net2net.rules.factors import segments
-from onnx_net2net.rules.language import Op, Rule, Table, Unsupported, line, names, slot
+from onnx_net2net.rules.language import Op, Rule, Table, line, names, slot
 
 INDEXED = "indexed by "
 FAR = 2**31 - 1  # bounds as far away as this mean the end, whatever the size
@@ -63,7 +63,8 @@ class _Cut:
         size = self.op.shape(0)[axis]
         begin, stop, _ = slice(start, end, 1).indices(size)
         if stop <= begin:
-            raise Unsupported("it keeps no entries")
+            self.fix(axis, "no entry of it is kept")
+            return None, None
         parts = {f"b{axis}": begin, f"x{axis}": stop - begin, f"a{axis}": size - stop}
         parts = {name: n for name, n in parts.items() if n}
         self.left[axis] = segments(list(parts))
