@@ -92,8 +92,8 @@ class RuntimeSizes:
         if axis is None:
             return None
         old = int(np.atleast_1d(self.solution.shapes.value[name])[place])
-        if old != axis.size:
-            return None
+        if old != axis.size or old == 1:
+            return None  # nothing is known of an axis that is 1 here
         return self._fresh(axis, growth)
 
     def _fresh(self, axis: Axis, growth: Growth) -> Fresh | None:

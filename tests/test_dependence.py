@@ -211,6 +211,30 @@ def test_trusting_the_length_one_is_caught(monkeypatch: pytest.MonkeyPatch) -> N
     assert not report.equivalent
 
 
+def flattening() -> ModelProto:
+    """Units that are repeated 1 time at the lengths that are tried, and flattened with that."""
+    net = Net(opset=17)
+    x, z = net.input("batch", 6), net.input("length", 3)
+    hidden = net("Relu", net("MatMul", x, net.weight(6, 8), name="up"))
+    times = net("Max", net("Div", length_of(net, z), constant(net, 49)), constant(net, 1))
+    shape = net("Concat", constant(net, 1), times, constant(net, 8), axis=0)
+    repeated = net("Expand", net("Unsqueeze", hidden, constant(net, 1)), shape)
+    flat = net("Flatten", repeated, axis=1)
+    return net.model(net("ReduceSum", flat, constant(net, 1), keepdims=1))
+
+
+def test_an_axis_that_is_one_where_it_is_tried_is_not_left_out() -> None:
+    (found,) = (d for d in inspect(load(flattening())) if d.width == 8)
+    assert found.growth == "fixed" and "axis of size 1" in (found.reason or "")
+
+
+def test_leaving_it_out_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Dependence, "hides", lambda *given: False)
+    model = load(flattening())
+    report = verify(model, widen(model, {"up": 11}), sizes={"length": [1, 98]}, provider="cpu")
+    assert not report.equivalent
+
+
 def test_what_is_split_at_run_time_keeps_its_width() -> None:
     net = Net(opset=17)
     x = net.input("length", 6)

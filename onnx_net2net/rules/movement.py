@@ -127,12 +127,12 @@ def _expand(op: Op) -> Rule:
     if 0 in after:
         raise Unsupported("it has no entries")
     left = ["1" if n == 1 else f"x{i}" for i, n in enumerate(before)]
-    right = ["1" if n == 1 else f"x{i}" for i, n in enumerate(after)]
-    sizes = {f"x{i}": n for i, n in enumerate(after) if n != 1}
+    right = names("x", len(after))  # by name also where it is 1: it may be longer at other sizes
     given = op.rank(1) and op.shape(1)[0]  # a shorter shape is right-aligned
-    elements = [None if t == "1" else t for t in right][len(after) - given :]
+    elements = right[len(after) - given :]
     text = line([left[len(after) - len(shape) :], ["_"]], [right])
-    return Rule(text, sizes, slots=[slot(1, *elements)], kind="move")
+    known = dict(zip(right, after, strict=True))
+    return Rule(text, known, slots=[slot(1, *elements)], kind="move")
 
 
 def _tile(op: Op) -> Rule:

@@ -142,10 +142,9 @@ def _constant_of_shape(op: Op) -> Rule:
     after = op.output()
     if 0 in after:
         raise Unsupported("it has no entries")
-    axes = ["1" if n == 1 else f"x{i}" for i, n in enumerate(after)]
-    sizes = {a: n for a, n in zip(axes, after, strict=True) if a != "1"}
-    terms = [None if a == "1" else a for a in axes]
-    return Rule(line([["_"]], [axes]), sizes, slots=[slot(0, *terms)])
+    axes = names("x", len(after))
+    sizes = dict(zip(axes, after, strict=True))
+    return Rule(line([["_"]], [axes]), sizes, slots=[slot(0, *axes)])
 
 
 def _range(op: Op) -> Rule:
