@@ -58,7 +58,9 @@ class RuntimeSizes:
     def dynamic(self, name: str) -> np.ndarray:
         """Which elements of a size vector may follow the dynamic sizes of the inputs."""
         here = np.atleast_1d(self.solution.shapes.value[name])
-        return np.reshape(self.solution.dynamic(name) or (False,) * here.size, here.shape)
+        evidence = self.solution.evidence
+        found = (False,) * here.size if evidence is None else evidence.dynamic(name)
+        return np.reshape(found, here.shape)
 
     def static(self, axis: Axis) -> bool:
         """Whether the size of ``axis`` is the same at all dynamic sizes."""

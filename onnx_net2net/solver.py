@@ -9,19 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import prod
 
-from onnx_net2net.axes import ONE, Axis, Pin, Product, atom, canonical, pin, product, total, unify
-from onnx_net2net.dependence import READ_OFF, TOLD, Dependence, Dynamic, Element, Key, Side
+from onnx_net2net.axes import ONE, Axis, Pin, atom, canonical, pin, product, total, unify
+from onnx_net2net.dependence import Dependence
+from onnx_net2net.evidence import Evidence
 from onnx_net2net.graph import Graph, Node
 from onnx_net2net.rules import lookup
-from onnx_net2net.rules.alignment import Part, Size
 from onnx_net2net.rules.language import (
     Group,
     Op,
     Pattern,
     Plus,
-    Proven,
     Rule,
     Spec,
     Term,
@@ -60,79 +58,10 @@ class Solution:
         """What follows the dynamic sizes of the inputs; None where they have none."""
         return self.shapes.dependence() if self.shapes.binding else None
 
-    def dynamic(self, name: str) -> tuple[bool, ...]:
-        """For every element of a small value whether it may follow the dynamic sizes."""
-        if self.dependence is None:
-            return ()
-        return tuple(map(self.dependence.follows, self.dependence.elements(name)))
-
-    def told(self, node: Node) -> Dynamic:
-        """The same for every input of a node, where its rule needs to know."""
-        return tuple(map(self.dynamic, node.inputs)) if node.op in TOLD else ()
-
-    def proven(self, node: Node) -> Proven | None:
-        """What is proved of the sizes that the rule of a node is read off."""
-        if self.dependence is None or node.op not in READ_OFF:
-            return None
-        data, shape = node.inputs[:2]
-        sides = [Side(data, index) for index in range(len(self.shapes.of(data) or ()))]
-        elements = self.dependence.elements(shape)
-        return Proven.of([*map(self._size, sides)], [*map(self._product, elements)])
-
-    def _product(self, element: Element) -> Size:
-        """The factors of a size that may be computed: a product, divided by a number."""
-        assert self.dependence is not None
-        keys, divisor = self.dependence.factors(element)
-        parts = [part for key in keys for part in self._size(key)]
-        static = prod(part.size for part in parts if part.static)
-        if static % divisor:
-            return self._size(element)
-        return (Part(static // divisor, True), *(part for part in parts if not part.static))
-
-    def _size(self, key: Key) -> Size:
-        """The factors of a size: of an axis, those that it was merged of."""
-        assert self.dependence is not None
-        static = not self.dependence.follows(key)
-        if isinstance(key, Element):
-            return (Part(int(self.shapes.value[key.tensor].flat[key.place]), static),)
-        size, axes = self.shapes.shape[key.tensor][key.axis], self.axes.get(key.tensor)
-        axis = None if axes is None else canonical(axes[key.axis])
-        if size == 1:
-            return (Part(size, static),)  # all axes of size 1 are one in the algebra
-        if static or not isinstance(axis, Product):
-            return (Part(size, static, self._symbols.get(axis, axis)),)
-        return tuple(
-            Part(factor.size, self._is_static(factor), self._symbols.get(factor, factor))
-            for factor in axis.factors
-        )
-
-    def _is_static(self, axis: Axis) -> bool:
-        """Whether an axis by itself, of a tensor nearby, shows that ``axis`` is static."""
-        assert self.dependence is not None
-        for name, axes in reversed(self.axes.items()):
-            for index, other in enumerate(axes):
-                if canonical(other) is axis:
-                    return not self.dependence.follows(Side(name, index))
-        return False
-
     @cached_property
-    def _symbols(self) -> dict[Axis | None, object]:
-        """What the dynamic axes of the network's inputs are called."""
-        return {
-            canonical(axis): dim.dim_param
-            for value in self.graph.model.proto.graph.input
-            for axis, dim in zip(
-                self.axes.get(value.name, ()), value.type.tensor_type.shape.dim, strict=False
-            )
-            if dim.dim_param
-        }
-
-    def check(self, node: Node, pattern: Pattern) -> None:
-        """Unsupported where sizes that a rule was read off are so at those that are tried only."""
-        if self.dependence is None or node.position in self.shapes.computed:
-            return
-        if self.dependence.hides(node, pattern):
-            raise Unsupported("an axis of size 1 is not proved to be so at all sizes of the inputs")
+    def evidence(self) -> Evidence | None:
+        """What is proved of sizes that rules are read off; None where none are dynamic."""
+        return None if self.dependence is None else Evidence(self.dependence, self.axes)
 
     def of(self, name: str) -> list[Axis] | None:
         """The axes of a tensor (new, pinned unless a weight's, where none are known yet)."""
@@ -184,7 +113,7 @@ def _visit(solution: Solution, node: Node) -> None:
         return _barrier(solution, node, node.opaque)
     if node.links is not None:
         return _tie(solution, node)
-    shapes, rule = solution.shapes, None
+    shapes, evidence, rule = solution.shapes, solution.evidence, None
     if not shapes.unsteady.isdisjoint(node.inputs):
         changing = min(shapes.unsteady.intersection(node.inputs))
         return _barrier(solution, node, f"the state '{changing}' changes its shape")
@@ -194,13 +123,13 @@ def _visit(solution: Solution, node: Node) -> None:
         tuple([shapes.shape.get(n) for n in node.inputs]),
         tuple([shapes.shape.get(n) for n in node.outputs]),
         tuple([shapes.known(n) for n in node.inputs]),
-        solution.told(node),
-        solution.proven(node),
+        *((evidence.told(node), evidence.proven(node)) if evidence is not None else ()),
     )
     try:
         rule = lookup(op)
         pattern = _pattern(node, op, rule)
-        solution.check(node, pattern)
+        if evidence is not None and node.position not in shapes.computed:
+            evidence.check(node, pattern)
         _apply(solution, Applied(node, rule, pattern, {}))
     except Unsupported as problem:
         _barrier(solution, node, str(problem))

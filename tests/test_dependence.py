@@ -17,10 +17,11 @@ from onnx import ModelProto, helper, numpy_helper
 from onnx_net2net.dependence import ELEMENTWISE, MOVES, Dependence, Element
 from onnx_net2net.dimensions import inspect
 from onnx_net2net.errors import Refused
+from onnx_net2net.evidence import Evidence
 from onnx_net2net.graph import Graph
 from onnx_net2net.model import load
 from onnx_net2net.shapes import infer
-from onnx_net2net.solver import Solution, solve
+from onnx_net2net.solver import solve
 from onnx_net2net.values import OPERATORS, evaluate
 from onnx_net2net.verify import verify
 from onnx_net2net.widening import widen
@@ -161,7 +162,7 @@ def test_what_is_cut_at_run_time_keeps_its_width(
 
 
 def test_trusting_the_bounds_that_are_tried_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnx_net2net.solver.TOLD", set())
+    monkeypatch.setattr("onnx_net2net.evidence.TOLD", set())
     model = load(cutting(behind_a_short_start))
     report = verify(model, widen(model, {"up": 73}), sizes={"length": LENGTHS}, provider="cpu")
     assert not report.equivalent
@@ -203,7 +204,7 @@ def test_what_is_taken_apart_at_run_time_keeps_its_width(
 
 
 def test_trusting_the_length_one_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Solution, "proven", lambda *given: None)
+    monkeypatch.setattr(Evidence, "proven", lambda *given: None)
     monkeypatch.setattr(Dependence, "hides", lambda *given: False)
     model = load(taking_apart(in_rows))
     growing = {d.name: 2 * d.width for d in inspect(model) if d.width == 64}

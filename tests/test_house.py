@@ -43,6 +43,7 @@ FLOORS = [
     "dependence editing folding inference judgement",
     "rule_shapes",
     "shapes",
+    "evidence",
     # The judge, who knows nothing of what follows, and the solver, who knows no operator.
     "solver verify",
     "contraction costs delivery growth",

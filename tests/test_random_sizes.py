@@ -6,9 +6,9 @@ import pytest
 
 from onnx_net2net.dependence import Dependence
 from onnx_net2net.dimensions import inspect
+from onnx_net2net.evidence import Evidence
 from onnx_net2net.model import load
 from onnx_net2net.runtime import RuntimeSizes
-from onnx_net2net.solver import Solution
 from tests.random_sizes import IMAGES, SEQUENCES, Maker, broken
 
 SEEDS = range(128)
@@ -32,7 +32,7 @@ def test_the_networks_show_all_steps_and_keep_promises() -> None:
 @pytest.mark.parametrize(
     ("where", "name", "trusting"),
     [
-        (Solution, "proven", None),
+        (Evidence, "proven", None),
         (Dependence, "follows", False),
         (RuntimeSizes, "static", True),
     ],
