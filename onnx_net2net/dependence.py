@@ -103,6 +103,8 @@ class Dependence:
     def __init__(self, graph: Graph, here: Inferred) -> None:
         self.graph, self.here = graph, here
         self._static: set[Key] = set()
+        self._moving: set[Key] = set()
+        self._reads: dict[Key, frozenset[Key]] = {}
         self._traces: dict[int, dict[str, list[Array]] | None] = {}  # by node position
 
     def follows(self, start: Key) -> bool:
@@ -113,9 +115,12 @@ class Dependence:
             key = pending.pop()
             if key in self._static:
                 continue
-            if self._varies(key):
+            if key in self._moving or self._varies(key):
+                self._moving |= {start, key}
                 return True
-            new = set(self.read(key)) - seen
+            if key not in self._reads:
+                self._reads[key] = frozenset(self.read(key))
+            new = self._reads[key] - seen
             seen |= new
             pending += new
         self._static |= seen
