@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from math import prod
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -56,10 +55,6 @@ ELEMENTWISE = {
     "Reciprocal", "Round", "Sqrt", "Sub",
 }  # fmt: skip
 CLAMPED = {"Slice"}  # the sizes it is told may reach beyond the end
-# Whose rules must know which of the sizes that they are told are so at the sizes tried only.
-TOLD = {"Pad", "Slice", "Split", "Tile"}
-READ_OFF = {"Reshape"}  # whose rules are read off sizes: what is proved of these they must know
-MULTIPLIES = {"Cast", "Mul", "ReduceProd"}  # what gives the product of what it reads
 NOWHERE = -1
 NONE = frozenset[str]()
 
@@ -141,40 +136,6 @@ class Dependence:
         if node.op in CLAMPED and (bounds := self._bounds_of_one(node, key.axis)):
             return bounds
         return set(self._read_side(node, key))
-
-    def hides(self, node: Node, pattern: Pattern) -> bool:
-        """Whether an axis that is merged, cut or left out as one of size 1 may have another."""
-        if node.op in READ_OFF:
-            return False  # its rule knows
-        inputs, outputs = pattern.merged
-        sides = [*zip(node.inputs, inputs, strict=False), *zip(node.outputs, outputs, strict=False)]
-        for name, merged in sides:
-            shape = () if name in self.graph.model.weights else self.here.shape.get(name, ())
-            if any(shape[axis] == 1 and self.follows(Side(name, axis)) for axis in merged if shape):
-                return True
-        return False
-
-    def factors(self, key: Key) -> tuple[list[Key], int]:
-        """The sizes whose product a size is, through all that moves it, and what divides that."""
-        node = self.graph.producer.get(key.tensor) if isinstance(key, Element) else None
-        op = "" if node is None or node.domain else node.op
-        if node is None or op not in MOVES.keys() | MULTIPLIES | {"Div", "Shape"}:
-            return [key], 1
-        assert isinstance(key, Element)
-        told = self.told(node, key) if op in MOVES else []
-        read = [other for other in self.read(key) if other not in told]
-        if op == "Div":
-            told, read, divisor = read[1:], read[:1], self._number(read[1])
-        else:
-            divisor = 1
-        found = [self.factors(other) for other in read]
-        inner = prod(by for _, by in found)
-        if any(map(self.follows, told)) or not found or divisor < 1 or (inner > 1 < len(found)):
-            return [key], 1
-        return [factor for keys, _ in found for factor in keys], divisor * inner
-
-    def _number(self, key: Key) -> int:
-        return int(self.here.value[key.tensor].flat[key.place]) if isinstance(key, Element) else 0
 
     def elements(self, name: str) -> list[Element]:
         """All elements of a small value."""

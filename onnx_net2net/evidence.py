@@ -10,10 +10,15 @@ from functools import cached_property
 from math import prod
 
 from onnx_net2net.axes import Axis, Product, canonical
-from onnx_net2net.dependence import READ_OFF, TOLD, Dependence, Dynamic, Element, Key, Side
+from onnx_net2net.dependence import MOVES, Dependence, Dynamic, Element, Key, Side
 from onnx_net2net.graph import Node
 from onnx_net2net.rules.alignment import Part, Size
 from onnx_net2net.rules.language import Pattern, Proven, Unsupported
+
+# Whose rules must know which of the sizes that they are told are so at the sizes tried only.
+TOLD = {"Pad", "Slice", "Split", "Tile"}
+READ_OFF = {"Reshape"}  # whose rules are read off sizes: what is proved of these they must know
+MULTIPLIES = {"Cast", "Mul", "ReduceProd"}  # what gives the product of what it reads
 
 
 class Evidence:
@@ -21,10 +26,11 @@ class Evidence:
 
     def __init__(self, dependence: Dependence, axes: dict[str, list[Axis]]) -> None:
         self.dependence, self.axes = dependence, axes
+        self.graph, self.here, self.follows = dependence.graph, dependence.here, dependence.follows
 
     def dynamic(self, name: str) -> tuple[bool, ...]:
         """For every element of a small value whether it may follow the dynamic sizes."""
-        return tuple(map(self.dependence.follows, self.dependence.elements(name)))
+        return tuple(map(self.follows, self.dependence.elements(name)))
 
     def told(self, node: Node) -> Dynamic:
         """The same for every input of a node, where its rule needs to know."""
@@ -35,25 +41,48 @@ class Evidence:
         if node.op not in READ_OFF or len(node.inputs) < 2:
             return None
         data, shape = node.inputs[:2]
-        rank = len(self.dependence.here.shape.get(data, ()))
+        rank = len(self.here.shape.get(data, ()))
         axes = [self._size(Side(data, index)) for index in range(rank)]
         return Proven.of(axes, [*map(self._product, self.dependence.elements(shape))])
 
     def _product(self, element: Element) -> Size:
         """The factors of a size that may be computed: a product, divided by a number."""
-        keys, divisor = self.dependence.factors(element)
+        keys, divisor = self._factors(element)
         parts = [part for key in keys for part in self._size(key)]
         static = prod(part.size for part in parts if part.static)
         if static % divisor:
             return self._size(element)
         return (Part(static // divisor, True), *(part for part in parts if not part.static))
 
+    def _factors(self, key: Key) -> tuple[list[Key], int]:
+        """The sizes whose product a size is, through all that moves it, and what divides that."""
+        node = self.graph.producer.get(key.tensor) if isinstance(key, Element) else None
+        op = "" if node is None or node.domain else node.op
+        if node is None or op not in MOVES.keys() | MULTIPLIES | {"Div", "Shape"}:
+            return [key], 1
+        assert isinstance(key, Element)
+        told = self.dependence.told(node, key) if op in MOVES else []
+        read = [other for other in self.dependence.read(key) if other not in told]
+        if op == "Div":
+            told, read, divisor = read[1:], read[:1], self._number(read[1])
+        else:
+            divisor = 1
+        found = [self._factors(other) for other in read]
+        inner = prod(by for _, by in found)
+        mixed = inner > 1 < len(found)  # a product of quotients may round
+        if mixed or not found or divisor < 1 or any(map(self.follows, told)):
+            return [key], 1
+        return [factor for keys, _ in found for factor in keys], divisor * inner
+
+    def _number(self, key: Key) -> int:
+        return int(self.here.value[key.tensor].flat[key.place]) if isinstance(key, Element) else 0
+
     def _size(self, key: Key) -> Size:
         """The factors of a size: of an axis, those that it was merged of."""
-        static = not self.dependence.follows(key)
+        static = not self.follows(key)
         if isinstance(key, Element):
-            return (Part(int(self.dependence.here.value[key.tensor].flat[key.place]), static),)
-        size, axes = self.dependence.here.shape[key.tensor][key.axis], self.axes.get(key.tensor)
+            return (Part(int(self.here.value[key.tensor].flat[key.place]), static),)
+        size, axes = self.here.shape[key.tensor][key.axis], self.axes.get(key.tensor)
         axis = None if axes is None else canonical(axes[key.axis])
         if size == 1:
             return (Part(size, static),)  # all axes of size 1 are one in the algebra
@@ -69,7 +98,7 @@ class Evidence:
         for name, axes in reversed(self.axes.items()):
             for index, other in enumerate(axes):
                 if canonical(other) is axis:
-                    return not self.dependence.follows(Side(name, index))
+                    return not self.follows(Side(name, index))
         return False
 
     @cached_property
@@ -77,7 +106,7 @@ class Evidence:
         """What the dynamic axes of the network's inputs are called."""
         return {
             canonical(axis): dim.dim_param
-            for value in self.dependence.graph.model.proto.graph.input
+            for value in self.graph.model.proto.graph.input
             for axis, dim in zip(
                 self.axes.get(value.name, ()), value.type.tensor_type.shape.dim, strict=False
             )
@@ -86,5 +115,17 @@ class Evidence:
 
     def check(self, node: Node, pattern: Pattern) -> None:
         """Unsupported where sizes that a rule was read off are so at those that are tried only."""
-        if self.dependence.hides(node, pattern):
+        if self.hides(node, pattern):
             raise Unsupported("an axis of size 1 is not proved to be so at all sizes of the inputs")
+
+    def hides(self, node: Node, pattern: Pattern) -> bool:
+        """Whether an axis that is merged, cut or left out as one of size 1 may have another."""
+        if node.op in READ_OFF:
+            return False  # its rule knows
+        inputs, outputs = pattern.merged
+        sides = [*zip(node.inputs, inputs, strict=False), *zip(node.outputs, outputs, strict=False)]
+        for name, merged in sides:
+            shape = () if name in self.graph.model.weights else self.here.shape.get(name, ())
+            if any(shape[axis] == 1 and self.follows(Side(name, axis)) for axis in merged if shape):
+                return True
+        return False

@@ -205,7 +205,7 @@ def test_what_is_taken_apart_at_run_time_keeps_its_width(
 
 def test_trusting_the_length_one_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Evidence, "proven", lambda *given: None)
-    monkeypatch.setattr(Dependence, "hides", lambda *given: False)
+    monkeypatch.setattr(Evidence, "hides", lambda *given: False)
     model = load(taking_apart(in_rows))
     growing = {d.name: 2 * d.width for d in inspect(model) if d.width == 64}
     report = verify(model, widen(model, growing), sizes={"length": [2, 4, 8]}, provider="cpu")
@@ -230,7 +230,7 @@ def test_an_axis_that_is_one_where_it_is_tried_is_not_left_out() -> None:
 
 
 def test_leaving_it_out_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Dependence, "hides", lambda *given: False)
+    monkeypatch.setattr(Evidence, "hides", lambda *given: False)
     model = load(flattening())
     report = verify(model, widen(model, {"up": 11}), sizes={"length": [1, 98]}, provider="cpu")
     assert not report.equivalent
