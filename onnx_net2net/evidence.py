@@ -50,7 +50,8 @@ class Evidence:
         keys, divisor = self._factors(element)
         parts = [part for key in keys for part in self._size(key)]
         static = prod(part.size for part in parts if part.static)
-        if static % divisor:
+        value = int(self.here.value[element.tensor].flat[element.place])
+        if static % divisor or prod(part.size for part in parts) != value * divisor:
             return self._size(element)
         return (Part(static // divisor, True), *(part for part in parts if not part.static))
 
@@ -67,6 +68,8 @@ class Evidence:
             told, read, divisor = read[1:], read[:1], self._number(read[1])
         else:
             divisor = 1
+        if op == "ReduceProd":
+            read = list(self.dependence.elements(node.inputs[0]))  # and nothing of its axes
         found = [self._factors(other) for other in read]
         inner = prod(by for _, by in found)
         mixed = inner > 1 < len(found)  # a product of quotients may round

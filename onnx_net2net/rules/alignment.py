@@ -42,7 +42,7 @@ def uncertain(before: Sequence[Size], after: Sequence[Size]) -> tuple[set[int], 
     left, right = ({i: s for i, s in enumerate(side) if _counts(s)} for side in (before, after))
     for end in (0, -1):
         _strip(left, right, end)
-    hidden = any(prod(p.size for p in size) <= 1 for size in (*left.values(), *right.values()))
+    hidden = any(map(_hides, (*left.values(), *right.values())))
     if not hidden and min(len(left), len(right)) <= 1:
         return set(), set()
     return set(left), set(right)
@@ -51,6 +51,11 @@ def uncertain(before: Sequence[Size], after: Sequence[Size]) -> tuple[set[int], 
 def _counts(size: Size) -> bool:
     """Whether it is not the 1 that may stand anywhere."""
     return any(part.size != 1 or not part.static for part in size)
+
+
+def _hides(size: Size) -> bool:
+    """Whether a dynamic factor is 1 where it is tried, which shows nothing of its place."""
+    return any(part.size <= 1 and not part.static for part in size)
 
 
 def _strip(left: Sizes, right: Sizes, end: int) -> None:
@@ -101,7 +106,8 @@ def _strip_same(left: Sizes, right: Sizes, end: int) -> bool:
     """Divide both ends by what is certain to be in both, if that leaves nothing of one."""
     here, there = list(left)[end], list(right)[end]
     a, b = _without_common(left[here], right[there])
-    if a and b:
+    hidden = _hides(left[here]) or _hides(right[there])
+    if (a and b) or (hidden and (a or b)):
         return False
     for sizes, axis, rest in ((left, here, a), (right, there, b)):
         sizes[axis] = rest
