@@ -18,7 +18,8 @@ def batch_norm(op: Operation) -> list[str]:
     epsilon = short(op.attribute("epsilon", 1e-5))
     momentum = literal(round(1 - float(op.attribute("momentum", 0.9)), 7))
     if op.attribute("training_mode", 0) and op.name(0) in op.program.graph.derived:
-        # What standardises a weight has no statistics that move.
+        # What standardises a weight has no statistics that move: the old ones enter nothing.
+        op.read |= {3, 4}
         given = f"{op.tensor(0)}, None, None, {op.tensor(1)}, {op.tensor(2)}"
         return [f"F.batch_norm({given}, training=True, eps={epsilon})"]
     rank = op.axes_of(0)
