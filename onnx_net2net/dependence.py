@@ -218,6 +218,11 @@ class Dependence:
         data = given if moved is None else [index for index in moved if index in given]
         return data, [index for index in given if index not in data]
 
+    def _counting(self, node: Node) -> list[str]:
+        """Inputs whose elements may say how long a node's outputs are."""
+        moved = [] if MOVES.get(node.op) is None else self._parts(node)[0]
+        return [name for i, name in enumerate(node.inputs) if name and i not in moved]
+
     def _traced(self, node: Node, data: list[int]) -> dict[str, list[Array]] | None:
         """For every output: which element of each input in ``data`` its elements come from."""
         if node.position not in self._traces:
@@ -299,7 +304,7 @@ class Dependence:
         yield from holding
         yield from (element for element, _ in told)
         if not told and not whole:
-            for tensor in filter(None, node.inputs):
+            for tensor in self._counting(node):
                 yield from self.elements(tensor)
         if not whole:  # what is left of a size once the others that share it are known
             beside = frozenset(n for side in holding for n in sides[side]) - {name}

