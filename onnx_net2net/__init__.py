@@ -13,25 +13,20 @@ is loaded when first used.
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnx_net2net.blocks import Block as Block
-    from onnx_net2net.blocks import blocks as blocks
-    from onnx_net2net.costs import Costs as Costs
-    from onnx_net2net.costs import costs as costs
-    from onnx_net2net.deepening import deepen as deepen
-    from onnx_net2net.dimensions import Dimension as Dimension
-    from onnx_net2net.dimensions import inspect as inspect
+    from onnx_net2net.analysis.folding import fold as fold
+    from onnx_net2net.depth.blocks import Block as Block
+    from onnx_net2net.depth.blocks import blocks as blocks
+    from onnx_net2net.depth.deepening import deepen as deepen
     from onnx_net2net.errors import InvalidModel as InvalidModel
     from onnx_net2net.errors import Net2NetError as Net2NetError
     from onnx_net2net.errors import OutputError as OutputError
     from onnx_net2net.errors import Refused as Refused
     from onnx_net2net.errors import UsageError as UsageError
-    from onnx_net2net.folding import fold as fold
     from onnx_net2net.frameworks.exchange import absorb as absorb
     from onnx_net2net.frameworks.from_keras import from_keras as from_keras
     from onnx_net2net.frameworks.from_torch import from_torch as from_torch
@@ -41,49 +36,53 @@ if TYPE_CHECKING:
     from onnx_net2net.frameworks.pytorch import write_package as write_package
     from onnx_net2net.frameworks.state import save_safetensors as save_safetensors
     from onnx_net2net.frameworks.state import state_dict as state_dict
-    from onnx_net2net.growing import grow as grow
-    from onnx_net2net.lineage import diff as diff
-    from onnx_net2net.lineage import replay as replay
+    from onnx_net2net.judge.verify import Report as Report
+    from onnx_net2net.judge.verify import verify as verify
     from onnx_net2net.model import Model as Model
     from onnx_net2net.model import load as load
-    from onnx_net2net.request import Change as Change
-    from onnx_net2net.verify import Report as Report
-    from onnx_net2net.verify import verify as verify
-    from onnx_net2net.widening import widen as widen
+    from onnx_net2net.planning.costs import Costs as Costs
+    from onnx_net2net.planning.costs import costs as costs
+    from onnx_net2net.planning.growing import grow as grow
+    from onnx_net2net.planning.lineage import diff as diff
+    from onnx_net2net.planning.lineage import replay as replay
+    from onnx_net2net.width.dimensions import Dimension as Dimension
+    from onnx_net2net.width.dimensions import inspect as inspect
+    from onnx_net2net.width.request import Change as Change
+    from onnx_net2net.width.widening import widen as widen
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Block": "blocks",
-    "Change": "request",
-    "Costs": "costs",
-    "Dimension": "dimensions",
+    "Block": "depth.blocks",
+    "Change": "width.request",
+    "Costs": "planning.costs",
+    "Dimension": "width.dimensions",
     "InvalidModel": "errors",
     "Model": "model",
     "Net2NetError": "errors",
     "OutputError": "errors",
     "Refused": "errors",
-    "Report": "verify",
+    "Report": "judge.verify",
     "UsageError": "errors",
     "absorb": "frameworks.exchange",
-    "blocks": "blocks",
-    "costs": "costs",
-    "deepen": "deepening",
-    "diff": "lineage",
-    "fold": "folding",
+    "blocks": "depth.blocks",
+    "costs": "planning.costs",
+    "deepen": "depth.deepening",
+    "diff": "planning.lineage",
+    "fold": "analysis.folding",
     "from_keras": "frameworks.from_keras",
     "from_torch": "frameworks.from_torch",
-    "grow": "growing",
+    "grow": "planning.growing",
     "grow_optimizer": "frameworks.optimizer",
-    "inspect": "dimensions",
+    "inspect": "width.dimensions",
     "load": "model",
-    "replay": "lineage",
+    "replay": "planning.lineage",
     "save_safetensors": "frameworks.state",
     "state_dict": "frameworks.state",
     "to_keras": "frameworks.keras3",
     "to_torch": "frameworks.pytorch",
-    "verify": "verify",
-    "widen": "widening",
+    "verify": "judge.verify",
+    "widen": "width.widening",
     "write_package": "frameworks.pytorch",
 }
 __all__ = sorted(_HOMES)
@@ -125,15 +124,3 @@ def _home(name: str) -> ModuleType:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """Where a submodule carries a public name (verify), the public name wins."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Importing a submodule sets it as an attribute here, which would hide the function.
-        if name not in _HOMES or not isinstance(value, ModuleType):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

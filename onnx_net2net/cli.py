@@ -16,17 +16,7 @@ from onnx_net2net.commands.deepen import deepen, show_blocks
 from onnx_net2net.commands.exchange import absorb, export
 from onnx_net2net.commands.grow import grow
 from onnx_net2net.commands.lineage import diff, history
-from onnx_net2net.commands.steps import (
-    DONE,
-    UNEQUAL,
-    deliver_to,
-    folded,
-    load,
-    print_json,
-    show_end,
-)
-from onnx_net2net.errors import UsageError
-from onnx_net2net.options import (
+from onnx_net2net.commands.options import (
     FOLD,
     FORCE,
     JSON,
@@ -37,14 +27,24 @@ from onnx_net2net.options import (
     Setting,
     verify_arguments,
 )
+from onnx_net2net.commands.steps import (
+    DONE,
+    UNEQUAL,
+    deliver_to,
+    folded,
+    load,
+    print_json,
+    show_end,
+)
+from onnx_net2net.errors import UsageError
 
 if TYPE_CHECKING:
     from fractions import Fraction
 
-    from onnx_net2net.delivery import Judge
-    from onnx_net2net.invariant import LayersReport
+    from onnx_net2net.judge.delivery import Judge
     from onnx_net2net.model import Model
-    from onnx_net2net.targets import Wish
+    from onnx_net2net.planning.invariant import LayersReport
+    from onnx_net2net.width.targets import Wish
 
 
 
@@ -115,9 +115,9 @@ def inspect(
     source = folded(load(model)) if fold else load(model)
     if blocks:
         return show_blocks(source, as_json)
-    from onnx_net2net import render
-    from onnx_net2net.dimensions import analyse
-    from onnx_net2net.naming import channel_axis, members_of
+    from onnx_net2net.commands import render
+    from onnx_net2net.width.dimensions import analyse
+    from onnx_net2net.width.naming import channel_axis, members_of
 
     analysis = analyse(source)
     found = analysis.dimensions
@@ -181,7 +181,7 @@ def widen(model: Path, output: Path | None, as_json: bool, **options: Any) -> in
     the first step; "even" makes equal copies, which never part; "noise" is that of Net2Net, even
     with a little noise, and not exact.
     """  # fmt: skip
-    from onnx_net2net.targets import check_wishes, wishes
+    from onnx_net2net.width.targets import check_wishes, wishes
 
     asked = wishes(options.pop("order"))
     factor, everything = options.pop("factor"), options.pop("everything")
@@ -219,9 +219,9 @@ def verify(
     onnx-net2net verify model.onnx model-grown.onnx --layers
     """  # fmt: skip
     arguments = verify_arguments(**options)
-    from onnx_net2net import render
-    from onnx_net2net.delivery import write_text
-    from onnx_net2net.verify import verify as judge
+    from onnx_net2net.commands import render
+    from onnx_net2net.judge.delivery import write_text
+    from onnx_net2net.judge.verify import verify as judge
 
     a, b = load(first), load(second)
     report = judge(a, b, **arguments)
@@ -259,7 +259,7 @@ def _widen(
 ) -> int:
     """Grow, write a draft, let it be judged, and put it in place."""
     arguments = verify_arguments(**running)
-    from onnx_net2net.delivery import Judge, check_free
+    from onnx_net2net.judge.delivery import Judge, check_free
 
     original = load(path)
     if not dry_run:
@@ -277,9 +277,9 @@ def _widen(
 def _grown(
     source: Model, asked: Sequence[Wish], factor: Fraction | None, **options: Any
 ) -> Model:
-    from onnx_net2net.dimensions import analyse
-    from onnx_net2net.targets import targets
-    from onnx_net2net.widening import widen as grow
+    from onnx_net2net.width.dimensions import analyse
+    from onnx_net2net.width.targets import targets
+    from onnx_net2net.width.widening import widen as grow
 
     analysis = analyse(source)
     widths = targets(analysis, asked, factor)
@@ -290,8 +290,8 @@ def _show_growth(
     source: Model, grown: Model, target: Path | None, judge: Judge | None, as_json: bool
 ) -> int:
     """Say what changed, what onnxruntime says of it, and where it is; the exit code."""
-    from onnx_net2net import render
-    from onnx_net2net.dimensions import analyse
+    from onnx_net2net.commands import render
+    from onnx_net2net.width.dimensions import analyse
 
     if as_json:
         report = judge.report if judge is not None else None
@@ -305,7 +305,7 @@ def _show_growth(
 
 
 def _layers(parent: Model, grown: Model, provider: str | None) -> LayersReport:
-    from onnx_net2net.invariant import verify_layers
+    from onnx_net2net.planning.invariant import verify_layers
 
     return verify_layers(parent, grown, provider=provider)
 

@@ -22,12 +22,12 @@ from typing import Any
 from google.protobuf.message import DecodeError, EncodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-from onnx_net2net import history
 from onnx_net2net.errors import InvalidModel, Net2NetError
-from onnx_net2net.external import Folder
-from onnx_net2net.inlining import inline_functions
-from onnx_net2net.saving import SINGLE_FILE_LIMIT, message, stream, write
-from onnx_net2net.tensors import (
+from onnx_net2net.files import history
+from onnx_net2net.files.external import Folder
+from onnx_net2net.files.inlining import inline_functions
+from onnx_net2net.files.saving import SINGLE_FILE_LIMIT, message, stream, write
+from onnx_net2net.files.tensors import (
     DAMAGED,
     attribute_tensors,
     check_data_size,
@@ -40,9 +40,9 @@ from onnx_net2net.tensors import (
     set_constant,
     subgraphs,
 )
-from onnx_net2net.validation import check_model, opset_versions, wrong_format
-from onnx_net2net.weights import Computed, Inline, Source, Stored, Weight
-from onnx_net2net.wire import THRESHOLD, Span, WireError, strip
+from onnx_net2net.files.validation import check_model, opset_versions, wrong_format
+from onnx_net2net.files.weights import Computed, Inline, Source, Stored, Weight
+from onnx_net2net.files.wire import THRESHOLD, Span, WireError, strip
 
 __all__ = ["Computed", "Model", "Weight", "load"]
 

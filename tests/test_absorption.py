@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import onnx_net2net as n2n
-from onnx_net2net.absorption import Stuck, compose, decompose
-from onnx_net2net.axes import atom
-from onnx_net2net.growth import Growth
+from onnx_net2net.algebra.axes import atom
 from onnx_net2net.rules.language import term
+from onnx_net2net.width.absorption import Stuck, compose, decompose
+from onnx_net2net.width.growth import Growth
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnx_net2net.frameworks.agreement import agreement
-from onnx_net2net.judgement import Outputs
+from onnx_net2net.judge.judgement import Outputs
 from onnx_net2net.model import Model, load
 from tests.networks import Net
 

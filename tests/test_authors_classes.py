@@ -18,7 +18,7 @@ import onnx_net2net as n2n  # noqa: E402
 from onnx_net2net.frameworks.exchange import absorb  # noqa: E402
 from onnx_net2net.frameworks.from_torch import from_torch  # noqa: E402
 from onnx_net2net.frameworks.state import state_dict  # noqa: E402
-from onnx_net2net.verify import run  # noqa: E402
+from onnx_net2net.judge.verify import run  # noqa: E402
 
 Sizes = dict[str, Any]
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnx_net2net import axes
-from onnx_net2net.axes import (
+from onnx_net2net.algebra import axes
+from onnx_net2net.algebra.axes import (
     ONE,
     Atom,
     Axis,

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_net2net.errors import InvalidModel
+from onnx_net2net.files.wire import WireError, fields
 from onnx_net2net.model import Model, load
-from onnx_net2net.wire import WireError, fields
 from tests.small_models import (
     big_weight,
     refusal,

@@ -20,7 +20,7 @@ from onnx import numpy_helper
 
 from onnx_net2net.errors import InvalidModel
 from onnx_net2net.model import load
-from onnx_net2net.widening import widen
+from onnx_net2net.width.widening import widen
 from tests.console import FIXTURES, command, complaint, environment, finished, left_behind
 
 LENET = FIXTURES / "lenet.ts17.onnx"

@@ -8,7 +8,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.helper import make_node
 
 import onnx_net2net as n2n
-from onnx_net2net import segments
+from onnx_net2net.depth import segments
 from tests.console import FIXTURES
 from tests.test_blocks import EXPECTED, NAMES
 

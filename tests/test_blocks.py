@@ -10,12 +10,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnx_net2net as n2n
-from onnx_net2net import places
-from onnx_net2net.cloning import renumbered
-from onnx_net2net.history import HISTORY
+from onnx_net2net.depth import places
+from onnx_net2net.depth.cloning import renumbered
+from onnx_net2net.files.history import HISTORY
 from tests.console import FIXTURES
 
-segments = import_module("onnx_net2net.segments")
+segments = import_module("onnx_net2net.depth.segments")
 NAMES = sorted(path.name for path in FIXTURES.glob("*.onnx"))
 # What authors call the blocks of these networks, by the start of the fixtures' names.
 EXPECTED = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import onnx_net2net as n2n
-from onnx_net2net import cancelling
+from onnx_net2net.depth import cancelling
 from tests.console import FIXTURES
 from tests.test_blocks import NAMES
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import onnx_net2net as n2n
-from onnx_net2net.costs import costs as count
+from onnx_net2net.planning.costs import costs as count
 from tests.console import FIXTURES, complaint, finished, left_behind
 from tests.test_cli import Run, run
 
@@ -165,7 +165,7 @@ def test_numbers_are_those_of_the_file(
             return n2n.Costs(costs.parameters + 1, *list(vars(costs).values())[1:])
         return costs
 
-    monkeypatch.setattr("onnx_net2net.growing.costs", wrong)
+    monkeypatch.setattr("onnx_net2net.planning.growing.costs", wrong)
     result = run("grow", model, "--params", "2x")
     assert result.code == 1 and "the written file costs" in result.err
     assert left_behind(tmp_path) == ["gpt2.onnx"]

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import onnx_net2net as n2n
-from onnx_net2net.costs import Workload, costs
-from onnx_net2net.flops import COUNTS
 from onnx_net2net.model import load
+from onnx_net2net.planning.costs import Workload, costs
+from onnx_net2net.planning.flops import COUNTS
 from tests.console import FIXTURES
 from tests.networks import Net
 from tests.samples import Sample
@@ -102,7 +102,7 @@ NOT_COUNTED = {
 
 def sizes_of(sample: Sample) -> tuple[dict[str, int], set[str]]:
     """The sizes of the names in the rule of a sample's node, and those that operands share."""
-    from onnx_net2net.dimensions import analyse
+    from onnx_net2net.width.dimensions import analyse
 
     solution = analyse(load(network(sample))).solution
     at = solution.graph.producer[next(o for o in sample.node.output if o)].position

@@ -11,13 +11,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnx_net2net as n2n
-from onnx_net2net import insertion, places
-from onnx_net2net.deepening import INITS, deepen
-from onnx_net2net.dimensions import analyse
-from onnx_net2net.history import HISTORY
-from onnx_net2net.insertion import dirac
-from onnx_net2net.places import every_place, place_of
-from onnx_net2net.verify import run, tensors
+from onnx_net2net.depth import insertion, places
+from onnx_net2net.depth.deepening import INITS, deepen
+from onnx_net2net.depth.insertion import dirac
+from onnx_net2net.depth.places import every_place, place_of
+from onnx_net2net.files.history import HISTORY
+from onnx_net2net.judge.verify import run, tensors
+from onnx_net2net.width.dimensions import analyse
 from tests.console import FIXTURES
 
 NAMES = sorted(path.name for path in FIXTURES.glob("*.onnx"))

@@ -7,9 +7,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra [torch]")
 
 import onnx_net2net as n2n  # noqa: E402
-from onnx_net2net.dimensions import analyse  # noqa: E402
+from onnx_net2net.depth.places import every_place  # noqa: E402
 from onnx_net2net.frameworks.roles import Role, paths, roles  # noqa: E402
-from onnx_net2net.places import every_place  # noqa: E402
+from onnx_net2net.width.dimensions import analyse  # noqa: E402
 from tests.console import FIXTURES  # noqa: E402
 from tests.test_fixtures import make_inputs  # noqa: E402
 
@@ -77,7 +77,7 @@ def test_a_branch_of_two_zeros_is_caught(monkeypatch: pytest.MonkeyPatch) -> Non
     """Never both: no gradient would flow."""
     import numpy as np
 
-    from onnx_net2net import insertion
+    from onnx_net2net.depth import insertion
 
     linear = insertion._linear
     monkeypatch.setattr(

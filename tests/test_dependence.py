@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 from onnx import ModelProto, helper, numpy_helper
 
-from onnx_net2net.dependence import ELEMENTWISE, MOVES, Dependence, Element
-from onnx_net2net.dimensions import inspect
+from onnx_net2net.analysis.dependence import ELEMENTWISE, MOVES, Dependence, Element
+from onnx_net2net.analysis.evidence import Evidence
+from onnx_net2net.analysis.graph import Graph
+from onnx_net2net.analysis.shapes import infer
+from onnx_net2net.analysis.solver import solve
+from onnx_net2net.analysis.values import OPERATORS, evaluate
 from onnx_net2net.errors import Refused
-from onnx_net2net.evidence import Evidence
-from onnx_net2net.graph import Graph
+from onnx_net2net.judge.verify import verify
 from onnx_net2net.model import load
-from onnx_net2net.shapes import infer
-from onnx_net2net.solver import solve
-from onnx_net2net.values import OPERATORS, evaluate
-from onnx_net2net.verify import verify
-from onnx_net2net.widening import widen
+from onnx_net2net.width.dimensions import inspect
+from onnx_net2net.width.widening import widen
 from tests.networks import Net
 from tests.test_subgraphs import network as parse
 from tests.test_values import CASES, SAMPLES, Sample, _node
@@ -162,7 +162,7 @@ def test_what_is_cut_at_run_time_keeps_its_width(
 
 
 def test_trusting_the_bounds_that_are_tried_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnx_net2net.evidence.TOLD", set())
+    monkeypatch.setattr("onnx_net2net.analysis.evidence.TOLD", set())
     model = load(cutting(behind_a_short_start))
     report = verify(model, widen(model, {"up": 73}), sizes={"length": LENGTHS}, provider="cpu")
     assert not report.equivalent

@@ -9,11 +9,11 @@ import onnx
 import pytest
 from onnx import ModelProto, numpy_helper
 
-from onnx_net2net.comparison import epsilon
 from onnx_net2net.errors import Refused
+from onnx_net2net.judge.comparison import epsilon
+from onnx_net2net.judge.verify import verify
 from onnx_net2net.model import load
-from onnx_net2net.verify import verify
-from onnx_net2net.widening import widen
+from onnx_net2net.width.widening import widen
 from tests.judging import Subject, everything, wider
 from tests.networks import BFLOAT16, Net
 from tests.test_expansion import split_copies

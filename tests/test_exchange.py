@@ -14,14 +14,14 @@ from onnx import helper, numpy_helper
 
 import onnx_net2net as n2n
 from onnx_net2net.errors import UsageError
+from onnx_net2net.files.history import TIES
 from onnx_net2net.frameworks.exchange import PROBLEMS, absorb
 from onnx_net2net.frameworks.names import Names
 from onnx_net2net.frameworks.roles import FLOATS, Role, paths, roles
 from onnx_net2net.frameworks.state import named_weights, save_safetensors
 from onnx_net2net.frameworks.tensor_file import read
-from onnx_net2net.history import TIES
+from onnx_net2net.judge.verify import run
 from onnx_net2net.model import Model, load
-from onnx_net2net.verify import run
 from tests.console import ROOT
 
 FIXTURES = sorted((ROOT / "fixtures").glob("*.onnx"))

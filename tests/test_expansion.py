@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnx_net2net import expansion
-from onnx_net2net.expansion import (
+from onnx_net2net.algebra import expansion
+from onnx_net2net.algebra.expansion import (
     PAD,
     draw,
     gather,

@@ -11,10 +11,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_net2net import saving
 from onnx_net2net.errors import OutputError
+from onnx_net2net.files import saving
+from onnx_net2net.files.weights import Stored
 from onnx_net2net.model import load
-from onnx_net2net.weights import Stored
 from tests.small_models import (
     assert_same_model,
     dense,

@@ -13,9 +13,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
 import onnx_net2net as n2n
-from onnx_net2net import dimensions
-from onnx_net2net.history import HISTORY
-from onnx_net2net.weights import Weight
+from onnx_net2net.files.history import HISTORY
+from onnx_net2net.files.weights import Weight
+from onnx_net2net.width import dimensions
 from tests.computed_weights import FOLLOWED, REFUSED, Spelling, ints, normal
 
 STANDARDISED = Path(__file__).parent.parent / "fixtures" / "standardised.dynamo-raw.onnx"

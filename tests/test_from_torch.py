@@ -17,8 +17,8 @@ pytest.importorskip("onnxscript", reason="needs the extra [torch]")
 from torch import Tensor, nn  # noqa: E402
 
 import onnx_net2net as n2n  # noqa: E402
-from onnx_net2net.history import TIES  # noqa: E402
-from onnx_net2net.verify import run  # noqa: E402
+from onnx_net2net.files.history import TIES  # noqa: E402
+from onnx_net2net.judge.verify import run  # noqa: E402
 from tests.console import ROOT, environment  # noqa: E402
 
 

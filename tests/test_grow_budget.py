@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 
 import onnx_net2net as n2n
-from onnx_net2net.blocks import blocks
-from onnx_net2net.budget import TOLERANCE, goal
-from onnx_net2net.costs import costs
-from onnx_net2net.dimensions import Analysis, analyse, growable
-from onnx_net2net.forecast import Forecast
-from onnx_net2net.growing import Grown, Wishes, by_budget
-from onnx_net2net.scaling import scaling_of
+from onnx_net2net.depth.blocks import blocks
+from onnx_net2net.planning.budget import TOLERANCE, goal
+from onnx_net2net.planning.costs import costs
+from onnx_net2net.planning.forecast import Forecast
+from onnx_net2net.planning.growing import Grown, Wishes, by_budget
+from onnx_net2net.width.dimensions import Analysis, analyse, growable
+from onnx_net2net.width.scaling import scaling_of
 from tests.console import FIXTURES
 
 NAMES = [

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import onnx_net2net as n2n
-from onnx_net2net import plans
-from onnx_net2net.following import follow
+from onnx_net2net.planning import plans
+from onnx_net2net.planning.following import follow
 from tests.console import FIXTURES, left_behind
 
 RESNET = "resnet.dynamo-raw.onnx"

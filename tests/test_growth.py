@@ -10,10 +10,10 @@ import pytest
 from onnx import numpy_helper
 
 from onnx_net2net import __version__
-from onnx_net2net.dimensions import inspect
+from onnx_net2net.judge.verify import verify
 from onnx_net2net.model import Model, load
-from onnx_net2net.verify import verify
-from onnx_net2net.widening import widen
+from onnx_net2net.width.dimensions import inspect
+from onnx_net2net.width.widening import widen
 from tests.judging import Subject, everything
 from tests.networks import Net
 

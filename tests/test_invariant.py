@@ -9,10 +9,10 @@ import onnx
 import pytest
 
 import onnx_net2net as n2n
-from onnx_net2net.graph import Graph
-from onnx_net2net.invariant import verify_layers
+from onnx_net2net.analysis.graph import Graph
+from onnx_net2net.commands.render import layers_text
 from onnx_net2net.model import Computed
-from onnx_net2net.render import layers_text
+from onnx_net2net.planning.invariant import verify_layers
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 
@@ -146,7 +146,7 @@ def test_compares_what_grew_whatever_the_sizes_and_the_weights_in_the_graph(name
 
 
 def test_nothing_compared_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
-    from onnx_net2net import invariant
+    from onnx_net2net.planning import invariant
 
     model = n2n.load(FIXTURES / "mlp.dynamo.onnx")
     grown = n2n.widen(model, {"fc1": 30})

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from onnx import ModelProto
 
-from onnx_net2net.blocks import blocks
-from onnx_net2net.deepening import deepen
+from onnx_net2net.depth.blocks import blocks
+from onnx_net2net.depth.deepening import deepen
 from onnx_net2net.errors import Refused
+from onnx_net2net.judge.verify import verify
 from onnx_net2net.model import load
-from onnx_net2net.verify import verify
 from tests.light_models import fill
 from tests.networks import Net
 

@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnx_net2net.errors import Refused
+from onnx_net2net.judge.verify import run
 from onnx_net2net.rules import registry as rules
-from onnx_net2net.verify import run
 from tests.keras_models import FILES, keras, load, outputs, to_keras
 from tests.networks import Net
 from tests.samples import Sample

@@ -13,9 +13,9 @@ import pytest
 
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.exchange import absorb
+from onnx_net2net.judge.verify import tensors
 from onnx_net2net.model import Model
-from onnx_net2net.verify import tensors
-from onnx_net2net.widening import widen
+from onnx_net2net.width.widening import widen
 from tests.console import ROOT, environment
 from tests.keras_models import (
     FOLDER,

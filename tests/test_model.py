@@ -13,9 +13,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from onnx_net2net.files.weights import Inline, Stored
+from onnx_net2net.files.wire import THRESHOLD, fields, splice, strip
 from onnx_net2net.model import Computed, load
-from onnx_net2net.weights import Inline, Stored
-from onnx_net2net.wire import THRESHOLD, fields, splice, strip
 from tests.small_models import (
     DTYPES,
     ROOT,

@@ -19,12 +19,12 @@ from onnx import NodeProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from onnx_net2net import rules
-from onnx_net2net.graph import Graph
+from onnx_net2net.analysis.graph import Graph
+from onnx_net2net.analysis.solver import solve
 from onnx_net2net.model import load
 from onnx_net2net.rules import lookup
 from onnx_net2net.rules.factors import factors
 from onnx_net2net.rules.language import Group, Op, Rule, Slot, Spec, Term, Unsupported, expand, slot
-from onnx_net2net.solver import solve
 from tests.samples import indexing, movement, node
 from tests.samples.network import network
 

@@ -13,11 +13,11 @@ import onnx
 import pytest
 from onnx import ModelProto
 
-from onnx_net2net.dimensions import analyse
 from onnx_net2net.errors import Refused
+from onnx_net2net.judge.verify import verify
 from onnx_net2net.model import load
-from onnx_net2net.verify import verify
-from onnx_net2net.widening import widen
+from onnx_net2net.width.dimensions import analyse
+from onnx_net2net.width.widening import widen
 from tests import light_models
 from tests.judging import Subject, everything, wider
 from tests.networks import Net

@@ -12,8 +12,8 @@ from onnx.reference import ReferenceEvaluator
 
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.attributes import SETTLED_OPERANDS
+from onnx_net2net.judge.verify import run
 from onnx_net2net.model import load
-from onnx_net2net.verify import run
 from tests.samples.network import network
 from tests.test_attributes import FIRST, FRAMEWORKS, known, translated
 from tests.test_rules import BY_ID

@@ -16,15 +16,15 @@ pytest.importorskip("onnxscript", reason="needs the extra [torch]")
 from torch import Tensor, nn  # noqa: E402
 
 import onnx_net2net as n2n  # noqa: E402
-from onnx_net2net import tracing  # noqa: E402
-from onnx_net2net.expansion import PAD  # noqa: E402
+from onnx_net2net.algebra.expansion import PAD  # noqa: E402
+from onnx_net2net.files.history import HISTORY  # noqa: E402
 from onnx_net2net.frameworks.exchange import absorb  # noqa: E402
 from onnx_net2net.frameworks.from_torch import from_torch  # noqa: E402
 from onnx_net2net.frameworks.names import Names  # noqa: E402
 from onnx_net2net.frameworks.optimizer import POWERS, grow_optimizer  # noqa: E402
 from onnx_net2net.frameworks.state import state_dict  # noqa: E402
-from onnx_net2net.history import HISTORY  # noqa: E402
-from onnx_net2net.tracing import Grown, unpack  # noqa: E402
+from onnx_net2net.width import tracing  # noqa: E402
+from onnx_net2net.width.tracing import Grown, unpack  # noqa: E402
 
 State = dict[str, Any]
 

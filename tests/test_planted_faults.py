@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
-from onnx_net2net import growth, padding, sharing, sizing, widening
+from onnx_net2net.algebra.expansion import Index
 from onnx_net2net.errors import InvalidModel
-from onnx_net2net.expansion import Index
+from onnx_net2net.judge.verify import verify
 from onnx_net2net.model import load
 from onnx_net2net.rules import registry
 from onnx_net2net.rules.language import Rule
-from onnx_net2net.verify import verify
-from onnx_net2net.widening import Step, widen
+from onnx_net2net.width import growth, padding, sharing, sizing, widening
+from onnx_net2net.width.widening import Step, widen
 from tests.judging import Subject, everything
 from tests.networks import Net
 

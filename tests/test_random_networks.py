@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from onnx import ModelProto
 
 from onnx_net2net.errors import Refused
+from onnx_net2net.judge.verify import verify
 from onnx_net2net.model import load
-from onnx_net2net.verify import verify
-from onnx_net2net.widening import widen
+from onnx_net2net.width.widening import widen
 from tests import random_networks
 from tests.judging import Subject, wider
 from tests.random_networks import Builder, networks

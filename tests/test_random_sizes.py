@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from onnx_net2net.dependence import Dependence
-from onnx_net2net.dimensions import inspect
-from onnx_net2net.evidence import Evidence
+from onnx_net2net.analysis.dependence import Dependence
+from onnx_net2net.analysis.evidence import Evidence
 from onnx_net2net.model import load
-from onnx_net2net.runtime import RuntimeSizes
+from onnx_net2net.width.dimensions import inspect
+from onnx_net2net.width.runtime import RuntimeSizes
 from tests.random_sizes import IMAGES, SEQUENCES, Maker, broken
 
 SEEDS = range(128)

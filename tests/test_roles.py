@@ -14,7 +14,7 @@ from onnx_net2net.frameworks.roles import KIND, Role, paths, roles
 from onnx_net2net.frameworks.tables import computed, follows_formula, triangular
 from onnx_net2net.model import Model, load
 from onnx_net2net.rules import registry
-from onnx_net2net.widening import widen
+from onnx_net2net.width.widening import widen
 from tests.console import ROOT
 
 FIXTURES = sorted((ROOT / "fixtures").glob("*.onnx"))

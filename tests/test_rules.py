@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from onnx import load_from_string
 
-from onnx_net2net.axes import atoms
-from onnx_net2net.dimensions import Analysis, analyse
+from onnx_net2net.algebra.axes import atoms
 from onnx_net2net.errors import InvalidModel
+from onnx_net2net.judge.verify import verify
 from onnx_net2net.model import Model, load
 from onnx_net2net.rules import registry
 from onnx_net2net.rules.language import Rule
-from onnx_net2net.verify import verify
-from onnx_net2net.widening import widen
+from onnx_net2net.width.dimensions import Analysis, analyse
+from onnx_net2net.width.widening import widen
 from tests.samples import Sample, samples
 from tests.samples.network import evaluate, network
 
@@ -85,7 +85,7 @@ def problems(sample: Sample) -> list[str]:
             continue
         extra = 3 if dimension.growth == "any" else dimension.width
         # A weight with NaN, which IsNaN must have here, is refused; test_dtypes.py shows that.
-        with patch("onnx_net2net.widening.check_finite"):
+        with patch("onnx_net2net.width.widening.check_finite"):
             grown = widen(model, {dimension.name: dimension.width + extra}, seed=5)
         verdict = _judge(model, grown) if sample.runs else _refer(model, grown)
         found += [f"{dimension.name}: {verdict}"] if verdict else []

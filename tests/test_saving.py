@@ -16,8 +16,8 @@ import pytest
 from onnx import TensorProto
 
 from onnx_net2net.errors import OutputError
+from onnx_net2net.files.saving import _check_written
 from onnx_net2net.model import Computed, Model, load
-from onnx_net2net.saving import _check_written
 from tests.small_models import (
     ROOT,
     big_weight,

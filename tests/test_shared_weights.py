@@ -7,10 +7,10 @@ import onnx
 import pytest
 from onnx import ModelProto
 
-from onnx_net2net.dimensions import inspect
 from onnx_net2net.errors import Refused
 from onnx_net2net.model import load
-from onnx_net2net.widening import widen
+from onnx_net2net.width.dimensions import inspect
+from onnx_net2net.width.widening import widen
 from tests.judging import Subject, everything, wider
 from tests.networks import Net, arrays
 

@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto
 
 import onnx_net2net as n2n
-from onnx_net2net.dimensions import analyse
-from onnx_net2net.signs import Signs
+from onnx_net2net.analysis.signs import Signs
+from onnx_net2net.width.dimensions import analyse
 from tests.networks import Net
 
 EXTREME = np.array([0, -0.0, 1, -1, 1e-30, -1e-30, 3e-5, 0.3, 2, 200, -200, 9e4, -9e4], np.float32)

@@ -11,13 +11,13 @@ import pytest
 from onnx import helper, numpy_helper, parser
 
 import onnx_net2net as n2n
-from onnx_net2net.axes import Axis, atoms, canonical
-from onnx_net2net.dimensions import analyse
-from onnx_net2net.graph import Graph
+from onnx_net2net.algebra.axes import Axis, atoms, canonical
+from onnx_net2net.analysis.graph import Graph
+from onnx_net2net.analysis.solver import Solution, solve
 from onnx_net2net.rules import _looked_at as looked_at
 from onnx_net2net.rules import registry
 from onnx_net2net.rules.language import Op, Proven, Rule
-from onnx_net2net.solver import Solution, solve
+from onnx_net2net.width.dimensions import analyse
 
 
 def network(text: str, opset: int = 18) -> n2n.Model:

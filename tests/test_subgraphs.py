@@ -16,10 +16,10 @@ from onnx.checker import ValidationError
 from onnx.shape_inference import InferenceError
 
 import onnx_net2net as n2n
-from onnx_net2net import solver
-from onnx_net2net.editing import Editor
-from onnx_net2net.graph import Graph
-from onnx_net2net.subgraphs import Links
+from onnx_net2net.analysis import solver
+from onnx_net2net.analysis.editing import Editor
+from onnx_net2net.analysis.graph import Graph
+from onnx_net2net.analysis.subgraphs import Links
 
 RNG = np.random.default_rng(7)
 

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from onnx_net2net import values
+from onnx_net2net.analysis import values
 
 
 @dataclass

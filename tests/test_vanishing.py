@@ -13,11 +13,11 @@ import pytest
 from onnx import ModelProto, ValueInfoProto, numpy_helper
 
 import onnx_net2net as n2n
-from onnx_net2net.contraction import FLOATS
-from onnx_net2net.dimensions import analyse
+from onnx_net2net.depth.vanishing import NOTHING, Vanishing, Weights
 from onnx_net2net.rules import registry
 from onnx_net2net.rules.language import Rule
-from onnx_net2net.vanishing import NOTHING, Vanishing, Weights
+from onnx_net2net.width.contraction import FLOATS
+from onnx_net2net.width.dimensions import analyse
 from tests.samples import Sample
 from tests.samples.network import evaluate, network
 from tests.test_rules import BY_ID, IDS, SAMPLES

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from onnx_net2net.errors import InvalidModel
-from onnx_net2net.verify import verify
+from onnx_net2net.judge.verify import verify
 from tests.verify_networks import (
     convnet,
     edited,

@@ -10,10 +10,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_net2net.bounds import Use, input_uses
 from onnx_net2net.errors import UsageError
-from onnx_net2net.feeds import make_feeds, user_feeds
-from onnx_net2net.sizes import (
+from onnx_net2net.judge.bounds import Use, input_uses
+from onnx_net2net.judge.feeds import make_feeds, user_feeds
+from onnx_net2net.judge.sizes import (
     InputSpec,
     chosen,
     concrete,
@@ -21,7 +21,7 @@ from onnx_net2net.sizes import (
     free_dimensions,
     input_specs,
 )
-from onnx_net2net.verify import verify
+from onnx_net2net.judge.verify import verify
 
 INT64, FLOAT, BOOL = TensorProto.INT64, TensorProto.FLOAT, TensorProto.BOOL
 Shape = Sequence[int | str | None]

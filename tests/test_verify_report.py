@@ -13,10 +13,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnx_net2net.errors import InvalidModel, UsageError
-from onnx_net2net.judgement import Runs, judge
+from onnx_net2net.judge.judgement import Runs, judge
+from onnx_net2net.judge.report import Trial
+from onnx_net2net.judge.verify import choose_provider, run, tensors, verify
 from onnx_net2net.model import load
-from onnx_net2net.report import Trial
-from onnx_net2net.verify import choose_provider, run, tensors, verify
 from tests.verify_networks import (
     edited,
     layers,

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from onnx_net2net.commands.options import FORCE, JSON, PATH, RUNNING, Window, verify_arguments
 from onnx_net2net.commands.steps import DONE, UNEQUAL, deliver_to, opened, print_json, show_end
-from onnx_net2net.options import FORCE, JSON, PATH, RUNNING, Window, verify_arguments
 
 if TYPE_CHECKING:
-    from onnx_net2net.delivery import Judge
+    from onnx_net2net.judge.delivery import Judge
     from onnx_net2net.model import Model
 
 
@@ -69,7 +69,7 @@ def deepen(
     Copied blocks begin with their last projections at zero.
     """  # fmt: skip
     arguments = verify_arguments(seeds, ranges, sizes, inputs, provider)
-    from onnx_net2net.delivery import Judge
+    from onnx_net2net.judge.delivery import Judge
 
     source, target = opened(model, output, force=force, dry_run=dry_run)
     deeper = _deeper(source, **options)
@@ -81,11 +81,11 @@ def deepen(
 
 
 def _deeper(source: Model, calibrate: tuple[Path, ...], no_renumber: bool, **options: Any) -> Model:
-    from onnx_net2net.deepening import deepen as grow
+    from onnx_net2net.depth.deepening import deepen as grow
 
     if calibrate:
-        from onnx_net2net.feeds import user_feeds
-        from onnx_net2net.sizes import input_specs
+        from onnx_net2net.judge.feeds import user_feeds
+        from onnx_net2net.judge.sizes import input_specs
 
         specs = input_specs(source.proto.graph)
         options["calibration"] = [feeds for _, feeds in user_feeds(list(calibrate), specs)]
@@ -95,7 +95,7 @@ def _deeper(source: Model, calibrate: tuple[Path, ...], no_renumber: bool, **opt
 def _show(
     source: Model, deeper: Model, target: Path | None, judge: Judge | None, as_json: bool
 ) -> int:
-    from onnx_net2net import render
+    from onnx_net2net.commands import render
 
     if as_json:
         report = judge.report if judge is not None else None
@@ -114,8 +114,8 @@ def _show(
 
 def show_blocks(source: Model, as_json: bool) -> int:
     """The blocks of a network: their names, sizes, and whether copies can be exact."""
-    from onnx_net2net import render
-    from onnx_net2net.blocks import blocks
+    from onnx_net2net.commands import render
+    from onnx_net2net.depth.blocks import blocks
 
     found = blocks(source)
     if as_json:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from onnx_net2net.commands.options import FORCE, JSON, PATH
 from onnx_net2net.commands.steps import DONE, UNEQUAL, load, print_json
 from onnx_net2net.errors import UsageError
-from onnx_net2net.options import FORCE, JSON, PATH
 
 if TYPE_CHECKING:
-    from onnx_net2net.report import Report
+    from onnx_net2net.judge.report import Report
 
 _SUFFIX = {"torch": "-torch", "keras": ".keras", "safetensors": ".safetensors"}
 
@@ -70,7 +70,7 @@ def export(
 
 
 def _show(target: Path, report: Report | None, unverified: str | None, as_json: bool) -> int:
-    from onnx_net2net import render
+    from onnx_net2net.commands import render
 
     done = report is None or report.equivalent
     if as_json:
@@ -113,8 +113,8 @@ def absorb(
     onnx-net2net absorb grown.onnx trained.safetensors -o trained.onnx
     onnx-net2net absorb grown.onnx trained.keras
     """  # fmt: skip
-    from onnx_net2net.delivery import check_free, deliver
     from onnx_net2net.frameworks.exchange import absorb as filled
+    from onnx_net2net.judge.delivery import check_free, deliver
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     source = load(model)
@@ -131,7 +131,7 @@ def absorb(
     if as_json:
         print_json({"weights": changed, "output": str(target)})
         return DONE
-    from onnx_net2net import render
+    from onnx_net2net.commands import render
 
     click.echo(f"{changed} weights have new values")
     click.echo(f"wrote {target} ({render.size(target)})")

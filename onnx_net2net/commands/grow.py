@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from onnx_net2net.commands.options import FOLD, FORCE, JSON, PATH, RUNNING, verify_arguments
 from onnx_net2net.commands.steps import (
     DONE,
     UNEQUAL,
@@ -19,12 +20,11 @@ from onnx_net2net.commands.steps import (
     show_end,
 )
 from onnx_net2net.errors import Refused, UsageError
-from onnx_net2net.options import FOLD, FORCE, JSON, PATH, RUNNING, verify_arguments
 
 if TYPE_CHECKING:
-    from onnx_net2net.delivery import Judge
-    from onnx_net2net.growing import Grown, Wishes
+    from onnx_net2net.judge.delivery import Judge
     from onnx_net2net.model import Model
+    from onnx_net2net.planning.growing import Grown, Wishes
 
 
 @click.command()
@@ -73,7 +73,7 @@ def grow(
     """  # fmt: skip
     arguments = verify_arguments(seeds, ranges, sizes, inputs, provider)
     wishes = _wishes(plan, fold, **budget)
-    from onnx_net2net.delivery import Judge, check_free
+    from onnx_net2net.judge.delivery import Judge, check_free
 
     source, target = opened(model, output, force=force, dry_run=dry_run)
     if emit_plan is not None:
@@ -110,7 +110,7 @@ def _wishes(plan: Path | None, fold: bool, **budget: Any) -> Wishes:
     if plan is not None and given:
         option = "--" + min(given).replace("_", "-")
         raise UsageError(f"{option} goes with --params and --flops only", "the plan has it all")
-    from onnx_net2net.growing import Wishes
+    from onnx_net2net.planning.growing import Wishes
 
     return Wishes(**given, fold=fold)
 
@@ -119,8 +119,8 @@ def _grown(
     source: Model, plan: Path | None, wishes: Wishes, budget: Mapping[str, Any],
     sizes: Mapping[str, int],
 ) -> Grown:  # fmt: skip
-    from onnx_net2net.growing import by_budget, by_plan
-    from onnx_net2net.plans import read
+    from onnx_net2net.planning.growing import by_budget, by_plan
+    from onnx_net2net.planning.plans import read
 
     if plan is not None:
         steps = read(plan)
@@ -132,7 +132,7 @@ def _grown(
 
 def _count(grown: Grown, draft: Path) -> None:
     """The numbers that are told are those of the file."""
-    from onnx_net2net.costs import costs
+    from onnx_net2net.planning.costs import costs
 
     found = costs(load(draft), grown.after.sizes)
     if found != grown.after:
@@ -142,8 +142,8 @@ def _count(grown: Grown, draft: Path) -> None:
 
 def _emit(grown: Grown, target: Path | None, source: Path) -> None:
     from onnx_net2net import __version__
-    from onnx_net2net.delivery import write_text
-    from onnx_net2net.plans import text
+    from onnx_net2net.judge.delivery import write_text
+    from onnx_net2net.planning.plans import text
 
     if target is not None:
         comment = (
@@ -157,7 +157,7 @@ def _show(
     grown: Grown, target: Path | None, judge: Judge | None, plan: Path | None, as_json: bool
 ) -> int:
     """Say what changed, what both models cost, and where the result is; the exit code."""
-    from onnx_net2net import render_growth
+    from onnx_net2net.commands import render_growth
 
     if as_json:
         report = judge.report if judge is not None else None

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
+from onnx_net2net.commands.options import FORCE, JSON, PATH
 from onnx_net2net.commands.steps import DONE, UNEQUAL, load, print_json
 from onnx_net2net.errors import UsageError
-from onnx_net2net.options import FORCE, JSON, PATH
 
 
 @click.command()
@@ -38,7 +38,7 @@ def history(
     if as_json:
         print_json({"history": source.history, "sha256": source.sha256()})
         return DONE
-    from onnx_net2net import render
+    from onnx_net2net.commands import render
 
     click.echo(render.history_text(source))
     return DONE
@@ -47,9 +47,9 @@ def history(
 def _replay(
     steps: list[dict[str, Any]], parent: Path, target: Path, force: bool, as_json: bool
 ) -> int:
-    from onnx_net2net import render
-    from onnx_net2net.delivery import check_free, deliver
-    from onnx_net2net.lineage import replay
+    from onnx_net2net.commands import render
+    from onnx_net2net.judge.delivery import check_free, deliver
+    from onnx_net2net.planning.lineage import replay
 
     source = load(parent)
     check_free(source, target, force=force)
@@ -74,8 +74,8 @@ def diff(first: Path, second: Path, as_json: bool) -> int:
     \b
     onnx-net2net diff model.onnx grown.onnx
     """
-    from onnx_net2net import render
-    from onnx_net2net.lineage import diff as compare
+    from onnx_net2net.commands import render
+    from onnx_net2net.planning.lineage import diff as compare
 
     found = compare(load(first), load(second))
     if as_json:

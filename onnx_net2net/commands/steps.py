@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from onnx_net2net.delivery import Judge
+    from onnx_net2net.judge.delivery import Judge
     from onnx_net2net.model import Model
 
 DONE, UNEQUAL = 0, 1
@@ -24,7 +24,7 @@ def load(path: Path) -> Model:
 
 def opened(path: Path, output: Path | None, *, force: bool, dry_run: bool) -> tuple[Model, Path]:
     """The model to grow, and where the result goes, a place that must be free to be written to."""
-    from onnx_net2net.delivery import check_free
+    from onnx_net2net.judge.delivery import check_free
 
     target = output or path.with_name(f"{path.stem}-grown.onnx")
     source = load(path)
@@ -35,7 +35,7 @@ def opened(path: Path, output: Path | None, *, force: bool, dry_run: bool) -> tu
 
 def folded(model: Model) -> Model:
     """``model`` with what it computes from weights alone computed."""
-    from onnx_net2net.folding import fold
+    from onnx_net2net.analysis.folding import fold
 
     return fold(model)
 
@@ -51,7 +51,7 @@ def deliver_to(
     target: Path, grown: Model, judge: Callable[[Path], bool] | None, force: bool
 ) -> Path | None:
     """Write ``grown`` if ``judge`` agrees, or none is asked; where it is then."""
-    from onnx_net2net.delivery import deliver
+    from onnx_net2net.judge.delivery import deliver
 
     written = deliver(grown, target, judge=judge or (lambda draft: True), force=force)
     return target if written else None
@@ -59,7 +59,7 @@ def deliver_to(
 
 def show_end(target: Path | None, judge: Judge | None) -> int:
     """Say what onnxruntime says of a grown model, and where it is; the exit code."""
-    from onnx_net2net import render
+    from onnx_net2net.commands import render
 
     click.echo()
     report = judge.report if judge is not None else None

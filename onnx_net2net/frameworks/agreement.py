@@ -11,12 +11,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from onnx_net2net.feeds import Feeds
-from onnx_net2net.judgement import How, Outputs, compare_models
+from onnx_net2net.judge.feeds import Feeds
+from onnx_net2net.judge.judgement import How, Outputs, compare_models
+from onnx_net2net.judge.report import Report
+from onnx_net2net.judge.trials import Planner
+from onnx_net2net.judge.verify import VERSION, candidate
 from onnx_net2net.model import Model
-from onnx_net2net.report import Report
-from onnx_net2net.trials import Planner
-from onnx_net2net.verify import VERSION, candidate
 
 __all__ = ["agreement"]
 

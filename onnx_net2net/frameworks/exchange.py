@@ -15,14 +15,14 @@ from fnmatch import fnmatchcase
 import numpy as np
 from onnx import ModelProto, helper
 
-from onnx_net2net import history
+from onnx_net2net.analysis.graph import Graph, Node
 from onnx_net2net.errors import UsageError
+from onnx_net2net.files import history
+from onnx_net2net.files.weights import Stored
 from onnx_net2net.frameworks.names import Names
 from onnx_net2net.frameworks.roles import FLOATS, Role, roles
 from onnx_net2net.frameworks.weight_sets import Weights, held, weight_set
-from onnx_net2net.graph import Graph, Node
 from onnx_net2net.model import Model, Weight
-from onnx_net2net.weights import Stored
 
 __all__ = ["absorb"]
 

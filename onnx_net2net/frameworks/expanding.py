@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterable, Iterator
 from onnx import NodeProto, defs
 from onnx.inliner import inline_selected_functions
 
+from onnx_net2net.analysis.subgraphs import subgraphs
+from onnx_net2net.analysis.unique_names import with_unique_names
 from onnx_net2net.model import Model
-from onnx_net2net.subgraphs import subgraphs
-from onnx_net2net.unique_names import with_unique_names
 
 _KINDS = ("function", "context_dependent_function")
 MOST_ROUNDS = 4  # functions made of functions

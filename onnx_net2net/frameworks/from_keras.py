@@ -20,12 +20,12 @@ import numpy as np
 from onnx import ModelProto, StringStringEntryProto, TensorProto, defs, numpy_helper
 
 from onnx_net2net.errors import Refused, UsageError
+from onnx_net2net.files.history import VARIANCE
+from onnx_net2net.files.tensors import clear_data, constants, set_constant, subgraphs
 from onnx_net2net.frameworks.keras3.layer import Graph, decoded
 from onnx_net2net.frameworks.keras_layers import kept
 from onnx_net2net.frameworks.roles import KIND
-from onnx_net2net.history import VARIANCE
 from onnx_net2net.model import Model, load
-from onnx_net2net.tensors import clear_data, constants, set_constant, subgraphs
 
 __all__ = ["from_keras"]
 

@@ -32,9 +32,9 @@ from torch.export import Dim
 from torch.utils._pytree import tree_is_leaf
 
 from onnx_net2net.errors import Refused, UsageError
-from onnx_net2net.history import TIES
+from onnx_net2net.files.history import TIES
+from onnx_net2net.files.validation import check_model
 from onnx_net2net.model import Computed, Model
-from onnx_net2net.validation import check_model
 
 __all__ = ["from_torch"]
 

@@ -18,12 +18,12 @@ from hashlib import blake2b
 import numpy as np
 from onnx import NodeProto, helper
 
+from onnx_net2net.analysis.graph import Graph, scopes
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.roles import FLOATS, Role, roles
 from onnx_net2net.frameworks.slots import VIEWS
 from onnx_net2net.frameworks.tables import computed
 from onnx_net2net.frameworks.weight_sets import Weights, weight_set
-from onnx_net2net.graph import Graph, scopes
 from onnx_net2net.model import Computed, Model, Weight
 
 __all__ = ["recovered"]

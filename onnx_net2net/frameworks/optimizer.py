@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from onnx_net2net import history as histories
+from onnx_net2net.algebra.expansion import PAD
 from onnx_net2net.errors import Refused, UsageError
-from onnx_net2net.expansion import PAD
+from onnx_net2net.files import history as histories
 from onnx_net2net.frameworks.names import Names, plain
 from onnx_net2net.model import Model, load
-from onnx_net2net.tracing import Grown, unpack
+from onnx_net2net.width.tracing import Grown, unpack
 
 __all__ = ["grow_optimizer"]
 

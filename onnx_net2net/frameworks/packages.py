@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from onnx_net2net.delivery import place
 from onnx_net2net.errors import OutputError
 from onnx_net2net.frameworks.agreement import agreement
-from onnx_net2net.judgement import Outputs
+from onnx_net2net.judge.delivery import place
+from onnx_net2net.judge.judgement import Outputs
+from onnx_net2net.judge.precision import has_bfloat16
+from onnx_net2net.judge.report import Report
 from onnx_net2net.model import Model
-from onnx_net2net.precision import has_bfloat16
-from onnx_net2net.report import Report
 
 __all__ = ["load_keras", "unjudged", "write"]
 

@@ -20,13 +20,13 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.shape_inference import InferenceError, infer_shapes
 
+from onnx_net2net.analysis.graph import Graph, Node
+from onnx_net2net.analysis.shapes import infer
+from onnx_net2net.analysis.unique_names import with_unique_names
+from onnx_net2net.analysis.values import evaluate
 from onnx_net2net.frameworks.attributes import Attributes
 from onnx_net2net.frameworks.roles import Role, paths, roles
-from onnx_net2net.graph import Graph, Node
 from onnx_net2net.model import Model
-from onnx_net2net.shapes import infer
-from onnx_net2net.unique_names import with_unique_names
-from onnx_net2net.values import evaluate
 
 Array = np.ndarray[Any, Any]
 LARGEST = 1 << 20  # elements of a result that is computed once; a larger one is computed as it runs

@@ -16,13 +16,13 @@ from typing import Any
 from onnx import TensorProto
 
 from onnx_net2net.errors import Refused
+from onnx_net2net.files.weights import Stored
 from onnx_net2net.frameworks import tensor_file
 from onnx_net2net.frameworks.matching import recovered
 from onnx_net2net.frameworks.names import ties
 from onnx_net2net.frameworks.roles import MADE, Role, recorded, roles
 from onnx_net2net.frameworks.weight_sets import Weights, to_tensor
 from onnx_net2net.model import Model, Weight, load
-from onnx_net2net.weights import Stored
 
 __all__ = ["named_weights", "save_safetensors", "state_dict"]
 

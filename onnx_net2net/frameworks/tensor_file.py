@@ -19,8 +19,8 @@ from typing import Any
 from onnx import TensorProto
 
 from onnx_net2net.errors import OutputError, UsageError
-from onnx_net2net.saving import write_plain
-from onnx_net2net.weights import Source, Stored, Weight, dtype_name, raw_size
+from onnx_net2net.files.saving import write_plain
+from onnx_net2net.files.weights import Source, Stored, Weight, dtype_name, raw_size
 
 __all__ = ["read", "write"]
 

@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
-from onnx_net2net.dimensions import Dimension
 from onnx_net2net.errors import Net2NetError
 from onnx_net2net.model import load
-from onnx_net2net.widening import widen
+from onnx_net2net.width.dimensions import Dimension
+from onnx_net2net.width.widening import widen
 from tests.golden_dimensions import FIXTURES
 from tests.judging import Subject, everything
 

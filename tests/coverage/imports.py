@@ -77,8 +77,8 @@ def in_keras(model: n2n.Model) -> dict[str, Any]:
 
 def deeper(model: n2n.Model) -> dict[str, Any]:
     """Every block that can be copied exactly, copied; then layers behind many places."""
-    from onnx_net2net.dimensions import analyse
-    from onnx_net2net.places import every_place
+    from onnx_net2net.depth.places import every_place
+    from onnx_net2net.width.dimensions import analyse
 
     found = n2n.blocks(model)
     exact = [block.name for block in found if block.exact]

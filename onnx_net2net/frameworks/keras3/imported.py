@@ -10,17 +10,17 @@ import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
+from onnx_net2net.analysis.graph import Graph
+from onnx_net2net.analysis.shapes import infer
+from onnx_net2net.analysis.unique_names import with_unique_names
 from onnx_net2net.errors import Refused
+from onnx_net2net.files.tensors import clear_data, constants, data_fields, set_constant, subgraphs
 from onnx_net2net.frameworks.keras3.layer import Graph as Layer
 from onnx_net2net.frameworks.keras3.layer import Slot, encoded
 from onnx_net2net.frameworks.keras3.operators import registry
 from onnx_net2net.frameworks.keras3.program import Step, all_steps, compiled
 from onnx_net2net.frameworks.roles import Role, paths, roles
-from onnx_net2net.graph import Graph
 from onnx_net2net.model import Model
-from onnx_net2net.shapes import infer
-from onnx_net2net.tensors import clear_data, constants, data_fields, set_constant, subgraphs
-from onnx_net2net.unique_names import with_unique_names
 
 __all__ = ["keras_model", "skeleton"]
 

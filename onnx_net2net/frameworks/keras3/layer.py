@@ -18,13 +18,13 @@ from keras import ops
 from onnx import ModelProto
 
 from onnx_net2net.errors import Refused
+from onnx_net2net.files.history import VARIANCE
 from onnx_net2net.frameworks.keras3.operators import registry
 from onnx_net2net.frameworks.keras3.operators.elementwise import POINTWISE
 from onnx_net2net.frameworks.keras3.program import all_steps, compiled
 from onnx_net2net.frameworks.keras3.shapes_ahead import TRIALS, output_spec
 from onnx_net2net.frameworks.keras3.trace import Trace
 from onnx_net2net.frameworks.keras3.values import tensor
-from onnx_net2net.history import VARIANCE
 
 __all__ = ["Graph", "Slot", "decoded", "encoded"]
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, numpy_helper
 
+from onnx_net2net.analysis.graph import captured
+from onnx_net2net.analysis.values import attribute_value, constant
+from onnx_net2net.files.validation import opset_versions
 from onnx_net2net.frameworks.attributes import Attributes
-from onnx_net2net.graph import captured
-from onnx_net2net.validation import opset_versions
-from onnx_net2net.values import attribute_value, constant
 
 __all__ = ["Program", "Step", "all_steps", "compiled"]
 

@@ -14,7 +14,7 @@ import keras
 from keras import ops
 from onnx import ModelProto
 
-from onnx_net2net.symbols import bind, bound
+from onnx_net2net.analysis.symbols import bind, bound
 
 __all__ = ["TRIALS", "output_spec"]
 

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import keras
 import numpy as np
 
-from onnx_net2net import values as static
+from onnx_net2net.analysis import values as static
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.attributes import unread
 from onnx_net2net.frameworks.keras3.program import Program, Step

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from onnx import helper
 
 from onnx_net2net.errors import OutputError
+from onnx_net2net.files.saving import check_target, write_plain
 from onnx_net2net.frameworks.expanding import expanded
 from onnx_net2net.frameworks.idioms import condense
 from onnx_net2net.frameworks.program import Program
@@ -21,7 +22,6 @@ from onnx_net2net.frameworks.pytorch.source import source
 from onnx_net2net.frameworks.pytorch.translation import Translation, translate
 from onnx_net2net.frameworks.tensor_file import write
 from onnx_net2net.model import Computed, Model, Weight
-from onnx_net2net.saving import check_target, write_plain
 
 if TYPE_CHECKING:
     import numpy as np

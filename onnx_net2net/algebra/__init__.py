@@ -1,0 +1,1 @@
+"""What axes are made of, and how units are copied: no operator, no graph, no ONNX."""

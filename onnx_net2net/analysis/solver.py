@@ -1,0 +1,335 @@
+"""Rules and algebra applied to a whole graph, once, in order: the axes of every tensor.
+
+The solver knows axes and knows no operator. What a rule cannot explain is pinned with the
+node and the reason, and the analysis goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from onnx_net2net.algebra.axes import ONE, Axis, Pin, atom, canonical, pin, product, total, unify
+from onnx_net2net.analysis.dependence import Dependence
+from onnx_net2net.analysis.evidence import Evidence
+from onnx_net2net.analysis.graph import Graph, Node
+from onnx_net2net.analysis.shapes import Shapes, infer
+from onnx_net2net.analysis.subgraphs import Link, captured
+from onnx_net2net.rules import lookup
+from onnx_net2net.rules.language import (
+    Group,
+    Op,
+    Pattern,
+    Plus,
+    Rule,
+    Spec,
+    Term,
+    Unsupported,
+    expand,
+    ranks,
+)
+
+Env = dict[str, Axis]
+
+
+@dataclass(slots=True, eq=False)
+class Applied:
+    """A rule at work: which axis each of its names stands for at this node."""
+
+    node: Node
+    rule: Rule
+    pattern: Pattern
+    env: Env
+
+
+@dataclass
+class Solution:
+    """The axes of every tensor, and what each node demands of them."""
+
+    graph: Graph
+    shapes: Shapes
+    axes: dict[str, list[Axis]] = field(default_factory=dict)
+    applied: dict[int, Applied] = field(default_factory=dict)  # by node position
+    barriers: dict[int, str] = field(default_factory=dict)  # nodes no rule explains, and why
+
+    @cached_property
+    def dependence(self) -> Dependence | None:
+        """What follows the dynamic sizes of the inputs; None where they have none."""
+        return self.shapes.dependence() if self.shapes.binding else None
+
+    @cached_property
+    def evidence(self) -> Evidence | None:
+        """What is proved of sizes that rules are read off; None where none are dynamic."""
+        return None if self.dependence is None else Evidence(self.dependence, self.axes)
+
+    def of(self, name: str) -> list[Axis] | None:
+        """The axes of a tensor (new, pinned unless a weight's, where none are known yet)."""
+        known = self.axes.get(name)
+        if known is None:
+            shape = self.shapes.of(name)
+            if shape is None:
+                return None
+            known = self.axes[name] = [atom(n) for n in shape]
+            if name not in self.graph.model.weights:
+                reason = Pin(None, f"'{name}' is computed from sizes")
+                for axis in known:
+                    pin(axis, reason)
+        return known
+
+
+class _Misfit(Exception):
+    """A tensor does not fit the rule that its node gave."""
+
+
+def solve(graph: Graph) -> Solution:
+    """Unify the axes of the whole graph."""
+    solution = Solution(graph, infer(graph))
+    for name in graph.inputs:
+        solution.axes[name] = [atom(size) for size in solution.shapes.of(name) or ()]
+        _pin_interface(solution, name, "input")
+    for value in (v for n in graph.nodes for body in n.bodies for v in body.proto.input):
+        shape = solution.shapes.of(value.name)
+        if shape is not None:
+            solution.axes[value.name] = [atom(size) for size in shape]
+    for node in graph.nodes:
+        if node.op != "Constant" and node.position not in solution.shapes.computed:
+            _visit(solution, node)
+    for name in graph.outputs:
+        _pin_interface(solution, name, "output")
+    return solution
+
+
+INTERFACE = "its inputs and outputs keep their shape; grow one of the dimensions between them"
+
+
+def _pin_interface(solution: Solution, name: str, side: str) -> None:
+    for index, axis in enumerate(solution.of(name) or []):
+        pin(axis, Pin(None, f"axis {index} of the network's {side} '{name}'", INTERFACE))
+
+
+def _visit(solution: Solution, node: Node) -> None:
+    if node.opaque:
+        return _barrier(solution, node, node.opaque)
+    if node.links is not None:
+        return _tie(solution, node)
+    shapes, evidence, rule = solution.shapes, solution.evidence, None
+    if not shapes.unsteady.isdisjoint(node.inputs):
+        changing = min(shapes.unsteady.intersection(node.inputs))
+        return _barrier(solution, node, f"the state '{changing}' changes its shape")
+    op = Op(
+        node.proto,
+        shapes.graph.model.opset.get(node.domain, 1),
+        tuple([shapes.shape.get(n) for n in node.inputs]),
+        tuple([shapes.shape.get(n) for n in node.outputs]),
+        tuple([shapes.known(n) for n in node.inputs]),
+        *((evidence.told(node), evidence.proven(node)) if evidence is not None else ()),
+    )
+    try:
+        rule = lookup(op)
+        pattern = _pattern(node, op, rule)
+        if evidence is not None and node.position not in shapes.computed:
+            evidence.check(node, pattern)
+        _apply(solution, Applied(node, rule, pattern, {}))
+    except Unsupported as problem:
+        _barrier(solution, node, str(problem))
+    except _Misfit as problem:
+        _barrier(solution, node, f"{problem} (rule: {rule.pattern if rule else ''})")
+    return None
+
+
+def _pattern(node: Node, op: Op, rule: Rule) -> Pattern:
+    if None in op.shapes:
+        for name, shape in zip(node.inputs, op.shapes, strict=True):
+            if shape is None and name:
+                raise Unsupported(f"the shape of its input '{name}' is unknown")
+    return expand(rule.pattern, ranks(op.shapes), ranks(op.outputs))
+
+
+def _apply(solution: Solution, applied: Applied) -> None:
+    node, rule, pattern, env = applied.node, applied.rule, applied.pattern, applied.env
+    for name, spec, plain in zip(node.inputs, pattern.inputs, pattern.plain, strict=False):
+        if not name:
+            continue
+        axes = solution.axes.get(name) or _first_read(solution, name, spec, env)
+        if spec is None:
+            for axis in axes:
+                pin(axis, Pin(node.label, f"reads all of '{name}'"))
+            continue
+        for term, axis in zip(spec, axes, strict=True):
+            # Nearly always a new name, or one that stands for this very axis.
+            if not plain or env.setdefault(term, axis) is not axis:  # type: ignore[arg-type]
+                _match(term, axis, applied)
+    if any(node.outputs[len(pattern.outputs) :]):
+        raise Unsupported(f"its rule does not describe output {len(pattern.outputs)}")
+    for name, spec in zip(node.outputs, pattern.outputs, strict=False):
+        if name:
+            _assign(solution, name, spec, env, rule.sizes)
+    for name, reason in rule.fixed.items():
+        for key in env if name.endswith("*") else (name,):
+            if key in env and (key == name or key.startswith(name[:-1])):
+                pin(env[key], Pin(node.label, reason))
+    solution.applied[node.position] = applied
+
+
+def _first_read(solution: Solution, name: str, spec: Spec | None, env: Env) -> list[Axis]:
+    """The axes of a tensor that no node wrote: a weight takes those that its reader knows."""
+    shape = solution.shapes.of(name)
+    if spec is None or shape is None or name not in solution.graph.model.weights:
+        return solution.of(name) or []
+    axes: list[Axis] = []
+    for term, size in zip(spec, shape, strict=True):
+        known = env.get(term) if isinstance(term, str) else None
+        axes.append(known if known is not None and known.size == size else atom(size))
+    solution.axes[name] = axes
+    return axes
+
+
+def _match(term: Term, axis: Axis, applied: Applied) -> None:
+    """Let ``term`` stand for ``axis``."""
+    env, rule = applied.env, applied.rule
+    if isinstance(term, str):
+        name = term.lstrip("~")
+        known = env.setdefault(name, axis) if name != "1" else ONE
+        if known is axis:
+            return
+        if name == "1":
+            if axis.size != 1:
+                raise _Misfit(f"an axis of size {axis.size} should have size 1")
+            return
+        if name in applied.pattern.broadcast and 1 in (known.size, axis.size):
+            env[name] = axis if known.size == 1 else known
+            return
+    else:
+        found = _build(term, env, rule.sizes, axis.size)
+        if found is None or found.size != axis.size:
+            raise _Misfit(f"an axis of size {axis.size} does not fit")
+        known = found
+    if canonical(known) is not canonical(axis):
+        unify(known, axis, Pin(applied.node.label, f"axes do not fit: {rule.pattern}"))
+
+
+def _measure(term: Term, env: Env, sizes: Mapping[str, int]) -> int | None:
+    """The size of ``term``, or None while a name in it is open."""
+    if isinstance(term, str):
+        if term in env:
+            return env[term].size
+        return 1 if term == "1" else sizes.get(term)
+    parts = [_measure(t, env, sizes) for t in term.terms]
+    result = 1 if isinstance(term, Group) else 0
+    for part in parts:
+        if part is None:
+            return None
+        result = result * part if isinstance(term, Group) else result + part
+    return result
+
+
+def _build(term: Term, env: Env, sizes: Mapping[str, int], size: int | None) -> Axis | None:
+    """The axis that ``term`` stands for; open names become atoms where ``size`` tells theirs."""
+    if isinstance(term, str):
+        name = term.lstrip("~")
+        if name not in env:
+            known = sizes.get(name, 1 if name == "1" else size)
+            if known is None:
+                return None
+            env[name] = atom(known)
+        return env[name]
+    measures = [_measure(t, env, sizes) for t in term.terms]
+    if measures.count(None) > 1:
+        return None
+    rest = 1 if isinstance(term, Group) else 0
+    for part in measures:
+        if part is not None:
+            rest = rest * part if isinstance(term, Group) else rest + part
+    missing = None
+    if size is not None:
+        missing = size - rest if isinstance(term, Plus) else size // rest if rest else None
+    parts = []
+    for item, part in zip(term.terms, measures, strict=True):
+        built = _build(item, env, sizes, missing if part is None else part)
+        if built is None:
+            return None
+        parts.append(built)
+    return product(*parts) if isinstance(term, Group) else total(*parts)
+
+
+def axis_of(term: Term, env: Env, sizes: Mapping[str, int]) -> Axis | None:
+    """What ``term`` stands for once a rule has been applied (None: nothing)."""
+    return _build(term, env, sizes, None)
+
+
+def _assign(
+    solution: Solution, name: str, spec: Spec | None, env: Env, sizes: Mapping[str, int]
+) -> None:
+    shape = solution.shapes.of(name)
+    if spec is None:
+        raise Unsupported(f"the shape of its output '{name}' is unknown")
+    axes: list[Axis] = []
+    for index, term in enumerate(spec):
+        size = None if shape is None else shape[index]
+        axis = env.get(term) if isinstance(term, str) else None
+        if axis is None:
+            axis = _build(term, env, sizes, size)
+        if axis is None or (size is not None and axis.size != size):
+            raise _Misfit(f"axis {index} of '{name}' does not fit")
+        axes.append(axis)
+    solution.axes[name] = axes
+
+
+def _barrier(solution: Solution, node: Node, reason: str) -> None:
+    """Pin everything this node touches: it is never taken for elementwise."""
+    if node.position in solution.shapes.dead and solution.graph.derived.isdisjoint(node.inputs):
+        return  # it never runs, so what it makes of its inputs does not matter
+    why = Pin(node.label, reason)
+    solution.barriers[node.position] = reason
+    for name in node.outputs:  # before anything else would explain them
+        solution.axes.setdefault(name, [atom(size) for size in solution.shapes.of(name) or ()])
+    for name in (*node.inputs, *node.outputs, *sorted(captured(node.proto))):
+        if name:
+            _pin_all(solution, name, why)
+
+
+def _pin_all(solution: Solution, name: str, why: Pin) -> None:
+    for axis in solution.of(name) or ():
+        pin(axis, why)
+
+
+def _tie(solution: Solution, node: Node) -> None:
+    """Make the tensors of a body and those of the node around it the same."""
+    assert node.links is not None
+    label = node.label
+    for name in node.links.pinned:
+        _pin_all(solution, name, Pin(label, "controls whether and how often its body runs"))
+    why = Pin(label, "axes of its body do not fit those outside")
+    for link in (*node.links.enter, *node.links.carry):
+        _join(solution, node, link, why)
+    taken = solution.shapes.taken.get(node.position)
+    for link in node.links.leave:
+        if taken is not None and link.body != taken:
+            continue
+        shape, inner = solution.shapes.of(link.outer), solution.of(link.inner)
+        if shape is not None and inner is not None and link.outer not in solution.axes:
+            walked = atom(shape[link.axis]) if link.axis is not None else ONE
+            outer = link.with_axis(inner, walked)
+            if tuple(axis.size for axis in outer) == shape:
+                pin(walked, Pin(label, "its body runs along it"))
+                solution.axes[link.outer] = outer
+                continue
+        _join(solution, node, link, why)
+
+
+def _join(solution: Solution, node: Node, link: Link, why: Pin) -> None:
+    outer, inner = solution.of(link.outer), solution.of(link.inner)
+    if outer is None or inner is None:
+        reason = f"the shape of '{link.inner}' in its body is unknown or changes"
+        solution.barriers[node.position] = reason
+    elif len(outer) == len(inner) + (link.axis is not None):
+        if link.axis is not None:
+            pin(outer[link.axis], Pin(node.label, "its body runs along it"))
+        for a, b in zip(link.without(outer), inner, strict=True):
+            unify(a, b, why)
+        return
+    else:
+        reason = why.reason
+    for name in (link.outer, link.inner):
+        _pin_all(solution, name, Pin(node.label, reason))

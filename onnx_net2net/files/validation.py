@@ -1,0 +1,136 @@
+"""Is this a model at all, and one that this program may read? One clear error each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import onnx
+from onnx import FunctionProto, GraphProto, ModelProto
+
+from onnx_net2net.errors import InvalidModel
+from onnx_net2net.files.tensors import DAMAGED, subgraphs
+
+__all__ = ["OLDEST_OPSET", "check_model", "opset_versions", "wrong_format"]
+
+OLDEST_OPSET = 7
+_EXPORT = "export the model to ONNX and give that file"
+_KNOWN_STARTS = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "run `git lfs pull`"),
+    (b"PK\x03\x04", "a zip archive: a PyTorch checkpoint, or a Keras model?", _EXPORT),
+    (b"\x89HDF", "an HDF5 file: a Keras model?", _EXPORT),
+    (b"\x80\x02", "a Python pickle: an old PyTorch checkpoint?", _EXPORT),
+    (b"<", "an XML or HTML file", "give the .onnx file itself"),
+    (b"{", "a JSON file", "give the .onnx file itself"),
+    (b"ir_version", "an ONNX model as text", "convert it: onnx.save(onnx.load(path), other_path)"),
+)
+_UPGRADE = "upgrade onnx and onnxruntime (pip install -U onnx onnxruntime)"
+
+
+def wrong_format(view: memoryview, detail: str) -> InvalidModel:
+    """What to say of bytes that are no model, by how they begin."""
+    start = bytes(view[:64])
+    for prefix, what, remedy in _KNOWN_STARTS:
+        if start.startswith(prefix):
+            return InvalidModel(f"not an ONNX model but {what}", remedy)
+    if start[4:8] == b"ORTM":
+        return InvalidModel("not an ONNX model but one in onnxruntime's own format", _EXPORT)
+    return InvalidModel(
+        f"not an ONNX model, or a truncated one: {detail}",
+        "check that this is the right file; if so, export or download it again",
+    )
+
+
+def opset_versions(proto: ModelProto) -> dict[str, int]:
+    """Version of each operator set by domain; ``"ai.onnx"`` is the default domain ``""``."""
+    return {
+        "" if entry.domain == "ai.onnx" else entry.domain: entry.version
+        for entry in proto.opset_import
+    }
+
+
+def check_model(proto: ModelProto) -> None:
+    """Raise :class:`InvalidModel` unless versions are supported and names are usable."""
+    _check_versions(proto)
+    seen: set[str] = set()
+    for entry in proto.graph.initializer:
+        if not entry.name:
+            raise InvalidModel("an initializer without a name", DAMAGED)
+        if entry.name in seen:
+            raise InvalidModel(f"two initializers named {entry.name!r}", "export the model again")
+        seen.add(entry.name)
+    for name in _names(proto):
+        # Protobuf hands out bytes for what is no UTF-8, and everybody else expects str.
+        if not isinstance(name, str):
+            raise InvalidModel(f"a name that is no UTF-8 text: {name!r}", DAMAGED)
+
+
+def _check_versions(proto: ModelProto) -> None:
+    if not proto.ir_version:
+        raise InvalidModel("not an ONNX model, or a truncated one: it has no IR version", DAMAGED)
+    if proto.ir_version > onnx.IR_VERSION:
+        raise InvalidModel(
+            f"IR version {proto.ir_version} is newer than onnx {onnx.__version__} knows "
+            f"({onnx.IR_VERSION})",
+            _UPGRADE,
+        )
+    if not proto.opset_import:
+        raise InvalidModel(
+            "it names no operator set (opset_import), as files before 2018 or truncated ones do",
+            "export the model again",
+        )
+    versions = {entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")}
+    if len(versions) > 1:
+        raise InvalidModel(f"two versions of one operator set: {sorted(versions)}", DAMAGED)
+    newest = onnx.defs.onnx_opset_version()
+    for version in versions:
+        if version < OLDEST_OPSET:
+            raise InvalidModel(
+                f"opset {version} is too old: {OLDEST_OPSET} and later are supported",
+                "convert it: onnx.version_converter.convert_version(model, 17)",
+            )
+        if version > newest:
+            raise InvalidModel(
+                f"opset {version} is newer than onnx {onnx.__version__} knows ({newest})",
+                _UPGRADE,
+            )
+
+
+def _names(proto: ModelProto) -> Iterator[str]:
+    """Every name and key of the model that somebody will look at."""
+    for entry in proto.opset_import:
+        yield entry.domain
+    for prop in proto.metadata_props:
+        yield prop.key
+        yield prop.value
+    for function in proto.functions:
+        yield from (function.name, function.domain, function.overload)
+        yield from (*function.input, *function.output, *function.attribute)
+        yield from _graph_names(function)
+        for inner in subgraphs(function):
+            yield from _graph_names(inner)
+            yield from _value_names(inner)
+    for graph in (proto.graph, *subgraphs(proto.graph)):
+        yield from _graph_names(graph)
+        yield from _value_names(graph)
+
+
+def _graph_names(graph: GraphProto | FunctionProto) -> Iterator[str]:
+    yield graph.name
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain)
+        yield from node.input
+        yield from node.output
+        for attribute in node.attribute:
+            yield attribute.name
+        for prop in node.metadata_props:
+            yield prop.key
+            yield prop.value
+
+
+def _value_names(graph: GraphProto) -> Iterator[str]:
+    values: Iterable = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    for value in values:
+        yield value.name
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            yield dim.dim_param

@@ -1,0 +1,1 @@
+"""Several steps of growth as one, what they cost, and the history that they leave."""

@@ -1,0 +1,1 @@
+"""Named dimensions of a model, and growing them."""
