@@ -148,6 +148,53 @@ def test_a_scale_on_the_identity_path_is_one() -> None:
     assert n2n.verify(model, n2n.deepen(model, block="*"))
 
 
+def test_a_cast_to_the_type_of_another_passes_zeros_and_sums() -> None:
+    """Unoptimised exports of PyTorch's ``type_as``: x + (n(f(x)) as x), and the sum as x."""
+    nodes, weights, last = [], {}, "x"
+    for i in range(2):
+        at = f"layers.{i}."
+        weights[at + "fc.weight"] = normal(6, 6)
+        nodes += [
+            make_node("MatMul", [last, at + "fc.weight"], [at + "m"]),
+            make_node("CastLike", [at + "m", last], [at + "c"]),
+            make_node("Add", [last, at + "c"], [at + "s"]),
+            make_node("CastLike", [at + "s", last], ["y" if i else "h"]),
+        ]
+        last = "h"
+    model = network(nodes, weights, (3, 6))
+    assert [block.name for block in exact(model)] == ["layers.0", "layers.1"]
+    assert n2n.verify(model, n2n.deepen(model, block="*"))
+
+
+def standardised() -> n2n.Model:
+    """Two residual layers whose weights a norm in training mode computes, as NFNets' are."""
+    weights: dict[str, np.ndarray] = {"zeros": np.zeros(6, np.float32)}
+    nodes, last = [], "x"
+    for i in range(2):
+        at, scope = f"stages.0.{i}.", f"/stages/stages.0/stages.0.{i}/fc/"
+        weights |= {at + "fc.raw": normal(6, 6), at + "fc.gain": normal(6)}
+        weights[at + "fc.bias"] = normal(6)
+        given = [at + "fc.raw", at + "fc.gain", "zeros", "zeros", "zeros"]
+        computed = [scope + f"BatchNormalization_output_{n}" for n in range(3)]
+        nodes += [
+            make_node("BatchNormalization", given, computed, training_mode=1),
+            make_node("Gemm", [last, computed[0], at + "fc.bias"], [at + "m"]),
+            make_node("Add", [last, at + "m"], ["y" if i else "h"]),
+        ]
+        last = "h"
+    return network(nodes, weights, (3, 6))
+
+
+def test_blocks_whose_weights_no_rule_explains_are_found_once_these_are_folded() -> None:
+    model = standardised()
+    for block in n2n.blocks(model):
+        assert "BatchNormalization in training mode" in (block.reason or "")
+        assert "--fold" in (block.remedy or "")
+    folded = n2n.fold(model)
+    assert [block.name for block in exact(folded)] == ["stages.0.0", "stages.0.1"]
+    assert n2n.verify(model, n2n.deepen(folded, block="*"))
+
+
 def cached(*, aside: str) -> n2n.Model:
     """Two blocks whose inner tensor is an output of the network as well, through ``aside``."""
     nodes, weights, last = [], {}, "x"

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from onnx_net2net.analysis.graph import Node
@@ -90,9 +91,12 @@ def _obstacle(
         parting = _parting(analysis, tensor)
         if parting is not None:
             return f"{parting.label} gives a sum and the norm of it, which go on apart", UNFUSED
-    if not values:
-        return next(iter(vanishing.obstacles), _pathless(analysis, block.output)), AFTER
     nodes = [analysis.solution.graph.nodes[at] for at in sorted(block.positions)]
+    if not values:
+        hidden = next(_unexplained(analysis, nodes), None)
+        if hidden is not None:
+            return hidden, "first compute what is computed from weights alone (--fold)"
+        return next(iter(vanishing.obstacles), _pathless(analysis, block.output)), AFTER
     if not any(is_layer(analysis, node) for node in nodes):
         return "it holds no layer with weights", AFTER
     holding = next((node for node in nodes if node.bodies or node.opaque), None)
@@ -103,6 +107,20 @@ def _obstacle(
         reason = f"the network's output '{result}' comes from within it, and a copy has none"
         return reason, "export the network without that output (a cache: use_cache=False)"
     return None
+
+
+def _unexplained(analysis: Analysis, nodes: list[Node]) -> Iterator[str]:
+    """What no rule explains of the ways in which weights of these nodes are computed."""
+    graph, barriers = analysis.solution.graph, analysis.solution.barriers
+    pending, seen = [name for node in nodes for name in node.inputs], set[str]()
+    while pending:
+        name = pending.pop()
+        node = graph.producer.get(name) if name in graph.derived and name not in seen else None
+        seen.add(name)
+        if node is not None:
+            pending += [other for other in node.inputs if other]
+            if node.position in barriers:
+                yield f"its weights are computed by {node.label}: {barriers[node.position]}"
 
 
 def _pathless(analysis: Analysis, output: str) -> str:

@@ -113,8 +113,10 @@ def _series(name: str) -> str:
 
 
 def _numbered(name: str) -> Iterator[str]:
-    """``a.0`` and ``a.0.b.1`` for ``a.0.b.1.weight``."""
-    parts = name.split(".")
+    """``a.0`` and ``a.0.b.1`` for ``a.0.b.1.weight``; none for ``/a/a.0/Conv_output``, which names
+    no parameter but what a node gave before it was folded.
+    """
+    parts = name.split(".") if "/" not in name else []
     for end in range(2, len(parts)):
         if parts[end - 1].isdigit() and not parts[0].isdigit():
             yield ".".join(parts[:end])

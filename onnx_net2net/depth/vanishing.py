@@ -177,7 +177,7 @@ class Vanishing:
         dtypes = self.analysis.solution.shapes.dtype
         first, output = node.inputs[:1], node.outputs[0]
         known = bool(first) and dtypes.get(output) is not None
-        return node.op == "Cast" and known and dtypes.get(first[0]) == dtypes[output]
+        return node.op in ("Cast", "CastLike") and known and dtypes.get(first[0]) == dtypes[output]
 
     def _normalised(self, node: Node) -> bool:
         """Whether the entry is what the same norm gives."""
