@@ -80,6 +80,18 @@ def one_affine_for_two_norms(p: str, x: str, y: str) -> Parts:
     return nodes, normed(p) | {p + "a.weight": normal(6, 6), p + "f.weight": normal(6, 6)}
 
 
+def normed_on_the_way(p: str, x: str, y: str) -> Parts:
+    """The identity branch of MobileOne and RepVGG."""
+    statistics = [p + "n.weight", p + "n.bias", p + "n.mean", p + "n.var"]
+    nodes = [
+        make_node("BatchNormalization", [x, *statistics], [p + "h"]),
+        make_node("MatMul", [x, p + "fc.weight"], [p + "m"]),
+        make_node("Add", [p + "h", p + "m"], [y]),
+    ]
+    more = {p + "n.mean": normal(6), p + "n.var": normal(6) ** 2 + 1, p + "fc.weight": normal(6, 6)}
+    return nodes, normed(p) | more
+
+
 def clipped_sum(p: str, x: str, y: str) -> Parts:
     nodes = [
         make_node("MatMul", [x, p + "fc.weight"], [p + "m"]),
@@ -256,6 +268,7 @@ HALF_CLIPPED: Parts = (
 )
 STACKS = {
     "residual behind the norm": stack(residual_behind_the_norm, NORMED),
+    "normed on the way": stack(normed_on_the_way),
     "one affine for two norms": stack(one_affine_for_two_norms, NORMED),
     "clipped sum of what may be negative": stack(clipped_sum, HALF_CLIPPED),
     "divided by its own norm": stack(divided_by_its_own_norm),
@@ -273,6 +286,7 @@ STACKS = {
 }
 WHY_NOT = {
     "residual behind the norm": "stands between its input and its sum, and is not what ends it",
+    "normed on the way": "stands between its input and its sum",
     "one affine for two norms": "its last norm shares its scale or bias",
     "divided by its own norm": "might divide zero by zero",
     "times its own reciprocal": "might divide zero by zero",

@@ -117,6 +117,8 @@ class Vanishing:
         barrier = self.analysis.solution.barriers.get(node.position)
         if barrier is not None:
             return f"no rule explains {node.label}: {barrier}"
+        if node.op in _AFFINE and not node.domain:
+            return f"{node.label} stands between its input and its sum"
         if activates(node):
             again = "is not idempotent" if not idempotent(node) else "is not what ends it"
             return f"{node.label} stands between its input and its sum, and {again}"
