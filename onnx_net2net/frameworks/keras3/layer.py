@@ -22,7 +22,7 @@ from onnx_net2net.files.history import VARIANCE
 from onnx_net2net.frameworks.keras3.operators import registry
 from onnx_net2net.frameworks.keras3.operators.elementwise import POINTWISE
 from onnx_net2net.frameworks.keras3.program import all_steps, compiled
-from onnx_net2net.frameworks.keras3.shapes_ahead import TRIALS, output_spec
+from onnx_net2net.frameworks.keras3.shapes_ahead import TRIALS, output_spec, simple
 from onnx_net2net.frameworks.keras3.trace import Trace
 from onnx_net2net.frameworks.keras3.values import tensor
 
@@ -82,11 +82,11 @@ class Graph(keras.layers.Layer):
         return {**super().get_config(), "graph": self.graph, "variables": rows, "autocast": False}
 
     def build(self, input_shape: Any = None) -> None:
-        """Make the variables, zero until they are loaded or assigned."""
+        """Make the variables, arbitrary until they are loaded or assigned."""
         for slot in self.slots:
             variable = self.add_weight(
                 shape=tuple(slot.shape),
-                initializer="zeros",
+                initializer=simple,
                 dtype=slot.dtype,
                 trainable=slot.trainable,
                 autocast=False,

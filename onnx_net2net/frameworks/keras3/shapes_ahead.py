@@ -16,7 +16,7 @@ from onnx import ModelProto
 
 from onnx_net2net.analysis.symbols import bind, bound
 
-__all__ = ["TRIALS", "output_spec"]
+__all__ = ["TRIALS", "output_spec", "simple"]
 
 # Pairs of sizes for the open dimensions: small ones that differ, then multiples.
 TRIALS = (
@@ -56,7 +56,7 @@ def output_spec(
 
 
 def _walked(walk: Walk, shapes: list[Any], kinds: list[str]) -> list[Any]:
-    """What one walk gives, for ones or, in JAX, for shapes alone."""
+    """What one walk gives, for simple numbers or, in JAX, for shapes alone."""
     with keras.StatelessScope():
         if keras.backend.backend() == "jax":
             import jax
@@ -66,4 +66,12 @@ def _walked(walk: Walk, shapes: list[Any], kinds: list[str]) -> list[Any]:
                 for shape, kind in zip(shapes, kinds, strict=True)
             ]
             return list(jax.eval_shape(lambda *tensors: walk(list(tensors)), *given))
-        return walk([ops.ones(shape, kind) for shape, kind in zip(shapes, kinds, strict=True)])
+        return walk([simple(shape, kind) for shape, kind in zip(shapes, kinds, strict=True)])
+
+
+def simple(shape: Sequence[int], dtype: str) -> Any:
+    """Ones, and for matrices such as have an inverse, until there is something better."""
+    ones = ops.ones(shape, dtype)
+    if len(shape) < 2 or not keras.backend.is_float_dtype(dtype):
+        return ones
+    return ones + ops.eye(shape[-2], shape[-1], dtype=dtype)
