@@ -80,7 +80,7 @@ def _deduced(x: Any, wanted: list[Any]) -> list[Any]:
 def transpose(call: Call, x: Any) -> Any:
     """Reversed where no order is given."""
     x = tensor(x)
-    return ops.transpose(x, call.attribute("perm", range(len(x.shape))[::-1]))
+    return ops.transpose(x, call.attribute("perm", [*range(len(x.shape))][::-1]))
 
 
 def flatten(call: Call, x: Any) -> Any:
