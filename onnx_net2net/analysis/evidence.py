@@ -49,6 +49,7 @@ class Evidence:
         index = SHAPED.get(node.op) or BESIDE.get(node.op)
         if index is None or len(node.inputs) <= index:
             return None
+        self._notice_expanded(node.position)
         other = node.inputs[index]
         if node.op in BESIDE:
             return Proven.of(self._sizes(node.inputs[0]), self._sizes(other))
@@ -120,7 +121,6 @@ class Evidence:
 
     def _stated(self, axis: Axis | None) -> Size | None:
         """The factors of what an Expand was told that made ``axis`` of one of size 1."""
-        self._see_expanded()
         if axis is None or axis in self._symbols or axis not in self._expanded:
             return None
         told = self._expanded.pop(axis)  # for it may be read off an axis that is the same
@@ -128,16 +128,19 @@ class Evidence:
         self._expanded[axis] = told
         return found
 
-    def _see_expanded(self) -> None:
-        """Take notice of the axes that were made since."""
-        while self._expands and self._expands[-1].outputs[0] in self.axes:
+    def _notice_expanded(self, before: int) -> None:
+        """Take down what states the sizes of axes that Expand made, ``before`` a node."""
+        shapes = self.here.shape
+        while self._expands and self._expands[-1].position < before:
             node = self._expands.pop()
-            data, told = node.inputs
-            before, after = self.here.shape[data], self.axes[node.outputs[0]]
-            (given,) = self.here.shape[told]
-            for place, axis in enumerate(after[len(after) - given :]):
-                index = len(before) - given + place
-                if index < 0 or (before[index] == 1 and not self.follows(Side(data, index))):
+            (data, told), after = node.inputs, self.axes.get(node.outputs[0])
+            given = self.here.value.get(told)
+            if after is None or data not in shapes or given is None:
+                continue  # in a branch that is not taken, or behind what nobody knows
+            first = len(after) - given.size
+            for place, axis in enumerate(after[first:]):
+                index = first + place + len(shapes[data]) - len(after)
+                if index < 0 or (shapes[data][index] == 1 and not self.follows(Side(data, index))):
                     self._expanded.setdefault(canonical(axis), Element(told, place))
 
     def _is_static(self, axis: Axis) -> bool:
