@@ -118,7 +118,7 @@ def verify_arguments(
     rtol: Sequence[tuple[str, float]] = (),
     atol: Sequence[tuple[str, float]] = (),
 ) -> dict[str, Any]:
-    """Options of the command line as arguments of :func:`onnx_net2net.judge.verify`."""
+    """Options of the command line as arguments of :func:`onnx_net2net.verify`."""
     return {
         "seeds": seeds,
         "ranges": _one_or_named("--range", ranges),

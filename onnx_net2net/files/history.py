@@ -17,7 +17,7 @@ from onnx_net2net.errors import InvalidModel
 __all__ = ["HISTORY", "TIES", "VARIANCE", "append", "parse", "read"]
 
 # Keys in the model's metadata.
-HISTORY = "onnx_net2net.files.history"
+HISTORY = "onnx_net2net.history"
 TIES = "onnx_net2net.ties"  # {another name of a parameter: its initializer}
 VARIANCE = "onnx_net2net.variance"  # "population": what BatchNormalization's moves towards
 
