@@ -85,6 +85,15 @@ class Runs:
                 if apart is not None:
                     noise[name] = larger(noise.get(name, np.zeros(base[name].shape)), apart)
 
+    def of(self, trials: Sequence[int]) -> Runs:
+        """Some of the trials only."""
+
+        def chosen(outputs: list[Outputs]) -> list[Outputs]:
+            return [outputs[i] for i in trials] if outputs else []
+
+        optimised = None if self.optimised is None else chosen(self.optimised)
+        return Runs(chosen(self.base), optimised, chosen(self.noise))
+
     def outputs(self, name: str) -> list[np.ndarray]:
         """One output over all trials."""
         return [outputs[name] for outputs in self.base]
@@ -240,11 +249,13 @@ def compare_models(
     for subject, runs in ((first, a), (second, b)):
         _measure(subject, runs, feeds, report)
     for name in _names(a):
-        if any(name not in outputs for outputs in b.base):
+        given = [i for i, outputs in enumerate(a.base) if name in outputs]
+        if any(name not in b.base[i] for i in given):
             problem = "the second model does not give it"
             report.outputs.append(OutputReport(name, problem=problem))
             continue
-        found, faults = judge(name, a, b, report.trials, _own(own, name))
+        trials = [report.trials[i] for i in given]
+        found, faults = judge(name, a.of(given), b.of(given), trials, _own(own, name))
         report.outputs.append(found)
         report.optimizer_faults += faults
     if report.outputs and not any(y.size for outputs in a.base for y in outputs.values()):
@@ -280,8 +291,8 @@ def _double(value: np.ndarray) -> np.ndarray:
 
 
 def _names(runs: Runs) -> list[str]:
-    """The outputs present in every trial, in order; a sequence may vary in length."""
-    return [name for name in runs.base[0] if all(name in outputs for outputs in runs.base)]
+    """All outputs, in order; those of a sequence, whose length may vary, not in every trial."""
+    return list(dict.fromkeys(name for outputs in runs.base for name in outputs))
 
 
 def _differ(a: Outputs, b: Outputs) -> bool:
