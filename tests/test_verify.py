@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from onnx_net2net.errors import InvalidModel
+from onnx_net2net.errors import InvalidModel, UsageError
 from onnx_net2net.judge.verify import verify
 from tests.verify_networks import (
     convnet,
@@ -208,6 +208,28 @@ def test_whole_number_outputs_must_be_equal(rng: np.random.Generator) -> None:
     assert report.outputs[0].top1 is not None and report.outputs[0].top1 < 1
     # The user's tolerance can forgive one output, not the other.
     assert verify(_two_heads(w), _two_heads(w * 1.0001), rtol={"scores": 1e-3})
+
+
+def test_a_tolerance_of_the_users_holds_for_whole_numbers_too() -> None:
+    def counted(more: int) -> onnx.ModelProto:
+        nodes = [
+            helper.make_node("Cast", ["x"], ["n"], to=TensorProto.INT64),
+            helper.make_node("Add", ["n", "more"], ["y"]),
+        ]
+        weights = {"more": np.array((1 << 60) + more)}
+        return model(nodes, [("x", 1, ["n", 3])], [("y", TensorProto.INT64, ["n", 3])], weights)
+
+    assert verify(counted(0), counted(2), atol=2)
+    report = verify(counted(0), counted(2), atol={"y": 1.5})
+    assert not report and report.outputs[0].max_abs == 2
+
+
+@pytest.mark.parametrize("number", [float("nan"), -1.0])
+def test_a_tolerance_that_is_no_limit_is_refused(rng: np.random.Generator, number: float) -> None:
+    proto = mlp(layers(rng, [5, 9, 4]))
+    for rtol in (number, {"y": number}):
+        with pytest.raises(UsageError, match="is no limit"):
+            verify(proto, edited(proto, "w0", swap_channels), rtol=rtol)
 
 
 def _whole(factor: float) -> onnx.ModelProto:

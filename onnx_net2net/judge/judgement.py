@@ -19,9 +19,9 @@ from onnx_net2net.errors import UsageError
 from onnx_net2net.judge.comparison import (
     FACTOR,
     compare,
+    compare_by,
     distance,
     epsilon,
-    fixed_tolerance,
     is_float,
     larger,
     largest,
@@ -127,7 +127,7 @@ def judge(
     limits = tolerances(expected, noise)
     report.noise = largest(noise)
     for trial, x, y, limit in zip(trials, expected, actual, limits, strict=True):
-        report.add(compare(x, y, limit if own is None else fixed_tolerance(x, *own)), trial)
+        report.add(compare(x, y, limit) if own is None else compare_by(x, y, *own), trial)
     report.signal = signal(expected)
     if report.problem is None and not _anything_finite(expected):
         report.problem = NOTHING_FINITE.format(size=sum(y.size for y in expected))
@@ -301,8 +301,11 @@ def _differ(a: Outputs, b: Outputs) -> bool:
 
 def _check_own(own: Own, runs: Runs) -> None:
     for value in own:
-        for name in value if isinstance(value, Mapping) else ():
-            if name not in _names(runs):
+        named = value if isinstance(value, Mapping) else {} if value is None else {"": value}
+        for name, number in named.items():
+            if not number >= 0:  # not a number is not, either
+                raise UsageError(f"a tolerance of {number} is no limit", "give a number from 0 up")
+            if name and name not in _names(runs):
                 raise UsageError(
                     f"a tolerance is given for {name!r}, which is no output",
                     f"outputs: {', '.join(_names(runs))}",
