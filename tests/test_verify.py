@@ -8,6 +8,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -272,6 +273,32 @@ def test_random_numbers_cannot_be_compared() -> None:
     proto = model([node], [("x", 1, [2, 3])], [("y", 1, [2, 3])], {})
     report = verify(proto, proto)
     assert not report and "draws random numbers (RandomNormalLike)" in report.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("operator", "body"),
+    [
+        ("Dropout", "y = Dropout(x, half, yes)"),
+        (
+            "RandomNormalLike",
+            "y = If(yes) <then_branch = t () => (float[n, 30] a) {a = RandomNormalLike(x)},"
+            " else_branch = e () => (float[n, 30] b) {b = Identity(x)}>",
+        ),
+    ],
+)
+def test_random_numbers_are_no_rounding_noise(operator: str, body: str) -> None:
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[n, 30] x) => (float[n, 30] y) '
+        f"<float half = {{0.5}}, bool yes = {{1}}> {{{body}}}"
+    )
+    report = verify(proto, proto)
+    assert not report and f"draws random numbers ({operator})" in report.verdict
+
+
+def test_dropout_that_drops_nothing_is_not_random() -> None:
+    nodes = [helper.make_node("Log", ["x"], ["z"]), helper.make_node("Dropout", ["z"], ["y"])]
+    proto = model(nodes, [("x", 1, ["n", 9])], [("y", 1, ["n", 9])], {})
+    assert verify(proto, proto)  # NaN included
 
 
 @pytest.mark.parametrize("path", sorted(FIXTURES.glob("*.ts17.onnx")), ids=lambda path: path.stem)

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 
 from onnx_net2net.errors import UsageError
+from onnx_net2net.files.tensors import subgraphs
 from onnx_net2net.judge.comparison import (
     FACTOR,
     compare,
@@ -61,7 +62,7 @@ NOTHING_THERE = (
 )
 
 _RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"}
-_RANDOM |= {"Multinomial", "Bernoulli"}
+_RANDOM |= {"Multinomial", "Bernoulli", "Dropout"}  # the last in training mode only
 
 
 @dataclass
@@ -235,8 +236,8 @@ def compare_models(
     feeds = [inputs for _, inputs, _ in planned]
     a, b = Runs([outputs for _, _, outputs in planned]), Runs([])
     _check_own(own, a)
-    random = [node.op_type for node in first.graph.node if node.op_type in _RANDOM]
-    if random and _differ(a.base[0], first.run(feeds[0])):
+    random = _random(first.graph)
+    if random and any(_differ(outputs, first.run(inputs)) for _, inputs, outputs in planned):
         report.problems.append(
             f"the first model draws random numbers ({random[0]}): no two runs of it agree"
         )
@@ -295,8 +296,15 @@ def _names(runs: Runs) -> list[str]:
     return list(dict.fromkeys(name for outputs in runs.base for name in outputs))
 
 
+def _random(graph: onnx.GraphProto) -> list[str]:
+    """The operators that may draw random numbers, at any depth."""
+    nodes = [node for body in (graph, *subgraphs(graph)) for node in body.node]
+    return [node.op_type for node in nodes if node.op_type in _RANDOM]
+
+
 def _differ(a: Outputs, b: Outputs) -> bool:
-    return any(not np.array_equal(a[name], b[name]) for name in a.keys() & b.keys())
+    apart = [distance(a[name], b[name]) for name in a.keys() & b.keys()]
+    return any(one is None or one.any() for one in apart)
 
 
 def _check_own(own: Own, runs: Runs) -> None:
