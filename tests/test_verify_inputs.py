@@ -181,6 +181,35 @@ def test_ranges_override() -> None:
         verify(linear(), linear(), ranges={"x": (1, 0)})
 
 
+INF = float("inf")
+
+
+@pytest.mark.parametrize(
+    ("elem", "limits", "says"),
+    [
+        (FLOAT, (-INF, INF), "which is float\n.*from -3.4"),
+        (FLOAT, (0, 1e39), "which is float\n.*from -3.4"),
+        (INT64, (-INF, INF), "which is int64"),
+        (INT64, (0, 1e30), "which is int64"),
+        (INT64, (0.2, 0.7), "which is int64"),
+        (TensorProto.UINT8, (-1, 9), "from 0 to 255"),
+        (BOOL, (0, 2), "from 0 to 1"),
+        (TensorProto.STRING, (0, 2), "has no range"),
+    ],
+)
+def test_ranges_that_a_type_cannot_hold(elem: int, limits: tuple[float, float], says: str) -> None:
+    proto = build([helper.make_node("Identity", ["x"], ["y"])], [value("x", elem, [9])], ["y"], {})
+    proto.graph.output[0].type.tensor_type.elem_type = elem
+    with pytest.raises(UsageError, match=says):
+        verify(proto, proto, ranges={"x": limits})
+
+
+def test_ranges_as_wide_as_a_type() -> None:
+    specs = specs_of(("x", TensorProto.DOUBLE, [99]), ("n", TensorProto.UINT64, [99]))
+    feeds = make_feeds(specs, {}, {}, 0, {"x": (-1.7e308, 1.7e308), "n": (0, 2.0**64 - 4096)})
+    assert np.isfinite(feeds["x"]).all() and feeds["x"].min() < -1e308 and feeds["n"].max() > 2**63
+
+
 def test_strings_and_sequences_are_refused_clearly() -> None:
     node = helper.make_node("Identity", ["s"], ["y"])
     text = build([node], [value("s", TensorProto.STRING, [2])], ["y"], {})
