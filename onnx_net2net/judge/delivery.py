@@ -38,7 +38,8 @@ def check_free(source: Model, target: Path, *, force: bool, read: Iterable[Path]
     check_target(target, force)
     for path in (*source.files, *read):
         for written in (target, _data_of(target)):
-            if written.exists() and path.exists() and os.path.samefile(written, path):
+            there = os.path.exists(written) and os.path.exists(path)
+            if there and os.path.samefile(written, path):
                 raise OutputError(
                     f"{written}: is the source itself", "choose another name for the result"
                 )
@@ -140,7 +141,7 @@ def _move(draft: Path, target: Path, force: bool) -> None:
     """Rename the draft, and the data file beside it if there is one, into place."""
     try:
         with Files(force) as files:
-            if _data_of(draft).exists():
+            if os.path.exists(_data_of(draft)):  # no for a name that is too long
                 check_target(_data_of(target), force)
                 files.renames.append((_data_of(draft), _data_of(target)))
             files.renames.append((draft, target))
