@@ -359,6 +359,36 @@ def test_damaged_user_files(tmp_path: Path) -> None:
             verify(linear(), linear(), inputs=tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("entries", "says"),
+    [
+        ({"location": "/etc/passwd"}, "outside the model's folder"),
+        ({"location": "missing.bin"}, "missing.bin is missing"),
+        ({"data_type": 99}, "unknown data type 99"),
+        ({"dims": [-1, 4]}, "negative size"),
+    ],
+)
+def test_damaged_tensors(tmp_path: Path, entries: dict[str, object], says: str) -> None:
+    fields = {"dims": [2, 4], "data_type": FLOAT, "raw_data": bytes(32), **entries}
+    if "location" in entries:
+        keys = [onnx.StringStringEntryProto(key="location", value=str(fields.pop("location")))]
+        del fields["raw_data"]
+        fields |= {"data_location": TensorProto.EXTERNAL, "external_data": keys}
+    (tmp_path / "input_0.pb").write_bytes(TensorProto(**fields).SerializeToString())
+    with pytest.raises(UsageError, match=f"does not hold a tensor: .*{says}"):
+        verify(linear(), linear(), inputs=tmp_path)
+
+
+def test_tensors_with_external_data(tmp_path: Path) -> None:
+    tensor = numpy_helper.from_array(np.ones((2, 4), np.float32))
+    (tmp_path / "data.bin").write_bytes(tensor.raw_data)
+    onnx.external_data_helper.set_external_data(tensor, "data.bin")
+    tensor.ClearField("raw_data")
+    (tmp_path / "input_0.pb").write_bytes(tensor.SerializeToString())
+    ((_, feeds),) = user_feeds(tmp_path, input_specs(linear().graph))
+    assert (feeds["x"] == 1).all()
+
+
 def test_weights_listed_as_inputs_are_not_asked_for() -> None:
     proto = linear()
     proto.graph.input.append(value("w", FLOAT, [4, 3]))

@@ -25,7 +25,9 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, numpy_helper
 
-from onnx_net2net.errors import UsageError
+from onnx_net2net.errors import InvalidModel, UsageError
+from onnx_net2net.files.external import Folder
+from onnx_net2net.files.tensors import check_tensor, is_external
 from onnx_net2net.judge.bounds import Use
 from onnx_net2net.judge.comparison import is_float
 from onnx_net2net.judge.sizes import InputSpec, concrete
@@ -235,13 +237,21 @@ def _read_protobufs(folder: Path, specs: Sequence[InputSpec]) -> Feeds:
                 f"{path} is one input too many: the model has {len(specs)}", _listed(specs)
             )
         try:
-            tensor = onnx.TensorProto.FromString(path.read_bytes())
-            feeds[specs[index].name] = numpy_helper.to_array(tensor)
-        except (DecodeError, TypeError, ValueError) as error:
+            feeds[specs[index].name] = _read_tensor(path)
+        except (DecodeError, TypeError, ValueError, InvalidModel) as error:
+            reason = error.problem if isinstance(error, InvalidModel) else error
             raise UsageError(
-                f"{path} does not hold a tensor: {error}", "write it with onnx.save_tensor"
+                f"{path} does not hold a tensor: {reason}", "write it with onnx.save_tensor"
             ) from error
     return feeds
+
+
+def _read_tensor(path: Path) -> np.ndarray:
+    tensor = onnx.TensorProto.FromString(path.read_bytes())
+    if is_external(tensor):
+        Folder(path.parent).embed(tensor, "its contents")
+    check_tensor(tensor, "its contents")
+    return numpy_helper.to_array(tensor)
 
 
 def _by_position(arrays: Feeds, specs: Sequence[InputSpec]) -> Feeds:
