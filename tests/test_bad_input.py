@@ -207,6 +207,41 @@ def test_a_full_disk(lenet: Path, options: tuple[str, ...]) -> None:
     assert left_behind(lenet.parent) == ["lenet.onnx"]
 
 
+def _unsorted(graph: onnx.GraphProto) -> None:
+    nodes = list(graph.node)[::-1]  # onnxruntime does not mind
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _written_twice(graph: onnx.GraphProto) -> None:
+    graph.node[1].output[0] = graph.node[0].output[0]
+
+
+def _without_an_input(graph: onnx.GraphProto) -> None:
+    del graph.node[0].input[1:]
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (_unsorted, "which nothing before it writes"),
+        (_written_twice, "which is there"),
+        (_without_an_input, "Conv needs more inputs"),
+        (lambda graph: graph.node.pop(), "nothing writes the output 'y'"),
+    ],
+)
+def test_graphs_that_are_no_graphs(
+    lenet: Path, damage: Callable[[onnx.GraphProto], object], says: str
+) -> None:
+    model = onnx.load(lenet)
+    damage(model.graph)
+    onnx.save(model, lenet)
+    for arguments in (("inspect", lenet), ("grow", lenet, "--params", "2x", "--no-verify")):
+        said, remedy = complaint(finished(*arguments), 2)
+        assert says in said and remedy
+    assert left_behind(lenet.parent) == ["lenet.onnx"]
+
+
 # ---- names --------------------------------------------------------------------------------------
 
 
