@@ -20,6 +20,7 @@ UNEQUAL, BAD, DEFECT, CLOSED = 1, 2, 70, 141
 
 def main() -> int:
     """Run the command line of this process; the exit code."""
+    _open_streams()
     interruption = Interruption()
     try:
         interruption.install()
@@ -47,6 +48,16 @@ def main() -> int:
         problem = f"this is a bug, please report it: {type(error).__name__}: {_first_line(error)}"
         remedy = "set ONNX_NET2NET_DEBUG=1 for the details that a report needs"
         return _report(DEFECT, "Defect", problem, remedy)
+
+
+def _open_streams() -> None:
+    """Make stdout and stderr take all that may be said: a model's names are arbitrary."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started this process
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 class Interruption:

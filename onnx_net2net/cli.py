@@ -220,10 +220,12 @@ def verify(
     """  # fmt: skip
     arguments = verify_arguments(**options)
     from onnx_net2net.commands import render
-    from onnx_net2net.judge.delivery import write_text
+    from onnx_net2net.judge.delivery import check_free, write_text
     from onnx_net2net.judge.verify import verify as judge
 
     a, b = load(first), load(second)
+    if junit is not None:
+        check_free(a, junit, force=True, read=[*b.files, *options["inputs"]])
     report = judge(a, b, **arguments)
     if junit is not None:
         write_text(junit, report.junit())

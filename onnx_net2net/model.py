@@ -95,6 +95,11 @@ class Model:
         return {entry.key: entry.value for entry in self.proto.metadata_props}
 
     @property
+    def files(self) -> set[Path]:
+        """The files that it is read from: its own, and all with external data."""
+        return {source.path for source in self._sources if source.path is not None}
+
+    @property
     def history(self) -> list[dict[str, Any]]:
         """What was done to the model, oldest step first. Raises InvalidModel if unreadable."""
         return history.read(self.proto)

@@ -207,6 +207,62 @@ def test_a_full_disk(lenet: Path, options: tuple[str, ...]) -> None:
     assert left_behind(lenet.parent) == ["lenet.onnx"]
 
 
+def _unsorted(graph: onnx.GraphProto) -> None:
+    nodes = list(graph.node)[::-1]  # onnxruntime does not mind
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _written_twice(graph: onnx.GraphProto) -> None:
+    graph.node[1].output[0] = graph.node[0].output[0]
+
+
+def _without_an_input(graph: onnx.GraphProto) -> None:
+    del graph.node[0].input[1:]
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (_unsorted, "which nothing before it writes"),
+        (_written_twice, "which is there"),
+        (_without_an_input, "Conv needs more inputs"),
+        (lambda graph: graph.node.pop(), "nothing writes the output 'y'"),
+    ],
+)
+def test_graphs_that_are_no_graphs(
+    lenet: Path, damage: Callable[[onnx.GraphProto], object], says: str
+) -> None:
+    model = onnx.load(lenet)
+    damage(model.graph)
+    onnx.save(model, lenet)
+    for arguments in (("inspect", lenet), ("grow", lenet, "--params", "2x", "--no-verify")):
+        said, remedy = complaint(finished(*arguments), 2)
+        assert says in said and remedy
+    assert left_behind(lenet.parent) == ["lenet.onnx"]
+
+
+# ---- names --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stem", ["\u5c42" * 83, "x" * 249, os.fsdecode(b"\xff")])
+def test_every_name_that_a_file_can_have(lenet: Path, stem: str) -> None:
+    target = lenet.with_name(f"{stem}.onnx")
+    done = finished("widen", lenet, *GROW, "-o", target, PYTHONIOENCODING="cp1252:strict")
+    assert done.code == 0 and "wrote " in done.out and not done.err
+    assert left_behind(lenet.parent) == sorted(["lenet.onnx", target.name])
+    assert finished("verify", lenet, target).code == 0
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams(lenet: Path, closed: str) -> None:
+    for arguments, code in ((("inspect", lenet), 0), (("inspect", "missing.onnx"), 2)):
+        shell = ["bash", "-c", f'"$@" {closed}', "bash", *command(*arguments)]
+        done = subprocess.run(shell, env=environment(), capture_output=True, text=True, timeout=120)
+        assert done.returncode == code and "bug" not in done.stderr
+        assert "error" not in done.stdout
+
+
 # ---- interruptions ------------------------------------------------------------------------------
 
 

@@ -275,6 +275,36 @@ def test_the_source_is_never_overwritten(run: Run, lenet: Path) -> None:
     assert lenet.read_bytes() == LENET.read_bytes()
 
 
+def test_a_report_or_weights_never_replace_what_is_read(run: Run, lenet: Path) -> None:
+    inputs, other = lenet.with_name("x.npz"), Path(shutil.copy(lenet, lenet.with_name("b.onnx")))
+    np.savez(inputs, x=np.zeros((2, 1, 18, 22), np.float32))
+    weights = lenet.with_name("w.safetensors")
+    assert run("export", lenet, "--to", "safetensors", "-o", weights).code == 0
+    before = {path: path.read_bytes() for path in lenet.parent.iterdir()}
+    asked = ("verify", lenet, other, "--inputs", inputs, "--junit")
+    for arguments in (
+        *((*asked, path) for path in (lenet, other, inputs)),
+        ("export", lenet, "--to", "safetensors", "-o", lenet, "--force"),
+        ("absorb", lenet, weights, "-o", weights, "--force"),
+    ):
+        result = run(*arguments)
+        assert result.code == 2 and "is the source itself" in result.err, arguments
+    assert before == {path: path.read_bytes() for path in lenet.parent.iterdir()}
+
+
+def test_external_data_is_never_overwritten_however_small(run: Run, lenet: Path) -> None:
+    data = lenet.with_name("grown.onnx.data")
+    model = onnx.load(lenet)
+    onnx.external_data_helper.set_external_data(model.graph.initializer[0], data.name)
+    onnx.save(model, lenet)
+    before = data.read_bytes()
+    assert len(before) == 600
+    for target in (data, data.with_suffix("")):
+        result = run("widen", lenet, "--node", "fc1", "--width", 40, "-o", target, "--force")
+        assert result.code == 2 and "grown.onnx.data: is the source itself" in result.err
+    assert data.read_bytes() == before
+
+
 def test_noise_reports_the_difference_and_does_not_block(run: Run, lenet: Path) -> None:
     result = run("widen", lenet, "--node", "conv1", "--width", 9, "--split", "noise")
     assert result.code == 0 and "not exact, as asked by --split noise: y differs by" in result.out
@@ -411,7 +441,8 @@ def test_verify_writes_junit(run: Run, lenet: Path) -> None:
     assert ElementTree.parse(report).getroot().get("failures") != "0"
     assert left_behind(lenet.parent) == ["lenet.onnx", "other.onnx", "report.xml"]
     unwritable = run("verify", lenet, lenet, "--junit", lenet / "report.xml")
-    assert unwritable.code == 2 and "cannot be written" in unwritable.err
+    assert unwritable.code == 2 and "is not a folder" in unwritable.err
+    assert run("verify", lenet, lenet, "--junit", ".").err.startswith("error: .: is a folder")
 
 
 def test_layers_name_the_first_node_that_parts(run: Run, lenet: Path) -> None:

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import onnx_net2net as n2n
-from tests.console import FIXTURES, finished
+from onnx_net2net.files.history import HISTORY
+from tests.console import FIXTURES, complaint, finished
 
 PARENT = FIXTURES / "resnet.dynamo-raw.onnx"
 
@@ -83,3 +85,19 @@ def test_a_difference_is_listed(tmp_path: Path) -> None:
 def weights(model: n2n.Model) -> dict[str, np.ndarray]:
     """All that training would have changed."""
     return {n: w.array() for n, w in model.weights.items() if "." in n}
+
+
+WHOLE = '{"operation": "widen", "parent": "0", "version": "0", "changes": [%s]}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[NaN]", "[{}]", "{}", "[" * 9999, *(f"[{WHOLE % change}]" for change in ("NaN", "1", "{}"))],
+)
+def test_a_history_that_is_damaged(tmp_path: Path, text: str) -> None:
+    proto = onnx.load(PARENT)
+    proto.metadata_props.add(key=HISTORY, value=text)
+    onnx.save(proto, tmp_path / "m.onnx")
+    for arguments in (("history", "m.onnx"), ("verify", PARENT, "m.onnx", "--layers")):
+        said, remedy = complaint(finished(*arguments, cwd=tmp_path), 2)
+        assert "is not a list of steps in JSON" in said and remedy

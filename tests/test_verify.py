@@ -8,12 +8,13 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from onnx_net2net.errors import InvalidModel
+from onnx_net2net.errors import InvalidModel, UsageError
 from onnx_net2net.judge.verify import verify
 from tests.verify_networks import (
     convnet,
@@ -210,6 +211,28 @@ def test_whole_number_outputs_must_be_equal(rng: np.random.Generator) -> None:
     assert verify(_two_heads(w), _two_heads(w * 1.0001), rtol={"scores": 1e-3})
 
 
+def test_a_tolerance_of_the_users_holds_for_whole_numbers_too() -> None:
+    def counted(more: int) -> onnx.ModelProto:
+        nodes = [
+            helper.make_node("Cast", ["x"], ["n"], to=TensorProto.INT64),
+            helper.make_node("Add", ["n", "more"], ["y"]),
+        ]
+        weights = {"more": np.array((1 << 60) + more)}
+        return model(nodes, [("x", 1, ["n", 3])], [("y", TensorProto.INT64, ["n", 3])], weights)
+
+    assert verify(counted(0), counted(2), atol=2)
+    report = verify(counted(0), counted(2), atol={"y": 1.5})
+    assert not report and report.outputs[0].max_abs == 2
+
+
+@pytest.mark.parametrize("number", [float("nan"), -1.0])
+def test_a_tolerance_that_is_no_limit_is_refused(rng: np.random.Generator, number: float) -> None:
+    proto = mlp(layers(rng, [5, 9, 4]))
+    for rtol in (number, {"y": number}):
+        with pytest.raises(UsageError, match="is no limit"):
+            verify(proto, edited(proto, "w0", swap_channels), rtol=rtol)
+
+
 def _whole(factor: float) -> onnx.ModelProto:
     """Products with so large a factor that every whole number flips at the last bit."""
     nodes = [
@@ -250,6 +273,32 @@ def test_random_numbers_cannot_be_compared() -> None:
     proto = model([node], [("x", 1, [2, 3])], [("y", 1, [2, 3])], {})
     report = verify(proto, proto)
     assert not report and "draws random numbers (RandomNormalLike)" in report.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("operator", "body"),
+    [
+        ("Dropout", "y = Dropout(x, half, yes)"),
+        (
+            "RandomNormalLike",
+            "y = If(yes) <then_branch = t () => (float[n, 30] a) {a = RandomNormalLike(x)},"
+            " else_branch = e () => (float[n, 30] b) {b = Identity(x)}>",
+        ),
+    ],
+)
+def test_random_numbers_are_no_rounding_noise(operator: str, body: str) -> None:
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[n, 30] x) => (float[n, 30] y) '
+        f"<float half = {{0.5}}, bool yes = {{1}}> {{{body}}}"
+    )
+    report = verify(proto, proto)
+    assert not report and f"draws random numbers ({operator})" in report.verdict
+
+
+def test_dropout_that_drops_nothing_is_not_random() -> None:
+    nodes = [helper.make_node("Log", ["x"], ["z"]), helper.make_node("Dropout", ["z"], ["y"])]
+    proto = model(nodes, [("x", 1, ["n", 9])], [("y", 1, ["n", 9])], {})
+    assert verify(proto, proto)  # NaN included
 
 
 @pytest.mark.parametrize("path", sorted(FIXTURES.glob("*.ts17.onnx")), ids=lambda path: path.stem)

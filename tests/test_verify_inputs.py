@@ -181,6 +181,35 @@ def test_ranges_override() -> None:
         verify(linear(), linear(), ranges={"x": (1, 0)})
 
 
+INF = float("inf")
+
+
+@pytest.mark.parametrize(
+    ("elem", "limits", "says"),
+    [
+        (FLOAT, (-INF, INF), "which is float\n.*from -3.4"),
+        (FLOAT, (0, 1e39), "which is float\n.*from -3.4"),
+        (INT64, (-INF, INF), "which is int64"),
+        (INT64, (0, 1e30), "which is int64"),
+        (INT64, (0.2, 0.7), "which is int64"),
+        (TensorProto.UINT8, (-1, 9), "from 0 to 255"),
+        (BOOL, (0, 2), "from 0 to 1"),
+        (TensorProto.STRING, (0, 2), "has no range"),
+    ],
+)
+def test_ranges_that_a_type_cannot_hold(elem: int, limits: tuple[float, float], says: str) -> None:
+    proto = build([helper.make_node("Identity", ["x"], ["y"])], [value("x", elem, [9])], ["y"], {})
+    proto.graph.output[0].type.tensor_type.elem_type = elem
+    with pytest.raises(UsageError, match=says):
+        verify(proto, proto, ranges={"x": limits})
+
+
+def test_ranges_as_wide_as_a_type() -> None:
+    specs = specs_of(("x", TensorProto.DOUBLE, [99]), ("n", TensorProto.UINT64, [99]))
+    feeds = make_feeds(specs, {}, {}, 0, {"x": (-1.7e308, 1.7e308), "n": (0, 2.0**64 - 4096)})
+    assert np.isfinite(feeds["x"]).all() and feeds["x"].min() < -1e308 and feeds["n"].max() > 2**63
+
+
 def test_strings_and_sequences_are_refused_clearly() -> None:
     node = helper.make_node("Identity", ["s"], ["y"])
     text = build([node], [value("s", TensorProto.STRING, [2])], ["y"], {})
@@ -328,6 +357,36 @@ def test_damaged_user_files(tmp_path: Path) -> None:
     for name in ("input_0.pb", "x.npz", "empty", ""):
         with pytest.raises(UsageError):
             verify(linear(), linear(), inputs=tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("entries", "says"),
+    [
+        ({"location": "/etc/passwd"}, "outside the model's folder"),
+        ({"location": "missing.bin"}, "missing.bin is missing"),
+        ({"data_type": 99}, "unknown data type 99"),
+        ({"dims": [-1, 4]}, "negative size"),
+    ],
+)
+def test_damaged_tensors(tmp_path: Path, entries: dict[str, object], says: str) -> None:
+    fields = {"dims": [2, 4], "data_type": FLOAT, "raw_data": bytes(32), **entries}
+    if "location" in entries:
+        keys = [onnx.StringStringEntryProto(key="location", value=str(fields.pop("location")))]
+        del fields["raw_data"]
+        fields |= {"data_location": TensorProto.EXTERNAL, "external_data": keys}
+    (tmp_path / "input_0.pb").write_bytes(TensorProto(**fields).SerializeToString())
+    with pytest.raises(UsageError, match=f"does not hold a tensor: .*{says}"):
+        verify(linear(), linear(), inputs=tmp_path)
+
+
+def test_tensors_with_external_data(tmp_path: Path) -> None:
+    tensor = numpy_helper.from_array(np.ones((2, 4), np.float32))
+    (tmp_path / "data.bin").write_bytes(tensor.raw_data)
+    onnx.external_data_helper.set_external_data(tensor, "data.bin")
+    tensor.ClearField("raw_data")
+    (tmp_path / "input_0.pb").write_bytes(tensor.SerializeToString())
+    ((_, feeds),) = user_feeds(tmp_path, input_specs(linear().graph))
+    assert (feeds["x"] == 1).all()
 
 
 def test_weights_listed_as_inputs_are_not_asked_for() -> None:

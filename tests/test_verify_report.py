@@ -221,3 +221,22 @@ def test_maps_and_sequences_of_classifiers_are_compared(rng: np.random.Generator
     assert report.outputs[1].shape == (1, 3)
     report = verify(proto, edited(proto, "w", swap_channels))
     assert not report and not report.outputs[1]
+
+
+def test_elements_that_only_some_trials_have_are_compared() -> None:
+    def rows(*nodes: onnx.NodeProto) -> onnx.ModelProto:
+        split = helper.make_node("SplitToSequence", [nodes[-1].output[0]], ["y"], axis=0)
+        proto = model([*nodes, split], [("x", 1, ["n", 3])], [], {"axis": np.array(0)})
+        floats = helper.make_tensor_type_proto(TensorProto.FLOAT, None)
+        kind = helper.make_sequence_type_proto(floats)
+        proto.graph.output.append(helper.make_value_info("y", kind))
+        return proto
+
+    plain = rows(helper.make_node("Identity", ["x"], ["z"]))
+    summed = rows(helper.make_node("CumSum", ["x", "axis"], ["z"]))  # its first row is x's
+    sizes = {"n": [1, 2]}
+    assert verify(plain, plain, sizes=sizes)
+    report = verify(plain, summed, sizes=sizes, seeds=2)
+    assert [output.name for output in report.outputs if not output] == ["y[1]"]
+    assert report.outputs[-1].trials == ["seed 1, n=2"]
+    assert 'classname="y[1]" name="seed 1, n=2"' in report.junit()

@@ -15,6 +15,7 @@ from onnx_net2net.analysis.subgraphs import (
     has_subgraph,
     links,
 )
+from onnx_net2net.files.validation import check_nodes
 from onnx_net2net.model import Model
 
 __all__ = ["Body", "Graph", "Node", "captured", "has_subgraph", "scopes"]
@@ -70,6 +71,7 @@ class Graph:
     consumers: dict[str, list[tuple[Node, int]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_nodes(self.model.proto)
         graph = self.model.proto.graph
         self._opset = self.model.opset.get("", 1)
         self.inputs = [v.name for v in graph.input if v.name not in self.model.weights]

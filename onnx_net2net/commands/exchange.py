@@ -59,7 +59,9 @@ def export(
     report, unverified = None, "--no-verify" if no_verify else None
     if framework == "safetensors":
         from onnx_net2net.frameworks.state import save_safetensors
+        from onnx_net2net.judge.delivery import check_free
 
+        check_free(source, target, force=force, read=filter(None, (like, base)))
         save_safetensors(source, target, like, None if base is None else load(base), force=force)
     else:
         from onnx_net2net.frameworks.packages import unjudged, write
@@ -119,7 +121,7 @@ def absorb(
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     source = load(model)
     target = output or model.with_name(f"{model.stem}-trained.onnx")
-    check_free(source, target, force=force)
+    check_free(source, target, force=force, read=[weights])
     given: Any = weights
     if weights.suffix == ".keras":
         from onnx_net2net.frameworks.packages import load_keras

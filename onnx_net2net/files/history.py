@@ -21,6 +21,9 @@ HISTORY = "onnx_net2net.history"
 TIES = "onnx_net2net.ties"  # {another name of a parameter: its initializer}
 VARIANCE = "onnx_net2net.variance"  # "population": what BatchNormalization's moves towards
 
+# What each kind of change tells: of a dimension, of a block, of a layer.
+_CHANGES = ({"dimension", "old", "new"}, {"block", "copies"}, {"init", "after"})
+
 
 def read(proto: ModelProto) -> list[dict[str, Any]]:
     """The recorded steps, oldest first. Raises InvalidModel where they cannot be read."""
@@ -31,15 +34,32 @@ def read(proto: ModelProto) -> list[dict[str, Any]]:
 def parse(text: str) -> list[dict[str, Any]]:
     """The steps in a history's text. Raises InvalidModel."""
     try:
-        steps = json.loads(text)
-    except ValueError:
+        steps = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError):
         steps = None
-    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+    if not isinstance(steps, list) or not all(_is_step(step) for step in steps):
         raise InvalidModel(
             f"metadata {HISTORY!r} is not a list of steps in JSON",
             "take the file that this program wrote, or remove the entry",
         )
     return steps
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(text)  # NaN and infinity are Python's, not JSON's
+
+
+def _is_step(step: object) -> bool:
+    """Whether it says what was done, to which model and by whom, and what that changed."""
+    if not isinstance(step, dict):
+        return False
+    told = all(isinstance(step.get(key), str) for key in ("operation", "parent", "version"))
+    changes = step.get("changes", [])
+    return told and isinstance(changes, list) and all(_is_change(change) for change in changes)
+
+
+def _is_change(change: object) -> bool:
+    return isinstance(change, dict) and any(keys <= change.keys() for keys in _CHANGES)
 
 
 def append(proto: ModelProto, operation: str, parent: str, details: Mapping[str, Any]) -> None:

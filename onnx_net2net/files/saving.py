@@ -193,7 +193,8 @@ class Files:
 
     def temporary(self, target: Path) -> Path:
         """A new name in the target's folder, forgotten again when all is done."""
-        name = f".{target.name[:100]}.{secrets.token_hex(6)}.tmp"
+        # Without the target's name, which may be as long as a name can be.
+        name = f".onnx-net2net.{secrets.token_hex(6)}.tmp"
         self.renames.append((target.with_name(name), target))
         return self.renames[-1][0]
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 
 import onnx
-from onnx import FunctionProto, GraphProto, ModelProto
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
 from onnx_net2net.errors import InvalidModel
-from onnx_net2net.files.tensors import DAMAGED, subgraphs
+from onnx_net2net.files.tensors import DAMAGED, bodies, subgraphs
 
-__all__ = ["OLDEST_OPSET", "check_model", "opset_versions", "wrong_format"]
+__all__ = ["OLDEST_OPSET", "check_model", "check_nodes", "opset_versions", "wrong_format"]
 
 OLDEST_OPSET = 7
 _EXPORT = "export the model to ONNX and give that file"
@@ -62,6 +63,52 @@ def check_model(proto: ModelProto) -> None:
         # Protobuf hands out bytes for what is no UTF-8, and everybody else expects str.
         if not isinstance(name, str):
             raise InvalidModel(f"a name that is no UTF-8 text: {name!r}", DAMAGED)
+
+
+def check_nodes(proto: ModelProto) -> None:
+    """Raise :class:`InvalidModel` unless every tensor is written once, before it is read, and
+    every operator has the inputs that it needs. For a model without local functions."""
+    _check_scope(proto.graph, (), opset_versions(proto))
+
+
+def _check_scope(graph: GraphProto, outer: tuple[set[str], ...], opsets: Mapping[str, int]) -> None:
+    known = {value.name for value in (*graph.input, *graph.initializer)}
+    known.update(tensor.values.name for tensor in graph.sparse_initializer)
+    scopes = (known, *outer)
+    for node in graph.node:
+        for name in node.input:
+            if name and not any(name in scope for scope in scopes):
+                problem = f"{_title(node)} reads {name!r}, which nothing before it writes"
+                raise InvalidModel(problem, "export the model again, or sort its nodes")
+        _check_arity(node, opsets)
+        for inner in bodies(node):
+            _check_scope(inner, scopes, opsets)
+        for name in node.output:
+            if name and name in known:
+                raise InvalidModel(f"{_title(node)} writes {name!r}, which is there", DAMAGED)
+            known.add(name)
+    for value in graph.output:
+        if not any(value.name in scope for scope in scopes):
+            raise InvalidModel(f"nothing writes the output {value.name!r}", DAMAGED)
+
+
+def _title(node: NodeProto) -> str:
+    return f"node {node.name or node.op_type!r}"
+
+
+def _check_arity(node: NodeProto, opsets: Mapping[str, int]) -> None:
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    if len(node.input) < _fewest(node.op_type, opsets.get(domain, 0), domain):
+        raise InvalidModel(f"{_title(node)}: {node.op_type} needs more inputs", DAMAGED)
+
+
+@cache
+def _fewest(op_type: str, version: int, domain: str) -> int:
+    """How many inputs the operator takes at least; none where onnx does not know it."""
+    try:
+        return onnx.defs.get_schema(op_type, version, domain).min_input
+    except onnx.defs.SchemaError:
+        return 0
 
 
 def _check_versions(proto: ModelProto) -> None:

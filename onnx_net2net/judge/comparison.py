@@ -76,6 +76,13 @@ def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
         return None
     if not is_float(a.dtype):
         return (a != b).astype(np.float64)
+    return _apart(a, b)
+
+
+def _apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """|a - b| in float64, 0 where either is not finite."""
+    if a.dtype.kind in "iu":  # float64 does not know all 64-bit numbers, but their distances
+        return (np.maximum(a, b) - np.minimum(a, b)).view(f"u{a.itemsize}").astype(np.float64)
     left, right = wide(a), wide(b)
     finite = np.isfinite(left) & np.isfinite(right)
     with np.errstate(invalid="ignore"):
@@ -126,23 +133,36 @@ def tolerances(
     ]
 
 
-def fixed_tolerance(expected: np.ndarray, rtol: float, atol: float) -> np.ndarray:
-    """The user's own: atol + rtol * |expected|, as ``numpy.allclose`` has it."""
-    return atol + rtol * magnitude(expected)
-
-
 def compare(expected: np.ndarray, actual: np.ndarray, tolerance: np.ndarray) -> Difference:
-    """Judge one output of one trial."""
-    if expected.dtype != actual.dtype:
-        return Difference(problem=f"its type is {actual.dtype}, not {expected.dtype}")
-    if expected.shape != actual.shape:
-        return Difference(problem=f"its shape is {actual.shape}, not {expected.shape}")
+    """Judge one output of one trial, by a tolerance as :func:`tolerances` gives it."""
+    problem = _other_kind(expected, actual)
+    if problem is not None:
+        return Difference(problem=problem)
     if not is_float(expected.dtype):
         return _compare_exact(expected, actual, tolerance)
+    return _compare_near(expected, actual, tolerance)
+
+
+def compare_by(expected: np.ndarray, actual: np.ndarray, rtol: float, atol: float) -> Difference:
+    """Judge it by the user's own: atol + rtol * |expected|, as ``numpy.allclose`` has it."""
+    problem = _other_kind(expected, actual)
+    if problem is not None:
+        return Difference(problem=problem)
+    return _compare_near(expected, actual, atol + rtol * magnitude(expected))
+
+
+def _other_kind(expected: np.ndarray, actual: np.ndarray) -> str | None:
+    if expected.dtype != actual.dtype:
+        return f"its type is {actual.dtype}, not {expected.dtype}"
+    if expected.shape != actual.shape:
+        return f"its shape is {actual.shape}, not {expected.shape}"
+    return None
+
+
+def _compare_near(expected: np.ndarray, actual: np.ndarray, tolerance: np.ndarray) -> Difference:
     left, right = wide(expected), wide(actual)
     problem, warnings = _compare_not_finite(left, right)
-    error = distance(expected, actual)
-    assert error is not None  # same shape and type
+    error = _apart(expected, actual)
     limit = np.broadcast_to(tolerance, error.shape)
     used = np.where(error > limit, np.inf, 0.0)
     np.divide(error, limit, out=used, where=limit > 0)
@@ -189,7 +209,7 @@ def _compare_exact(expected: np.ndarray, actual: np.ndarray, share: np.ndarray) 
         )
     apart = 0.0
     if count and expected.dtype.kind in "iub":
-        apart = float(np.abs(wide(expected) - wide(actual)).max())
+        apart = float(_apart(expected, actual).max())
     used = count / allowed if allowed else float("inf") if count else 0.0
     relative = _relative(apart, expected) if apart else 0.0
     return Difference(

@@ -12,14 +12,13 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnx_net2net.errors import InvalidModel, OutputError, Refused, UsageError
 from onnx_net2net.files.saving import Files, check_target
-from onnx_net2net.files.weights import Stored
 from onnx_net2net.model import Model
 
 if TYPE_CHECKING:
@@ -30,16 +29,17 @@ __all__ = ["Judge", "check_free", "deliver", "place", "write_text"]
 _REMEDY = "choose another folder, or check its permissions and free space"
 
 
-def check_free(source: Model, target: Path, *, force: bool) -> None:
+def check_free(source: Model, target: Path, *, force: bool, read: Iterable[Path] = ()) -> None:
     """OutputError unless ``target`` may be written, before any work is done.
 
-    A file that ``source`` is read from is never overwritten, whatever ``force`` says.
+    A file that ``source`` is read from, or another one that is ``read``, is never overwritten,
+    whatever ``force`` says.
     """
     check_target(target, force)
-    read = {weight.source.path for weight in source.weights.values() if isinstance(weight, Stored)}
-    for path in filter(None, {source.path, *read}):
+    for path in (*source.files, *read):
         for written in (target, _data_of(target)):
-            if written.exists() and path.exists() and os.path.samefile(written, path):
+            there = os.path.exists(written) and os.path.exists(path)
+            if there and os.path.samefile(written, path):
                 raise OutputError(
                     f"{written}: is the source itself", "choose another name for the result"
                 )
@@ -141,7 +141,7 @@ def _move(draft: Path, target: Path, force: bool) -> None:
     """Rename the draft, and the data file beside it if there is one, into place."""
     try:
         with Files(force) as files:
-            if _data_of(draft).exists():
+            if os.path.exists(_data_of(draft)):  # no for a name that is too long
                 check_target(_data_of(target), force)
                 files.renames.append((_data_of(draft), _data_of(target)))
             files.renames.append((draft, target))

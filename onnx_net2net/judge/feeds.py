@@ -12,6 +12,7 @@ whole numbers of rank 2 and up are masks, 1 for a random number of leading place
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -24,24 +25,18 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, numpy_helper
 
-from onnx_net2net.errors import UsageError
+from onnx_net2net.errors import InvalidModel, UsageError
+from onnx_net2net.files.external import Folder
+from onnx_net2net.files.tensors import check_tensor, is_external
 from onnx_net2net.judge.bounds import Use
+from onnx_net2net.judge.comparison import is_float
 from onnx_net2net.judge.sizes import InputSpec, concrete
 
 Feeds = dict[str, np.ndarray]
 Range = tuple[float, float]
 UserInputs = str | Path | Mapping[str, np.ndarray]
 
-_FLOATS = {
-    TensorProto.FLOAT,
-    TensorProto.DOUBLE,
-    TensorProto.FLOAT16,
-    TensorProto.BFLOAT16,
-    TensorProto.FLOAT8E4M3FN,
-    TensorProto.FLOAT8E4M3FNUZ,
-    TensorProto.FLOAT8E5M2,
-    TensorProto.FLOAT8E5M2FNUZ,
-}
+_OWN = "pass inputs of your own"
 
 
 # Made from a seed ----------------------------------------------------------------------------
@@ -70,7 +65,7 @@ def make_feeds(
         rng = np.random.default_rng([seed, zlib.crc32(spec.name.encode())])
         shape = concrete(spec, sizes)
         limits = ranges.get(spec.name) if isinstance(ranges, Mapping) else ranges
-        if limits is not None and not (isinstance(ranges, tuple) and spec.elem_type not in _FLOATS):
+        if limits is not None and (isinstance(ranges, Mapping) or is_float(spec.dtype)):
             feeds[spec.name] = _within(spec, rng, shape, limits)
         else:
             feeds[spec.name] = _values(spec, rng, shape, uses.get(spec.name, Use("value")), lengths)
@@ -78,11 +73,11 @@ def make_feeds(
 
 
 def check_ranges(specs: Sequence[InputSpec], ranges: Mapping[str, Range] | Range | None) -> None:
-    """UsageError for a range that names no input or is empty."""
+    """UsageError for a range that names no input, is empty, or goes beyond the input's type."""
     if ranges is None:
         return
     named = ranges if isinstance(ranges, Mapping) else {"": ranges}
-    known = [spec.name for spec in specs]
+    known = {spec.name: spec for spec in specs}
     for name, limits in named.items():
         if name and name not in known:
             raise UsageError(f"there is no input {name!r}", f"inputs: {', '.join(known)}")
@@ -91,6 +86,32 @@ def check_ranges(specs: Sequence[InputSpec], ranges: Mapping[str, Range] | Range
                 f"the range {limits!r} is not (low, high) with low <= high",
                 "give two numbers, the lower one first",
             )
+        for spec in [known[name]] if name else [s for s in specs if is_float(s.dtype)]:
+            _check_range(spec, limits)
+
+
+def _check_range(spec: InputSpec, limits: Range) -> None:
+    least, most = _numbers(spec)
+    low, high = limits
+    within = least <= low and high <= most
+    if not within or not (is_float(spec.dtype) or math.ceil(low) <= math.floor(high)):
+        raise UsageError(
+            f"the range {limits!r} does not suit input {spec.name!r}, which is {spec.type_name}",
+            f"give a range of numbers from {least} to {most}",
+        )
+
+
+def _numbers(spec: InputSpec) -> tuple[float, float]:
+    """The smallest and the largest number that the input can hold."""
+    if spec.elem_type == TensorProto.BOOL:
+        return 0, 1
+    if is_float(spec.dtype):
+        info = ml_dtypes.finfo(spec.dtype)
+        return float(info.min), float(info.max)
+    if spec.dtype.kind in "OUSc":
+        raise UsageError(f"input {spec.name!r} has no range, for it is {spec.type_name}", _OWN)
+    bounds = ml_dtypes.iinfo(spec.dtype)  # int4 lies in a byte, too
+    return int(bounds.min), int(bounds.max)
 
 
 def _length_limit(specs: Sequence[InputSpec], sizes: Mapping[str, int]) -> int:
@@ -103,9 +124,12 @@ def _within(
     spec: InputSpec, rng: np.random.Generator, shape: tuple[int, ...], limits: Range
 ) -> np.ndarray:
     low, high = limits
-    if spec.elem_type in _FLOATS:
-        return rng.uniform(low, high, shape).astype(spec.dtype)
-    return rng.integers(int(low), int(high), shape, endpoint=True).astype(spec.dtype)
+    if is_float(spec.dtype):
+        # By halves, for high - low can be above all numbers.
+        return (2 * rng.uniform(low / 2, high / 2, shape)).astype(spec.dtype)
+    kind = np.uint64 if spec.dtype == np.uint64 else np.int64
+    least, most = math.ceil(low), math.floor(high)
+    return rng.integers(least, most, shape, kind, endpoint=True).astype(spec.dtype)
 
 
 def _values(
@@ -113,9 +137,7 @@ def _values(
 ) -> np.ndarray:
     dtype = spec.dtype
     if spec.elem_type == TensorProto.STRING:
-        raise UsageError(
-            f"input {spec.name!r} holds strings, which cannot be made up", "pass inputs of your own"
-        )
+        raise UsageError(f"input {spec.name!r} holds strings, which cannot be made up", _OWN)
     if use.kind == "index":
         return rng.integers(0, max(use.upper, 1), shape).astype(dtype)
     if use.kind == "length" and dtype.kind in "iu":
@@ -128,11 +150,11 @@ def _values(
             value[..., :1] = True
         return value
     named_mask = "mask" in spec.name.lower()
-    if spec.elem_type in _FLOATS and not named_mask:
+    if is_float(dtype) and not named_mask:
         return rng.standard_normal(shape).astype(dtype)
     if dtype.itemsize == 1 and not named_mask:
-        info = ml_dtypes.iinfo(dtype)  # int4 lies in a byte, too
-        return rng.integers(int(info.min), int(info.max), shape, endpoint=True).astype(dtype)
+        least, most = _numbers(spec)
+        return rng.integers(int(least), int(most), shape, endpoint=True).astype(dtype)
     if len(shape) >= 2 or named_mask:
         return _leading_ones(rng, shape).astype(dtype)
     return rng.integers(0, 10, shape).astype(dtype)
@@ -215,13 +237,21 @@ def _read_protobufs(folder: Path, specs: Sequence[InputSpec]) -> Feeds:
                 f"{path} is one input too many: the model has {len(specs)}", _listed(specs)
             )
         try:
-            tensor = onnx.TensorProto.FromString(path.read_bytes())
-            feeds[specs[index].name] = numpy_helper.to_array(tensor)
-        except (DecodeError, TypeError, ValueError) as error:
+            feeds[specs[index].name] = _read_tensor(path)
+        except (DecodeError, TypeError, ValueError, InvalidModel) as error:
+            reason = error.problem if isinstance(error, InvalidModel) else error
             raise UsageError(
-                f"{path} does not hold a tensor: {error}", "write it with onnx.save_tensor"
+                f"{path} does not hold a tensor: {reason}", "write it with onnx.save_tensor"
             ) from error
     return feeds
+
+
+def _read_tensor(path: Path) -> np.ndarray:
+    tensor = onnx.TensorProto.FromString(path.read_bytes())
+    if is_external(tensor):
+        Folder(path.parent).embed(tensor, "its contents")
+    check_tensor(tensor, "its contents")
+    return numpy_helper.to_array(tensor)
 
 
 def _by_position(arrays: Feeds, specs: Sequence[InputSpec]) -> Feeds:

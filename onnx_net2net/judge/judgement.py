@@ -16,12 +16,13 @@ import numpy as np
 import onnx
 
 from onnx_net2net.errors import UsageError
+from onnx_net2net.files.tensors import subgraphs
 from onnx_net2net.judge.comparison import (
     FACTOR,
     compare,
+    compare_by,
     distance,
     epsilon,
-    fixed_tolerance,
     is_float,
     larger,
     largest,
@@ -61,7 +62,7 @@ NOTHING_THERE = (
 )
 
 _RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"}
-_RANDOM |= {"Multinomial", "Bernoulli"}
+_RANDOM |= {"Multinomial", "Bernoulli", "Dropout"}  # the last in training mode only
 
 
 @dataclass
@@ -84,6 +85,15 @@ class Runs:
                 apart = distance(base[name], again[name])
                 if apart is not None:
                     noise[name] = larger(noise.get(name, np.zeros(base[name].shape)), apart)
+
+    def of(self, trials: Sequence[int]) -> Runs:
+        """Some of the trials only."""
+
+        def chosen(outputs: list[Outputs]) -> list[Outputs]:
+            return [outputs[i] for i in trials] if outputs else []
+
+        optimised = None if self.optimised is None else chosen(self.optimised)
+        return Runs(chosen(self.base), optimised, chosen(self.noise))
 
     def outputs(self, name: str) -> list[np.ndarray]:
         """One output over all trials."""
@@ -118,7 +128,7 @@ def judge(
     limits = tolerances(expected, noise)
     report.noise = largest(noise)
     for trial, x, y, limit in zip(trials, expected, actual, limits, strict=True):
-        report.add(compare(x, y, limit if own is None else fixed_tolerance(x, *own)), trial)
+        report.add(compare(x, y, limit) if own is None else compare_by(x, y, *own), trial)
     report.signal = signal(expected)
     if report.problem is None and not _anything_finite(expected):
         report.problem = NOTHING_FINITE.format(size=sum(y.size for y in expected))
@@ -226,8 +236,8 @@ def compare_models(
     feeds = [inputs for _, inputs, _ in planned]
     a, b = Runs([outputs for _, _, outputs in planned]), Runs([])
     _check_own(own, a)
-    random = [node.op_type for node in first.graph.node if node.op_type in _RANDOM]
-    if random and _differ(a.base[0], first.run(feeds[0])):
+    random = _random(first.graph)
+    if random and any(_differ(outputs, first.run(inputs)) for _, inputs, outputs in planned):
         report.problems.append(
             f"the first model draws random numbers ({random[0]}): no two runs of it agree"
         )
@@ -240,11 +250,13 @@ def compare_models(
     for subject, runs in ((first, a), (second, b)):
         _measure(subject, runs, feeds, report)
     for name in _names(a):
-        if any(name not in outputs for outputs in b.base):
+        given = [i for i, outputs in enumerate(a.base) if name in outputs]
+        if any(name not in b.base[i] for i in given):
             problem = "the second model does not give it"
             report.outputs.append(OutputReport(name, problem=problem))
             continue
-        found, faults = judge(name, a, b, report.trials, _own(own, name))
+        trials = [report.trials[i] for i in given]
+        found, faults = judge(name, a.of(given), b.of(given), trials, _own(own, name))
         report.outputs.append(found)
         report.optimizer_faults += faults
     if report.outputs and not any(y.size for outputs in a.base for y in outputs.values()):
@@ -280,18 +292,28 @@ def _double(value: np.ndarray) -> np.ndarray:
 
 
 def _names(runs: Runs) -> list[str]:
-    """The outputs present in every trial, in order; a sequence may vary in length."""
-    return [name for name in runs.base[0] if all(name in outputs for outputs in runs.base)]
+    """All outputs, in order; those of a sequence, whose length may vary, not in every trial."""
+    return list(dict.fromkeys(name for outputs in runs.base for name in outputs))
+
+
+def _random(graph: onnx.GraphProto) -> list[str]:
+    """The operators that may draw random numbers, at any depth."""
+    nodes = [node for body in (graph, *subgraphs(graph)) for node in body.node]
+    return [node.op_type for node in nodes if node.op_type in _RANDOM]
 
 
 def _differ(a: Outputs, b: Outputs) -> bool:
-    return any(not np.array_equal(a[name], b[name]) for name in a.keys() & b.keys())
+    apart = [distance(a[name], b[name]) for name in a.keys() & b.keys()]
+    return any(one is None or one.any() for one in apart)
 
 
 def _check_own(own: Own, runs: Runs) -> None:
     for value in own:
-        for name in value if isinstance(value, Mapping) else ():
-            if name not in _names(runs):
+        named = value if isinstance(value, Mapping) else {} if value is None else {"": value}
+        for name, number in named.items():
+            if not number >= 0:  # not a number is not, either
+                raise UsageError(f"a tolerance of {number} is no limit", "give a number from 0 up")
+            if name and name not in _names(runs):
                 raise UsageError(
                     f"a tolerance is given for {name!r}, which is no output",
                     f"outputs: {', '.join(_names(runs))}",

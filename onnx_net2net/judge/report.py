@@ -55,6 +55,7 @@ class OutputReport(Difference):
     shape: tuple[int, ...] = ()
     noise: float = 0.0
     signal: float = 0.0
+    trials: list[str] = field(default_factory=list)  # the labels of those that gave it
     differences: list[Difference] = field(default_factory=list)  # one per trial
 
     @property
@@ -67,6 +68,7 @@ class OutputReport(Difference):
 
     def add(self, difference: Difference, trial: Trial) -> None:
         """Take one trial's difference into account."""
+        self.trials.append(trial.label)
         self.differences.append(difference)
         if difference.max_abs >= self.max_abs and self.problem is None:
             self.tolerance = difference.tolerance
@@ -142,10 +144,10 @@ class Report:
         failures = int(_case(suite, "model", "interface and runs", self.problems))
         cases = 1
         for output in self.outputs:
-            per_trial = list(zip(output.differences, self.trials, strict=False))
+            per_trial = list(zip(output.differences, output.trials, strict=True))
             for difference, trial in per_trial:
                 found = [difference.problem] if difference.problem else []
-                failures += _case(suite, output.name, trial.label, found)
+                failures += _case(suite, output.name, trial, found)
             if not per_trial:
                 found = [output.problem] if output.problem else []
                 failures += _case(suite, output.name, "not compared", found)

@@ -229,7 +229,6 @@ class Candidate:
         self.lowered = False  # bfloat16 is computed in float32
         self.optimised_only: str | None = None
         self._base: _Session | None = None
-        self._source: str | bytes | None = None
         self._scratch = scratch
 
     @property
@@ -264,7 +263,7 @@ class Candidate:
         optimised = how == "optimised"
         model = nudged(self.model) if how == "moved" else self.model
         if how != "double" and not self.lowered:
-            contents = self._contents() if model is self.model else model.to_bytes()
+            contents = self._contents if model is self.model else model.to_bytes()
             return _Session(contents, self.provider, optimised=optimised)
         proto = onnx.ModelProto.FromString(model.to_bytes())
         if how == "double":
@@ -276,18 +275,17 @@ class Candidate:
     def release(self) -> None:
         self._base = None
 
+    @functools.cached_property
     def _contents(self) -> str | bytes:
-        """What to give to onnxruntime: the file if there is one, which may be of any size."""
-        if self._source is None:
-            if self.model.path is not None:
-                self._source = str(self.model.path)
-            elif self.nbytes > _MESSAGE_LIMIT:
-                target = self._scratch / self.label / "model.onnx"
-                target.parent.mkdir()
-                self._source = str(self.model.save(target, external=True))
-            else:
-                self._source = self.model.to_bytes()
-        return self._source
+        """What to give to onnxruntime: the file if it can be named, which may be of any size."""
+        path = str(self.model.path or "")
+        if path and path == path.encode(errors="ignore").decode():
+            return path
+        if self.nbytes > _MESSAGE_LIMIT:
+            target = self._scratch / self.label / "model.onnx"
+            target.parent.mkdir()
+            return str(self.model.save(target, external=True))
+        return self.model.to_bytes()
 
     def _opened(self) -> _Session:
         if self._base is None:
