@@ -13,6 +13,7 @@ from onnx_net2net.algebra.axes import atom
 from onnx_net2net.rules.language import term
 from onnx_net2net.width.absorption import Stuck, compose, decompose
 from onnx_net2net.width.growth import Growth
+from tests.networks import Net
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 
@@ -44,6 +45,20 @@ def test_a_fused_projection_keeps_keys_and_values_unscaled() -> None:
     head = next(d for d in n2n.inspect(model) if d.name == "blocks.0.attn.qkv:1")
     grown = n2n.widen(model, {head.name: head.width + 2})
     assert operators(grown)["Mul"] == operators(model)["Mul"] + 1
+    assert n2n.verify(model, grown, seeds=1)
+
+
+def test_every_other_entry_of_a_query_takes_its_shares() -> None:
+    """A rotary embedding of neighbours: both entries of a pair are scaled, or neither."""
+    net = Net()
+    bounds = [net.put(np.array([n])) for n in (0, 1, 6, 2)]
+    query, key = (net("MatMul", net.input("batch", "time", 4), net.weight(4, n)) for n in (6, 3))
+    even, odd = (net("Slice", query, bounds[i], bounds[2], bounds[3], bounds[3]) for i in (0, 1))
+    pair = net("Sub", even, odd)
+    model = n2n.load(net.model(net("MatMul", pair, net("Transpose", key, perm=[0, 2, 1]))))
+    (dimension,) = (d for d in n2n.inspect(model) if d.growth != "fixed")
+    grown = n2n.widen(model, {dimension.name: 5})
+    assert operators(grown) == operators(model)
     assert n2n.verify(model, grown, seeds=1)
 
 

@@ -76,3 +76,12 @@ def test_an_activation_in_a_body_is_not_repeated_outside() -> None:
     deeper = n2n.deepen(model, hidden)
     assert deeper.changes[0].init == "residual"
     assert n2n.verify(model, deeper)
+
+
+def test_an_activation_of_integers_is_not_repeated_among_floats() -> None:
+    net = Net()
+    hidden = net("MatMul", net.input("n", 4), net.weight(4, 6))
+    clipped = net("Clip", net("Cast", hidden, to=TensorProto.INT64), net.put(np.int64(0)))
+    powers = net("Pow", net.weight(6, low=0.5), net("Cast", clipped, to=TensorProto.FLOAT))
+    model = n2n.load(net.model(net("MatMul", net("Mul", hidden, powers), net.weight(6, 2))))
+    assert n2n.verify(model, n2n.deepen(model, hidden))

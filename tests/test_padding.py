@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnx_net2net as n2n
+from tests.networks import Net
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 
@@ -121,3 +122,33 @@ def test_an_index_is_never_padded() -> None:
     dimension = next(d for d in n2n.inspect(model) if d.growth != "fixed")
     assert dimension.growth == "multiple"
     assert n2n.verify(model, n2n.widen(model, {dimension.name: 12}))
+
+
+def normed(net: Net, tensor: str, width: int) -> str:
+    return net("LayerNormalization", tensor, net.weight(width), net.weight(width))
+
+
+def test_latents_that_one_weight_writes_are_padded_each() -> None:
+    net = Net()
+    written = net("MatMul", net.input("batch", 7), net.weight(7, 12))
+    written = net("Add", written, net.weight(12))
+    one, two, rest = net("Split", written, net.put(np.array([4, 6, 2])), axis=1, results=3)
+    read = [net("MatMul", normed(net, t, n), net.weight(n, 3)) for t, n in ((one, 4), (two, 6))]
+    last = net("MatMul", rest, net.weight(2, 3))
+    model = n2n.load(net.model(net("Sum", *read, last)))
+    widths = {d.name: 2 * d.width + 1 for d in n2n.inspect(model) if d.growth == "any"}
+    assert sorted(widths.values()) == [5, 9, 13]
+    assert n2n.verify(model, n2n.widen(model, widths), seeds=1)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [0, 2, 1]], ids=["inner", "outer"])
+def test_a_norm_of_each_head_is_padded_in_all_of_them(order: list[int]) -> None:
+    net = Net()
+    written = net("MatMul", net.input("batch", 7), net.weight(7, 12))
+    sizes = np.array([0, 3, 4])[order]
+    heads = net("Reshape", written, net.put(sizes))
+    merged = net("Reshape", normed(net, net("Transpose", heads, perm=order), 4), net.put([0, 12]))
+    model = n2n.load(net.model(net("MatMul", merged, net.weight(12, 2))))
+    widths = {d.name: d.width + 2 for d in n2n.inspect(model) if d.growth == "any"}
+    assert sorted(widths.values()) == [5, 6]
+    assert n2n.verify(model, n2n.widen(model, widths), seeds=1)

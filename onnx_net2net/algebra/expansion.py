@@ -122,18 +122,23 @@ def _taken(array: Array, axis: int, source: Index) -> Array:
     return result
 
 
-def fill_pads(array: Array, axis: int, source: Index, pads: Array | float) -> Array:
-    """``array``, gathered by ``source``, with its padded entries filled: see :func:`gather`."""
+def fill_pads(
+    array: Array, axis: int, source: Index, pads: Array | float, places: Index | None = None
+) -> Array:
+    """``array``, gathered by ``source``, with its padded entries filled: see :func:`gather`.
+
+    Only those at ``places``, if these are given.
+    """
     padded = source == PAD
     if not padded.any():
         return array
     value = np.asarray(pads, np.float64)
     if value.ndim:
         weights = np.zeros(len(source))
-        units, places = np.unique(source[~padded], return_index=True)
-        weights[np.flatnonzero(~padded)[places]] = value[units]
+        units, first = np.unique(source[~padded], return_index=True)
+        weights[np.flatnonzero(~padded)[first]] = value[units]
         value = np.expand_dims(_weighted(array, axis, weights), axis)
-    array[_at(axis, padded)] = value.astype(array.dtype)
+    array[_at(axis, padded if places is None else places)] = value.astype(array.dtype)
     return array
 
 

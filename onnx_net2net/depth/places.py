@@ -209,13 +209,16 @@ def _place(analysis: Analysis, name: str, tensor: str) -> Place:
 
 
 def _activations(analysis: Analysis, producer: Node, nodes: Iterable[Node]) -> Iterator[Node]:
-    """Those of ``nodes`` that could stand behind ``producer``: their bounds are known there."""
-    writers = analysis.solution.graph.producer
+    """Those of ``nodes`` that could stand behind ``producer``: their bounds are known there, and
+    of its type.
+    """
+    writers, dtypes = analysis.solution.graph.producer, analysis.solution.shapes.dtype
     for node in nodes:
         sources = (writers.get(name) for name in node.inputs[1:] if name)
         known = all(s is None or s.position < producer.position for s in sources)
+        alike = dtypes.get(node.outputs[0]) == dtypes.get(producer.outputs[0])
         # What stands in a body may read what is known nowhere else.
-        if activates(node) and known and node.parent is None:
+        if activates(node) and known and alike and node.parent is None:
             yield node
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from onnx_net2net.analysis.graph import Node
 from onnx_net2net.analysis.solver import Applied, Env, Solution
-from onnx_net2net.rules.language import Group, Term, leaves
+from onnx_net2net.rules.language import Group, Plus, Term, leaves
 from onnx_net2net.width.contraction import FLOATS, Edge, Rescale, Site
 from onnx_net2net.width.growth import Growth
 
@@ -135,8 +135,7 @@ class _Walk:
         """Entries that an operator only drops (Slice) may have any scale."""
         if applied.rule.kind != "move":
             return dict(named)
-        passed = {n for s in applied.pattern.outputs if s for t in s for n in leaves(t)}
-        dropped = applied.env.keys() - passed
+        dropped = applied.env.keys() - _read(applied)
         unknown = {name: _ones(name, applied.env, self.growth) * np.nan for name in dropped}
         return unknown | dict(named)
 
@@ -204,8 +203,15 @@ class _Walk:
         if applied is None or spec is None or applied.rule.kind != "move":
             return False
         scaled = self._factors(applied, spec[axis], self.result.scaled[tensor, axis])
-        passed = {n for s in applied.pattern.outputs if s for t in s for n in leaves(t)}
-        return not scaled.keys() & passed
+        return not scaled.keys() & _read(applied)
+
+
+def _read(applied: Applied) -> set[str]:
+    """The names of which any entry is passed on: of ``(x s)``, where x is, one of s is as well."""
+    passed = {n for s in applied.pattern.outputs if s for t in s for n in leaves(t)}
+    terms = [t for s in applied.pattern.inputs if s for t in s]
+    parts = [p for t in terms for p in (t.terms if isinstance(t, Plus) else (t,))]
+    return passed.union(*(leaves(p) for p in parts if not passed.isdisjoint(leaves(p))))
 
 
 def decompose(term: Term, vector: Vector, env: Env, growth: Growth) -> dict[str, Vector]:

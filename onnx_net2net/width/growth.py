@@ -5,15 +5,18 @@ The invariant: for every tensor T and every axis, T'[..., j, ...] = T[..., sourc
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 
 import numpy as np
 
-from onnx_net2net.algebra.axes import Atom, Axis, Product, atoms, canonical, size_after
+from onnx_net2net.algebra.axes import Atom, Axis, Product, Sum, atoms, canonical, size_after
 from onnx_net2net.algebra.expansion import PAD, Index, shares
 from onnx_net2net.analysis.solver import Env
 from onnx_net2net.rules.language import Group, Term
+
+Fill = tuple[Index, np.ndarray]  # new places, and the weighting of old entries that they hold
 
 
 @dataclass
@@ -78,6 +81,46 @@ class Growth:
             parts.append(np.where(part == PAD, PAD, part + offset))
             offset += segment.size
         return np.concatenate(parts)
+
+    def fills(self, axis: Axis, weightings: Mapping[Atom, np.ndarray]) -> Iterator[Fill]:
+        """What padded entries along ``axis`` hold, where those of each atom hold what
+        ``weightings`` says of its old ones: 0 where it says nothing.
+        """
+        axis = canonical(axis)
+        if isinstance(axis, Atom):
+            places = np.flatnonzero(self.source(axis) == PAD)
+            if axis in weightings and len(places):
+                yield places, weightings[axis]
+        elif isinstance(axis, Sum):
+            old, new = 0, 0
+            for segment in axis.segments:
+                for places, weights in self.fills(segment, weightings):
+                    behind = axis.size - old - segment.size
+                    yield places + new, np.pad(weights, (old, behind))
+                old, new = old + segment.size, new + self.size(segment)
+        else:
+            yield from self._merged_fills(axis, weightings)
+
+    def _merged_fills(
+        self, axis: Product, weightings: Mapping[Atom, np.ndarray]
+    ) -> Iterator[Fill]:
+        """One for each unit of the factors that are not padded."""
+        sizes = [self.size(factor) for factor in axis.factors]
+        padded = [list(self.fills(factor, weightings)) for factor in axis.factors]
+        copied = [self._copies(factor) for factor in axis.factors]
+        parts = [fills + copies for fills, copies in zip(padded, copied, strict=True)]
+        counts = [len(fills) for fills in padded]
+        for chosen in np.ndindex(*map(len, parts)):
+            if any(index < count for index, count in zip(chosen, counts, strict=True)):
+                rows = [part[index] for part, index in zip(parts, chosen, strict=True)]
+                places = np.ravel_multi_index(np.ix_(*(row[0] for row in rows)), sizes)
+                yield places.ravel(), reduce(np.kron, (row[1] for row in rows))
+
+    def _copies(self, axis: Axis) -> list[Fill]:
+        """For each old entry along ``axis`` its copies, and 1 for itself alone."""
+        source = self.source(axis)
+        units = np.eye(axis.size)
+        return [(np.flatnonzero(source == unit), units[unit]) for unit in range(axis.size)]
 
     def vector(self, term: Term, name: str, env: Env, seed: list[int], split: str) -> np.ndarray:
         """Shares of ``name`` laid out along ``term``, an axis that holds it; 1 for other names."""

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from onnx import helper
 
+from onnx_net2net.algebra.axes import Axis
 from onnx_net2net.algebra.expansion import (
     Index,
     fill_pads,
@@ -25,7 +26,7 @@ from onnx_net2net.files.history import append
 from onnx_net2net.files.weights import Stored
 from onnx_net2net.model import Computed, Model, Weight
 from onnx_net2net.width.dimensions import Analysis, analyse
-from onnx_net2net.width.growth import Growth
+from onnx_net2net.width.growth import Fill, Growth
 from onnx_net2net.width.padding import Padding
 from onnx_net2net.width.patching import apply
 from onnx_net2net.width.request import (
@@ -95,13 +96,16 @@ def _grow(analysis: Analysis, growth: Growth, options: Options, changes: list[Ch
 
 @dataclass(frozen=True)
 class Step:
-    """What happens to one axis of a weight: gathered or split among copies, and how pads fill."""
+    """What happens to one axis of a weight: gathered or split among copies, and how pads fill:
+    with a number, and then with sums of old entries.
+    """
 
     axis: int
     source: Index
     splits: bool
     scale: np.ndarray | None = None
-    pads: np.ndarray | float = 0.0
+    pads: float = 0.0
+    fills: tuple[Fill, ...] = ()
     free: bool = False
 
 
@@ -120,7 +124,7 @@ def _weights(
         if axes is None or not any(map(growth.touches, axes)):
             continue
         steps = [
-            _step(name, index, growth.source(axis), sharing)
+            _step(name, index, axis, growth, sharing)
             for index, axis in enumerate(axes)
             if growth.touches(axis)
         ]
@@ -142,16 +146,16 @@ def _told(name: str, step: Step, sharing: Sharing) -> Along:
     return replace(plain, shares=plain.parts() * ratio)
 
 
-def _step(name: str, axis: int, source: Index, sharing: Sharing) -> Step:
-    step = Step(axis, source, (name, axis) in sharing.splits, sharing.scaled.get((name, axis)))
-    for padding in sharing.paddings:
-        if name in padding.ones:
-            return replace(step, pads=1.0)
-        if (name, axis) in padding.fills:
-            return replace(step, pads=padding.fills[name, axis])
-        if (name, axis) in padding.free:
-            return replace(step, free=True)
-    return step
+def _step(name: str, index: int, axis: Axis, growth: Growth, sharing: Sharing) -> Step:
+    site = name, index
+    step = Step(index, growth.source(axis), site in sharing.splits, sharing.scaled.get(site))
+    if any(name in padding.ones for padding in sharing.paddings):
+        return replace(step, pads=1.0)
+    known = {p.atom: p.fills[site] for p in sharing.paddings if site in p.fills}
+    if known:
+        weightings = {atom: vector for atom, vector in known.items() if vector.any()}
+        return replace(step, fills=() if step.splits else tuple(growth.fills(axis, weightings)))
+    return replace(step, free=any(site in padding.free for padding in sharing.paddings))
 
 
 def _grown(
@@ -164,6 +168,8 @@ def _grown(
             axis, source = step.axis, step.source
             seed = [options.seed, zlib.crc32(name.encode()), axis]
             fill_pads(array, axis, source, 0.0 if step.splits else step.pads)
+            for places, weighting in step.fills:
+                fill_pads(array, axis, source, weighting, places)
             if step.splits:
                 share_copies(
                     array, axis, source, split=options.split, noise=options.noise, seed=seed
