@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnx.helper import make_node
 
 import onnx_net2net as n2n
+from onnx_net2net.depth.norms import Steady
 
 WIDTH = 6
 FORMS = ("pre-norm", "post-norm", "parallel", "gated", "activated", "scaled", "crossed", "bare")
@@ -17,7 +19,10 @@ FORMS = ("pre-norm", "post-norm", "parallel", "gated", "activated", "scaled", "c
 class Stack:
     """A network x (3, 6) -> y under construction."""
 
-    def __init__(self, seed: int, numbered: bool, shared: bool) -> None:
+    def __init__(
+        self, seed: int, numbered: bool, shared: bool, epsilon: float = 1e-12
+    ) -> None:
+        self.epsilon = epsilon
         self.random = np.random.default_rng(seed)
         self.nodes: list[NodeProto] = []
         self.weights: dict[str, np.ndarray] = {"side.weight": self.normal(WIDTH, WIDTH)}
@@ -46,7 +51,7 @@ class Stack:
     def norm(self, x: str, name: str) -> str:
         scale = self.weight(f"{name}.weight", WIDTH, about=2.0)
         bias = self.weight(f"{name}.bias", WIDTH)
-        return self.op("LayerNormalization", x, scale, bias, axis=-1, epsilon=1e-12)
+        return self.op("LayerNormalization", x, scale, bias, axis=-1, epsilon=self.epsilon)
 
     def mlp(self, x: str) -> str:
         return self.dense(self.op("Relu", self.dense(x, "up", WIDTH, 8)), "down", 8, WIDTH)
@@ -94,12 +99,13 @@ class Stack:
 @given(
     st.lists(st.sampled_from(FORMS), min_size=1, max_size=3),
     st.integers(1, 2), st.integers(0, 99), st.booleans(), st.booleans(),
+    st.sampled_from((1e-12, 1e-6, 1e-5, 1e-3)),
 )  # fmt: skip
 def test_random_stacks(
-    forms: list[str], times: int, seed: int, numbered: bool, shared: bool
+    forms: list[str], times: int, seed: int, numbered: bool, shared: bool, epsilon: float
 ) -> None:
     shared = shared and len(set(forms)) == 1
-    model = Stack(seed, numbered, shared).model(forms * times)
+    model = Stack(seed, numbered, shared, epsilon).model(forms * times)
     found = [block.name for block in n2n.blocks(model) if block.exact]
     for name in found:
         deeper = n2n.deepen(model, block=name)
@@ -113,3 +119,24 @@ def test_random_stacks(
             assert refusal.remedy == "use --zero last, which is exact"
         else:
             assert n2n.verify(model, cancelling, seeds=1)
+
+
+@pytest.mark.parametrize("epsilon", [1e-7, 1e-5, 1e-2])
+@pytest.mark.parametrize("zero", ["last", "cancel"])
+def test_norms_in_a_row_are_one_norm_whatever_their_epsilon(epsilon: float, zero: str) -> None:
+    model = Stack(3, numbered=True, shared=False, epsilon=epsilon).model(["post-norm"] * 2)
+    for copies in (1, 2, 12):
+        deeper = n2n.deepen(model, block="blocks.0", copies=copies, zero=zero)
+        assert n2n.verify(model, deeper)
+        found = [block.name for block in n2n.blocks(deeper) if block.exact]
+        assert found == [f"blocks.{i}" for i in range(copies + 2)]
+        assert n2n.verify(model, n2n.deepen(deeper, block=found))
+
+
+@pytest.mark.parametrize("wrong", [(1e-3, 1.0), (1e5, 1.0)])
+def test_an_epsilon_that_takes_away_too_much_is_caught(
+    monkeypatch: pytest.MonkeyPatch, wrong: tuple[float, float]
+) -> None:
+    model = Stack(3, numbered=True, shared=False, epsilon=1e-3).model(["post-norm"] * 2)
+    monkeypatch.setattr(Steady, "of", lambda epsilon: Steady(wrong, (epsilon, 1.0), epsilon))
+    assert not n2n.verify(model, n2n.deepen(model, block="blocks.0", copies=2))

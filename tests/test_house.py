@@ -74,7 +74,7 @@ FLOORS = {
     "depth": [
         ". places",
         "insertion routes",
-        "vanishing",
+        "norms vanishing",
         "segments",
         "cancelling joins series streams titles",
         "blocks cloning",

@@ -19,6 +19,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 from onnx_net2net.analysis.editing import Editor
 from onnx_net2net.analysis.graph import Node
 from onnx_net2net.depth.cancelling import Cancelling, cancelling
+from onnx_net2net.depth.norms import Row, in_a_row, set_epsilon
 from onnx_net2net.depth.routes import trained_behind
 from onnx_net2net.depth.segments import AFTER, Block
 from onnx_net2net.errors import Refused
@@ -38,6 +39,12 @@ class Cloning:
     numbered: bool
     cancel: Cancelling | None = None
     parameters: dict[str, str] = field(default_factory=dict)  # of the last copy: {new: old}
+    row: Row = field(init=False)
+
+    def __post_init__(self) -> None:
+        block = self.block
+        ones = {name for name, value in block.values if value}.union(block.affine[:1])
+        self.row = in_a_row(self.analysis, block.positions if block.affine else (), ones)
 
     def shift(self, text: str, number: int) -> str:
         """A name or path of the block, as in its copy of that number."""
@@ -71,6 +78,8 @@ class Cloning:
         originals = {name: self._weight(name) for name in block.affine}
         for name in block.affine:
             self._release(last, name)
+        if block.affine and self.row.steady is not None:
+            set_epsilon(proto, self.row.steady.first[0])
         for number in range(1, copies + 1):
             final = number == copies
             current = self._copy(number, current, last, block.output if final else None)
@@ -81,17 +90,24 @@ class Cloning:
     def _weight(self, name: str) -> Weight:
         return self.editor.weights.get(name) or self.editor.model.weights[name]
 
-    def _neutral(self, name: str, role: str) -> None:
-        """Let ``name`` be a scale of one or a bias of zero, as ``role`` is one or the other."""
-        self._fill(name, 1.0 if role == self.block.affine[0] else 0.0)
+    def _neutral(self, name: str, role: str, *, first: bool = False) -> None:
+        """Let ``name`` be a scale that changes nothing or a bias of zero, as ``role`` is one or the
+        other; ``first`` if it is that of the block's own norm.
+        """
+        self._fill(name, self._scale(first) if role == self.block.affine[0] else 0.0)
+
+    def _scale(self, first: bool = False) -> float:
+        """That of a norm which is followed by another."""
+        steady = self.row.steady
+        return 1.0 if steady is None else (steady.first if first else steady.middle)[1]
 
     def _release(self, norm: Node, name: str) -> None:
         """Take scale or bias from the block's own last norm: the copy has it now."""
         graph = self.analysis.solution.graph
         if len(graph.consumers[name]) == 1 and name not in graph.results:
-            return self._neutral(name, name)
+            return self._neutral(name, name, first=True)
         new = self._parameter(name, 0)
-        self._neutral(new, name)
+        self._neutral(new, name, first=True)
         return self.editor.connect(norm, norm.inputs.index(name), new)
 
     def _fill(self, name: str, value: float) -> None:
@@ -123,7 +139,8 @@ class Cloning:
             if self.cancel is not None and (old in self.cancel.projections or old not in values):
                 self._arrange(new, old)
             elif old in values:
-                self._fill(new, values[old])
+                scales = old in self.row.scales.values()
+                self._fill(new, self._scale() if scales else values[old])
             if old in block.affine:
                 self._neutral(new, old)
         return names.get(block.output, result)
@@ -140,6 +157,9 @@ class Cloning:
             entry.value = self.shift(entry.value, number)
         copy.name = self.unique(node.name, number)
         copy.input[:] = [names.get(name, name) for name in node.inputs]
+        if self.row.steady is not None and node.position in self.row.scales:
+            last = output is not None and self.block.output in node.outputs
+            set_epsilon(copy, self.row.steady.last if last else self.row.steady.middle[0])
         for index, name in enumerate(node.outputs):
             if not name:
                 continue

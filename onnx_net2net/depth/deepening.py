@@ -60,7 +60,7 @@ class Insertion:
 class Copies:
     """Copies of a block behind it: how many, their new parameters, and renamed ones, {old: new}.
 
-    ``exact`` says where they are the identity up to epsilon only.
+    ``exact`` says what it takes of epsilons, if anything, for them to be the identity.
     """
 
     block: str

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from onnx_net2net.analysis.graph import Node
+from onnx_net2net.depth.norms import in_a_row
 from onnx_net2net.depth.places import writes
 from onnx_net2net.depth.routes import norm_of, trained_behind
 from onnx_net2net.depth.vanishing import Vanishing, Weights
@@ -18,6 +19,7 @@ from onnx_net2net.width.dimensions import Analysis
 
 NO_SUM = "no sum leads from its input to its output past weights that could be zero"
 UNFUSED = "use the file as it was before onnxruntime fused its norms"
+OWN_EPSILONS = "exact, its norms having epsilons of their own; up to epsilon where all share one"
 AFTER = "insert single layers instead (--after)"
 
 
@@ -27,7 +29,7 @@ class Block:
 
     ``series`` is the name its number counts in (``encoder.layer``), empty where the names of its
     parameters hold no number. ``exact`` tells whether a copy of it can begin as the identity,
-    ``reason`` why not, or that it is so but for epsilon, and ``remedy`` what would work; ``values``
+    ``reason`` why not, or what it takes of epsilons, and ``remedy`` what would work; ``values``
     are the parameters that are zero (or one) then, ``parameters`` all of them. Where the block ends
     in a norm (BERT), ``affine`` is its scale and bias, which move to the copy.
     """
@@ -167,10 +169,10 @@ def _exact(analysis: Analysis, block: Block, values: Weights) -> Block:
     graph = analysis.solution.graph
     ones = {name for name, value in values if value}
     nodes = [graph.nodes[at] for at in block.positions]
-    norms = [(node, norm) for node in nodes if (norm := norm_of(analysis, node)) is not None]
+    row = in_a_row(analysis, block.positions, ones)
     affine: tuple[str, ...] = ()
     reason = None
-    if any(node.inputs[norm.scale] in ones for node, norm in norms):
+    if row.scales:
         last = graph.producer[block.output]
         norm = norm_of(analysis, last)
         if norm is None:
@@ -182,7 +184,7 @@ def _exact(analysis: Analysis, block: Block, values: Weights) -> Block:
         if len(readers) > len(affine) or any(name not in graph.model.weights for name in affine):
             reason = "its last norm shares its scale or bias with others"
             return replace(block, reason=reason, remedy=AFTER)
-        reason = "exact up to the epsilon of its norms"
+        reason = "exact up to the epsilon of its norms" if row.steady is None else OWN_EPSILONS
     own = tuple(sorted((name, value) for name, value in values if name not in affine))
     if not any(value == 0 for _, value in own):
         return replace(block, reason=NO_SUM, remedy=AFTER)

@@ -4,7 +4,7 @@
 
 Worked out on the graph, by what rules say of operators: a tensor *vanishes* if the weights that
 write it do, or whatever it is a multiple of; it is *kept* if it is the sum of the entry and of
-what vanishes. A norm of what is normalised already keeps it, but for epsilon, if its scale is one.
+what vanishes. A norm of what is normalised already keeps it, if its scale is one: see norms.py.
 
 A copy of a block reads what the block gives. So it is the block's *output* that says whether one
 more activation or norm changes nothing.
@@ -184,7 +184,7 @@ class Vanishing:
     def _normalised(self, node: Node) -> bool:
         """Whether the entry is what the same norm gives."""
         before = self._last()
-        return before is not None and _alike(node, before)
+        return before is not None and _alike(node, before, but="epsilon")
 
     def _last(self) -> Node | None:
         """The node that gives what the entry holds."""
@@ -338,7 +338,10 @@ class Vanishing:
         return weight is not None and weight.dtype in FLOATS and weight.size > 1
 
 
-def _alike(one: Node, other: Node) -> bool:
-    """The same operator with the same attributes."""
-    mine, yours = ({a.name: a.SerializeToString() for a in n.proto.attribute} for n in (one, other))
+def _alike(one: Node, other: Node, but: str = "") -> bool:
+    """The same operator with the same attributes ``but`` one."""
+    mine, yours = (
+        {a.name: a.SerializeToString() for a in n.proto.attribute if a.name != but}
+        for n in (one, other)
+    )
     return (one.domain, one.op, mine) == (other.domain, other.op, yours)
