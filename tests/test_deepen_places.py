@@ -85,3 +85,20 @@ def test_an_activation_of_integers_is_not_repeated_among_floats() -> None:
     powers = net("Pow", net.weight(6, low=0.5), net("Cast", clipped, to=TensorProto.FLOAT))
     model = n2n.load(net.model(net("MatMul", net("Mul", hidden, powers), net.weight(6, 2))))
     assert n2n.verify(model, n2n.deepen(model, hidden))
+
+
+@pytest.mark.parametrize("hidden", [-np.inf, np.finfo(np.float32).min])
+def test_no_layer_reads_what_a_mask_has_put_out_of_range(hidden: float) -> None:
+    """Zero weights would make NaN of it. Behind the Softmax there is room."""
+    net = Net()
+    x = net.input("n", 5, 6)
+    scores = net("MatMul", x, net.weight(6, 5))
+    mask = net.put(np.where(np.tri(5, 5) > 0, 0, hidden).astype(np.float32))
+    masked = net("Add", scores, net("Mul", mask, net.put(np.ones(1, np.float32))))
+    weights = net("Softmax", masked, axis=-1)
+    model = n2n.load(net.model(net("MatMul", weights, net.weight(5, 2))))
+    with pytest.raises(n2n.Refused, match="out of range") as caught:
+        n2n.deepen(model, masked, init="residual")
+    assert "Softmax" in (caught.value.remedy or "")
+    for place in (scores, weights):
+        assert n2n.verify(model, n2n.deepen(model, place, init="residual"))

@@ -72,7 +72,8 @@ FLOORS = {
         "scaling widening",
     ],
     "depth": [
-        ". places",
+        ". masks",
+        "places",
         "insertion routes",
         "norms vanishing",
         "segments",

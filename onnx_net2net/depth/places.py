@@ -16,6 +16,7 @@ from onnx import NodeProto
 from onnx_net2net.algebra.axes import atoms
 from onnx_net2net.analysis.graph import Node
 from onnx_net2net.analysis.solver import Applied
+from onnx_net2net.depth.masks import mask_in
 from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.rules.language import Op
 from onnx_net2net.width.contraction import FLOATS
@@ -189,6 +190,9 @@ def _place(analysis: Analysis, name: str, tensor: str) -> Place:
         raise Refused(name, where, "choose a layer of the main graph")
     if dtype not in FLOATS:
         raise Refused(name, f"'{tensor}' holds no real numbers", "choose another layer")
+    if (mask := mask_in(analysis, tensor)) is not None:
+        reason = f"'{tensor}' holds numbers out of range ('{mask}'), of which a layer makes NaN"
+        raise Refused(name, reason, "choose a layer before the mask, or behind its Softmax")
     before = list(_before(analysis, tensor))
     writer = next((node for node in before if writes(analysis, node)), None)
     axis = _channel_axis(analysis, name, tensor, writer)
