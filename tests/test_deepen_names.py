@@ -104,3 +104,18 @@ def test_quantization_annotations_follow_their_tensors() -> None:
     assert moved.quant_parameter_tensor_names[0].value == "layers.3.b.weight"
     before, after = arrays(proto), n2n.deepen(n2n.load(proto), block="layers.0").weights
     np.testing.assert_array_equal(after[moved.tensor_name].array(), before["layers.2.a.weight"])
+
+
+def test_constants_that_are_called_like_what_nodes_give_stay_so() -> None:
+    """TorchScript keeps some of a layer's constants as initializers, and writes others by nodes."""
+    net = Net()
+    last = stacked(net)
+    kept = net.weight(6, name="/layers/layers.1/Constant_output_0")
+    proto = net.model(net("Mul", net("Mul", last, kept), net("Abs", net.weight(6))))
+    made = next(node for node in proto.graph.node if node.op_type == "Abs")
+    reader = proto.graph.node[-1]
+    made.output[0] = reader.input[1] = "/layers/layers.2/Constant_output_0"
+    model = n2n.load(proto)
+    deeper = n2n.deepen(model, block="layers.0")
+    assert {"layers.3.a.weight", kept} <= deeper.weights.keys()
+    assert n2n.verify(model, deeper)

@@ -220,7 +220,8 @@ def clone(
 
 def with_room(model: Model, block: Block, copies: int) -> tuple[Model, dict[str, str]]:
     """``model`` with the members behind ``block`` in its series numbered higher, and what became
-    of the names of weights: {old: new}. Raises Refused where a name is not free.
+    of the names of weights: {old: new}. Constants that bear the name of what a node gives, as
+    TorchScript's do (/a/a.0/Constant_output_0), keep it. Raises Refused where a name is not free.
     """
     at = block.index
     assert at is not None, f"{block.name} counts in no series"
@@ -233,7 +234,7 @@ def with_room(model: Model, block: Block, copies: int) -> tuple[Model, dict[str,
     renames = {
         entry.name: shift(entry.name)
         for entry in proto.graph.initializer
-        if shift(entry.name) != entry.name
+        if shift(entry.name) != entry.name and not entry.name.startswith("/")
     }
     _check_free(proto.graph, renames, block)
     for graph in (proto.graph, *subgraphs(proto.graph)):
