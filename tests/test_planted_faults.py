@@ -197,7 +197,7 @@ def epsilon_forgotten(patch: Patch) -> None:
 
 def padded_with_zeros(patch: Patch) -> None:
     """Pads in front of LayerNormalization must hold the mean."""
-    change_steps(patch, lambda name, step: dataclasses.replace(step, pads=0.0))
+    change_steps(patch, lambda name, step: dataclasses.replace(step, fills=()))
 
 
 def means_not_rescaled(patch: Patch) -> None:
