@@ -77,7 +77,7 @@ def _check_scope(graph: GraphProto, outer: tuple[set[str], ...], opsets: Mapping
     scopes = (known, *outer)
     for node in graph.node:
         for name in node.input:
-            if name and not any(name in scope for scope in scopes):
+            if name and name not in known and not any(name in scope for scope in outer):
                 problem = f"{_title(node)} reads {name!r}, which nothing before it writes"
                 raise InvalidModel(problem, "export the model again, or sort its nodes")
         _check_arity(node, opsets)
