@@ -22,7 +22,7 @@ from onnx_net2net.analysis.solver import solve
 from onnx_net2net.analysis.values import OPERATORS, evaluate
 from onnx_net2net.errors import Refused
 from onnx_net2net.judge.verify import verify
-from onnx_net2net.model import load
+from onnx_net2net.model import Model, load
 from onnx_net2net.width.dimensions import inspect
 from onnx_net2net.width.widening import widen
 from tests.networks import Net
@@ -269,23 +269,37 @@ def test_what_is_as_wide_where_it_is_tried_keeps_its_width(
     assert {d.growth for d in inspect(model) if d.name.startswith("up")} == {"fixed"}
 
 
-def test_indices_as_many_as_heads_because_it_is_stated_let_heads_grow() -> None:
+def heads_indexed(rows: Callable[[Net, str], str]) -> Model:
+    """Of two numbers of each of four heads one, by indices that are repeated for so many ``rows``,
+    which are four for each of the batch wherever it runs.
+    """
     net = Net(opset=17)
     x = net.input("batch", 6)
+    batch, four = length_of(net, x), constant(net, 4)
     hidden = net("MatMul", x, net.weight(6, 8), name="up")
-    heads = net("Reshape", hidden, net("Concat", length_of(net, x), constant(net, 4, 2), axis=0))
-    rows = net("Mul", length_of(net, x), constant(net, 4))
-    rows_of_heads = net("Reshape", heads, net("Concat", rows, constant(net, 2), axis=0))
+    heads = net("Reshape", hidden, net("Concat", batch, constant(net, 4, 2), axis=0))
+    shape = net("Concat", net("Mul", batch, four), constant(net, 2), axis=0)
+    rows_of_heads = net("Reshape", heads, shape)
     largest = net("ArgMax", net("ReduceMax", x, axes=[0], keepdims=1), axis=1, keepdims=1)
     which = net("Mod", largest, constant(net, 2))
-    shape = net("Concat", rows, constant(net, 1), axis=0)
-    index = net("Identity", net("Expand", which, shape))
-    first = net("GatherElements", rows_of_heads, index, axis=1)
-    merged = net("Reshape", first, net("Concat", length_of(net, x), constant(net, 4), axis=0))
-    model = load(net.model(net("MatMul", merged, net.weight(4, 3))))
+    repeated = net("Expand", which, net("Concat", rows(net, batch), constant(net, 1), axis=0))
+    first = net("GatherElements", rows_of_heads, net("Identity", repeated), axis=1)
+    merged = net("Reshape", first, net("Concat", batch, four, axis=0))
+    return load(net.model(net("MatMul", merged, net.weight(4, 3))))
+
+
+def test_indices_as_many_as_heads_because_it_is_stated_let_heads_grow() -> None:
+    model = heads_indexed(lambda net, batch: net("Mul", batch, constant(net, 4)))
     (dimension,) = (d for d in inspect(model) if d.growth == "any")
     assert dimension.width == 4
     assert verify(model, widen(model, {dimension.name: 7}))
+
+
+def test_indices_as_many_as_heads_by_chance_do_not() -> None:
+    model = heads_indexed(
+        lambda net, batch: net("Min", net("Mul", batch, constant(net, 4)), constant(net, 10**6))
+    )
+    assert [d.name for d in inspect(model) if d.growth != "fixed"] == []
 
 
 def test_what_is_split_at_run_time_keeps_its_width() -> None:

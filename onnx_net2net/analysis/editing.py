@@ -13,7 +13,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from onnx_net2net.analysis.graph import Graph, Node
-from onnx_net2net.analysis.subgraphs import subgraphs
+from onnx_net2net.files.tensors import carried
 from onnx_net2net.model import Computed, Model, Weight
 
 
@@ -104,17 +104,11 @@ class Editor:
 
     def set_attribute(self, node: Node, name: str, value: object) -> None:
         """Set or replace an attribute."""
-        proto = self.node(node)
-        self.drop_attribute(node, name)
-        proto.attribute.append(helper.make_attribute(name, value))
+        set_attribute(self.node(node), name, value)
 
     def drop_attribute(self, node: Node, name: str) -> None:
         """Remove an attribute where it exists."""
-        attributes = self.node(node).attribute
-        for position, attribute in enumerate(attributes):
-            if attribute.name == name:
-                del attributes[position]
-                return
+        drop_attribute(self.node(node), name)
 
     def resize(self, shapes: Mapping[str, Sequence[int | None]]) -> None:
         """Rewrite the sizes that the file itself states for these tensors; None leaves one alone.
@@ -182,7 +176,7 @@ def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
     """``graph`` and all graphs inside it."""
     yield graph
     for node in graph.node:
-        for inner in subgraphs(node):
+        for inner in carried(node):
             yield from _graphs(inner)
 
 
@@ -220,3 +214,17 @@ def _drop(graph: GraphProto, dead: set[str]) -> None:
     for entries in (graph.initializer, graph.input, graph.value_info):
         for entry in [entry for entry in entries if entry.name in dead]:
             entries.remove(entry)
+
+
+def set_attribute(node: NodeProto, name: str, value: object) -> None:
+    """Set or replace an attribute of a node that no graph has yet, or of one that has."""
+    drop_attribute(node, name)
+    node.attribute.append(helper.make_attribute(name, value))
+
+
+def drop_attribute(node: NodeProto, name: str) -> None:
+    """Remove an attribute where it exists."""
+    for position, attribute in enumerate(node.attribute):
+        if attribute.name == name:
+            del node.attribute[position]
+            return

@@ -10,11 +10,13 @@ This is all that the analysis knows of these operators; what a body computes it 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from onnx import AttributeProto, GraphProto, NodeProto, helper
+
+from onnx_net2net.files.tensors import carried
 
 T = TypeVar("T")
 GRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
@@ -141,15 +143,6 @@ def _pairs(
     ]
 
 
-def subgraphs(proto: NodeProto) -> Iterator[GraphProto]:
-    """The graphs that a node carries, of whatever operator."""
-    for attribute in proto.attribute:
-        if attribute.type == AttributeProto.GRAPH:
-            yield attribute.g
-        elif attribute.type == AttributeProto.GRAPHS:
-            yield from attribute.graphs
-
-
 def has_subgraph(proto: NodeProto) -> bool:
     """Whether the node carries a graph of its own (If, Loop, Scan)."""
     if not proto.domain and proto.op_type not in CARRIERS:
@@ -160,7 +153,7 @@ def has_subgraph(proto: NodeProto) -> bool:
 def captured(proto: NodeProto) -> set[str]:
     """Names that the node's subgraphs read from outside."""
     names: set[str] = set()
-    for graph in subgraphs(proto):
+    for graph in carried(proto):
         inner = {o for n in graph.node for o in n.output}
         inner |= {v.name for v in graph.input} | {t.name for t in graph.initializer}
         read = {i for n in graph.node for i in n.input} | {v.name for v in graph.output}

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 
 from onnx import GraphProto, ModelProto
 
-from onnx_net2net.analysis.subgraphs import has_subgraph, subgraphs
+from onnx_net2net.analysis.subgraphs import has_subgraph
+from onnx_net2net.files.tensors import carried
 from onnx_net2net.model import Model
 
 
@@ -38,7 +39,7 @@ def _clashes(graph: GraphProto) -> bool:
 def _all(graph: GraphProto) -> Iterator[GraphProto]:
     yield graph
     for node in graph.node:
-        for body in subgraphs(node):
+        for body in carried(node):
             yield from _all(body)
 
 
@@ -58,7 +59,7 @@ class _Renaming:
     def bodies(self, graph: GraphProto, outer: Mapping[str, str]) -> None:
         """Rename in the bodies of ``graph``'s nodes, where ``outer`` says what is called anew."""
         for node in graph.node:
-            for body in subgraphs(node):
+            for body in carried(node):
                 defined = _defined(body)
                 new = {name: self._fresh(name) for name in sorted(defined & self.seen)}
                 self.seen |= defined

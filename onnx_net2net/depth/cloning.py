@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
-from onnx_net2net.analysis.editing import Editor
+from onnx_net2net.analysis.editing import Editor, set_attribute
 from onnx_net2net.analysis.graph import Node
 from onnx_net2net.depth.cancelling import Cancelling, cancelling
-from onnx_net2net.depth.norms import Row, in_a_row, set_epsilon
+from onnx_net2net.depth.norms import Row, in_a_row
 from onnx_net2net.depth.routes import trained_behind
 from onnx_net2net.depth.segments import AFTER, Block
 from onnx_net2net.errors import Refused
@@ -79,7 +79,7 @@ class Cloning:
         for name in block.affine:
             self._release(last, name)
         if block.affine and self.row.steady is not None:
-            set_epsilon(proto, self.row.steady.first[0])
+            set_attribute(proto, "epsilon", self.row.steady.first[0])
         for number in range(1, copies + 1):
             final = number == copies
             current = self._copy(number, current, last, block.output if final else None)
@@ -159,7 +159,8 @@ class Cloning:
         copy.input[:] = [names.get(name, name) for name in node.inputs]
         if self.row.steady is not None and node.position in self.row.scales:
             last = output is not None and self.block.output in node.outputs
-            set_epsilon(copy, self.row.steady.last if last else self.row.steady.middle[0])
+            epsilon = self.row.steady.last if last else self.row.steady.middle[0]
+            set_attribute(copy, "epsilon", epsilon)
         for index, name in enumerate(node.outputs):
             if not name:
                 continue

@@ -17,8 +17,6 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
-from onnx import NodeProto, helper
-
 from onnx_net2net.depth.routes import norm_of
 from onnx_net2net.width.dimensions import Analysis
 
@@ -59,14 +57,6 @@ def in_a_row(analysis: Analysis, positions: Iterable[int], ones: Container[str])
         norm = norm_of(analysis, node)
         if norm is not None and node.inputs[norm.scale] in ones:
             scales[at] = node.inputs[norm.scale]
-            given = {a.name: a.f for a in node.proto.attribute}
-            epsilons.append(float(given.get("epsilon", norm.epsilon)))
+            epsilons.append(norm.epsilon_of(node.proto))
     lost = max(epsilons, default=0.0) <= SMALL
     return Row(scales, None if lost else Steady.of(epsilons[-1]))
-
-
-def set_epsilon(proto: NodeProto, value: float) -> None:
-    """Set or replace it."""
-    kept = [attribute for attribute in proto.attribute if attribute.name != "epsilon"]
-    del proto.attribute[:]
-    proto.attribute.extend([*kept, helper.make_attribute("epsilon", value)])

@@ -29,7 +29,7 @@ from onnx_net2net.errors import InvalidModel
 from onnx_net2net.files.weights import dtype_name, raw_size
 
 __all__ = [
-    "attribute_tensors", "bodies", "check_data_size", "check_tensor", "clear_data", "constants",
+    "attribute_tensors", "carried", "check_data_size", "check_tensor", "clear_data", "constants",
     "data_fields", "fits_field", "is_external", "set_constant", "subgraphs",
 ]  # fmt: skip
 
@@ -118,13 +118,13 @@ def subgraphs(graph: GraphProto | FunctionProto) -> Iterator[GraphProto]:
     Protobuf parses at most 100 nested messages, which bounds the recursion.
     """
     for node in graph.node:
-        for inner in bodies(node):
+        for inner in carried(node):
             yield inner
             yield from subgraphs(inner)
 
 
-def bodies(node: NodeProto) -> Iterator[GraphProto]:
-    """The graphs that a node itself holds."""
+def carried(node: NodeProto) -> Iterator[GraphProto]:
+    """The graphs that a node itself carries, of whatever operator."""
     for attribute in node.attribute:
         if attribute.type == AttributeProto.GRAPH:
             yield attribute.g

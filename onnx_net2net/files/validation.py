@@ -9,7 +9,7 @@ import onnx
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
 from onnx_net2net.errors import InvalidModel
-from onnx_net2net.files.tensors import DAMAGED, bodies, subgraphs
+from onnx_net2net.files.tensors import DAMAGED, carried, subgraphs
 
 __all__ = ["OLDEST_OPSET", "check_model", "check_nodes", "opset_versions", "wrong_format"]
 
@@ -81,7 +81,7 @@ def _check_scope(graph: GraphProto, outer: tuple[set[str], ...], opsets: Mapping
                 problem = f"{_title(node)} reads {name!r}, which nothing before it writes"
                 raise InvalidModel(problem, "export the model again, or sort its nodes")
         _check_arity(node, opsets)
-        for inner in bodies(node):
+        for inner in carried(node):
             _check_scope(inner, scopes, opsets)
         for name in node.output:
             if name and name in known:

@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable, Iterator
 from onnx import NodeProto, defs
 from onnx.inliner import inline_selected_functions
 
-from onnx_net2net.analysis.subgraphs import subgraphs
 from onnx_net2net.analysis.unique_names import with_unique_names
+from onnx_net2net.files.tensors import carried
 from onnx_net2net.model import Model
 
 _KINDS = ("function", "context_dependent_function")
@@ -51,5 +51,5 @@ def _unknown(model: Model, known: Collection[tuple[str, str]]) -> Iterator[tuple
 def _nodes(protos: Iterable[NodeProto]) -> Iterator[NodeProto]:
     for node in protos:
         yield node
-        for body in subgraphs(node):
+        for body in carried(node):
             yield from _nodes(body.node)

@@ -123,6 +123,10 @@ class Norm:
     bias: int | None = None
     total: int | None = None  # the output that gives the sum itself
 
+    def epsilon_of(self, node: onnx.NodeProto) -> float:
+        """What a node states, or the default."""
+        return next((a.f for a in node.attribute if a.name == "epsilon"), self.epsilon)
+
 
 # What an operator does to the entries of its operands, beyond their axes: "move" entries are
 # moved unchanged; "linear" operands are added or subtracted; "product" operands are multiplied

@@ -188,9 +188,8 @@ def _norms(growth: Growth, paddings: list[Padding], editor: Editor) -> None:
     for padding in paddings:
         eta = padding.eta(growth.size(padding.atom))
         for applied in padding.norms:
-            given = {a.name: a.f for a in applied.node.proto.attribute}
             assert applied.rule.norm is not None
-            epsilon = given.get("epsilon", applied.rule.norm.epsilon)
+            epsilon = applied.rule.norm.epsilon_of(applied.node.proto)
             editor.set_attribute(applied.node, "epsilon", eta * eta * epsilon)
 
 
