@@ -107,9 +107,7 @@ def _known(error: Net2NetError) -> int:
     more: dict[str, Any] = {}
     if isinstance(error, Refused):
         more = {"node": error.node, "reason": error.reason}
-    return _report(
-        UNEQUAL if refused else BAD, type(error).__name__, problem, error.remedy, **more
-    )
+    return _report(UNEQUAL if refused else BAD, type(error).__name__, problem, error.remedy, **more)
 
 
 def _report(code: int, kind: str, problem: str, remedy: str | None, **more: Any) -> int:

@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from onnx_net2net.width.targets import Wish
 
 
-
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; the exit code.
 
@@ -141,26 +140,68 @@ def inspect(
 
 @main.command(cls=InOrder)
 @click.argument("model", type=PATH)
-@click.option("--node", metavar="NAME", multiple=True,
-              help="What to grow: a node, tensor, parameter or module; repeats.")
-@click.option("--dim", metavar="NAME", multiple=True,
-              help="What to grow, by the name that inspect gives it; repeats.")
-@click.option("--width", metavar="N", type=int, multiple=True,
-              help="The width of the --node or --dim before it.")
-@click.option("--factor", metavar="X", type=Factor(),
-              help="In place of widths: X times the present one, or the next that is possible.")
+@click.option(
+    "--node",
+    metavar="NAME",
+    multiple=True,
+    help="What to grow: a node, tensor, parameter or module; repeats.",
+)
+@click.option(
+    "--dim",
+    metavar="NAME",
+    multiple=True,
+    help="What to grow, by the name that inspect gives it; repeats.",
+)
+@click.option(
+    "--width",
+    metavar="N",
+    type=int,
+    multiple=True,
+    help="The width of the --node or --dim before it.",
+)
+@click.option(
+    "--factor",
+    metavar="X",
+    type=Factor(),
+    help="In place of widths: X times the present one, or the next that is possible.",
+)
 @click.option("--all", "everything", is_flag=True, help="With --factor: all that can grow.")
-@click.option("-o", "--output", metavar="PATH", type=PATH,
-              help="The file to write.  [default: MODEL-grown.onnx beside it]")
+@click.option(
+    "-o",
+    "--output",
+    metavar="PATH",
+    type=PATH,
+    help="The file to write.  [default: MODEL-grown.onnx beside it]",
+)
 @FORCE
-@click.option("--split", type=click.Choice(["project", "even", "noise"]), default="project",
-              show_default=True, help="How copies of a unit share what reads it.")
-@click.option("--noise", type=float, default=0.01, show_default=True,
-              help="With --split noise: its standard deviation, relative to the weight.")
-@click.option("--mapping", type=click.Choice(["random", "round-robin"]), default="random",
-              show_default=True, help="Which units are copied.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
-              help="Seed of all that is random.")
+@click.option(
+    "--split",
+    type=click.Choice(["project", "even", "noise"]),
+    default="project",
+    show_default=True,
+    help="How copies of a unit share what reads it.",
+)
+@click.option(
+    "--noise",
+    type=float,
+    default=0.01,
+    show_default=True,
+    help="With --split noise: its standard deviation, relative to the weight.",
+)
+@click.option(
+    "--mapping",
+    type=click.Choice(["random", "round-robin"]),
+    default="random",
+    show_default=True,
+    help="Which units are copied.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Seed of all that is random.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would change; write nothing.")
 @click.option("--no-verify", is_flag=True, help="Write without asking onnxruntime.")
 @FOLD
@@ -194,14 +235,27 @@ def widen(model: Path, output: Path | None, as_json: bool, **options: Any) -> in
 @click.argument("first", metavar="A", type=PATH)
 @click.argument("second", metavar="B", type=PATH)
 @RUNNING
-@click.option("--rtol", metavar="[NAME=]X", multiple=True, type=Setting(float, "NAME=1e-3 or 1e-3"),
-              help="Relative tolerance, of an output or of all.")
-@click.option("--atol", metavar="[NAME=]X", multiple=True, type=Setting(float, "NAME=1e-5 or 1e-5"),
-              help="Absolute tolerance, of an output or of all.")
+@click.option(
+    "--rtol",
+    metavar="[NAME=]X",
+    multiple=True,
+    type=Setting(float, "NAME=1e-3 or 1e-3"),
+    help="Relative tolerance, of an output or of all.",
+)
+@click.option(
+    "--atol",
+    metavar="[NAME=]X",
+    multiple=True,
+    type=Setting(float, "NAME=1e-5 or 1e-5"),
+    help="Absolute tolerance, of an output or of all.",
+)
 @click.option("--junit", metavar="PATH", type=PATH, help="Write a JUnit XML file, too.")
-@click.option("--layers", is_flag=True,
-              help="B was grown from A: compare every tensor between, too, and name the first "
-              "node at which they part.")
+@click.option(
+    "--layers",
+    is_flag=True,
+    help="B was grown from A: compare every tensor between, too, and name the first "
+    "node at which they part.",
+)
 @JSON
 def verify(
     first: Path, second: Path, junit: Path | None, layers: bool, as_json: bool, **options: Any
@@ -276,9 +330,7 @@ def _widen(
     return _show_growth(source, grown, written, judge, as_json)
 
 
-def _grown(
-    source: Model, asked: Sequence[Wish], factor: Fraction | None, **options: Any
-) -> Model:
+def _grown(source: Model, asked: Sequence[Wish], factor: Fraction | None, **options: Any) -> Model:
     from onnx_net2net.width.dimensions import analyse
     from onnx_net2net.width.targets import targets
     from onnx_net2net.width.widening import widen as grow

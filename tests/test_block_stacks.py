@@ -19,9 +19,7 @@ FORMS = ("pre-norm", "post-norm", "parallel", "gated", "activated", "scaled", "c
 class Stack:
     """A network x (3, 6) -> y under construction."""
 
-    def __init__(
-        self, seed: int, numbered: bool, shared: bool, epsilon: float = 1e-12
-    ) -> None:
+    def __init__(self, seed: int, numbered: bool, shared: bool, epsilon: float = 1e-12) -> None:
         self.epsilon = epsilon
         self.random = np.random.default_rng(seed)
         self.nodes: list[NodeProto] = []

@@ -257,6 +257,4 @@ def test_an_activation_wrongly_taken_for_idempotent_is_caught(monkeypatch) -> No
         assert n2n.verify(model, n2n.deepen(model, block=block.name))
     monkeypatch.setattr(places, "IDEMPOTENT", places.IDEMPOTENT | {"Tanh"})
     model = n2n.load(proto)
-    assert any(
-        not n2n.verify(model, n2n.deepen(model, block=block.name)) for block in exact(model)
-    )
+    assert any(not n2n.verify(model, n2n.deepen(model, block=block.name)) for block in exact(model))

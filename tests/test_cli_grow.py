@@ -159,6 +159,7 @@ def test_numbers_are_those_of_the_file(
     run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Planted: what is counted of the grown model is not what the file has."""
+
     def wrong(found: n2n.Model, sizes: dict[str, int]) -> n2n.Costs:
         costs = count(found, sizes)
         if found.path is None:

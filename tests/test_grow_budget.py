@@ -116,9 +116,7 @@ def test_a_forecast_of_copies(name: str) -> None:
 def test_a_wrong_forecast_is_corrected(monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: the forecast misses a tenth; what is counted on the grown model rules."""
     honest = Forecast.parameters
-    monkeypatch.setattr(
-        Forecast, "parameters", lambda self, *how: int(0.9 * honest(self, *how))
-    )
+    monkeypatch.setattr(Forecast, "parameters", lambda self, *how: int(0.9 * honest(self, *how)))
     model = fixture("resnet.dynamo-raw")
     assert near(costs(n2n.grow(model, params="2x")).parameters, 2 * costs(model).parameters)
     monkeypatch.setattr(Forecast, "parameters", lambda self, *how: 15_000)

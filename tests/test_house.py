@@ -183,7 +183,6 @@ KNOW_NO_OPERATOR = (
 JUDGE_KNOWS = {"errors", "files", "judge", "model"}
 
 
-
 @cache
 def modules() -> dict[str, ast.Module]:
     """The parsed modules of the package, ``rules`` standing for its ``__init__``."""

@@ -1,6 +1,6 @@
 """Output shapes that follow from a rule alone, for operators of which onnx knows no shapes.
 
-    "b m k, k n -> b m n"  and  (2, 3, 5), (5, 7)   give   (2, 3, 7)
+"b m k, k n -> b m n"  and  (2, 3, 5), (5, 7)   give   (2, 3, 7)
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Sizes chosen for the dynamic dimensions of a network's inputs.
 
-    >>> size("past + 1", {"past": 7})
-    8
+>>> size("past + 1", {"past": 7})
+8
 """
 
 from __future__ import annotations

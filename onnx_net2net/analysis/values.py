@@ -174,9 +174,9 @@ def _reduce(function: Callable[..., Any]) -> Callable[[Given, list[Value], int],
         data = _need(x[0])
         if axes is None and a.get("noop_with_empty_axes"):
             return data
-        return np.asarray(
-            function(data, axis=axes, keepdims=bool(a.get("keepdims", 1)))
-        ).astype(data.dtype)
+        return np.asarray(function(data, axis=axes, keepdims=bool(a.get("keepdims", 1)))).astype(
+            data.dtype
+        )
 
     return apply
 

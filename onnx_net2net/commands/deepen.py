@@ -18,41 +18,108 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model", type=PATH)
-@click.option("--after", metavar="NAME", multiple=True,
-              help="Insert behind this node, tensor, parameter or module, or a glob; repeats.")
-@click.option("--count", metavar="N", type=click.IntRange(1), default=1, show_default=True,
-              help="Layers at each place.")
-@click.option("--init", type=click.Choice(["auto", "identity", "residual", "factor"]),
-              default="auto", show_default=True, help="How inserted layers begin.")
-@click.option("--kernel", metavar="K[xK]", type=Window(),
-              help="The window of inserted convolutions.  [default: as the neighbour's]")
-@click.option("--norm/--no-norm", default=None,
-              help="With or without BatchNorm.  [default: as the neighbour]")
-@click.option("--calibrate", metavar="PATH", multiple=True, type=PATH,
-              help="Inputs to measure BatchNorm statistics on: an .npz file, or a folder.")
-@click.option("--block", metavar="NAME", multiple=True,
-              help="Copy this block, or a glob; repeats. See inspect --blocks.")
-@click.option("--copies", metavar="N", type=click.IntRange(1), default=1, show_default=True,
-              help="Copies behind each block; with --spread in all.")
-@click.option("--every", metavar="K", type=click.IntRange(1), default=1, show_default=True,
-              help="Only behind every K-th of the blocks.")
+@click.option(
+    "--after",
+    metavar="NAME",
+    multiple=True,
+    help="Insert behind this node, tensor, parameter or module, or a glob; repeats.",
+)
+@click.option(
+    "--count",
+    metavar="N",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Layers at each place.",
+)
+@click.option(
+    "--init",
+    type=click.Choice(["auto", "identity", "residual", "factor"]),
+    default="auto",
+    show_default=True,
+    help="How inserted layers begin.",
+)
+@click.option(
+    "--kernel",
+    metavar="K[xK]",
+    type=Window(),
+    help="The window of inserted convolutions.  [default: as the neighbour's]",
+)
+@click.option(
+    "--norm/--no-norm", default=None, help="With or without BatchNorm.  [default: as the neighbour]"
+)
+@click.option(
+    "--calibrate",
+    metavar="PATH",
+    multiple=True,
+    type=PATH,
+    help="Inputs to measure BatchNorm statistics on: an .npz file, or a folder.",
+)
+@click.option(
+    "--block",
+    metavar="NAME",
+    multiple=True,
+    help="Copy this block, or a glob; repeats. See inspect --blocks.",
+)
+@click.option(
+    "--copies",
+    metavar="N",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Copies behind each block; with --spread in all.",
+)
+@click.option(
+    "--every",
+    metavar="K",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Only behind every K-th of the blocks.",
+)
 @click.option("--spread", is_flag=True, help="Spread the copies evenly over the blocks.")
-@click.option("--zero", type=click.Choice(["last", "cancel"]), default="last", show_default=True,
-              help="How copies vanish: zeros, or equal units that cancel.")
-@click.option("--no-renumber", is_flag=True,
-              help="Keep the names of later blocks; copies are NAME_copy1.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
-              help="Seed of all that is random.")
-@click.option("-o", "--output", metavar="PATH", type=PATH,
-              help="The file to write.  [default: MODEL-grown.onnx beside it]")
+@click.option(
+    "--zero",
+    type=click.Choice(["last", "cancel"]),
+    default="last",
+    show_default=True,
+    help="How copies vanish: zeros, or equal units that cancel.",
+)
+@click.option(
+    "--no-renumber", is_flag=True, help="Keep the names of later blocks; copies are NAME_copy1."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Seed of all that is random.",
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="PATH",
+    type=PATH,
+    help="The file to write.  [default: MODEL-grown.onnx beside it]",
+)
 @FORCE
 @click.option("--dry-run", is_flag=True, help="Say what would change; write nothing.")
 @click.option("--no-verify", is_flag=True, help="Write without asking onnxruntime.")
 @RUNNING
 @JSON
 def deepen(
-    model: Path, output: Path | None, force: bool, dry_run: bool, no_verify: bool, as_json: bool,
-    seeds: int, ranges: Any, sizes: Any, inputs: Any, provider: str | None, **options: Any,
+    model: Path,
+    output: Path | None,
+    force: bool,
+    dry_run: bool,
+    no_verify: bool,
+    as_json: bool,
+    seeds: int,
+    ranges: Any,
+    sizes: Any,
+    inputs: Any,
+    provider: str | None,
+    **options: Any,
 ) -> int:
     """Insert layers, or copies of blocks; the function of the network stays the same.
 

@@ -20,21 +20,41 @@ _SUFFIX = {"torch": "-torch", "keras": ".keras", "safetensors": ".safetensors"}
 
 @click.command()
 @click.argument("model", type=PATH)
-@click.option("--to", "framework", type=click.Choice(list(_SUFFIX)), required=True,
-              help="torch: a folder with model.py and model.safetensors; keras: a .keras file; "
-              "safetensors: the weights under their author's names.")
-@click.option("-o", "--output", metavar="PATH", type=PATH,
-              help="What to write.  [default: beside MODEL]")
-@click.option("--like", metavar="PATH", type=PATH,
-              help="With --to safetensors: the original weights, to recover lost names from.")
-@click.option("--base", metavar="PATH", type=PATH,
-              help="With --like: the ONNX file that was exported from them.")
+@click.option(
+    "--to",
+    "framework",
+    type=click.Choice(list(_SUFFIX)),
+    required=True,
+    help="torch: a folder with model.py and model.safetensors; keras: a .keras file; "
+    "safetensors: the weights under their author's names.",
+)
+@click.option(
+    "-o", "--output", metavar="PATH", type=PATH, help="What to write.  [default: beside MODEL]"
+)
+@click.option(
+    "--like",
+    metavar="PATH",
+    type=PATH,
+    help="With --to safetensors: the original weights, to recover lost names from.",
+)
+@click.option(
+    "--base",
+    metavar="PATH",
+    type=PATH,
+    help="With --like: the ONNX file that was exported from them.",
+)
 @click.option("--no-verify", is_flag=True, help="Write without comparing with onnxruntime.")
 @FORCE
 @JSON
 def export(
-    model: Path, framework: str, output: Path | None, like: Path | None, base: Path | None,
-    no_verify: bool, force: bool, as_json: bool,
+    model: Path,
+    framework: str,
+    output: Path | None,
+    like: Path | None,
+    base: Path | None,
+    no_verify: bool,
+    force: bool,
+    as_json: bool,
 ) -> int:
     """Write a model for PyTorch or Keras, to train on, or its weights alone.
 
@@ -96,15 +116,25 @@ def _show(target: Path, report: Report | None, unverified: str | None, as_json: 
 @click.command()
 @click.argument("model", type=PATH)
 @click.argument("weights", type=PATH)
-@click.option("-o", "--output", metavar="PATH", type=PATH,
-              help="The file to write.  [default: MODEL-trained.onnx beside it]")
+@click.option(
+    "-o",
+    "--output",
+    metavar="PATH",
+    type=PATH,
+    help="The file to write.  [default: MODEL-trained.onnx beside it]",
+)
 @click.option("--cast", is_flag=True, help="Convert weights of another precision.")
 @click.option("--ignore", metavar="GLOB", multiple=True, help="Names to leave out; repeats.")
 @FORCE
 @JSON
 def absorb(
-    model: Path, weights: Path, output: Path | None, cast: bool, ignore: tuple[str, ...],
-    force: bool, as_json: bool,
+    model: Path,
+    weights: Path,
+    output: Path | None,
+    cast: bool,
+    ignore: tuple[str, ...],
+    force: bool,
+    as_json: bool,
 ) -> int:
     """Write trained weights back into the ONNX file they came from: same graph, new values.
 

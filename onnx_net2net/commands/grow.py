@@ -30,21 +30,48 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model", type=PATH)
 @click.option("--plan", metavar="PATH", type=PATH, help="The steps to take: a TOML file.")
-@click.option("--params", metavar="N|Nx",
-              help="In place of a plan: how many parameters, such as 25M, or times the present.")
+@click.option(
+    "--params",
+    metavar="N|Nx",
+    help="In place of a plan: how many parameters, such as 25M, or times the present.",
+)
 @click.option("--flops", metavar="N|Nx", help="The same for floating-point operations.")
-@click.option("--prefer", type=click.Choice(["balanced", "width", "depth"]),
-              help="What a budget is spent on first.  [default: balanced]")
-@click.option("--multiple-of", metavar="N", type=click.IntRange(1),
-              help="With a budget: round widths to multiples of N.")
-@click.option("--keep", metavar="NAME", multiple=True,
-              help="With a budget: leave this dimension or block alone, or a glob; repeats.")
-@click.option("--seed", type=click.IntRange(0), default=None,
-              help="With a budget: seed of all that is random.  [default: 0]")
-@click.option("--emit-plan", metavar="PATH", type=PATH,
-              help="Write what was done as a plan, which does it again.")
-@click.option("-o", "--output", metavar="PATH", type=PATH,
-              help="The file to write.  [default: MODEL-grown.onnx beside it]")
+@click.option(
+    "--prefer",
+    type=click.Choice(["balanced", "width", "depth"]),
+    help="What a budget is spent on first.  [default: balanced]",
+)
+@click.option(
+    "--multiple-of",
+    metavar="N",
+    type=click.IntRange(1),
+    help="With a budget: round widths to multiples of N.",
+)
+@click.option(
+    "--keep",
+    metavar="NAME",
+    multiple=True,
+    help="With a budget: leave this dimension or block alone, or a glob; repeats.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=None,
+    help="With a budget: seed of all that is random.  [default: 0]",
+)
+@click.option(
+    "--emit-plan",
+    metavar="PATH",
+    type=PATH,
+    help="Write what was done as a plan, which does it again.",
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="PATH",
+    type=PATH,
+    help="The file to write.  [default: MODEL-grown.onnx beside it]",
+)
 @FORCE
 @click.option("--dry-run", is_flag=True, help="Say what would change; write no model.")
 @click.option("--no-verify", is_flag=True, help="Write without asking onnxruntime.")
@@ -52,9 +79,21 @@ if TYPE_CHECKING:
 @RUNNING
 @JSON
 def grow(
-    model: Path, output: Path | None, force: bool, dry_run: bool, no_verify: bool, fold: bool,
-    as_json: bool, emit_plan: Path | None, plan: Path | None,
-    seeds: int, ranges: Any, sizes: Any, inputs: Any, provider: str | None, **budget: Any,
+    model: Path,
+    output: Path | None,
+    force: bool,
+    dry_run: bool,
+    no_verify: bool,
+    fold: bool,
+    as_json: bool,
+    emit_plan: Path | None,
+    plan: Path | None,
+    seeds: int,
+    ranges: Any,
+    sizes: Any,
+    inputs: Any,
+    provider: str | None,
+    **budget: Any,
 ) -> int:
     """Widen and deepen by a plan, or up to a budget of parameters or FLOPs, as one step.
 

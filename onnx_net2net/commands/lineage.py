@@ -14,8 +14,9 @@ from onnx_net2net.errors import UsageError
 
 @click.command()
 @click.argument("model", type=PATH)
-@click.option("--replay", metavar="PARENT", type=PATH,
-              help="Grow PARENT again, as the history of MODEL says.")
+@click.option(
+    "--replay", metavar="PARENT", type=PATH, help="Grow PARENT again, as the history of MODEL says."
+)
 @click.option("-o", "--output", metavar="PATH", type=PATH, help="With --replay: the file to write.")
 @FORCE
 @JSON

@@ -1,6 +1,6 @@
 """Results as text for people and as plain values for programs. Nothing here prints.
 
-    print(dimension_text(dimensions, model))
+print(dimension_text(dimensions, model))
 """
 
 from __future__ import annotations

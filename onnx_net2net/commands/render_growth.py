@@ -1,6 +1,6 @@
 """What several steps of growth did, and what the model costs before and after, as text.
 
-    print(growth_text(grown))
+print(growth_text(grown))
 """
 
 from __future__ import annotations

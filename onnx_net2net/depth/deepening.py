@@ -1,6 +1,6 @@
 """Deepening: a new model that computes the same function with more layers.
 
-    deeper = deepen(model, after="conv5")
+deeper = deepen(model, after="conv5")
 """
 
 from __future__ import annotations

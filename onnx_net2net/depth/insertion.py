@@ -59,9 +59,7 @@ class Layers:
         return output
 
 
-def identity(
-    layers: Layers, kernels: Sequence[tuple[int, ...]], group: int, *, bias: bool
-) -> None:
+def identity(layers: Layers, kernels: Sequence[tuple[int, ...]], group: int, *, bias: bool) -> None:
     """Linear maps that change nothing: a unit matrix, or Dirac kernels of the given sizes."""
     base = layers.name
     for index, kernel in enumerate(kernels):
@@ -165,9 +163,7 @@ def _linear(
         return
     # PyTorch keeps (out, in), too, and its exports transpose in the graph.
     turned = layers.editor.unique(f"{layers.name}/Transpose")
-    layers.nodes.append(
-        helper.make_node("Transpose", [matrix], [turned], name=turned, perm=[1, 0])
-    )
+    layers.nodes.append(helper.make_node("Transpose", [matrix], [turned], name=turned, perm=[1, 0]))
     layers.add("MatMul", turned)
     if shift:
         layers.add("Add", *shift)

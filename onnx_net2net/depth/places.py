@@ -1,7 +1,7 @@
 """Where a layer can be inserted: a tensor with a channel axis, and what its neighbourhood is like.
 
-    place = place_of(analysis, "layer1.0.conv1")
-    place.tensor, place.channels, place.activation.op      # behind the unit's norm and activation
+place = place_of(analysis, "layer1.0.conv1")
+place.tensor, place.channels, place.activation.op      # behind the unit's norm and activation
 """
 
 from __future__ import annotations

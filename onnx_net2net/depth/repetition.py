@@ -1,7 +1,7 @@
 """Which blocks are copied, and how often: names, globs, numbers of copies.
 
-    >>> evenly(8, 2)
-    [0, 0, 0, 1, 0, 0, 0, 1]
+>>> evenly(8, 2)
+[0, 0, 0, 1, 0, 0, 0, 1]
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Ways through a graph: back to what a tensor may be equal to, and between two tensors.
 
-    upstream(analysis, "y")            # ["sum_3", "sum_2", ...]
-    between(analysis, "sum_2", "y")    # positions of nodes
+upstream(analysis, "y")            # ["sum_3", "sum_2", ...]
+between(analysis, "sum_2", "y")    # positions of nodes
 """
 
 from __future__ import annotations

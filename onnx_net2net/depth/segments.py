@@ -1,7 +1,7 @@
 """Segments of a graph: what lies between two tensors, and whether a copy can be the identity.
 
-    block = judged(analysis, "layer.0", "layer", entry, output)
-    block.exact, block.reason
+block = judged(analysis, "layer.0", "layer", entry, output)
+block.exact, block.reason
 """
 
 from __future__ import annotations

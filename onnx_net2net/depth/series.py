@@ -1,8 +1,8 @@
 """Blocks by the numbers in the names of their parameters: ``layer3.1``, ``encoder.layer.3``.
 
-    series = Series(analysis)
-    series.members                # {"h.0": its nodes, "h.1": ...}
-    series.block("h.0").exact
+series = Series(analysis)
+series.members                # {"h.0": its nodes, "h.1": ...}
+series.block("h.0").exact
 """
 
 from __future__ import annotations

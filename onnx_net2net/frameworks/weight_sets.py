@@ -48,8 +48,7 @@ def weight_set(weights: Weights) -> dict[str, Weight]:
 
 
 _NO_WEIGHTS = frozenset(
-    TensorProto.DataType.Value(kind)
-    for kind in ("UNDEFINED", "STRING", "COMPLEX64", "COMPLEX128")
+    TensorProto.DataType.Value(kind) for kind in ("UNDEFINED", "STRING", "COMPLEX64", "COMPLEX128")
 )
 
 

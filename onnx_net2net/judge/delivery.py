@@ -206,8 +206,12 @@ class Judge:
 
 def _comparable(report: Report) -> bool:
     ran = bool(report.outputs) and not report.problems
-    return ran and all(output.differences for output in report.outputs) and not any(
-        difference.problem and difference.used <= 1  # its shape, its type, NaN
-        for output in report.outputs
-        for difference in output.differences
+    return (
+        ran
+        and all(output.differences for output in report.outputs)
+        and not any(
+            difference.problem and difference.used <= 1  # its shape, its type, NaN
+            for output in report.outputs
+            for difference in output.differences
+        )
     )

@@ -86,9 +86,7 @@ class Workload:
     ``graph`` may be that of an analysis of the same model.
     """
 
-    def __init__(
-        self, model: Model, sizes: Mapping[str, int], graph: Graph | None = None
-    ) -> None:
+    def __init__(self, model: Model, sizes: Mapping[str, int], graph: Graph | None = None) -> None:
         self.model = model
         self.graph = graph or Graph(with_unique_names(without_sequences(model)))
         self.shapes, self.sizes = _shapes(self.graph, sizes)
@@ -105,9 +103,7 @@ class Workload:
             activations += count
             size += count * tensor_dtype_to_np_dtype(dtype).itemsize
         uncounted = dict(sorted(self.uncounted.items()))
-        return Costs(
-            parameters(self.model), self.flops, activations, size, self.sizes, uncounted
-        )
+        return Costs(parameters(self.model), self.flops, activations, size, self.sizes, uncounted)
 
     def op(self, node: Node, shape: Mapping[str, Shape]) -> Op:
         """What a count may look at, with other shapes than at the sizes chosen."""

@@ -1,7 +1,7 @@
 """Several steps of growth as one: by a plan, or by a budget.
 
-    grown = grow(model, params="2x")
-    grown = grow(model, plan="plan.toml")
+grown = grow(model, params="2x")
+grown = grow(model, plan="plan.toml")
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Where a model came from, done again; and what sets two models apart.
 
-    again = replay(load("small.onnx"), load("grown.onnx").history)     # the same, byte for byte
-    diff(load("small.onnx"), load("grown.onnx")).grown                 # {"conv1.weight": ...}
+again = replay(load("small.onnx"), load("grown.onnx").history)     # the same, byte for byte
+diff(load("small.onnx"), load("grown.onnx")).grown                 # {"conv1.weight": ...}
 """
 
 from __future__ import annotations

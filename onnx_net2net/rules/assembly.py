@@ -1,6 +1,6 @@
 """One table of operators from the files of their families: of rules, or of translations.
 
-    assembled("onnx_net2net.rules", ("elementwise", "linear"))     # {("", "Add"): ..., ...}
+assembled("onnx_net2net.rules", ("elementwise", "linear"))     # {("", "Add"): ..., ...}
 """
 
 from __future__ import annotations

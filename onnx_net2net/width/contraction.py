@@ -180,8 +180,7 @@ def _push(
     if not carriers or not _splits(applied, {index for index, _ in carriers}):
         return False
     return all(
-        _push(solution, node.inputs[i], a, (node.position, i, a), grown, chain)
-        for i, a in carriers
+        _push(solution, node.inputs[i], a, (node.position, i, a), grown, chain) for i, a in carriers
     )
 
 

@@ -1,8 +1,8 @@
 """Named dimensions of a model: their widths, how they may grow, and what they touch.
 
-    >>> for dimension in inspect(model):
-    ...     print(dimension.name, dimension.width, dimension.growth)
-    conv1 64 any
+>>> for dimension in inspect(model):
+...     print(dimension.name, dimension.width, dimension.growth)
+conv1 64 any
 """
 
 from __future__ import annotations
@@ -169,9 +169,7 @@ def _normalised(applied: Applied) -> list[str]:
     return names
 
 
-def _normalise(
-    solution: Solution, applied: Applied, name: str, multiples: dict[Atom, Pin]
-) -> None:
+def _normalise(solution: Solution, applied: Applied, name: str, multiples: dict[Atom, Pin]) -> None:
     axis = canonical(applied.env[name])
     label = applied.node.label
     if applied.node.inputs[0] in solution.graph.derived:
@@ -302,9 +300,7 @@ def _scripted_path(name: str) -> str | None:
     return ".".join(found) or None
 
 
-def _named(
-    solution: Solution, survey: _Survey, multiples: dict[Atom, Pin]
-) -> list[Dimension]:
+def _named(solution: Solution, survey: _Survey, multiples: dict[Atom, Pin]) -> list[Dimension]:
     weights = solution.graph.model.weights
     order = dict.fromkeys(survey.names) | dict.fromkeys(survey.sites)
     found = [free for free in order if survey.sites.get(free)]
@@ -363,5 +359,3 @@ def _unique(name: str, taken: set[str]) -> str:
 def growable(dimensions: Iterable[Dimension]) -> list[Dimension]:
     """Those that may grow."""
     return [d for d in dimensions if d.growth != "fixed"]
-
-

@@ -101,9 +101,7 @@ class Growth:
         else:
             yield from self._merged_fills(axis, weightings)
 
-    def _merged_fills(
-        self, axis: Product, weightings: Mapping[Atom, np.ndarray]
-    ) -> Iterator[Fill]:
+    def _merged_fills(self, axis: Product, weightings: Mapping[Atom, np.ndarray]) -> Iterator[Fill]:
         """One for each unit of the factors that are not padded."""
         sizes = [self.size(factor) for factor in axis.factors]
         padded = [list(self.fills(factor, weightings)) for factor in axis.factors]

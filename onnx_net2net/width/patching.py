@@ -74,9 +74,7 @@ def _runs(elements: tuple[NewElement, ...]) -> list[list[int] | Kept | Fresh]:
 class _Builder:
     """Inserts the nodes that compute sizes in front of their reader."""
 
-    def __init__(
-        self, editor: Editor, before: Node, base: str, chain: str, shapes: Shapes
-    ) -> None:
+    def __init__(self, editor: Editor, before: Node, base: str, chain: str, shapes: Shapes) -> None:
         self.editor, self.before, self.base = editor, before, base
         self.chain, self.shapes = chain, shapes
 

@@ -1,8 +1,8 @@
 """What the command line asks to grow, as widths by name.
 
-    --node conv5 --width 512 --dim 'fc:1' --width 40        each name is followed by its width
-    --factor 1.5 --all                                      every dimension that can grow
-    --factor 1.5 --node 'layer2.*'                          those whose name matches
+--node conv5 --width 512 --dim 'fc:1' --width 40        each name is followed by its width
+--factor 1.5 --all                                      every dimension that can grow
+--factor 1.5 --node 'layer2.*'                          those whose name matches
 """
 
 from __future__ import annotations
