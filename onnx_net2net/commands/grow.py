@@ -115,11 +115,10 @@ def grow(
     from onnx_net2net.judge.delivery import Judge, check_free
 
     source, target = opened(model, output, force=force, dry_run=dry_run)
+    _check_two_names(target, emit_plan)
     if emit_plan is not None:
         check_free(source, emit_plan, force=force)
-        if emit_plan.resolve() == target.resolve():
-            raise UsageError(f"{target}: cannot be both model and plan", "give two names")
-    counted = {name: several[0] for name, several in (arguments["sizes"] or {}).items()}
+    counted = {name: sizes[0] for name, sizes in (arguments["sizes"] or {}).items()}
     grown = _grown(source, plan, wishes, budget, counted)
     if dry_run:
         _emit(grown, emit_plan, model)
@@ -128,13 +127,17 @@ def grow(
 
     def agree(draft: Path) -> bool:
         _count(grown, draft)
-        agreed = judge is None or judge(draft)
-        if agreed:  # a plan that cannot be written shall leave no model behind
-            _emit(grown, emit_plan, model)
+        if agreed := judge is None or judge(draft):
+            _emit(grown, emit_plan, model)  # if it fails, no model is left behind either
         return agreed
 
     written = deliver_to(target, grown.model, agree, force)
     return _show(grown, written, judge, emit_plan, as_json)
+
+
+def _check_two_names(target: Path, emit_plan: Path | None) -> None:
+    if emit_plan is not None and emit_plan.resolve() == target.resolve():
+        raise UsageError(f"{target}: cannot be both model and plan", "give two names")
 
 
 def _wishes(plan: Path | None, fold: bool, **budget: Any) -> Wishes:
