@@ -89,10 +89,10 @@ FLOORS = {
         "roles weight_sets",
         "matching names",
         "exchange from_torch optimizer state",
-        "program pytorch.kernels pytorch.layout pytorch.types pytorch.kernels.attention"
-        " pytorch.kernels.control pytorch.kernels.indices pytorch.kernels.moves"
-        " pytorch.kernels.norms pytorch.kernels.pools pytorch.kernels.quantization"
-        " pytorch.kernels.recurrent pytorch.kernels.resampling pytorch.kernels.signal",
+        "program pytorch.kernels pytorch.layout pytorch.library pytorch.types"
+        " pytorch.kernels.attention pytorch.kernels.control pytorch.kernels.indices"
+        " pytorch.kernels.moves pytorch.kernels.norms pytorch.kernels.pools"
+        " pytorch.kernels.quantization pytorch.kernels.recurrent pytorch.kernels.resampling pytorch.kernels.signal",
         "expanding patterns",
         "idioms",
         "pytorch.hosted pytorch.statements pytorch.tree",

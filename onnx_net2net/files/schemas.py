@@ -184,7 +184,7 @@ def types(op: str, domain: str, version: int, name: str) -> frozenset[int]:
     any. None where nobody knows the attribute."""
     found = schema(op, domain, version)
     if found is not None and name in found.attributes:
-        return frozenset({int(found.attributes[name].type.value)})
+        return frozenset({_number(found.attributes[name])})
     kinds = _kinds(domain).get((op, name), frozenset())
     if kinds or domain not in ("", MICROSOFT) or defs.has(op, domain):
         return kinds
@@ -210,6 +210,11 @@ def texts(op: str, name: str) -> Collection[str] | None:
 def least(name: str) -> int | None:
     """The smallest number that an attribute may be."""
     return _LEAST.get(name)
+
+
+def _number(attribute: defs.OpSchema.Attribute) -> int:
+    """The type as an AttributeProto has it."""
+    return int(A.AttributeType.Value(attribute.type.name))
 
 
 @cache

@@ -8,33 +8,14 @@ PyTorch alone.
 
 from __future__ import annotations
 
-import ast
 import re
-from functools import cache
-from importlib.resources import files
 
 from onnx_net2net.frameworks.pytorch.layout import wrapped
+from onnx_net2net.frameworks.pytorch.library import kernels
 from onnx_net2net.frameworks.pytorch.statements import formatted
 from onnx_net2net.frameworks.pytorch.translation import Translation
 
 CLASS = "Model"
-
-
-@cache
-def kernels() -> dict[str, tuple[str, frozenset[str]]]:
-    """Every kernel: its text, and the names that it uses."""
-    found: dict[str, tuple[str, frozenset[str]]] = {}
-    for file in sorted(files(f"{__package__}.kernels").iterdir(), key=lambda f: f.name):
-        if not file.name.endswith(".py"):
-            continue
-        text = file.read_text(encoding="utf-8")
-        for node in ast.parse(text).body:
-            if isinstance(node, ast.FunctionDef | ast.ClassDef):
-                start = min([node.lineno, *(d.lineno for d in node.decorator_list)])
-                lines = text.splitlines()[start - 1 : node.end_lineno]
-                names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-                found[node.name] = "\n".join(lines), frozenset(names)
-    return found
 
 
 def source(translation: Translation, name: str) -> str:
@@ -42,7 +23,7 @@ def source(translation: Translation, name: str) -> str:
     functions = _needed(translation.kernels)
     forward = translation.forward
     parameters = [f"{forward.inputs[v]}: torch.Tensor" for v in sorted(forward.inputs)]
-    body = formatted(forward.lines(set(functions) | {"branch"}), 8)
+    body = formatted(forward.lines(), 8)
     result = "torch.Tensor" if len(translation.program.main.outputs) == 1 else "tuple"
     head = wrapped(f"def forward({', '.join(['self', *parameters])}) -> {result}:", 4)
     build = formatted(translation.tree.lines(), 8)
