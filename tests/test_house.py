@@ -92,7 +92,8 @@ FLOORS = {
         "program pytorch.kernels pytorch.layout pytorch.library pytorch.types"
         " pytorch.kernels.attention pytorch.kernels.control pytorch.kernels.indices"
         " pytorch.kernels.moves pytorch.kernels.norms pytorch.kernels.pools"
-        " pytorch.kernels.quantization pytorch.kernels.recurrent pytorch.kernels.resampling pytorch.kernels.signal",
+        " pytorch.kernels.quantization pytorch.kernels.recurrent pytorch.kernels.resampling"
+        " pytorch.kernels.signal",
         "expanding patterns",
         "idioms",
         "pytorch.hosted pytorch.statements pytorch.tree",
@@ -106,7 +107,7 @@ FLOORS = {
         "pytorch.operators.indexing pytorch.operators.normalisation pytorch.operators.pooling"
         " pytorch.operators.quantization",
         "pytorch.operators.microsoft",
-        "pytorch.translation",
+        "pytorch.translation pytorch.walker",
         "pytorch.source",
         "pytorch.module",
         "pytorch",

@@ -61,8 +61,8 @@ def parameters(names: Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     for name in names:
-        base = identifier(name) or "x"
-        base = f"x{base}" if base.startswith("__") else base
+        base = identifier(name)
+        base = base if base.strip("_") and not base.startswith("__") else f"x{base}"
         base = f"{base}_" if base in reserved() else base
         unique, count = base, 2
         while unique in found or unique in reserved():
