@@ -24,6 +24,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from onnx_net2net.errors import InvalidModel, Net2NetError
 from onnx_net2net.files import history
+from onnx_net2net.files.attributes import check_attributes, check_attributes_as_written
 from onnx_net2net.files.external import Folder
 from onnx_net2net.files.inlining import inline_functions
 from onnx_net2net.files.saving import SINGLE_FILE_LIMIT, message, stream, write
@@ -315,10 +316,12 @@ def _load(source: Source) -> Model:
     proto, spans = _skeleton(source)
     source.release()
     check_model(proto)
+    check_attributes_as_written(proto)
     folder = Folder(source.path.parent if source.path else None)
     lifted = _lifted(proto, spans, source, folder)
     _embed_external(proto, folder)
     plain = inline_functions(proto)
+    check_attributes(plain, opset_versions(plain))
     model = Model(
         plain,
         lifted,

@@ -254,7 +254,7 @@ def test_constants_are_checked_too() -> None:
     model = small_model()
     model.graph.node.append(helper.make_node("Constant", [], ["v"], value=big_weight()))
     model.graph.node[-1].attribute[0].t.dims[0] = 41
-    assert "tensor 'v'" in refusal(model).problem
+    assert "node 'v' (Constant): attribute 'value'" in refusal(model).problem
 
 
 def test_duplicate_initializers() -> None:

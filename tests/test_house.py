@@ -38,10 +38,10 @@ FLOORS = {
     ],
     # Weights that are not read yet, checks of what is read.
     "files": [
-        ". history wire",
+        ". history schemas wire",
         "weights",
         "tensors",
-        "external inlining saving validation",
+        "attributes external inlining saving validation",
     ],
     "model": ["."],
     "judge": [
@@ -89,10 +89,11 @@ FLOORS = {
         "roles weight_sets",
         "matching names",
         "exchange from_torch optimizer state",
-        "program pytorch.kernels pytorch.layout pytorch.types pytorch.kernels.attention"
-        " pytorch.kernels.control pytorch.kernels.indices pytorch.kernels.moves"
-        " pytorch.kernels.norms pytorch.kernels.pools pytorch.kernels.quantization"
-        " pytorch.kernels.recurrent pytorch.kernels.resampling pytorch.kernels.signal",
+        "program pytorch.kernels pytorch.layout pytorch.library pytorch.types"
+        " pytorch.kernels.attention pytorch.kernels.control pytorch.kernels.indices"
+        " pytorch.kernels.moves pytorch.kernels.norms pytorch.kernels.pools"
+        " pytorch.kernels.quantization pytorch.kernels.recurrent pytorch.kernels.resampling"
+        " pytorch.kernels.signal",
         "expanding patterns",
         "idioms",
         "pytorch.hosted pytorch.statements pytorch.tree",
@@ -106,7 +107,7 @@ FLOORS = {
         "pytorch.operators.indexing pytorch.operators.normalisation pytorch.operators.pooling"
         " pytorch.operators.quantization",
         "pytorch.operators.microsoft",
-        "pytorch.translation",
+        "pytorch.translation pytorch.walker",
         "pytorch.source",
         "pytorch.module",
         "pytorch",

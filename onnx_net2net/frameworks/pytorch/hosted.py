@@ -1,6 +1,6 @@
 """Small integers that the graph computes from shapes, as Python numbers of the written code.
 
-    shape = sizes of x           [Size("_v3"), 12]            x.shape[0], 12
+    shape = sizes of x           [Size(value(3)), 12]         x.shape[0], 12
     Concat, Gather, Mul, ...     the same on lists of numbers and expressions
 
 An entry takes arrays of objects: numbers, or :class:`Size` for what is known at run time only.

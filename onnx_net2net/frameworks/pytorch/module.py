@@ -60,7 +60,6 @@ def _executed(text: str, constants: dict[str, torch.Tensor], key: str) -> type[n
         return _rebuilt, (text, constants), self.__dict__
 
     found.__reduce__ = reduce  # type: ignore[method-assign,assignment]
-    found.source = text  # type: ignore[attr-defined]
     return found
 
 
@@ -76,4 +75,6 @@ def build(
     """An instance with these weights."""
     module = class_of(text, constants)()
     module.load_state_dict(dict(weights))
+    if not hasattr(module, "source"):  # unless the network has a part that is called so
+        module.source = text  # type: ignore[assignment]
     return module.eval()

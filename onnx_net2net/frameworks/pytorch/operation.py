@@ -18,6 +18,7 @@ import numpy as np
 from onnx_net2net.frameworks.attributes import SETTLED_OPERANDS
 from onnx_net2net.frameworks.program import Step
 from onnx_net2net.frameworks.pytorch import hosted
+from onnx_net2net.frameworks.pytorch.statements import BARE, VALUE
 from onnx_net2net.frameworks.pytorch.translator import TensorList, Translator
 from onnx_net2net.frameworks.pytorch.types import Untranslated, literal, torch_dtype
 from onnx_net2net.frameworks.roles import Role
@@ -270,7 +271,7 @@ class Operation:
         def operand(match: re.Match[str]) -> str:
             index = int(match[2])
             code = self.tensor(index) if match[1] else plain[index]
-            bare = re.fullmatch(r"[\w.]+", code)
+            bare = re.fullmatch(BARE, code)
             return code if bare else f"({code})"
 
         return re.sub(r"\{(t?)(\d)\}", operand, template)
@@ -289,7 +290,7 @@ class Operation:
             for name, code in zip(self.step.outputs, codes, strict=False):
                 if not name:
                     continue
-                bare = re.fullmatch(r"_v\d+", code) is not None
+                bare = VALUE.fullmatch(code) is not None
                 values[name] = code if bare else self._value(name, code)
 
     def _value(self, name: str, code: str) -> str:

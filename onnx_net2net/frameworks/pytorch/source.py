@@ -8,45 +8,35 @@ PyTorch alone.
 
 from __future__ import annotations
 
-import ast
 import re
-from functools import cache
-from importlib.resources import files
 
 from onnx_net2net.frameworks.pytorch.layout import wrapped
+from onnx_net2net.frameworks.pytorch.library import kernels
 from onnx_net2net.frameworks.pytorch.statements import formatted
 from onnx_net2net.frameworks.pytorch.translation import Translation
+from onnx_net2net.frameworks.pytorch.walker import check
 
 CLASS = "Model"
 
 
-@cache
-def kernels() -> dict[str, tuple[str, frozenset[str]]]:
-    """Every kernel: its text, and the names that it uses."""
-    found: dict[str, tuple[str, frozenset[str]]] = {}
-    for file in sorted(files(f"{__package__}.kernels").iterdir(), key=lambda f: f.name):
-        if not file.name.endswith(".py"):
-            continue
-        text = file.read_text(encoding="utf-8")
-        for node in ast.parse(text).body:
-            if isinstance(node, ast.FunctionDef | ast.ClassDef):
-                start = min([node.lineno, *(d.lineno for d in node.decorator_list)])
-                lines = text.splitlines()[start - 1 : node.end_lineno]
-                names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-                found[node.name] = "\n".join(lines), frozenset(names)
-    return found
-
-
 def source(translation: Translation, name: str) -> str:
-    """The whole file. ``name`` says in its docstring what it is."""
+    """The whole file. ``name`` says in its docstring what it is.
+
+    Raises Refused where the code would hold anything that no table writes (see :mod:`.walker`).
+    """
     functions = _needed(translation.kernels)
     forward = translation.forward
     parameters = [f"{forward.inputs[v]}: torch.Tensor" for v in sorted(forward.inputs)]
-    body = formatted(forward.lines(set(functions) | {"branch"}), 8)
+    body = formatted(forward.lines(), 8)
     result = "torch.Tensor" if len(translation.program.main.outputs) == 1 else "tuple"
     head = wrapped(f"def forward({', '.join(['self', *parameters])}) -> {result}:", 4)
     build = formatted(translation.tree.lines(), 8)
     inputs = ", ".join(forward.inputs[v] for v in sorted(forward.inputs))
+    around = [
+        *_branch(translation),
+        *(kernels()[function][0] for function in functions),
+        LOAD.replace("%CONSTANTS%", CONSTANTS if translation.stored else ""),
+    ]
     parts = [
         f'"""{name}: its weights lie in model.safetensors beside this file.\n\n'
         "Run it to see its layers, or use it from another program:\n\n"
@@ -56,14 +46,32 @@ def source(translation: Translation, name: str) -> str:
         '"""',
         "from __future__ import annotations",
         "%IMPORTS%",
-        *_branch(translation),
-        *(kernels()[function][0] for function in functions),
+        *around[:-1],
         _class(build, head, body, bool(translation.stored)),
-        LOAD.replace("%CONSTANTS%", CONSTANTS if translation.stored else ""),
+        around[-1],
     ]
     text = "\n\n\n".join(parts[3:])
     whole = "\n\n".join([parts[0], parts[1], _imports(text), "\n" + text])
+    check(whole, around, _names(translation), _equations(translation))
     return whole.rstrip() + "\n"
+
+
+def _names(translation: Translation) -> set[str]:
+    """What modules, parameters and buffers are called."""
+    paths = translation.program.paths.values()
+    return {part for path in paths for part in path.split(".")} | set(translation.tree.constants)
+
+
+def _equations(translation: Translation) -> set[str]:
+    """Texts of the file that are data of PyTorch's own."""
+    found: set[str] = set()
+    sections = [translation.program.main]
+    while sections:
+        for step in sections.pop().steps:
+            sections += step.bodies.values()
+            if step.op == "Einsum" and not step.domain:
+                found.add("".join(str(step.attributes["equation"]).split()))
+    return found
 
 
 def _class(build: str, head: str, body: str, stored: bool) -> str:

@@ -1,20 +1,21 @@
 """The statements of a ``forward``, written with numbered values and given names at the end.
 
     block = Block()
-    x = block.input("x")                                  # "_v0"
-    y = block.add(f"self.conv1({x})", "conv1")            # "_v1"
+    x = block.input("x")                                  # value(0)
+    y = block.add(f"self.conv1({x})", "conv1")            # value(1)
     block.lines(f"F.relu({y})")                           # ["return F.relu(self.conv1(x))"]
 
 Values are numbers until the whole function is known: then those that nobody reads are dropped,
 those read once move into their reader where the line stays short, and names are given and taken
 over like a programmer would, so that a tensor is freed once it is no longer needed.
+
+In code a value is its number behind MARK, a character that no written code can hold: names are
+plain ASCII, and :func:`~.types.literal` escapes it in texts.
 """
 
 from __future__ import annotations
 
 import ast
-import builtins
-import keyword
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -22,22 +23,24 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from onnx_net2net.frameworks.pytorch.layout import STEP, wrapped
+from onnx_net2net.frameworks.pytorch.library import identifier, reserved
 
-VALUE = re.compile(r"_v(\d+)")
+MARK = "\ue000"
+VALUE = re.compile(rf"{MARK}(\d+)")
+BARE = rf"[\w.{MARK}]+"  # a name, or attributes of one
 LONGEST = 76  # characters of a line up to which what is read once is written into its reader
 LONGEST_NAME = 28
 DEEPEST = 3  # calls inside calls
 NEAREST = 6  # statements between the two
-RESERVED = frozenset({*keyword.kwlist, *dir(builtins), "self", "torch", "nn", "F", "math"})
 
 
 @dataclass(eq=False)
 class Statement:
-    """``targets = code``, or ``def`` of a function. Values stand in ``code`` as ``_v12``."""
+    """``targets = code``, or ``def`` of a function, with numbered values in ``code``."""
 
     targets: tuple[int, ...]
     code: str
-    hint: str
+    hints: tuple[str, ...]  # for the names of its targets
     kind: str = "tensor"  # names go over only to values of one kind
     fresh: bool = False  # never takes over a name: it is called after its layer
     inline: bool = True
@@ -52,6 +55,16 @@ class Statement:
             for statement in self.body.statements:
                 yield from statement.uses()
             yield from _values(self.body.result)
+
+
+def value(number: int) -> str:
+    """The code of a numbered value."""
+    return f"{MARK}{number}"
+
+
+def computed(code: str) -> bool:
+    """Whether an expression reads a value, and so is known as the network runs only."""
+    return MARK in code
 
 
 def _values(code: str) -> list[int]:
@@ -71,7 +84,7 @@ class Block:
         """A parameter of the function."""
         number = next(self.numbers)
         self.inputs[number] = name
-        return f"_v{number}"
+        return value(number)
 
     def add(
         self,
@@ -86,15 +99,15 @@ class Block:
         """The value of an expression."""
         number = next(self.numbers)
         self.statements.append(
-            Statement((number,), code, hint, kind, fresh, inline=inline, depth=depth)
+            Statement((number,), code, (hint,), kind, fresh, inline=inline, depth=depth)
         )
-        return f"_v{number}"
+        return value(number)
 
     def first(self, code: str, hint: str) -> str:
         """A value computed before all others."""
         number = next(self.numbers)
-        self.statements.insert(0, Statement((number,), code, hint, "size", depth=0))
-        return f"_v{number}"
+        self.statements.insert(0, Statement((number,), code, (hint,), "size", depth=0))
+        return value(number)
 
     def unpack(self, code: str, hints: Iterable[str], kind: str = "tensor") -> list[str]:
         """The values that an expression gives as a tuple."""
@@ -103,9 +116,9 @@ class Block:
             return [self.add(f"({code})[0]", names[0], kind=kind, fresh=True, inline=False)]
         numbers = tuple(next(self.numbers) for _ in names)
         self.statements.append(
-            Statement(numbers, code, " ".join(names), kind, fresh=True, inline=False)
+            Statement(numbers, code, tuple(names), kind, fresh=True, inline=False)
         )
-        return [f"_v{number}" for number in numbers]
+        return [value(number) for number in numbers]
 
     def function(self, body: Block, hint: str) -> str:
         """A function defined inside, which may read the values around it."""
@@ -114,20 +127,20 @@ class Block:
             Statement(
                 (number,),
                 "",
-                hint,
+                (hint,),
                 "function",
                 inline=False,
                 body=body,
                 parameters=tuple(body.inputs),
             )
         )
-        return f"_v{number}"
+        return value(number)
 
-    def lines(self, reserved: Iterable[str] = ()) -> list[str]:
+    def lines(self) -> list[str]:
         """The function's lines, without indentation."""
         names = dict(self.inputs)
         _clean(self)
-        return _Naming(names, RESERVED | set(reserved)).lines(self)
+        return _Naming(names, reserved()).lines(self)
 
 
 def _clean(block: Block) -> None:
@@ -153,17 +166,17 @@ def _inline(block: Block) -> None:
     readers: Counter[int] = Counter(_values(block.result))
     for statement in block.statements:
         readers.update(statement.uses())
-    end = Statement((), block.result, "", inline=False)
+    end = Statement((), block.result, (), inline=False)
     pending: dict[int, tuple[int, Statement]] = {}
     kept: list[Statement] = []
     for position, statement in enumerate([*block.statements, end]):
-        for value in _values(statement.code):
-            found = pending.get(value)
+        for read in _values(statement.code):
+            found = pending.get(read)
             if found and position - found[0] <= NEAREST and _fits(found[1], statement):
-                statement.code = _replaced(statement.code, value, found[1].code)
+                statement.code = _replaced(statement.code, read, found[1].code)
                 statement.depth = max(statement.depth, found[1].depth + (statement.depth > 0))
                 kept.remove(found[1])
-                del pending[value]
+                del pending[read]
         kept.append(statement)
         if statement.inline and readers[statement.targets[0]] == 1:
             pending[statement.targets[0]] = position, statement
@@ -176,9 +189,10 @@ def _fits(inner: Statement, outer: Statement) -> bool:
     return length <= LONGEST and inner.depth + (outer.depth > 0) <= DEEPEST
 
 
-def _replaced(code: str, value: int, by: str) -> str:
-    bare = re.fullmatch(r"[\w.]+(\([^()]*\)|\[[^\[\]]*\])*", by) is not None
-    return re.sub(rf"\b_v{value}\b", by.replace("\\", r"\\") if bare else f"({by})", code)
+def _replaced(code: str, number: int, by: str) -> str:
+    bare = re.fullmatch(rf"{BARE}(\([^()]*\)|\[[^\[\]]*\])*", by) is not None
+    inner = by if bare else f"({by})"
+    return re.sub(rf"{MARK}{number}(?!\d)", lambda _: inner, code)
 
 
 class _Naming:
@@ -219,14 +233,13 @@ class _Naming:
         return [*found, f"return {self._named(block.result)}"]
 
     def _assign(self, statement: Statement, taken: int | None, live: dict[str, int]) -> None:
-        hints = statement.hint.split(" ")
-        for target, hint in zip(statement.targets, hints, strict=True):
+        for target, hint in zip(statement.targets, statement.hints, strict=True):
             name = self.names[taken] if taken is not None else self._free(hint, live)
             self.names[target] = name
             live[name] = target
 
     def _free(self, hint: str, live: dict[str, int]) -> str:
-        base = re.sub(r"\W", "_", hint).strip("_").lower()[-LONGEST_NAME:].strip("_") or "x"
+        base = identifier(hint).strip("_").lower()[-LONGEST_NAME:].strip("_") or "x"
         base = base if not base[0].isdigit() else f"x{base}"
         name = base
         for number in count(2):
@@ -238,7 +251,7 @@ class _Naming:
     def _function(self, statement: Statement, live: dict[str, int]) -> list[str]:
         assert statement.body is not None
         (target,) = statement.targets
-        name = self.names[target] = self._free(statement.hint, live)
+        name = self.names[target] = self._free(statement.hints[0], live)
         live[name] = target
         inner = _Naming(dict(self.names), self.reserved | set(live))
         parameters = []
@@ -276,7 +289,11 @@ def plain(code: str) -> str:
     >>> plain("(a * b) + (c)")
     'a * b + c'
     """
-    text = ast.unparse(ast.parse(code, mode="eval").body).replace("'", '"')
+    tree = ast.parse(code, mode="eval").body
+    texts = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)]
+    text = ast.unparse(tree)
+    if all(re.fullmatch(r"[^\\\"']*", t) for t in texts if isinstance(t, str)):
+        text = text.replace("'", '"')
     return re.sub(r"(\de)\+", r"\1", text)
 
 

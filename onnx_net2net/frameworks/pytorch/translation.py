@@ -6,8 +6,6 @@ translated.forward, translated.tree, translated.kernels
 
 from __future__ import annotations
 
-import keyword
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +15,7 @@ import numpy as np
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.attributes import unread
 from onnx_net2net.frameworks.program import Program, Step
+from onnx_net2net.frameworks.pytorch.library import identifier, reserved
 from onnx_net2net.frameworks.pytorch.operation import Operation
 from onnx_net2net.frameworks.pytorch.operators import entry_of
 from onnx_net2net.frameworks.pytorch.statements import Block
@@ -24,7 +23,6 @@ from onnx_net2net.frameworks.pytorch.translator import TensorList, Translator
 from onnx_net2net.frameworks.pytorch.tree import Tree
 from onnx_net2net.frameworks.pytorch.types import Untranslated
 
-TAKEN = {*keyword.kwlist, "self", "torch", "nn", "F", "math", "float", "int", "list", "tuple"}
 REMEDY = "export the model again without it, or train it in the framework that it came from"
 
 
@@ -63,11 +61,11 @@ def parameters(names: Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     for name in names:
-        base = re.sub(r"\W", "_", name, flags=re.ASCII) or "x"
-        base = f"x{base}" if base[0].isdigit() else base
-        base = f"{base}_" if base in TAKEN else base
+        base = identifier(name)
+        base = base if base.strip("_") and not base.startswith("__") else f"x{base}"
+        base = f"{base}_" if base in reserved() else base
         unique, count = base, 2
-        while unique in found:
+        while unique in found or unique in reserved():
             unique, count = f"{base}_{count}", count + 1
         found.append(unique)
     return found

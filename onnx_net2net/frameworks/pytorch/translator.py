@@ -23,9 +23,10 @@ from onnx_net2net.frameworks.attributes import unread
 from onnx_net2net.frameworks.program import Program, Section, Step
 from onnx_net2net.frameworks.pytorch import hosted
 from onnx_net2net.frameworks.pytorch.hosted import Hosted, Size, Unhosted
-from onnx_net2net.frameworks.pytorch.statements import Block
+from onnx_net2net.frameworks.pytorch.library import identifier
+from onnx_net2net.frameworks.pytorch.statements import Block, value
 from onnx_net2net.frameworks.pytorch.tree import Leaf, Tree, taken_names
-from onnx_net2net.frameworks.pytorch.types import Untranslated, tensor_code, torch_dtype
+from onnx_net2net.frameworks.pytorch.types import Untranslated, literal, tensor_code, torch_dtype
 from onnx_net2net.frameworks.roles import Role
 
 Array = np.ndarray[Any, Any]
@@ -114,12 +115,13 @@ class Translator:
             assert array is not None
             if array.dtype == object:
                 raise Untranslated("it reads text")
-            key = self._unused(re.sub(r"\W+", "_", name).strip("_") or "constant")
+            base = re.sub("_+", "_", identifier(name)).strip("_") or "constant"
+            key = self._unused(base)
             if array.size <= MOST_LITERALS:
                 self.tree.constants[key] = tensor_code(array)
             else:
                 self.state.stored[key] = array
-                self.tree.constants[key] = f'constants["{key}"]'
+                self.tree.constants[key] = f"constants[{literal(key)}]"
             self._buffers[name] = f"self.{key}"
         return self._buffers[name]
 
@@ -130,8 +132,8 @@ class Translator:
         return f"self.{key}"
 
     def _unused(self, base: str) -> str:
-        if base[0].isdigit() or keyword.iskeyword(base) or base.startswith("__"):
-            base = f"c{base}"
+        if keyword.iskeyword(base):
+            base = f"{base}_"
         key, number = base, 2
         while key in self.tree.constants or key in self.tree.root.children or key in taken_names():
             key, number = f"{base}_{number}", number + 1
@@ -215,7 +217,7 @@ class Translator:
             except Untranslated as problem:
                 self.state.problems.append(f"{step.label}: {problem}")
                 for name in step.outputs:
-                    self.values[name] = "_v0"  # so that what follows is looked at, too
+                    self.values[name] = value(0)  # so that what follows is looked at, too
 
     def _hosted(self, step: Step) -> bool:
         """Translate a step of sizes; False where it computes tensors."""

@@ -11,12 +11,12 @@ anywhere else a plain module holds the parameters.
 
 from __future__ import annotations
 
-import keyword
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
-from onnx_net2net.frameworks.pytorch.types import torch_dtype
+from onnx_net2net.frameworks.pytorch.library import is_attribute
+from onnx_net2net.frameworks.pytorch.types import literal, torch_dtype
 
 FEWEST_ALIKE = 2  # equal blocks that are written once
 
@@ -116,15 +116,13 @@ class Tree:
         found = []
         for name, child in self.root.children.items():
             code = _code(child)
-            if name.isidentifier() and not keyword.iskeyword(name) and name not in taken_names():
-                if child.leaf is not None and not child.leaf.trained:
-                    found.append(f'self.register_buffer("{name}", {code})')
-                else:
-                    found.append(f"self.{name} = {code}")
+            statistic = child.leaf is not None and not child.leaf.trained
+            if is_attribute(name) and name not in taken_names() and not statistic:
+                found.append(f"self.{name} = {code}")
             else:
-                found.append(f'self.{_adding(child)}("{name}", {code})')
+                found.append(f"self.{_adding(child)}({_quoted(name)}, {code})")
         for name, code in self.constants.items():
-            found.append(f'self.register_buffer("{name}", {code}, persistent=False)')
+            found.append(f"self.register_buffer({_quoted(name)}, {code}, persistent=False)")
         return found
 
     def uses_branches(self) -> bool:
@@ -139,14 +137,19 @@ def _adding(child: Branch) -> str:
     return "register_parameter" if child.leaf.trained else "register_buffer"
 
 
+def _quoted(name: str) -> str:
+    """A name as a text in code; :func:`.paths.unique_paths` makes names of plain characters."""
+    return literal(name).replace("'", '"') if is_attribute(f"_{name}") else literal(name)
+
+
 def _reach(code: str, parent: Branch, name: str) -> str:
     if parent.kind == "list":
         return f"{code}[{name}]"
     if parent.kind == "dict":
-        return f'{code}["{name}"]'
-    if name.isidentifier() and not keyword.iskeyword(name) and name not in taken_names():
+        return f"{code}[{_quoted(name)}]"
+    if is_attribute(name) and name not in taken_names():
         return f"{code}.{name}"
-    return f'getattr({code}, "{name}")'
+    return f"getattr({code}, {_quoted(name)})"
 
 
 def _code(place: Branch) -> str:
@@ -163,7 +166,7 @@ def _code(place: Branch) -> str:
         return f"nn.ModuleList([{', '.join(parts)}])"
     members = {name: _code(child) for name, child in place.children.items()}
     if kind == "dict":
-        return f"nn.ModuleDict({{{', '.join(f'{k!r}: {v}' for k, v in members.items())}}})"
-    if all(name.isidentifier() and not keyword.iskeyword(name) for name in members):
+        return f"nn.ModuleDict({{{', '.join(f'{_quoted(k)}: {v}' for k, v in members.items())}}})"
+    if all(map(is_attribute, members)):
         return f"branch({', '.join(f'{name}={code}' for name, code in members.items())})"
-    return f"branch(**{{{', '.join(f'{k!r}: {v}' for k, v in members.items())}}})"
+    return f"branch(**{{{', '.join(f'{_quoted(k)}: {v}' for k, v in members.items())}}})"

@@ -1,10 +1,11 @@
-"""ONNX element types by the names that PyTorch has for them, and numbers as Python writes them."""
+"""ONNX element types by the names that PyTorch has for them, and data as Python writes it."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from onnx import TensorProto, helper
 
@@ -37,12 +38,18 @@ def torch_dtype(dtype: int | None) -> str:
 
 
 def literal(value: Any) -> str:
-    """A number as Python writes it, a float32 in as few digits as tell it from others.
+    """A number or a text as Python writes it, a float32 in as few digits as tell it from others.
 
     >>> literal(np.float32(0.1))
     '0.1'
+
+    Whatever a file says gets into code through here.
     """
     value = value[()] if isinstance(value, np.ndarray) else value
+    if isinstance(value, str):
+        return repr(value)
+    if not isinstance(value, bool | int | float | np.bool_ | np.number | ml_dtypes.bfloat16):
+        raise Untranslated(f"it states {type(value).__name__} where a number is expected")
     if isinstance(value, bool | np.bool_):
         return str(bool(value))
     if isinstance(value, int | np.integer):

@@ -64,18 +64,19 @@ def extreme(name: str) -> Entry:
 
 def clip(op: Operation) -> str:
     """Bounds are attributes or operands."""
-    bounds = []
+    bounds, numbers = [], set()
     for index, name in ((1, "min"), (2, "max")):
         if name in op.step.attributes:
-            bounds.append(f"{name}={short(op.attribute(name))}")
+            number: str | None = short(op.attribute(name))
         elif op.has(index):
             number = op.number(index)
-            bounds.append(f"{name}={number if number is not None else op.tensor(index)}")
+        else:
+            continue
+        numbers.add(number is not None)
+        bounds.append(f"{name}={number if number is not None else op.tensor(index)}")
     if not bounds:
         return op.tensor(0)
-    if any("_v" in b or "self." in b for b in bounds) and any(
-        "_v" not in b and "self." not in b for b in bounds
-    ):  # PyTorch takes numbers or tensors, not one of each
+    if len(numbers) > 1:  # PyTorch takes numbers or tensors, not one of each
         lower, upper = bounds
         return f"torch.clamp(torch.clamp({op.tensor(0)}, {lower}), {upper})"
     if [op.number(i) for i in (1, 2) if op.has(i)] == ["0.0", "6.0"]:

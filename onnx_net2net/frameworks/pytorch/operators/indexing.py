@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnx_net2net.frameworks.pytorch.hosted import Size
 from onnx_net2net.frameworks.pytorch.operation import Entry, Operation, Unpacked
 from onnx_net2net.frameworks.pytorch.operators.linear import typed
-from onnx_net2net.frameworks.pytorch.types import Untranslated
+from onnx_net2net.frameworks.pytorch.types import Untranslated, literal
 
 
 def gather(op: Operation) -> str:
@@ -66,20 +66,22 @@ def gather_nd(op: Operation) -> str:
 def scatter(op: Operation) -> str:
     """Entries replaced, added or compared at given places."""
     axis, how = op.attribute("axis", 0), op.attribute("reduction", "none")
-    return op.kernel("scatter_elements", op.tensor(0), long(op, 1), op.tensor(2), axis, f'"{how}"')
+    return op.kernel(
+        "scatter_elements", op.tensor(0), long(op, 1), op.tensor(2), axis, literal(how)
+    )
 
 
 def scatter_nd(op: Operation) -> str:
     """Slices replaced, added or compared at given places."""
     how = op.attribute("reduction", "none")
-    return op.kernel("scatter_nd", op.tensor(0), long(op, 1), op.tensor(2), f'"{how}"')
+    return op.kernel("scatter_nd", op.tensor(0), long(op, 1), op.tensor(2), literal(how))
 
 
 def tensor_scatter(op: Operation) -> str:
     """New entries of a cache, from a position of each sample on."""
     axis, mode = op.attribute("axis", -2), op.attribute("mode", "linear")
     return op.kernel(
-        "tensor_scatter", op.tensor(0), op.tensor(1), op.optional(2), axis, f'"{mode}"'
+        "tensor_scatter", op.tensor(0), op.tensor(1), op.optional(2), axis, literal(mode)
     )
 
 

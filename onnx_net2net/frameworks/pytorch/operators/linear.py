@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onnx_net2net.frameworks.pytorch.operation import Entry, Operation
-from onnx_net2net.frameworks.pytorch.types import Untranslated, short, torch_dtype
+from onnx_net2net.frameworks.pytorch.statements import computed
+from onnx_net2net.frameworks.pytorch.types import Untranslated, literal, short, torch_dtype
 
 
 def typed(op: Operation, index: int) -> str:
@@ -143,7 +144,7 @@ def convolution(op: Operation, x: str, x_index: int, weight: int, bias: int | No
     usual = {"stride": 1, "padding": "0", "dilation": 1, "groups": 1}
     options = options_of(given, usual)
     x = x if even else padded(x, pads)
-    if all(isinstance(size, int) for size in shape) and all("_v" not in p for p in pads):
+    if all(isinstance(size, int) for size in shape) and not any(map(computed, pads)):
         channels = int(shape[1] or 0) * op.attribute("group", 1)
         module = f"nn.Conv{rank}d({channels}, {shape[0]}, {pair(kernel)}{options})"
         found = layer(op, module, x, weight, bias)
@@ -261,7 +262,8 @@ def conv_integer(op: Operation) -> str:
 def einsum(op: Operation) -> str:
     """PyTorch reads the same equations."""
     names = ", ".join(op.tensor(i) for i in range(len(op.step.inputs)))
-    return f'torch.einsum("{op.attribute("equation").replace(" ", "")}", {names})'
+    equation = "".join(op.attribute("equation").split())
+    return f"torch.einsum({literal(equation)}, {names})"
 
 
 def matmul(op: Operation) -> str:

@@ -225,7 +225,7 @@ def pad(op: Operation) -> str:
         begins[axis % rank], ends[axis % rank] = pads[index], pads[index + len(chosen)]
     if mode != "constant":
         both = f"(({listed(begins)},), ({listed(ends)},))"
-        return op.kernel("padded", op.tensor(0), both, f'"{mode}"')
+        return op.kernel("padded", op.tensor(0), both, literal(mode))
     value = literal(op.attribute("value", 0.0))
     if op.has(2):
         found = op.number(2)

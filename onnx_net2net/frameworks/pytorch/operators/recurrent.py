@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnx_net2net.frameworks.pytorch.operation import Entry, Operation
-from onnx_net2net.frameworks.pytorch.types import Untranslated, short
+from onnx_net2net.frameworks.pytorch.types import Untranslated, literal, short
 
 ACTIVATIONS = {
     "Affine": "lambda x: {alpha} * x + {beta}",
@@ -47,9 +47,9 @@ def recurrent(op: Operation) -> list[str]:
     listed = f"({', '.join(states)},)"
     own = _own(op, directions)
     if own is not None:
-        code = op.kernel("fused_recurrence", f'"{own}"', x, w, r, b, listed, f'"{direction}"')
+        code = op.kernel("fused_recurrence", literal(own), x, w, r, b, listed, literal(direction))
     else:
-        code = _steps(op, directions, [x, w, r, b, listed, f'"{direction}"'])
+        code = _steps(op, directions, [x, w, r, b, listed, literal(direction)])
     names = op.translator.block.unpack(code, [op.hint, "hidden", "cell"][: 1 + len(states)])
     if turned:
         names = [f"{names[0]}.permute(2, 0, 1, 3)", *(f"{n}.transpose(0, 1)" for n in names[1:])]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnx_net2net.frameworks.pytorch.operation import Entry, Operation
-from onnx_net2net.frameworks.pytorch.types import FLOATS
+from onnx_net2net.frameworks.pytorch.types import FLOATS, literal
 
 
 def axes(op: Operation) -> tuple[int, ...] | None:
@@ -69,7 +69,9 @@ def arg(name: str) -> Entry:
     def entry(op: Operation) -> str:
         axis, keep = op.attribute("axis", 0), bool(op.attribute("keepdims", 1))
         if op.attribute("select_last_index", 0):
-            return op.kernel("last_extreme", op.tensor(0), axis, f"keep={keep}", f'name="{name}"')
+            return op.kernel(
+                "last_extreme", op.tensor(0), axis, f"keep={keep}", f"name={literal(name)}"
+            )
         return f"torch.{name}({op.tensor(0)}, {axis}{', keepdim=True' if keep else ''})"
 
     return entry

@@ -6,7 +6,7 @@ from typing import Any
 
 from onnx_net2net.frameworks.pytorch.hosted import Size, number
 from onnx_net2net.frameworks.pytorch.operation import Entry, Operation
-from onnx_net2net.frameworks.pytorch.types import Untranslated, short
+from onnx_net2net.frameworks.pytorch.types import Untranslated, literal, short
 
 Factors = tuple[list[int], list[Any] | None, list[float] | None]
 
@@ -66,15 +66,15 @@ def _scaled(op: Operation, index: int, coordinates: str, nearest: str) -> str:
             factor = f"scale_factor={_numbers(scales)}"
         else:
             factor = f"size=({', '.join(map(number, sizes or []))},)"
-        how = "" if name == "nearest" else f', mode="{name}"'
+        how = "" if name == "nearest" else f", mode={literal(name)}"
         return f"F.interpolate({x}, {factor}{how}{aligned})"
     if mode not in ("nearest", "linear", "cubic"):
         raise Untranslated(f"its mode is {mode}")
     given_sizes = f"({', '.join(map(number, sizes))},)" if sizes is not None else "None"
     given_scales = f"({', '.join(map(short, scales))},)" if scales is not None else "None"
     return op.kernel(
-        "resized", x, tuple(axes), given_sizes, given_scales, f'"{mode}"', f'"{coordinates}"',
-        f'"{nearest}"', short(cubic), bool(outside), f'"{policy}"',
+        "resized", x, tuple(axes), given_sizes, given_scales, literal(mode), literal(coordinates),
+        literal(nearest), short(cubic), bool(outside), literal(policy),
     )  # fmt: skip
 
 
@@ -111,9 +111,9 @@ def grid_sample(op: Operation) -> str:
     """Entries at coordinates from -1 to 1."""
     mode = op.attribute("mode", "bilinear")
     mode = {"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode)
-    options = "" if mode == "bilinear" else f', mode="{mode}"'
+    options = "" if mode == "bilinear" else f", mode={literal(mode)}"
     padding = op.attribute("padding_mode", "zeros")
-    options += "" if padding == "zeros" else f', padding_mode="{padding}"'
+    options += "" if padding == "zeros" else f", padding_mode={literal(padding)}"
     options += f", align_corners={bool(op.attribute('align_corners', 0))}"
     return f"F.grid_sample({op.tensor(0)}, {op.tensor(1)}{options})"
 
@@ -133,7 +133,7 @@ def roi_align(op: Operation) -> str:
     return op.kernel(
         "roi_align", op.tensor(0), op.tensor(1), op.tensor(2), size,
         op.attribute("sampling_ratio", 0), short(op.attribute("spatial_scale", 1.0)), offset,
-        f'"{op.attribute("mode", "avg")}"',
+        literal(op.attribute("mode", "avg")),
     )  # fmt: skip
 
 

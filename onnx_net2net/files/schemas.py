@@ -1,0 +1,229 @@
+"""What an attribute may be: its type, the texts and the numbers that it takes.
+
+    types("Conv", "", 17, "group")        # {AttributeProto.INT}
+    texts("Pad", "mode")                  # ("constant", "edge", "reflect", "wrap")
+    least("group")                        # 1
+
+Types and what must be there are those of onnx's schemas. These tell allowed texts and numbers only
+in prose, and know nothing of com.microsoft, so both are told here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from functools import cache
+
+from onnx import AttributeProto, TensorProto, defs
+
+__all__ = ["ELEMENT_TYPES", "KNOWN_TYPES", "least", "required", "schema", "texts", "types"]
+
+A = AttributeProto
+MICROSOFT = "com.microsoft"
+LATEST = 2**31 - 1
+
+# Texts that are no data but a choice, by attribute and operator; "*" are all other operators.
+_PADDING = ("", "NOTSET", "SAME_LOWER", "SAME_UPPER", "VALID")
+_SCATTER = ("add", "max", "min", "mul", "none")
+_LOSS = ("mean", "none", "sum")
+_DIRECTIONS = ("bidirectional", "forward", "reverse")
+_RECURRENT = (
+    "affine", "elu", "hardsigmoid", "leakyrelu", "relu", "scaledtanh", "sigmoid", "softplus",
+    "softsign", "tanh", "thresholdedrelu",
+)  # fmt: skip
+_FUSED = (
+    "", "Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Relu", "Selu", "Sigmoid",
+    "Softplus", "Softsign", "Tanh", "ThresholdedRelu",
+)  # fmt: skip
+_TRANSFORMS = ("LOGISTIC", "NONE", "PROBIT", "SOFTMAX", "SOFTMAX_ZERO")
+_RULES = ("delta", "gated", "gated_delta", "linear")
+_CACHES = ("NONE", "PER_CHANNEL", "PER_TENSOR")
+CHOICES: Mapping[str, Mapping[str, Collection[str]]] = {
+    "activation": {
+        "CausalConvWithState": ("none", "silu", "swish"),
+        **dict.fromkeys(("FusedConv", "FusedGemm", "FusedMatMulActivation"), _FUSED),
+        "NhwcFusedConv": _FUSED,
+    },
+    "activations": {"*": _RECURRENT},
+    "aggregate_function": {"*": ("AVERAGE", "MAX", "MIN", "SUM")},
+    "approximate": {"*": ("none", "tanh")},
+    "auto_pad": {"*": _PADDING},
+    "case_change_action": {"*": ("LOWER", "NONE", "UPPER")},
+    "cast_to": {"*": ("TO_FLOAT", "TO_INT64", "TO_STRING")},
+    "coordinate_transformation_mode": {
+        "RoiAlign": ("half_pixel", "output_half_pixel"),
+        "*": (
+            "align_corners", "asymmetric", "half_pixel", "half_pixel_symmetric",
+            "pytorch_half_pixel", "tf_crop_and_resize", "tf_half_pixel_for_nn",
+        ),
+    },
+    "direction": {"BitShift": ("LEFT", "RIGHT"), "*": _DIRECTIONS},
+    "k_quant_type": {"*": _CACHES},
+    "keep_aspect_ratio_policy": {"*": ("not_larger", "not_smaller", "stretch")},
+    "kernel_type": {"*": ("LINEAR", "POLY", "RBF", "SIGMOID")},
+    "map_form": {"*": ("DENSE", "SPARSE")},
+    "mode": {
+        "CropAndResize": ("bilinear", "nearest"),
+        "DepthToSpace": ("CRD", "DCR"),
+        "GridSample": ("bicubic", "bilinear", "cubic", "linear", "nearest"),
+        "Momentum": ("nesterov", "standard"),
+        "Pad": ("constant", "edge", "reflect", "wrap"),
+        "Resize": ("cubic", "linear", "nearest"),
+        "RoiAlign": ("avg", "max"),
+        "SpaceToDepth": ("CRD", "DCR"),
+        "TensorScatter": ("circular", "linear"),
+        "TfIdfVectorizer": ("IDF", "TF", "TFIDF"),
+        "Upsample": ("bilinear", "cubic", "linear", "nearest"),
+    },
+    "nearest_mode": {"*": ("ceil", "floor", "round_prefer_ceil", "round_prefer_floor")},
+    "nodes_modes": {
+        "*": (
+            "BRANCH_EQ", "BRANCH_GT", "BRANCH_GTE", "BRANCH_LEQ", "BRANCH_LT", "BRANCH_MEMBER",
+            "BRANCH_NEQ", "LEAF",
+        )
+    },
+    "norm": {"*": ("L1", "L2", "MAX")},
+    "padding_mode": {"*": ("border", "reflection", "zeros")},
+    "pixel_format": {"*": ("BGR", "Grayscale", "RGB")},
+    "post_transform": {"*": _TRANSFORMS},
+    "reduction": {
+        "NegativeLogLikelihoodLoss": _LOSS,
+        "ScatterElements": _SCATTER,
+        "ScatterND": _SCATTER,
+        "SoftmaxCrossEntropyLoss": _LOSS,
+    },
+    "round_mode": {"*": ("down", "nearest", "up")},
+    "update_rule": {"*": _RULES},
+    "v_quant_type": {"*": _CACHES},
+}  # fmt: skip
+# Texts that are data: labels, words, patterns. Whoever uses them treats them as such.
+DATA = frozenset({
+    "cats_strings", "classes_strings", "classlabels_strings", "default_string", "delimiter",
+    "equation", "keys_strings", "locale", "pattern", "pool_strings", "stopwords",
+    "string_vocabulary", "value_string", "value_strings", "values_strings", "xs", "y", "zs",
+})  # fmt: skip
+
+# The smallest number that makes sense, for each number of a list.
+_LEAST: Mapping[str, int] = {
+    **dict.fromkeys(
+        (
+            "blocksize", "chunk_size", "dilations", "group", "groups", "hidden_size",
+            "kernel_shape", "kv_num_heads", "max_gram_length", "min_gram_length",
+            "num_groups", "num_outputs", "num_scan_inputs", "offset_group", "output_height",
+            "output_width", "p", "pooled_shape", "q_num_heads", "sample_size", "size", "strides",
+        ),
+        1,
+    ),
+    **dict.fromkeys(
+        (
+            "K", "N", "batch_dims", "bits", "block_size", "num_heads", "output_padding", "perm",
+            "qkv_hidden_sizes", "rotary_embedding_dim",
+            "sampling_ratio", "softmax_precision",
+        ),
+        0,
+    ),
+}  # fmt: skip
+# Numbers that stand for an element type; 0 leaves it open.
+ELEMENT_TYPES = frozenset({
+    "dtype", "output_datatype", "output_dtype", "precision", "softmax_precision", "stash_type",
+    "to",
+})  # fmt: skip
+KNOWN_TYPES = frozenset(TensorProto.DataType.values())
+
+# com.microsoft, and what onnxruntime adds to ONNX's own domain: types by attribute, which mean the
+# same in (nearly) all operators.
+_TYPES = {
+    A.INT: """
+        K N Nkv Nq accuracy_level align_corners axis bits block_size causal ceil_mode channels_last
+        chunk_size count_include_pad custom do_rotary drop_states dtype embed_mode gather_axis group
+        groups hidden_size input_forget interleaved is_bidirectional is_causal is_inner_broadcast
+        is_packed_batching isinf_only isnan_only k keepdims kv_cache_bit_width kv_num_heads
+        local_window_size mask_index_type ndim normalized num_heads onesided opset output_dtype
+        past_present_share_buffer positive q_num_heads qk_output quantize_axis reset_on_eos
+        rotary_embedding_dim rotary_interleaved seed signal_ndim size sliding_window_cache
+        smooth_softmax stash_type storage_order to training_mode transA transB transBatchA
+        transBatchB unidirectional upper weight_prepacked""",
+    A.INTS: "axes border dilations kernel_shape output_padding output_shape pads "
+    "qkv_hidden_sizes strides",
+    A.FLOAT: "activation_alpha activation_beta activation_gamma alpha beta clip epsilon "
+    "extrapolation_value mask_filter_value qk_norm_epsilon scale softcap temperature",
+    A.FLOATS: "activation_params",
+    A.STRING: "activation auto_pad direction k_quant_type mode padding_mode update_rule "
+    "v_quant_type",
+    A.STRINGS: "activations",
+}
+_TYPE_OF = {name: kind for kind, names in _TYPES.items() for name in names.split()}
+_OTHER_TYPES: Mapping[str, Mapping[str, int]] = {
+    "AttnLSTM": {"activation_alpha": A.FLOATS, "activation_beta": A.FLOATS},
+    "Crop": {"scale": A.INTS},
+    "DynamicQuantizeLSTM": {"activation_alpha": A.FLOATS, "activation_beta": A.FLOATS},
+    "GivenTensorFill": {"shape": A.INTS},
+    "GroupNorm": {"activation": A.INT},
+    "ImageScaler": {"bias": A.FLOATS},
+    "SkipGroupNorm": {"activation": A.INT},
+}
+_REQUIRED: Mapping[str, tuple[str, ...]] = {
+    "Attention": ("num_heads",),
+    "GroupQueryAttention": ("kv_num_heads", "num_heads"),
+    "MatMulNBits": ("K", "N", "block_size"),
+    "MultiHeadAttention": ("num_heads",),
+}
+
+
+@cache
+def schema(op: str, domain: str, version: int) -> defs.OpSchema | None:
+    """onnx's schema of an operator at an opset, None where it has none."""
+    try:
+        return defs.get_schema(op, max(0, min(version, LATEST)), domain)
+    except defs.SchemaError:
+        return None
+
+
+@cache
+def types(op: str, domain: str, version: int, name: str) -> frozenset[int]:
+    """The types that an attribute may have: at this opset or, where that lacks the attribute, at
+    any. None where nobody knows the attribute."""
+    found = schema(op, domain, version)
+    if found is not None and name in found.attributes:
+        return frozenset({_number(found.attributes[name])})
+    kinds = _kinds(domain).get((op, name), frozenset())
+    if kinds or domain not in ("", MICROSOFT) or defs.has(op, domain):
+        return kinds
+    kind = _OTHER_TYPES.get(op, {}).get(name, _TYPE_OF.get(name))
+    return frozenset() if kind is None else frozenset({int(kind)})
+
+
+@cache
+def required(op: str, domain: str, version: int) -> tuple[str, ...]:
+    """The attributes that must be stated."""
+    found = schema(op, domain, version)
+    if found is not None:
+        return tuple(sorted(n for n, a in found.attributes.items() if a.required))
+    return _REQUIRED.get(op, ()) if domain == MICROSOFT else ()
+
+
+def texts(op: str, name: str) -> Collection[str] | None:
+    """The texts that an attribute may be, None where it is data."""
+    by_operator = CHOICES.get(name, {})
+    return by_operator.get(op, by_operator.get("*"))
+
+
+def least(name: str) -> int | None:
+    """The smallest number that an attribute may be."""
+    return _LEAST.get(name)
+
+
+def _number(attribute: defs.OpSchema.Attribute) -> int:
+    """The type as an AttributeProto has it."""
+    return int(A.AttributeType.Value(attribute.type.name))
+
+
+@cache
+def _kinds(domain: str) -> dict[tuple[str, str], frozenset[int]]:
+    """The types of every attribute over all versions of its operator."""
+    found: dict[tuple[str, str], frozenset[int]] = {}
+    for known in defs.get_all_schemas_with_history():
+        if known.domain == domain:
+            for name, attribute in known.attributes.items():
+                key = known.name, name
+                found[key] = found.get(key, frozenset()) | {int(attribute.type.value)}
+    return found
