@@ -67,8 +67,8 @@ FLOORS = {
         "sizing",
         "patching rehearsal",
         "dimensions",
-        "naming sharing targets",
-        "request",
+        "naming sharing",
+        "request targets",
         "scaling widening",
     ],
     "depth": [
