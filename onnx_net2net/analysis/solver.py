@@ -53,6 +53,7 @@ class Solution:
     axes: dict[str, list[Axis]] = field(default_factory=dict)
     applied: dict[int, Applied] = field(default_factory=dict)  # by node position
     barriers: dict[int, str] = field(default_factory=dict)  # nodes no rule explains, and why
+    tied: dict[tuple[str, int], Axis] = field(default_factory=dict)  # of weights that are copied
 
     @cached_property
     def dependence(self) -> Dependence | None:
@@ -201,6 +202,10 @@ def _first_read(solution: Solution, name: str, spec: Spec | None, env: Env) -> l
         known = env.get(term) if isinstance(term, str) else None
         axes.append(known if known is not None and known.size == size else atom(size))
     solution.axes[name] = axes
+    copied = solution.graph.copies.get(name)
+    for index in copied.tied if copied is not None else ():
+        one = solution.tied.setdefault((copied.original, index), axes[index])
+        unify(one, axes[index], Pin(None, f"axes of '{copied.original}' do not fit"))
     return axes
 
 

@@ -19,14 +19,13 @@ from fnmatch import fnmatchcase
 from itertools import islice
 
 from onnx_net2net.algebra.axes import Axis, atoms, canonical, size_after
-from onnx_net2net.analysis.graph import Graph, Node
+from onnx_net2net.analysis.graph import Graph, Node, parameter_path
 from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.width.dimensions import (
     Analysis,
     Dimension,
     growable,
     module_path,
-    parameter_path,
     written,
 )
 
