@@ -130,6 +130,7 @@ def inspect(
                 "dimensions": [render.dimension_values(d, source) for d in listed],
                 "parameters": render.parameters(source),
                 "growable": round(render.growable_share(analysis.dimensions, source), 6),
+                "obstacles": render.obstacles(analysis.dimensions),
             }
         )
         return DONE
