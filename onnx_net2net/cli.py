@@ -116,13 +116,13 @@ def inspect(
         return show_blocks(source, as_json)
     from onnx_net2net.commands import render
     from onnx_net2net.width.dimensions import analyse
-    from onnx_net2net.width.naming import channel_axis, members_of
+    from onnx_net2net.width.naming import matching
 
     analysis = analyse(source)
     found = analysis.dimensions
     if nodes:
-        touched = {id(d) for n in nodes for d in members_of(analysis, channel_axis(analysis, n))}
-        found = [d for d in found if id(d) in touched or d.name in nodes]
+        touched = {d.name for name in nodes for d in matching(analysis, name)}
+        found = [d for d in found if d.name in touched]
     listed = found if everything or as_json or nodes else render.shown(found)
     if as_json:
         print_json(
@@ -130,6 +130,7 @@ def inspect(
                 "dimensions": [render.dimension_values(d, source) for d in listed],
                 "parameters": render.parameters(source),
                 "growable": round(render.growable_share(analysis.dimensions, source), 6),
+                "obstacles": render.obstacles(analysis.dimensions),
             }
         )
         return DONE

@@ -55,7 +55,8 @@ FLOORS = {
     "analysis": [
         ". sequences subgraphs symbols values",
         "graph unique_names",
-        "dependence editing folding inference signs",
+        "dependence folding inference signs untying",
+        "editing",
         "evidence rule_shapes",
         "shapes",
         "solver",
@@ -67,8 +68,8 @@ FLOORS = {
         "sizing",
         "patching rehearsal",
         "dimensions",
-        "naming sharing targets",
-        "request",
+        "naming sharing",
+        "request targets",
         "scaling widening",
     ],
     "depth": [

@@ -20,7 +20,7 @@ from rich.text import Text
 from onnx_net2net.judge.report import OutputReport, Report
 from onnx_net2net.model import Model
 from onnx_net2net.planning.costs import elements, parameters
-from onnx_net2net.width.dimensions import Dimension
+from onnx_net2net.width.dimensions import Dimension, growable
 from onnx_net2net.width.request import Change
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from onnx_net2net.planning.invariant import LayersReport
     from onnx_net2net.planning.lineage import Diff
 
-_SHOWN = 5  # tensors behind the first at which two models part; the rest follows from these
+_SHOWN = 5  # reasons, or tensors behind the first at which two models part; the rest follows
 _UNBOUNDED = 100_000  # columns, where nobody looks at a screen
 
 
@@ -128,10 +128,34 @@ def growable_share(dimensions: Iterable[Dimension], model: Model) -> float:
     return elements(reached, model) / max(1, parameters(model))
 
 
+def obstacles(dimensions: Sequence[Dimension]) -> list[dict[str, Any]]:
+    """Why nothing can grow, the commonest reason first; empty where something can."""
+    if growable(dimensions):
+        return []
+    reasons: dict[tuple[str, str | None], list[Dimension]] = {}
+    for d in [d for d in dimensions if d.writers] or dimensions:
+        reasons.setdefault((d.atom.pins[0].reason, d.remedy), []).append(d)
+    return [
+        {
+            "reason": reason,
+            "remedy": remedy,
+            "node": stopped[0].atom.pins[0].node,
+            "dimensions": len(stopped),
+        }
+        for (reason, remedy), stopped in sorted(reasons.items(), key=lambda item: -len(item[1]))
+    ]
+
+
 def summary(dimensions: Sequence[Dimension], model: Model, hidden: int) -> str:
     """The last lines under the table of dimensions."""
     share, total = growable_share(dimensions, model), parameters(model)
     lines = [f"{share:.1%} of {total:,} weight elements lie on dimensions that can grow"]
+    if not dimensions:
+        lines.append("nothing can grow: no weights lie on an axis of a tensor")
+    for why in obstacles(dimensions)[:_SHOWN]:
+        at = f" ({why['node']})" if why["node"] else ""
+        remedy = f"; {why['remedy']}" if why["remedy"] else ""
+        lines.append(f"nothing can grow: {why['dimensions']} x {why['reason']}{at}{remedy}")
     if hidden:
         plural = "" if hidden == 1 else "s"
         lines.append(f"{hidden} fixed dimension{plural} that no node writes: shown with --all")

@@ -91,6 +91,13 @@ def _steps(history: History) -> tuple[list[Mapping[str, Any]], Names | None]:
                 "other parameters",
                 "grow the state up to that step, and start the rest anew",
             )
+        if step.get("copied"):
+            raise Refused(
+                None,
+                f"'{min(step['copied'])}' became a parameter of its own, for which the optimizer "
+                "has no state",
+                "start the optimizer anew",
+            )
     return steps, names
 
 

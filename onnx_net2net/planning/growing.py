@@ -24,6 +24,7 @@ from onnx_net2net.planning.following import follow
 from onnx_net2net.planning.forecast import Forecast
 from onnx_net2net.planning.plans import Plan, Step
 from onnx_net2net.width.dimensions import Analysis, Dimension, analyse, growable
+from onnx_net2net.width.naming import matching, within
 from onnx_net2net.width.request import MOST as WIDEST
 from onnx_net2net.width.scaling import Scaling, scaling_of
 from onnx_net2net.width.widening import widen
@@ -191,14 +192,23 @@ def _kept(
     dimensions: list[Dimension] = []
     names: set[str] = set()
     for pattern in patterns:
+        copied = {b.name for b in blocks if matches(b.name, pattern) or within(b.name, pattern)}
         found = [d for d in analysis.dimensions if matches(d.name, pattern)]
-        copied = {block.name for block in blocks if matches(block.name, pattern)}
+        found = found or _named(analysis, pattern)
         if not found and not copied:
             problem = f"--keep '{pattern}' matches no dimension and no block"
             raise UsageError(problem, "'onnx-net2net inspect MODEL' lists them, also with --blocks")
         dimensions += found
         names |= copied
     return dimensions, names
+
+
+def _named(analysis: Analysis, pattern: str) -> list[Dimension]:
+    """The dimensions that a name or a pattern means: none where it means nothing here."""
+    try:
+        return matching(analysis, pattern)
+    except (UsageError, Refused):
+        return []
 
 
 def _series(blocks: Iterable[Block]) -> list[list[str]]:

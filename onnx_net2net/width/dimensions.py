@@ -17,10 +17,11 @@ from weakref import WeakKeyDictionary
 
 from onnx_net2net.algebra.axes import Atom, Axis, Pin, Sum, atoms, canonical, pin
 from onnx_net2net.analysis.folding import foldable
-from onnx_net2net.analysis.graph import Graph, Node, scopes
+from onnx_net2net.analysis.graph import Graph, Node, parameter_path, scope_path
 from onnx_net2net.analysis.sequences import without_sequences
 from onnx_net2net.analysis.solver import Applied, Solution, solve
 from onnx_net2net.analysis.unique_names import with_unique_names
+from onnx_net2net.analysis.untying import untied
 from onnx_net2net.model import Model
 from onnx_net2net.width.contraction import FLOATS, FOLD, Contraction, contractions, obstacle
 from onnx_net2net.width.padding import NotPaddable, Padding, plan
@@ -92,7 +93,8 @@ def _uncollected() -> Iterator[None]:
 
 
 def _analyse(model: Model) -> Analysis:
-    solution = solve(Graph(with_unique_names(without_sequences(model))))
+    plain, copies = untied(with_unique_names(without_sequences(model)))
+    solution = solve(Graph(plain, copies))
     sizes = RuntimeSizes(solution)
     multiples = _constrain(solution, sizes)
     survey = _survey(solution)
@@ -271,44 +273,22 @@ def title(solution: Solution, applied: Applied) -> str:
     return own or node.name
 
 
-def parameter_path(name: str) -> str | None:
-    """``layer1.0.conv1`` for the parameter ``layer1.0.conv1.weight``."""
-    path, dot, last = name.rpartition(".")
-    known = last.startswith(("weight", "bias", "running", "gamma", "beta", "kernel", "embedding"))
-    return path if dot and known and path else None
-
-
 def module_path(node: Node) -> str | None:
     """The module that PyTorch's exporters say this node came from."""
-    found = scopes(node.proto)
-    if not found and node.proto.name.startswith("/"):
-        return _scripted_path(node.proto.name)
-    if len(found) > 1 and found[-1] == node.proto.name:
-        found = found[:-1]
-    if not found:
-        return None
-    return next((part for part in reversed(found[:-1] or found) if part), None)
-
-
-def _scripted_path(name: str) -> str | None:
-    """``layer1.0.conv1`` for ``/layer1/layer1.0/conv1/Conv``, as TorchScript names nodes."""
-    found: list[str] = []
-    for part in name.split("/")[1:-1]:
-        if found and part.startswith(found[-1] + "."):
-            found.pop()
-        found.append(part)
-    return ".".join(found) or None
+    return scope_path(node.proto)
 
 
 def _named(solution: Solution, survey: _Survey, multiples: dict[Atom, Pin]) -> list[Dimension]:
-    weights = solution.graph.model.weights
+    weights, copies = solution.graph.model.weights, solution.graph.copies
     order = dict.fromkeys(survey.names) | dict.fromkeys(survey.sites)
     found = [free for free in order if survey.sites.get(free)]
     names = _names(survey, found, multiples)
     folds = {solution.graph.nodes[at].label for at in foldable(solution.graph)}
     dimensions = []
     for free in found:
-        sites = survey.sites[free]
+        places = survey.sites[free]
+        own = ((copies[n].original if n in copies else n, axis) for n, axis in places)
+        sites = list(dict.fromkeys(own))
         growth, why = _growth(free, multiples)
         helps = why is not None and why.node in folds and weights[sites[0][0]].dtype in FLOATS
         dimensions.append(

@@ -6,7 +6,7 @@ grown = widen(model, {"conv5": 512, "layer2.0.conv1": 200})
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -88,8 +88,15 @@ def _grow(analysis: Analysis, growth: Growth, options: Options, changes: list[Ch
         }
     )
     sizes = {name: solution.graph.model.weights[name].shape for name in grown}
+    names = editor.join()
+    grown = {names.get(name, name): weight for name, weight in grown.items()}
+    sizes = {names.get(name, name): shape for name, shape in sizes.items()}
     details = asdict(options) | {"changes": [asdict(change) for change in changes]}
     details |= pack(grown, sizes) | {"inserted": inserted}
+    if copied := {
+        n: solution.graph.copies[n].original for n in grown if n in solution.graph.copies
+    }:
+        details["copied"] = copied
     append(editor.proto, "widen", analysis.model.sha256(), details)
     return editor.finish(changes)
 
@@ -108,6 +115,14 @@ class Step:
     fills: tuple[Fill, ...] = ()
     free: bool = False
 
+    @property
+    def kind(self) -> tuple[Hashable, ...]:
+        """Equal for steps that do the same."""
+        scale = b"" if self.scale is None else self.scale.tobytes()
+        fills = (array.tobytes() for fill in self.fills for array in fill)
+        plain = (self.axis, self.source.tobytes(), self.splits, self.pads, self.free)
+        return (*plain, scale, *fills)
+
 
 def _weights(
     analysis: Analysis,
@@ -117,7 +132,7 @@ def _weights(
     editor: Editor,
 ) -> dict[str, Grown]:
     """New contents, computed when written, for every weight on a grown dimension."""
-    solution = analysis.solution
+    solution, copies = analysis.solution, analysis.solution.graph.copies
     told: dict[str, Grown] = {}
     for name, weight in solution.graph.model.weights.items():
         axes = solution.axes.get(name)
@@ -130,9 +145,11 @@ def _weights(
         ]
         padded = (p for p in sharing.paddings if name in p.gammas())
         eta = next((p.eta(growth.size(p.atom)) for p in padded), 1.0)
+        own = copies[name].original if name in copies else name
         editor.weights[name] = Computed(
-            name, weight.dtype, growth.shape(axes), _grown(name, weight, steps, eta, options)
+            name, weight.dtype, growth.shape(axes), _grown(own, weight, steps, eta, options)
         )
+        editor.kinds[name] = (eta, *(step.kind for step in steps))
         told[name] = Grown([_told(name, step, sharing) for step in steps], eta)
     return told
 
