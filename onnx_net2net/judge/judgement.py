@@ -36,7 +36,7 @@ from onnx_net2net.judge.precision import nudged_feeds
 from onnx_net2net.judge.report import OptimizerFault, OutputReport, Report, Trial
 from onnx_net2net.judge.trials import Outputs, Planned, RunError
 
-How = Literal["again", "optimised", "moved", "double"]
+How = Literal["again", "optimised", "up", "down", "double"]
 PerOutput = float | Mapping[str, float] | None
 Own = tuple[PerOutput, PerOutput]  # the user's rtol and atol, as given
 Tolerance = tuple[float, float]  # rtol, atol
@@ -50,6 +50,9 @@ UNMEASURED = 16.0
 OPTIMISER = 10.0
 # Below this many tolerances of change between inputs, a comparison shows little.
 BLIND = 10.0
+
+# Both ways, so that a ReLU or a rounding step that hides one of them shows the other.
+_MOVES: dict[How, int] = {"up": 1, "down": -1}
 
 NOTHING_FINITE = (
     "all {size} elements are NaN or infinite in both models, whatever the input: nothing could be"
@@ -221,11 +224,9 @@ class Subject(Protocol):
         """One run; RunError if it stops."""
 
     def rerun(self, feeds: Sequence[Feeds], how: How = "again") -> list[Outputs] | None:
-        """Another run: ``again`` in the same session, ``optimised``, with the weights ``moved`` by
-        one ulp, or in ``double`` precision (with such inputs). None where that is impossible."""
-
-    def release(self) -> None:
-        """Free the memory of its session; it can be run again all the same."""
+        """Another run: ``again`` in the same session, ``optimised``, with the weights moved by one
+        ulp ``up`` or ``down`` and functions as inexact as their kernels, or in ``double`` precision
+        (with such inputs). None where that is impossible."""
 
 
 def compare_models(
@@ -265,12 +266,14 @@ def compare_models(
 
 def _measure(subject: Subject, runs: Runs, feeds: Sequence[Feeds], report: Report) -> None:
     """Run everything that shows the rounding noise of this model, then the optimised session."""
-    if any(is_float(value.dtype) for inputs in feeds for value in inputs.values()):
-        moved = [nudged_feeds(inputs, seed) for seed, inputs in enumerate(feeds)]
-        _absorb(runs, subject.rerun(moved), "inputs moved by one ulp", report)
-    subject.release()
+    for how, sign in _MOVES.items():
+        moved = [nudged_feeds(inputs, seed, sign) for seed, inputs in enumerate(feeds)]
+        outputs = subject.rerun(moved, how)
+        if outputs is not None:
+            _absorb(runs, outputs, "inputs and weights moved by one ulp", report)
+        elif any(is_float(value.dtype) for inputs in feeds for value in inputs.values()):
+            _absorb(runs, subject.rerun(moved), "inputs moved by one ulp", report)
     double = [{name: _double(value) for name, value in one.items()} for one in feeds]
-    _absorb(runs, subject.rerun(feeds, how="moved"), "weights moved by one ulp", report)
     _absorb(runs, subject.rerun(double, how="double"), "float64", report)
     if subject.both:
         runs.optimised = subject.rerun(feeds, how="optimised")
