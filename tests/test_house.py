@@ -46,7 +46,8 @@ FLOORS = {
     "model": ["."],
     "judge": [
         ". bounds comparison kernels recurrence sizes",
-        "feeds interface precision report",
+        "feeds interface precision",
+        "report",
         "trials",
         "judgement sessions",
         "verify",

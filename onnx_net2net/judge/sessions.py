@@ -119,7 +119,13 @@ class Session:
         self._inputs = {value.name for value in self._session.get_inputs()}
         self._outputs = [value.name for value in self._session.get_outputs()]
 
-    def run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str] | None = None) -> Outputs:
+    def run(
+        self,
+        feeds: Mapping[str, np.ndarray],
+        names: Sequence[str] | None = None,
+        aliases: Mapping[str, str] | None = None,
+    ) -> Outputs:
+        """All outputs or those asked for, by their names or the ``aliases`` of these."""
         wanted = list(names) if names is not None else self._outputs
         used = {
             # A model lowered from bfloat16 is still fed what its inputs were.
@@ -133,7 +139,7 @@ class Session:
             raise RunError(first_line(error)) from error
         flat: Outputs = {}
         for name, value in zip(wanted, values, strict=True):
-            flat.update(flattened(name, value))
+            flat.update(flattened((aliases or {}).get(name, name), value))
         return flat
 
 

@@ -26,9 +26,17 @@ import onnx
 from onnx import TensorProto
 
 from onnx_net2net.errors import InvalidModel, UsageError
+from onnx_net2net.judge.comparison import is_float
 from onnx_net2net.judge.feeds import Feeds, Range, UserInputs
-from onnx_net2net.judge.interface import merged_specs, output_problems
-from onnx_net2net.judge.judgement import How, Outputs, PerOutput, compare_models
+from onnx_net2net.judge.interface import Matched, compare_outputs, matched
+from onnx_net2net.judge.judgement import (
+    How,
+    Outputs,
+    Own,
+    PerOutput,
+    compare_models,
+    own_of,
+)
 from onnx_net2net.judge.kernels import blurred
 from onnx_net2net.judge.precision import (
     has_bfloat16,
@@ -49,7 +57,7 @@ from onnx_net2net.judge.sessions import (
     kernels,
     lacks_double,
 )
-from onnx_net2net.judge.sizes import input_specs
+from onnx_net2net.judge.sizes import InputSpec, input_specs
 from onnx_net2net.judge.trials import Planner, first_line
 from onnx_net2net.model import Model, load
 
@@ -73,6 +81,7 @@ def verify(
     atol: PerOutput = None,
     sizes: Mapping[str, int | Sequence[int]] | None = None,
     ranges: Mapping[str, Range] | Range | None = None,
+    by_position: bool = False,
 ) -> Report:
     """Compare two models on the same inputs.
 
@@ -81,8 +90,13 @@ def verify(
 
     ``inputs`` are the user's own in place of random ones: an ``.npz`` file, a mapping of arrays, an
     ONNX test folder, or several of these. ``provider`` is ``cpu``, ``cuda`` or a name of
-    onnxruntime's; by default CUDA where it works. ``rtol`` and ``atol``, a number or one by output
-    name, replace the measured tolerance. ``sizes`` gives sizes of dynamic dimensions by name.
+    onnxruntime's; by default CUDA where it works. ``sizes`` gives sizes of dynamic dimensions by
+    name. ``by_position`` matches inputs and outputs by their positions, whatever their names.
+
+    ``rtol`` and ``atol`` are a number or one by output name. One of them alone allows
+    ``rtol * |expected|`` or ``atol`` where that is more than the measured rounding noise, so it
+    never makes the comparison stricter. Both together replace the measured tolerance by
+    ``atol + rtol * |expected|``, as in ``numpy.allclose``.
 
     Small models are run on more samples than ``seeds`` says: in a larger batch, or more seeds.
 
@@ -92,22 +106,23 @@ def verify(
     started = time.monotonic()
     if seeds < 1:
         raise UsageError(f"seeds must be 1 or more, not {seeds}")
-    report = Report(onnxruntime=VERSION)
+    report, own = Report(onnxruntime=VERSION), (rtol, atol)
     with tempfile.TemporaryDirectory(prefix="onnx-net2net-") as scratch:
         name = choose_provider(provider)
         first = Candidate("first", a, name, Path(scratch))
         second = Candidate("second", b, name, Path(scratch))
-        specs, problems, report.warnings = merged_specs(first.specs, second.specs)
-        report.problems = problems + output_problems(first.graph, second.graph)
+        found = matched(first.graph, second.graph, by_position=by_position)
+        runnable = not found.problems
+        _fit(first, second, found, own)
+        report.take(found)
         _open(first, second, report)
-        if first.lowered:
-            specs = [spec.lowered() for spec in specs]
-        if not problems:
+        specs = [spec.lowered() if first.lowered else spec for spec in found.specs]
+        if runnable:
             graphs = (first.graph, second.graph)
-            planner = Planner(first.run, specs, graphs, ranges, first.nbytes)
+            planner = Planner(first.run, specs, graphs, ranges, first.nbytes, found.inputs)
             planned = planner.user(inputs) if inputs is not None else planner.seeded(seeds, sizes)
             report.warnings += planner.warnings
-            compare_models(first, second, planned, report, (rtol, atol))
+            compare_models(first, second, planned, report, own)
     report.seconds = time.monotonic() - started
     return report
 
@@ -129,6 +144,30 @@ class Candidate:
         self.optimised_only: str | None = None
         self._base: Session | None = None
         self._scratch = scratch
+        self._inputs: Mapping[str, str] = {}
+        self._outputs: Mapping[str, str] = {}
+        self._types: dict[str, np.dtype] = {}
+
+    def fit(
+        self,
+        specs: Sequence[InputSpec],
+        inputs: Mapping[str, str] | None = None,
+        outputs: Mapping[str, str] | None = None,
+    ) -> None:
+        """Take inputs as ``specs`` has them, of other types and by other names; ``inputs`` gives
+        its own names by those, ``outputs`` the other names by its own."""
+        self._inputs, self._outputs = inputs or {}, outputs or {}
+        own = {spec.name: spec.dtype for spec in self.specs}
+        cast = [spec.name for spec in specs if spec.also is not None]
+        self._types = {name: own[self._inputs.get(name, name)] for name in cast}
+
+    def _run(self, session: Session, feeds: Feeds, *, double: bool = False) -> Outputs:
+        given = {}
+        for name, value in feeds.items():
+            own = np.dtype(np.float64) if double and is_float(value.dtype) else value.dtype
+            kind = own if double else self._types.get(name, own)
+            given[self._inputs.get(name, name)] = value.astype(kind, copy=False)
+        return session.run(given, aliases=self._outputs)
 
     @property
     def both(self) -> bool:
@@ -140,7 +179,7 @@ class Candidate:
         return self._opened().provider
 
     def run(self, feeds: Feeds) -> Outputs:
-        return self._opened().run(feeds)
+        return self._run(self._opened(), feeds)
 
     def rerun(self, feeds: Sequence[Feeds], how: How = "again") -> list[Outputs] | None:
         if self.nbytes > _LIMITS.get(how, self.nbytes) or (how == "double" and self._single_only):
@@ -150,7 +189,7 @@ class Candidate:
         for open_session in self._ways(how):
             try:
                 session = open_session()
-                return [session.run(inputs) for inputs in feeds]
+                return [self._run(session, one, double=how == "double") for one in feeds]
             except FAILURES:
                 continue
         return None
@@ -226,6 +265,16 @@ class Candidate:
                     f"onnxruntime cannot load the {self.label} model{where}: {first_line(error)}"
                 ) from error
             self.optimised_only = first_line(error)
+
+
+def _fit(first: Candidate, second: Candidate, found: Matched, own: Own) -> None:
+    """Compare the outputs' names and types, and let both models take what is to be fed."""
+    cast = bool(found.casts)
+    compare_outputs(
+        first.graph, second.graph, found, lambda name: cast or own_of(own, name) is not None
+    )
+    first.fit(found.specs)
+    second.fit(found.specs, found.inputs, found.outputs)
 
 
 def _open(first: Candidate, second: Candidate, report: Report) -> None:
