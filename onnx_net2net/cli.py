@@ -241,14 +241,18 @@ def widen(model: Path, output: Path | None, as_json: bool, **options: Any) -> in
     metavar="[NAME=]X",
     multiple=True,
     type=Setting(float, "NAME=1e-3 or 1e-3"),
-    help="Relative tolerance, of an output or of all.",
+    help="Relative tolerance, of an output or of all, where it exceeds rounding noise.",
 )
 @click.option(
     "--atol",
     metavar="[NAME=]X",
     multiple=True,
     type=Setting(float, "NAME=1e-5 or 1e-5"),
-    help="Absolute tolerance, of an output or of all.",
+    help="Absolute tolerance, likewise. Both together replace the measured noise by "
+    "atol + rtol * |A's output|, as in numpy.allclose.",
+)
+@click.option(
+    "--by-position", is_flag=True, help="Match inputs and outputs by position, not by name."
 )
 @click.option("--junit", metavar="PATH", type=PATH, help="Write a JUnit XML file, too.")
 @click.option(
@@ -259,17 +263,25 @@ def widen(model: Path, output: Path | None, as_json: bool, **options: Any) -> in
 )
 @JSON
 def verify(
-    first: Path, second: Path, junit: Path | None, layers: bool, as_json: bool, **options: Any
+    first: Path,
+    second: Path,
+    by_position: bool,
+    junit: Path | None,
+    layers: bool,
+    as_json: bool,
+    **options: Any,
 ) -> int:
     """Do two models compute the same? onnxruntime runs both on the same inputs.
 
-    What is allowed is rounding noise, measured on the models themselves, unless you give
-    tolerances. Nothing needs to be known of how B came about.
+    What is allowed is rounding noise, measured on the models themselves, and what you allow
+    beyond it. Models of other precision (float16) are compared after a cast. Nothing needs to be
+    known of how B came about.
 
     \b
     onnx-net2net verify a.onnx b.onnx
     onnx-net2net verify a.onnx b.onnx --size batch=1,8 --range image=0:1 --seeds 10
     onnx-net2net verify a.onnx b.onnx --inputs samples.npz --provider cuda --rtol logits=1e-3
+    onnx-net2net verify a.onnx half.onnx --by-position --rtol 0.01
     onnx-net2net verify a.onnx b.onnx --junit report.xml --json
     onnx-net2net verify model.onnx model-grown.onnx --layers
     """  # fmt: skip
@@ -281,7 +293,7 @@ def verify(
     a, b = load(first), load(second)
     if junit is not None:
         check_free(a, junit, force=True, read=[*b.files, *options["inputs"]])
-    report = judge(a, b, **arguments)
+    report = judge(a, b, by_position=by_position, **arguments)
     if junit is not None:
         write_text(junit, report.junit())
     found = _layers(a, b, arguments["provider"]) if layers else None

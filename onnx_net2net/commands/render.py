@@ -230,7 +230,7 @@ def report_table(report: Report) -> Table:
             Text(output.name),
             _type(output),
             f"{output.max_abs:.2g}",
-            f"{output.tolerance:.2g}",
+            f"{output.tolerance:.2g} ({output.rule.removeprefix('rounding ')})",
             f"{output.max_rel:.2g}",
             "" if output.top1 is None else f"{output.top1:.1%}",
             Text("equivalent" if output else "differs", style="green" if output else "bold red"),
@@ -246,6 +246,7 @@ def report_text(report: Report) -> str:
     """The table, what else is to be known, and the verdict in the last line."""
     problems = report.problems + [f"{o.name}: {o.problem}" for o in report.outputs if o.problem]
     lines = [f"also: {problem}" for problem in problems[1:]]  # the first is in the verdict
+    lines += [f"note: {note}" for note in (*report.by_position, *report.casts)]
     lines += [f"warning: {warning}" for warning in report.warnings]
     lines += [f"warning: {o.name}: {w}" for o in report.outputs for w in o.warnings]
     lines += [

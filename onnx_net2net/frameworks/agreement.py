@@ -37,9 +37,6 @@ class _Imported:
         """With the inputs moved: no other way shows the noise of the framework's own kernels."""
         return [self.run(inputs) for inputs in feeds] if how == "again" else None
 
-    def release(self) -> None:
-        """Nothing is held."""
-
 
 def agreement(model: Model, call: Call, *, seeds: int = 3) -> Report:
     """Compare ``call`` with ``model`` on random inputs, on the CPU."""

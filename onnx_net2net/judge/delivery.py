@@ -190,6 +190,7 @@ class Judge:
             remedy = f"{error.remedy}; or write it unverified (--no-verify)"
             problem = f"the grown model cannot be verified: {error.problem}"
             raise UsageError(problem, remedy) from None
+        self.report.problems += self.report.casts  # growing changes no types
         return self.report.equivalent if self.exact else _comparable(self.report)
 
     def _blame(self, error: InvalidModel) -> None:

@@ -290,6 +290,8 @@ def _checked(label: str, value: np.ndarray, spec: InputSpec) -> np.ndarray:
         return value.astype(object)
     if value.dtype == ml_dtypes.bfloat16 and spec.elem_type == TensorProto.FLOAT:
         value = value.astype(np.float32)  # exact
+    if spec.also is not None and value.dtype == InputSpec("", spec.also, None).dtype:
+        value = value.astype(spec.dtype)
     if value.dtype != spec.dtype:
         raise UsageError(
             f"{label}: input {spec.name!r} must be {spec.dtype}, not {value.dtype}",

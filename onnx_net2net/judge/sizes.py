@@ -41,12 +41,14 @@ class InputSpec:
     """One input of a model: what a value for it must look like.
 
     ``shape`` holds an int for a fixed axis and a name for a dynamic one; it is
-    ``None`` where the model does not even give the rank.
+    ``None`` where the model does not even give the rank. ``also`` is a finer type that one of two
+    models takes, if they differ: values are cast to it.
     """
 
     name: str
     elem_type: int
     shape: tuple[int | str, ...] | None
+    also: int | None = None
 
     @property
     def dtype(self) -> np.dtype:
@@ -59,8 +61,8 @@ class InputSpec:
         return TensorProto.DataType.Name(self.elem_type).lower()
 
     def lowered(self) -> InputSpec:
-        """The same input in float32, if it is bfloat16."""
-        half = self.elem_type == TensorProto.BFLOAT16
+        """The same input in float32, if it is bfloat16 in all models."""
+        half = self.elem_type == TensorProto.BFLOAT16 and self.also is None
         return replace(self, elem_type=TensorProto.FLOAT) if half else self
 
     def __str__(self) -> str:

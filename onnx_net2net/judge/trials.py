@@ -42,8 +42,9 @@ class RunError(Net2NetError):
 class Planner:
     """Finds inputs that a model accepts, and runs it on them; ``run`` raises RunError if not.
 
-    Whole numbers stay within the bounds that all of the ``graphs`` set. ``nbytes`` is the size of
-    the model; small ones see more samples, for a unit that no sample activates is not tested.
+    Whole numbers stay within the bounds that all of the ``graphs`` set; ``aliases`` gives the names
+    that another graph than the first has for its inputs. ``nbytes`` is the size of the model; small
+    ones see more samples, for a unit that no sample activates is not tested.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Planner:
         graphs: Sequence[onnx.GraphProto],
         ranges: Mapping[str, Range] | Range | None = None,
         nbytes: int = 0,
+        aliases: Mapping[str, str] | None = None,
     ) -> None:
         check_ranges(specs, ranges)
         self.run = run
@@ -61,13 +63,12 @@ class Planner:
         # A model this size is worth so many samples: runs of small ones cost nothing.
         self.samples = 64 if nbytes <= 4 << 20 else 16 if nbytes <= 64 << 20 else 3
         self.warnings: list[str] = []
-        uses = [input_uses(graph) for graph in graphs]
-        self.uses = {
-            spec.name: merged(
-                [found[spec.name] for found in uses if spec.name in found] or [Use("value")]
-            )
-            for spec in specs
-        }
+        names = [{}, *[aliases or {}] * (len(graphs) - 1)]
+        uses = list(zip(map(input_uses, graphs), names, strict=True))
+        self.uses = {}
+        for spec in specs:
+            bounds = [found.get(own.get(spec.name, spec.name)) for found, own in uses]
+            self.uses[spec.name] = merged([use for use in bounds if use] or [Use("value")])
 
     def user(self, inputs: UserInputs | Sequence[UserInputs]) -> Planned:
         planned: Planned = []
