@@ -53,8 +53,9 @@ class Window:
     @property
     def same(self) -> bool:
         """Whether the padding is what Keras calls "same" at stride 1."""
-        wanted = tuple(((s - 1) // 2, (s - 1) - (s - 1) // 2) for s in self.spans)
-        return self.pads == wanted and set(self.strides) == {1}
+        if set(self.strides) != {1} or not all(isinstance(n, int) for p in self.pads for n in p):
+            return False
+        return self.pads == tuple(((s - 1) // 2, (s - 1) - (s - 1) // 2) for s in self.spans)
 
 
 def window(call: Call, x: Any, kernel: Sequence[int], *, ceil: bool = False) -> Window:
@@ -91,8 +92,7 @@ def _same(length: Any, span: int, stride: int, lower: bool) -> tuple[Any, Any]:
     if stride == 1:
         total: Any = span - 1
     else:
-        total = (-(-length // stride) - 1) * stride + span - length
-        total = max(total, 0) if isinstance(total, int) else ops.maximum(total, 0)
+        total = _positive((-(-length // stride) - 1) * stride + span - length)
     less = total // 2
     return (total - less, less) if lower else (less, total - less)
 
@@ -121,14 +121,21 @@ def padded(x: Any, pads: Sequence[tuple[Any, Any]], value: float = 0) -> Any:
         if not any(n for pair in pads for n in pair):
             return x
         return ops.pad(x, [(0, 0), (0, 0), *pads], constant_values=value or None)
-    for axis, pair in enumerate(pads, 2):
+    for axis, (before, after) in enumerate(pads, 2):
+        index: list[Any] = [slice(None)] * len(x.shape)
+        index[axis] = slice(_positive(-before), sizes(x)[axis] - _positive(-after))
+        x = x[tuple(index)]
+        shape = sizes(x)
         parts = []
-        for count in pair:
-            shape = sizes(x)
-            shape[axis] = count
+        for count in (before, after):
+            shape[axis] = _positive(count)
             parts.append(ops.broadcast_to(ops.cast(value, dtype_of(x)), shape))
         x = ops.concatenate([parts[0], x, parts[1]], axis=axis)
     return x
+
+
+def _positive(count: Any) -> Any:
+    return max(count, 0) if isinstance(count, int) else ops.maximum(count, 0)
 
 
 def taps(x: Any, frame: Window) -> list[Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from onnx_net2net.frameworks.keras3.open_axes import sliced_at, with_axes, without_axes
 from onnx_net2net.frameworks.keras3.trace import Call, Entry
 from onnx_net2net.frameworks.keras3.values import (
     axis_of,
@@ -28,14 +29,12 @@ INT64 = np.dtype("int64")
 
 
 def given_axes(call: Call, axes: Any) -> list[int] | None:
-    """The axes, an attribute or (opset 13) an input."""
+    """The axes, an attribute or (opset 13) an input; None where there are none, or a run tells."""
     if axes is None:
         found = call.attribute("axes")
         return None if found is None else list(found)
     array = known(axes)
-    if array is None:
-        call.refuse("axes that the graph computes")
-    return [int(axis) for axis in array.reshape(-1)]
+    return None if array is None else [int(axis) for axis in array.reshape(-1)]
 
 
 def shape_of(call: Call, x: Any) -> Any:
@@ -99,20 +98,35 @@ def squeeze(call: Call, x: Any, axes: Any = None) -> Any:
     """Without axes of size 1, all of them if none is named."""
     x = tensor(x)
     found = given_axes(call, axes)
+    if found is None and axes is not None:
+        return without_axes(call, x, axes)
     if found is None:
-        if any(not isinstance(size, int) for size in sizes(x)):
-            call.refuse("no axes, and a size that is not known")
-        return ops.squeeze(x)
+        found = [axis for axis, size in enumerate(sizes(x)) if isinstance(size, int) and size == 1]
+        x = _without_ones(call, x)
     dropped = {axis_of(axis, x) for axis in found}
     # Reshaped, for a size that is 1 but not known to be must go as well.
     kept = [size for axis, size in enumerate(sizes(x)) if axis not in dropped]
     return ops.reshape(x, kept)
 
 
+def _without_ones(call: Call, x: Any) -> Any:
+    """``x``, whose rank would change where a size that the file leaves open is 1: not in a run."""
+    unknown = [size for size in sizes(x) if not isinstance(size, int)]
+    if not unknown:
+        return x
+    import tensorflow as tf
+
+    message = f"{call.step.label}: a size that the file leaves open is 1; name the axes"
+    with tf.control_dependencies([tf.debugging.assert_none_equal(n, 1, message) for n in unknown]):
+        return tf.identity(x)
+
+
 def unsqueeze(call: Call, x: Any, axes: Any = None) -> Any:
     """With new axes, counted in the result."""
     x = tensor(x)
-    found = given_axes(call, axes) or []
+    found = given_axes(call, axes)
+    if found is None:
+        return with_axes(call, x, axes)
     total = len(x.shape) + len(found)
     for axis in sorted(axis + total if axis < 0 else axis for axis in found):
         x = ops.expand_dims(x, axis)
@@ -160,13 +174,15 @@ def sliced(call: Call, x: Any, *operands: Any) -> Any:
         axes, steps = call.attribute("axes"), None
     else:
         first, last, along, strides = call.padded(operands, 4)
-        starts, ends, axes = ints(first), ints(last), given_axes(call, along)
         steps = None if strides is None else ints(strides)
+        starts, ends, axes = ints(first), ints(last), given_axes(call, along)
+        if (along is not None and axes is None) or not all(isinstance(n, int) for n in steps or []):
+            along = np.arange(len(starts)) if along is None else along
+            strides = np.ones(len(starts), np.int64) if strides is None else strides
+            return sliced_at(call, x, first, last, along, strides)
     axes = list(range(len(starts))) if axes is None else axes
     steps = [1] * len(starts) if steps is None else steps
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        if not isinstance(step, int):
-            call.refuse("a step that the graph computes")
         x = _slice_axis(x, axis_of(axis, x), start, end, step)
     return x
 

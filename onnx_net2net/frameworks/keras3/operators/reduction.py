@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from keras import ops
 
+from onnx_net2net.frameworks.keras3.open_axes import axes_behind, axis_last
 from onnx_net2net.frameworks.keras3.trace import Call, Entry
-from onnx_net2net.frameworks.keras3.values import axis_of, cast, dtype_of, known, product, sizes
+from onnx_net2net.frameworks.keras3.values import axis_of, dtype_of, known, product, sizes
 from onnx_net2net.frameworks.keras3.values import tensor as lifted
 
 __all__ = ["TABLES"]
@@ -22,14 +24,15 @@ def reduced(function: Callable[..., Any]) -> Entry:
         given, keep = call.attribute("axes"), bool(call.attribute("keepdims", 1))
         none = call.attribute("noop_with_empty_axes", 0)
         if axes is not None:
-            found = known(axes)
+            found = known(axes) if 0 not in axes.shape else np.zeros(0, np.int64)
             if found is None:
-                call.refuse("axes that the graph computes")
+                flat, restored = axes_behind(call, x, axes)
+                return restored(function(flat, axis=(1,), keepdims=False), keep)
             given = found.reshape(-1).tolist()
         if none and not given:
             return x if function not in POINTWISE else POINTWISE[function](x)
         over = tuple(axis_of(a, x) for a in given) if given else tuple(range(len(x.shape)))
-        return cast(function(x, axis=over, keepdims=keep), dtype_of(x))
+        return function(x, axis=over, keepdims=keep)
 
     return entry
 
@@ -148,18 +151,19 @@ def running(function: Callable[..., Any], neutral: int) -> Entry:
 
     def entry(call: Call, x: Any, axis: Any) -> Any:
         x = lifted(x)
-        found = known(axis)
+        found, back = known(axis), None
         if found is None:
-            call.refuse("an axis that the graph computes")
-        place = axis_of(int(found.reshape(-1)[0]), x)
+            x, back = axis_last(call, x, axis)
+        place = axis_of(-1 if found is None else int(found.reshape(-1)[0]), x)
         backward = bool(call.attribute("reverse", 0))
         x = ops.flip(x, place) if backward else x
         if call.attribute("exclusive", 0):
             first = ops.take(x, [0], axis=place) * 0 + neutral
             rest = ops.slice(x, [0] * len(x.shape), _shorter(x, place))
             x = ops.concatenate([first, rest], axis=place)
-        y = cast(function(x, axis=place), dtype_of(x))
-        return ops.flip(y, place) if backward else y
+        y = function(x, axis=place)
+        y = ops.flip(y, place) if backward else y
+        return y if back is None else back(y)
 
     return entry
 
