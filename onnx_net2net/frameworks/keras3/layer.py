@@ -159,7 +159,7 @@ class Network(keras.Model):
         super().compile(optimizer, _ordered(loss), _ordered(loss_weights), **options)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compile a loaded model as the saved one was; Keras leaves that to whoever has `compile`."""
+        """Compile a loaded model as the saved one was, which Keras leaves to the class."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 

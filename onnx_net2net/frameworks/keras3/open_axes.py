@@ -35,11 +35,13 @@ def axes_behind(call: Call, x: Any, axes: Any) -> tuple[Any, Callable[[Any, bool
     return flat, restored
 
 
-def axis_last(call: Call, x: Any, axis: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """``x`` with an axis moved behind the others, and what moves it back."""
+def axis_last(call: Call, x: Any, axis: Any, before: int = 0) -> tuple[Any, Callable[[Any], Any]]:
+    """``x`` with an axis moved behind the others but for some, and what moves it back."""
     import tensorflow as tf
 
-    order = tf.argsort(tf.cast(_chosen(call, axis, rank(x)), "int32"), stable=True)
+    chosen = tf.cast(_chosen(call, axis, rank(x)), "int32")
+    last = tf.range(rank(x)) >= rank(x) - before
+    order = tf.argsort(tf.where(last, 2, chosen), stable=True)
     back = tf.argsort(order)
     return tf.transpose(x, order), lambda y: tf.transpose(y, back)
 
@@ -71,18 +73,20 @@ def sliced_at(call: Call, x: Any, starts: Any, ends: Any, axes: Any, steps: Any)
     places = tf.where(axes < 0, axes + rank(x), axes)
     sizes = tf.gather(shape, places)
     backward = steps < 0
-    low, high = tf.where(backward, -1, tf.zeros_like(sizes)), tf.where(backward, sizes - 1, sizes)
+    less = tf.cast(backward, "int64")
 
-    def bounded(place: Any) -> Any:
-        place = tf.clip_by_value(tf.where(place < 0, place + sizes, place), low, high)
+    def bounded(place: Any, low: Any) -> Any:
+        place = tf.minimum(tf.where(place < 0, place + sizes, place), sizes - less)
+        place = tf.maximum(place, low)
         return tf.where(place < 0, -sizes - 1, place)  # before the first, in TensorFlow's words
 
     def spread(values: Any, others: Any) -> Any:
         return tf.tensor_scatter_nd_update(others, places[:, None], values)
 
     one = tf.ones_like(shape)
-    begin, end = spread(bounded(starts), one * 0), spread(bounded(ends), shape)
-    return tf.strided_slice(x, begin, end, spread(steps, one))
+    begin, end = spread(bounded(starts, 0 * less), one * 0), spread(bounded(ends, -less), shape)
+    y = tf.strided_slice(x, begin, end, spread(steps, one))
+    return tf.ensure_shape(y, [None] * rank(x))
 
 
 def _chosen(call: Call, axes: Any, count: int) -> Any:

@@ -35,11 +35,10 @@ def scanned(
         tf.TensorArray(x.dtype, count, element_shape=x.shape[1:]).unstack(x) for x in sequences
     ]
 
-    def step(index: Any, goes_on: Any, now: list[Any]) -> tuple[Any, list[Any], list[Any]]:
-        states, rows = body(now, [array.read(index) for array in arrays])
-        return goes_on, states, rows
+    def step(index: Any, goes_on: Any, now: list[Any], entries: list[Any]) -> Any:
+        return goes_on, *body(now, entries)
 
-    states, columns = _loop(step, list(states), count, tf.constant(True), count)
+    states, columns = _loop(step, list(states), count, tf.constant(True), arrays, count)
     length = sequences[0].shape[0]
     return states, [tf.ensure_shape(c, [length, *c.shape[1:]]) for c in columns]
 
@@ -65,7 +64,12 @@ def looped(
 ) -> tuple[list[Any], list[Any]]:
     """At most ``limit`` steps, as long as the last one says so; ``first`` says it at the start."""
     if keras.backend.backend() == "tensorflow":
-        return _loop(body, list(states), ops.cast(limit, "int32"), ops.cast(first, "bool"), None)
+
+        def without(index: Any, goes_on: Any, now: list[Any], _: list[Any]) -> Any:
+            return body(index, goes_on, now)
+
+        limit, first = ops.cast(limit, "int32"), ops.cast(first, "bool")
+        return _loop(without, list(states), limit, first, [], None)
 
     def step(index: Any, goes_on: Any, *now: Any) -> tuple[Any, ...]:
         goes_on, new, _ = body(index, goes_on, list(now))
@@ -80,11 +84,14 @@ def looped(
     return list(done[2:]), []
 
 
-def _loop(body: Any, states: list[Any], limit: Any, first: Any, count: Any) -> Any:
+def _loop(
+    body: Any, states: list[Any], limit: Any, first: Any, inputs: list[Any], count: Any
+) -> Any:
     """Rows are collected in arrays of ``count`` entries, or in ones that grow."""
     import tensorflow as tf
 
-    shapes, rows = _specs(body, states)
+    entries = [tf.TensorSpec(array.element_shape, array.dtype) for array in inputs]
+    shapes, rows = _specs(body, states, entries)
     arrays = [
         tf.TensorArray(
             row.dtype, 0 if count is None else count, count is None, element_shape=row.shape
@@ -93,7 +100,7 @@ def _loop(body: Any, states: list[Any], limit: Any, first: Any, count: Any) -> A
     ]
 
     def step(index: Any, goes_on: Any, now: Any, arrays: Any) -> tuple[Any, ...]:
-        goes_on, new, found = body(index, goes_on, list(now))
+        goes_on, new, found = body(index, goes_on, list(now), [a.read(index) for a in inputs])
         written = [a.write(index, row) for a, row in zip(arrays, found, strict=True)]
         return index + 1, goes_on, new, written
 
@@ -111,7 +118,7 @@ def _loop(body: Any, states: list[Any], limit: Any, first: Any, count: Any) -> A
     return list(done[2]), [array.stack() for array in done[3]]
 
 
-def _specs(body: Any, states: list[Any]) -> tuple[list[Any], list[Any]]:
+def _specs(body: Any, states: list[Any], entries: list[Any]) -> tuple[list[Any], list[Any]]:
     """Shapes that hold for the states after any number of steps, and what a row is."""
     import tensorflow as tf
 
@@ -119,11 +126,11 @@ def _specs(body: Any, states: list[Any]) -> tuple[list[Any], list[Any]]:
     for _ in range(MOST_WIDENINGS):
         given = [tf.TensorSpec(s, x.dtype) for s, x in zip(shapes, states, strict=True)]
 
-        def once(*now: Any) -> Any:
-            _, new, rows = body(tf.constant(0), tf.constant(True), list(now))
+        def once(now: list[Any], entries: list[Any]) -> Any:
+            _, new, rows = body(tf.constant(0), tf.constant(True), list(now), list(entries))
             return new, rows
 
-        traced = tf.function(once, autograph=False).get_concrete_function(*given)
+        traced = tf.function(once, autograph=False).get_concrete_function(given, entries)
         new, rows = traced.structured_outputs
         wider = [_common(old, x.shape) for old, x in zip(shapes, new, strict=True)]
         if wider == shapes:

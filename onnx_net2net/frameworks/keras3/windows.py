@@ -16,7 +16,17 @@ from keras import ops
 from onnx_net2net.frameworks.keras3.trace import Call
 from onnx_net2net.frameworks.keras3.values import dtype_of, sizes
 
-__all__ = ["Window", "channels_last", "padded", "taps", "to_first", "to_last", "window"]
+__all__ = [
+    "Window",
+    "channels_last",
+    "extended",
+    "padded",
+    "positive",
+    "taps",
+    "to_first",
+    "to_last",
+    "window",
+]
 
 Pads = list[tuple[Any, Any]]
 
@@ -58,8 +68,11 @@ class Window:
         return self.pads == tuple(((s - 1) // 2, (s - 1) - (s - 1) // 2) for s in self.spans)
 
 
-def window(call: Call, x: Any, kernel: Sequence[int], *, ceil: bool = False) -> Window:
-    """The window of a convolution or a pooling of ``x`` (N C ...)."""
+def window(call: Call, x: Any, kernel: Sequence[int], *, ceil: bool | None = None) -> Window:
+    """The window of a convolution of ``x`` (N C ...), or with ``ceil`` given of a pooling.
+
+    A pooling counts its stated mode of padding without dilation, as onnxruntime does.
+    """
     rank = len(kernel)
     strides = tuple(call.attribute("strides") or [1] * rank)
     dilations = tuple(call.attribute("dilations") or [1] * rank)
@@ -70,14 +83,16 @@ def window(call: Call, x: Any, kernel: Sequence[int], *, ceil: bool = False) -> 
     if mode in ("SAME_UPPER", "SAME_LOWER"):
         pads = [
             _same(length, span, stride, mode == "SAME_LOWER")
-            for length, span, stride in zip(lengths, spans, strides, strict=True)
+            for length, span, stride in zip(
+                lengths, spans if ceil is None else kernel, strides, strict=True
+            )
         ]
     elif mode == "VALID":
         pads = [(0, 0)] * rank
     else:
         given = call.attribute("pads") or [0] * (2 * rank)
         pads = list(zip(given[:rank], given[rank:], strict=True))
-    if ceil and mode == "NOTSET":
+    if ceil:
         pads = [
             (before, after + _overhang(length, before, after, span, stride))
             for length, (before, after), span, stride in zip(
@@ -92,7 +107,7 @@ def _same(length: Any, span: int, stride: int, lower: bool) -> tuple[Any, Any]:
     if stride == 1:
         total: Any = span - 1
     else:
-        total = _positive((-(-length // stride) - 1) * stride + span - length)
+        total = positive((-(-length // stride) - 1) * stride + span - length)
     less = total // 2
     return (total - less, less) if lower else (less, total - less)
 
@@ -123,18 +138,24 @@ def padded(x: Any, pads: Sequence[tuple[Any, Any]], value: float = 0) -> Any:
         return ops.pad(x, [(0, 0), (0, 0), *pads], constant_values=value or None)
     for axis, (before, after) in enumerate(pads, 2):
         index: list[Any] = [slice(None)] * len(x.shape)
-        index[axis] = slice(_positive(-before), sizes(x)[axis] - _positive(-after))
-        x = x[tuple(index)]
-        shape = sizes(x)
-        parts = []
-        for count in (before, after):
-            shape[axis] = _positive(count)
-            parts.append(ops.broadcast_to(ops.cast(value, dtype_of(x)), shape))
-        x = ops.concatenate([parts[0], x, parts[1]], axis=axis)
+        index[axis] = slice(positive(-before), sizes(x)[axis] - positive(-after))
+        x = extended(x[tuple(index)], axis, positive(before), positive(after), value)
     return x
 
 
-def _positive(count: Any) -> Any:
+def extended(x: Any, axis: int, before: Any, after: Any, value: float = 0) -> Any:
+    """``x`` with so many entries of a value before and after those of an axis."""
+    parts = [x]
+    for place, count in ((0, before), (2, after)):
+        if not isinstance(count, int) or count:
+            shape = sizes(x)
+            shape[axis] = count
+            parts.insert(place, ops.broadcast_to(ops.cast(value, dtype_of(x)), shape))
+    return ops.concatenate(parts, axis=axis) if len(parts) > 1 else x
+
+
+def positive(count: Any) -> Any:
+    """The count, or 0 where it is below."""
     return max(count, 0) if isinstance(count, int) else ops.maximum(count, 0)
 
 

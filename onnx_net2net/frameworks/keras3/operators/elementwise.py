@@ -166,7 +166,8 @@ def softplus(x: Any) -> Any:
 
 
 def shrink(x: Any, lambd: float = 0.5, bias: float = 0.0) -> Any:
-    """Zero within lambd of zero, moved towards zero by bias elsewhere."""
+    """Zero within lambd of zero, moved towards zero by bias elsewhere; in float32 if whole."""
+    x = ops.cast(x, "float32") if is_whole(x) else x
     moved = ops.where(ops.less(x, -lambd), x + cast_like(bias, x), x - cast_like(bias, x))
     return ops.where(ops.greater(ops.abs(x), lambd), moved, ops.zeros_like(x))
 

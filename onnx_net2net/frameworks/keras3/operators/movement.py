@@ -26,6 +26,7 @@ from onnx_net2net.frameworks.keras3.values import (
 __all__ = ["TABLES", "broadcast", "cut", "given_axes"]
 
 INT64 = np.dtype("int64")
+FARTHEST = 2**30  # beyond the ends of every axis, in the int32 that sizes are counted in
 
 
 def given_axes(call: Call, axes: Any) -> list[int] | None:
@@ -117,7 +118,8 @@ def _without_ones(call: Call, x: Any) -> Any:
     import tensorflow as tf
 
     message = f"{call.step.label}: a size that the file leaves open is 1; name the axes"
-    with tf.control_dependencies([tf.debugging.assert_none_equal(n, 1, message) for n in unknown]):
+    checks = [tf.debugging.assert_none_equal(size, 1, message=message) for size in unknown]
+    with tf.control_dependencies([check for check in checks if check is not None]):
         return tf.identity(x)
 
 
@@ -190,14 +192,14 @@ def sliced(call: Call, x: Any, *operands: Any) -> Any:
 def _slice_axis(x: Any, axis: int, start: Any, end: Any, step: int) -> Any:
     size = sizes(x)[axis]
     if all(isinstance(n, int) for n in (start, end, size)):
-        picked = range(size)[_python_slice(start, end, step)]
+        picked = _picked(start, end, step, size)
         if len(picked) == size and step > 0:
             return x
         if step > 0 and len(picked):
             return cut(x, axis, picked[0], picked[-1] + 1, step)
         return gathered(x, np.array(picked, np.int64), axis)
     if step < 0:
-        whole = isinstance(start, int) and isinstance(end, int) and start == -1 and end < -(2**30)
+        whole = isinstance(start, int) and isinstance(end, int) and start == -1 and end < -FARTHEST
         return (
             ops.flip(x, axis)[_strided(x, axis, -step)]
             if whole
@@ -208,9 +210,12 @@ def _slice_axis(x: Any, axis: int, start: Any, end: Any, step: int) -> Any:
     return cut(x, axis, _bounded(start, size), _bounded(end, size), step)
 
 
-def _python_slice(start: int, end: int, step: int) -> slice:
-    """ONNX counts an end before the first entry as -infinity when it walks backwards."""
-    return slice(start, end, step)
+def _picked(start: int, end: int, step: int, size: int) -> range:
+    """Unlike in Python, a walk backwards that starts before the first entry takes that one."""
+    start, end = (place + size if place < 0 else place for place in (start, end))
+    if step > 0:
+        return range(min(max(start, 0), size), min(max(end, 0), size), step)
+    return range(min(max(start, 0), size - 1), min(max(end, -1), size - 1), step)
 
 
 def _strided(x: Any, axis: int, step: int) -> tuple[slice, ...]:
@@ -223,6 +228,8 @@ def _bounded(place: Any, size: Any) -> Any:
         return None
     if isinstance(place, int) and isinstance(size, int):
         return min(max(place, -size), size)
+    if isinstance(place, int):
+        place = min(max(place, -FARTHEST), FARTHEST)
     if isinstance(place, int):  # constant against an unknown size
         return ops.maximum(place + size, 0) if place < 0 else ops.minimum(place, size)
     place = ops.where(ops.less(place, 0), place + size, place)
@@ -232,14 +239,14 @@ def _bounded(place: Any, size: Any) -> Any:
 def _backward(x: Any, axis: int, start: Any, end: Any, step: int) -> Any:
     """Backwards between places of which one is not known."""
     size = ops.cast(sizes(x)[axis], "int32")
-    first = ops.minimum(_wrapped(start, size), size - 1)
+    first = ops.minimum(ops.maximum(_wrapped(start, size), 0), size - 1)
     last = ops.maximum(_wrapped(end, size), -1)
     return gathered(x, ops.arange(first, last, step, dtype="int32"), axis)
 
 
 def _wrapped(place: Any, size: Any) -> Any:
     if isinstance(place, int):
-        place = max(place, -(2**30))
+        place = min(max(place, -FARTHEST), FARTHEST)
     place = ops.cast(place, "int32")
     return ops.where(ops.less(place, 0), place + size, place)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -52,14 +53,19 @@ def square_sum(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     return summed(ops.square(x), axis, keepdims)
 
 
+def real(x: Any) -> Any:
+    """Whole numbers as floats that hold them."""
+    return ops.cast(x, "float64") if "int" in dtype_of(x) else x
+
+
 def length(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     """Euclidean norm."""
-    return ops.sqrt(square_sum(x, axis, keepdims))
+    return ops.sqrt(square_sum(real(x), axis, keepdims))
 
 
 def log_sum(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     """Logarithm of the sum."""
-    return ops.log(summed(x, axis, keepdims))
+    return ops.log(summed(real(x), axis, keepdims))
 
 
 def averaged(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
@@ -73,12 +79,27 @@ def averaged(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
 
 def greatest(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     """Largest entry; of truth values: whether any is true."""
-    return (ops.any if dtype_of(x) == "bool" else ops.max)(x, axis=axis, keepdims=keepdims)
+    if dtype_of(x) == "bool":
+        return ops.any(x, axis=axis, keepdims=keepdims)
+    return ops.max(x, axis=axis, keepdims=keepdims, initial=_extreme(x, axis, lowest=True))
 
 
 def least(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     """Smallest entry; of truth values: whether all are true."""
-    return (ops.all if dtype_of(x) == "bool" else ops.min)(x, axis=axis, keepdims=keepdims)
+    if dtype_of(x) == "bool":
+        return ops.all(x, axis=axis, keepdims=keepdims)
+    return ops.min(x, axis=axis, keepdims=keepdims, initial=_extreme(x, axis, lowest=False))
+
+
+def _extreme(x: Any, axis: tuple[int, ...], lowest: bool) -> Any:
+    """What the largest or smallest of no entries is; None where there are some."""
+    lengths = [sizes(x)[place] for place in axis]
+    if all(isinstance(size, int) and size for size in lengths):
+        return None
+    if "float" in dtype_of(x):
+        return ops.cast(-math.inf if lowest else math.inf, dtype_of(x))
+    limits = np.iinfo(dtype_of(x))
+    return ops.cast(limits.min if lowest else limits.max, dtype_of(x))
 
 
 def multiplied(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
@@ -90,14 +111,14 @@ def multiplied(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
 
 def log_sum_exp(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     """Logarithm of the sum of exponentials."""
-    return ops.logsumexp(x, axis=axis, keepdims=keepdims)
+    return ops.logsumexp(real(x), axis=axis, keepdims=keepdims)
 
 
 # What a reduction over no axis still does to each entry.
 POINTWISE: dict[Callable[..., Any], Callable[[Any], Any]] = {
     absolute_sum: ops.abs,
     length: ops.abs,
-    log_sum: ops.log,
+    log_sum: lambda x: ops.log(real(x)),
     square_sum: ops.square,
 }
 

@@ -43,15 +43,12 @@ class Axis:
 def upsample(call: Call, x: Any, scales: Any = None) -> Any:
     """The old operator: places are rounded down."""
     x = tensor(x)
-    given = call.attribute("scales") if scales is None else known(scales)
-    if given is None:
-        call.refuse("scales that the graph computes")
-    found = [float(s) for s in np.asarray(given).reshape(-1)]
-    mode = call.attribute("mode", "nearest")
-    for axis, scale in enumerate(found):
-        frame = Axis(sizes(x)[axis], _scaled(sizes(x)[axis], scale), scale)
-        rounding = "ceil" if scale < 1 else "floor"  # as onnxruntime takes the nearest
-        x = _along(x, axis, frame, Method(mode, "asymmetric", rounding))
+    given = call.attribute("scales") if scales is None else scales
+    given = np.asarray(given, np.float32) if scales is None else given
+    method = Method(call.attribute("mode", "nearest"), "asymmetric", "simple")
+    regions = [(0.0, 1.0)] * len(x.shape)
+    for axis, frame in enumerate(_frames(call, sizes(x), given, None, regions)):
+        x = _along(x, axis, frame, method)
     return x
 
 
@@ -92,7 +89,13 @@ def resize(call: Call, x: Any, *operands: Any) -> Any:
         bool(call.attribute("antialias", 0)),
         call.attribute("extrapolation_value", 0.0),
     )
-    axes = [axis_of(a, x) for a in call.attribute("axes", range(len(x.shape)))]
+    given = call.attribute("axes", range(len(x.shape)))
+    if (
+        min(given, default=0) < 0
+        and call.attribute("keep_aspect_ratio_policy", "stretch")[0] == "n"
+    ):
+        call.refuse("negative axes and an aspect ratio to keep, which onnxruntime does not resize")
+    axes = [axis_of(a, x) for a in given]
     regions: list[tuple[Any, Any]] = [(0.0, 1.0)] * len(axes)
     if method.coordinates == "tf_crop_and_resize":
         found = known(roi)
@@ -103,6 +106,8 @@ def resize(call: Call, x: Any, *operands: Any) -> Any:
             regions = [(float(a), float(b)) for a, b in found.reshape(2, -1).T]
     before = [sizes(x)[axis] for axis in axes]
     for axis, frame in zip(axes, _frames(call, before, scales, wanted, regions), strict=True):
+        if method.antialias and not isinstance(frame.scale, float):
+            call.refuse("antialiasing by a scale that the graph computes")
         x = _along(x, axis, frame, method)
     return x
 
@@ -168,7 +173,12 @@ def _along(x: Any, axis: int, frame: Axis, method: Method) -> Any:
     xp: Any = np if fixed else ops
     place = _coordinates(xp, frame, method)
     if method.mode == "nearest":
-        chosen = _clipped(xp, _rounded(xp, place, method.rounding), frame.before)
+        rounding = method.rounding
+        if rounding == "simple":  # of old operators: onnxruntime's way where it shrinks an image
+            chosen = xp.where(frame.scale < 1, xp.ceil(place), xp.floor(place))
+        else:
+            chosen = _rounded(xp, place, rounding)
+        chosen = _clipped(xp, chosen, frame.before)
         y = ops.take(x, ops.cast(chosen, "int32"), axis=axis)
     else:
         y = _weighed(xp, x, axis, place, frame, method)
@@ -245,8 +255,6 @@ def _weighed(xp: Any, x: Any, axis: int, place: Any, frame: Axis, method: Method
     cubic = method.mode == "cubic"
     stretch = 1.0
     if method.antialias:
-        if not isinstance(frame.scale, float):
-            raise ValueError("antialiasing by a scale that only a run tells")
         stretch = max(1.0, 1.0 / frame.scale)
     reach = math.ceil((2 if cubic else 1) * stretch)
     base = xp.floor(place)
