@@ -41,8 +41,7 @@ def keras_runner(model: n2n.Model, feeds: dict[str, Any]) -> list[Any]:
     network = n2n.to_keras(model)
     values = [v if v is None else np.asarray(v) for v in feeds.values()]
     given = network(values if len(values) != 1 else values[0])
-    names = [value.name for value in model.proto.graph.output]
-    results = [given[name] for name in names] if isinstance(given, dict) else [given]
+    results = list(given.values()) if isinstance(given, dict) else [given]
     return [keras.ops.convert_to_numpy(v) for v in results]
 
 

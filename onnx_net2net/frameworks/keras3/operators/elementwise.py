@@ -18,7 +18,7 @@ from onnx import helper
 from onnx_net2net.frameworks.keras3.trace import Call, Entry
 from onnx_net2net.frameworks.keras3.values import cast, dtype_of, known, number, tensor
 
-__all__ = ["POINTWISE", "TABLES", "activation"]
+__all__ = ["NUMBERS", "POINTWISE", "TABLES", "activation"]
 
 
 def unary(function: Callable[[Any], Any]) -> Entry:
@@ -106,13 +106,13 @@ def converted(call: Call, x: Any, target: str) -> Any:
     """``x`` in another type."""
     if isinstance(x, np.ndarray):
         return x.astype(np.dtype(target))
-    if target not in CASTABLE:
+    if target not in NUMBERS:
         call.refuse(f"a cast of a tensor to {target}")
     x = tensor(x)
     return ops.not_equal(x, 0) if target == "bool" and dtype_of(x) != "bool" else cast(x, target)
 
 
-CASTABLE = frozenset(
+NUMBERS = frozenset(
     [
         "bfloat16",
         "bool",
@@ -166,7 +166,8 @@ def softplus(x: Any) -> Any:
 
 
 def shrink(x: Any, lambd: float = 0.5, bias: float = 0.0) -> Any:
-    """Zero within lambd of zero, moved towards zero by bias elsewhere."""
+    """Zero within lambd of zero, moved towards zero by bias elsewhere; in float32 if whole."""
+    x = ops.cast(x, "float32") if is_whole(x) else x
     moved = ops.where(ops.less(x, -lambd), x + cast_like(bias, x), x - cast_like(bias, x))
     return ops.where(ops.greater(ops.abs(x), lambd), moved, ops.zeros_like(x))
 
