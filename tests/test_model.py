@@ -274,7 +274,7 @@ from pathlib import Path
 from onnx_net2net.model import load
 model = load(sys.argv[1])
 weight = model.weights["w"]
-assert weight.nbytes == 3 << 30 and weight.array()[5, 7] == 0
+assert weight.nbytes == 3 << 30 and not any(bytes(next(weight.chunks())))
 # Not ru_maxrss: a process inherits that from the one that started it.
 used = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) << 10
 sys.exit(0 if used < 600 << 20 else f"{used >> 20} MiB")

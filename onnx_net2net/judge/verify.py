@@ -32,6 +32,8 @@ from onnx import TensorProto
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from onnx_net2net.errors import InvalidModel, UsageError
+from onnx_net2net.files.drafts import draft_folder
+from onnx_net2net.judge.contents import MESSAGE_LIMIT, check_files, contents
 from onnx_net2net.judge.feeds import Feeds, Range, UserInputs
 from onnx_net2net.judge.interface import merged_specs, output_problems
 from onnx_net2net.judge.judgement import How, Outputs, PerOutput, compare_models
@@ -45,16 +47,14 @@ from onnx_net2net.judge.precision import (
 from onnx_net2net.judge.report import Report
 from onnx_net2net.judge.sizes import input_specs
 from onnx_net2net.judge.trials import Planner, RunError, first_line, flattened
-from onnx_net2net.model import Model, load
+from onnx_net2net.model import AnyModel, Model, load
 
 __all__ = ["VERSION", "Candidate", "candidate", "choose_provider", "run", "tensors", "verify"]
 
 VERSION = ort.__version__
-AnyModel = Model | str | os.PathLike | onnx.ModelProto | bytes
 
-_MESSAGE_LIMIT = (2 << 30) - (1 << 20)  # what one protobuf message can hold
 # Bytes of weights up to which copies are made, in memory, to measure rounding noise.
-_LIMITS = {"moved": _MESSAGE_LIMIT, "double": 256 << 20}
+_LIMITS = {"moved": MESSAGE_LIMIT, "double": 256 << 20}
 
 
 def _errors_of(module: ModuleType) -> Iterator[type[Exception]]:
@@ -105,10 +105,10 @@ def verify(
     if seeds < 1:
         raise UsageError(f"seeds must be 1 or more, not {seeds}")
     report = Report(onnxruntime=VERSION)
-    with tempfile.TemporaryDirectory(prefix="onnx-net2net-") as scratch:
+    with draft_folder(Path(tempfile.gettempdir())) as scratch:
         name = choose_provider(provider)
-        first = Candidate("first", a, name, Path(scratch))
-        second = Candidate("second", b, name, Path(scratch))
+        first = Candidate("first", a, name, scratch)
+        second = Candidate("second", b, name, scratch)
         specs, problems, report.warnings = merged_specs(first.specs, second.specs)
         report.problems = problems + output_problems(first.graph, second.graph)
         _open(first, second, report)
@@ -120,6 +120,8 @@ def verify(
             planned = planner.user(inputs) if inputs is not None else planner.seeded(seeds, sizes)
             report.warnings += planner.warnings
             compare_models(first, second, planned, report, (rtol, atol))
+        check_files(a, first.model)
+        check_files(b, second.model)
     report.seconds = time.monotonic() - started
     return report
 
@@ -221,7 +223,8 @@ class Candidate:
 
     def __init__(self, label: str, model: AnyModel, provider: str, scratch: Path) -> None:
         self.label = label
-        self.model = model if isinstance(model, Model) else load(model)
+        self.model = load(model)
+        self._as_file = not isinstance(model, Model)
         self.graph = self.model.proto.graph
         self.specs = input_specs(self.graph)
         self.nbytes = sum(weight.nbytes for weight in self.model.weights.values())
@@ -263,8 +266,8 @@ class Candidate:
         optimised = how == "optimised"
         model = nudged(self.model) if how == "moved" else self.model
         if how != "double" and not self.lowered:
-            contents = self._contents if model is self.model else model.to_bytes()
-            return _Session(contents, self.provider, optimised=optimised)
+            given = self._contents if model is self.model else model.to_bytes()
+            return _Session(given, self.provider, optimised=optimised)
         proto = onnx.ModelProto.FromString(model.to_bytes())
         if how == "double":
             proto = in_precision(proto, TensorProto.DOUBLE)
@@ -275,17 +278,10 @@ class Candidate:
     def release(self) -> None:
         self._base = None
 
-    @functools.cached_property
+    @property
     def _contents(self) -> str | bytes:
-        """What to give to onnxruntime: the file if it can be named, which may be of any size."""
-        path = str(self.model.path or "")
-        if path and path == path.encode(errors="ignore").decode():
-            return path
-        if self.nbytes > _MESSAGE_LIMIT:
-            target = self._scratch / self.label / "model.onnx"
-            target.parent.mkdir()
-            return str(self.model.save(target, external=True))
-        return self.model.to_bytes()
+        """What to give to onnxruntime."""
+        return contents(self.model, as_file=self._as_file, spare=self._scratch / self.label)
 
     def _opened(self) -> _Session:
         if self._base is None:
@@ -370,7 +366,7 @@ def tensors(
 
     Tensors that onnxruntime cannot hand out are left out. UsageError for a name no node writes.
     """
-    source = model if isinstance(model, Model) else load(model)
+    source = load(model)
     written = [name for node in source.proto.graph.node for name in node.output if name]
     wanted = set(written if names is None else names)
     unknown = wanted.difference(written)
@@ -402,8 +398,8 @@ def _exposed(
 @contextlib.contextmanager
 def candidate(model: AnyModel, provider: str | None) -> Iterator[Candidate]:
     """A model under test, for as long as it is."""
-    with tempfile.TemporaryDirectory(prefix="onnx-net2net-") as scratch:
-        yield Candidate("given", model, choose_provider(provider), Path(scratch))
+    with draft_folder(Path(tempfile.gettempdir())) as scratch:
+        yield Candidate("given", model, choose_provider(provider), scratch)
 
 
 def _session_of(candidate: Candidate, optimised: bool) -> _Session:

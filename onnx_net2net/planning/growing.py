@@ -16,7 +16,7 @@ from onnx_net2net.analysis.folding import fold
 from onnx_net2net.depth.blocks import Block, blocks
 from onnx_net2net.depth.repetition import matches
 from onnx_net2net.errors import Refused, UsageError
-from onnx_net2net.model import Model
+from onnx_net2net.model import AnyModel, Model, load
 from onnx_net2net.planning import plans
 from onnx_net2net.planning.budget import PREFERENCES, Choice, Goal, Search, goal, missed
 from onnx_net2net.planning.costs import Costs, costs
@@ -33,7 +33,7 @@ AnyPlan = Plan | str | os.PathLike[str] | Mapping[str, Any] | Sequence[Mapping[s
 
 
 def grow(
-    model: Model,
+    model: AnyModel,
     *,
     plan: AnyPlan | None = None,
     params: str | int | None = None,
@@ -63,6 +63,7 @@ def grow(
     """
     if sum(given is not None for given in (plan, params, flops)) != 1:
         raise UsageError("give one of plan, params and flops", 'for example: params="2x"')
+    model = load(model)
     if plan is not None:
         return follow(model, as_plan(plan)).model
     measure, asked = ("flops", flops) if params is None else ("parameters", params)
