@@ -25,8 +25,16 @@ from onnx_net2net.errors import InvalidModel, Net2NetError
 from onnx_net2net.files import history
 from onnx_net2net.files.external import Folder
 from onnx_net2net.files.inlining import inline_functions
-from onnx_net2net.files.loading import embed_external, lift, opened, serialised, skeleton
+from onnx_net2net.files.loading import (
+    embed_external,
+    lift,
+    open_sizes,
+    opened,
+    serialised,
+    skeleton,
+)
 from onnx_net2net.files.saving import SINGLE_FILE_LIMIT, Pieces, message, stream, whole, write
+from onnx_net2net.files.sparse import densify, sparsify
 from onnx_net2net.files.tensors import (
     check_tensor,
     clear_data,
@@ -70,6 +78,7 @@ class Model:
         original: Source | None = None,
         external: bool = False,
         inlined: bool = False,
+        opened_sizes: bool = False,
         changes: Iterable[Any] = (),
     ) -> None:
         self.proto = proto
@@ -82,6 +91,7 @@ class Model:
         self._sources = sources
         self._original = original
         self._external = external
+        self._opened_sizes = opened_sizes
         self._sha256: str | None = None
 
     def __repr__(self) -> str:
@@ -100,9 +110,9 @@ class Model:
 
     @property
     def file(self) -> Path | None:
-        """The file that still is what this model was loaded from, data and all; else None."""
-        current = self.path is not None and all(source.current for source in self._sources)
-        return self.path if current else None
+        """The file that holds this very model to this day, data and all; else None."""
+        same = self.path is not None and not self._opened_sizes
+        return self.path if same and all(source.current for source in self._sources) else None
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -176,8 +186,8 @@ class Model:
         if external is None and self._external:
             external = True
         original = None if self.inlined else self._original
-        lifted = self._by_index()
-        write(path, self.proto, lifted, original=original, external=external, force=force)
+        proto, lifted = self._written()
+        write(path, proto, lifted, original=original, external=external, force=force)
         return path
 
     def to_bytes(self) -> bytes:
@@ -185,7 +195,8 @@ class Model:
 
         Raises :class:`Net2NetError` above protobuf's limit of 2 GiB.
         """
-        _, pieces = message(self.proto, self._by_index())
+        same = not (self.inlined or self._opened_sizes)
+        pieces = self._whole() if same else message(*self._written())[1]
         if sum(piece.nbytes for piece in pieces) > SINGLE_FILE_LIMIT:
             raise Net2NetError(
                 "the model is above the 2 GiB that a single protobuf message can hold",
@@ -209,15 +220,16 @@ class Model:
     def _whole(self) -> Pieces:
         """The file that the model was loaded from, or the one that would hold it."""
         if self._original is None:
-            return message(self.proto, self._by_index())[1]
+            return message(*self._written())[1]
         return [whole(self._original)]
 
-    def _by_index(self) -> dict[int, Weight]:
-        """The contents that the skeleton lacks, by position of their initializer."""
-        return {
-            index: self._lifted[entry.name]
-            for index, entry in enumerate(self.proto.graph.initializer)
-            if entry.name in self._lifted
+    def _written(self) -> tuple[ModelProto, dict[int, Weight]]:
+        """The skeleton as files have it, and the contents that it lacks, by position."""
+        proto, lifted = sparsify(self.proto, self._lifted)
+        return proto, {
+            index: lifted[entry.name]
+            for index, entry in enumerate(proto.graph.initializer)
+            if entry.name in lifted
         }
 
 
@@ -267,7 +279,7 @@ def _change_inner(graph: GraphProto, weights: Mapping[str, Weight]) -> set[str]:
         if name not in weights:
             continue
         found.add(name)
-        tensor = TensorProto(name=entry.name)
+        tensor = TensorProto(name=entry.name, metadata_props=entry.metadata_props)
         _declare(tensor, weights[name])
         tensor.raw_data = bytes(weights[name].payload())
         if node is None:
@@ -320,6 +332,8 @@ def _load(source: Source) -> Model:
     lifted = lift(proto, spans, source, folder)
     embed_external(proto, folder)
     plain = inline_functions(proto)
+    lifted |= densify(plain)
+    opened_sizes = open_sizes(plain)
     model = Model(
         plain,
         lifted,
@@ -328,6 +342,7 @@ def _load(source: Source) -> Model:
         original=None if folder.sources else source,
         external=bool(folder.sources),
         inlined=plain is not proto,
+        opened_sizes=opened_sizes,
     )
     for name, weight in model.weights.items():
         if isinstance(weight, Inline):

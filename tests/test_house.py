@@ -41,7 +41,7 @@ FLOORS = {
         ". drafts history reading wire",
         "weights",
         "tensors",
-        "external inlining placing validation",
+        "external inlining placing sparse validation",
         "saving",
         "loading",
     ],

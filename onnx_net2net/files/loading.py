@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from google.protobuf.message import DecodeError, EncodeError
-from onnx import ModelProto
+from onnx import ModelProto, TypeProto
 
 from onnx_net2net.errors import InvalidModel
 from onnx_net2net.files.external import Folder
@@ -24,12 +24,13 @@ from onnx_net2net.files.tensors import (
     clear_data,
     fits_field,
     is_external,
+    subgraphs,
 )
 from onnx_net2net.files.validation import wrong_format
 from onnx_net2net.files.weights import Source, Stored, Weight
 from onnx_net2net.files.wire import THRESHOLD, Span, WireError, strip
 
-__all__ = ["embed_external", "lift", "opened", "serialised", "skeleton"]
+__all__ = ["embed_external", "lift", "open_sizes", "opened", "serialised", "skeleton"]
 
 
 def serialised(proto: ModelProto) -> bytes:
@@ -118,3 +119,26 @@ def embed_external(proto: ModelProto, folder: Folder) -> None:
                     "export the model with its weights as initializers",
                 )
             folder.embed(tensor, where)
+
+
+def open_sizes(proto: ModelProto) -> bool:
+    """Drop sizes of -1 and 0, which old exporters wrote for "not known"; whether one was 0.
+
+    onnxruntime takes -1 so, but 0 at its word.
+    """
+    zero = False
+    for graph in (proto.graph, *subgraphs(proto.graph)):
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            for dim in _tensor_type(value.type).shape.dim:
+                if dim.HasField("dim_value") and dim.dim_value <= 0:
+                    zero = zero or dim.dim_value == 0
+                    dim.ClearField("dim_value")
+    return zero
+
+
+def _tensor_type(kind: TypeProto) -> TypeProto.Tensor:
+    """The tensors' type, of sequences and optional values as well."""
+    held = kind.WhichOneof("value")
+    if held in ("sequence_type", "optional_type"):
+        return _tensor_type(getattr(kind, held).elem_type)
+    return kind.tensor_type

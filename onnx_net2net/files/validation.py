@@ -74,7 +74,6 @@ def check_nodes(proto: ModelProto) -> None:
 
 def _check_scope(graph: GraphProto, outer: tuple[set[str], ...], opsets: Mapping[str, int]) -> None:
     known = {value.name for value in (*graph.input, *graph.initializer)}
-    known.update(tensor.values.name for tensor in graph.sparse_initializer)
     scopes = (known, *outer)
     for node in graph.node:
         for name in node.input:

@@ -71,7 +71,6 @@ class InputSpec:
 def input_specs(graph: onnx.GraphProto) -> list[InputSpec]:
     """The inputs a caller must feed, in order; weights listed as inputs are left out."""
     given = {tensor.name for tensor in graph.initializer}
-    given.update(tensor.values.name for tensor in graph.sparse_initializer)
     return [_input_spec(value) for value in graph.input if value.name not in given]
 
 
@@ -87,8 +86,7 @@ def _input_spec(value: onnx.ValueInfoProto) -> InputSpec:
         return InputSpec(value.name, tensor.elem_type, None)
     shape: list[int | str] = []
     for axis, dim in enumerate(tensor.shape.dim):
-        # Some old exporters wrote -1 for "not known yet".
-        fixed = dim.HasField("dim_value") and dim.dim_value >= 0
+        fixed = dim.HasField("dim_value")
         name = dim.dim_param.strip() or f"{value.name}[{axis}]"
         shape.append(dim.dim_value if fixed else name)
     return InputSpec(value.name, tensor.elem_type, tuple(shape))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from onnx_net2net.depth.repetition import MOST, evenly
@@ -61,6 +61,7 @@ class Choice:
     copies: dict[str, int]
     factor: float
     cost: int
+    nearest: bool = False  # no unit more or less comes nearer to the goal, which it does not meet
 
 
 def goal(measure: str, asked: str | int, present: int) -> Goal:
@@ -187,7 +188,7 @@ class Search:
             tried.append(found)
         nearest = min(tried, key=self._distance)
         if self._is_exhausted(nearest):
-            return nearest
+            return replace(nearest, nearest=True)
         raise missed(self.goal, nearest.cost)
 
     def _is_exhausted(self, choice: Choice) -> bool:

@@ -153,7 +153,7 @@ def by_budget(
         followed = follow(model, _plan(choice, wishes))
         after = costs(followed.model, before.sizes)
         reached = getattr(after, measure)
-        if wanted.met(reached):
+        if wanted.met(reached) or (choice.nearest and reached == choice.cost):
             spent = Spending(wanted, choice, scaling, search.blocks, wishes, kept, sorted(lost))
             return Grown(followed.model, followed.plan, before, after, spent)
         # What growing adds besides, such as vectors of shares, was not in the forecast.
