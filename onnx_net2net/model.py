@@ -185,7 +185,7 @@ class Model:
         path = Path(path)
         if external is None and self._external:
             external = True
-        original = None if self.inlined else self._original
+        original = self._original if self._is_untouched() else None
         proto, lifted = self._written()
         write(path, proto, lifted, original=original, external=external, force=force)
         return path
@@ -195,8 +195,7 @@ class Model:
 
         Raises :class:`Net2NetError` above protobuf's limit of 2 GiB.
         """
-        same = not (self.inlined or self._opened_sizes)
-        pieces = self._whole() if same else message(*self._written())[1]
+        _, pieces = message(*self._written())
         if sum(piece.nbytes for piece in pieces) > SINGLE_FILE_LIMIT:
             raise Net2NetError(
                 "the model is above the 2 GiB that a single protobuf message can hold",
@@ -216,6 +215,12 @@ class Model:
             stream(self._whole(), digest.update)
             self._sha256 = digest.hexdigest()
         return self._sha256
+
+    def _is_untouched(self) -> bool:
+        """Whether the file it was loaded from still says what ``proto`` says, edited or not."""
+        if self._original is None or self.inlined:
+            return False
+        return _load(self._original).proto == self.proto
 
     def _whole(self) -> Pieces:
         """The file that the model was loaded from, or the one that would hold it."""
