@@ -33,6 +33,7 @@ from onnx_net2net.commands.steps import (
     deliver_to,
     folded,
     load,
+    opened,
     print_json,
     show_end,
 )
@@ -228,8 +229,7 @@ def widen(model: Path, output: Path | None, as_json: bool, **options: Any) -> in
     asked = wishes(options.pop("order"))
     factor, everything = options.pop("factor"), options.pop("everything")
     check_wishes(asked, factor, everything)
-    target = output or model.with_name(f"{model.stem}-grown.onnx")
-    return _widen(model, target, asked, factor, as_json, **options)
+    return _widen(model, output, asked, factor, as_json, **options)
 
 
 @main.command()
@@ -255,6 +255,7 @@ def widen(model: Path, output: Path | None, as_json: bool, **options: Any) -> in
     "--by-position", is_flag=True, help="Match inputs and outputs by position, not by name."
 )
 @click.option("--junit", metavar="PATH", type=PATH, help="Write a JUnit XML file, too.")
+@FORCE
 @click.option(
     "--layers",
     is_flag=True,
@@ -267,6 +268,7 @@ def verify(
     second: Path,
     by_position: bool,
     junit: Path | None,
+    force: bool,
     layers: bool,
     as_json: bool,
     **options: Any,
@@ -292,10 +294,10 @@ def verify(
 
     a, b = load(first), load(second)
     if junit is not None:
-        check_free(a, junit, force=True, read=[*b.files, *options["inputs"]])
+        check_free(a, junit, force=force, read=[*b.files, *options["inputs"]])
     report = judge(a, b, by_position=by_position, **arguments)
     if junit is not None:
-        write_text(junit, report.junit())
+        write_text(junit, report.junit(), force=force)
     found = _layers(a, b, arguments["provider"]) if layers else None
     if as_json:
         print_json(report.as_dict() | ({} if found is None else {"layers": found.as_dict()}))
@@ -311,7 +313,7 @@ def verify(
 
 def _widen(
     path: Path,
-    target: Path,
+    output: Path | None,
     asked: Sequence[Wish],
     factor: Fraction | None,
     as_json: bool,
@@ -328,11 +330,10 @@ def _widen(
 ) -> int:
     """Grow, write a draft, let it be judged, and put it in place."""
     arguments = verify_arguments(**running)
-    from onnx_net2net.judge.delivery import Judge, check_free
+    from onnx_net2net.judge.delivery import Judge
 
-    original = load(path)
-    if not dry_run:
-        check_free(original, target, force=force)
+    read = running["inputs"]
+    original, target = opened(path, output, force=force, dry_run=dry_run, read=read)
     source = folded(original) if fold else original
     grown = _grown(source, asked, factor, split=split, noise=noise, mapping=mapping, seed=seed)
     if dry_run:

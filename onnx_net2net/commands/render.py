@@ -315,13 +315,21 @@ def perturbed(report: Report) -> str:
     )
 
 
-def size(path: Path) -> str:
-    """The size of a file, or of the files in a folder, for people.
+def written(paths: Sequence[Path]) -> str:
+    """Files, or a folder of files, and what they weigh together.
 
-    >>> size(Path("model.onnx"))
-    '54 kB'
+    >>> written([Path("model.onnx"), Path("model.onnx.0123456789abcdef.data")])
+    'model.onnx and model.onnx.0123456789abcdef.data (54 kB)'
     """
-    files = [path] if path.is_file() else [one for one in path.iterdir() if one.is_file()]
+    return f"{' and '.join(map(str, paths))} ({_size(paths)})"
+
+
+def _size(paths: Sequence[Path]) -> str:
+    files = [
+        file
+        for path in paths
+        for file in ([path] if path.is_file() else filter(Path.is_file, path.iterdir()))
+    ]
     count = float(sum(file.stat().st_size for file in files))
     unit = "bytes"
     for larger in ("kB", "MB", "GB"):

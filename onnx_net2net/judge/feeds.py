@@ -249,7 +249,7 @@ def _read_protobufs(folder: Path, specs: Sequence[InputSpec]) -> Feeds:
 def _read_tensor(path: Path) -> np.ndarray:
     tensor = onnx.TensorProto.FromString(path.read_bytes())
     if is_external(tensor):
-        Folder(path.parent).embed(tensor, "its contents")
+        Folder(path).embed(tensor, "its contents")
     check_tensor(tensor, "its contents")
     return numpy_helper.to_array(tensor)
 

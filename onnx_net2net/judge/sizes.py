@@ -73,7 +73,6 @@ class InputSpec:
 def input_specs(graph: onnx.GraphProto) -> list[InputSpec]:
     """The inputs a caller must feed, in order; weights listed as inputs are left out."""
     given = {tensor.name for tensor in graph.initializer}
-    given.update(tensor.values.name for tensor in graph.sparse_initializer)
     return [_input_spec(value) for value in graph.input if value.name not in given]
 
 

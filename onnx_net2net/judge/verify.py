@@ -26,7 +26,9 @@ import onnx
 from onnx import TensorProto
 
 from onnx_net2net.errors import InvalidModel, UsageError
+from onnx_net2net.files.drafts import draft_folder
 from onnx_net2net.judge.comparison import is_float
+from onnx_net2net.judge.contents import MESSAGE_LIMIT, check_files, contents
 from onnx_net2net.judge.feeds import Feeds, Range, UserInputs
 from onnx_net2net.judge.interface import Matched, compare_outputs, matched
 from onnx_net2net.judge.judgement import (
@@ -59,15 +61,12 @@ from onnx_net2net.judge.sessions import (
 )
 from onnx_net2net.judge.sizes import InputSpec, input_specs
 from onnx_net2net.judge.trials import Planner, first_line
-from onnx_net2net.model import Model, load
+from onnx_net2net.model import AnyModel, Model, load
 
 __all__ = ["VERSION", "Candidate", "candidate", "choose_provider", "run", "tensors", "verify"]
 
-AnyModel = Model | str | os.PathLike | onnx.ModelProto | bytes
-
-_MESSAGE_LIMIT = (2 << 30) - (1 << 20)  # what one protobuf message can hold
 # Bytes of weights up to which copies are made, in memory, to measure rounding noise.
-_LIMITS = {"up": _MESSAGE_LIMIT, "down": _MESSAGE_LIMIT, "double": 256 << 20}
+_LIMITS = {"up": MESSAGE_LIMIT, "down": MESSAGE_LIMIT, "double": 256 << 20}
 
 
 def verify(
@@ -107,10 +106,10 @@ def verify(
     if seeds < 1:
         raise UsageError(f"seeds must be 1 or more, not {seeds}")
     report, own = Report(onnxruntime=VERSION), (rtol, atol)
-    with tempfile.TemporaryDirectory(prefix="onnx-net2net-") as scratch:
+    with draft_folder(Path(tempfile.gettempdir())) as scratch:
         name = choose_provider(provider)
-        first = Candidate("first", a, name, Path(scratch))
-        second = Candidate("second", b, name, Path(scratch))
+        first = Candidate("first", a, name, scratch)
+        second = Candidate("second", b, name, scratch)
         found = matched(first.graph, second.graph, by_position=by_position)
         runnable = not found.problems
         _fit(first, second, found, own)
@@ -123,6 +122,8 @@ def verify(
             planned = planner.user(inputs) if inputs is not None else planner.seeded(seeds, sizes)
             report.warnings += planner.warnings
             compare_models(first, second, planned, report, own)
+        check_files(a, first.model)
+        check_files(b, second.model)
     report.seconds = time.monotonic() - started
     return report
 
@@ -135,7 +136,8 @@ class Candidate:
 
     def __init__(self, label: str, model: AnyModel, provider: str, scratch: Path) -> None:
         self.label = label
-        self.model = model if isinstance(model, Model) else load(model)
+        self.model = load(model)
+        self._as_file = not isinstance(model, Model)
         self.graph = self.model.proto.graph
         self.specs = input_specs(self.graph)
         self.nbytes = sum(weight.nbytes for weight in self.model.weights.values())
@@ -225,8 +227,8 @@ class Candidate:
             seed = int(how == "down")
             model = model.with_changes(blurred(model.proto, kernels(self.provider), seed), {})
         if how != "double" and not self.lowered:
-            contents = self._contents if model is self.model else model.to_bytes()
-            return Session(contents, self.provider, optimised=optimised)
+            given = self._contents if model is self.model else model.to_bytes()
+            return Session(given, self.provider, optimised=optimised)
         proto = onnx.ModelProto.FromString(model.to_bytes())
         if how == "double":
             proto = in_precision(proto, TensorProto.DOUBLE, lacking=self._lacks_double)
@@ -234,17 +236,10 @@ class Candidate:
             proto = in_precision(proto, TensorProto.FLOAT, frozenset({TensorProto.BFLOAT16}))
         return Session(proto.SerializeToString(), self.provider, optimised=optimised)
 
-    @functools.cached_property
+    @property
     def _contents(self) -> str | bytes:
-        """What to give to onnxruntime: the file if it can be named, which may be of any size."""
-        path = str(self.model.path or "")
-        if path and path == path.encode(errors="ignore").decode():
-            return path
-        if self.nbytes > _MESSAGE_LIMIT:
-            target = self._scratch / self.label / "model.onnx"
-            target.parent.mkdir()
-            return str(self.model.save(target, external=True))
-        return self.model.to_bytes()
+        """What to give to onnxruntime."""
+        return contents(self.model, as_file=self._as_file, spare=self._scratch / self.label)
 
     def _opened(self) -> Session:
         if self._base is None:
@@ -339,7 +334,7 @@ def tensors(
 
     Tensors that onnxruntime cannot hand out are left out. UsageError for a name no node writes.
     """
-    source = model if isinstance(model, Model) else load(model)
+    source = load(model)
     written = [name for node in source.proto.graph.node for name in node.output if name]
     wanted = set(written if names is None else names)
     unknown = wanted.difference(written)
@@ -371,8 +366,8 @@ def _exposed(
 @contextlib.contextmanager
 def candidate(model: AnyModel, provider: str | None) -> Iterator[Candidate]:
     """A model under test, for as long as it is."""
-    with tempfile.TemporaryDirectory(prefix="onnx-net2net-") as scratch:
-        yield Candidate("given", model, choose_provider(provider), Path(scratch))
+    with draft_folder(Path(tempfile.gettempdir())) as scratch:
+        yield Candidate("given", model, choose_provider(provider), scratch)
 
 
 def _session_of(candidate: Candidate, optimised: bool) -> Session:

@@ -16,7 +16,7 @@ from onnx_net2net.analysis.folding import fold
 from onnx_net2net.depth.blocks import Block, blocks
 from onnx_net2net.depth.repetition import matches
 from onnx_net2net.errors import Refused, UsageError
-from onnx_net2net.model import Model
+from onnx_net2net.model import AnyModel, Model, load
 from onnx_net2net.planning import plans
 from onnx_net2net.planning.budget import PREFERENCES, Choice, Goal, Search, goal, missed
 from onnx_net2net.planning.costs import Costs, costs
@@ -34,7 +34,7 @@ AnyPlan = Plan | str | os.PathLike[str] | Mapping[str, Any] | Sequence[Mapping[s
 
 
 def grow(
-    model: Model,
+    model: AnyModel,
     *,
     plan: AnyPlan | None = None,
     params: str | int | None = None,
@@ -64,6 +64,7 @@ def grow(
     """
     if sum(given is not None for given in (plan, params, flops)) != 1:
         raise UsageError("give one of plan, params and flops", 'for example: params="2x"')
+    model = load(model)
     if plan is not None:
         return follow(model, as_plan(plan)).model
     measure, asked = ("flops", flops) if params is None else ("parameters", params)
@@ -153,7 +154,7 @@ def by_budget(
         followed = follow(model, _plan(choice, wishes))
         after = costs(followed.model, before.sizes)
         reached = getattr(after, measure)
-        if wanted.met(reached):
+        if wanted.met(reached) or (choice.nearest and reached == choice.cost):
             spent = Spending(wanted, choice, scaling, search.blocks, wishes, kept, sorted(lost))
             return Grown(followed.model, followed.plan, before, after, spent)
         # What growing adds besides, such as vectors of shares, was not in the forecast.

@@ -22,7 +22,7 @@ from onnx_net2net.analysis.sequences import without_sequences
 from onnx_net2net.analysis.solver import Applied, Solution, solve
 from onnx_net2net.analysis.unique_names import with_unique_names
 from onnx_net2net.analysis.untying import untied
-from onnx_net2net.model import Model
+from onnx_net2net.model import AnyModel, Model, load
 from onnx_net2net.width.contraction import FLOATS, FOLD, Contraction, contractions, obstacle
 from onnx_net2net.width.padding import NotPaddable, Padding, plan
 from onnx_net2net.width.rehearsal import rehearse
@@ -66,9 +66,9 @@ class Analysis:
 _known: WeakKeyDictionary[Model, Analysis] = WeakKeyDictionary()
 
 
-def inspect(model: Model) -> list[Dimension]:
+def inspect(model: AnyModel) -> list[Dimension]:
     """All dimensions on which weights lie, in graph order."""
-    return analyse(model).dimensions
+    return analyse(load(model)).dimensions
 
 
 def analyse(model: Model) -> Analysis:

@@ -23,8 +23,7 @@ from onnx_net2net.algebra.expansion import (
 )
 from onnx_net2net.analysis.editing import Editor
 from onnx_net2net.files.history import append
-from onnx_net2net.files.weights import Stored
-from onnx_net2net.model import Computed, Model, Weight
+from onnx_net2net.model import AnyModel, Computed, Model, Weight, load
 from onnx_net2net.width.dimensions import Analysis, analyse
 from onnx_net2net.width.growth import Fill, Growth
 from onnx_net2net.width.padding import Padding
@@ -43,7 +42,7 @@ from onnx_net2net.width.tracing import Along, Grown, pack
 
 
 def widen(
-    model: Model,
+    model: AnyModel,
     widths: Mapping[str, int],
     *,
     seed: int = 0,
@@ -64,7 +63,7 @@ def widen(
     Goodfellow, Shlens, ICLR 2016.
     """
     options = options_of(seed, split, noise, mapping)
-    analysis = analyse(model)
+    analysis = analyse(load(model))
     wanted = requested(analysis, widths)
     check_finite(analysis)
     growth, changes = growth_of(analysis, wanted, options)
@@ -179,8 +178,7 @@ def _grown(
     name: str, weight: Weight, steps: list[Step], eta: float, options: Options
 ) -> Callable[[], np.ndarray]:
     def compute() -> np.ndarray:
-        release = weight.source.release if isinstance(weight, Stored) else None
-        array = gather_axes(weight.array(), {s.axis: s.source for s in steps}, release)
+        array = gather_axes(weight.array(), {s.axis: s.source for s in steps})
         for step in sorted(steps, key=lambda s: s.splits):  # copies first, then shares
             axis, source = step.axis, step.source
             seed = [options.seed, zlib.crc32(name.encode()), axis]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from onnx_net2net.errors import UsageError
-from onnx_net2net.model import Model
+from onnx_net2net.model import AnyModel, load
 
 if TYPE_CHECKING:
     import keras
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["to_keras"]
 
 
-def to_keras(model: Model) -> keras.Model:
+def to_keras(model: AnyModel) -> keras.Model:
     """``model`` with its weights, to train on: a functional model of one layer.
 
     >>> keras_model = to_keras(load("bert.onnx"))
@@ -47,4 +47,4 @@ def to_keras(model: Model) -> keras.Model:
         raise UsageError(
             f"{error.name} is not installed", "pip install 'onnx-net2net[tensorflow]'"
         ) from None
-    return keras_model(model)
+    return keras_model(load(model))
