@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
-from onnx import NodeProto, defs
+from onnx import ModelProto, NodeProto, TensorProto, defs, helper
 from onnx.inliner import inline_selected_functions
 
 from onnx_net2net.analysis.unique_names import with_unique_names
@@ -28,11 +28,25 @@ def expanded(model: Model, known: Collection[tuple[str, str]]) -> Model:
         if not unknown:
             break
         try:
-            proto = inline_selected_functions(model.proto, unknown, inline_schema_functions=True)
+            proto = inline_selected_functions(_typed(model), unknown, inline_schema_functions=True)
         except RuntimeError:  # its types are not known well enough
             break
         model = model.with_changes(proto, {})
     return with_unique_names(model)
+
+
+def _typed(model: Model) -> ModelProto:
+    """The model with the types of its weights written down where functions ask for types."""
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    stated = {value.name for value in (*proto.graph.value_info, *proto.graph.input)}
+    for name, weight in model.weights.items():
+        if name not in stated:
+            value = helper.make_tensor_value_info(name, weight.dtype, weight.shape)
+            proto.graph.value_info.append(value)
+    # The inliner asks for the type of operands that are left out, too.
+    proto.graph.value_info.append(helper.make_tensor_value_info("", TensorProto.FLOAT, None))
+    return proto
 
 
 def _unknown(model: Model, known: Collection[tuple[str, str]]) -> Iterator[tuple[str, str]]:
