@@ -96,18 +96,20 @@ FLOORS = {
         "program pytorch.kernels pytorch.layout pytorch.library pytorch.types"
         " pytorch.kernels.attention pytorch.kernels.control pytorch.kernels.indices"
         " pytorch.kernels.moves pytorch.kernels.norms pytorch.kernels.pools"
-        " pytorch.kernels.quantization pytorch.kernels.recurrent pytorch.kernels.resampling"
-        " pytorch.kernels.signal",
+        " pytorch.kernels.recurrent pytorch.kernels.resampling pytorch.kernels.signal"
+        " pytorch.kernels.reductions pytorch.kernels.rounding pytorch.kernels.sequences"
+        " pytorch.kernels.unsigned",
+        "pytorch.kernels.quantization",
         "expanding patterns",
         "idioms",
-        "pytorch.hosted pytorch.statements pytorch.tree",
+        "pytorch.hosted pytorch.statements pytorch.tree pytorch.unsigned",
         "pytorch.translator",
         "pytorch.operation",
         "pytorch.operators",
         "pytorch.operators.attention pytorch.operators.classical pytorch.operators.control"
         " pytorch.operators.elementwise pytorch.operators.linear pytorch.operators.movement"
         " pytorch.operators.random pytorch.operators.recurrent pytorch.operators.reduction"
-        " pytorch.operators.resampling pytorch.operators.signal",
+        " pytorch.operators.resampling pytorch.operators.sequences pytorch.operators.signal",
         "pytorch.operators.indexing pytorch.operators.normalisation pytorch.operators.pooling"
         " pytorch.operators.quantization",
         "pytorch.operators.microsoft",

@@ -33,7 +33,7 @@ SETTLED: Mapping[str, Mapping[str, str]] = {
     "kernel_shape": dict.fromkeys(("Conv", "ConvTranspose", "FusedConv"), _WEIGHTS),
     "num_outputs": {"Split": "the outputs are counted"},
     "rotary_embedding_dim": {"RotaryEmbedding": "the tables of cosines have this size"},
-    "saturate": {"QuantizeLinear": "of float8 types alone, which are refused"},
+    "saturate": {"QuantizeLinear": "of float8 types alone"},
     "seed": dict.fromkeys(
         (
             "Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import ModelProto, TensorProto, ValueInfoProto, numpy_helper
 from onnx.backend.test.loader import load_model_tests
 
 KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator")
@@ -28,11 +28,12 @@ WEIGHTS = "/weights"
 
 @dataclass(frozen=True)
 class Case:
-    """A model and what it is fed."""
+    """A model, what it is fed, and what ONNX says that it gives."""
 
     name: str
     model: ModelProto
     feeds: dict[str, Any]
+    stated: list[Any]
 
 
 @cache
@@ -59,12 +60,15 @@ def _plain() -> Iterator[Case]:
         for test in found:
             model = test.model or _read_model(Path(test.model_dir))
             if test.data_sets:
-                values = list(test.data_sets[0][0])
+                values, stated = map(list, test.data_sets[0])
             else:
-                values = _read_inputs(Path(test.model_dir, "test_data_set_0"), model)
+                folder = Path(test.model_dir, "test_data_set_0")
+                values = _read(folder, "input", model.graph.input)
+                stated = _read(folder, "output", model.graph.output)
             # Initializers of old files stand among their inputs, behind what is fed.
             names = [value.name for value in model.graph.input][: len(values)]
-            yield Case(test.name, model, dict(zip(names, map(_value, values), strict=True)))
+            feeds = dict(zip(names, map(_value, values), strict=True))
+            yield Case(test.name, model, feeds, list(map(_value, stated)))
 
 
 def _value(value: Any) -> Any:
@@ -78,11 +82,12 @@ def _read_model(folder: Path) -> ModelProto:
     return onnx.load(folder / "model.onnx")
 
 
-def _read_inputs(folder: Path, model: ModelProto) -> list[Any]:
-    count = sum(name.startswith("input_") for name in os.listdir(folder))
+def _read(folder: Path, kind: str, described: Iterable[ValueInfoProto]) -> list[Any]:
+    """The inputs or outputs that lie in a folder, as far as there are files."""
+    count = sum(name.startswith(f"{kind}_") for name in os.listdir(folder))
     found = []
-    for index, value in zip(range(count), model.graph.input, strict=False):
-        contents = (folder / f"input_{index}.pb").read_bytes()
+    for index, value in zip(range(count), described, strict=False):
+        contents = (folder / f"{kind}_{index}.pb").read_bytes()
         if value.type.HasField("sequence_type"):
             sequence = onnx.SequenceProto.FromString(contents)
             found.append(numpy_helper.to_list(sequence))
@@ -115,4 +120,4 @@ def _with_weights(case: Case) -> Case | None:
         if tensor.data_type != types[name]:
             return None
         twin.graph.initializer.append(tensor)
-    return Case(case.name + WEIGHTS, twin, {first: case.feeds[first]})
+    return Case(case.name + WEIGHTS, twin, {first: case.feeds[first]}, case.stated)

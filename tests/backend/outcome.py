@@ -29,7 +29,10 @@ Runner = Callable[[n2n.Model, dict[str, Any]], list[Any]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """``word`` is right, wrong, refused, crash, or unchecked (onnxruntime does not run it)."""
+    """``word`` is right, wrong, refused, crash, or stated.
+
+    The judge is onnxruntime; where it does not run the model, what ONNX states ("stated": as that).
+    """
 
     word: str
     why: str = ""
@@ -52,10 +55,9 @@ def outcome(case: Case, runner: Runner | None) -> Outcome:
     except Exception as error:
         first = next(iter(str(error).strip().splitlines()), "")
         return Outcome("crash", f"{type(error).__name__}: {first}"[:300])
-    if wanted is None:
-        return Outcome("unchecked")
+    judge, wanted = ("stated", case.stated) if wanted is None else ("right", wanted)
     problem = _difference(case, wanted, given)
-    return Outcome("wrong", problem) if problem else Outcome("right")
+    return Outcome("wrong", f"{problem} ({judge})") if problem else Outcome(judge)
 
 
 def expected(case: Case) -> list[Any] | None:
@@ -136,9 +138,9 @@ def _unlike(want: Any, got: Any, random: bool, plain: str | None) -> str:
         found = (_unlike(a, b, random, None) for a, b in zip(want, got, strict=True))
         return next((problem for problem in found if problem), "")
     want, got = np.asarray(want), np.asarray(got)
-    precision = str(got.dtype)
+    precision = str(want.dtype)
     if plain is not None:
-        got = got.astype(plain)
+        want, got = want.astype(plain), got.astype(plain)
     if want.dtype != got.dtype:
         return f"type {got.dtype} instead of {want.dtype}"
     if want.shape != got.shape:

@@ -16,6 +16,8 @@ def torch_runner(model: n2n.Model, feeds: dict[str, Any]) -> list[Any]:
 
     from onnx_net2net.frameworks.pytorch.module import tensor_of
 
+    FLOAT8 = {getattr(torch, name) for name in dir(torch) if name.startswith("float8")}
+
     def tensors(value: Any) -> Any:
         if isinstance(value, list):
             return [tensors(item) for item in value]
@@ -24,7 +26,9 @@ def torch_runner(model: n2n.Model, feeds: dict[str, Any]) -> list[Any]:
     def arrays(value: Any) -> Any:
         if isinstance(value, list | tuple):
             return [arrays(item) for item in value]
-        if isinstance(value, torch.Tensor) and value.dtype is torch.bfloat16:
+        if isinstance(value, torch.Tensor) and (
+            value.dtype is torch.bfloat16 or value.dtype in FLOAT8
+        ):
             return value.float().numpy()
         return value.numpy() if isinstance(value, torch.Tensor) else value
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from onnx import TensorProto, helper
+
 from onnx_net2net.frameworks.pytorch.operation import Entry, Operation
 from onnx_net2net.frameworks.pytorch.types import (
     FLOATS,
+    FLOATS8,
     INTEGERS,
+    SMALL,
     Untranslated,
     literal,
     short,
@@ -13,17 +17,23 @@ from onnx_net2net.frameworks.pytorch.types import (
 )
 
 BOOL = 9
+UINT64 = 13
 
 
 def divide(op: Operation) -> str:
     """Integers are rounded towards zero."""
     if op.dtype() in FLOATS:
         return op.filled("{0} / {1}")
+    if op.dtype() == UINT64:
+        return op.kernel("unsigned_divided", op.tensor(0), op.tensor(1))
     return op.filled('torch.div({0}, {1}, rounding_mode="trunc")')
 
 
 def modulo(op: Operation) -> str:
     """The sign is the divisor's, or with ``fmod`` the dividend's."""
+    if op.dtype() == UINT64:
+        op.attribute("fmod")
+        return op.kernel("unsigned_remainder", op.tensor(0), op.tensor(1))
     name = "fmod" if op.attribute("fmod", 0) else "remainder"
     left = "{0}" if op.number(0) is None else "{t0}"
     return op.filled(f"torch.{name}({left}, {{1}})")
@@ -31,6 +41,8 @@ def modulo(op: Operation) -> str:
 
 def power(op: Operation) -> str:
     """The result has the type of the base."""
+    if op.dtype() == UINT64:
+        raise Untranslated("PyTorch has no powers of UINT64")
     exponent = op.number(1)
     rank, other = op.rank(0), op.rank(1)
     if exponent is not None and (other == 0 or (None not in (rank, other) and other <= rank)):  # type: ignore[operator]
@@ -86,15 +98,26 @@ def clip(op: Operation) -> str:
 
 def cast(op: Operation) -> str:
     """To another type; from a float, towards zero."""
-    wanted = torch_dtype(op.attribute("to"))
-    if op.program.dtype(op.name(0)) == op.attribute("to"):
-        return op.tensor(0)
-    return f"({op.tensor(0)}).to({wanted})"
+    return converted(op, op.attribute("to"))
 
 
 def cast_like(op: Operation) -> str:
     """To the type of another tensor."""
-    return f"({op.tensor(0)}).to({torch_dtype(op.dtype(1))})"
+    op.name(1)
+    return converted(op, op.dtype(1))
+
+
+def converted(op: Operation, to: int) -> str:
+    """An operand in another type."""
+    wanted, saturate = torch_dtype(to), bool(op.attribute("saturate", 1))
+    if op.dtype(0) == to:
+        return op.tensor(0)
+    if to in FLOATS8:
+        return op.kernel("small_float", op.tensor(0), wanted, saturate)
+    if to in SMALL:
+        return op.kernel("few_bits", op.tensor(0), SMALL[to], wanted == "torch.int8")
+    torch_dtype(op.dtype(0))  # text is no number
+    return f"({op.tensor(0)}).to({wanted})"
 
 
 def where(op: Operation) -> str:
@@ -194,8 +217,16 @@ def is_inf(op: Operation) -> str:
 
 def shift(op: Operation) -> str:
     """Bits to the left or right."""
-    sign = "<<" if op.attribute("direction") == "LEFT" else ">>"
-    return op.filled(f"{{0}} {sign} {{1}}")
+    bits = 8 * helper.tensor_dtype_to_np_dtype(op.dtype()).itemsize
+    if op.attribute("direction") == "LEFT":
+        return op.kernel("shifted_left", op.tensor(0), op.tensor(1), bits)
+    signed = op.dtype() in (
+        TensorProto.INT8,
+        TensorProto.INT16,
+        TensorProto.INT32,
+        TensorProto.INT64,
+    )
+    return op.kernel("shifted_right", op.tensor(0), op.tensor(1), bits, signed)
 
 
 def variadic(sign: str, mean: bool = False) -> Entry:
@@ -283,7 +314,6 @@ TABLES: dict[str, dict[str, Entry]] = {
         "GreaterOrEqual": "{0} >= {1}",
         "HardSigmoid": hard_sigmoid,
         "HardSwish": "F.hardswish({0})",
-        "Identity": "{t0}",
         "IsInf": is_inf,
         "IsNaN": "torch.isnan({0})",
         "LeakyRelu": leaky,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from onnx_net2net.frameworks.pytorch.hosted import Size, number
-from onnx_net2net.frameworks.pytorch.operation import Entry, Listed, Operation, Result
-from onnx_net2net.frameworks.pytorch.types import Untranslated, literal, torch_dtype
+from onnx_net2net.frameworks.pytorch.operation import Entry, Operation
+from onnx_net2net.frameworks.pytorch.types import Untranslated, literal
 
 LAST = 2**31 - 1
 
@@ -47,18 +47,18 @@ def transpose(op: Operation) -> str:
     return f"({op.tensor(0)}).permute({', '.join(map(str, perm))})"
 
 
-def axes(op: Operation, index: int = 1) -> list[int] | None:
+def axes(op: Operation, index: int = 1) -> list[Any] | None:
     """The axes, an attribute or an operand."""
     if op.attribute("axes") is not None:
         return list(op.attribute("axes"))
-    if not op.has(index):
-        return None
-    return [int(i) for i in op.needed(index, "axes").reshape(-1)]
+    return op.sizes(index) if op.has(index) else None
 
 
 def unsqueeze(op: Operation) -> str:
     """New axes; several are counted in the result."""
     new = axes(op) or []
+    if any(isinstance(axis, Size) for axis in new):
+        return op.kernel("unsqueezed", op.tensor(0), f"[{listed(new)}]")
     rank = op.axes_of(0) + len(new)
     code = op.tensor(0)
     for axis in sorted(a % rank for a in new):
@@ -72,8 +72,8 @@ def squeeze(op: Operation) -> str:
     if gone is None:
         return f"({op.tensor(0)}).squeeze()"
     if len(gone) == 1:
-        return f"({op.tensor(0)}).squeeze({gone[0]})"
-    return f"({op.tensor(0)}).squeeze({tuple(gone)})" if gone else op.tensor(0)
+        return f"({op.tensor(0)}).squeeze({number(gone[0])})"
+    return f"({op.tensor(0)}).squeeze(({listed(gone)}))" if gone else op.tensor(0)
 
 
 def flatten(op: Operation) -> str:
@@ -132,14 +132,12 @@ def slice_(op: Operation) -> str:
         steps = [1] * len(starts)
     else:
         starts, ends = op.sizes(1), op.sizes(2)
-        given = op.integers(3) if op.has(3) else list(range(len(starts)))
-        if given is None:
-            raise Untranslated("its axes are computed")
-        chosen = given
+        chosen = op.sizes(3) if op.has(3) else list(range(len(starts)))
         steps = op.sizes(4) if op.has(4) else [1] * len(starts)
+    if any(isinstance(item, Size) for item in (*chosen, *steps)):
+        ranges = (f"[{listed(items)}]" for items in (starts, ends, chosen, steps))
+        return op.kernel("sliced", op.tensor(0), *ranges)
     rank = op.axes_of(0)
-    if any(isinstance(step, Size) for step in steps):
-        raise Untranslated("its steps are computed")
     parts = [":"] * rank
     x, backwards = op.tensor(0), {}
     for start, end, axis, step in zip(starts, ends, chosen, steps, strict=True):
@@ -216,9 +214,10 @@ def pad(op: Operation) -> str:
     rank = op.axes_of(0)
     attribute = op.attribute("pads") or op.attribute("paddings")
     pads = list(attribute) if attribute else op.sizes(1)
-    chosen = op.integers(3) if op.has(3) else list(range(rank))
-    if chosen is None:
-        raise Untranslated("its axes are computed")
+    chosen = op.sizes(3) if op.has(3) else list(range(rank))
+    if any(isinstance(axis, Size) for axis in chosen):
+        both = f"[{listed(pads)}], [{listed(chosen)}]"
+        return op.kernel("padded_axes", op.tensor(0), both, _fill(op), f'"{mode}"')
     begins: list[Any] = [0] * rank
     ends: list[Any] = [0] * rank
     for index, axis in enumerate(chosen):
@@ -226,17 +225,20 @@ def pad(op: Operation) -> str:
     if mode != "constant":
         both = f"(({listed(begins)},), ({listed(ends)},))"
         return op.kernel("padded", op.tensor(0), both, literal(mode))
-    value = literal(op.attribute("value", 0.0))
-    if op.has(2):
-        found = op.number(2)
-        value = found if found is not None else f"{op.tensor(2)}.item()"
+    value = _fill(op)
     while len(begins) > 1 and begins[0] == 0 and ends[0] == 0:
         begins, ends = begins[1:], ends[1:]
     order = [p for b, e in zip(reversed(begins), reversed(ends), strict=True) for p in (b, e)]
     options = "" if value in ("0", "0.0") else f", value={value}"
-    if op.dtype() == 9:
-        return f"F.pad({op.tensor(0)}, ({listed(order)}){options or ', value=False'})"
     return f"F.pad({op.tensor(0)}, ({listed(order)}){options})"
+
+
+def _fill(op: Operation) -> str:
+    """What a pad holds."""
+    if not op.has(2):
+        return literal(op.attribute("value", 0.0))
+    found = op.number(2)
+    return found if found is not None else f"{op.tensor(2)}.item()"
 
 
 def depth_to_space(op: Operation) -> str:
@@ -319,68 +321,11 @@ def col2im(op: Operation) -> str:
     return f"F.fold({op.tensor(0)}, {given})"
 
 
-# ---- sequences of tensors ---------------------------------------------------------------------
-
-
-def sequence(op: Operation) -> Listed:
-    """A list of tensors."""
-    return Listed(f"[{', '.join(op.tensor(i) for i in range(len(op.step.inputs)))}]")
-
-
-def split_to_sequence(op: Operation) -> Listed:
-    """A list of parts of a tensor."""
-    axis, keep = op.attribute("axis", 0), op.attribute("keepdims", 1)
-    x = op.tensor(0)
-    if not op.has(1):
-        parts = f"torch.split({x}, 1, dim={axis})"
-        return Listed(f"list({parts})" if keep else f"list(torch.unbind({x}, dim={axis}))")
-    shape = op.program.shapes.of(op.name(1))
-    sizes = op.sizes(1)
-    whole = number(sizes[0]) if shape == () else f"[{listed(sizes)}]"
-    return Listed(f"list(torch.split({x}, {whole}, dim={axis}))")
-
-
-def sequence_at(op: Operation) -> str:
-    """One tensor of a list."""
-    return f"{op.sequence(0)}[{op.scalar(1)}]"
-
-
-def sequence_length(op: Operation) -> Result:
-    """How many tensors there are."""
-    from onnx_net2net.frameworks.pytorch import hosted
-
-    code = op.translator.expression(f"len({op.sequence(0)})", "length")
-    op.translator.values[op.step.output] = hosted.array(Size(code))
-    return None
-
-
-def sequence_insert(op: Operation) -> Listed:
-    """A longer list."""
-    at = op.scalar(2) if op.has(2) else None
-    items = op.sequence(0)
-    if at is None:
-        return Listed(f"[*{items}, {op.tensor(1)}]")
-    return Listed(f"[*{items}[:{at}], {op.tensor(1)}, *{items}[{at}:]]")
-
-
-def concat_from_sequence(op: Operation) -> str:
-    """A list as one tensor."""
-    name = "stack" if op.attribute("new_axis", 0) else "cat"
-    return f"torch.{name}({op.sequence(0)}, dim={op.attribute('axis')})"
-
-
-def sequence_empty(op: Operation) -> Listed:
-    """A list without tensors."""
-    torch_dtype(op.attribute("dtype", 1))
-    return Listed("[]")
-
-
 TABLES: dict[str, dict[str, Entry]] = {
     "": {
         "CenterCropPad": crop_or_pad,
         "Col2Im": col2im,
         "Concat": concat,
-        "ConcatFromSequence": concat_from_sequence,
         "ConstantOfShape": constant_of_shape,
         "DepthToSpace": depth_to_space,
         "Expand": expand,
@@ -390,15 +335,9 @@ TABLES: dict[str, dict[str, Entry]] = {
         "Range": arange,
         "Reshape": reshape,
         "ReverseSequence": reverse_sequence,
-        "SequenceAt": sequence_at,
-        "SequenceConstruct": sequence,
-        "SequenceEmpty": sequence_empty,
-        "SequenceInsert": sequence_insert,
-        "SequenceLength": sequence_length,
         "Slice": slice_,
         "SpaceToDepth": space_to_depth,
         "Split": split,
-        "SplitToSequence": split_to_sequence,
         "Squeeze": squeeze,
         "Tile": tile,
         "Transpose": transpose,
