@@ -13,6 +13,7 @@ import sys
 from types import FrameType
 from typing import Any
 
+from onnx_net2net.commands.terminal import Terminal
 from onnx_net2net.errors import Net2NetError, Refused
 
 UNEQUAL, BAD, DEFECT, CLOSED = 1, 2, 70, 141
@@ -51,13 +52,16 @@ def main() -> int:
 
 
 def _open_streams() -> None:
-    """Make stdout and stderr take all that may be said: a model's names are arbitrary."""
+    """Make stdout and stderr take all that may be said, and obey nothing of it: a model's names
+    are arbitrary."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by whoever started this process
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-        elif stream.errors == "strict":
+            continue
+        if stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
+        setattr(sys, name, Terminal(stream))
 
 
 class Interruption:

@@ -142,7 +142,8 @@ FLOORS = {
     ],
     # What people see.
     "commands": [
-        ". options render",
+        ". options terminal",
+        "render",
         "render_growth steps",
         "deepen exchange grow lineage",
     ],
@@ -163,7 +164,7 @@ OWNERS = {
     "onnxruntime": {"judge.sessions"},
     "onnx_ir": {"frameworks.from_torch"},
     "onnxscript": {"frameworks.from_torch"},
-    "rich": {"commands.render", "commands.render_growth"},
+    "rich": {"commands.render"},
     "tempfile": {"judge.verify"},
 }  # fmt: skip
 # What comes with an extra only.

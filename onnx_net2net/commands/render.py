@@ -17,6 +17,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from onnx_net2net.commands.terminal import own_styles, printable
 from onnx_net2net.judge.report import OutputReport, Report
 from onnx_net2net.model import Model
 from onnx_net2net.planning.costs import elements, parameters
@@ -43,18 +44,33 @@ def text(table: Table, narrower: Table | None = None) -> str:
         force_terminal=terminal,
         width=None if terminal else _UNBOUNDED,
         highlight=False,
+        markup=False,
+        emoji=False,
     )
     free = console.options.update(max_width=_UNBOUNDED)
     if narrower is not None and Measurement.get(console, free, table).minimum > console.width:
         table = narrower
     with console.capture() as captured:
         console.print(table)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+    return own_styles("\n".join(line.rstrip() for line in captured.get().split("\n")).rstrip())
+
+
+class _Table(Table):
+    """A table whose cells are shown as they are: nothing in them is markup, nothing steers."""
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        """Add a row of texts."""
+        super().add_row(*map(_cell, cells), **options)
+
+
+def _cell(cell: str | Text) -> Text:
+    style = cell.style if isinstance(cell, Text) else ""
+    return Text(printable(str(cell), lines=False), style=style)
 
 
 def empty_table(*columns: tuple[str, str]) -> Table:
     """An empty table; a column is a title and "left", "right" or "fold" (long text, in lines)."""
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table = _Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for title, kind in columns:
         table.add_column(
             title,
@@ -96,12 +112,12 @@ def _dimension_table(dimensions: Sequence[Dimension], model: Model, *, nodes: bo
     for d in dimensions:
         why = "; ".join(filter(None, (d.reason, d.remedy)))
         table.add_row(
-            Text(d.name),
+            d.name,
             str(d.width),
             Text(_grows(d), style="dim" if d.growth == "fixed" else ""),
             f"{_share(d, model, total):.1%}",
-            *([Text(_short(d.writers)), Text(_short(d.readers))] if nodes else []),
-            *([Text(why)] if reasons else []),
+            *([_short(d.writers), _short(d.readers)] if nodes else []),
+            *([why] if reasons else []),
         )
     return table
 
@@ -191,7 +207,7 @@ def change_table(
     for change in changes:
         names = sites.get(change.dimension, set())
         table.add_row(
-            Text(change.dimension),
+            change.dimension,
             str(change.old),
             str(change.new),
             f"{elements(names, before):,}",
@@ -227,7 +243,7 @@ def report_table(report: Report) -> Table:
     )
     for output in report.outputs:
         table.add_row(
-            Text(output.name),
+            output.name,
             _type(output),
             f"{output.max_abs:.2g}",
             f"{output.tolerance:.2g} ({output.rule.removeprefix('rounding ')})",
@@ -290,8 +306,8 @@ def layers_text(report: LayersReport) -> str:
         ("problem", "fold"),
     )
     for layer in bad[:_SHOWN]:
-        values = (f"{layer.max_abs:.2g}", f"{layer.tolerance:.2g}", Text(layer.problem or ""))
-        table.add_row(Text(layer.node), Text(layer.tensor), *values)
+        values = (f"{layer.max_abs:.2g}", f"{layer.tolerance:.2g}", layer.problem or "")
+        table.add_row(layer.node, layer.tensor, *values)
     first = f"the models part at node '{report.first.node}', tensor '{report.first.tensor}'"
     more = f"\nand {len(bad) - _SHOWN} tensors behind these" if len(bad) > _SHOWN else ""
     return f"{text(table)}{more}\n\n{first} ({len(bad)} of {count} tensors differ)"
@@ -344,7 +360,7 @@ def insertion_text(changes: Sequence[Any], source: Model, deeper: Model) -> str:
     table = empty_table(("behind", "left"), ("inserted", "fold"), ("new parameters", "right"))
     for change in changes:
         count = sum(deeper.weights[name].size for name in change.parameters)
-        table.add_row(*map(Text, inserted(change)), f"{count:,}")
+        table.add_row(*inserted(change), f"{count:,}")
     total = f"{source.parameters:,} -> {deeper.parameters:,} parameters"
     return f"{text(table)}\n{total}"
 
@@ -385,7 +401,7 @@ def block_text(blocks: Sequence[Block], model: Model) -> str:
         copy = "exact" if block.exact else f"not exact: {block.reason}"
         if block.exact and block.reason:
             copy = block.reason
-        table.add_row(Text(block.name), str(len(block.nodes)), f"{count:,}", Text(copy))
+        table.add_row(block.name, str(len(block.nodes)), f"{count:,}", copy)
     return text(table)
 
 
@@ -399,7 +415,7 @@ def history_text(model: Model) -> str:
     for step in model.history:
         words = [_told(change) for change in step.get("changes", ())]
         what = ", ".join(words) or f"{step.get('weights', '')} weights"
-        cells = (str(step.get("parent"))[:12], str(step.get("version")), Text(what))
+        cells = (str(step.get("parent"))[:12], str(step.get("version")), what)
         table.add_row(str(step.get("operation")), *cells)
     return f"{text(table)}\nthis model: sha256 {model.sha256()}"
 

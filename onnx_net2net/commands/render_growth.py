@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from rich.text import Text
-
 from onnx_net2net.commands.render import empty_table, inserted, text
 from onnx_net2net.planning.costs import Costs
 from onnx_net2net.planning.growing import Grown, Spending
@@ -31,9 +29,9 @@ def _changes(grown: Grown) -> str:
     table = empty_table(("step", "left"), ("where", "left"), ("what", "fold"))
     for change in grown.model.changes:
         if isinstance(change, Change):
-            table.add_row("widen", Text(change.dimension), f"{change.old} -> {change.new}")
+            table.add_row("widen", change.dimension, f"{change.old} -> {change.new}")
         else:
-            table.add_row("deepen", *map(Text, inserted(change)))
+            table.add_row("deepen", *inserted(change))
     return text(table)
 
 

@@ -214,7 +214,7 @@ def least(name: str) -> int | None:
 
 def _number(attribute: defs.OpSchema.Attribute) -> int:
     """The type as an AttributeProto has it."""
-    return int(A.AttributeType.Value(attribute.type.name))
+    return int(A.AttributeType.Value(str(attribute.type).rpartition(".")[2]))
 
 
 @cache
@@ -225,5 +225,5 @@ def _kinds(domain: str) -> dict[tuple[str, str], frozenset[int]]:
         if known.domain == domain:
             for name, attribute in known.attributes.items():
                 key = known.name, name
-                found[key] = found.get(key, frozenset()) | {int(attribute.type.value)}
+                found[key] = found.get(key, frozenset()) | {_number(attribute)}
     return found

@@ -141,8 +141,8 @@ class _Walk:
             _require(isinstance(part, ast.FunctionDef), part)
             assert isinstance(part, ast.FunctionDef)
             _require(part.name in ("__init__", "forward") and not part.decorator_list, part)
-            plain = ast.arguments([], part.args.args, None, [], [], None, [])
-            _require(ast.dump(part.args) == ast.dump(plain), part)
+            expected = ast.arguments([], part.args.args, None, [], [], None, [])
+            _require(ast.dump(part.args) == ast.dump(expected), part)
             for holder in part.args.args:
                 _require(_says(holder.annotation, "torch.Tensor"), holder)
                 holder.annotation = None

@@ -1,0 +1,72 @@
+"""What reaches the terminal: names and texts of a model's file are shown there, and steer nothing.
+
+    sys.stdout = Terminal(sys.stdout)       # whatever is printed goes through printable()
+    own_styles(rendered)                    # the colours of our own tables stay colours
+
+Escape sequences move the cursor, rename the window, or hide what was said; characters for text from
+right to left let a name read as another. All of these are written as Python writes them.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from typing import Any, TextIO
+
+__all__ = ["Terminal", "own_styles", "printable"]
+
+_ESCAPE = "\x1b"
+# Stands for the escape of our own styles. No file can hold it: it is another for each process.
+_OWN = f"\0{os.urandom(8).hex()}\0"
+# Controls, formats (bidirectional ones, joiners), private use, surrogates, line separators.
+_STEERING = frozenset(("Cc", "Cf", "Co", "Cs", "Zl", "Zp"))
+
+
+def printable(text: str, lines: bool = True) -> str:
+    r"""``text`` with what steers a terminal escaped; of controls, only ends of lines and tabs stay,
+    and not even these without ``lines``.
+
+    >>> printable("a\x1b[2Jb")
+    'a\\u001b[2Jb'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    kept = "\n\t" if lines else ""
+    return "".join(
+        character
+        if character in kept or unicodedata.category(character) not in _STEERING
+        else _escaped(character)
+        for character in text
+    )
+
+
+def _escaped(character: str) -> str:
+    number = ord(character)
+    return f"\\u{number:04x}" if number < 1 << 16 else f"\\U{number:08x}"
+
+
+def own_styles(rendered: str) -> str:
+    """Text whose escape sequences are our own, made of :func:`printable` parts, kept as it is."""
+    return rendered.replace(_ESCAPE, _OWN)
+
+
+class Terminal:
+    """A stream of text that writes only what is printable, and our own styles."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write ``text``; how long it was."""
+        self._stream.write(_ESCAPE.join(map(printable, text.split(_OWN))))
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        """Write several texts."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "buffer":  # nobody writes past this stream
+            raise AttributeError(name)
+        return getattr(self._stream, name)
