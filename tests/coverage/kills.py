@@ -25,6 +25,7 @@ from onnx_net2net.judge.verify import run
 from tests.console import ROOT
 
 FIXTURE = ROOT / "fixtures" / "resnet.dynamo.onnx"
+WIDTHS = (300, 400)
 
 
 def command(source: Path, target: Path, width: int) -> list[str]:
@@ -49,15 +50,15 @@ def main(kills: int = 50, seed: int = 0) -> int:
         source, target = Path(name) / "in" / "m.onnx", Path(name) / "out" / "m.onnx"
         source.parent.mkdir()
         target.parent.mkdir()
-        n2n.load(FIXTURE).save(source, external=True)
-        feeds = {"x": np.random.default_rng(0).standard_normal((2, 3, 24, 28), np.float32)}
+        n2n.grow(FIXTURE, params="5M").save(source, external=True)
+        feeds = {"x": np.random.default_rng(0).standard_normal((2, 3, 40, 36), np.float32)}
         known = {}
-        for width in (9, 12):
+        for width in WIDTHS:
             took = seconds(command(source, target, width))
             model = n2n.load(target)
             known[model.sha256()] = run(target, feeds)["y"]
         for _ in range(kills):
-            width = chance.choice((9, 12))
+            width = chance.choice(WIDTHS)
             # Most of the time goes into imports and analysis; the writing comes at the end.
             moment = took * chance.choice((chance.random(), chance.uniform(0.8, 1.02)))
             with subprocess.Popen(
@@ -73,7 +74,7 @@ def main(kills: int = 50, seed: int = 0) -> int:
             digest = n2n.load(target).sha256()
             whole = digest in known and np.array_equal(run(target, feeds)["y"], known[digest])
             found[state if whole else "TORN"] += 1
-        seconds(command(source, target, 9))
+        seconds(command(source, target, WIDTHS[0]))
         tidy = len(list(target.parent.iterdir())) == 2
     for state, count in sorted(found.items()):
         print(f"{count:4} {state}")
