@@ -112,8 +112,12 @@ class Model:
     @property
     def file(self) -> Path | None:
         """The file that holds this very model to this day, data and all; else None."""
-        same = self.path is not None and not self._opened_sizes
-        return self.path if same and all(source.current for source in self._sources) else None
+        return self.path if self.is_current and not self._opened_sizes else None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the files that it was loaded from are there still, and unchanged."""
+        return all(source.current for source in self._sources)
 
     @property
     def history(self) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -203,15 +203,35 @@ def place_folder(draft: Path, target: Path, entry: str, force: bool) -> None:
     with locked(target):
         for name in names:
             _like_the_old(draft / name, target / name)
-        bridge = _bridge(draft, names, entry) if (target / entry).exists() else {}
+        put = _exchange if (target / entry).exists() else _add
+        put(draft, target, names, entry)
+
+
+def _add(draft: Path, target: Path, names: Sequence[str], entry: str) -> None:
+    """Put files into a folder without ``entry``, which comes last: it alone refers to them."""
+    new = [target / name for name in names if not (target / name).exists()]
+    try:
+        for name in (*names, entry):
+            _replace(draft / name, target / name)
+    except BaseException:
+        if not (target / entry).exists():
+            _unlink(new)
+        raise
+
+
+def _exchange(draft: Path, target: Path, names: Sequence[str], entry: str) -> None:
+    """Put files over those of a folder whose ``entry`` refers to them."""
+    bridge = _bridge(draft, names, entry)
+    try:
         for name in bridge.values():
             _replace(draft / name, target / name)
-        try:
-            if bridge:
-                _replace(draft / f"{entry}.bridge", target / entry)
-        except BaseException:
+        _replace(draft / f"{entry}.bridge", target / entry)
+    except BaseException:
+        if (draft / f"{entry}.bridge").exists():
             _unlink(target / name for name in bridge.values())
-            raise
+        raise
+    # From here on the new package is there; this only gives it its usual names.
+    with contextlib.suppress(OSError):
         for name in (*names, entry):
             _replace(draft / name, target / name)
         old = re.compile("|".join(_bridged(re.escape(name), _TOKEN) for name in names) or "(?!)")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import time
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
 from typing import overload
@@ -77,10 +78,23 @@ class OpenFile:
             return False
         return os.path.samestat(there, self._opened) and not self._changed()
 
+    def chunks(self, start: int, end: int, size: int) -> Iterator[memoryview]:
+        """The bytes from ``start`` to ``end``, some at a time, all in the same memory."""
+        buffer = np.empty(min(size, end - start), np.uint8).data
+        for at in range(start, end, size):
+            part = buffer[: min(size, end - at)]
+            self._fill(part, at)
+            yield part.toreadonly()
+
     def _read(self, start: int, length: int) -> memoryview:
         # Not a bytearray: NumPy's memory comes in huge pages where it can, three times as fast.
         view = np.empty(length, np.uint8).data
-        done = 0
+        self._fill(view, start)
+        return view.toreadonly()
+
+    def _fill(self, view: memoryview, start: int) -> None:
+        """Read as many bytes as ``view`` holds; raise if the file has changed by then."""
+        length, done = len(view), 0
         while done < length:
             count = self._read_into(view[done : done + _MOST_AT_ONCE], start + done)
             if not count:
@@ -91,7 +105,6 @@ class OpenFile:
                 f"{self.path} was changed by another program while it was read",
                 "run this again when nobody writes to it",
             )
-        return view.toreadonly()
 
     def _read_into(self, view: memoryview, start: int) -> int:
         try:

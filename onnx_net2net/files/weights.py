@@ -79,6 +79,14 @@ class Source:
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         return cls(path, OpenFile(path))
 
+    def chunks(self, start: int, end: int) -> Iterator[memoryview]:
+        """Some bytes in pieces, each of which lasts until the next is asked for."""
+        if isinstance(self.view, OpenFile):
+            yield from self.view.chunks(start, end, CHUNK)
+        else:
+            for at in range(start, end, CHUNK):
+                yield self.view[at : min(at + CHUNK, end)]
+
     @property
     def current(self) -> bool:
         """Whether its path leads to the very file that was opened, unchanged."""
@@ -115,10 +123,14 @@ class Weight(ABC):
         return _raw_bytes(self.array(), self.dtype)
 
     def chunks(self) -> Iterator[memoryview]:
-        """:meth:`payload` in pieces small enough to be copied one at a time."""
+        """:meth:`payload` in pieces, each of which lasts until the next is asked for."""
         payload = self.payload()
         for start in range(0, len(payload), CHUNK):
             yield payload[start : start + CHUNK]
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        """:meth:`array`, flat and in pieces, each of which lasts until the next is asked for."""
+        yield self.array().reshape(-1)
 
     def renamed(self, name: str) -> Weight:
         """The same contents under another name."""
@@ -149,9 +161,14 @@ class Stored(Weight):
         return self.source.view[self.offset : self.offset + self.nbytes]
 
     def chunks(self) -> Iterator[memoryview]:
-        end = self.offset + self.nbytes
-        for start in range(self.offset, end, CHUNK):
-            yield self.source.view[start : min(start + CHUNK, end)]
+        return self.source.chunks(self.offset, self.offset + self.nbytes)
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        if dtype_name(self.dtype) in _PACKED_BITS:
+            yield from super().pieces()
+            return
+        for chunk in self.chunks():
+            yield _decoded(chunk, self.dtype, (-1,))
 
     def array(self) -> np.ndarray:
         return _decoded(self.payload(), self.dtype, self.shape)

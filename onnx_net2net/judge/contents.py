@@ -38,7 +38,7 @@ def contents(model: Model, *, as_file: bool, spare: Path) -> str | bytes:
 
 def check_files(given: AnyModel, loaded: Model) -> None:
     """Raise where onnxruntime may have read another file than this program did."""
-    if given is not loaded and loaded.path is not None and loaded.file is None:
+    if given is not loaded and loaded.path is not None and not loaded.is_current:
         raise InvalidModel(
             f"{loaded.path} was changed by another program while it was read",
             "run this again when nobody writes to it",

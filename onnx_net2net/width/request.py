@@ -63,15 +63,19 @@ def check_finite(analysis: Analysis) -> None:
     model = analysis.model
     names = {name for dimension in analysis.dimensions for name, _ in dimension.sites}
     for name in sorted(names) if model not in _finite else ():
-        array = analysis.solution.graph.model.weights[name].array()
-        # The minimum propagates NaN and needs no second array.
-        if array.size and is_float(array.dtype) and np.isnan(array.min()):
-            count = int(np.isnan(array).sum())
+        weight = analysis.solution.graph.model.weights[name]
+        if any(_holds_nan(piece) for piece in weight.pieces()):
+            count = int(np.isnan(weight.array()).sum())
             raise InvalidModel(
-                f"weight '{name}' holds NaN ({count} of {array.size} elements)",
+                f"weight '{name}' holds NaN ({count} of {weight.size} elements)",
                 "export a checkpoint from before the training diverged",
             )
     _finite.add(model)
+
+
+def _holds_nan(array: np.ndarray) -> bool:
+    # The minimum propagates NaN and needs no second array.
+    return bool(array.size) and is_float(array.dtype) and bool(np.isnan(array.min()))
 
 
 def requested(analysis: Analysis, widths: Mapping[str, int]) -> dict[Dimension, int]:
