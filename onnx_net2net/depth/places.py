@@ -20,7 +20,7 @@ from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.rules.language import Op
 from onnx_net2net.width.contraction import FLOATS
 from onnx_net2net.width.dimensions import Analysis, title, written
-from onnx_net2net.width.naming import called, contained, near
+from onnx_net2net.width.naming import begun, called, inside, near
 
 # Activations of one operand; what they become in between does not matter here.
 ACTIVATIONS = frozenset(
@@ -117,9 +117,10 @@ def place_of(analysis: Analysis, name: str) -> Place:
         raise Refused(name, "it is an input of the network", "choose a layer behind it")
     nodes = [n for n in called(graph, name) if n.position in applied]
     nodes = [n for n in nodes if n.parent is None] or nodes
-    if name in graph.producer and all(n.parent is not None for n in nodes):
+    own = inside(graph, name)
+    if name in graph.producer and all(n.parent is not None for n in nodes or own):
         return _place(analysis, name, name)
-    layers = [node for node in nodes or contained(graph, name) if writes(analysis, node)]
+    layers = [n for n in nodes or own or begun(graph, name) if writes(analysis, n)]
     if not nodes and not layers:
         problem = f"there is no node, tensor, parameter or module '{name}'"
         raise UsageError(problem, _near(analysis, name))

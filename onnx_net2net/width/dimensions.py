@@ -279,16 +279,14 @@ def module_path(node: Node) -> str | None:
 
 
 def _named(solution: Solution, survey: _Survey, multiples: dict[Atom, Pin]) -> list[Dimension]:
-    weights, copies = solution.graph.model.weights, solution.graph.copies
+    weights = solution.graph.model.weights
     order = dict.fromkeys(survey.names) | dict.fromkeys(survey.sites)
     found = [free for free in order if survey.sites.get(free)]
-    names = _names(survey, found, multiples)
+    names = _names(solution, survey, found, multiples)
     folds = {solution.graph.nodes[at].label for at in foldable(solution.graph)}
     dimensions = []
     for free in found:
-        places = survey.sites[free]
-        own = ((copies[n].original if n in copies else n, axis) for n, axis in places)
-        sites = list(dict.fromkeys(own))
+        sites = list(dict.fromkeys(_site(solution, place) for place in survey.sites[free]))
         growth, why = _growth(free, multiples)
         helps = why is not None and why.node in folds and weights[sites[0][0]].dtype in FLOATS
         dimensions.append(
@@ -309,14 +307,23 @@ def _named(solution: Solution, survey: _Survey, multiples: dict[Atom, Pin]) -> l
     return dimensions
 
 
-def _names(survey: _Survey, found: list[Atom], multiples: dict[Atom, Pin]) -> dict[Atom, str]:
+def _names(
+    solution: Solution, survey: _Survey, found: list[Atom], multiples: dict[Atom, Pin]
+) -> dict[Atom, str]:
     """Unique names; what can grow has the first choice: an LSTM's units before its directions."""
     taken: set[str] = set()
     names: dict[Atom, str] = {}
     for free in sorted(found, key=lambda free: _growth(free, multiples)[0] == "fixed"):
-        weight, axis = survey.sites[free][0]
+        weight, axis = _site(solution, survey.sites[free][0])
         names[free] = _unique(survey.names.get(free) or f"{weight}[{axis}]", taken)
     return names
+
+
+def _site(solution: Solution, place: tuple[str, int]) -> tuple[str, int]:
+    """Where the file has what the analysis may have as a copy."""
+    name, axis = place
+    copied = solution.graph.copies.get(name)
+    return (name, axis) if copied is None else (copied.original, axis)
 
 
 def _growth(free: Atom, multiples: dict[Atom, Pin]) -> tuple[str, Pin | None]:

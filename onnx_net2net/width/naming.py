@@ -106,10 +106,9 @@ def axes_at(analysis: Analysis, name: str) -> list[Axis]:
 def _found(analysis: Analysis, name: str) -> list[Axis] | None:
     """The axes at what is called ``name``, None where nothing is. See the module's docstring."""
     graph, weights = analysis.solution.graph, analysis.solution.graph.model.weights
-    inside = [n for n in graph.nodes if any(within(path, name) for path in _modules(graph, n))]
-    if inside:
-        exact = [n for n in inside if name in _modules(graph, n)]
-        return _written(analysis, inside) or _passing(analysis, exact or inside)
+    if nodes := inside(graph, name):
+        exact = [n for n in nodes if name in _modules(graph, n)]
+        return _written(analysis, nodes) or _passing(analysis, exact or nodes)
     if name in weights:
         own = [axis for axis in analysis.solution.axes.get(name, []) if axis.size > 1]
         return _written(analysis, [n for n, _ in graph.consumers.get(name, ())]) or own
@@ -125,8 +124,8 @@ def _found(analysis: Analysis, name: str) -> list[Axis] | None:
         )
     if name in graph.producer:
         return list(analysis.solution.axes.get(name, []))
-    begun = [n for n in graph.nodes if name in _containers(n.proto.name)]
-    return (_written(analysis, begun) or _passing(analysis, begun)) if begun else None
+    nodes = begun(graph, name)
+    return (_written(analysis, nodes) or _passing(analysis, nodes)) if nodes else None
 
 
 def called(graph: Graph, name: str) -> list[Node]:
@@ -140,10 +139,14 @@ def called(graph: Graph, name: str) -> list[Node]:
     ]
 
 
-def contained(graph: Graph, name: str) -> list[Node]:
-    """The nodes in a module of that path or in modules inside it, or whose names begin so."""
-    inside = [n for n in graph.nodes if any(within(path, name) for path in _modules(graph, n))]
-    return inside or [n for n in graph.nodes if name in _containers(n.proto.name)]
+def inside(graph: Graph, name: str) -> list[Node]:
+    """The nodes in a module of that path, or in modules inside it."""
+    return [n for n in graph.nodes if any(within(path, name) for path in _modules(graph, n))]
+
+
+def begun(graph: Graph, name: str) -> list[Node]:
+    """The nodes whose names begin so."""
+    return [n for n in graph.nodes if name in _containers(n.proto.name)]
 
 
 def _modules(graph: Graph, node: Node) -> set[str]:

@@ -79,15 +79,15 @@ def _grow(analysis: Analysis, growth: Growth, options: Options, changes: list[Ch
     _norms(growth, sharing.paddings, editor)
     inserted = [_insert(analysis, insertion, editor) for insertion in sharing.insertions]
     apply(found, editor)
+    names = editor.join()
+    touched = {n: axes for n, axes in solution.axes.items() if any(map(growth.touches, axes))}
     editor.resize(
         {
-            name: [growth.size(axis) if growth.touches(axis) else None for axis in axes]
-            for name, axes in solution.axes.items()
-            if any(map(growth.touches, axes))
+            names.get(name, name): [growth.size(a) if growth.touches(a) else None for a in axes]
+            for name, axes in touched.items()
         }
     )
     sizes = {name: solution.graph.model.weights[name].shape for name in grown}
-    names = editor.join()
     grown = {names.get(name, name): weight for name, weight in grown.items()}
     sizes = {names.get(name, name): shape for name, shape in sizes.items()}
     details = asdict(options) | {"changes": [asdict(change) for change in changes]}
