@@ -46,7 +46,7 @@ FLOORS = {
     "model": ["."],
     "judge": [
         ". bounds comparison kernels recurrence sizes",
-        "feeds interface precision",
+        "feeds interface interior precision",
         "report",
         "trials",
         "judgement sessions",

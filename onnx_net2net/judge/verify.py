@@ -29,6 +29,7 @@ from onnx_net2net.errors import InvalidModel, UsageError
 from onnx_net2net.judge.comparison import is_float
 from onnx_net2net.judge.feeds import Feeds, Range, UserInputs
 from onnx_net2net.judge.interface import Matched, compare_outputs, matched
+from onnx_net2net.judge.interior import Interior
 from onnx_net2net.judge.judgement import (
     How,
     Outputs,
@@ -119,7 +120,10 @@ def verify(
         specs = [spec.lowered() if first.lowered else spec for spec in found.specs]
         if runnable:
             graphs = (first.graph, second.graph)
-            planner = Planner(first.run, specs, graphs, ranges, first.nbytes, found.inputs)
+            interior = Interior(first.model.proto, specs)
+            planner = Planner(
+                first.run, specs, graphs, ranges, first.nbytes, found.inputs, interior
+            )
             planned = planner.user(inputs) if inputs is not None else planner.seeded(seeds, sizes)
             report.warnings += planner.warnings
             compare_models(first, second, planned, report, own)
