@@ -48,7 +48,7 @@ FLOORS = {
     "model": ["."],
     "judge": [
         ". bounds comparison contents kernels recurrence sizes",
-        "feeds interface precision",
+        "feeds interface interior precision",
         "report",
         "trials",
         "judgement sessions",

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from onnx_net2net.judge.feeds import Feeds
+from onnx_net2net.judge.interior import Interior
 from onnx_net2net.judge.judgement import How, Outputs, compare_models
 from onnx_net2net.judge.report import Report
 from onnx_net2net.judge.trials import Planner
@@ -44,7 +45,10 @@ def agreement(model: Model, call: Call, *, seeds: int = 3) -> Report:
     with candidate(model, "cpu") as first:
         first.open()
         report = Report(onnxruntime=VERSION, provider=first.running_on)
-        planner = Planner(first.run, first.specs, (first.graph,), None, first.nbytes)
+        interior = Interior(model.proto, first.specs)
+        planner = Planner(
+            first.run, first.specs, (first.graph,), nbytes=first.nbytes, interior=interior
+        )
         planned = planner.seeded(seeds, None)
         compare_models(first, _Imported(model, call), planned, report, (None, None))
     report.seconds = time.monotonic() - started

@@ -51,7 +51,7 @@ OPTIMISER = 10.0
 BLIND = 10.0
 
 # Both ways, so that a ReLU or a rounding step that hides one of them shows the other.
-_MOVES: dict[How, int] = {"up": 1, "down": -1}
+_MOVES: tuple[How, ...] = ("up", "down")
 
 NOTHING_FINITE = (
     "all {size} elements are NaN or infinite in both models, whatever the input: nothing could be"
@@ -275,8 +275,9 @@ def compare_models(
 
 def _measure(subject: Subject, runs: Runs, feeds: Sequence[Feeds], report: Report) -> None:
     """Run everything that shows the rounding noise of this model, then the optimised session."""
-    for how, sign in _MOVES.items():
-        moved = [nudged_feeds(inputs, seed, sign) for seed, inputs in enumerate(feeds)]
+    for turn, how in enumerate(_MOVES):
+        # Inputs are drawn anew each time: two independent samples say more than one twice.
+        moved = [nudged_feeds(inputs, [turn, index]) for index, inputs in enumerate(feeds)]
         outputs = subject.rerun(moved, how)
         if outputs is not None:
             _absorb(runs, outputs, "inputs and weights moved by one ulp", report)

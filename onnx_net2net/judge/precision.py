@@ -52,16 +52,19 @@ def nudged_array(array: np.ndarray, rng: np.random.Generator, sign: int = 1) -> 
     return np.where(keep, array, moved.reshape(array.shape))
 
 
-def nudged_feeds(feeds: dict[str, np.ndarray], seed: int, sign: int = 1) -> dict[str, np.ndarray]:
+def nudged_feeds(feeds: dict[str, np.ndarray], seed: Sequence[int]) -> dict[str, np.ndarray]:
     """The same inputs, each floating-point number moved by one ulp."""
     rng = np.random.default_rng(seed)
-    return {name: nudged_array(value, rng, sign) for name, value in feeds.items()}
+    return {name: nudged_array(value, rng) for name, value in feeds.items()}
 
 
-def nudged(model: Model, seed: int = 0, sign: int = 1) -> Model:
+def nudged(
+    model: Model, seed: int = 0, sign: int = 1, proto: onnx.ModelProto | None = None
+) -> Model:
     """The same model with every weight moved by one ulp, computed one tensor at a time.
 
-    Single numbers (exponents, scales) stay as they are.
+    ``proto`` is an edited copy of its skeleton, if there is one already. Single numbers (exponents,
+    scales) stay as they are.
     """
 
     def moved(name: str) -> Computed:
@@ -73,8 +76,9 @@ def nudged(model: Model, seed: int = 0, sign: int = 1) -> Model:
 
         return Computed(name, weight.dtype, weight.shape, contents)
 
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
+    if proto is None:
+        proto = onnx.ModelProto()
+        proto.CopyFrom(model.proto)
     names = [n for n, w in model.weights.items() if w.dtype in FLOAT_TYPES and w.size > 1]
     return model.with_changes(proto, {name: moved(name) for name in names})
 

@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -31,6 +32,7 @@ from onnx_net2net.judge.comparison import is_float
 from onnx_net2net.judge.contents import MESSAGE_LIMIT, check_files, contents
 from onnx_net2net.judge.feeds import Feeds, Range, UserInputs
 from onnx_net2net.judge.interface import Matched, compare_outputs, matched
+from onnx_net2net.judge.interior import Interior
 from onnx_net2net.judge.judgement import (
     How,
     Outputs,
@@ -118,7 +120,10 @@ def verify(
         specs = [spec.lowered() if first.lowered else spec for spec in found.specs]
         if runnable:
             graphs = (first.graph, second.graph)
-            planner = Planner(first.run, specs, graphs, ranges, first.nbytes, found.inputs)
+            interior = Interior(first.model.proto, specs)
+            planner = Planner(
+                first.run, specs, graphs, ranges, first.nbytes, found.inputs, interior
+            )
             planned = planner.user(inputs) if inputs is not None else planner.seeded(seeds, sizes)
             report.warnings += planner.warnings
             compare_models(first, second, planned, report, own)
@@ -149,6 +154,7 @@ class Candidate:
         self._inputs: Mapping[str, str] = {}
         self._outputs: Mapping[str, str] = {}
         self._types: dict[str, np.dtype] = {}
+        self._lacking: dict[tuple[Any, ...], bool] = {}
 
     def fit(
         self,
@@ -214,7 +220,10 @@ class Candidate:
         return not any(map(is_recurrent, nodes)) and any(map(self._lacks_double, nodes))
 
     def _lacks_double(self, node: onnx.NodeProto) -> bool:
-        return lacks_double(node, self.model.opset, self.provider)
+        key = node.domain, node.op_type, *map(bool, node.input), None, *map(bool, node.output)
+        if key not in self._lacking:
+            self._lacking[key] = lacks_double(node, self.model.opset, self.provider)
+        return self._lacking[key]
 
     def session(self, how: How = "again", *, blur: bool = False) -> Session:
         """A new session, of a copy for ``up``, ``down`` and ``double``, its functions as inexact as
@@ -222,10 +231,9 @@ class Candidate:
         optimised = how == "optimised"
         model = self.model
         if how in ("up", "down"):
-            model = nudged(model, sign=1 if how == "up" else -1)
-        if blur:
             seed = int(how == "down")
-            model = model.with_changes(blurred(model.proto, kernels(self.provider), seed), {})
+            proto = blurred(model.proto, kernels(self.provider), seed) if blur else None
+            model = nudged(model, sign=-1 if seed else 1, proto=proto)
         if how != "double" and not self.lowered:
             given = self._contents if model is self.model else model.to_bytes()
             return Session(given, self.provider, optimised=optimised)
