@@ -117,9 +117,11 @@ FLOORS = {
         "pytorch.source",
         "pytorch.module",
         "pytorch",
-        "keras3.program keras3.shapes_ahead keras3.values keras_layers",
+        "keras3.program keras3.scanning keras3.shapes_ahead keras3.values keras_layers",
+        "keras3.types",
+        "keras3.unsigned",
         "keras3.trace",
-        "keras3.operators keras3.windows",
+        "keras3.open_axes keras3.operators keras3.windows",
         "keras3.operators.classical keras3.operators.control keras3.operators.elementwise"
         " keras3.operators.movement keras3.operators.normalisation keras3.operators.pooling"
         " keras3.operators.reduction keras3.operators.resizing",

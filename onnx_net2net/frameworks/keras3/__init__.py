@@ -27,7 +27,9 @@ def to_keras(model: AnyModel) -> keras.Model:
     (2, 7, 768)
 
     Inputs keep the names, types, shapes and layout of the file; several are given as a list or by
-    name. One output is a tensor, several are a dict by their names. What a user would train is a
+    name. One output is a tensor, several are a dict by their names in the order of the file, so
+    that ``compile`` and ``fit`` take losses and targets as lists or by name; a character that Keras
+    allows in no name is ``_``. What a user would train is a
     trainable variable in the layout of its initializer, named by ``roles.paths``; statistics of
     BatchNormalization are variables that do not train, but move with ``training=True``: the
     variance towards the unbiased one of the batch, as in PyTorch. Dropout follows ``training=``.

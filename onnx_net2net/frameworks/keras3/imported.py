@@ -26,6 +26,9 @@ from onnx_net2net.model import Model
 
 __all__ = ["keras_model", "skeleton"]
 
+# What a name that TensorFlow gives to a loss may not hold.
+NO_SCOPE = re.compile(r"[^A-Za-z0-9_.\\/>-]", re.ASCII)
+
 
 def keras_model(model: Model) -> keras.Model:
     """See :func:`onnx_net2net.frameworks.keras3.to_keras`."""
@@ -50,7 +53,8 @@ def keras_model(model: Model) -> keras.Model:
     layer.refusals = None
     for slot in slots:
         layer.by_initializer[slot.initializer].assign(model.weights[slot.initializer].array())
-    named = dict(zip(program.outputs, outputs, strict=True))
+    keys = _unique(*(NO_SCOPE.sub("_", name) for name in program.outputs))
+    named = dict(zip(keys, outputs, strict=True))
     return Network(
         inputs if len(inputs) > 1 else inputs[0],
         named if len(named) > 1 else outputs[0],

@@ -69,6 +69,8 @@ def sliced_at(call: Call, x: Any, starts: Any, ends: Any, axes: Any, steps: Any)
 
     starts, ends, axes, steps = (tf.cast(tensor(v), "int64") for v in (starts, ends, axes, steps))
     _chosen(call, axes, rank(x))  # which refuses what cannot be told
+    none = (ends == 2**31 - 1) | (ends == 2**63 - 1)  # no end: backwards, to the first entry
+    ends = tf.where(none & (steps < 0), tf.cast(-(2**31), "int64"), ends)
     shape = tf.shape(x, "int64")
     places = tf.where(axes < 0, axes + rank(x), axes)
     sizes = tf.gather(shape, places)

@@ -27,6 +27,7 @@ SAME_BITS = frozenset(
         "BitwiseNot",
         "BitwiseOr",
         "BitwiseXor",
+        "CenterCropPad",
         "Compress",
         "Concat",
         "CumSum",
@@ -82,6 +83,8 @@ NATIVE = frozenset(["BitShift", "Div", "Mod"])
 # Those that look at no entry, or take the type as it is.
 OWN = frozenset(
     [
+        "Abs",
+        "Sign",
         "BitCast",
         "Cast",
         "CastLike",

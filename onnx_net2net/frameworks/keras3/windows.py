@@ -83,9 +83,9 @@ def window(call: Call, x: Any, kernel: Sequence[int], *, ceil: bool | None = Non
     if mode in ("SAME_UPPER", "SAME_LOWER"):
         pads = [
             _same(length, span, stride, mode == "SAME_LOWER")
-            for length, span, stride in zip(
-                lengths, spans if ceil is None else kernel, strides, strict=True
-            )
+            if ceil is None
+            else _same_of_pool(length, size, stride, mode == "SAME_LOWER")
+            for length, span, size, stride in zip(lengths, spans, kernel, strides, strict=True)
         ]
     elif mode == "VALID":
         pads = [(0, 0)] * rank
@@ -99,6 +99,11 @@ def window(call: Call, x: Any, kernel: Sequence[int], *, ceil: bool | None = Non
                 lengths, pads, spans, strides, strict=True
             )
         ]
+    if ceil is not None:
+        for length, (before, after), span in zip(lengths, pads, spans, strict=True):
+            known = all(isinstance(n, int) for n in (length, before, after))
+            if known and length + before + after < span:
+                call.refuse("a window larger than what it slides over")
     return Window(tuple(kernel), strides, dilations, tuple(pads))
 
 
@@ -110,6 +115,15 @@ def _same(length: Any, span: int, stride: int, lower: bool) -> tuple[Any, Any]:
         total = positive((-(-length // stride) - 1) * stride + span - length)
     less = total // 2
     return (total - less, less) if lower else (less, total - less)
+
+
+def _same_of_pool(length: Any, size: int, stride: int, lower: bool) -> tuple[Any, Any]:
+    """The same without dilation, and less than nothing where strides exceed the kernel."""
+    total = (-(-length // stride) - 1) * stride + size - length
+    odd = total + 1 if lower else total
+    below = odd < 0
+    first = (odd + (int(below) if isinstance(below, bool) else ops.cast(below, "int32"))) // 2
+    return first, total - first
 
 
 def _overhang(length: Any, before: int, after: int, span: int, stride: int) -> Any:

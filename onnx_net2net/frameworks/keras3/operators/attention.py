@@ -101,7 +101,7 @@ def _bias(call: Call, scores: Any, mask: Any, past: Any, lengths: Any) -> Any:
             pads = [(0, 0)] * (len(mask.shape) - 1) + [(0, keys - int(short))]
             mask = ops.pad(mask, pads, constant_values=-math.inf)
         bias = cast(mask, kind)
-    # One query behind a cache sees all keys in onnxruntime, which counts on there being one new key.
+    # One query behind a cache sees all keys in onnxruntime, which counts on one new key.
     one = lengths is None and not (isinstance(past, int) and past == 0)
     ends = lengths
     if lengths is not None:  # of a cache, whose last entries are those of the queries
@@ -110,7 +110,7 @@ def _bias(call: Call, scores: Any, mask: Any, past: Any, lengths: Any) -> Any:
     row = ops.expand_dims(ops.arange(queries, dtype="int32"), -1) + past
     column = ops.arange(keys, dtype="int32")
     hidden = [] if ends is None else [column >= ends]
-    if call.attribute("is_causal", 0) and not (one and queries == 1):
+    if call.attribute("is_causal", 0) and not (one and isinstance(queries, int) and queries == 1):
         ahead = column > row
         hidden.append(ops.logical_and(ahead, queries > 1) if one else ahead)
     left, right = (call.attribute(f"{side}_window_size", -1) for side in ("left", "right"))

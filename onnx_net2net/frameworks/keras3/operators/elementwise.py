@@ -74,7 +74,7 @@ def divide(call: Call, *values: Any) -> Any:
 def modulo(call: Call, *values: Any) -> Any:
     """The sign is the divisor's, or with ``fmod`` the dividend's."""
     x, y = operands(call, values)
-    if not call.attribute("fmod", 0):
+    if not call.attribute("fmod", 0) or dtype_of(x).startswith("uint"):
         return ops.mod(x, y)
     rest = ops.mod(ops.abs(x), ops.abs(y))
     return ops.where(ops.less(x, 0), ops.negative(rest), rest)
@@ -129,6 +129,11 @@ NUMBERS = frozenset(
         "uint64",
     ]
 )
+
+
+def sign(x: Any) -> Any:
+    """-1, 0 or 1; numbers without a sign are 0 or not."""
+    return ops.cast(x != 0, dtype_of(x)) if dtype_of(x).startswith("uint") else ops.sign(x)
 
 
 def clip(call: Call, x: Any, low: Any = None, high: Any = None) -> Any:
@@ -266,7 +271,7 @@ def prelu(call: Call, x: Any, slope: Any) -> Any:
 
 POINTWISE: dict[str, Entry] = {
     **{name: activated(name) for name in ACTIVATIONS if name not in ("Affine", "ScaledTanh")},
-    "Abs": unary(ops.abs),
+    "Abs": unary(lambda x: x if dtype_of(x).startswith("uint") else ops.abs(x)),
     "Acos": unary(ops.arccos),
     "Acosh": unary(ops.arccosh),
     "Add": binary(operator.add),
@@ -314,7 +319,7 @@ POINTWISE: dict[str, Entry] = {
     "Pow": power,
     "Reciprocal": unary(ops.reciprocal),
     "Round": unary(ops.round),
-    "Sign": unary(ops.sign),
+    "Sign": unary(sign),
     "Sin": unary(ops.sin),
     "Sinh": unary(ops.sinh),
     "Sqrt": unary(ops.sqrt),

@@ -26,6 +26,7 @@ from onnx_net2net.frameworks.keras3.values import (
 __all__ = ["TABLES", "broadcast", "cut", "given_axes"]
 
 INT64 = np.dtype("int64")
+NONE = (2**31 - 1, 2**63 - 1)  # as an end: to the last entry, or backwards to the first
 FARTHEST = 2**30  # beyond the ends of every axis, in the int32 that sizes are counted in
 
 
@@ -199,7 +200,8 @@ def _slice_axis(x: Any, axis: int, start: Any, end: Any, step: int) -> Any:
             return cut(x, axis, picked[0], picked[-1] + 1, step)
         return gathered(x, np.array(picked, np.int64), axis)
     if step < 0:
-        whole = isinstance(start, int) and isinstance(end, int) and start == -1 and end < -FARTHEST
+        end = -FARTHEST if isinstance(end, int) and end in NONE else end
+        whole = isinstance(start, int) and isinstance(end, int) and start == -1 and end <= -FARTHEST
         return (
             ops.flip(x, axis)[_strided(x, axis, -step)]
             if whole
@@ -212,6 +214,7 @@ def _slice_axis(x: Any, axis: int, start: Any, end: Any, step: int) -> Any:
 
 def _picked(start: int, end: int, step: int, size: int) -> range:
     """Unlike in Python, a walk backwards that starts before the first entry takes that one."""
+    end = -FARTHEST if step < 0 and end in NONE else end
     start, end = (place + size if place < 0 else place for place in (start, end))
     if step > 0:
         return range(min(max(start, 0), size), min(max(end, 0), size), step)
@@ -241,6 +244,8 @@ def _backward(x: Any, axis: int, start: Any, end: Any, step: int) -> Any:
     size = ops.cast(sizes(x)[axis], "int32")
     first = ops.minimum(ops.maximum(_wrapped(start, size), 0), size - 1)
     last = ops.maximum(_wrapped(end, size), -1)
+    if not isinstance(end, int):
+        last = ops.where(ops.equal(end, NONE[0]), -1, last)
     return gathered(x, ops.arange(first, last, step, dtype="int32"), axis)
 
 

@@ -24,6 +24,8 @@ def reduced(function: Callable[..., Any]) -> Entry:
         x = lifted(x)
         given, keep = call.attribute("axes"), bool(call.attribute("keepdims", 1))
         none = call.attribute("noop_with_empty_axes", 0)
+        if function is log_sum_exp and "int" in dtype_of(x):
+            call.refuse("of whole numbers, where the last bit of a logarithm decides")
         if axes is not None:
             found = known(axes) if 0 not in axes.shape else np.zeros(0, np.int64)
             if found is None:
@@ -32,6 +34,8 @@ def reduced(function: Callable[..., Any]) -> Entry:
             given = found.reshape(-1).tolist()
         if none and not given:
             return x if function not in POINTWISE else POINTWISE[function](x)
+        if min(given or [0]) < 0 and 0 in x.shape:
+            call.refuse("negative axes of an empty tensor, which onnxruntime does not reduce")
         over = tuple(axis_of(a, x) for a in given) if given else tuple(range(len(x.shape)))
         return function(x, axis=over, keepdims=keep)
 
@@ -74,7 +78,7 @@ def averaged(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
         return ops.mean(x, axis=axis, keepdims=keepdims)
     total = ops.sum(x, axis=axis, keepdims=keepdims)
     count = ops.cast(product(sizes(x)[a] for a in axis), dtype_of(total))
-    return ops.sign(total) * ops.floor_divide(ops.abs(total), count)
+    return ops.sign(total) * ops.floor_divide(ops.abs(total), ops.maximum(count, 1))
 
 
 def greatest(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:

@@ -52,13 +52,13 @@ def upsample(call: Call, x: Any, scales: Any = None) -> Any:
     return x
 
 
-def _scaled(size: Any, scale: float, part: float = 1.0) -> Any:
-    """The size of this part of an axis after scaling."""
-    if scale * part == 1:
+def _scaled(size: Any, scale: float) -> Any:
+    """The size of an axis after scaling; onnxruntime does not ask how much of it is cropped."""
+    if scale == 1:
         return size
     if isinstance(size, int):
-        return int(np.float32(size) * np.float32(part) * np.float32(scale))
-    return ops.cast(ops.floor(ops.cast(size, "float32") * (part * scale)), "int32")
+        return int(np.float32(size) * np.float32(scale))
+    return ops.cast(ops.floor(ops.cast(size, "float32") * scale), "int32")
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _frames(
     if given is not None and given.size:
         factors = [float(s) for s in given.reshape(-1)]
         return [
-            Axis(n, _scaled(n, s, b - a), s, a, b)
+            Axis(n, _scaled(n, s), s, a, b)
             for n, s, (a, b) in zip(before, factors, regions, strict=True)
         ]
     if wanted is None:
@@ -166,12 +166,15 @@ def _along(x: Any, axis: int, frame: Axis, method: Method) -> Any:
     both = isinstance(frame.before, int) and isinstance(frame.after, int)
     same = frame.before == frame.after if both else frame.before is frame.after
     same = same and isinstance(frame.scale, float) and frame.scale == 1
-    if same and method.coordinates != "tf_crop_and_resize":
+    if same:  # cropped or not: onnxruntime leaves such an axis alone
         return x
     fixed = all(isinstance(n, int) for n in (frame.before, frame.after))
     fixed = fixed and all(isinstance(n, float) for n in (frame.scale, frame.start, frame.end))
     xp: Any = np if fixed else ops
     place = _coordinates(xp, frame, method)
+    if xp is ops:
+        steps = ops.cast(ops.arange(frame.after), "float32")
+        place = ops.where(ops.equal(frame.scale, 1), steps, place)
     if method.mode == "nearest":
         rounding = method.rounding
         if rounding == "simple":  # of old operators: onnxruntime's way where it shrinks an image
