@@ -14,8 +14,6 @@ of threads.
 from __future__ import annotations
 
 import contextlib
-import functools
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

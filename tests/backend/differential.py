@@ -10,9 +10,12 @@ import argparse
 import random
 from collections import Counter
 
+from tests.backend import forms_moves, forms_numbers, forms_windows
 from tests.backend.forms import FAMILIES, forms
 from tests.backend.outcome import expected, outcome
 from tests.backend.runners import RUNNERS
+
+TABLES = (forms_moves, forms_numbers, forms_windows)  # each notes its families
 
 
 def main() -> None:

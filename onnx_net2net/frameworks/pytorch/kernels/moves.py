@@ -16,7 +16,8 @@ def unsqueezed(x: Tensor, axes: list[int]) -> Tensor:
 
 
 def backwards(x: Tensor, start: int, end: int, step: int, axis: int) -> Tensor:
-    """``x[start:end:step]`` along ``axis`` for a negative step."""
+    """``x[start:end:step]`` along ``axis`` for a negative step; the start is never below 0."""
+    start = max(start, -x.shape[axis])
     places = range(
         *slice(start, end if end >= -x.shape[axis] else None, step).indices(x.shape[axis])
     )
@@ -111,3 +112,37 @@ def reverse_sequence(x: Tensor, lengths: Tensor, batch: int, time: int) -> Tenso
     shape[batch], shape[time] = x.shape[batch], x.shape[time]
     places = places if batch < time else places.T
     return torch.gather(x, time, places.reshape(shape).expand(x.shape))
+
+
+def reshaped(x: Tensor, sizes: list[int]) -> Tensor:
+    """``x`` in another shape; 0 keeps the size that stands there."""
+    return x.reshape([size or x.shape[axis] for axis, size in enumerate(sizes)])
+
+
+def folded(
+    x: Tensor,
+    image: tuple[int, ...],
+    block: tuple[int, ...],
+    dilations: tuple[int, ...],
+    strides: tuple[int, ...],
+    pads: tuple[int, ...],
+) -> Tensor:
+    """Columns of blocks (n, c * block, places) added up to images of any number of axes."""
+    rank = len(image)
+    taps, starts = [], []
+    for axis in range(rank):
+        reach = dilations[axis] * (block[axis] - 1) + 1
+        count = (image[axis] + pads[axis] + pads[axis + rank] - reach) // strides[axis] + 1
+        taps.append(torch.arange(block[axis], device=x.device) * dilations[axis])
+        starts.append(torch.arange(count, device=x.device) * strides[axis] - pads[axis])
+    place = torch.zeros(1, 1, dtype=torch.int64, device=x.device)
+    inside = torch.ones(1, 1, dtype=torch.bool, device=x.device)
+    for size, tap, start in zip(image, taps, starts, strict=True):
+        along = tap[:, None] + start
+        kept = (along >= 0) & (along < size)
+        place = (place[:, None, :, None] * size + along[None, :, None]).flatten(0, 1).flatten(1)
+        inside = (inside[:, None, :, None] & kept[None, :, None]).flatten(0, 1).flatten(1)
+    columns = x.reshape(x.shape[0], -1, place.numel()) * inside.flatten()
+    whole = x.new_zeros(*columns.shape[:2], int(torch.tensor(image).prod()))
+    whole = whole.index_add(2, place.flatten().where(inside.flatten(), 0), columns)
+    return whole.reshape(*columns.shape[:2], *image)

@@ -10,6 +10,7 @@ from onnx_net2net.frameworks.pytorch.types import (
     FLOATS8,
     INTEGERS,
     SMALL,
+    UNSIGNED,
     Untranslated,
     literal,
     short,
@@ -31,10 +32,14 @@ def divide(op: Operation) -> str:
 
 def modulo(op: Operation) -> str:
     """The sign is the divisor's, or with ``fmod`` the dividend's."""
+    fmod = bool(op.attribute("fmod", 0))
     if op.dtype() == UINT64:
-        op.attribute("fmod")
+        if fmod:
+            raise Untranslated("ONNX Runtime rounds what it divides")
         return op.kernel("unsigned_remainder", op.tensor(0), op.tensor(1))
-    name = "fmod" if op.attribute("fmod", 0) else "remainder"
+    if fmod and op.dtype() == TensorProto.INT64:  # through float64, as ONNX Runtime does
+        return op.filled("torch.fmod({t0}.double(), {t1}.double()).to(torch.int64)")
+    name = "fmod" if fmod else "remainder"
     left = "{0}" if op.number(0) is None else "{t0}"
     return op.filled(f"torch.{name}({left}, {{1}})")
 
@@ -50,7 +55,8 @@ def power(op: Operation) -> str:
         code = f"({op.tensor(0)}) ** ({exponent})"
     else:
         code = f"torch.pow({op.tensor(0)}, {op.tensor(1)})"
-    return code if op.dtype(0) in FLOATS else f"({code}).to({op.gives()})"
+    wider = op.dtype(1) in (*FLOATS, *UNSIGNED) and op.dtype(1) != op.dtype(0)
+    return f"({code}).to({op.gives()})" if wider or op.dtype(0) not in FLOATS else code
 
 
 def extreme(name: str) -> Entry:
@@ -192,7 +198,22 @@ def shrink(op: Operation) -> str:
     bias, limit = short(op.attribute("bias", 0.0)), short(op.attribute("lambd", 0.5))
     x = op.add(op.tensor(0), "x", inline=False)
     inner = f"torch.where({x} > {limit}, {x} - {bias}, torch.zeros_like({x}))"
-    return f"torch.where({x} < -{limit}, {x} + {bias}, {inner})"
+    code = f"torch.where({x} < -{limit}, {x} + {bias}, {inner})"
+    return code if op.dtype() in FLOATS else f"({code}).to({op.gives()})"
+
+
+def absolute(op: Operation) -> str:
+    """Without the sign."""
+    return op.tensor(0) if op.dtype() == UINT64 else f"torch.abs({op.tensor(0)})"
+
+
+def sign(op: Operation) -> str:
+    """-1, 0 or 1; what is not a number stays so."""
+    if op.dtype() == UINT64:
+        return f"({op.tensor(0)} != 0).to(torch.int64)"
+    if op.dtype() in FLOATS:
+        return op.filled("torch.where({t0} != {t0}, {t0}, torch.sign({t0}))")
+    return f"torch.sign({op.tensor(0)})"
 
 
 def thresholded(op: Operation) -> str:
@@ -267,20 +288,22 @@ def swish(op: Operation) -> str:
 
 def dropout(op: Operation) -> list[str]:
     """Follows ``train()`` and ``eval()``, whatever mode the file was exported in."""
-    ratio = op.attribute("ratio", 0.5)
+    ratio = short(op.attribute("ratio", 0.5))
     if op.has(1):
-        ratio = float(op.needed(1, "ratio").reshape(()))
+        number = op.number(1)
+        ratio = f"float({op.tensor(1)})" if number is None else number
     x = op.tensor(0)
     if not op.wants(1):
-        return [f"F.dropout({x}, {short(ratio)}, self.training)"]
+        return [f"F.dropout({x}, {ratio}, self.training)"]
     ones = f"torch.ones_like({x})"
-    kept = op.add(f"F.dropout({ones}, {short(ratio)}, self.training)", "kept", inline=False)
-    return [f"{x} * {kept}", f"{kept} != 0"]
+    kept = op.add(f"F.dropout({ones}, {ratio}, self.training)", "kept", inline=False)
+    mask = f"{kept} != 0"  # before opset 12 a float where the ratio is an attribute
+    return [f"{x} * {kept}", mask if op.opset >= 10 else f"({mask}).to({op.gives(1)})"]
 
 
 TABLES: dict[str, dict[str, Entry]] = {
     "": {
-        "Abs": "torch.abs({0})",
+        "Abs": absolute,
         "Acos": "torch.acos({0})",
         "Acosh": "torch.acosh({0})",
         "Add": "{0} + {1}",
@@ -341,7 +364,7 @@ TABLES: dict[str, dict[str, Entry]] = {
         ),
         "Shrink": shrink,
         "Sigmoid": "torch.sigmoid({0})",
-        "Sign": "torch.sign({0})",
+        "Sign": sign,
         "Sin": "torch.sin({0})",
         "Sinh": "torch.sinh({0})",
         "Softplus": "F.softplus({0}, threshold=40)",

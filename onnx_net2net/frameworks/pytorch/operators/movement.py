@@ -18,19 +18,22 @@ def listed(sizes: list[Any]) -> str:
 
 def reshape(op: Operation) -> str:
     """0 keeps the size that stands there, unless ``allowzero``."""
+    x = op.tensor(0)
+    keeps = not op.attribute("allowzero", 0)
     if "shape" in op.step.attributes:
         sizes: list[Any] = list(op.attribute("shape"))
+    elif op.translator.host(op.name(1)) is None:
+        wanted = f"{op.tensor(1)}.tolist()"
+        return op.kernel("reshaped", x, wanted) if keeps else f"({x}).reshape({wanted})"
     else:
         sizes = op.sizes(1)
-    if not op.attribute("allowzero", 0):
+    if keeps:
+        if any(isinstance(size, Size) and not size.natural for size in sizes):
+            return op.kernel("reshaped", x, f"[{listed(sizes)}]")
         for axis, size in enumerate(sizes):
-            if isinstance(size, Size) and not size.natural:
-                continue
             if not isinstance(size, Size) and size == 0:
                 sizes[axis] = op.size(0, axis)
-    if not sizes:
-        return f"({op.tensor(0)}).reshape(())"
-    return f"({op.tensor(0)}).reshape({listed(sizes)})"
+    return f"({x}).reshape({listed(sizes)})" if sizes else f"({x}).reshape(())"
 
 
 def transpose(op: Operation) -> str:
@@ -108,7 +111,10 @@ def split(op: Operation) -> list[str]:
     elif op.has(1):
         sizes = op.sizes(1)
     else:
-        whole = op.size(0, axis)
+        if op.rank(0) is None:
+            whole = Size(op.translator.expression(f"({x}).shape[{axis}]", "size"))
+        else:
+            whole = op.size(0, axis)
         if isinstance(whole, int):
             each = -(-whole // count)
             sizes = [min(each, max(whole - each * i, 0)) for i in range(count)]
@@ -117,7 +123,7 @@ def split(op: Operation) -> list[str]:
             last = op.translator.expression(f"{whole} - {each_code} * {count - 1}", "rest")
             sizes = [Size(each_code)] * (count - 1) + [Size(last)]
     code = f"torch.split({x}, [{listed(sizes)}], dim={axis})"
-    if len(set(map(str, sizes))) == 1:
+    if len(set(map(str, sizes))) == 1 and (isinstance(sizes[0], Size) or sizes[0]):
         code = f"torch.split({x}, {number(sizes[0])}, dim={axis})"
     if count == 1:
         return [x]
@@ -217,7 +223,7 @@ def pad(op: Operation) -> str:
     chosen = op.sizes(3) if op.has(3) else list(range(rank))
     if any(isinstance(axis, Size) for axis in chosen):
         both = f"[{listed(pads)}], [{listed(chosen)}]"
-        return op.kernel("padded_axes", op.tensor(0), both, _fill(op), f'"{mode}"')
+        return op.kernel("padded_axes", op.tensor(0), both, _fill(op), literal(mode))
     begins: list[Any] = [0] * rank
     ends: list[Any] = [0] * rank
     for index, axis in enumerate(chosen):
@@ -251,6 +257,8 @@ def depth_to_space(op: Operation) -> str:
 
 def space_to_depth(op: Operation) -> str:
     """Squares of pixels become blocks of channels."""
+    if op.attribute("mode", "DCR") == "CRD":
+        return f"F.pixel_unshuffle({op.tensor(0)}, {op.attribute('blocksize')})"
     return op.kernel("space_to_depth", op.tensor(0), op.attribute("blocksize"))
 
 
@@ -290,6 +298,7 @@ def eye(op: Operation) -> str:
     rows, columns = op.size(0, 0), op.size(0, 1)
     options = f"dtype={op.gives()}, device={op.translator.device()}"
     offset = op.attribute("k", 0)
+    op.attribute("dtype")  # what the output is declared with
     return op.kernel("eye", number(rows), number(columns), offset, options)
 
 
@@ -310,15 +319,18 @@ def reverse_sequence(op: Operation) -> str:
 
 def col2im(op: Operation) -> str:
     """Overlapping blocks summed into an image."""
-    image, block = op.integers(1), op.integers(2)
-    if image is None or block is None or len(image) != 2:
-        raise Untranslated("its image does not have two axes of constant size")
-    pads = op.attribute("pads") or [0] * 4
-    if pads[:2] != pads[2:]:
-        raise Untranslated("its pads are uneven")
-    given = f"{tuple(image)}, {tuple(block)}, dilation={tuple(op.attribute('dilations') or (1, 1))}"
-    given += f", padding={tuple(pads[:2])}, stride={tuple(op.attribute('strides') or (1, 1))}"
-    return f"F.fold({op.tensor(0)}, {given})"
+    rank = op.length(1)
+    if rank is None:
+        raise Untranslated("the number of axes of its image is not known")
+    pads = list(op.attribute("pads") or [0] * (2 * rank))
+    options = [list(op.attribute(n) or [1] * rank) for n in ("dilations", "strides")]
+    image, block = f"({listed(op.sizes(1))},)", f"({listed(op.sizes(2))},)"
+    if rank == 2 and pads[:2] == pads[2:]:
+        given = f"{image}, {block}, dilation={tuple(options[0])}"
+        given += f", padding={tuple(pads[:2])}, stride={tuple(options[1])}"
+        return f"F.fold({op.tensor(0)}, {given})"
+    given = [op.tensor(0), image, block, *map(tuple, options), tuple(pads)]
+    return op.kernel("folded", *given)
 
 
 TABLES: dict[str, dict[str, Entry]] = {
