@@ -135,6 +135,20 @@ def test_a_bound_within_reach_of_an_open_size_tells_nothing() -> None:
         assert n2n.verify(small, large, sizes={"rows": [rows]}, provider="cpu")
 
 
+@pytest.mark.parametrize(("end", "growth"), [(12, "fixed"), (10**9, "any")])
+def test_a_cut_that_may_reach_the_end_is_no_copy(end: int, growth: str) -> None:
+    """Of 24 rows it leaves 12, which Reshape then takes for 24 rows of half as many channels."""
+    net = Net()
+    given, weight = net.input("n", "rows", 6), net.weight(6, 8)
+    bounds = [net.put(np.array([bound])) for bound in (0, end, 1)]
+    hidden = net("Slice", net("MatMul", given, weight), *bounds)
+    rows = net("Slice", net("Shape", given), *[net.put(np.array([bound])) for bound in (0, 2)])
+    shape = net("Concat", rows, net.put(np.array([-1])), axis=0)
+    proto = net.model(net("ReduceMax", net("Reshape", hidden, shape), axes=[2]))
+    dimensions = n2n.inspect(n2n.load(proto))
+    assert {d.growth for d in dimensions if (weight, 1) in d.sites} == {growth}
+
+
 @pytest.mark.parametrize("layers", [2, 3, 4, 5])
 def test_sizes_that_coincide_where_they_are_tried(layers: int) -> None:
     """Each layer eats two frames, until there are as many as there is of something else."""
