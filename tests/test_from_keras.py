@@ -64,3 +64,22 @@ def test_an_imported_model_gives_its_graph_again() -> None:
     ]
     assert differences(expected(again, feeds), outputs(network, feeds)) == []
     assert differences(expected(model, feeds), outputs(network, feeds))
+
+
+def test_norms_without_scale_are_not_tied() -> None:
+    """The exporter gives all of one width the same ones: each layer grows by itself."""
+    import onnx_net2net as n2n
+
+    layers = keras.layers
+    hidden = images = keras.Input((8, 8, 3))
+    for _ in range(4):
+        hidden = layers.Conv2D(6, 3, padding="same", use_bias=False)(hidden)
+        hidden = layers.ReLU()(layers.BatchNormalization(scale=False)(hidden))
+    pooled = layers.GlobalAveragePooling2D()(hidden)
+    small = from_keras(keras.Model(images, layers.Dense(3)(pooled)))
+    growing = [d for d in n2n.inspect(small) if d.growth != "fixed"]
+    assert [d.width for d in growing] == [6] * 4
+    grown = n2n.widen(small, {growing[1].name: 9})
+    assert n2n.verify(small, grown, provider="cpu")
+    rows = [w.shape[0] for w in grown.weights.values() if w.shape in ((6,), (9,))]
+    assert rows.count(9) < rows.count(6)

@@ -202,10 +202,10 @@ def _first_read(solution: Solution, name: str, spec: Spec | None, env: Env) -> l
         known = env.get(term) if isinstance(term, str) else None
         axes.append(known if known is not None and known.size == size else atom(size))
     solution.axes[name] = axes
-    copied = solution.graph.copies.get(name)
-    for index in copied.tied if copied is not None else ():
-        one = solution.tied.setdefault((copied.original, index), axes[index])
-        unify(one, axes[index], Pin(None, f"axes of '{copied.original}' do not fit"))
+    if copied := solution.graph.copies.get(name):
+        for index in copied.tied:
+            one = solution.tied.setdefault((copied.original, index), axes[index])
+            unify(one, axes[index], Pin(None, f"axes of '{copied.original}' do not fit"))
     return axes
 
 

@@ -175,7 +175,8 @@ def made_of(dim: str, names: Collection[str]) -> set[str]:
     """
     tree = _parse(dim)
     inside = set() if tree is None or isinstance(tree, ast.Name) else _names(tree)
-    if not inside or not all(name in names or _TORCH_SYMBOL.match(name) for name in inside):
+    known = all(name in names or _TORCH_SYMBOL.match(name) for name in inside)
+    if tree is None or not inside or not known:
         return {dim}
     try:
         _evaluate(tree, dict.fromkeys(inside, 1))
