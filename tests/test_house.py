@@ -48,7 +48,7 @@ FLOORS = {
         ". bounds comparison sizes",
         "feeds interface precision report",
         "trials",
-        "judgement",
+        "acceptance judgement",
         "verify",
         "delivery",
     ],
@@ -155,11 +155,11 @@ OWNERS = {
         "commands.steps", "commands.options",
     },
     "mmap": {"files.weights"},
-    "onnxruntime": {"judge.verify"},
+    "onnxruntime": {"judge.acceptance", "judge.verify"},
     "onnx_ir": {"frameworks.from_torch"},
     "onnxscript": {"frameworks.from_torch"},
     "rich": {"commands.render"},
-    "tempfile": {"judge.verify"},
+    "tempfile": {"judge.acceptance", "judge.verify"},
 }  # fmt: skip
 # What comes with an extra only.
 OPTIONAL = {

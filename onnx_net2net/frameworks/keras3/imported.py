@@ -20,6 +20,7 @@ from onnx_net2net.frameworks.keras3.layer import Slot, encoded
 from onnx_net2net.frameworks.keras3.operators import registry
 from onnx_net2net.frameworks.keras3.program import Step, all_steps, compiled
 from onnx_net2net.frameworks.roles import Role, paths, roles
+from onnx_net2net.judge.acceptance import require_accepted
 from onnx_net2net.model import Model
 
 __all__ = ["keras_model", "skeleton"]
@@ -32,6 +33,7 @@ def keras_model(model: Model) -> keras.Model:
     declare_fixed(proto, model)
     program = compiled(proto, frozenset(slot.initializer for slot in slots))
     _raise([problem for step in all_steps(program) for problem in _unknown(step)])
+    require_accepted(model)
     layer = Layer(encoded(proto), [list(slot) for slot in slots], name=_name(proto.graph.name))
     inputs = [_input(v) for v in proto.graph.input if v.name in program.inputs]
     layer.refusals = []
