@@ -33,6 +33,7 @@ from onnx_net2net.commands.steps import (
     deliver_to,
     folded,
     load,
+    opened,
     print_json,
     show_end,
 )
@@ -116,13 +117,13 @@ def inspect(
         return show_blocks(source, as_json)
     from onnx_net2net.commands import render
     from onnx_net2net.width.dimensions import analyse
-    from onnx_net2net.width.naming import channel_axis, members_of
+    from onnx_net2net.width.naming import matching
 
     analysis = analyse(source)
     found = analysis.dimensions
     if nodes:
-        touched = {id(d) for n in nodes for d in members_of(analysis, channel_axis(analysis, n))}
-        found = [d for d in found if id(d) in touched or d.name in nodes]
+        touched = {d.name for name in nodes for d in matching(analysis, name)}
+        found = [d for d in found if d.name in touched]
     listed = found if everything or as_json or nodes else render.shown(found)
     if as_json:
         print_json(
@@ -130,6 +131,7 @@ def inspect(
                 "dimensions": [render.dimension_values(d, source) for d in listed],
                 "parameters": render.parameters(source),
                 "growable": round(render.growable_share(analysis.dimensions, source), 6),
+                "obstacles": render.obstacles(analysis.dimensions),
             }
         )
         return DONE
@@ -227,8 +229,7 @@ def widen(model: Path, output: Path | None, as_json: bool, **options: Any) -> in
     asked = wishes(options.pop("order"))
     factor, everything = options.pop("factor"), options.pop("everything")
     check_wishes(asked, factor, everything)
-    target = output or model.with_name(f"{model.stem}-grown.onnx")
-    return _widen(model, target, asked, factor, as_json, **options)
+    return _widen(model, output, asked, factor, as_json, **options)
 
 
 @main.command()
@@ -240,16 +241,21 @@ def widen(model: Path, output: Path | None, as_json: bool, **options: Any) -> in
     metavar="[NAME=]X",
     multiple=True,
     type=Setting(float, "NAME=1e-3 or 1e-3"),
-    help="Relative tolerance, of an output or of all.",
+    help="Relative tolerance, of an output or of all, where it exceeds rounding noise.",
 )
 @click.option(
     "--atol",
     metavar="[NAME=]X",
     multiple=True,
     type=Setting(float, "NAME=1e-5 or 1e-5"),
-    help="Absolute tolerance, of an output or of all.",
+    help="Absolute tolerance, likewise. Both together replace the measured noise by "
+    "atol + rtol * |A's output|, as in numpy.allclose.",
+)
+@click.option(
+    "--by-position", is_flag=True, help="Match inputs and outputs by position, not by name."
 )
 @click.option("--junit", metavar="PATH", type=PATH, help="Write a JUnit XML file, too.")
+@FORCE
 @click.option(
     "--layers",
     is_flag=True,
@@ -258,17 +264,26 @@ def widen(model: Path, output: Path | None, as_json: bool, **options: Any) -> in
 )
 @JSON
 def verify(
-    first: Path, second: Path, junit: Path | None, layers: bool, as_json: bool, **options: Any
+    first: Path,
+    second: Path,
+    by_position: bool,
+    junit: Path | None,
+    force: bool,
+    layers: bool,
+    as_json: bool,
+    **options: Any,
 ) -> int:
     """Do two models compute the same? onnxruntime runs both on the same inputs.
 
-    What is allowed is rounding noise, measured on the models themselves, unless you give
-    tolerances. Nothing needs to be known of how B came about.
+    What is allowed is rounding noise, measured on the models themselves, and what you allow
+    beyond it. Models of other precision (float16) are compared after a cast. Nothing needs to be
+    known of how B came about.
 
     \b
     onnx-net2net verify a.onnx b.onnx
     onnx-net2net verify a.onnx b.onnx --size batch=1,8 --range image=0:1 --seeds 10
     onnx-net2net verify a.onnx b.onnx --inputs samples.npz --provider cuda --rtol logits=1e-3
+    onnx-net2net verify a.onnx half.onnx --by-position --rtol 0.01
     onnx-net2net verify a.onnx b.onnx --junit report.xml --json
     onnx-net2net verify model.onnx model-grown.onnx --layers
     """  # fmt: skip
@@ -279,10 +294,10 @@ def verify(
 
     a, b = load(first), load(second)
     if junit is not None:
-        check_free(a, junit, force=True, read=[*b.files, *options["inputs"]])
-    report = judge(a, b, **arguments)
+        check_free(a, junit, force=force, read=[*b.files, *options["inputs"]])
+    report = judge(a, b, by_position=by_position, **arguments)
     if junit is not None:
-        write_text(junit, report.junit())
+        write_text(junit, report.junit(), force=force)
     found = _layers(a, b, arguments["provider"]) if layers else None
     if as_json:
         print_json(report.as_dict() | ({} if found is None else {"layers": found.as_dict()}))
@@ -298,7 +313,7 @@ def verify(
 
 def _widen(
     path: Path,
-    target: Path,
+    output: Path | None,
     asked: Sequence[Wish],
     factor: Fraction | None,
     as_json: bool,
@@ -315,11 +330,10 @@ def _widen(
 ) -> int:
     """Grow, write a draft, let it be judged, and put it in place."""
     arguments = verify_arguments(**running)
-    from onnx_net2net.judge.delivery import Judge, check_free
+    from onnx_net2net.judge.delivery import Judge
 
-    original = load(path)
-    if not dry_run:
-        check_free(original, target, force=force)
+    read = running["inputs"]
+    original, target = opened(path, output, force=force, dry_run=dry_run, read=read)
     source = folded(original) if fold else original
     grown = _grown(source, asked, factor, split=split, noise=noise, mapping=mapping, seed=seed)
     if dry_run:

@@ -5,7 +5,7 @@
     model.save("copy.onnx")                    # byte for byte the same
 
 A :class:`Model` is a *skeleton*, the parsed ``ModelProto`` without its big payloads, and the
-weights by name, mapped but unread. So a model larger than memory can be loaded, changed and saved.
+weights by name, unread. So a model larger than memory can be loaded, changed and saved.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
-from google.protobuf.message import DecodeError, EncodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from onnx_net2net.errors import InvalidModel, Net2NetError
@@ -27,31 +26,39 @@ from onnx_net2net.files import history
 from onnx_net2net.files.attributes import check_attributes, check_attributes_as_written
 from onnx_net2net.files.external import Folder
 from onnx_net2net.files.inlining import inline_functions
-from onnx_net2net.files.saving import SINGLE_FILE_LIMIT, message, stream, write
+from onnx_net2net.files.loading import (
+    embed_external,
+    lift,
+    open_sizes,
+    opened,
+    serialised,
+    skeleton,
+)
+from onnx_net2net.files.saving import SINGLE_FILE_LIMIT, Pieces, message, stream, whole, write
+from onnx_net2net.files.sparse import densify, sparsify
 from onnx_net2net.files.tensors import (
-    DAMAGED,
-    attribute_tensors,
-    check_data_size,
     check_tensor,
     clear_data,
     constants,
     data_fields,
-    fits_field,
-    is_external,
     set_constant,
     subgraphs,
 )
-from onnx_net2net.files.validation import check_model, opset_versions, wrong_format
-from onnx_net2net.files.weights import Computed, Inline, Source, Stored, Weight
-from onnx_net2net.files.wire import THRESHOLD, Span, WireError, strip
+from onnx_net2net.files.validation import check_model, opset_versions
+from onnx_net2net.files.weights import Computed, Inline, Source, Weight
+from onnx_net2net.files.wire import THRESHOLD
 
-__all__ = ["Computed", "Model", "Weight", "load"]
+__all__ = ["AnyModel", "Computed", "Model", "Weight", "load"]
 
 _FLOATS = frozenset(
     kind
     for name, kind in TensorProto.DataType.items()
     if "FLOAT" in name or name in ("DOUBLE", "COMPLEX64", "COMPLEX128")
 )
+
+
+# How often a file that somebody replaces while it is read is tried again.
+_RETRIES = 5
 
 
 class Model:
@@ -72,6 +79,7 @@ class Model:
         original: Source | None = None,
         external: bool = False,
         inlined: bool = False,
+        opened_sizes: bool = False,
         changes: Iterable[Any] = (),
     ) -> None:
         self.proto = proto
@@ -84,6 +92,7 @@ class Model:
         self._sources = sources
         self._original = original
         self._external = external
+        self._opened_sizes = opened_sizes
         self._sha256: str | None = None
 
     def __repr__(self) -> str:
@@ -99,6 +108,16 @@ class Model:
     def files(self) -> set[Path]:
         """The files that it is read from: its own, and all with external data."""
         return {source.path for source in self._sources if source.path is not None}
+
+    @property
+    def file(self) -> Path | None:
+        """The file that holds this very model to this day, data and all; else None."""
+        return self.path if self.is_current and not self._opened_sizes else None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the files that it was loaded from are there still, and unchanged."""
+        return all(source.current for source in self._sources)
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -158,19 +177,22 @@ class Model:
         self,
         path: str | os.PathLike[str],
         *,
-        force: bool = False,
+        force: bool = True,
         external: bool | None = None,
     ) -> Path:
         """Write the model and give its path.
 
-        One file, or with ``external=True`` a small one and ``<name>.data`` beside it; by default
-        as the source was, and external whenever one file could not hold it. An existing file is
-        kept unless ``force``. Raises :class:`OutputError`, and then leaves nothing behind.
+        One file, or with ``external=True`` a small one and its data in ``<name>.<digest>.data``
+        beside it; by default as the source was, and external whenever one file could not hold it.
+        Whoever reads an existing file meanwhile finds the old model or the new one, whole;
+        ``force=False`` keeps it. Raises :class:`OutputError`, and then nothing has changed.
         """
         path = Path(path)
         if external is None and self._external:
             external = True
-        write(path, self.proto, self._by_index(), self._sources, external=external, force=force)
+        original = self._original if self._is_untouched() else None
+        proto, lifted = self._written()
+        write(path, proto, lifted, original=original, external=external, force=force)
         return path
 
     def to_bytes(self) -> bytes:
@@ -178,36 +200,46 @@ class Model:
 
         Raises :class:`Net2NetError` above protobuf's limit of 2 GiB.
         """
-        _, pieces = message(self.proto, self._by_index())
+        _, pieces = message(*self._written())
         if sum(piece.nbytes for piece in pieces) > SINGLE_FILE_LIMIT:
             raise Net2NetError(
                 "the model is above the 2 GiB that a single protobuf message can hold",
                 "save it to a file, with its weights as external data",
             )
         buffer = io.BytesIO()
-        stream(pieces, buffer.write, self._sources)
+        stream(pieces, buffer.write)
         return buffer.getvalue()
 
     def sha256(self) -> str:
-        """Digest of the file it was loaded from, else of what :meth:`to_bytes` would give."""
+        """Digest of the one file it was loaded from, else of what it would be as one file.
+
+        So external data counts, and not how it is spread over files.
+        """
         if self._sha256 is None:
             digest = hashlib.sha256()
-            if self._original is not None:
-                view = self._original.view
-                size = 8 << 20
-                pieces: Any = (view[at : at + size] for at in range(0, len(view), size))
-            else:
-                _, pieces = message(self.proto, self._by_index())
-            stream(pieces, digest.update, self._sources)
+            stream(self._whole(), digest.update)
             self._sha256 = digest.hexdigest()
         return self._sha256
 
-    def _by_index(self) -> dict[int, Weight]:
-        """The contents that the skeleton lacks, by position of their initializer."""
-        return {
-            index: self._lifted[entry.name]
-            for index, entry in enumerate(self.proto.graph.initializer)
-            if entry.name in self._lifted
+    def _is_untouched(self) -> bool:
+        """Whether the file it was loaded from still says what ``proto`` says, edited or not."""
+        if self._original is None or self.inlined:
+            return False
+        return _load(self._original).proto == self.proto
+
+    def _whole(self) -> Pieces:
+        """The file that the model was loaded from, or the one that would hold it."""
+        if self._original is None:
+            return message(*self._written())[1]
+        return [whole(self._original)]
+
+    def _written(self) -> tuple[ModelProto, dict[int, Weight]]:
+        """The skeleton as files have it, and the contents that it lacks, by position."""
+        proto, lifted = sparsify(self.proto, self._lifted)
+        return proto, {
+            index: lifted[entry.name]
+            for index, entry in enumerate(proto.graph.initializer)
+            if entry.name in lifted
         }
 
 
@@ -257,7 +289,7 @@ def _change_inner(graph: GraphProto, weights: Mapping[str, Weight]) -> set[str]:
         if name not in weights:
             continue
         found.add(name)
-        tensor = TensorProto(name=entry.name)
+        tensor = TensorProto(name=entry.name, metadata_props=entry.metadata_props)
         _declare(tensor, weights[name])
         tensor.raw_data = bytes(weights[name].payload())
         if node is None:
@@ -267,133 +299,64 @@ def _change_inner(graph: GraphProto, weights: Mapping[str, Weight]) -> set[str]:
     return found
 
 
-def load(path: str | os.PathLike[str] | ModelProto | bytes) -> Model:
+AnyModel: TypeAlias = Model | str | os.PathLike[str] | ModelProto | bytes
+
+
+def load(model: AnyModel) -> Model:
     """Load a model from a file, from its contents, or from a ``ModelProto`` (which is copied).
 
-    Big tensors are mapped, not read; external data must lie in the model's folder. Local functions
+    Gives a :class:`Model` back as it is, so that every function that takes one takes all of these.
+    Big tensors are not read; external data must lie in the model's folder. Local functions
     are inlined. Raises :class:`InvalidModel` for anything that is not a whole, sound model.
     """
-    name = "the model" if isinstance(path, ModelProto | bytes) else os.fspath(path)
+    if isinstance(model, Model):
+        return model
+    name = os.fspath(model) if isinstance(model, str | os.PathLike) else "the model"
     try:
-        if isinstance(path, ModelProto):
-            return _load(Source(None, _serialised(path)))
-        if isinstance(path, bytes):
-            return _load(Source(None, path))
-        return _load(_opened(Path(path)))
+        if isinstance(model, str | os.PathLike):
+            return _load_file(Path(model))
+        contents = serialised(model) if isinstance(model, ModelProto) else model
+        return _load(Source(None, memoryview(contents)))
     except InvalidModel as error:
         raise InvalidModel(f"{name}: {error.problem}", error.remedy) from None
 
 
-def _serialised(proto: ModelProto) -> bytes:
-    try:
-        return proto.SerializeToString()
-    except (EncodeError, ValueError):
-        raise InvalidModel(
-            "a ModelProto above protobuf's limit of 2 GiB",
-            "save it with external data and load it by its path",
-        ) from None
-
-
-def _opened(path: Path) -> Source:
-    """The mapped model file."""
-    try:
-        if path.is_dir():
-            raise InvalidModel("is a folder", "give the path of an .onnx file")
-        return Source.open(path)
-    except FileNotFoundError:
-        raise InvalidModel("no such file", "check the path") from None
-    except OSError as error:
-        raise InvalidModel(
-            f"cannot be read: {error.strerror}", "check the file and its permissions"
-        ) from None
-    except ValueError:  # a null byte in the path
-        raise InvalidModel("no possible path", "check the path") from None
+def _load_file(path: Path) -> Model:
+    """The model of a file; of the new one where it is replaced, data and all, while it is read."""
+    for _ in range(_RETRIES):
+        source = opened(path)
+        try:
+            return _load(source)
+        except InvalidModel:
+            if source.current:
+                raise
+    return _load(opened(path))
 
 
 def _load(source: Source) -> Model:
     if not len(source.view):
         raise InvalidModel("is empty", "export or download the model again")
-    proto, spans = _skeleton(source)
-    source.release()
+    proto, spans = skeleton(source)
     check_model(proto)
     check_attributes_as_written(proto)
-    folder = Folder(source.path.parent if source.path else None)
-    lifted = _lifted(proto, spans, source, folder)
-    _embed_external(proto, folder)
+    folder = Folder(source.path)
+    lifted = lift(proto, spans, source, folder)
+    embed_external(proto, folder)
     plain = inline_functions(proto)
     check_attributes(plain, opset_versions(plain))
+    lifted |= densify(plain)
+    opened_sizes = open_sizes(plain)
     model = Model(
         plain,
         lifted,
         path=source.path,
         sources=(source, *folder.sources.values()),
-        original=source,
+        original=None if folder.sources else source,
         external=bool(folder.sources),
         inlined=plain is not proto,
+        opened_sizes=opened_sizes,
     )
     for name, weight in model.weights.items():
         if isinstance(weight, Inline):
             check_tensor(weight.tensor, f"tensor {name!r}")
     return model
-
-
-def _skeleton(source: Source) -> tuple[ModelProto, list[Span]]:
-    try:
-        contents, spans = strip(source.view)
-        proto = ModelProto()
-        proto.ParseFromString(contents)
-    except (WireError, DecodeError) as error:
-        raise wrong_format(source.view, str(error)) from None
-    if not proto.HasField("graph"):
-        raise wrong_format(source.view, "there is no graph in it")
-    return proto, spans
-
-
-def _lifted(
-    proto: ModelProto, spans: list[Span], source: Source, folder: Folder
-) -> dict[str, Weight]:
-    """The contents of the initializers that the skeleton does not hold, checked for size."""
-    entries = proto.graph.initializer
-    lifted: dict[str, Weight] = {}
-    for span in spans:
-        entry = entries[span.index]
-        where = f"initializer {entry.name!r}"
-        if entry.HasField("segment"):
-            raise InvalidModel(f"{where}: a segment of a tensor", "export the model again")
-        check_data_size(entry, span.length, where)
-        if not fits_field(entry, span.field):
-            raise InvalidModel(f"{where}: contents in a field of another type", DAMAGED)
-        lifted[entry.name] = Stored(
-            entry.name,
-            entry.data_type,
-            tuple(entry.dims),
-            source=source,
-            offset=span.offset,
-            field=span.field,
-        )
-    for entry in entries:
-        if is_external(entry):
-            where = f"initializer {entry.name!r}"
-            weight = folder.stored(entry, where)
-            if weight.nbytes > THRESHOLD:
-                clear_data(entry)
-                lifted[entry.name] = weight
-            else:
-                folder.embed(entry, where)
-    return lifted
-
-
-def _embed_external(proto: ModelProto, folder: Folder) -> None:
-    """Read external tensors of nodes and subgraphs, which onnx rarely writes, into the skeleton."""
-    total = 0
-    for tensor in attribute_tensors(proto):
-        if is_external(tensor):
-            where = f"tensor {tensor.name!r}"
-            total += folder.stored(tensor, where).nbytes
-            # The same bytes can be referred to any number of times.
-            if total > SINGLE_FILE_LIMIT:
-                raise InvalidModel(
-                    "over 2 GiB of external data in attributes of nodes",
-                    "export the model with its weights as initializers",
-                )
-            folder.embed(tensor, where)

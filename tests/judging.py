@@ -36,12 +36,11 @@ class _Once:
         return self._candidate.run(feeds)
 
     def rerun(self, feeds: Sequence[Feeds], how: How = "again") -> list[Outputs] | None:
+        if how == "again":  # the only way that is asked for with other inputs
+            return self._candidate.rerun(feeds)
         if how not in self._known:
             self._known[how] = self._candidate.rerun(feeds, how)
         return self._known[how]
-
-    def release(self) -> None:
-        self._candidate.release()
 
 
 class Subject:

@@ -30,7 +30,7 @@ SIZES: dict[str, tuple[int, ...]] = {
     "width": (4, 5, 8, 12),
 }
 RUNS = 12  # choices of sizes that a network is run at
-FAR = 2**62
+FAR = (2**62, 2**31 - 1, 10**9, 40)  # bounds beyond the end, the last not once that has grown
 FAILURES = (Fail, InvalidArgument, RuntimeException)  # of a run at sizes that do not fit
 Arrays = dict[str, np.ndarray]
 
@@ -143,11 +143,21 @@ def there_and_back(maker: Maker) -> bool:
 
 
 def sliced(maker: Maker) -> bool:
-    ends = [maker.computed(), maker.numbers(0), maker.numbers(FAR), maker.numbers(-3)]
+    far = maker.random.choice(FAR)
+    ends = [maker.computed(), maker.numbers(0), maker.numbers(far), maker.numbers(-3)]
+    ends.append(maker.numbers(-maker.random.choice(FAR)))
     start, stop = maker.random.sample(ends, 2)
     axis = maker.numbers(maker.random.choice((1, 2, 2)))
     maker.hidden = maker.net("Slice", maker.hidden, start, stop, axis)
     return True
+
+
+def squeezed(maker: Maker) -> bool:
+    """Runs only where one entry is left."""
+    few = maker.net("Slice", maker.hidden, maker.numbers(0), maker.computed(), maker.numbers(1))
+    flat = maker.net("Squeeze", few, maker.numbers(1))
+    maker.hidden = maker.net("Unsqueeze", flat, maker.numbers(1))
+    return False
 
 
 def tiled(maker: Maker) -> bool:
@@ -316,8 +326,8 @@ def partly_repeated(maker: Maker) -> bool:
 
 
 SEQUENCES: list[Callable[[Maker], bool]] = [
-    taken_apart, merged, there_and_back, sliced, tiled, padded, picked, split, ranked, repeated,
-    counted, scaled, partly_repeated,
+    taken_apart, merged, there_and_back, sliced, squeezed, tiled, padded, picked, split, ranked,
+    repeated, counted, scaled, partly_repeated,
 ]  # fmt: skip
 IMAGES: list[Callable[[Maker], bool]] = [
     tokens, heads, shuffled, windows, even, pooled, flattened, resized, stretched,

@@ -85,8 +85,13 @@ def rewritten(old: Sequence[int], place: Slot, sizes: Sizes, sources: Sources) -
     grown = {**sizes, **{name: len(source) for name, source in sources.items()}}
     result = list(old)
     for index, item in enumerate(place.terms):
-        if item is not None and old[index] == item[0] * size(item[1], sizes):
-            result[index] = item[0] * size(item[1], grown)
+        if item is None:
+            continue
+        if item.beyond is not None:
+            enough = size(item.term, grown) <= abs(item.beyond)
+            result[index] = item.beyond if enough else item.sign * (2**31 - 1)
+        elif old[index] == item.sign * size(item.term, sizes):
+            result[index] = item.sign * size(item.term, grown)
     return result
 
 

@@ -58,13 +58,3 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 def test_inspect_does_not_import_onnxruntime() -> None:
     found = imported(called("inspect", "fixtures/mlp.ts17.onnx"))
     assert found <= NEEDED_FOR_INSPECT and "onnx" in found, "or this test sees nothing"
-
-
-def test_public_names_are_loaded_when_used() -> None:
-    import onnx_net2net
-
-    for name in onnx_net2net.__all__:
-        assert getattr(onnx_net2net, name) is not None
-        assert name in dir(onnx_net2net)
-    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
-        onnx_net2net.nonsense  # noqa: B018

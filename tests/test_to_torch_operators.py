@@ -47,7 +47,8 @@ BEYOND_RULES = {
     ("", name)
     for name in (
         *("ConcatFromSequence", "If", "Loop", "Scan", "SequenceAt", "SequenceConstruct"),
-        *("SequenceEmpty", "SequenceInsert", "SequenceLength", "SplitToSequence"),
+        *("Optional", "OptionalGetElement", "OptionalHasElement", "SequenceEmpty"),
+        *("SequenceErase", "SequenceInsert", "SequenceLength", "SplitToSequence"),
     )
 } | {
     ("ai.onnx.ml", "ArrayFeatureExtractor"),

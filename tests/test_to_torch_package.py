@@ -84,9 +84,9 @@ def test_existing_files_are_kept(tmp_path: Path) -> None:
     model = n2n.load(FOLDER / "mlp.ts17.onnx")
     (tmp_path / "model.py").write_text("mine")
     with pytest.raises(n2n.OutputError, match=r"model\.py"):
-        write_package(model, tmp_path)
+        write_package(model, tmp_path, force=False)
     assert [p.name for p in tmp_path.iterdir()] == ["model.py"]
-    write_package(model, tmp_path, force=True)
+    write_package(model, tmp_path)
     assert (tmp_path / "model.py").read_text() != "mine"
 
 

@@ -15,7 +15,7 @@ it shares (:func:`share_copies`), so that the copies of unit i add up to the wei
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -83,13 +83,8 @@ def gather(array: Array, axis: int, source: Index, pads: Array | float = 0.0) ->
     return fill_pads(gather_axes(array, {axis: source}), axis, source, pads)
 
 
-def gather_axes(
-    array: Array, sources: dict[int, Index], release: Callable[[], None] | None = None
-) -> Array:
-    """``array`` gathered along several axes at once, as a new array; padded entries are open.
-
-    ``release`` is called now and then: what was read so far is not read again soon.
-    """
+def gather_axes(array: Array, sources: dict[int, Index]) -> Array:
+    """``array`` gathered along several axes at once, as a new array; padded entries are open."""
     shape = tuple(len(sources.get(i, range(size))) for i, size in enumerate(array.shape))
     result = np.empty(shape, array.dtype)
     rows = np.maximum(sources.get(0, np.arange(array.shape[0])), 0)
@@ -102,8 +97,6 @@ def gather_axes(
             if axis:
                 piece = _taken(piece, axis, source)
         result[start : start + step] = piece
-        if release is not None:
-            release()
     return result
 
 

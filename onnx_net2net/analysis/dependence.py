@@ -319,7 +319,7 @@ class Dependence:
     def _beside_attribute(rule: Rule, name: str) -> frozenset[str]:
         """The names whose product an attribute states, if ``name`` is one of them."""
         stated = (t for s in rule.slots if isinstance(s.where, str) for t in s.terms if t)
-        found = (frozenset(leaves(term)) for sign, term in stated if sign > 0)
+        found = (frozenset(leaves(item.term)) for item in stated if item.sign > 0)
         return next((names for names in found if name in names), frozenset())
 
     def _told_sizes(self, node: Node, rule: Rule, term: Term) -> Iterator[tuple[Element, bool]]:
@@ -333,7 +333,7 @@ class Dependence:
             for place, item in enumerate(slot.terms):
                 if item is None or names.isdisjoint(leaves(item[1])):
                     continue
-                states = item == (1, term) and node.op not in CLAMPED
+                states = item[:2] == (1, term) and node.op not in CLAMPED
                 known = value is not None and place < value.size and value.flat[place] > 0
                 yield Element(tensor, place), states and known
 

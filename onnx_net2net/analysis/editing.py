@@ -6,13 +6,14 @@ Everything that is not touched stays as it was, byte for byte.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from onnx_net2net.analysis.graph import Graph, Node
+from onnx_net2net.analysis.untying import join
 from onnx_net2net.files.tensors import carried
 from onnx_net2net.model import Computed, Model, Weight
 
@@ -26,6 +27,7 @@ class Editor:
         self.proto = ModelProto()
         self.proto.CopyFrom(graph.model.proto)
         self.weights: dict[str, Weight] = {}
+        self.kinds: dict[str, Hashable] = {}  # equal for copies of a weight that are equal now
         self._nodes: list[NodeProto] = []
         self._index(graph.main, self.proto.graph)
         self._before: dict[int, list[NodeProto]] = defaultdict(list)
@@ -33,6 +35,7 @@ class Editor:
         self._names = {name for inner in _graphs(self.proto.graph) for name in _names(inner)}
         self._counts: dict[str, int] = {}
         self._retired: set[str] = set()
+        self._copies = graph.copies
 
     def _index(self, nodes: list[Node], graph: GraphProto) -> None:
         """Find the editable counterparts in the order of ``Graph.nodes``."""
@@ -134,7 +137,20 @@ class Editor:
             self._weave(self.graph.main, self.proto.graph)
         if self._retired:
             self._prune()
+        self.join()
         return self.model.with_changes(self.proto, self.weights, extra)
+
+    def join(self) -> dict[str, str]:
+        """Let the uses of a weight that are still equal read one; new names of those in the way."""
+        if not self._copies:
+            return {}
+        kinds = {name: self.kinds.get(name, name) for name in self.weights if name in self._copies}
+        names = join(self.proto, self._copies, kinds)
+        for name in kinds:
+            weight = self.weights.pop(name)
+            self.weights[names[name]] = weight
+        self._copies = {}
+        return names
 
     def _weave(self, nodes: list[Node], graph: GraphProto) -> None:
         """Put the inserted nodes in their places, in the bodies first."""

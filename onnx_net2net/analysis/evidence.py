@@ -12,14 +12,16 @@ from math import prod
 from onnx_net2net.algebra.axes import Axis, Product, canonical
 from onnx_net2net.analysis.dependence import MOVES, Dependence, Dynamic, Element, Key, Side
 from onnx_net2net.analysis.graph import Node
+from onnx_net2net.analysis.symbols import symbol
 from onnx_net2net.rules.alignment import Part, Size
-from onnx_net2net.rules.language import Pattern, Proven, Unsupported
+from onnx_net2net.rules.language import AT_RUN_TIME, Pattern, Proven, Rule, Unsupported
 
 # Whose rules must know which of the sizes that they are told are so at the sizes tried only.
-TOLD = {"Pad", "Resize", "Slice", "Split", "Tile", "Upsample"}
+TOLD = {"Pad", "Resize", "Slice", "Split", "Squeeze", "Tile", "Upsample"}
 # Whose rules compare the sizes of their first input with those that another tells, or has.
 SHAPED = {"Reshape": 1, "Resize": 3}
 BESIDE = {"GatherElements": 1, "Scatter": 1, "ScatterElements": 1}
+BOUNDED = {"Slice"}  # whose rules ask which sizes of their first input are static
 MULTIPLIES = {"Cast", "Mul", "ReduceProd"}  # what gives the product of what it reads
 MOST = 32  # factors; a size of more is taken as a whole
 
@@ -46,6 +48,8 @@ class Evidence:
 
     def proven(self, node: Node) -> Proven | None:
         """What is proved of the sizes that the rule of a node is read off."""
+        if node.op in BOUNDED:
+            return Proven.of(self._sizes(node.inputs[0]), ())
         index = SHAPED.get(node.op) or BESIDE.get(node.op)
         if index is None or len(node.inputs) <= index:
             return None
@@ -155,18 +159,20 @@ class Evidence:
     def _symbols(self) -> dict[Axis | None, object]:
         """What the dynamic axes of the network's inputs are called."""
         return {
-            canonical(axis): dim.dim_param
+            canonical(axis): name
             for value in self.graph.model.proto.graph.input
-            for axis, dim in zip(
-                self.axes.get(value.name, ()), value.type.tensor_type.shape.dim, strict=False
+            for index, (axis, dim) in enumerate(
+                zip(self.axes.get(value.name, ()), value.type.tensor_type.shape.dim, strict=False)
             )
-            if dim.dim_param
+            if (name := symbol(value.name, index, dim)) and name == dim.dim_param.strip()
         }
 
-    def check(self, node: Node, pattern: Pattern) -> None:
+    def check(self, node: Node, rule: Rule, pattern: Pattern) -> None:
         """Unsupported where sizes that a rule was read off are so at those that are tried only."""
-        if self.hides(node, pattern):
-            raise Unsupported("an axis of size 1 is not proved to be so at all sizes of the inputs")
+        if not rule.states_ones and self.hides(node, pattern):
+            raise Unsupported(
+                f"whether an axis of size 1 is so at all sizes of the inputs {AT_RUN_TIME}"
+            )
 
     def hides(self, node: Node, pattern: Pattern) -> bool:
         """Whether an axis that is merged, cut, left out or repeated as one of size 1 may have

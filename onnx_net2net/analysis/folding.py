@@ -23,7 +23,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from onnx_net2net.analysis.graph import Graph, Node, captured, has_subgraph
 from onnx_net2net.errors import Refused
 from onnx_net2net.files.history import append
-from onnx_net2net.model import Computed, Model, Weight
+from onnx_net2net.model import AnyModel, Computed, Model, Weight, load
 
 __all__ = ["fold", "foldable"]
 
@@ -49,7 +49,7 @@ _FLOATS = frozenset(
 )
 
 
-def fold(model: Model) -> Model:
+def fold(model: AnyModel) -> Model:
     """A model that stores what ``model`` computes from its weights; its function is the same.
 
     Results are initializers named like the tensors they replace; nodes and weights that nobody
@@ -57,6 +57,7 @@ def fold(model: Model) -> Model:
     itself where there is nothing to fold. Raises Refused for what cannot be computed here (an
     operator without a kernel for its type, an opset that is too new).
     """
+    model = load(model)
     graph = Graph(model)
     plan = _plan(graph)
     if not plan.results:

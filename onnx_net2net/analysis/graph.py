@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from onnx import GraphProto, NodeProto
@@ -18,7 +18,17 @@ from onnx_net2net.analysis.subgraphs import (
 from onnx_net2net.files.validation import check_nodes
 from onnx_net2net.model import Model
 
-__all__ = ["Body", "Graph", "Node", "captured", "has_subgraph", "scopes"]
+__all__ = [
+    "Body",
+    "Copied",
+    "Graph",
+    "Node",
+    "captured",
+    "has_subgraph",
+    "parameter_path",
+    "scope_path",
+    "scopes",
+]
 
 # Where PyTorch's exporters keep a node's module path.
 SCOPE_KEYS = ("pkg.torch.onnx.name_scopes", "namespace")
@@ -56,15 +66,24 @@ class Body:
     nodes: list[Node] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Copied:
+    """A copy of weight ``original``; along the axes in ``tied`` all copies are one."""
+
+    original: str
+    tied: frozenset[int]
+
+
 @dataclass(eq=False)
 class Graph:
-    """``model`` indexed by tensor name. Tensor names are unique (see scopes.py).
+    """``model`` indexed by tensor name. Tensor names are unique (see unique_names.py).
 
-    ``nodes`` are all nodes, those of a body before the node that carries it; ``main`` those of
-    the main graph.
+    ``copies`` are the weights that the file does not have (see untying.py). ``nodes`` are all
+    nodes, those of a body before the node that carries it; ``main`` those of the main graph.
     """
 
     model: Model
+    copies: Mapping[str, Copied] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     main: list[Node] = field(default_factory=list)
     producer: dict[str, Node] = field(default_factory=dict)
@@ -134,3 +153,32 @@ def scopes(proto: NodeProto) -> list[str]:
         if entry.key == SCOPE_KEYS[1]:
             return [part.split(":")[0].strip() for part in entry.value.split("/")]
     return []
+
+
+def parameter_path(name: str) -> str | None:
+    """``layer1.0.conv1`` for the parameter ``layer1.0.conv1.weight``."""
+    path, dot, last = name.rpartition(".")
+    known = last.startswith(("weight", "bias", "running", "gamma", "beta", "kernel", "embedding"))
+    return path if dot and known and path else None
+
+
+def scope_path(proto: NodeProto) -> str | None:
+    """The module that PyTorch's exporters say this node came from."""
+    found = scopes(proto)
+    if not found and proto.name.startswith("/"):
+        return _scripted_path(proto.name)
+    if len(found) > 1 and found[-1] == proto.name:
+        found = found[:-1]
+    if not found:
+        return None
+    return next((part for part in reversed(found[:-1] or found) if part), None)
+
+
+def _scripted_path(name: str) -> str | None:
+    """``layer1.0.conv1`` for ``/layer1/layer1.0/conv1/Conv``, as TorchScript names nodes."""
+    found: list[str] = []
+    for part in name.split("/")[1:-1]:
+        if found and part.startswith(found[-1] + "."):
+            found.pop()
+        found.append(part)
+    return ".".join(found) or None

@@ -20,7 +20,7 @@ from onnx_net2net.analysis.graph import Graph, Node
 from onnx_net2net.analysis.inference import Ahead, Known, Shape
 from onnx_net2net.analysis.rule_shapes import shapes_by_rule
 from onnx_net2net.analysis.subgraphs import Link
-from onnx_net2net.analysis.symbols import PRIMES, bind, bound, candidates
+from onnx_net2net.analysis.symbols import APART, PRIMES, bind, bound, candidates
 from onnx_net2net.analysis.values import MOST, Array, evaluate, small
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
@@ -84,6 +84,28 @@ class Shapes:
                     break
         assert best is not None
         return best
+
+    @cached_property
+    def coincidences(self) -> int:
+        """How many sizes are equal here and not elsewhere: of them this choice shows too little."""
+        others = self.elsewhere.shape
+        pairs = {(1, 1)}
+        for name, shape in self.shape.items():
+            if len(other := others.get(name, ())) == len(shape):
+                pairs.update(zip(shape, other, strict=True))
+        return len(pairs) - len({here for here, _ in pairs})
+
+    def apart(self) -> Shapes | None:
+        """The same for the choice with the fewest coincidences, or None where that is this one."""
+        best = self
+        for sizes in APART if self.binding and self.coincidences else ():
+            found = infer_with(self.graph, self.stored, sizes)
+            found.__dict__["elsewhere"] = self.elsewhere
+            if (found.unknown, found.coincidences) < (best.unknown, best.coincidences):
+                best = found
+            if not (best.unknown or best.coincidences):
+                break
+        return None if best is self else best
 
     def settled(self, name: str) -> bool:
         """Whether a value is the same for all dynamic sizes, so far as it can be proved."""

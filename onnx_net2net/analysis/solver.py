@@ -18,6 +18,7 @@ from onnx_net2net.analysis.shapes import Shapes, infer
 from onnx_net2net.analysis.subgraphs import Link, captured
 from onnx_net2net.rules import lookup
 from onnx_net2net.rules.language import (
+    AT_RUN_TIME,
     Group,
     Op,
     Pattern,
@@ -52,6 +53,7 @@ class Solution:
     axes: dict[str, list[Axis]] = field(default_factory=dict)
     applied: dict[int, Applied] = field(default_factory=dict)  # by node position
     barriers: dict[int, str] = field(default_factory=dict)  # nodes no rule explains, and why
+    tied: dict[tuple[str, int], Axis] = field(default_factory=dict)  # of weights that are copied
 
     @cached_property
     def dependence(self) -> Dependence | None:
@@ -83,8 +85,26 @@ class _Misfit(Exception):
 
 
 def solve(graph: Graph) -> Solution:
-    """Unify the axes of the whole graph."""
-    solution = Solution(graph, infer(graph))
+    """Unify the axes of the whole graph.
+
+    Where sizes that follow the inputs leave a doubt, it may be that they coincide at those that
+    were tried: another choice is tried once.
+    """
+    solution = _solved(graph, infer(graph))
+    doubts = _doubts(solution)
+    apart = solution.shapes.apart() if doubts else None
+    other = _solved(graph, apart) if apart is not None else solution
+    return other if other is not solution and _doubts(other) < doubts else solution
+
+
+def _doubts(solution: Solution) -> int:
+    """How much is pinned for a size that is known at run time only."""
+    reasons = [why for it in solution.applied.values() for why in it.rule.fixed.values()]
+    return sum(why.endswith(AT_RUN_TIME) for why in (*reasons, *solution.barriers.values()))
+
+
+def _solved(graph: Graph, shapes: Shapes) -> Solution:
+    solution = Solution(graph, shapes)
     for name in graph.inputs:
         solution.axes[name] = [atom(size) for size in solution.shapes.of(name) or ()]
         _pin_interface(solution, name, "input")
@@ -129,7 +149,7 @@ def _visit(solution: Solution, node: Node) -> None:
         rule = lookup(op)
         pattern = _pattern(node, op, rule)
         if evidence is not None and node.position not in shapes.computed:
-            evidence.check(node, pattern)
+            evidence.check(node, rule, pattern)
         _apply(solution, Applied(node, rule, pattern, {}))
     except Unsupported as problem:
         _barrier(solution, node, str(problem))
@@ -182,6 +202,10 @@ def _first_read(solution: Solution, name: str, spec: Spec | None, env: Env) -> l
         known = env.get(term) if isinstance(term, str) else None
         axes.append(known if known is not None and known.size == size else atom(size))
     solution.axes[name] = axes
+    copied = solution.graph.copies.get(name)
+    for index in copied.tied if copied is not None else ():
+        one = solution.tied.setdefault((copied.original, index), axes[index])
+        unify(one, axes[index], Pin(None, f"axes of '{copied.original}' do not fit"))
     return axes
 
 

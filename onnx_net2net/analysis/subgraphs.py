@@ -79,8 +79,6 @@ def bodies(proto: NodeProto, opset: int) -> list[tuple[str, GraphProto]]:
 
 
 def _check(graph: GraphProto) -> None:
-    if graph.sparse_initializer:
-        raise Unfollowed("its body holds a sparse weight")
     stored = {tensor.name for tensor in graph.initializer}
     if any(value.name in stored for value in graph.input):
         raise Unfollowed("an input of its body has a default")

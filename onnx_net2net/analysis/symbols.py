@@ -6,25 +6,19 @@
 
 from __future__ import annotations
 
-import ast
-import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from onnx import TensorShapeProto, ValueInfoProto
+
+from onnx_net2net.judge.sizes import computed, made_of, size_name
 
 PRIMES = (5, 7, 11, 13, 17, 19, 23, 29)
 # Sizes to try for dynamic dimensions where primes do not do: multiples that windows, strides and
 # patches accept.
 MULTIPLES = ((32, 96, 160, 224), (224, 448, 672, 896))
+# Sizes so far apart that strides, pads and windows seldom make one of another, tried where they do.
+APART = ((37, 61, 101, 167, 277, 457), (17, 416, 608, 736, 928, 992), (19, 1009, 1523, 2039, 3001))
 LARGEST = 2**31  # a larger number is no size: "to the end"
-
-ARITHMETIC: dict[type[ast.operator], Callable[[int, int], int]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.FloorDiv: operator.floordiv,
-    ast.Div: operator.floordiv,
-}
 
 
 def candidates(stated: Iterable[int]) -> tuple[tuple[int, ...], ...]:
@@ -47,13 +41,14 @@ def candidates(stated: Iterable[int]) -> tuple[tuple[int, ...], ...]:
 
 def bind(inputs: Iterable[ValueInfoProto], sizes: tuple[int, ...]) -> dict[str, int]:
     """A size for every symbolic dimension of the inputs, distinct while ``sizes`` last."""
-    binding: dict[str, int] = {}
-    for value in inputs:
-        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-            key = symbol(value.name, axis, dim)
-            if key and key not in binding and key.isidentifier():
-                binding[key] = sizes[len(binding) % len(sizes)]
-    return binding
+    dims = [
+        symbol(value.name, axis, dim)
+        for value in inputs
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim)
+    ]
+    names = dict.fromkeys(filter(None, dims))
+    free = (n for key in names for n in sorted(made_of(key, names)) if n == key or n not in names)
+    return {name: sizes[i % len(sizes)] for i, name in enumerate(dict.fromkeys(free))}
 
 
 def bound(value: ValueInfoProto, binding: Mapping[str, int]) -> tuple[int, ...] | None:
@@ -75,7 +70,7 @@ def symbol(name: str, axis: int, dim: TensorShapeProto.Dimension) -> str | None:
     """What an axis of input ``name`` is called where its size is not fixed, else None."""
     if dim.HasField("dim_value") and dim.dim_value > 0:
         return None
-    return dim.dim_param or f"{name}_{axis}".replace(".", "_").replace(":", "_")
+    return size_name(name, axis, dim.dim_param)
 
 
 def size(key: str, binding: Mapping[str, int]) -> int | None:
@@ -83,17 +78,6 @@ def size(key: str, binding: Mapping[str, int]) -> int | None:
     if key in binding:
         return binding[key]
     try:
-        return _arithmetic(ast.parse(key, mode="eval").body, binding)
-    except (SyntaxError, KeyError, ZeroDivisionError):
+        return computed(key, binding) or None
+    except ValueError:
         return None
-
-
-def _arithmetic(tree: ast.expr, binding: Mapping[str, int]) -> int:
-    if isinstance(tree, ast.BinOp) and type(tree.op) in ARITHMETIC:
-        left, right = _arithmetic(tree.left, binding), _arithmetic(tree.right, binding)
-        return ARITHMETIC[type(tree.op)](left, right)
-    if isinstance(tree, ast.Constant) and isinstance(tree.value, int):
-        return tree.value
-    if isinstance(tree, ast.Name):
-        return binding[tree.id]
-    raise KeyError(ast.dump(tree))

@@ -138,7 +138,8 @@ def deepen(
     arguments = verify_arguments(seeds, ranges, sizes, inputs, provider)
     from onnx_net2net.judge.delivery import Judge
 
-    source, target = opened(model, output, force=force, dry_run=dry_run)
+    read = [*inputs, *options["calibrate"]]
+    source, target = opened(model, output, force=force, dry_run=dry_run, read=read)
     deeper = _deeper(source, **options)
     if dry_run:
         return _show(source, deeper, None, None, as_json)

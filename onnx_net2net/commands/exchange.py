@@ -77,11 +77,13 @@ def export(
     if framework == "keras" and target.suffix != ".keras":
         raise UsageError(f"{target}: Keras writes .keras files", "choose a name that ends so")
     report, unverified = None, "--no-verify" if no_verify else None
-    if framework == "safetensors":
-        from onnx_net2net.frameworks.state import save_safetensors
+    if framework != "torch":
         from onnx_net2net.judge.delivery import check_free
 
         check_free(source, target, force=force, read=filter(None, (like, base)))
+    if framework == "safetensors":
+        from onnx_net2net.frameworks.state import save_safetensors
+
         save_safetensors(source, target, like, None if base is None else load(base), force=force)
     else:
         from onnx_net2net.frameworks.packages import unjudged, write
@@ -109,7 +111,7 @@ def _show(target: Path, report: Report | None, unverified: str | None, as_json: 
         problem = "nothing was written, for the exported network does not compute the same"
         click.echo(f"error: {problem}\n  remedy: please report it with the model", err=True)
         return UNEQUAL
-    click.echo(f"wrote {target} ({render.size(target)})")
+    click.echo(f"wrote {render.written([target])}")
     return DONE
 
 
@@ -146,7 +148,7 @@ def absorb(
     onnx-net2net absorb grown.onnx trained.keras
     """  # fmt: skip
     from onnx_net2net.frameworks.exchange import absorb as filled
-    from onnx_net2net.judge.delivery import check_free, deliver
+    from onnx_net2net.judge.delivery import check_free, deliver, files_of
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     source = load(model)
@@ -166,5 +168,5 @@ def absorb(
     from onnx_net2net.commands import render
 
     click.echo(f"{changed} weights have new values")
-    click.echo(f"wrote {target} ({render.size(target)})")
+    click.echo(f"wrote {render.written(files_of(target))}")
     return DONE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,29 +112,39 @@ def grow(
     """  # fmt: skip
     arguments = verify_arguments(seeds, ranges, sizes, inputs, provider)
     wishes = _wishes(plan, fold, **budget)
-    from onnx_net2net.judge.delivery import Judge, check_free
+    from onnx_net2net.judge.delivery import Judge
 
-    source, target = opened(model, output, force=force, dry_run=dry_run)
-    if emit_plan is not None:
-        check_free(source, emit_plan, force=force)
-        if emit_plan.resolve() == target.resolve():
-            raise UsageError(f"{target}: cannot be both model and plan", "give two names")
-    counted = {name: several[0] for name, several in (arguments["sizes"] or {}).items()}
+    read = [*inputs, *filter(None, [plan])]
+    source, target = opened(model, output, force=force, dry_run=dry_run, read=read)
+    _check_plan(emit_plan, source, target, force, read)
+    counted = {name: sizes[0] for name, sizes in (arguments["sizes"] or {}).items()}
     grown = _grown(source, plan, wishes, budget, counted)
     if dry_run:
-        _emit(grown, emit_plan, model)
+        _emit(grown, emit_plan, model, force)
         return _show(grown, None, None, emit_plan, as_json)
     judge = None if no_verify else Judge(source, exact=grown.plan.exact, arguments=arguments)
 
     def agree(draft: Path) -> bool:
         _count(grown, draft)
-        agreed = judge is None or judge(draft)
-        if agreed:  # a plan that cannot be written shall leave no model behind
-            _emit(grown, emit_plan, model)
+        if agreed := judge is None or judge(draft):
+            _emit(grown, emit_plan, model, force)  # if it fails, no model is left behind either
         return agreed
 
     written = deliver_to(target, grown.model, agree, force)
     return _show(grown, written, judge, emit_plan, as_json)
+
+
+def _check_plan(
+    plan: Path | None, source: Model, target: Path, force: bool, read: Sequence[Path]
+) -> None:
+    """Raise unless the plan may be written, before any work is done."""
+    from onnx_net2net.judge.delivery import check_free
+
+    if plan is None:
+        return
+    check_free(source, plan, force=force, read=read)
+    if plan.resolve() == target.resolve():
+        raise UsageError(f"{target}: cannot be both model and plan", "give two names")
 
 
 def _wishes(plan: Path | None, fold: bool, **budget: Any) -> Wishes:
@@ -179,7 +189,7 @@ def _count(grown: Grown, draft: Path) -> None:
         raise Refused(None, reason, "this is a defect: please report it with the model")
 
 
-def _emit(grown: Grown, target: Path | None, source: Path) -> None:
+def _emit(grown: Grown, target: Path | None, source: Path, force: bool) -> None:
     from onnx_net2net import __version__
     from onnx_net2net.judge.delivery import write_text
     from onnx_net2net.planning.plans import text
@@ -189,7 +199,7 @@ def _emit(grown: Grown, target: Path | None, source: Path) -> None:
             f"How onnx-net2net {__version__} grew {source.name}:\n"
             f"onnx-net2net grow {source.name} --plan {target.name} does it again, byte for byte."
         )
-        write_text(target, text(grown.plan.seen_from(target.parent), comment))
+        write_text(target, text(grown.plan.seen_from(target.parent), comment), force=force)
 
 
 def _show(

@@ -49,7 +49,7 @@ def _replay(
     steps: list[dict[str, Any]], parent: Path, target: Path, force: bool, as_json: bool
 ) -> int:
     from onnx_net2net.commands import render
-    from onnx_net2net.judge.delivery import check_free, deliver
+    from onnx_net2net.judge.delivery import check_free, deliver, files_of
     from onnx_net2net.planning.lineage import replay
 
     source = load(parent)
@@ -59,7 +59,7 @@ def _replay(
     if as_json:
         print_json({"output": str(target), "sha256": again.sha256()})
         return DONE
-    click.echo(f"wrote {target} ({render.size(target)}), sha256 {again.sha256()}")
+    click.echo(f"wrote {render.written(files_of(target))}, sha256 {again.sha256()}")
     return DONE
 
 

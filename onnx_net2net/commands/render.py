@@ -21,7 +21,7 @@ from onnx_net2net.commands.terminal import own_styles, printable
 from onnx_net2net.judge.report import OutputReport, Report
 from onnx_net2net.model import Model
 from onnx_net2net.planning.costs import elements, parameters
-from onnx_net2net.width.dimensions import Dimension
+from onnx_net2net.width.dimensions import Dimension, growable
 from onnx_net2net.width.request import Change
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from onnx_net2net.planning.invariant import LayersReport
     from onnx_net2net.planning.lineage import Diff
 
-_SHOWN = 5  # tensors behind the first at which two models part; the rest follows from these
+_SHOWN = 5  # reasons, or tensors behind the first at which two models part; the rest follows
 _UNBOUNDED = 100_000  # columns, where nobody looks at a screen
 
 
@@ -144,10 +144,34 @@ def growable_share(dimensions: Iterable[Dimension], model: Model) -> float:
     return elements(reached, model) / max(1, parameters(model))
 
 
+def obstacles(dimensions: Sequence[Dimension]) -> list[dict[str, Any]]:
+    """Why nothing can grow, the commonest reason first; empty where something can."""
+    if growable(dimensions):
+        return []
+    reasons: dict[tuple[str, str | None], list[Dimension]] = {}
+    for d in [d for d in dimensions if d.writers] or dimensions:
+        reasons.setdefault((d.atom.pins[0].reason, d.remedy), []).append(d)
+    return [
+        {
+            "reason": reason,
+            "remedy": remedy,
+            "node": stopped[0].atom.pins[0].node,
+            "dimensions": len(stopped),
+        }
+        for (reason, remedy), stopped in sorted(reasons.items(), key=lambda item: -len(item[1]))
+    ]
+
+
 def summary(dimensions: Sequence[Dimension], model: Model, hidden: int) -> str:
     """The last lines under the table of dimensions."""
     share, total = growable_share(dimensions, model), parameters(model)
     lines = [f"{share:.1%} of {total:,} weight elements lie on dimensions that can grow"]
+    if not dimensions:
+        lines.append("nothing can grow: no weights lie on an axis of a tensor")
+    for why in obstacles(dimensions)[:_SHOWN]:
+        at = f" ({why['node']})" if why["node"] else ""
+        remedy = f"; {why['remedy']}" if why["remedy"] else ""
+        lines.append(f"nothing can grow: {why['dimensions']} x {why['reason']}{at}{remedy}")
     if hidden:
         plural = "" if hidden == 1 else "s"
         lines.append(f"{hidden} fixed dimension{plural} that no node writes: shown with --all")
@@ -222,7 +246,7 @@ def report_table(report: Report) -> Table:
             output.name,
             _type(output),
             f"{output.max_abs:.2g}",
-            f"{output.tolerance:.2g}",
+            f"{output.tolerance:.2g} ({output.rule.removeprefix('rounding ')})",
             f"{output.max_rel:.2g}",
             "" if output.top1 is None else f"{output.top1:.1%}",
             Text("equivalent" if output else "differs", style="green" if output else "bold red"),
@@ -238,6 +262,7 @@ def report_text(report: Report) -> str:
     """The table, what else is to be known, and the verdict in the last line."""
     problems = report.problems + [f"{o.name}: {o.problem}" for o in report.outputs if o.problem]
     lines = [f"also: {problem}" for problem in problems[1:]]  # the first is in the verdict
+    lines += [f"note: {note}" for note in (*report.by_position, *report.casts)]
     lines += [f"warning: {warning}" for warning in report.warnings]
     lines += [f"warning: {o.name}: {w}" for o in report.outputs for w in o.warnings]
     lines += [
@@ -306,13 +331,21 @@ def perturbed(report: Report) -> str:
     )
 
 
-def size(path: Path) -> str:
-    """The size of a file, or of the files in a folder, for people.
+def written(paths: Sequence[Path]) -> str:
+    """Files, or a folder of files, and what they weigh together.
 
-    >>> size(Path("model.onnx"))
-    '54 kB'
+    >>> written([Path("model.onnx"), Path("model.onnx.0123456789abcdef.data")])
+    'model.onnx and model.onnx.0123456789abcdef.data (54 kB)'
     """
-    files = [path] if path.is_file() else [one for one in path.iterdir() if one.is_file()]
+    return f"{' and '.join(map(str, paths))} ({_size(paths)})"
+
+
+def _size(paths: Sequence[Path]) -> str:
+    files = [
+        file
+        for path in paths
+        for file in ([path] if path.is_file() else filter(Path.is_file, path.iterdir()))
+    ]
     count = float(sum(file.stat().st_size for file in files))
     unit = "bytes"
     for larger in ("kB", "MB", "GB"):

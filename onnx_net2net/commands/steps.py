@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +22,16 @@ def load(path: Path) -> Model:
     return load(path)
 
 
-def opened(path: Path, output: Path | None, *, force: bool, dry_run: bool) -> tuple[Model, Path]:
+def opened(
+    path: Path, output: Path | None, *, force: bool, dry_run: bool, read: Iterable[Path] = ()
+) -> tuple[Model, Path]:
     """The model to grow, and where the result goes, a place that must be free to be written to."""
     from onnx_net2net.judge.delivery import check_free
 
+    source = load(path)  # before a name is made of its own: a folder may have none
     target = output or path.with_name(f"{path.stem}-grown.onnx")
-    source = load(path)
     if not dry_run:
-        check_free(source, target, force=force)
+        check_free(source, target, force=force, read=read)
     return source, target
 
 
@@ -60,6 +62,7 @@ def deliver_to(
 def show_end(target: Path | None, judge: Judge | None) -> int:
     """Say what onnxruntime says of a grown model, and where it is; the exit code."""
     from onnx_net2net.commands import render
+    from onnx_net2net.judge.delivery import files_of
 
     click.echo()
     report = judge.report if judge is not None else None
@@ -73,5 +76,5 @@ def show_end(target: Path | None, judge: Judge | None) -> int:
     else:
         click.echo(render.verified(report) if judge.exact else render.perturbed(report))
     if target is not None:
-        click.echo(f"wrote {target} ({render.size(target)})")
+        click.echo(f"wrote {render.written(files_of(target))}")
     return code

@@ -23,15 +23,15 @@ from onnx_net2net.depth.segments import Block, judged, signature
 from onnx_net2net.depth.series import Series
 from onnx_net2net.depth.streams import streamed_blocks
 from onnx_net2net.depth.titles import named
-from onnx_net2net.model import Model
+from onnx_net2net.model import AnyModel, load
 from onnx_net2net.width.dimensions import Analysis, analyse
 
 
-def blocks(model: Model) -> list[Block]:
+def blocks(model: AnyModel) -> list[Block]:
     """The blocks of a network, in graph order: those that can be copied exactly, and others
     that are repeated, with the reason why they cannot.
     """
-    return found_blocks(analyse(model))
+    return found_blocks(analyse(load(model)))
 
 
 def found_blocks(analysis: Analysis) -> list[Block]:

@@ -53,7 +53,8 @@ def cancelling(analysis: Analysis, block: Block) -> Cancelling:
         if found is not None:
             projections[name], free = found
             sources[free] = _paired(free.size)
-    branches = [n for n, v in block.values if not v and len(analysis.model.weights[n].shape) > 1]
+    weights = analysis.solution.graph.model.weights
+    branches = [n for n, v in block.values if not v and len(weights[n].shape) > 1]
     missing = [name for name in branches if name not in projections]
     if missing or not projections:
         what = f"'{missing[0]}'" if missing else "a norm's scale"

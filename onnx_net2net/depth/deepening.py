@@ -33,7 +33,7 @@ from onnx_net2net.depth.places import Place, place_at, places_of
 from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.files.history import append
 from onnx_net2net.judge.verify import tensors
-from onnx_net2net.model import Model
+from onnx_net2net.model import AnyModel, Model, load
 from onnx_net2net.width.dimensions import Analysis, analyse
 
 ZEROS = ("last", "cancel")
@@ -87,7 +87,7 @@ class Options:
 
 
 def deepen(
-    model: Model,
+    model: AnyModel,
     after: str | Sequence[str] = (),
     block: str | Sequence[str] | Mapping[str, int] = (),
     *,
@@ -124,7 +124,7 @@ def deepen(
     Returns a new model; its ``changes`` tell what is new. Raises UsageError; Refused if not exact.
     Sources: Net2DeeperNet, Chen, Goodfellow, Shlens, ICLR 2016; LLaMA-Pro, Wu et al., ACL 2024.
     """
-    window = _window(kernel)
+    model, window = load(model), _window(kernel)
     options = Options(init, count, window, norm, copies, every, spread, renumber, zero, seed)
     _check(options)
     layers = [after] if isinstance(after, str) else list(after)

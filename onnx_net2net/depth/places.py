@@ -6,7 +6,6 @@ place.tensor, place.channels, place.activation.op      # behind the unit's norm 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -20,7 +19,8 @@ from onnx_net2net.depth.masks import mask_in
 from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.rules.language import Op
 from onnx_net2net.width.contraction import FLOATS
-from onnx_net2net.width.dimensions import Analysis, module_path, parameter_path, title, written
+from onnx_net2net.width.dimensions import Analysis, title, written
+from onnx_net2net.width.naming import begun, called, inside, near
 
 # Activations of one operand; what they become in between does not matter here.
 ACTIVATIONS = frozenset(
@@ -112,27 +112,27 @@ def every_place(analysis: Analysis) -> Iterator[Place]:
 
 def place_of(analysis: Analysis, name: str) -> Place:
     """The place that ``name`` means: a tensor itself, or behind the unit of a node or module."""
-    graph = analysis.solution.graph
-    exact = [n for n in graph.nodes if name in n.outputs and name != n.proto.name]
-    if exact:
+    graph, applied = analysis.solution.graph, analysis.solution.applied
+    if name in graph.inputs:
+        raise Refused(name, "it is an input of the network", "choose a layer behind it")
+    nodes = [n for n in called(graph, name) if n.position in applied]
+    nodes = [n for n in nodes if n.parent is None] or nodes
+    own = inside(graph, name)
+    if name in graph.producer and all(n.parent is not None for n in nodes or own):
         return _place(analysis, name, name)
-    applied = analysis.solution.applied
-    called = [n for n in graph.nodes if n.position in applied and _called(n, name)]
-    if not called:
+    layers = [n for n in nodes or own or begun(graph, name) if writes(analysis, n)]
+    if not nodes and not layers:
         problem = f"there is no node, tensor, parameter or module '{name}'"
         raise UsageError(problem, _near(analysis, name))
-    layers = [node for node in called if writes(analysis, node)]
-    return _place(analysis, name, _end_of_unit(analysis, (layers or called)[-1]))
+    if not nodes and len({_end_of_unit(analysis, node) for node in layers}) > 1:
+        titles = dict.fromkeys(title(analysis.solution, _applied(analysis, n)) for n in layers)
+        raise UsageError(f"'{name}' holds several layers", f"name one: {', '.join(titles)}")
+    return _place(analysis, name, _end_of_unit(analysis, (layers or nodes)[-1]))
 
 
 def place_at(analysis: Analysis, name: str, tensor: str) -> Place:
     """The place behind ``tensor`` itself, called ``name``. Raises Refused where no layer fits."""
     return _place(analysis, name, tensor)
-
-
-def _called(node: Node, name: str) -> bool:
-    inside = any(i == name or parameter_path(i) == name for i in node.inputs)
-    return inside or name in (node.proto.name, module_path(node))
 
 
 def _applied(analysis: Analysis, node: Node) -> Applied:
@@ -277,11 +277,9 @@ def _after(analysis: Analysis, tensor: str) -> Iterator[Node]:
 
 
 def _near(analysis: Analysis, name: str) -> str:
-    known = {place.name for place in every_place(analysis)}
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    if close:
-        return "did you mean " + " or ".join(f"'{c}'" for c in close) + "?"
-    return "'onnx-net2net inspect MODEL' lists the layers as writers of dimensions"
+    known = [place.name for place in every_place(analysis)]
+    listed = "'onnx-net2net inspect MODEL' lists the layers as writers of dimensions"
+    return near(name, known, listed=listed)
 
 
 def kernel_of(proto: NodeProto) -> tuple[int, ...]:

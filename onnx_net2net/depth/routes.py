@@ -30,7 +30,7 @@ def trained_behind(analysis: Analysis, names: Iterable[str]) -> Iterator[str]:
         if name in seen or name not in graph.derived:
             continue
         seen.add(name)
-        weight = analysis.model.weights.get(name)
+        weight = analysis.solution.graph.model.weights.get(name)
         if weight is not None:
             if weight.dtype in FLOATS and weight.size > 1:
                 yield name

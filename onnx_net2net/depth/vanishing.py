@@ -213,7 +213,7 @@ class Vanishing:
     def _known(self, name: str) -> np.ndarray | None:
         """A small constant, whatever the sizes of the inputs."""
         shapes = self.analysis.solution.shapes
-        steady = name in self.analysis.model.weights or shapes.settled(name)
+        steady = name in self.analysis.solution.graph.model.weights or shapes.settled(name)
         return shapes.known(name) if steady else None
 
     def zero(self, tensor: str) -> Weights | None:
@@ -290,7 +290,7 @@ class Vanishing:
             seen.add(name)
             node = self._producer(name)
             pending += [i for i in node.inputs if i] if node is not None else []
-        return seen & self.analysis.model.weights.keys()
+        return seen & self.analysis.solution.graph.model.weights.keys()
 
     def _nothing(self, name: str) -> Weights | None:
         """As :meth:`zero`; a constant may be zero already."""
@@ -334,7 +334,7 @@ class Vanishing:
 
     def _trained(self, name: str) -> bool:
         """Whether a weight is one that a copy may have a zero of its own for."""
-        weight = self.analysis.model.weights.get(name)
+        weight = self.analysis.solution.graph.model.weights.get(name)
         return weight is not None and weight.dtype in FLOATS and weight.size > 1
 
 

@@ -1,8 +1,11 @@
 """External data: tensors whose contents lie in a file beside the model, named by the model.
 
 The model is untrusted, so the name is: the file must lie inside the model's folder, symbolic links
-followed, and hold the bytes that the tensor's type and dims call for. Nothing is read here; the
-files are mapped.
+followed, and hold the bytes that the tensor's type and dims call for. Nothing is read here.
+
+In the cache of huggingface_hub, model and data are links from a folder of names into one folder of
+contents: ``snapshots/<revision>/**/model.onnx`` to ``blobs/<digest>``. Of a model that is such a
+link, the data may be one, too.
 """
 
 from __future__ import annotations
@@ -23,14 +26,14 @@ _BESIDE = "put the data file into the model's folder, under the name the model g
 
 
 class Folder:
-    """The folder of a model, and the data files in it that were mapped so far."""
+    """The folder of a model file, and the data files in it that were opened so far."""
 
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
+    def __init__(self, model: Path | None) -> None:
+        self.model = model
         self.sources: dict[str, Source] = {}
 
     def stored(self, tensor: TensorProto, where: str) -> Stored:
-        """The contents of an external tensor, mapped and checked but unread.
+        """The contents of an external tensor, checked but unread.
 
         Raises :class:`InvalidModel`; ``where`` names the tensor in its message.
         """
@@ -69,14 +72,14 @@ class Folder:
         tensor.raw_data = bytes(payload)
 
     def _source(self, location: str, where: str) -> Source:
-        """The mapped file, opened once."""
+        """The data file, opened once."""
         if location not in self.sources:
-            if self.path is None:
+            if self.model is None:
                 raise InvalidModel(
                     f"{where}: lies in {location}, but a model given as an object has no folder",
                     "load the model by its path",
                 )
-            real = _inside(self.path, location, where)
+            real = _inside(self.model, location, where)
             try:
                 self.sources[location] = Source.open(real)
             except FileNotFoundError:
@@ -101,16 +104,25 @@ def _checked_location(location: str | bytes, where: str) -> str:
     return location
 
 
-def _inside(folder: Path, location: str, where: str) -> Path:
-    """The real path of the file, symbolic links followed, if it lies inside the folder."""
-    home = os.path.realpath(folder)
+def _inside(model: Path, location: str, where: str) -> Path:
+    """The real path of the file, symbolic links followed, if it lies inside the model's folder."""
+    home = os.path.realpath(model.parent)
     real = os.path.realpath(os.path.join(home, location))
-    if os.path.commonpath([home, real]) != home:
+    if os.path.commonpath([home, real]) != home and os.path.dirname(real) != _blobs(model):
         raise InvalidModel(
             f"{where}: external data {location!r} is a link to {real}, outside the model's folder",
             "copy the file itself into the model's folder",
         )
     return Path(real)
+
+
+def _blobs(model: Path) -> str | None:
+    """The folder of contents in a cache of huggingface_hub, if the model is a link into one."""
+    blobs = Path(os.path.realpath(model)).parent
+    home = Path(os.path.realpath(model.parent))
+    snapshots = blobs.parent / "snapshots"
+    linked = model.is_symlink() and blobs.name == "blobs" and snapshots in home.parents
+    return str(blobs) if linked else None
 
 
 def _number(text: str | bytes, key: str, where: str) -> int:

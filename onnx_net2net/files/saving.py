@@ -1,6 +1,6 @@
 """Writing a model: one tensor at a time, beside the target, checked, then renamed into place.
 
-    write(Path("grown.onnx"), proto, lifted, sources, external=False, force=False)
+    write(Path("grown.onnx"), proto, lifted, external=False, force=False)
 
 ``lifted`` holds the contents that are not in ``proto``, by initializer index. The result is one
 file, or a small one and a ``.data`` file beside it (external data), which onnxruntime can map.
@@ -9,43 +9,39 @@ A failure at any point, Ctrl-C included, leaves neither a partial file nor a tem
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
-import secrets
-import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
-from types import TracebackType
 
 from google.protobuf.message import EncodeError
 from onnx import ModelProto, TensorProto
 
 from onnx_net2net.errors import OutputError
+from onnx_net2net.files.drafts import draft_folder
+from onnx_net2net.files.placing import (
+    check_target,
+    data_name,
+    followed,
+    place_file,
+    place_model,
+    reported,
+)
 from onnx_net2net.files.tensors import clear_data
 from onnx_net2net.files.weights import Source, Stored, Weight
 from onnx_net2net.files.wire import RAW_DATA, WireError, splice, strip
 
-__all__ = ["SINGLE_FILE_LIMIT", "Pieces", "message", "stream", "write", "write_plain"]
+__all__ = [
+    "SINGLE_FILE_LIMIT", "Pieces", "message", "stream", "whole", "write", "write_plain",
+]  # fmt: skip
 
 # Protobuf, and with it onnxruntime, reads no message of 2 GiB or more.
 SINGLE_FILE_LIMIT = 2**31 - 1
 # Tensors worth mapping start at the allocation granularity of Windows, the coarsest of all systems.
 _COARSE, _FINE, _WORTH_MAPPING = 64 << 10, 64, 1 << 20
-_RELEASE_EVERY = 32 << 20
 _PADDING = memoryview(bytes(_COARSE))
 
 Pieces = Sequence[memoryview | Weight]
-
-_REMEDIES = {
-    errno.ENOSPC: "free some space or choose another folder",
-    errno.EDQUOT: "free some space or choose another folder",
-    errno.EFBIG: "raise the file size limit (ulimit -f) or choose another file system",
-    errno.EROFS: "choose another folder",
-    errno.EACCES: "choose another folder or change its permissions",
-    errno.EPERM: "choose another folder or change its permissions",
-    errno.ENAMETOOLONG: "choose a shorter name",
-}
 
 
 def message(proto: ModelProto, lifted: Mapping[int, Weight]) -> tuple[bytes, Pieces]:
@@ -69,186 +65,105 @@ def message(proto: ModelProto, lifted: Mapping[int, Weight]) -> tuple[bytes, Pie
     return skeleton, splice(skeleton, fields)
 
 
-def stream(
-    pieces: Iterable[memoryview | Weight],
-    sink: Callable[[memoryview], object],
-    sources: Iterable[Source],
-) -> None:
-    """Hand all bytes to ``sink``, holding one tensor at a time.
-
-    Pages of the mapped sources count as this process's memory until they are given back.
-    """
-    sources = tuple(sources)
-    since = 0
+def stream(pieces: Iterable[memoryview | Weight], sink: Callable[[memoryview], object]) -> None:
+    """Hand all bytes to ``sink``, holding one tensor at a time."""
     for piece in pieces:
         for chunk in piece.chunks() if isinstance(piece, Weight) else (piece,):
             sink(chunk)
-            since += len(chunk)
-            if since >= _RELEASE_EVERY:
-                since = 0
-                for source in sources:
-                    source.release()
 
 
 def write(
     path: Path,
     proto: ModelProto,
     lifted: Mapping[int, Weight],
-    sources: Iterable[Source],
     *,
+    original: Source | None = None,
     external: bool | None,
     force: bool,
 ) -> None:
     """Write the model to ``path``. ``external=None``: external data only above 2 GiB.
 
-    Raises :class:`OutputError`.
+    ``original`` is the one file that holds the model as it is, to be copied byte for byte. Raises
+    :class:`OutputError`.
     """
     check_target(path, force)
-    with _reported(path):
-        skeleton, pieces = message(proto, lifted)
-        if sum(piece.nbytes for piece in pieces) > SINGLE_FILE_LIMIT and not external:
-            if external is False:
-                raise OutputError(
-                    f"{path}: the model is above the 2 GiB that fit into one file",
-                    "let the weights be written as external data",
-                )
-            external = True
-        with Files(force) as files:
-            if external and lifted:
-                data = path.with_name(path.name + ".data")
-                check_target(data, force)
-                small, layout = _externalised(proto, lifted, data.name)
-                _write_file(files, data, layout, sources)
-                skeleton, pieces = message(small, {})
-            temporary = _write_file(files, path, pieces, sources)
-            _check_written(temporary, skeleton, path)
-            files.commit()
+    skeleton, pieces = message(proto, lifted)
+    if sum(piece.nbytes for piece in pieces) > SINGLE_FILE_LIMIT and not external:
+        if external is False:
+            raise OutputError(
+                f"{path}: the model is above the 2 GiB that fit into one file",
+                "let the weights be written as external data",
+            )
+        external = True
+    if original is not None and not external:
+        skeleton, pieces = strip(original.view)[0], [whole(original)]
+    final = followed(path)
+    with reported(path), draft_folder(final.parent) as folder:
+        data = None
+        if external and lifted:
+            _check_place_of_data(path, final)
+            small, layout = _externalised(proto, lifted)
+            data = _write_data(folder, final, layout)
+            _refer(small, lifted, data.name)
+            skeleton, pieces = message(small, {})
+        draft = folder / final.name
+        _write_file(draft, path, pieces)
+        _check_written(draft, skeleton, path)
+        place_model(draft, data, final, force)
 
 
-def write_plain(path: Path, pieces: Pieces, sources: Iterable[Source], *, force: bool) -> None:
+def whole(source: Source) -> Weight:
+    """A file as one piece."""
+    return Stored("", TensorProto.UINT8, (len(source.view),), source=source, offset=0)
+
+
+def write_plain(path: Path, pieces: Pieces, *, force: bool) -> None:
     """Write any file in pieces, as carefully as a model. Raises :class:`OutputError`."""
     check_target(path, force)
-    with _reported(path), Files(force) as files:
-        _write_file(files, path, pieces, sources)
-        files.commit()
+    final = followed(path)
+    with reported(path), draft_folder(final.parent) as folder:
+        draft = folder / final.name
+        _write_file(draft, path, pieces)
+        place_file(draft, final, force)
 
 
-@contextlib.contextmanager
-def _reported(path: Path) -> Iterator[None]:
-    """Failures of the file system as :class:`OutputError`."""
-    try:
-        yield
-    except OSError as error:
+def _check_place_of_data(path: Path, final: Path) -> None:
+    """Raise where ``path`` is a link out of its folder: a model's data is looked for beside it."""
+    if final != path and not os.path.samefile(final.parent, path.parent):
         raise OutputError(
-            f"{path}: cannot be written: {error.strerror or error}",
-            _REMEDIES.get(error.errno or 0, "choose another folder"),
-        ) from error
+            f"{path}: is a link to {final}, and external data would not be found beside the link",
+            f"write to {final}, or keep the weights in the model's file",
+        )
 
 
-def check_target(path: Path, force: bool) -> None:
-    """Raise unless a file may be created, or with ``force`` replaced, at ``path``."""
-    folder = path.parent
-    try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        if folder.is_dir():
-            return
-        problem = "is not a folder" if folder.exists() else "does not exist"
-        raise OutputError(
-            f"{path}: the folder {folder} {problem}", "create it or choose another"
-        ) from None
-    except NotADirectoryError:
-        raise OutputError(f"{path}: {folder} is not a folder", "choose another folder") from None
-    except ValueError as error:  # a null byte
-        raise OutputError(f"{str(path)!r}: {error}", "choose another name") from None
-    except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0, "choose another folder")
-        raise OutputError(f"{path}: cannot be written: {error.strerror}", remedy) from None
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder", "give the name of a file in it")
-    if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
-        raise OutputError(f"{path}: is not a regular file", "give the name of a file")
-    if not force:
-        raise OutputError(f"{path}: exists already", "choose another name, or overwrite (--force)")
+def _write_file(
+    draft: Path,
+    target: Path,
+    pieces: Pieces,
+    also: Callable[[memoryview], object] = lambda chunk: None,
+) -> None:
+    """Write and flush a draft of ``target``; ``also`` sees all that is written."""
 
+    def sink(chunk: memoryview) -> None:
+        also(chunk)
+        file.write(chunk)
 
-class Files:
-    """Temporary files that become the targets together, or vanish."""
-
-    def __init__(self, force: bool) -> None:
-        self.force = force
-        self.renames: list[tuple[Path, Path]] = []
-
-    def __enter__(self) -> Files:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for temporary, _ in self.renames:
-            temporary.unlink(missing_ok=True)
-
-    def temporary(self, target: Path) -> Path:
-        """A new name in the target's folder, forgotten again when all is done."""
-        # Without the target's name, which may be as long as a name can be.
-        name = f".onnx-net2net.{secrets.token_hex(6)}.tmp"
-        self.renames.append((target.with_name(name), target))
-        return self.renames[-1][0]
-
-    def commit(self) -> None:
-        """Rename all into place; if one fails, undo those before it."""
-        undo: list[tuple[Path, Path | None]] = []
-        renames = list(self.renames)
-        try:
-            for temporary, target in renames:
-                # Again, for somebody else may have made a file of that name since.
-                check_target(target, self.force)
-                kept = None
-                if temporary != renames[-1][0] and target.exists():
-                    kept = self.temporary(target)
-                    undo.append((target, kept))
-                    os.replace(target, kept)
-                else:
-                    undo.append((target, None))
-                os.replace(temporary, target)
-        except BaseException:
-            if not renames[-1][0].exists():
-                raise  # interrupted after the last rename: the result is complete
-            for target, kept in undo[: len(renames) - 1]:
-                if kept is None:
-                    target.unlink(missing_ok=True)
-                elif kept.exists():
-                    os.replace(kept, target)
-            raise
-        _sync_folder(renames[-1][1].parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself survive a power failure, where the system can."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        # Some file systems cannot; the file itself is complete and flushed.
-        with contextlib.suppress(OSError):
-            os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _write_file(files: Files, target: Path, pieces: Pieces, sources: Iterable[Source]) -> Path:
-    """Write and flush a temporary file that ``files.commit`` will rename to ``target``."""
-    temporary = files.temporary(target)
-    with open(temporary, "xb", buffering=1 << 20) as file:
-        stream(pieces, file.write, sources)
+    with open(draft, "xb", buffering=1 << 20) as file:
+        stream(pieces, sink)
         file.flush()
         os.fsync(file.fileno())
-    if temporary.stat().st_size != sum(piece.nbytes for piece in pieces):
+    if draft.stat().st_size != sum(piece.nbytes for piece in pieces):
         raise _not_as_written(target)
-    return temporary
+
+
+def _write_data(folder: Path, final: Path, layout: Pieces) -> Path:
+    """Write the data file of a model, and name it by its contents."""
+    digest = sha256()
+    draft = folder / f"{final.name}.data"
+    _write_file(draft, final, layout, digest.update)
+    named = folder / data_name(final.name, digest.hexdigest())
+    os.rename(draft, named)
+    return named
 
 
 def _not_as_written(target: Path) -> OutputError:
@@ -258,13 +173,13 @@ def _not_as_written(target: Path) -> OutputError:
     )
 
 
-def _check_written(temporary: Path, skeleton: bytes, target: Path) -> None:
+def _check_written(draft: Path, skeleton: bytes, target: Path) -> None:
     """Read the file's structure again: lengths, nesting and all fields but the payloads.
 
     What the same scan leaves of the file must be the skeleton that was to be written.
     """
     try:
-        again, _ = strip(Source.open(temporary).view)
+        again, _ = strip(Source.open(draft).view)
         whole = again == strip(memoryview(skeleton))[0]
     except WireError:
         whole = False
@@ -273,9 +188,9 @@ def _check_written(temporary: Path, skeleton: bytes, target: Path) -> None:
 
 
 def _externalised(
-    proto: ModelProto, lifted: Mapping[int, Weight], location: str
+    proto: ModelProto, lifted: Mapping[int, Weight]
 ) -> tuple[ModelProto, list[memoryview | Weight]]:
-    """A copy of the skeleton that refers to ``location``, and that file's contents in pieces."""
+    """A copy of the skeleton that refers to a data file, and that file's contents in pieces."""
     small = ModelProto()
     small.CopyFrom(proto)
     pieces: list[memoryview | Weight] = []
@@ -287,8 +202,14 @@ def _externalised(
         tensor = small.graph.initializer[index]
         clear_data(tensor)
         tensor.data_location = TensorProto.EXTERNAL
-        entries = {"location": location, "offset": offset, "length": weight.nbytes}
+        entries = {"location": "", "offset": offset, "length": weight.nbytes}
         for key, value in entries.items():
             tensor.external_data.add(key=key, value=str(value))
         offset += weight.nbytes
     return small, pieces
+
+
+def _refer(small: ModelProto, lifted: Mapping[int, Weight], location: str) -> None:
+    """Tell the skeleton what its data file is called: known only when it has been written."""
+    for index in lifted:
+        small.graph.initializer[index].external_data[0].value = location

@@ -10,6 +10,7 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
 from onnx_net2net.errors import InvalidModel
 from onnx_net2net.files.tensors import DAMAGED, carried, subgraphs
+from onnx_net2net.files.wire import Bytes
 
 __all__ = ["OLDEST_OPSET", "check_model", "check_nodes", "opset_versions", "wrong_format"]
 
@@ -27,7 +28,7 @@ _KNOWN_STARTS = (
 _UPGRADE = "upgrade onnx and onnxruntime (pip install -U onnx onnxruntime)"
 
 
-def wrong_format(view: memoryview, detail: str) -> InvalidModel:
+def wrong_format(view: Bytes, detail: str) -> InvalidModel:
     """What to say of bytes that are no model, by how they begin."""
     start = bytes(view[:64])
     for prefix, what, remedy in _KNOWN_STARTS:
@@ -73,7 +74,6 @@ def check_nodes(proto: ModelProto) -> None:
 
 def _check_scope(graph: GraphProto, outer: tuple[set[str], ...], opsets: Mapping[str, int]) -> None:
     known = {value.name for value in (*graph.input, *graph.initializer)}
-    known.update(tensor.values.name for tensor in graph.sparse_initializer)
     scopes = (known, *outer)
     for node in graph.node:
         for name in node.input:

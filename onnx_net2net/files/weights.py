@@ -2,9 +2,9 @@
 
     weight = model.weights["conv1.weight"]
     weight.shape, weight.nbytes        # known without reading
-    weight.array()                     # read-only; a view into the mapped file where it can be
+    weight.array()                     # read-only, read from the file by each call
 
-Three kinds: :class:`Stored` lies raw in a mapped file, :class:`Inline` lies in the parsed skeleton,
+Three kinds: :class:`Stored` lies raw in a file, :class:`Inline` lies in the parsed skeleton,
 :class:`Computed` is the result of a function, called each time it is written or looked at.
 """
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 import errno
 import math
-import mmap
 import os
 import stat
 import sys
@@ -26,6 +25,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_net2net.errors import Net2NetError
+from onnx_net2net.files.reading import OpenFile
 from onnx_net2net.files.wire import RAW_DATA
 
 __all__ = ["Computed", "Inline", "Source", "Stored", "Weight", "dtype_name", "raw_size"]
@@ -65,31 +65,32 @@ def raw_size(dtype: int, shape: tuple[int, ...]) -> int | None:
 
 
 class Source:
-    """The bytes of one file, mapped read-only, or of one ``bytes`` object.
+    """The bytes of one file, read as they are asked for, or of one ``bytes`` object."""
 
-    The mapping keeps the file's contents alive and unchanged when another file is renamed over it.
-    """
-
-    def __init__(self, path: Path | None, contents: bytes | mmap.mmap) -> None:
+    def __init__(self, path: Path | None, view: memoryview | OpenFile) -> None:
         self.path = path
-        self.view = memoryview(contents)
-        self._map = contents if isinstance(contents, mmap.mmap) else None
+        self.view = view
 
     @classmethod
     def open(cls, path: Path) -> Source:
-        """Map a regular file. Raises ``OSError``."""
+        """Open a regular file. Raises ``OSError``."""
         # A pipe or a device would block or never end; stat before open, for open itself can block.
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                return cls(path, b"")
-            return cls(path, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        return cls(path, OpenFile(path))
 
-    def release(self) -> None:
-        """Give back the memory of the pages read so far; the system reads them again if need be."""
-        if self._map is not None and hasattr(self._map, "madvise"):
-            self._map.madvise(mmap.MADV_DONTNEED)
+    def chunks(self, start: int, end: int) -> Iterator[memoryview]:
+        """Some bytes in pieces, each of which lasts until the next is asked for."""
+        if isinstance(self.view, OpenFile):
+            yield from self.view.chunks(start, end, CHUNK)
+        else:
+            for at in range(start, end, CHUNK):
+                yield self.view[at : min(at + CHUNK, end)]
+
+    @property
+    def current(self) -> bool:
+        """Whether its path leads to the very file that was opened, unchanged."""
+        return isinstance(self.view, OpenFile) and self.view.current
 
 
 class Weight(ABC):
@@ -122,10 +123,14 @@ class Weight(ABC):
         return _raw_bytes(self.array(), self.dtype)
 
     def chunks(self) -> Iterator[memoryview]:
-        """:meth:`payload` in pieces small enough to be copied one at a time."""
+        """:meth:`payload` in pieces, each of which lasts until the next is asked for."""
         payload = self.payload()
         for start in range(0, len(payload), CHUNK):
             yield payload[start : start + CHUNK]
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        """:meth:`array`, flat and in pieces, each of which lasts until the next is asked for."""
+        yield self.array().reshape(-1)
 
     def renamed(self, name: str) -> Weight:
         """The same contents under another name."""
@@ -135,7 +140,7 @@ class Weight(ABC):
 
 
 class Stored(Weight):
-    """Contents that lie raw in a mapped file, at ``offset``."""
+    """Contents that lie raw in a file, at ``offset``."""
 
     def __init__(
         self,
@@ -154,6 +159,16 @@ class Stored(Weight):
 
     def payload(self) -> memoryview:
         return self.source.view[self.offset : self.offset + self.nbytes]
+
+    def chunks(self) -> Iterator[memoryview]:
+        return self.source.chunks(self.offset, self.offset + self.nbytes)
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        if dtype_name(self.dtype) in _PACKED_BITS:
+            yield from super().pieces()
+            return
+        for chunk in self.chunks():
+            yield _decoded(chunk, self.dtype, (-1,))
 
     def array(self) -> np.ndarray:
         return _decoded(self.payload(), self.dtype, self.shape)

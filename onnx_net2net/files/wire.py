@@ -16,9 +16,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, overload
 
-__all__ = ["RAW_DATA", "THRESHOLD", "Payload", "Span", "WireError", "fields", "splice", "strip"]
+__all__ = [
+    "RAW_DATA",
+    "THRESHOLD",
+    "Bytes",
+    "Payload",
+    "Span",
+    "WireError",
+    "fields",
+    "splice",
+    "strip",
+]
 
 # Payloads up to this size stay in the skeleton: shapes, axes, small biases are read all the time.
 THRESHOLD = 1024
@@ -42,6 +52,16 @@ class WireError(ValueError):
     """The bytes are no protobuf message."""
 
 
+class Bytes(Protocol):
+    """Bytes in memory, or in a file that is read where it is looked at."""
+
+    def __len__(self) -> int: ...
+    @overload
+    def __getitem__(self, key: int) -> int: ...
+    @overload
+    def __getitem__(self, key: slice) -> memoryview: ...
+
+
 class Payload(Protocol):
     """What :func:`splice` needs to know of contents to be written later."""
 
@@ -62,7 +82,7 @@ class Span:
     length: int
 
 
-def fields(view: memoryview, start: int, end: int) -> Iterator[Field]:
+def fields(view: Bytes, start: int, end: int) -> Iterator[Field]:
     """The fields of the message ``view[start:end]``, values unread.
 
     >>> [(number, bytes(b"\\x0a\\x02hi"[a:b])) for number, _, _, a, b
@@ -94,7 +114,7 @@ def fields(view: memoryview, start: int, end: int) -> Iterator[Field]:
         yield tag >> 3, wire_type, at, value, position
 
 
-def _varint(view: memoryview, position: int, end: int) -> tuple[int, int]:
+def _varint(view: Bytes, position: int, end: int) -> tuple[int, int]:
     """The base-128 number at ``position``, and the position after it."""
     number = 0
     for shift in range(0, 7 * _MAX_VARINT, 7):
@@ -124,7 +144,7 @@ def _header(field: int, length: int) -> memoryview:
 
 
 def _rewritten(
-    view: memoryview,
+    view: Bytes,
     start: int,
     end: int,
     edit: Callable[[int, int, int], list[memoryview | P] | None],
@@ -153,7 +173,7 @@ def _rewritten(
 
 
 def _edit_initializers(
-    view: memoryview, edit: Callable[[int, int, int], list[memoryview | P] | None]
+    view: Bytes, edit: Callable[[int, int, int], list[memoryview | P] | None]
 ) -> list[memoryview | P] | None:
     """The model with some initializers replaced; ``edit(index, start, end)`` as above."""
     index = count()
@@ -167,7 +187,7 @@ def _edit_initializers(
     return _rewritten(view, 0, len(view), edit_model)
 
 
-def strip(view: memoryview) -> tuple[bytes, list[Span]]:
+def strip(view: Bytes) -> tuple[bytes, list[Span]]:
     """The serialised model without the big payloads of its initializers, and where those lie.
 
     Raises :class:`WireError` if the bytes are no protobuf message.
@@ -185,10 +205,10 @@ def strip(view: memoryview) -> tuple[bytes, list[Span]]:
         return [view[start:tag], view[stop:end]]
 
     pieces = _edit_initializers(view, edit)
-    return (bytes(view) if pieces is None else b"".join(pieces)), spans
+    return (bytes(view[:]) if pieces is None else b"".join(pieces)), spans
 
 
-def _payload(view: memoryview, start: int, end: int) -> Field | None:
+def _payload(view: Bytes, start: int, end: int) -> Field | None:
     """The one big payload field of a tensor, or ``None`` where protobuf had better parse it all."""
     found: Field | None = None
     for field in fields(view, start, end):

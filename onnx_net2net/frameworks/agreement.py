@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from onnx_net2net.judge.feeds import Feeds
+from onnx_net2net.judge.interior import Interior
 from onnx_net2net.judge.judgement import How, Outputs, compare_models
 from onnx_net2net.judge.report import Report
 from onnx_net2net.judge.trials import Planner
@@ -37,9 +38,6 @@ class _Imported:
         """With the inputs moved: no other way shows the noise of the framework's own kernels."""
         return [self.run(inputs) for inputs in feeds] if how == "again" else None
 
-    def release(self) -> None:
-        """Nothing is held."""
-
 
 def agreement(model: Model, call: Call, *, seeds: int = 3) -> Report:
     """Compare ``call`` with ``model`` on random inputs, on the CPU."""
@@ -47,7 +45,10 @@ def agreement(model: Model, call: Call, *, seeds: int = 3) -> Report:
     with candidate(model, "cpu") as first:
         first.open()
         report = Report(onnxruntime=VERSION, provider=first.running_on)
-        planner = Planner(first.run, first.specs, (first.graph,), None, first.nbytes)
+        interior = Interior(model.proto, first.specs)
+        planner = Planner(
+            first.run, first.specs, (first.graph,), nbytes=first.nbytes, interior=interior
+        )
         planned = planner.seeded(seeds, None)
         compare_models(first, _Imported(model, call), planned, report, (None, None))
     report.seconds = time.monotonic() - started

@@ -30,10 +30,10 @@ SETTLED: Mapping[str, Mapping[str, str]] = {
     },
     "extrapolation_value": {"Resize": "read where a region is resized, the only one that needs it"},
     "hidden_size": dict.fromkeys(("GRU", "LSTM", "RNN"), _WEIGHTS),
-    "kernel_shape": dict.fromkeys(("Conv", "ConvTranspose", "FusedConv"), _WEIGHTS),
+    "kernel_shape": dict.fromkeys(("Conv", "ConvTranspose", "DeformConv", "FusedConv"), _WEIGHTS),
     "num_outputs": {"Split": "the outputs are counted"},
     "rotary_embedding_dim": {"RotaryEmbedding": "the tables of cosines have this size"},
-    "saturate": {"QuantizeLinear": "of float8 types alone, which are refused"},
+    "saturate": {"QuantizeLinear": "of float8 types alone"},
     "seed": dict.fromkeys(
         (
             "Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike",
@@ -46,6 +46,7 @@ SETTLED: Mapping[str, Mapping[str, str]] = {
 # Operands that a translation need not look at: {operator: {index: why}}.
 SETTLED_OPERANDS: Mapping[str, Mapping[int, str]] = {
     "Dropout": {2: "the framework's own mode decides whether it trains"},
+    "Pad": {2: "what a pad holds, where it is constant"},
     "Resize": {1: "read where a region is resized, the only one that needs it"},
 }
 # Defaults of an operator that onnxruntime has in ONNX's domain, and onnx has not.

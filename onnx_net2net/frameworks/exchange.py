@@ -22,7 +22,7 @@ from onnx_net2net.files.weights import Stored
 from onnx_net2net.frameworks.names import Names
 from onnx_net2net.frameworks.roles import FLOATS, Role, roles
 from onnx_net2net.frameworks.weight_sets import Weights, held, weight_set
-from onnx_net2net.model import Model, Weight
+from onnx_net2net.model import AnyModel, Model, Weight, load
 
 __all__ = ["absorb"]
 
@@ -33,7 +33,7 @@ SHOWN = 12  # names for each problem in a message
 
 
 def absorb(
-    model: Model, weights: Weights, *, cast: bool = False, ignore: Iterable[str] = ()
+    model: AnyModel, weights: Weights, *, cast: bool = False, ignore: Iterable[str] = ()
 ) -> Model:
     """``model`` with the values of ``weights``: the same graph, nothing else changed.
 
@@ -53,7 +53,7 @@ def absorb(
     them. Raises one UsageError for all names that are unknown or missing, all shapes and types that
     do not fit, and all values that are not finite.
     """
-    given = weight_set(weights)
+    model, given = load(model), weight_set(weights)
     plan = _Plan(model, cast)
     skipped = (COUNTERS, *ignore)
     kept = [key for key in given if not any(fnmatchcase(key, p) for p in skipped)]

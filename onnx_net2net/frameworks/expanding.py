@@ -5,9 +5,9 @@ expanded(model, tables().keys())       # SoftmaxCrossEntropyLoss: LogSoftmax, Ga
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from onnx import NodeProto, defs
+from onnx import ModelProto, NodeProto, TensorProto, defs, helper
 from onnx.inliner import inline_selected_functions
 
 from onnx_net2net.analysis.unique_names import with_unique_names
@@ -27,12 +27,40 @@ def expanded(model: Model, known: Collection[tuple[str, str]]) -> Model:
         unknown = sorted(set(_unknown(model, known)))
         if not unknown:
             break
+        proto = _typed(model)
+        for node in _nodes(proto.graph.node):
+            if (node.domain, node.op_type) in unknown:
+                _state_defaults(node, model.opset)
         try:
-            proto = inline_selected_functions(model.proto, unknown, inline_schema_functions=True)
+            proto = inline_selected_functions(proto, unknown, inline_schema_functions=True)
         except RuntimeError:  # its types are not known well enough
             break
         model = model.with_changes(proto, {})
     return with_unique_names(model)
+
+
+def _typed(model: Model) -> ModelProto:
+    """The model with the types of its weights written down where functions ask for types."""
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    stated = {value.name for value in (*proto.graph.value_info, *proto.graph.input)}
+    for name, weight in model.weights.items():
+        if name not in stated:
+            value = helper.make_tensor_value_info(name, weight.dtype, weight.shape)
+            proto.graph.value_info.append(value)
+    # The inliner asks for the type of operands that are left out, too.
+    proto.graph.value_info.append(helper.make_tensor_value_info("", TensorProto.FLOAT, None))
+    return proto
+
+
+def _state_defaults(node: NodeProto, opset: Mapping[str, int]) -> None:
+    """Write down the attributes that a node leaves out, which a function's body refers to."""
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    schema = defs.get_schema(node.op_type, opset.get(domain, 1), domain)
+    stated = {attribute.name for attribute in node.attribute}
+    for name, attribute in schema.attributes.items():
+        if name not in stated and attribute.default_value.name:
+            node.attribute.append(attribute.default_value)
 
 
 def _unknown(model: Model, known: Collection[tuple[str, str]]) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from onnx import ModelProto, StringStringEntryProto, TensorProto, defs, numpy_helper
+from onnx import GraphProto, ModelProto, StringStringEntryProto, TensorProto, defs, numpy_helper
 
 from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.files.history import VARIANCE
@@ -220,8 +220,27 @@ def _weighted(proto: ModelProto, model: Any) -> ModelProto:
             _say(graph.initializer[-1], "PARAMETER")
     del graph.input[:]
     graph.input.extend(kept)
+    renamed |= _output_names(graph, model)
     for holder in (graph, *subgraphs(graph)):
         for node in holder.node:
-            for index, name in enumerate(node.input):
-                node.input[index] = renamed.get(name, name)
+            for names in (node.input, node.output):
+                names[:] = [renamed.get(name, name) for name in names]
+    for output in graph.output:
+        output.name = renamed.get(output.name, output.name)
     return proto
+
+
+def _output_names(graph: GraphProto, model: Any) -> dict[str, str]:
+    """The author's names for the outputs, which the exporter calls ``Identity:0``."""
+    wanted = getattr(model, "output_names", None) or []
+    if len(wanted) != len(graph.output):
+        return {}
+    taken = {name for node in graph.node for name in (*node.input, *node.output)}
+    taken |= {value.name for value in (*graph.input, *graph.initializer)}
+    names: dict[str, str] = {}
+    for output, name in zip(graph.output, wanted, strict=True):
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        names[output.name] = name
+    return names

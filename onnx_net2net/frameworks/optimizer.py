@@ -18,12 +18,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from onnx import ModelProto
 
 from onnx_net2net.algebra.expansion import PAD
 from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.files import history as histories
 from onnx_net2net.frameworks.names import Names, plain
-from onnx_net2net.model import Model, load
+from onnx_net2net.model import AnyModel, Model, load
 from onnx_net2net.width.tracing import Grown, unpack
 
 __all__ = ["grow_optimizer"]
@@ -39,7 +40,7 @@ POWERS: Mapping[str, int] = {
 }
 UNCHANGED = ("widen", "absorb", "fold")  # what names no parameter anew
 
-History = Model | str | os.PathLike[str] | Sequence[Mapping[str, Any]]
+History = AnyModel | Sequence[Mapping[str, Any]]
 State = Mapping[str, Any]
 
 
@@ -76,11 +77,11 @@ def _steps(history: History) -> tuple[list[Mapping[str, Any]], Names | None]:
     """The recorded steps, and the grown model's names where the model is given."""
     if isinstance(history, str) and history.lstrip().startswith("["):
         history = histories.parse(history)
-    if isinstance(history, str | os.PathLike):
-        history = load(history)
-    names = Names(history) if isinstance(history, Model) else None
-    recorded = history.history if isinstance(history, Model) else history
-    steps: list[Mapping[str, Any]] = list(recorded)
+    names = None
+    if isinstance(history, Model | str | os.PathLike | ModelProto | bytes):
+        grown = load(history)
+        names, history = Names(grown), grown.history
+    steps: list[Mapping[str, Any]] = list(history)
     if not steps:
         raise UsageError("the history has no steps", "give the grown model, not its parent")
     for step in steps:
@@ -90,6 +91,13 @@ def _steps(history: History) -> tuple[list[Mapping[str, Any]], Names | None]:
                 f"the history has a step '{step.get('operation')}', after which an optimizer has "
                 "other parameters",
                 "grow the state up to that step, and start the rest anew",
+            )
+        if step.get("copied"):
+            raise Refused(
+                None,
+                f"'{min(step['copied'])}' became a parameter of its own, for which the optimizer "
+                "has no state",
+                "start the optimizer anew",
             )
     return steps, names
 

@@ -52,7 +52,13 @@ def write(
             report.append(agreement(model, call))
         return not report or report[0].equivalent
 
-    place(target, write=lambda draft: draw(model, draft), judge=judge, force=force)
+    place(
+        target,
+        write=lambda draft: draw(model, draft),
+        judge=judge,
+        entry="model.py",
+        force=force,
+    )
     return report[0] if report else None
 
 

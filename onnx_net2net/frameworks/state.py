@@ -16,13 +16,12 @@ from typing import Any
 from onnx import TensorProto
 
 from onnx_net2net.errors import Refused
-from onnx_net2net.files.weights import Stored
 from onnx_net2net.frameworks import tensor_file
 from onnx_net2net.frameworks.matching import recovered
 from onnx_net2net.frameworks.names import ties
 from onnx_net2net.frameworks.roles import MADE, Role, recorded, roles
 from onnx_net2net.frameworks.weight_sets import Weights, to_tensor
-from onnx_net2net.model import Model, Weight, load
+from onnx_net2net.model import AnyModel, Model, Weight, load
 
 __all__ = ["named_weights", "save_safetensors", "state_dict"]
 
@@ -30,7 +29,7 @@ SHOWN = 8
 
 
 def state_dict(
-    model: Model, like: Weights | None = None, base: Model | str | os.PathLike[str] | None = None
+    model: AnyModel, like: Weights | None = None, base: AnyModel | None = None
 ) -> dict[str, Any]:
     """The weights of ``model`` as PyTorch tensors under the names and in the layouts of its author.
 
@@ -55,27 +54,28 @@ def state_dict(
 
 
 def save_safetensors(
-    model: Model,
+    model: AnyModel,
     path: str | os.PathLike[str],
     like: Weights | None = None,
-    base: Model | str | os.PathLike[str] | None = None,
+    base: AnyModel | None = None,
     *,
-    force: bool = False,
+    force: bool = True,
 ) -> Path:
     """Write what :func:`state_dict` gives to a safetensors file, one tensor at a time.
 
-    Takes no PyTorch. Raises OutputError, and Refused as :func:`state_dict` does.
+    Takes no PyTorch. An existing file is kept with ``force=False``. Raises OutputError, and Refused
+    as :func:`state_dict` does.
     """
     weights = named_weights(model, like, base)
-    sources = {id(w.source): w.source for w in weights.values() if isinstance(w, Stored)}
-    tensor_file.write(Path(path), weights, sources.values(), force=force)
+    tensor_file.write(Path(path), weights, force=force)
     return Path(path)
 
 
 def named_weights(
-    model: Model, like: Weights | None = None, base: Model | str | os.PathLike[str] | None = None
+    model: AnyModel, like: Weights | None = None, base: AnyModel | None = None
 ) -> dict[str, Weight]:
     """What :func:`state_dict` gives, unread."""
+    model = load(model)
     if (like is None) != (base is None):
         raise Refused(
             None,
@@ -83,7 +83,7 @@ def named_weights(
             "give the original weights (like) and the original ONNX file (base)",
         )
     if like is not None and base is not None:
-        return recovered(model, like, base if isinstance(base, Model) else load(base))
+        return recovered(model, like, load(base))
     found = {name: model.weights[name] for name in _own(model)}
     lost = [name for name in found if MADE.match(name)]
     if lost:

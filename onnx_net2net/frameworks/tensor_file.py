@@ -1,7 +1,7 @@
 """Tensors in safetensors files, read lazily and written one at a time, with NumPy alone.
 
     weights = read(Path("model.safetensors"))           # name -> Weight, unread
-    write(Path("copy.safetensors"), weights, (), force=False)
+    write(Path("copy.safetensors"), weights, force=False)
 
 Format: eight bytes with the length of a JSON header, the header, the contents; see
 https://github.com/huggingface/safetensors. bfloat16 and float8 are ``ml_dtypes``.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ REMEDY = "write or download it again"
 
 
 def read(path: Path) -> dict[str, Weight]:
-    """The tensors of a file by name, mapped but unread. Raises UsageError if it is damaged."""
+    """The tensors of a file by name, unread. Raises UsageError if it is damaged."""
     try:
         source = Source.open(path)
     except OSError as error:
@@ -82,9 +82,7 @@ def _entry(name: str, entry: Any, path: Path) -> tuple[int, tuple[int, ...], int
     return DTYPES[entry["dtype"]], tuple(entry["shape"]), begin, end
 
 
-def write(
-    path: Path, weights: Mapping[str, Weight], sources: Iterable[Source], *, force: bool
-) -> None:
+def write(path: Path, weights: Mapping[str, Weight], *, force: bool) -> None:
     """Write ``weights`` under their keys. Raises OutputError."""
     odd = {dtype_name(w.dtype) for w in weights.values() if w.dtype not in NAMES}
     if odd:
@@ -105,7 +103,7 @@ def write(
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     head = memoryview(struct.pack("<Q", len(text)) + text)
-    write_plain(path, [head, *(weights[name] for name in order)], sources, force=force)
+    write_plain(path, [head, *(weights[name] for name in order)], force=force)
 
 
 def _width(weight: Weight) -> int:

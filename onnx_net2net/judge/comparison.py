@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 import ml_dtypes
 import numpy as np
 
+NOISE = "rounding noise"
 FACTOR = 5.0
 FLOOR = 1.0
 POOL = 64
@@ -37,14 +38,16 @@ class Difference:
     """How far apart one output of two models is, and what is wrong, if anything.
 
     ``max_abs`` and ``max_rel`` are the largest difference, the latter relative to the largest
-    element of the output; ``tolerance`` is what was allowed there, ``used`` the largest difference
-    counted in tolerances (above 1 is a problem). ``top1`` is the share of equal best classes, or
+    element of the output; ``tolerance`` is what was allowed there, by the ``rule`` that held:
+    rounding noise, ``rtol``, ``atol`` or both. ``used`` is the largest difference counted in
+    tolerances (above 1 is a problem). ``top1`` is the share of equal best classes, or
     None where the output does not look like class scores.
     """
 
     max_abs: float = 0.0
     max_rel: float = 0.0
     tolerance: float = 0.0
+    rule: str = NOISE
     used: float = 0.0
     top1: float | None = None
     problem: str | None = None
@@ -82,7 +85,8 @@ def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
 def _apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """|a - b| in float64, 0 where either is not finite."""
     if a.dtype.kind in "iu":  # float64 does not know all 64-bit numbers, but their distances
-        return (np.maximum(a, b) - np.minimum(a, b)).view(f"u{a.itemsize}").astype(np.float64)
+        apart = np.maximum(a, b) - np.minimum(a, b)
+        return apart.view(f"u{apart.itemsize}").astype(np.float64)
     left, right = wide(a), wide(b)
     finite = np.isfinite(left) & np.isfinite(right)
     with np.errstate(invalid="ignore"):
@@ -116,11 +120,15 @@ def magnitude(array: np.ndarray) -> np.ndarray:
 
 
 def tolerances(
-    expected: Sequence[np.ndarray], noise: Sequence[np.ndarray], factor: float = FACTOR
+    expected: Sequence[np.ndarray],
+    noise: Sequence[np.ndarray],
+    factor: float = FACTOR,
+    unit: float | None = None,
 ) -> list[np.ndarray]:
     """The tolerance of every element (broadcastable), one array per trial.
 
-    For whole numbers: the share of elements that may differ.
+    For whole numbers: the share of elements that may differ. ``unit`` is the eps of the coarser
+    type, where the other model has one.
     """
     if not all(is_float(array.dtype) for array in expected):
         share = max((float(n.mean()) for n in noise if n.size), default=0.0)
@@ -128,38 +136,78 @@ def tolerances(
     sizes = [magnitude(array) for array in expected]
     top_noise, top_size = largest(noise), largest(sizes)
     return [
-        factor * pooled(n, top_noise) + FLOOR * epsilon(y.dtype) * pooled(size, top_size)
+        factor * pooled(n, top_noise)
+        + FLOOR * (unit or epsilon(y.dtype)) * pooled(size, top_size)
+        + least(y.dtype)
         for y, n, size in zip(expected, noise, sizes, strict=True)
     ]
 
 
-def compare(expected: np.ndarray, actual: np.ndarray, tolerance: np.ndarray) -> Difference:
-    """Judge one output of one trial, by a tolerance as :func:`tolerances` gives it."""
-    problem = _other_kind(expected, actual)
+def least(dtype: np.dtype) -> float:
+    """Below this, numbers are rounded to a grid, or to 0 by processors that flush them."""
+    info, single = ml_dtypes.finfo(dtype), np.finfo(np.float32)
+    return max(float(info.smallest_subnormal), min(float(info.tiny), float(single.tiny)))
+
+
+def compare(
+    expected: np.ndarray,
+    actual: np.ndarray,
+    tolerance: np.ndarray,
+    rtol: float | None = None,
+    atol: float | None = None,
+    *,
+    cast: bool = False,
+) -> Difference:
+    """Judge one output of one trial, by a tolerance as :func:`tolerances` gives it.
+
+    The user's ``rtol`` or ``atol`` alone widens it where it is larger, both together replace it by
+    atol + rtol * abs(expected), as ``numpy.allclose`` has it. ``cast`` permits another precision.
+    """
+    problem = _other_kind(expected, actual, cast)
     if problem is not None:
         return Difference(problem=problem)
-    if not is_float(expected.dtype):
-        return _compare_exact(expected, actual, tolerance)
-    return _compare_near(expected, actual, tolerance)
+    numbers = expected.dtype.kind not in "OUS"
+    stated = rtol is not None or atol is not None
+    if is_float(expected.dtype):
+        return _compare_near(expected, actual, *_limits(expected, tolerance, rtol, atol))
+    found = _compare_exact(expected, actual, tolerance)
+    if numbers and stated and (found.problem or None not in (rtol, atol)):
+        own = (atol or 0.0) + (rtol or 0.0) * magnitude(expected)
+        return _compare_near(expected, actual, own, _rule(rtol, atol))
+    return found
 
 
-def compare_by(expected: np.ndarray, actual: np.ndarray, rtol: float, atol: float) -> Difference:
-    """Judge it by the user's own: atol + rtol * |expected|, as ``numpy.allclose`` has it."""
-    problem = _other_kind(expected, actual)
-    if problem is not None:
-        return Difference(problem=problem)
-    return _compare_near(expected, actual, atol + rtol * magnitude(expected))
+def _rule(rtol: float | None, atol: float | None) -> str:
+    return " and ".join(n for n, v in (("rtol", rtol), ("atol", atol)) if v is not None)
 
 
-def _other_kind(expected: np.ndarray, actual: np.ndarray) -> str | None:
-    if expected.dtype != actual.dtype:
+def _limits(
+    expected: np.ndarray, noise: np.ndarray, rtol: float | None, atol: float | None
+) -> tuple[np.ndarray, str | np.ndarray]:
+    """The tolerance of each element, and the rule that it follows, maybe element by element."""
+    if rtol is None and atol is None:
+        return noise, NOISE
+    own = (atol or 0.0) + (rtol or 0.0) * magnitude(expected)
+    rule = _rule(rtol, atol)
+    if rtol is not None and atol is not None:
+        return own, rule
+    noise = np.broadcast_to(noise, own.shape)
+    return np.maximum(own, noise), np.where(own > noise, rule, NOISE)
+
+
+def _other_kind(expected: np.ndarray, actual: np.ndarray, cast: bool) -> str | None:
+    known = (expected.dtype.kind, is_float(expected.dtype))
+    alike = cast and known == (actual.dtype.kind, is_float(actual.dtype))
+    if expected.dtype != actual.dtype and not alike:
         return f"its type is {actual.dtype}, not {expected.dtype}"
     if expected.shape != actual.shape:
         return f"its shape is {actual.shape}, not {expected.shape}"
     return None
 
 
-def _compare_near(expected: np.ndarray, actual: np.ndarray, tolerance: np.ndarray) -> Difference:
+def _compare_near(
+    expected: np.ndarray, actual: np.ndarray, tolerance: np.ndarray, rule: str | np.ndarray
+) -> Difference:
     left, right = wide(expected), wide(actual)
     problem, warnings = _compare_not_finite(left, right)
     error = _apart(expected, actual)
@@ -170,12 +218,16 @@ def _compare_near(expected: np.ndarray, actual: np.ndarray, tolerance: np.ndarra
     if (used > 1).any():
         # The worst by its own measure, which need not be the largest difference.
         at = int(np.argmax(used))
-        problem = problem or _beyond(left, right, limit, at, int((used > 1).sum()))
+    rules = np.broadcast_to(rule, error.shape)
+    held = str(rules.flat[at]) if error.size else NOISE
+    if (used > 1).any():
+        problem = problem or _beyond(left, right, limit, at, int((used > 1).sum()), held)
     max_abs = float(error.max(initial=0.0))
     return Difference(
         max_abs=max_abs,
         max_rel=_relative(max_abs, expected),
         tolerance=float(limit.flat[at]) if limit.size else 0.0,
+        rule=held,
         used=float(used.max(initial=0.0)),
         top1=top1_agreement(left, right),
         problem=problem,
@@ -237,9 +289,11 @@ def _compare_not_finite(left: np.ndarray, right: np.ndarray) -> tuple[str | None
     return None, [warning] if bad else []
 
 
-def _beyond(left: np.ndarray, right: np.ndarray, limit: np.ndarray, at: int, count: int) -> str:
+def _beyond(
+    left: np.ndarray, right: np.ndarray, limit: np.ndarray, at: int, count: int, rule: str
+) -> str:
     return (
-        f"{count} of {left.size} elements differ by more than rounding noise, worst"
+        f"{count} of {left.size} elements differ by more than {rule}, worst"
         f"{_place(left.shape, at)}: {right.flat[at]:.7g} instead of {left.flat[at]:.7g} "
         f"(difference {abs(left.flat[at] - right.flat[at]):.3g}, tolerance {limit.flat[at]:.3g})"
     )

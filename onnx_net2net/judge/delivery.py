@@ -10,39 +10,44 @@ Ctrl-C included, the folder is removed.
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnx_net2net.errors import InvalidModel, OutputError, Refused, UsageError
-from onnx_net2net.files.saving import Files, check_target
-from onnx_net2net.model import Model
+from onnx_net2net.files.drafts import draft_folder
+from onnx_net2net.files.placing import (
+    check_target,
+    followed,
+    place_file,
+    place_folder,
+    place_model,
+    reported,
+)
+from onnx_net2net.model import Model, load
 
 if TYPE_CHECKING:
     from onnx_net2net.judge.report import Report
 
-__all__ = ["Judge", "check_free", "deliver", "place", "write_text"]
-
-_REMEDY = "choose another folder, or check its permissions and free space"
+__all__ = ["Judge", "check_free", "deliver", "files_of", "place", "write_text"]
 
 
 def check_free(source: Model, target: Path, *, force: bool, read: Iterable[Path] = ()) -> None:
     """OutputError unless ``target`` may be written, before any work is done.
 
     A file that ``source`` is read from, or another one that is ``read``, is never overwritten,
-    whatever ``force`` says.
+    whatever ``force`` says; nor is one in a folder that is ``read``.
     """
     check_target(target, force)
     for path in (*source.files, *read):
-        for written in (target, _data_of(target)):
-            there = os.path.exists(written) and os.path.exists(path)
-            if there and os.path.samefile(written, path):
-                raise OutputError(
-                    f"{written}: is the source itself", "choose another name for the result"
-                )
+        if target.exists() and path.exists() and _holds(path, target):
+            raise OutputError(
+                f"{target}: is the source itself", "choose another name for the result"
+            )
+
+
+def _holds(path: Path, target: Path) -> bool:
+    return os.path.samefile(path, followed(target).parent if path.is_dir() else target)
 
 
 def deliver(
@@ -53,80 +58,44 @@ def deliver(
     Raises OutputError, and what ``judge`` raises; then, too, nothing is left behind.
     """
     check_target(target, force)
-    with _folder_beside(target) as folder:
-        draft = folder / target.name
+    final = followed(target)
+    with reported(target), draft_folder(final.parent) as folder:
+        draft = folder / final.name
         _save(grown, draft, target)
         if not judge(draft):
             return False
-        _move(draft, target, force)
+        data = next((file for file in folder.iterdir() if file != draft), None)
+        place_model(draft, data, final, force)
     return True
 
 
 def place(
     target: Path,
     *,
-    write: Callable[[Path], None],
-    judge: Callable[[Path], bool],
+    write: Callable[[Path], object],
+    judge: Callable[[Path], bool] = lambda draft: True,
+    entry: str = "",
     force: bool = False,
 ) -> bool:
     """Let ``write`` make a draft, file or folder, and move it to ``target`` if ``judge`` agrees.
 
-    A folder's files go into a folder that exists, over files of the same names with ``force``.
-    Raises OutputError, and what the two raise; then nothing is left behind.
+    A folder's files go into a folder that exists, over files of the same names with ``force``;
+    ``entry`` is the one that refers to the others. Raises OutputError, and what the two raise; then
+    nothing is left behind.
     """
-    if not (force or target.is_dir()):
+    if not target.is_dir():
         check_target(target, force)
-    with _folder_beside(target) as folder:
-        draft = folder / target.name
-        try:
-            write(draft)
-        except OSError as error:
-            raise _unwritable(target, error) from error
+    final = followed(target)
+    with reported(target), draft_folder(final.parent) as folder:
+        draft = folder / final.name
+        write(draft)
         if not judge(draft):
             return False
-        _move_files(draft, target, force)
-    return True
-
-
-def _move_files(draft: Path, target: Path, force: bool) -> None:
-    moves = [(draft, target)]
-    if draft.is_dir():
-        moves = [(file, target / file.name) for file in sorted(draft.iterdir()) if file.is_file()]
-    try:
         if draft.is_dir():
-            target.mkdir(parents=True, exist_ok=True)
-        for _, final in moves:
-            check_target(final, force)
-        for file, final in moves:
-            os.replace(file, final)
-    except OSError as error:
-        raise _unwritable(target, error) from error
-
-
-@contextmanager
-def _folder_beside(target: Path) -> Iterator[Path]:
-    """An empty folder next to ``target``, removed in the end with all that is in it."""
-    # The name comes first: an interruption just behind the mkdir must know what to remove.
-    folder = target.with_name(f".onnx-net2net.{secrets.token_hex(6)}.tmp")
-    try:
-        try:
-            folder.mkdir()
-        except OSError as error:
-            raise _unwritable(target, error) from error
-        yield folder
-    finally:
-        try:
-            _remove(folder)
-        finally:
-            _remove(folder)  # again, for the first may have been interrupted itself
-
-
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _unwritable(target: Path, error: OSError) -> OutputError:
-    return OutputError(f"{target}: cannot be written: {error.strerror or error}", _REMEDY)
+            place_folder(draft, final, entry, force)
+        else:
+            place_file(draft, final, force)
+    return True
 
 
 def _save(grown: Model, draft: Path, target: Path) -> None:
@@ -137,32 +106,16 @@ def _save(grown: Model, draft: Path, target: Path) -> None:
         raise OutputError(error.problem.replace(str(draft), str(target)), error.remedy) from error
 
 
-def _move(draft: Path, target: Path, force: bool) -> None:
-    """Rename the draft, and the data file beside it if there is one, into place."""
-    try:
-        with Files(force) as files:
-            if os.path.exists(_data_of(draft)):  # no for a name that is too long
-                check_target(_data_of(target), force)
-                files.renames.append((_data_of(draft), _data_of(target)))
-            files.renames.append((draft, target))
-            files.commit()
-    except OSError as error:
-        raise _unwritable(target, error) from error
+def files_of(model: Path) -> list[Path]:
+    """The file of a model that was written here, and its data file if it has one."""
+    data = {file.name for file in load(model).files if not os.path.samefile(file, model)}
+    return [model, *(model.with_name(name) for name in sorted(data))]
 
 
-def _data_of(path: Path) -> Path:
-    return path.with_name(path.name + ".data")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write or replace a small text file; OutputError if that fails, and then nothing changed."""
-    with _folder_beside(path) as folder:
-        draft = folder / path.name
-        try:
-            draft.write_text(text, encoding="utf-8")
-            os.replace(draft, path)
-        except OSError as error:
-            raise _unwritable(path, error) from error
+def write_text(path: Path, text: str, *, force: bool) -> None:
+    """Write a small text file; OutputError if that fails, and then nothing changed."""
+    check_target(path, force)
+    place(path, write=lambda draft: draft.write_text(text, encoding="utf-8"), force=force)
 
 
 class Judge:
@@ -190,6 +143,7 @@ class Judge:
             remedy = f"{error.remedy}; or write it unverified (--no-verify)"
             problem = f"the grown model cannot be verified: {error.problem}"
             raise UsageError(problem, remedy) from None
+        self.report.problems += self.report.casts  # growing changes no types
         return self.report.equivalent if self.exact else _comparable(self.report)
 
     def _blame(self, error: InvalidModel) -> None:

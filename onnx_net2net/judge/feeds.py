@@ -249,7 +249,7 @@ def _read_protobufs(folder: Path, specs: Sequence[InputSpec]) -> Feeds:
 def _read_tensor(path: Path) -> np.ndarray:
     tensor = onnx.TensorProto.FromString(path.read_bytes())
     if is_external(tensor):
-        Folder(path.parent).embed(tensor, "its contents")
+        Folder(path).embed(tensor, "its contents")
     check_tensor(tensor, "its contents")
     return numpy_helper.to_array(tensor)
 
@@ -290,6 +290,8 @@ def _checked(label: str, value: np.ndarray, spec: InputSpec) -> np.ndarray:
         return value.astype(object)
     if value.dtype == ml_dtypes.bfloat16 and spec.elem_type == TensorProto.FLOAT:
         value = value.astype(np.float32)  # exact
+    if spec.also is not None and value.dtype == InputSpec("", spec.also, None).dtype:
+        value = value.astype(spec.dtype)
     if value.dtype != spec.dtype:
         raise UsageError(
             f"{label}: input {spec.name!r} must be {spec.dtype}, not {value.dtype}",

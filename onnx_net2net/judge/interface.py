@@ -1,18 +1,88 @@
-"""Do two models take the same inputs and give the same outputs, by name, type and shape?
+"""Which inputs and outputs of two models belong together, and which cannot be compared.
 
->>> specs, problems, warnings = merged_specs(input_specs(a), input_specs(b))
->>> problems + output_problems(a, b)
+>>> found = matched(a, b)
+>>> found.problems
 ["the second model lacks output 'logits'", "the second model has an output 'y' that the first has not"]
+>>> matched(a, b, by_position=True).by_position
+["output 'logits' is compared with 'y', by position"]
+
+Types must be equal, but for the precision of inputs: float16 against float32 is compared after a
+cast, on numbers that both types hold, and is said.
 """  # noqa: E501
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import onnx
+from onnx import TensorProto
 
-from onnx_net2net.judge.sizes import InputSpec
+from onnx_net2net.judge.comparison import epsilon
+from onnx_net2net.judge.sizes import InputSpec, input_specs
+
+# Types whose values may be cast from one to another, in each row.
+_CASTS = (
+    (TensorProto.BFLOAT16, TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE),
+    (TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64),
+    (TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64),
+)
+
+
+@dataclass
+class Matched:
+    """Inputs that suit both models, and what is to be said of the two interfaces.
+
+    ``inputs`` gives the second model's name of each input, ``outputs`` the first model's name of
+    each output of the second, both only where the names differ.
+    """
+
+    specs: list[InputSpec]
+    inputs: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    casts: list[str] = field(default_factory=list)
+    by_position: list[str] = field(default_factory=list)
+
+
+def matched(a: onnx.GraphProto, b: onnx.GraphProto, *, by_position: bool = False) -> Matched:
+    """Match the inputs of two models by name or, if asked to, by position whatever the names."""
+    first, second = input_specs(a), input_specs(b)
+    found = Matched(first)
+    if by_position:
+        found.inputs = _paired("input", [s.name for s in first], [s.name for s in second], found)
+        back = {other: name for name, other in found.inputs.items()}
+        second = [replace(spec, name=back.get(spec.name, spec.name)) for spec in second]
+        pairs = _paired("output", [v.name for v in a.output], [v.name for v in b.output], found)
+        found.outputs = {other: name for name, other in pairs.items()}
+    found.specs, problems, found.warnings = merged_specs(first, second)
+    if not found.problems:
+        found.problems = problems
+    found.casts = [
+        f"input {spec.name!r} is {_type_name(spec.also)} in one of the models: "
+        f"compared as {spec.type_name}, after a cast"
+        for spec in found.specs
+        if spec.also is not None
+    ]
+    return found
+
+
+def _paired(
+    kind: str, first: Sequence[str], second: Sequence[str], found: Matched
+) -> dict[str, str]:
+    """The second model's name by the first one's, where they differ at the same position."""
+    if len(first) != len(second):
+        found.problems.append(
+            f"the {kind}s cannot be matched by position: the first model has {len(first)} "
+            f"({', '.join(first)}), the second {len(second)} ({', '.join(second)})"
+        )
+        return {}
+    pairs = {name: other for name, other in zip(first, second, strict=True) if name != other}
+    found.by_position += [
+        f"{kind} {name!r} is compared with {other!r}, by position" for name, other in pairs.items()
+    ]
+    return pairs
 
 
 def merged_specs(
@@ -37,7 +107,7 @@ def merged_specs(
             problems.append(problem)
             merged.append(spec)
         else:
-            both = replace(spec, shape=_narrower(spec.shape, other.shape))
+            both = replace(_coarser(spec, other), shape=_narrower(spec.shape, other.shape))
             if _fixed(spec.shape) != _fixed(other.shape):
                 warnings.append(
                     f"input {spec.name!r} is {spec} in the first model and {other} in the second"
@@ -46,9 +116,34 @@ def merged_specs(
     return merged, problems, warnings
 
 
+def _coarser(spec: InputSpec, other: InputSpec) -> InputSpec:
+    """The input in the type with fewer numbers, which are numbers of the other type, too."""
+    if spec.elem_type == other.elem_type:
+        return spec
+    coarse, fine = sorted(
+        (spec.elem_type, other.elem_type), key=lambda kind: _fineness(InputSpec("", kind, None))
+    )
+    return replace(spec, elem_type=coarse, also=fine)
+
+
+def _fineness(spec: InputSpec) -> float:
+    """More for a type with more numbers between 0 and 1, or more whole numbers."""
+    unit = epsilon(spec.dtype)
+    return 1 / unit if unit else spec.dtype.itemsize
+
+
+def castable(a: int, b: int) -> bool:
+    """Whether values of one element type can be compared with those of the other."""
+    return a == b or any(a in row and b in row for row in _CASTS)
+
+
+def _type_name(elem_type: int) -> str:
+    return str(TensorProto.DataType.Name(elem_type)).lower()
+
+
 def _input_problem(spec: InputSpec, other: InputSpec) -> str | None:
     differ = f"input {spec.name!r} is {spec} in the first model and {other} in the second"
-    if spec.elem_type != other.elem_type:
+    if not castable(spec.elem_type, other.elem_type):
         return differ
     if spec.shape is None or other.shape is None:
         return None
@@ -73,23 +168,33 @@ def _fixed(shape: tuple[int | str, ...] | None) -> tuple[int | None, ...] | None
     return None if shape is None else tuple(d if isinstance(d, int) else None for d in shape)
 
 
-def output_problems(a: onnx.GraphProto, b: onnx.GraphProto) -> list[str]:
-    """Differences in names, order and declared types of the outputs."""
-    first, second = [v.name for v in a.output], [v.name for v in b.output]
-    problems = [f"the second model lacks output {n!r}" for n in first if n not in second]
-    problems += [
-        f"the second model has an output {n!r} that the first has not"
-        for n in second
-        if n not in first
-    ]
-    if not problems and first != second:
-        problems.append(f"the outputs stand in another order: {second} instead of {first}")
+def compare_outputs(
+    a: onnx.GraphProto, b: onnx.GraphProto, found: Matched, cast: Callable[[str], bool]
+) -> None:
+    """Note differences in names, order and declared types; ``cast`` permits another precision."""
+    first = [v.name for v in a.output]
+    second = [found.outputs.get(v.name, v.name) for v in b.output]
+    names = list(_name_problems(first, second))
+    if not names and first != second:
+        names.append(f"the outputs stand in another order: {second} instead of {first}")
     if not first:
-        problems.append("the first model has no outputs")
-    types: Mapping[str, int] = {v.name: v.type.tensor_type.elem_type for v in b.output}
+        names.append("the first model has no outputs")
+    if not any("by position" in problem for problem in found.problems):
+        found.problems += names
+    types = {name: v.type.tensor_type.elem_type for name, v in zip(second, b.output, strict=True)}
     for value in a.output:
         mine, other = value.type.tensor_type.elem_type, types.get(value.name, 0)
-        if mine and other and mine != other:
-            name = onnx.TensorProto.DataType.Name
-            problems.append(f"output {value.name!r} is {name(other)} instead of {name(mine)}")
-    return problems
+        if not (mine and other) or mine == other:
+            continue
+        told = f"output {value.name!r} is {_type_name(other)} instead of {_type_name(mine)}"
+        if castable(mine, other) and cast(value.name):
+            found.casts.append(f"{told}: compared after a cast")
+        else:
+            found.problems.append(told)
+
+
+def _name_problems(first: Sequence[str], second: Sequence[str]) -> Iterator[str]:
+    yield from (f"the second model lacks output {n!r}" for n in first if n not in second)
+    for name in second:
+        if name not in first:
+            yield f"the second model has an output {name!r} that the first has not"

@@ -20,7 +20,6 @@ from onnx_net2net.files.tensors import subgraphs
 from onnx_net2net.judge.comparison import (
     FACTOR,
     compare,
-    compare_by,
     distance,
     epsilon,
     is_float,
@@ -36,10 +35,10 @@ from onnx_net2net.judge.precision import nudged_feeds
 from onnx_net2net.judge.report import OptimizerFault, OutputReport, Report, Trial
 from onnx_net2net.judge.trials import Outputs, Planned, RunError
 
-How = Literal["again", "optimised", "moved", "double"]
+How = Literal["again", "optimised", "up", "down", "double"]
 PerOutput = float | Mapping[str, float] | None
 Own = tuple[PerOutput, PerOutput]  # the user's rtol and atol, as given
-Tolerance = tuple[float, float]  # rtol, atol
+Tolerance = tuple[float | None, float | None]  # rtol, atol; not both None
 
 # The second model may be noisier than the first (a wider one sums more terms), but not without
 # limit: a difference must not hide behind noise that it made itself.
@@ -50,6 +49,9 @@ UNMEASURED = 16.0
 OPTIMISER = 10.0
 # Below this many tolerances of change between inputs, a comparison shows little.
 BLIND = 10.0
+
+# Both ways, so that a ReLU or a rounding step that hides one of them shows the other.
+_MOVES: tuple[How, ...] = ("up", "down")
 
 NOTHING_FINITE = (
     "all {size} elements are NaN or infinite in both models, whatever the input: nothing could be"
@@ -108,16 +110,25 @@ class Runs:
 
 
 def judge(
-    name: str, a: Runs, b: Runs, trials: Sequence[Trial], own: Tolerance | None
+    name: str,
+    a: Runs,
+    b: Runs,
+    trials: Sequence[Trial],
+    own: Tolerance | None,
+    cast: bool = False,
 ) -> tuple[OutputReport, list[OptimizerFault]]:
-    """Compare one output over all trials; ``own`` is the user's tolerance, if there is one."""
+    """Compare one output over all trials; ``own`` is the user's tolerance, if there is one.
+
+    ``cast`` permits that the second model gives it in another precision.
+    """
     expected, actual = a.outputs(name), b.outputs(name)
     report = OutputReport(name, str(expected[0].dtype), expected[0].shape)
     if expected[0].dtype.kind in "OUS":
         for trial, x, y in zip(trials, expected, actual, strict=True):
             report.add(compare(x, y, np.zeros(())), trial)
         return report, []
-    noise = _joint_noise(name, a, b)
+    unit = max(epsilon(y.dtype) for y in (*expected, *actual))
+    noise = _joint_noise(name, a, b, unit)
     faults = []
     for label, runs in (("a", a), ("b", b)):
         problem = _optimiser_problem(name, runs, noise)
@@ -125,10 +136,10 @@ def judge(
             faults.append(OptimizerFault(label, name, problem))
         else:
             noise = _with_optimised(name, runs, noise)
-    limits = tolerances(expected, noise)
+    limits = tolerances(expected, noise, unit=unit)
     report.noise = largest(noise)
     for trial, x, y, limit in zip(trials, expected, actual, limits, strict=True):
-        report.add(compare(x, y, limit) if own is None else compare_by(x, y, *own), trial)
+        report.add(compare(x, y, limit, *(own or ()), cast=cast), trial)
     report.signal = signal(expected)
     if report.problem is None and not _anything_finite(expected):
         report.problem = NOTHING_FINITE.format(size=sum(y.size for y in expected))
@@ -142,16 +153,15 @@ def _anything_finite(expected: Sequence[np.ndarray]) -> bool:
     return any(finite) or not finite
 
 
-def _joint_noise(name: str, a: Runs, b: Runs) -> list[np.ndarray]:
+def _joint_noise(name: str, a: Runs, b: Runs, unit: float) -> list[np.ndarray]:
     """The noise of both models, that of the second limited by that of the first."""
     expected = a.outputs(name)
     noise = a.noise_of(name, expected)
     sizes = [magnitude(y) for y in expected]
     scale = largest(sizes)
     if not a.noise and not b.noise:
-        unit = UNMEASURED * epsilon(expected[0].dtype)
-        noise = [unit * size for size in sizes]
-    limit = NOISIER * (largest(noise) + epsilon(expected[0].dtype) * scale)
+        noise = [UNMEASURED * unit * size for size in sizes]
+    limit = NOISIER * (largest(noise) + unit * scale)
     if not is_float(expected[0].dtype):
         return noise
     return [
@@ -221,11 +231,9 @@ class Subject(Protocol):
         """One run; RunError if it stops."""
 
     def rerun(self, feeds: Sequence[Feeds], how: How = "again") -> list[Outputs] | None:
-        """Another run: ``again`` in the same session, ``optimised``, with the weights ``moved`` by
-        one ulp, or in ``double`` precision (with such inputs). None where that is impossible."""
-
-    def release(self) -> None:
-        """Free the memory of its session; it can be run again all the same."""
+        """Another run: ``again`` in the same session, ``optimised``, with the weights moved by one
+        ulp ``up`` or ``down`` and functions as inexact as their kernels, or in ``double``
+        precision. None where that is impossible."""
 
 
 def compare_models(
@@ -256,7 +264,9 @@ def compare_models(
             report.outputs.append(OutputReport(name, problem=problem))
             continue
         trials = [report.trials[i] for i in given]
-        found, faults = judge(name, a.of(given), b.of(given), trials, _own(own, name))
+        stated = own_of(own, name)
+        cast = bool(report.casts) or stated is not None
+        found, faults = judge(name, a.of(given), b.of(given), trials, stated, cast)
         report.outputs.append(found)
         report.optimizer_faults += faults
     if report.outputs and not any(y.size for outputs in a.base for y in outputs.values()):
@@ -265,13 +275,15 @@ def compare_models(
 
 def _measure(subject: Subject, runs: Runs, feeds: Sequence[Feeds], report: Report) -> None:
     """Run everything that shows the rounding noise of this model, then the optimised session."""
-    if any(is_float(value.dtype) for inputs in feeds for value in inputs.values()):
-        moved = [nudged_feeds(inputs, seed) for seed, inputs in enumerate(feeds)]
-        _absorb(runs, subject.rerun(moved), "inputs moved by one ulp", report)
-    subject.release()
-    double = [{name: _double(value) for name, value in one.items()} for one in feeds]
-    _absorb(runs, subject.rerun(feeds, how="moved"), "weights moved by one ulp", report)
-    _absorb(runs, subject.rerun(double, how="double"), "float64", report)
+    for turn, how in enumerate(_MOVES):
+        # Inputs are drawn anew each time: two independent samples say more than one twice.
+        moved = [nudged_feeds(inputs, [turn, index]) for index, inputs in enumerate(feeds)]
+        outputs = subject.rerun(moved, how)
+        if outputs is not None:
+            _absorb(runs, outputs, "inputs and weights moved by one ulp", report)
+        elif any(is_float(value.dtype) for inputs in feeds for value in inputs.values()):
+            _absorb(runs, subject.rerun(moved), "inputs moved by one ulp", report)
+    _absorb(runs, subject.rerun(feeds, how="double"), "float64", report)
     if subject.both:
         runs.optimised = subject.rerun(feeds, how="optimised")
         if runs.optimised is None:
@@ -285,10 +297,6 @@ def _absorb(runs: Runs, outputs: list[Outputs] | None, source: str, report: Repo
         runs.absorb(outputs)
         if source not in report.noise_sources:
             report.noise_sources.append(source)
-
-
-def _double(value: np.ndarray) -> np.ndarray:
-    return value.astype(np.float64) if is_float(value.dtype) else value
 
 
 def _names(runs: Runs) -> list[str]:
@@ -320,7 +328,7 @@ def _check_own(own: Own, runs: Runs) -> None:
                 )
 
 
-def _own(own: Own, name: str) -> tuple[float, float] | None:
+def own_of(own: Own, name: str) -> Tolerance | None:
     """The user's (rtol, atol) for one output; None where the measured noise is to decide."""
-    values = [value.get(name) if isinstance(value, Mapping) else value for value in own]
-    return None if values == [None, None] else (values[0] or 0.0, values[1] or 0.0)
+    rtol, atol = (value.get(name) if isinstance(value, Mapping) else value for value in own)
+    return None if rtol is None and atol is None else (rtol, atol)

@@ -11,25 +11,21 @@ Arguments are never modified.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
+import onnx.defs
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from onnx_net2net.judge.comparison import is_float
+from onnx_net2net.judge.kernels import graphs
+from onnx_net2net.judge.recurrence import is_recurrent, unrolled
 from onnx_net2net.model import Computed, Model
 
 HALF_TYPES = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
 FLOAT_TYPES = HALF_TYPES | {TensorProto.FLOAT, TensorProto.DOUBLE}
 
-# Operators whose schema knows float32 only: (inputs, outputs) that get a Cast.
-_SINGLE_ONLY: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
-    "DequantizeLinear": ((1,), (0,)),
-    "QuantizeLinear": ((0, 1), ()),
-    "Resize": ((2,), ()),
-    "Upsample": ((1,), ()),
-}
 # Attributes that hold an element type.
 _TYPE_ATTRIBUTES = {"to", "dtype"}
 
@@ -37,33 +33,38 @@ _TYPE_ATTRIBUTES = {"to", "dtype"}
 # One ulp -------------------------------------------------------------------------------------
 
 
-def nudged_array(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def nudged_array(array: np.ndarray, rng: np.random.Generator, sign: int = 1) -> np.ndarray:
     """A quarter of the elements moved by one unit in the last place, up or down.
 
-    That is half a unit on average (root mean square), somewhat more than rounding to nearest does.
-    Whole numbers stay: 0, 1, a mask or an exponent are meant exactly.
+    With ``sign`` -1 each moves the other way. That is half a unit on average (root mean square),
+    somewhat more than rounding to nearest does. Whole numbers stay: 0, 1, a mask or an exponent
+    are meant exactly.
     """
     if not is_float(array.dtype):
         return array
     draw = rng.integers(0, 8, array.shape, np.uint8)
     # Neighbouring numbers of one sign have neighbouring bit patterns.
     bits = np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")
-    moved = (bits + (draw == 0) - (draw == 1)).astype(bits.dtype).view(array.dtype)
+    up = (draw == 0).astype(np.int8) - (draw == 1)
+    moved = (bits + (sign * up).astype(bits.dtype)).astype(bits.dtype).view(array.dtype)
     with np.errstate(invalid="ignore"):
         keep = (np.floor(array) == array) | np.isnan(array)
     return np.where(keep, array, moved.reshape(array.shape))
 
 
-def nudged_feeds(feeds: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+def nudged_feeds(feeds: dict[str, np.ndarray], seed: Sequence[int]) -> dict[str, np.ndarray]:
     """The same inputs, each floating-point number moved by one ulp."""
     rng = np.random.default_rng(seed)
     return {name: nudged_array(value, rng) for name, value in feeds.items()}
 
 
-def nudged(model: Model, seed: int = 0) -> Model:
+def nudged(
+    model: Model, seed: int = 0, sign: int = 1, proto: onnx.ModelProto | None = None
+) -> Model:
     """The same model with every weight moved by one ulp, computed one tensor at a time.
 
-    Single numbers (exponents, scales) stay as they are.
+    ``proto`` is an edited copy of its skeleton, if there is one already. Single numbers (exponents,
+    scales) stay as they are.
     """
 
     def moved(name: str) -> Computed:
@@ -71,12 +72,13 @@ def nudged(model: Model, seed: int = 0) -> Model:
 
         def contents() -> np.ndarray:
             rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-            return nudged_array(weight.array(), rng)
+            return nudged_array(weight.array(), rng, sign)
 
         return Computed(name, weight.dtype, weight.shape, contents)
 
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
+    if proto is None:
+        proto = onnx.ModelProto()
+        proto.CopyFrom(model.proto)
     names = [n for n, w in model.weights.items() if w.dtype in FLOAT_TYPES and w.size > 1]
     return model.with_changes(proto, {name: moved(name) for name in names})
 
@@ -85,15 +87,20 @@ def nudged(model: Model, seed: int = 0) -> Model:
 
 
 def in_precision(
-    model: onnx.ModelProto, target: int, sources: frozenset[int] = FLOAT_TYPES
+    model: onnx.ModelProto,
+    target: int,
+    sources: frozenset[int] = FLOAT_TYPES,
+    lacking: Callable[[onnx.NodeProto], bool] | None = None,
 ) -> onnx.ModelProto:
     """A copy in which every tensor of one of the ``sources`` types has the type ``target``.
 
-    The proto must hold its weights. No promise that a runtime has kernels for all of it.
+    Recurrent nodes are written out in float64. Nodes that are ``lacking`` a kernel for the target
+    compute in float32, between Casts. The proto must hold its weights.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    for graph in _graphs(copy.graph):
+    opsets = {entry.domain: entry.version for entry in copy.opset_import}
+    for graph in graphs(copy.graph):
         for value in (*graph.input, *graph.output, *graph.value_info):
             if value.type.tensor_type.elem_type in sources:
                 value.type.tensor_type.elem_type = target
@@ -103,7 +110,13 @@ def in_precision(
         del graph.node[:]
         for node in nodes:
             _retype(node, target, sources)
-            graph.node.extend(_with_casts(node, target))
+            if target == TensorProto.DOUBLE and is_recurrent(node):
+                graph.node.extend(unrolled(node, opsets.get("", 1)))
+            elif target == TensorProto.FLOAT or not node.output:
+                graph.node.append(node)
+            else:
+                single = lacking is not None and lacking(node)
+                graph.node.extend(_with_casts(node, target, opsets, single))
     return copy
 
 
@@ -137,21 +150,46 @@ def _unpack_floats(node: onnx.NodeProto) -> None:
             node.attribute.append(helper.make_attribute("value", numpy_helper.from_array(array)))
 
 
-def _with_casts(node: onnx.NodeProto, target: int) -> Iterator[onnx.NodeProto]:
-    """The node, between Casts where its schema demands float32."""
-    inputs, outputs = _SINGLE_ONLY.get(node.op_type, ((), ()))
-    if target == TensorProto.FLOAT or not node.output:
-        inputs, outputs = (), ()
+def _with_casts(
+    node: onnx.NodeProto, target: int, opsets: Mapping[str, int], single: bool
+) -> Iterator[onnx.NodeProto]:
+    """The node, between Casts where its schema or, if ``single``, the runtime demands float32."""
+    schema = schema_of(node, opsets)
+    inputs = _in_float32(schema, node.input, schema.inputs, single) if schema else []
+    outputs = _in_float32(schema, node.output, schema.outputs, single) if schema else []
     for index in inputs:
-        if index < len(node.input) and node.input[index]:
-            single = f"{node.output[0]}/single_{index}"
-            yield helper.make_node("Cast", [node.input[index]], [single], to=TensorProto.FLOAT)
-            node.input[index] = single
+        narrow = f"{node.output[0]}/single_{index}"
+        yield helper.make_node("Cast", [node.input[index]], [narrow], to=TensorProto.FLOAT)
+        node.input[index] = narrow
     yield node
     for index in outputs:
         wide = node.output[index]
         node.output[index] = f"{wide}/single"
         yield helper.make_node("Cast", [node.output[index]], [wide], to=target)
+
+
+def schema_of(node: onnx.NodeProto, opsets: Mapping[str, int]) -> onnx.defs.OpSchema | None:
+    """What the standard says of the operator, if it is of the standard."""
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    try:
+        return onnx.defs.get_schema(node.op_type, opsets.get(domain, 1), domain)
+    except onnx.defs.SchemaError:
+        return None
+
+
+def _in_float32(
+    schema: onnx.defs.OpSchema,
+    names: Sequence[str],
+    formal: Sequence[onnx.defs.OpSchema.FormalParameter],
+    single: bool,
+) -> list[int]:
+    """Positions of inputs or outputs that hold float32 and, but for ``single``, cannot be wider."""
+    found = []
+    for index, name in enumerate(names):
+        types = formal[min(index, len(formal) - 1)].types
+        if name and "tensor(float)" in types and (single or "tensor(double)" not in types):
+            found.append(index)
+    return found
 
 
 # Questions and outputs -----------------------------------------------------------------------
@@ -169,6 +207,17 @@ def has_bfloat16(model: Model) -> bool:
     return held or takes_bfloat16(model.proto.graph)
 
 
+def is_single(model: Model) -> bool:
+    """Whether all floats that the model says the type of are float32."""
+    values = (*model.proto.graph.input, *model.proto.graph.output)
+    held = {weight.dtype for weight in model.weights.values()}
+    held.update(value.type.tensor_type.elem_type for value in values)
+    for graph in graphs(model.proto.graph):
+        for node in graph.node:
+            held.update(a.i for a in node.attribute if a.name in _TYPE_ATTRIBUTES)
+    return not held & (FLOAT_TYPES - {TensorProto.FLOAT})
+
+
 def with_outputs(model: Model, names: Sequence[str]) -> Model:
     """The model with more tensors as outputs, of types that the runtime is left to infer."""
     proto = onnx.ModelProto()
@@ -176,13 +225,3 @@ def with_outputs(model: Model, names: Sequence[str]) -> Model:
     present = {value.name for value in proto.graph.output}
     proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in present)
     return model.with_changes(proto, {})
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == AttributeProto.GRAPH:
-                yield from _graphs(attribute.g)
-            for body in attribute.graphs:
-                yield from _graphs(body)

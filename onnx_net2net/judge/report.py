@@ -16,6 +16,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from onnx_net2net.judge.comparison import Difference
+from onnx_net2net.judge.interface import Matched
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class OutputReport(Difference):
         self.trials.append(trial.label)
         self.differences.append(difference)
         if difference.max_abs >= self.max_abs and self.problem is None:
-            self.tolerance = difference.tolerance
+            self.tolerance, self.rule = difference.tolerance, difference.rule
         self.max_abs = max(self.max_abs, difference.max_abs)
         self.max_rel = max(self.max_rel, difference.max_rel)
         self.used = max(self.used, difference.used)
@@ -79,7 +80,7 @@ class OutputReport(Difference):
         self.top1 = sum(scores) / len(scores) if scores else None
         if difference.problem is not None and self.problem is None:
             self.problem = f"{difference.problem} ({trial.label})"
-            self.tolerance = difference.tolerance
+            self.tolerance, self.rule = difference.tolerance, difference.rule
         for warning in difference.warnings:
             if warning not in self.warnings:
                 self.warnings.append(warning)
@@ -97,6 +98,7 @@ class Report:
     ``problems`` are those of the models as a whole (inputs, names and order of outputs, a run that
     failed); those of one output stand with it. ``provider`` is what really ran, as onnxruntime
     calls it; ``precision`` is set where both models had to be computed in another type.
+    ``casts`` and ``by_position`` say what was compared though its type or its name differs.
     ``noise_sources`` says which re-runs measured the rounding noise.
     """
 
@@ -104,6 +106,8 @@ class Report:
     trials: list[Trial] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    casts: list[str] = field(default_factory=list)
+    by_position: list[str] = field(default_factory=list)
     optimizer_faults: list[OptimizerFault] = field(default_factory=list)
     provider: str = ""
     precision: str | None = None
@@ -130,7 +134,13 @@ class Report:
         if self.optimizer_faults:
             models = " and ".join(sorted({fault.model for fault in self.optimizer_faults}))
             return f"equivalent, but onnxruntime's optimiser changes what {models} computes"
-        return "equivalent"
+        how = ["by position"] * bool(self.by_position) + ["after a cast"] * bool(self.casts)
+        return f"equivalent, compared {' and '.join(how)}" if how else "equivalent"
+
+    def take(self, found: Matched) -> None:
+        """Take over what is to be said of the interfaces of the models."""
+        self.problems, self.warnings = list(found.problems), list(found.warnings)
+        self.casts, self.by_position = list(found.casts), list(found.by_position)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as JSON-serialisable values; infinity and NaN become strings."""

@@ -16,7 +16,7 @@ import itertools
 import math
 import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -41,12 +41,14 @@ class InputSpec:
     """One input of a model: what a value for it must look like.
 
     ``shape`` holds an int for a fixed axis and a name for a dynamic one; it is
-    ``None`` where the model does not even give the rank.
+    ``None`` where the model does not even give the rank. ``also`` is a finer type that one of two
+    models takes, if they differ: values are cast to it.
     """
 
     name: str
     elem_type: int
     shape: tuple[int | str, ...] | None
+    also: int | None = None
 
     @property
     def dtype(self) -> np.dtype:
@@ -59,8 +61,8 @@ class InputSpec:
         return TensorProto.DataType.Name(self.elem_type).lower()
 
     def lowered(self) -> InputSpec:
-        """The same input in float32, if it is bfloat16."""
-        half = self.elem_type == TensorProto.BFLOAT16
+        """The same input in float32, if it is bfloat16 in all models."""
+        half = self.elem_type == TensorProto.BFLOAT16 and self.also is None
         return replace(self, elem_type=TensorProto.FLOAT) if half else self
 
     def __str__(self) -> str:
@@ -71,7 +73,6 @@ class InputSpec:
 def input_specs(graph: onnx.GraphProto) -> list[InputSpec]:
     """The inputs a caller must feed, in order; weights listed as inputs are left out."""
     given = {tensor.name for tensor in graph.initializer}
-    given.update(tensor.values.name for tensor in graph.sparse_initializer)
     return [_input_spec(value) for value in graph.input if value.name not in given]
 
 
@@ -89,12 +90,26 @@ def _input_spec(value: onnx.ValueInfoProto) -> InputSpec:
     for axis, dim in enumerate(tensor.shape.dim):
         # Some old exporters wrote -1 for "not known yet".
         fixed = dim.HasField("dim_value") and dim.dim_value >= 0
-        name = dim.dim_param.strip() or f"{value.name}[{axis}]"
-        shape.append(dim.dim_value if fixed else name)
+        shape.append(dim.dim_value if fixed else size_name(value.name, axis, dim.dim_param))
     return InputSpec(value.name, tensor.elem_type, tuple(shape))
 
 
 # Expressions ---------------------------------------------------------------------------------
+
+# What exporters write for "not known": it names no size, and two of them may differ.
+_PLACEHOLDERS = ("none", "unk", "unknown", "-1")
+
+
+def size_name(tensor: str, axis: int, text: str) -> str:
+    """What the size of an axis is called where the file calls it ``text``: any string is a name.
+
+    >>> size_name("x", 2, "batch-size"), size_name("x", 2, "?")
+    ('batch-size', 'x[2]')
+    """
+    text = text.strip()
+    names = any(map(str.isalnum, text)) and text.lower() not in _PLACEHOLDERS
+    return text if names else f"{tensor}[{axis}]"
+
 
 _OPERATORS: dict[type, Callable[..., float]] = {
     ast.Add: operator.add,
@@ -114,12 +129,16 @@ _FUNCTIONS: dict[str, Callable[..., float]] = {
 }
 # torch.export names its free symbols so; they may occur within expressions only.
 _TORCH_SYMBOL = re.compile(r"[su]\d+$")
+# Python would take letters beyond ASCII for others that look like them.
+_EXPRESSION = re.compile(r"[\w\s()+*/%,-]{1,200}", re.ASCII)
 
 
 def _parse(text: str) -> ast.expr | None:
+    if not _EXPRESSION.fullmatch(text):
+        return None
     try:
-        return ast.parse(text, mode="eval").body
-    except (SyntaxError, ValueError):
+        return ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 
 
@@ -145,12 +164,45 @@ def _evaluate(tree: ast.expr, sizes: Mapping[str, int]) -> float:
     raise ValueError(f"not an expression of sizes: {ast.dump(tree)}")
 
 
-def free_dimensions(specs: Iterable[InputSpec]) -> dict[str, list[tuple[InputSpec, int]]]:
-    """Each independent dynamic dimension and the (input, axis) places where it stands.
+def made_of(dim: str, names: Collection[str]) -> set[str]:
+    """The sizes that ``dim`` is computed from, where ``names`` are all that the inputs have.
 
-    ``batch-size`` is one name and ``past + sequence`` an expression of two: text is taken for
-    an expression only if all of its names are dimensions elsewhere, or look like torch's ``s0``.
+    >>> made_of("batch-size", ["batch-size"]), made_of("past + 1", ["past", "past + 1"])
+    ({'batch-size'}, {'past'})
+
+    Text is an expression only if all of its names are dimensions elsewhere, or look like torch's
+    ``s0``; else it is a name.
     """
+    tree = _parse(dim)
+    inside = set() if tree is None or isinstance(tree, ast.Name) else _names(tree)
+    if not inside or not all(name in names or _TORCH_SYMBOL.match(name) for name in inside):
+        return {dim}
+    try:
+        _evaluate(tree, dict.fromkeys(inside, 1))
+    except (ValueError, OverflowError):
+        return {dim}
+    except ZeroDivisionError:
+        pass
+    return inside
+
+
+def computed(dim: str, sizes: Mapping[str, int]) -> int:
+    """The size of ``dim``, an expression of ``sizes``. Raises ValueError where it has none.
+
+    >>> computed("past + 1", {"past": 7})
+    8
+    """
+    tree = _parse(dim)
+    if tree is None:
+        raise ValueError("it is no expression of sizes")
+    try:
+        return max(0, int(_evaluate(tree, sizes)))
+    except ArithmeticError as error:
+        raise ValueError(str(error)) from error
+
+
+def free_dimensions(specs: Iterable[InputSpec]) -> dict[str, list[tuple[InputSpec, int]]]:
+    """Each independent dynamic dimension and the (input, axis) places where it stands."""
     places: dict[str, list[tuple[InputSpec, int]]] = {}
     for spec in specs:
         for axis, dim in enumerate(spec.shape or ()):
@@ -158,13 +210,9 @@ def free_dimensions(specs: Iterable[InputSpec]) -> dict[str, list[tuple[InputSpe
                 places.setdefault(dim, []).append((spec, axis))
     free: dict[str, list[tuple[InputSpec, int]]] = {}
     for dim, where in places.items():
-        tree = _parse(dim)
-        names = set() if tree is None or isinstance(tree, ast.Name) else _names(tree)
-        if names and all(name in places or _TORCH_SYMBOL.match(name) for name in names):
-            for name in sorted(names - places.keys()):
+        for name in sorted(made_of(dim, places)):
+            if name == dim or name not in places:
                 free.setdefault(name, []).extend(where)
-        else:
-            free.setdefault(dim, []).extend(where)
     return free
 
 
@@ -176,12 +224,11 @@ def concrete(spec: InputSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
 def _size(dim: str, sizes: Mapping[str, int]) -> int:
     if dim in sizes:
         return sizes[dim]
-    tree = _parse(dim)
-    if tree is None:
+    if _parse(dim) is None:
         raise UsageError(f"no size is known for the dynamic dimension {dim!r}", _SIZE)
     try:
-        return max(0, int(_evaluate(tree, sizes)))
-    except (ValueError, ZeroDivisionError) as error:
+        return computed(dim, sizes)
+    except ValueError as error:
         problem = f"the dynamic dimension {dim!r} cannot be computed: {error}"
         raise UsageError(problem, _SIZE) from error
 

@@ -17,6 +17,7 @@ import onnx
 from onnx_net2net.errors import Net2NetError, UsageError
 from onnx_net2net.judge.bounds import Use, input_uses, merged
 from onnx_net2net.judge.feeds import Feeds, Range, UserInputs, check_ranges, make_feeds, user_feeds
+from onnx_net2net.judge.interior import Interior
 from onnx_net2net.judge.report import Trial
 from onnx_net2net.judge.sizes import (
     InputSpec,
@@ -33,6 +34,8 @@ Planned = list[tuple[Trial, Feeds, Outputs]]
 
 # With every dimension fixed, more samples mean more runs.
 MOST_SEEDS = 16
+# Sizes that are given up because a tensor inside is empty there.
+MOST_HOLLOW = 40
 
 
 class RunError(Net2NetError):
@@ -42,8 +45,10 @@ class RunError(Net2NetError):
 class Planner:
     """Finds inputs that a model accepts, and runs it on them; ``run`` raises RunError if not.
 
-    Whole numbers stay within the bounds that all of the ``graphs`` set. ``nbytes`` is the size of
-    the model; small ones see more samples, for a unit that no sample activates is not tested.
+    Whole numbers stay within the bounds that all of the ``graphs`` set; ``aliases`` gives the names
+    that another graph than the first has for its inputs. ``nbytes`` is the size of the model; small
+    ones see more samples, for a unit that no sample activates is not tested. Sizes at which a
+    tensor of the ``interior`` is empty are a last resort.
     """
 
     def __init__(
@@ -53,21 +58,23 @@ class Planner:
         graphs: Sequence[onnx.GraphProto],
         ranges: Mapping[str, Range] | Range | None = None,
         nbytes: int = 0,
+        aliases: Mapping[str, str] | None = None,
+        interior: Interior | None = None,
     ) -> None:
         check_ranges(specs, ranges)
         self.run = run
         self.specs = specs
         self.ranges = ranges
+        self.interior = interior
         # A model this size is worth so many samples: runs of small ones cost nothing.
         self.samples = 64 if nbytes <= 4 << 20 else 16 if nbytes <= 64 << 20 else 3
         self.warnings: list[str] = []
-        uses = [input_uses(graph) for graph in graphs]
-        self.uses = {
-            spec.name: merged(
-                [found[spec.name] for found in uses if spec.name in found] or [Use("value")]
-            )
-            for spec in specs
-        }
+        names = [{}, *[aliases or {}] * (len(graphs) - 1)]
+        uses = list(zip(map(input_uses, graphs), names, strict=True))
+        self.uses = {}
+        for spec in specs:
+            bounds = [found.get(own.get(spec.name, spec.name)) for found, own in uses]
+            self.uses[spec.name] = merged([use for use in bounds if use] or [Use("value")])
 
     def user(self, inputs: UserInputs | Sequence[UserInputs]) -> Planned:
         planned: Planned = []
@@ -101,14 +108,27 @@ class Planner:
     ) -> Planned:
         """One run with the first sizes that the model accepts and that were not used before."""
         first_error: RunError | None = None
+        hollow: list[tuple[str, Sizes]] = []
         for preferred in defaults(self.specs, turn, self.samples):
             sizes = {**preferred, **wanted}
             if sizes in found:
+                continue
+            empty = self.interior and len(hollow) < MOST_HOLLOW and self.interior.empty(sizes)
+            if empty:
+                hollow.append((empty, sizes))
                 continue
             try:
                 return [self._run(sizes, seed)]
             except RunError as error:
                 first_error = first_error or error
+        for name, sizes in hollow:
+            try:
+                run = self._run(sizes, seed)
+            except RunError as error:
+                first_error = first_error or error
+                continue
+            self.warnings.append(f"tensor {name!r} is empty at the sizes that were tried")
+            return [run]
         if any(wanted.items() <= sizes.items() for sizes in found):
             self.warnings.append(f"the first model accepts only some sizes; used: {found}")
             return []

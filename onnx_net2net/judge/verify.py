@@ -1,4 +1,4 @@
-"""Do two models compute the same? onnxruntime is the judge, and this the only place that asks it.
+"""Do two models compute the same? onnxruntime is the judge.
 
 >>> report = verify("small.onnx", "wide.onnx")
 >>> bool(report), report.verdict
@@ -14,64 +14,59 @@ of threads.
 from __future__ import annotations
 
 import contextlib
-import functools
-import io
-import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnx
-import onnx.parser
-import onnxruntime as ort
 from onnx import TensorProto
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from onnx_net2net.errors import InvalidModel, UsageError
+from onnx_net2net.files.drafts import draft_folder
+from onnx_net2net.judge.comparison import is_float
+from onnx_net2net.judge.contents import MESSAGE_LIMIT, check_files, contents
 from onnx_net2net.judge.feeds import Feeds, Range, UserInputs
-from onnx_net2net.judge.interface import merged_specs, output_problems
-from onnx_net2net.judge.judgement import How, Outputs, PerOutput, compare_models
+from onnx_net2net.judge.interface import Matched, compare_outputs, matched
+from onnx_net2net.judge.interior import Interior
+from onnx_net2net.judge.judgement import (
+    How,
+    Outputs,
+    Own,
+    PerOutput,
+    compare_models,
+    own_of,
+)
+from onnx_net2net.judge.kernels import blurred
 from onnx_net2net.judge.precision import (
     has_bfloat16,
     in_precision,
+    is_single,
     nudged,
     takes_bfloat16,
     with_outputs,
 )
+from onnx_net2net.judge.recurrence import is_recurrent
 from onnx_net2net.judge.report import Report
-from onnx_net2net.judge.sizes import input_specs
-from onnx_net2net.judge.trials import Planner, RunError, first_line, flattened
-from onnx_net2net.model import Model, load
+from onnx_net2net.judge.sessions import (
+    ERRORS,
+    FAILURES,
+    VERSION,
+    Session,
+    choose_provider,
+    kernels,
+    lacks_double,
+)
+from onnx_net2net.judge.sizes import InputSpec, input_specs
+from onnx_net2net.judge.trials import Planner, first_line
+from onnx_net2net.model import AnyModel, Model, load
 
 __all__ = ["VERSION", "Candidate", "candidate", "choose_provider", "run", "tensors", "verify"]
 
-VERSION = ort.__version__
-AnyModel = Model | str | os.PathLike | onnx.ModelProto | bytes
-
-_MESSAGE_LIMIT = (2 << 30) - (1 << 20)  # what one protobuf message can hold
 # Bytes of weights up to which copies are made, in memory, to measure rounding noise.
-_LIMITS = {"moved": _MESSAGE_LIMIT, "double": 256 << 20}
-
-
-def _errors_of(module: ModuleType) -> Iterator[type[Exception]]:
-    for value in vars(module).values():
-        if isinstance(value, type) and issubclass(value, Exception):
-            yield value
-
-
-_NO_DOUBLE_ON_CPU = {"Conv", "ConvTranspose", "LSTM", "GRU", "RNN"}
-
-# What onnxruntime raises: classes of its own, and Python's for arguments it cannot convert.
-_ERRORS: tuple[type[Exception], ...] = (
-    *_errors_of(ort_state),
-    RuntimeError,
-    ValueError,
-)
-_FAILURES: tuple[type[Exception], ...] = (*_ERRORS, RunError)
+_LIMITS = {"up": MESSAGE_LIMIT, "down": MESSAGE_LIMIT, "double": 256 << 20}
 
 
 def verify(
@@ -85,6 +80,7 @@ def verify(
     atol: PerOutput = None,
     sizes: Mapping[str, int | Sequence[int]] | None = None,
     ranges: Mapping[str, Range] | Range | None = None,
+    by_position: bool = False,
 ) -> Report:
     """Compare two models on the same inputs.
 
@@ -93,8 +89,13 @@ def verify(
 
     ``inputs`` are the user's own in place of random ones: an ``.npz`` file, a mapping of arrays, an
     ONNX test folder, or several of these. ``provider`` is ``cpu``, ``cuda`` or a name of
-    onnxruntime's; by default CUDA where it works. ``rtol`` and ``atol``, a number or one by output
-    name, replace the measured tolerance. ``sizes`` gives sizes of dynamic dimensions by name.
+    onnxruntime's; by default CUDA where it works. ``sizes`` gives sizes of dynamic dimensions by
+    name. ``by_position`` matches inputs and outputs by their positions, whatever their names.
+
+    ``rtol`` and ``atol`` are a number or one by output name. One of them alone allows
+    ``rtol * |expected|`` or ``atol`` where that is more than the measured rounding noise, so it
+    never makes the comparison stricter. Both together replace the measured tolerance by
+    ``atol + rtol * |expected|``, as in ``numpy.allclose``.
 
     Small models are run on more samples than ``seeds`` says: in a larger batch, or more seeds.
 
@@ -104,113 +105,30 @@ def verify(
     started = time.monotonic()
     if seeds < 1:
         raise UsageError(f"seeds must be 1 or more, not {seeds}")
-    report = Report(onnxruntime=VERSION)
-    with tempfile.TemporaryDirectory(prefix="onnx-net2net-") as scratch:
+    report, own = Report(onnxruntime=VERSION), (rtol, atol)
+    with draft_folder(Path(tempfile.gettempdir())) as scratch:
         name = choose_provider(provider)
-        first = Candidate("first", a, name, Path(scratch))
-        second = Candidate("second", b, name, Path(scratch))
-        specs, problems, report.warnings = merged_specs(first.specs, second.specs)
-        report.problems = problems + output_problems(first.graph, second.graph)
+        first = Candidate("first", a, name, scratch)
+        second = Candidate("second", b, name, scratch)
+        found = matched(first.graph, second.graph, by_position=by_position)
+        runnable = not found.problems
+        _fit(first, second, found, own)
+        report.take(found)
         _open(first, second, report)
-        if first.lowered:
-            specs = [spec.lowered() for spec in specs]
-        if not problems:
+        specs = [spec.lowered() if first.lowered else spec for spec in found.specs]
+        if runnable:
             graphs = (first.graph, second.graph)
-            planner = Planner(first.run, specs, graphs, ranges, first.nbytes)
+            interior = Interior(first.model.proto, specs)
+            planner = Planner(
+                first.run, specs, graphs, ranges, first.nbytes, found.inputs, interior
+            )
             planned = planner.user(inputs) if inputs is not None else planner.seeded(seeds, sizes)
             report.warnings += planner.warnings
-            compare_models(first, second, planned, report, (rtol, atol))
+            compare_models(first, second, planned, report, own)
+        check_files(a, first.model)
+        check_files(b, second.model)
     report.seconds = time.monotonic() - started
     return report
-
-
-# Sessions ------------------------------------------------------------------------------------
-
-
-def choose_provider(name: str | None) -> str:
-    """onnxruntime's name of the wanted execution provider; UsageError if it does not work here.
-
-    >>> choose_provider("cpu")
-    'CPUExecutionProvider'
-    """
-    available = ort.get_available_providers()
-    if name is None:
-        cuda = "CUDAExecutionProvider"
-        return cuda if cuda in available and _works(cuda) else "CPUExecutionProvider"
-    wanted = name.lower().removesuffix("executionprovider")
-    for candidate in available:
-        if candidate.lower().removesuffix("executionprovider") == wanted:
-            if _works(candidate):
-                return candidate
-            raise UsageError(
-                f"onnxruntime has {candidate}, but it does not work on this machine",
-                "check driver and libraries, or use --provider cpu",
-            )
-    raise UsageError(f"onnxruntime has no provider {name!r}", f"it has: {', '.join(available)}")
-
-
-@functools.cache
-def _works(provider: str) -> bool:
-    """Whether a session really runs there: onnxruntime falls back to the CPU without an error."""
-    if provider == "CPUExecutionProvider":
-        return True
-    text = '<ir_version: 8, opset_import: ["": 13]> probe (float[1] x) => (float[1] y) {y = Neg(x)}'
-    model = onnx.parser.parse_model(text)
-    ort.set_default_logger_severity(4)  # a missing driver is an answer here, not an error
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            if provider.startswith("CUDA") and hasattr(ort, "preload_dlls"):
-                ort.preload_dlls()
-        session = _Session(model.SerializeToString(), provider, optimised=True)
-        session.run({"x": np.ones(1, np.float32)})
-        return session.provider == provider
-    except _FAILURES:
-        return False
-    finally:
-        ort.set_default_logger_severity(2)
-
-
-class _Session:
-    """One onnxruntime session: ``run(feeds)`` gives the outputs by name."""
-
-    def __init__(self, source: str | bytes, provider: str, *, optimised: bool) -> None:
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.use_deterministic_compute = True
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        level = ort.GraphOptimizationLevel
-        options.graph_optimization_level = (
-            level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
-        )
-        threads = os.environ.get("ONNX_NET2NET_THREADS") or os.environ.get("OMP_NUM_THREADS", "")
-        if threads.isdigit():
-            options.intra_op_num_threads = int(threads)
-        # TF32 keeps 10 bits of the mantissa, which would hide most differences.
-        settings = {"use_tf32": "0"} if provider.startswith("CUDA") else {}
-        providers = [(provider, settings), ("CPUExecutionProvider", {})]
-        self._session = ort.InferenceSession(
-            source, options, providers=providers[: 1 + (provider != "CPUExecutionProvider")]
-        )
-        self.provider = self._session.get_providers()[0]
-        self._inputs = {value.name for value in self._session.get_inputs()}
-        self._outputs = [value.name for value in self._session.get_outputs()]
-
-    def run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str] | None = None) -> Outputs:
-        wanted = list(names) if names is not None else self._outputs
-        used = {
-            # A model lowered from bfloat16 is still fed what its inputs were.
-            name: value.astype(np.float32) if value.dtype == ml_dtypes.bfloat16 else value
-            for name, value in feeds.items()
-            if name in self._inputs
-        }
-        try:
-            values = self._session.run(wanted, used)
-        except _ERRORS as error:
-            raise RunError(first_line(error)) from error
-        flat: Outputs = {}
-        for name, value in zip(wanted, values, strict=True):
-            flat.update(flattened(name, value))
-        return flat
 
 
 # The two models ------------------------------------------------------------------------------
@@ -221,15 +139,41 @@ class Candidate:
 
     def __init__(self, label: str, model: AnyModel, provider: str, scratch: Path) -> None:
         self.label = label
-        self.model = model if isinstance(model, Model) else load(model)
+        self.model = load(model)
+        self._as_file = not isinstance(model, Model)
         self.graph = self.model.proto.graph
         self.specs = input_specs(self.graph)
         self.nbytes = sum(weight.nbytes for weight in self.model.weights.values())
         self.provider = provider
         self.lowered = False  # bfloat16 is computed in float32
         self.optimised_only: str | None = None
-        self._base: _Session | None = None
+        self._base: Session | None = None
         self._scratch = scratch
+        self._inputs: Mapping[str, str] = {}
+        self._outputs: Mapping[str, str] = {}
+        self._types: dict[str, np.dtype] = {}
+        self._lacking: dict[tuple[Any, ...], bool] = {}
+
+    def fit(
+        self,
+        specs: Sequence[InputSpec],
+        inputs: Mapping[str, str] | None = None,
+        outputs: Mapping[str, str] | None = None,
+    ) -> None:
+        """Take inputs as ``specs`` has them, of other types and by other names; ``inputs`` gives
+        its own names by those, ``outputs`` the other names by its own."""
+        self._inputs, self._outputs = inputs or {}, outputs or {}
+        own = {spec.name: spec.dtype for spec in self.specs}
+        cast = [spec.name for spec in specs if spec.also is not None]
+        self._types = {name: own[self._inputs.get(name, name)] for name in cast}
+
+    def _run(self, session: Session, feeds: Feeds, *, double: bool = False) -> Outputs:
+        given = {}
+        for name, value in feeds.items():
+            own = np.dtype(np.float64) if double and is_float(value.dtype) else value.dtype
+            kind = own if double else self._types.get(name, own)
+            given[self._inputs.get(name, name)] = value.astype(kind, copy=False)
+        return session.run(given, aliases=self._outputs)
 
     @property
     def both(self) -> bool:
@@ -241,53 +185,69 @@ class Candidate:
         return self._opened().provider
 
     def run(self, feeds: Feeds) -> Outputs:
-        return self._opened().run(feeds)
+        return self._run(self._opened(), feeds)
 
     def rerun(self, feeds: Sequence[Feeds], how: How = "again") -> list[Outputs] | None:
         if self.nbytes > _LIMITS.get(how, self.nbytes) or (how == "double" and self._single_only):
             return None
-        try:
-            session = self._opened() if how == "again" else self.session(how)
-            return [session.run(inputs) for inputs in feeds]
-        except _FAILURES:
-            return None
+        if how != "again":
+            self._base = None  # one session at a time
+        for open_session in self._ways(how):
+            try:
+                session = open_session()
+                return [self._run(session, one, double=how == "double") for one in feeds]
+            except FAILURES:
+                continue
+        return None
+
+    def _ways(self, how: How) -> Iterator[Callable[[], Session]]:
+        """What to try, the best first."""
+        if how == "again":
+            yield self._opened
+        elif how in ("up", "down"):
+            if is_single(self.model):
+                yield lambda: self.session(how, blur=True)
+            yield lambda: self.session(how)
+        else:
+            yield lambda: self.session(how)
 
     @property
     def _single_only(self) -> bool:
-        """Whether a float64 copy is sure to be rejected, which would take a while to find out."""
-        on_cpu = self.provider == "CPUExecutionProvider"
-        return on_cpu and any(node.op_type in _NO_DOUBLE_ON_CPU for node in self.graph.node)
+        """Whether a float64 copy would be rejected, or computed in float32 for the most part."""
+        nodes = self.graph.node
+        return not any(map(is_recurrent, nodes)) and any(map(self._lacks_double, nodes))
 
-    def session(self, how: How = "again") -> _Session:
-        """A new session, of a copy for ``moved`` and ``double``; raises what onnxruntime raises."""
+    def _lacks_double(self, node: onnx.NodeProto) -> bool:
+        key = node.domain, node.op_type, *map(bool, node.input), None, *map(bool, node.output)
+        if key not in self._lacking:
+            self._lacking[key] = lacks_double(node, self.model.opset, self.provider)
+        return self._lacking[key]
+
+    def session(self, how: How = "again", *, blur: bool = False) -> Session:
+        """A new session, of a copy for ``up``, ``down`` and ``double``, its functions as inexact as
+        their kernels with ``blur``; raises what onnxruntime raises."""
         optimised = how == "optimised"
-        model = nudged(self.model) if how == "moved" else self.model
+        model = self.model
+        if how in ("up", "down"):
+            seed = int(how == "down")
+            proto = blurred(model.proto, kernels(self.provider), seed) if blur else None
+            model = nudged(model, sign=-1 if seed else 1, proto=proto)
         if how != "double" and not self.lowered:
-            contents = self._contents if model is self.model else model.to_bytes()
-            return _Session(contents, self.provider, optimised=optimised)
+            given = self._contents if model is self.model else model.to_bytes()
+            return Session(given, self.provider, optimised=optimised)
         proto = onnx.ModelProto.FromString(model.to_bytes())
         if how == "double":
-            proto = in_precision(proto, TensorProto.DOUBLE)
+            proto = in_precision(proto, TensorProto.DOUBLE, lacking=self._lacks_double)
         else:
             proto = in_precision(proto, TensorProto.FLOAT, frozenset({TensorProto.BFLOAT16}))
-        return _Session(proto.SerializeToString(), self.provider, optimised=optimised)
+        return Session(proto.SerializeToString(), self.provider, optimised=optimised)
 
-    def release(self) -> None:
-        self._base = None
-
-    @functools.cached_property
+    @property
     def _contents(self) -> str | bytes:
-        """What to give to onnxruntime: the file if it can be named, which may be of any size."""
-        path = str(self.model.path or "")
-        if path and path == path.encode(errors="ignore").decode():
-            return path
-        if self.nbytes > _MESSAGE_LIMIT:
-            target = self._scratch / self.label / "model.onnx"
-            target.parent.mkdir()
-            return str(self.model.save(target, external=True))
-        return self.model.to_bytes()
+        """What to give to onnxruntime."""
+        return contents(self.model, as_file=self._as_file, spare=self._scratch / self.label)
 
-    def _opened(self) -> _Session:
+    def _opened(self) -> Session:
         if self._base is None:
             self.open()
         assert self._base is not None
@@ -297,15 +257,25 @@ class Candidate:
         """Open the unoptimised session, or the optimised one where only that loads."""
         try:
             self._base = self.session()
-        except _ERRORS as error:
+        except ERRORS as error:
             try:
                 self._base = self.session("optimised")
-            except _ERRORS:
+            except ERRORS:
                 where = f" ({self.model.path})" if self.model.path else ""
                 raise InvalidModel(
                     f"onnxruntime cannot load the {self.label} model{where}: {first_line(error)}"
                 ) from error
             self.optimised_only = first_line(error)
+
+
+def _fit(first: Candidate, second: Candidate, found: Matched, own: Own) -> None:
+    """Compare the outputs' names and types, and let both models take what is to be fed."""
+    cast = bool(found.casts)
+    compare_outputs(
+        first.graph, second.graph, found, lambda name: cast or own_of(own, name) is not None
+    )
+    first.fit(found.specs)
+    second.fit(found.specs, found.inputs, found.outputs)
 
 
 def _open(first: Candidate, second: Candidate, report: Report) -> None:
@@ -370,7 +340,7 @@ def tensors(
 
     Tensors that onnxruntime cannot hand out are left out. UsageError for a name no node writes.
     """
-    source = model if isinstance(model, Model) else load(model)
+    source = load(model)
     written = [name for node in source.proto.graph.node for name in node.output if name]
     wanted = set(written if names is None else names)
     unknown = wanted.difference(written)
@@ -385,7 +355,7 @@ def tensors(
 
 def _exposed(
     model: Model, names: Sequence[str], provider: str | None, optimised: bool
-) -> Iterator[tuple[Sequence[str], _Session]]:
+) -> Iterator[tuple[Sequence[str], Session]]:
     """Sessions that together give these tensors; what cannot be an output is cut out by halves."""
     try:
         with candidate(with_outputs(model, names), provider) as subject:
@@ -402,16 +372,16 @@ def _exposed(
 @contextlib.contextmanager
 def candidate(model: AnyModel, provider: str | None) -> Iterator[Candidate]:
     """A model under test, for as long as it is."""
-    with tempfile.TemporaryDirectory(prefix="onnx-net2net-") as scratch:
-        yield Candidate("given", model, choose_provider(provider), Path(scratch))
+    with draft_folder(Path(tempfile.gettempdir())) as scratch:
+        yield Candidate("given", model, choose_provider(provider), scratch)
 
 
-def _session_of(candidate: Candidate, optimised: bool) -> _Session:
+def _session_of(candidate: Candidate, optimised: bool) -> Session:
     """A session of one model, in float32 if onnxruntime cannot run its bfloat16."""
     candidate.lowered = candidate.lowered or takes_bfloat16(candidate.graph)
     try:
         return candidate.session("optimised" if optimised else "again")
-    except _ERRORS as error:
+    except ERRORS as error:
         if candidate.lowered or not has_bfloat16(candidate.model):
             raise InvalidModel(f"onnxruntime cannot load the model: {first_line(error)}") from error
     candidate.lowered = True

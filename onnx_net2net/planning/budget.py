@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from onnx_net2net.depth.repetition import MOST, evenly
@@ -61,6 +61,7 @@ class Choice:
     copies: dict[str, int]
     factor: float
     cost: int
+    nearest: bool = False  # no unit more or less comes nearer to the goal, which it does not meet
 
 
 def goal(measure: str, asked: str | int, present: int) -> Goal:
@@ -185,7 +186,18 @@ class Search:
             if self.goal.met(found.cost) and (found.widths or found.copies):
                 return found
             tried.append(found)
-        raise missed(self.goal, min(tried, key=self._distance).cost)
+        nearest = min(tried, key=self._distance)
+        if self._is_exhausted(nearest):
+            return replace(nearest, nearest=True)
+        raise missed(self.goal, nearest.cost)
+
+    def _is_exhausted(self, choice: Choice) -> bool:
+        """Whether what is missing is less than half a unit of any dimension: nothing is nearer."""
+        if set(self.scaling.steps.values()) != {1}:
+            return False  # a smaller step could be asked for
+        missing = abs(choice.cost - self.goal.target)
+        costs = [step.cost for step in self._steps(choice)]
+        return bool(costs) and all(abs(cost - choice.cost) >= 2 * missing for cost in costs)
 
     def _order(self, prefer: str) -> list[int]:
         """Numbers of copies to try."""

@@ -31,7 +31,7 @@ from onnx_net2net.analysis.symbols import symbol
 from onnx_net2net.analysis.unique_names import with_unique_names
 from onnx_net2net.errors import UsageError
 from onnx_net2net.judge.sizes import Sizes, chosen, concrete, defaults, input_specs
-from onnx_net2net.model import Model
+from onnx_net2net.model import AnyModel, Model, load
 from onnx_net2net.planning.flops import multiply_adds
 from onnx_net2net.rules import lookup
 from onnx_net2net.rules.language import Op, Unsupported
@@ -59,13 +59,13 @@ class Costs:
     uncounted: dict[str, int] = field(default_factory=dict)
 
 
-def costs(model: Model, sizes: Mapping[str, int] | None = None) -> Costs:
+def costs(model: AnyModel, sizes: Mapping[str, int] | None = None) -> Costs:
     """Count ``model`` once.
 
     ``sizes`` gives sizes of dynamic dimensions by name. Others have the first of those that
     :func:`verify` would try with which all shapes can be inferred: the batch is 1.
     """
-    return Workload(model, sizes or {}).costs()
+    return Workload(load(model), sizes or {}).costs()
 
 
 def elements(names: Iterable[str], model: Model) -> int:

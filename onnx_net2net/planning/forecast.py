@@ -18,7 +18,7 @@ from functools import cached_property
 from math import prod
 from typing import TypeVar
 
-from onnx_net2net.algebra.axes import Atom, Axis, atoms, size_after
+from onnx_net2net.algebra.axes import Atom, Axis, atoms, canonical, size_after
 from onnx_net2net.analysis.graph import Node
 from onnx_net2net.depth.blocks import Block, found_blocks
 from onnx_net2net.planning.costs import Workload, elements
@@ -32,11 +32,14 @@ T = TypeVar("T", bound=Hashable)
 
 @dataclass(frozen=True)
 class _Weight:
-    """``count`` elements; ``axes`` where some of them may grow. A copy of a block has its own."""
+    """``count`` elements, and its uses: those that grow otherwise than others get one of their own.
+
+    A use has ``axes`` where some of them may grow, and the blocks in it: a copy of a block has its
+    own.
+    """
 
     count: int
-    axes: tuple[Axis, ...]
-    blocks: tuple[str, ...]
+    uses: tuple[tuple[tuple[Axis, ...], tuple[str, ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -69,11 +72,16 @@ class Forecast:
 
     def parameters(self, widths: Widths, copies: Copies) -> int:
         """Weight elements that can be learned."""
-        size = _sizes(widths)
+        size, new = _sizes(widths), {dimension.atom for dimension in widths}
         total = self.costs.parameters
         for weight in self._weights:
-            now = prod(size_after(a, size) for a in weight.axes) if weight.axes else weight.count
-            total += now * (1 + _times(weight.blocks, copies)) - weight.count
+            own: dict[tuple[Axis, ...], int] = {}
+            for axes, blocks in weight.uses:
+                grows = any(not new.isdisjoint(atoms(axis)) for axis in axes)
+                now = prod(size_after(a, size) for a in axes) if grows else weight.count
+                own[tuple(map(canonical, axes)) if grows else ()] = now
+                total += now * _times(blocks, copies)
+            total += sum(own.values()) - weight.count
         return total
 
     def flops(self, widths: Widths, copies: Copies) -> int:
@@ -89,17 +97,20 @@ class Forecast:
 
     @cached_property
     def _weights(self) -> list[_Weight]:
-        analysis = self.analysis
+        solution = self.analysis.solution
         inside = _inside((block.name, block.parameters) for block in self.blocks)
+        copies: dict[str, list[str]] = {}
+        for name, copied in solution.graph.copies.items():
+            copies.setdefault(copied.original, []).append(name)
         found = []
-        for name in analysis.model.weights:
-            count = elements([name], analysis.model)
-            axes = tuple(analysis.solution.axes.get(name, ()))
-            blocks = tuple(inside.get(name, ()))
-            if not self._free(axes):
-                axes = ()
-            if count and (axes or blocks):
-                found.append(_Weight(count, axes, blocks))
+        for name in self.analysis.model.weights:
+            count = elements([name], self.analysis.model)
+            uses = []
+            for use in copies.get(name, [name]):
+                axes = tuple(solution.axes.get(use, ()))
+                uses.append((axes if self._free(axes) else (), tuple(inside.get(use, ()))))
+            if count and any(axes or blocks for axes, blocks in uses):
+                found.append(_Weight(count, tuple(uses)))
         return found
 
     @cached_property

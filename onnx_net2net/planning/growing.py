@@ -16,7 +16,7 @@ from onnx_net2net.analysis.folding import fold
 from onnx_net2net.depth.blocks import Block, blocks
 from onnx_net2net.depth.repetition import matches
 from onnx_net2net.errors import Refused, UsageError
-from onnx_net2net.model import Model
+from onnx_net2net.model import AnyModel, Model, load
 from onnx_net2net.planning import plans
 from onnx_net2net.planning.budget import PREFERENCES, Choice, Goal, Search, goal, missed
 from onnx_net2net.planning.costs import Costs, costs
@@ -24,6 +24,7 @@ from onnx_net2net.planning.following import follow
 from onnx_net2net.planning.forecast import Forecast
 from onnx_net2net.planning.plans import Plan, Step
 from onnx_net2net.width.dimensions import Analysis, Dimension, analyse, growable
+from onnx_net2net.width.naming import matching, within
 from onnx_net2net.width.request import MOST as WIDEST
 from onnx_net2net.width.scaling import Scaling, scaling_of
 from onnx_net2net.width.widening import widen
@@ -33,7 +34,7 @@ AnyPlan = Plan | str | os.PathLike[str] | Mapping[str, Any] | Sequence[Mapping[s
 
 
 def grow(
-    model: Model,
+    model: AnyModel,
     *,
     plan: AnyPlan | None = None,
     params: str | int | None = None,
@@ -63,6 +64,7 @@ def grow(
     """
     if sum(given is not None for given in (plan, params, flops)) != 1:
         raise UsageError("give one of plan, params and flops", 'for example: params="2x"')
+    model = load(model)
     if plan is not None:
         return follow(model, as_plan(plan)).model
     measure, asked = ("flops", flops) if params is None else ("parameters", params)
@@ -152,7 +154,7 @@ def by_budget(
         followed = follow(model, _plan(choice, wishes))
         after = costs(followed.model, before.sizes)
         reached = getattr(after, measure)
-        if wanted.met(reached):
+        if wanted.met(reached) or (choice.nearest and reached == choice.cost):
             spent = Spending(wanted, choice, scaling, search.blocks, wishes, kept, sorted(lost))
             return Grown(followed.model, followed.plan, before, after, spent)
         # What growing adds besides, such as vectors of shares, was not in the forecast.
@@ -191,14 +193,23 @@ def _kept(
     dimensions: list[Dimension] = []
     names: set[str] = set()
     for pattern in patterns:
+        copied = {b.name for b in blocks if matches(b.name, pattern) or within(b.name, pattern)}
         found = [d for d in analysis.dimensions if matches(d.name, pattern)]
-        copied = {block.name for block in blocks if matches(block.name, pattern)}
+        found = found or _named(analysis, pattern)
         if not found and not copied:
             problem = f"--keep '{pattern}' matches no dimension and no block"
             raise UsageError(problem, "'onnx-net2net inspect MODEL' lists them, also with --blocks")
         dimensions += found
         names |= copied
     return dimensions, names
+
+
+def _named(analysis: Analysis, pattern: str) -> list[Dimension]:
+    """The dimensions that a name or a pattern means: none where it means nothing here."""
+    try:
+        return matching(analysis, pattern)
+    except (UsageError, Refused):
+        return []
 
 
 def _series(blocks: Iterable[Block]) -> list[list[str]]:

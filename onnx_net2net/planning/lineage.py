@@ -14,7 +14,7 @@ from typing import Any
 from onnx_net2net.analysis.folding import fold
 from onnx_net2net.depth.deepening import deepen
 from onnx_net2net.errors import Refused, UsageError
-from onnx_net2net.model import Model
+from onnx_net2net.model import AnyModel, Model, load
 from onnx_net2net.width.widening import widen
 
 Step = Mapping[str, Any]
@@ -26,12 +26,13 @@ _DEEPEN = (
 )  # fmt: skip
 
 
-def replay(parent: Model, steps: Sequence[Step]) -> Model:
+def replay(parent: AnyModel, steps: Sequence[Step]) -> Model:
     """``parent`` after those of ``steps`` that were done to it and to what came of it.
 
     Raises UsageError where the history knows no such parent, Refused for a step that cannot be
     done again: trained weights, statistics measured on data, another version of this program.
     """
+    parent = load(parent)
     digest = parent.sha256()
     starts = [i for i, step in enumerate(steps) if step.get("parent") == digest]
     if not starts:
@@ -97,8 +98,9 @@ class Diff:
         return {"alike": self.alike, **asdict(self)}
 
 
-def diff(a: Model, b: Model) -> Diff:
+def diff(a: AnyModel, b: AnyModel) -> Diff:
     """Compare structure and weights, by name; one weight at a time is read."""
+    a, b = load(a), load(b)
     found = Diff(parameters=(a.parameters, b.parameters))
     nodes = Counter(node.op_type for node in b.proto.graph.node)
     nodes.subtract(node.op_type for node in a.proto.graph.node)

@@ -7,27 +7,40 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnx_net2net.rules.factors import segments
-from onnx_net2net.rules.language import Op, Rule, Table, line, names, slot
+from onnx_net2net.rules.language import (
+    AT_RUN_TIME,
+    Op,
+    Repeated,
+    Rule,
+    Table,
+    line,
+    names,
+    repeated,
+    slot,
+)
 
 INDEXED = "indexed by "
-FAR = 2**31 - 1  # bounds as far away as this mean the end, whatever the size
+FAR = 10**9  # bounds as far away as this mean the end, whatever the size
 STEP = "every so many entries are taken from it"
 WRITTEN = "entries are written along it"
-COVERED = "how far the indices reach is known at run time only"
+COVERED = f"how far the indices reach {AT_RUN_TIME}"
+CUT = f"where it is cut {AT_RUN_TIME}"
+
+Bound = str | Repeated | None  # what a bound repeats
 
 
 def _slice(op: Op) -> Rule:
     rank, shape = op.rank(), op.shape(0)
     starts, ends, axes, steps = _bounds(op)
     cut = _Cut(op, names("x", rank), names("x", rank))
-    first: list[str | None] = []
-    last: list[str | None] = []
+    first: list[Bound] = []
+    last: list[Bound] = []
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         if start is None or end is None or step is None:
-            cut.fix(axis, "where it is cut is known at run time only")
-            terms: tuple[str | None, str | None] = (None, None)
-        elif -FAR < start < -shape[axis] or shape[axis] < end < FAR:
-            cut.fix(axis, "a bound lies beyond its end, and would not if it grew")
+            cut.fix(axis, CUT)
+            terms: tuple[Bound, Bound] = (None, None)
+        elif not op.static(axis) and (-FAR < start < -shape[axis] or shape[axis] < end < FAR):
+            cut.fix(axis, "a bound lies beyond its end, and would not if it were longer")
             terms = (None, None)
         elif step == 1:
             terms = cut.keep(axis, start, end)
@@ -59,7 +72,7 @@ class _Cut:
         self.sizes[f"y{axis}"] = self.op.output()[axis]
         self.fixed |= {f"x{axis}": reason, f"y{axis}": reason}
 
-    def keep(self, axis: int, start: int, end: int) -> tuple[str | None, str | None]:
+    def keep(self, axis: int, start: int, end: int) -> tuple[Bound, Bound]:
         """Keep the entries from ``start`` to ``end``; the terms that the two bounds repeat."""
         size = self.op.shape(0)[axis]
         begin, stop, _ = slice(start, end, 1).indices(size)
@@ -76,20 +89,19 @@ class _Cut:
             upto.remove(f"a{axis}")
         if f"b{axis}" in since:
             since.remove(f"b{axis}")
-        low = high = None
+        low: Bound = None
+        high: Bound = None
         if begin:
             low = f"b{axis}" if start > 0 else "-" + segments(since)
-        elif start == -size:
-            low = "-" + segments(since)
-        if 0 < end <= size:
-            high = segments(upto)
+        elif start <= -size:
+            low = repeated("-" + segments(since), start if start < -size else None)
+        if end > 0:
+            high = repeated(segments(upto), end if end > size else None)
         elif end < 0:
             high = f"-a{axis}"
         return low, high
 
-    def stride(
-        self, axis: int, start: int, end: int, step: int, size: int
-    ) -> tuple[str | None, str | None]:
+    def stride(self, axis: int, start: int, end: int, step: int, size: int) -> tuple[Bound, Bound]:
         """Take one of every ``step`` entries: the axis is so many groups, if that divides it."""
         if step < 1 or not 0 <= start < step or end < size or size % step:
             self.fix(axis, STEP)
@@ -97,7 +109,7 @@ class _Cut:
         self.left[axis] = f"(x{axis} s{axis})"
         self.sizes |= {f"s{axis}": step, f"x{axis}": size // step}
         self.fixed[f"s{axis}"] = STEP
-        return None, f"(x{axis} s{axis})" if end == size else None
+        return None, repeated(f"(x{axis} s{axis})", end if end > size else None)
 
 
 Bounds = Sequence[int | None]

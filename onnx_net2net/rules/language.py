@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from math import prod
-from typing import Any, Union
+from typing import Any, NamedTuple, Union
 
 import numpy as np
 import onnx
@@ -85,6 +85,17 @@ class Pattern:
         )
 
 
+class Repeated(NamedTuple):
+    """An element that is the size of ``term``, negative where it counts from the end.
+
+    Where it is a bound ``beyond`` all that ``term`` has, it must stay so.
+    """
+
+    sign: int
+    term: Term
+    beyond: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Slot:
     """A place that repeats a size: an attribute, or elements of a shape-like input.
@@ -94,17 +105,19 @@ class Slot:
     """
 
     where: str | int  # an attribute's name, or an input's index
-    terms: tuple[tuple[int, Term] | None, ...]
+    terms: tuple[Repeated | None, ...]
     drops: str = ""  # an attribute that the element-wise form replaces (Split's num_outputs)
 
 
-def slot(where: str | int, *terms: str | None, drops: str = "") -> Slot:
+def slot(where: str | int, *terms: str | Repeated | None, drops: str = "") -> Slot:
     """Attribute (by name) or input (by index) ``where`` repeats the sizes of ``terms``."""
-    return Slot(where, tuple(_signed(t) if t else None for t in terms), drops)
+    return Slot(where, tuple(repeated(t) if isinstance(t, str) else t for t in terms), drops)
 
 
-def _signed(text: str) -> tuple[int, Term]:
-    return (-1, term(text[1:])) if text.startswith("-") else (1, term(text))
+def repeated(text: str, beyond: int | None = None) -> Repeated:
+    """The size of an axis term; a leading minus counts from the end."""
+    sign = -1 if text.startswith("-") else 1
+    return Repeated(sign, term(text.removeprefix("-")), beyond)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +147,8 @@ class Norm:
 # "zero" f(0) = 0 entry by entry; "" anything else.
 KINDS = ("move", "linear", "product", "scale", "affine", "zero", "")
 
+AT_RUN_TIME = "is known at run time only"  # how all reasons end that another size could lift
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -148,6 +163,7 @@ class Rule:
     freeze: Mapping[str, float | int] = field(default_factory=dict)  # defaults that sizes give
     rescale: Mapping[str, int] = field(default_factory=dict)  # contracted inside: input to rescale
     kind: str = ""  # one of KINDS
+    states_ones: bool = False  # the node fails where what the pattern calls 1 has another size
     norm: Norm | None = None
 
 
@@ -253,6 +269,10 @@ class Op:
     def same(self, axis: int, element: int) -> bool:
         """Whether an axis of input 0 is as long as what it is compared with, at all sizes."""
         return self.proven is None or self.proven.same(axis, element)
+
+    def static(self, axis: int) -> bool:
+        """Whether an axis of input 0 has the same size whatever the dynamic sizes."""
+        return self.proven is None or all(part.static for part in self.proven.axes[axis])
 
     def axis(self, name: str = "axis", default: int = -1, rank: int | None = None) -> int:
         """The non-negative axis that attribute ``name`` gives."""

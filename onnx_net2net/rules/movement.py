@@ -7,11 +7,19 @@ from math import prod
 
 from onnx_net2net.rules.alignment import Part, Size, uncertain
 from onnx_net2net.rules.factors import Factors, factors, group, segments
-from onnx_net2net.rules.language import Op, Rule, Table, Unsupported, line, names, slot
+from onnx_net2net.rules.language import (
+    AT_RUN_TIME,
+    Op,
+    Rule,
+    Table,
+    Unsupported,
+    line,
+    names,
+    slot,
+)
 
 BLOCK = "its size is an attribute of the node"
-
-AT_RUN_TIME = "where it is cut is known at run time only"
+CUT = f"where it is cut {AT_RUN_TIME}"
 
 
 def axes_of(op: Op, index: int, since: int, rank: int) -> list[int] | None:
@@ -50,7 +58,7 @@ def _uncertain(
     before, behind = uncertain(op.proven.axes, _given(op, after))
     terms = [found.before[i] for i in before] + [found.after[i] for i in behind]
     names = " ".join(terms).replace("(", " ").replace(")", " ").split()
-    return dict.fromkeys((name for name in names if name != "1"), AT_RUN_TIME)
+    return dict.fromkeys((name for name in names if name != "1"), CUT)
 
 
 def _given(op: Op, after: Sequence[int]) -> list[Size]:
@@ -102,12 +110,12 @@ def _transpose(op: Op) -> Rule:
 
 def _squeeze(op: Op) -> Rule:
     shape = op.shape(0)
-    gone = axes_of(op, 1, 13, len(shape))
-    if gone is None:
-        gone = [i for i, n in enumerate(shape) if n == 1]
+    stated = axes_of(op, 1, 13, len(shape))
+    gone = [i for i, n in enumerate(shape) if n == 1] if stated is None else stated
+    certain = stated is not None and (op.opset < 13 or None not in op.settled(1))
     axes = ["1" if i in gone else f"x{i}" for i in range(len(shape))]
     kept = [a for i, a in enumerate(axes) if i not in gone]
-    return Rule(line([axes, ["_"]], [kept]), kind="move")
+    return Rule(line([axes, ["_"]], [kept]), kind="move", states_ones=certain)
 
 
 def _unsqueeze(op: Op) -> Rule:
@@ -141,7 +149,7 @@ def _tile(op: Op) -> Rule:
     if 0 in shape or 0 in times:
         raise Unsupported("it has no entries")
     if _hidden(op.settled(1), times):
-        raise Unsupported("how often it repeats is known at run time only")
+        raise Unsupported(f"how often it repeats {AT_RUN_TIME}")
     left = ["1" if n == 1 else f"x{i}" for i, n in enumerate(shape)]
     new = [None if r == 1 else f"r{i}" for i, r in enumerate(times)]
     right = [group([p for p in (r, x) if p and p != "1"]) for r, x in zip(new, left, strict=True)]
@@ -175,7 +183,7 @@ def _split(op: Op) -> Rule:
     where: str | int = "split" if op.opset < 13 else 1
     given = slot(where, *parts, drops="num_outputs" if op.opset >= 18 else "")
     at_run_time = op.opset >= 13 and op.value(1) is not None and None in op.settled(1)
-    fixed = dict.fromkeys(parts, AT_RUN_TIME) if at_run_time else {}
+    fixed = dict.fromkeys(parts, CUT) if at_run_time else {}
     left = [axes] if op.opset < 13 else [axes, ["_"]]
     unread = {p: "max" for p, o in zip(parts, op.node.output, strict=True) if not o}
     known = dict(zip(parts, sizes, strict=True))

@@ -6,10 +6,19 @@ from collections.abc import Sequence
 from math import ceil
 
 from onnx_net2net.rules.factors import segments
-from onnx_net2net.rules.language import Op, Rule, Table, Unsupported, line, names, slot
+from onnx_net2net.rules.language import (
+    AT_RUN_TIME,
+    Op,
+    Rule,
+    Table,
+    Unsupported,
+    line,
+    names,
+    slot,
+)
 
 BORDER = "its borders are padded with its own entries"
-MOVING = "how far it is padded is known at run time only"
+MOVING = f"how far it is padded {AT_RUN_TIME}"
 RESAMPLED = "it is resampled"
 CROPPED = "entries are cropped from it"
 COUNTED = "its entries depend on its length"

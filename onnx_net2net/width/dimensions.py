@@ -17,11 +17,12 @@ from weakref import WeakKeyDictionary
 
 from onnx_net2net.algebra.axes import Atom, Axis, Pin, Sum, atoms, canonical, pin
 from onnx_net2net.analysis.folding import foldable
-from onnx_net2net.analysis.graph import Graph, Node, scopes
+from onnx_net2net.analysis.graph import Graph, Node, parameter_path, scope_path
 from onnx_net2net.analysis.sequences import without_sequences
 from onnx_net2net.analysis.solver import Applied, Solution, solve
 from onnx_net2net.analysis.unique_names import with_unique_names
-from onnx_net2net.model import Model
+from onnx_net2net.analysis.untying import untied
+from onnx_net2net.model import AnyModel, Model, load
 from onnx_net2net.width.contraction import FLOATS, FOLD, Contraction, contractions, obstacle
 from onnx_net2net.width.padding import NotPaddable, Padding, plan
 from onnx_net2net.width.rehearsal import rehearse
@@ -65,9 +66,9 @@ class Analysis:
 _known: WeakKeyDictionary[Model, Analysis] = WeakKeyDictionary()
 
 
-def inspect(model: Model) -> list[Dimension]:
+def inspect(model: AnyModel) -> list[Dimension]:
     """All dimensions on which weights lie, in graph order."""
-    return analyse(model).dimensions
+    return analyse(load(model)).dimensions
 
 
 def analyse(model: Model) -> Analysis:
@@ -92,7 +93,8 @@ def _uncollected() -> Iterator[None]:
 
 
 def _analyse(model: Model) -> Analysis:
-    solution = solve(Graph(with_unique_names(without_sequences(model))))
+    plain, copies = untied(with_unique_names(without_sequences(model)))
+    solution = solve(Graph(plain, copies))
     sizes = RuntimeSizes(solution)
     multiples = _constrain(solution, sizes)
     survey = _survey(solution)
@@ -271,44 +273,20 @@ def title(solution: Solution, applied: Applied) -> str:
     return own or node.name
 
 
-def parameter_path(name: str) -> str | None:
-    """``layer1.0.conv1`` for the parameter ``layer1.0.conv1.weight``."""
-    path, dot, last = name.rpartition(".")
-    known = last.startswith(("weight", "bias", "running", "gamma", "beta", "kernel", "embedding"))
-    return path if dot and known and path else None
-
-
 def module_path(node: Node) -> str | None:
     """The module that PyTorch's exporters say this node came from."""
-    found = scopes(node.proto)
-    if not found and node.proto.name.startswith("/"):
-        return _scripted_path(node.proto.name)
-    if len(found) > 1 and found[-1] == node.proto.name:
-        found = found[:-1]
-    if not found:
-        return None
-    return next((part for part in reversed(found[:-1] or found) if part), None)
-
-
-def _scripted_path(name: str) -> str | None:
-    """``layer1.0.conv1`` for ``/layer1/layer1.0/conv1/Conv``, as TorchScript names nodes."""
-    found: list[str] = []
-    for part in name.split("/")[1:-1]:
-        if found and part.startswith(found[-1] + "."):
-            found.pop()
-        found.append(part)
-    return ".".join(found) or None
+    return scope_path(node.proto)
 
 
 def _named(solution: Solution, survey: _Survey, multiples: dict[Atom, Pin]) -> list[Dimension]:
     weights = solution.graph.model.weights
     order = dict.fromkeys(survey.names) | dict.fromkeys(survey.sites)
     found = [free for free in order if survey.sites.get(free)]
-    names = _names(survey, found, multiples)
+    names = _names(solution, survey, found, multiples)
     folds = {solution.graph.nodes[at].label for at in foldable(solution.graph)}
     dimensions = []
     for free in found:
-        sites = survey.sites[free]
+        sites = list(dict.fromkeys(_site(solution, place) for place in survey.sites[free]))
         growth, why = _growth(free, multiples)
         helps = why is not None and why.node in folds and weights[sites[0][0]].dtype in FLOATS
         dimensions.append(
@@ -329,14 +307,23 @@ def _named(solution: Solution, survey: _Survey, multiples: dict[Atom, Pin]) -> l
     return dimensions
 
 
-def _names(survey: _Survey, found: list[Atom], multiples: dict[Atom, Pin]) -> dict[Atom, str]:
+def _names(
+    solution: Solution, survey: _Survey, found: list[Atom], multiples: dict[Atom, Pin]
+) -> dict[Atom, str]:
     """Unique names; what can grow has the first choice: an LSTM's units before its directions."""
     taken: set[str] = set()
     names: dict[Atom, str] = {}
     for free in sorted(found, key=lambda free: _growth(free, multiples)[0] == "fixed"):
-        weight, axis = survey.sites[free][0]
+        weight, axis = _site(solution, survey.sites[free][0])
         names[free] = _unique(survey.names.get(free) or f"{weight}[{axis}]", taken)
     return names
+
+
+def _site(solution: Solution, place: tuple[str, int]) -> tuple[str, int]:
+    """Where the file has what the analysis may have as a copy."""
+    name, axis = place
+    copied = solution.graph.copies.get(name)
+    return (name, axis) if copied is None else (copied.original, axis)
 
 
 def _growth(free: Atom, multiples: dict[Atom, Pin]) -> tuple[str, Pin | None]:

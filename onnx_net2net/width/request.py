@@ -12,7 +12,6 @@ import numpy as np
 
 from onnx_net2net.algebra.expansion import MAPPINGS, PAD, SPLITS, Index, draw
 from onnx_net2net.errors import InvalidModel, Refused, UsageError
-from onnx_net2net.files.weights import Stored
 from onnx_net2net.judge.comparison import is_float
 from onnx_net2net.model import Model
 from onnx_net2net.width.dimensions import Analysis, Dimension
@@ -65,17 +64,18 @@ def check_finite(analysis: Analysis) -> None:
     names = {name for dimension in analysis.dimensions for name, _ in dimension.sites}
     for name in sorted(names) if model not in _finite else ():
         weight = analysis.solution.graph.model.weights[name]
-        array = weight.array()
-        # The minimum propagates NaN and needs no second array.
-        if array.size and is_float(array.dtype) and np.isnan(array.min()):
-            count = int(np.isnan(array).sum())
+        if any(_holds_nan(piece) for piece in weight.pieces()):
+            count = int(np.isnan(weight.array()).sum())
             raise InvalidModel(
-                f"weight '{name}' holds NaN ({count} of {array.size} elements)",
+                f"weight '{name}' holds NaN ({count} of {weight.size} elements)",
                 "export a checkpoint from before the training diverged",
             )
-        if isinstance(weight, Stored):
-            weight.source.release()  # a mapped page counts as memory of this process
     _finite.add(model)
+
+
+def _holds_nan(array: np.ndarray) -> bool:
+    # The minimum propagates NaN and needs no second array.
+    return bool(array.size) and is_float(array.dtype) and bool(np.isnan(array.min()))
 
 
 def requested(analysis: Analysis, widths: Mapping[str, int]) -> dict[Dimension, int]:

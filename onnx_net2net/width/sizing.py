@@ -20,7 +20,7 @@ from onnx_net2net.analysis.shapes import shape_value
 from onnx_net2net.analysis.solver import Applied, Solution, axis_of
 from onnx_net2net.analysis.values import Array, evaluate
 from onnx_net2net.errors import Refused
-from onnx_net2net.rules.language import Slot, Term
+from onnx_net2net.rules.language import Repeated, Slot
 from onnx_net2net.width.growth import Growth
 from onnx_net2net.width.runtime import NewElement, RuntimeSizes, kept
 
@@ -160,12 +160,15 @@ class Sizing:
             axis = self._axis(applied, item)
             if item is None or axis is None:
                 found.append((NEVER, NEVER))
+            elif item.beyond is not None:
+                enough = self.growth.size(axis) <= abs(item.beyond)
+                found.append((item.beyond, item.beyond if enough else item.sign * FARTHEST))
             else:
-                found.append((item[0] * axis.size, item[0] * self.growth.size(axis)))
+                found.append((item.sign * axis.size, item.sign * self.growth.size(axis)))
         return found
 
-    def _axis(self, applied: Applied, item: tuple[int, Term] | None) -> Axis | None:
-        return axis_of(item[1], applied.env, applied.rule.sizes) if item is not None else None
+    def _axis(self, applied: Applied, item: Repeated | None) -> Axis | None:
+        return axis_of(item.term, applied.env, applied.rule.sizes) if item is not None else None
 
     def _attribute(self, applied: Applied, slot: Slot, sizes: list[tuple[int, int]]) -> None:
         assert isinstance(slot.where, str)
@@ -277,6 +280,7 @@ class Sizing:
 
 FIXED_SIZES = "export the model with fixed input sizes"
 NONE = np.zeros(0)  # of an output that is absent
+FARTHEST = 2**31 - 1  # a bound that is beyond the end of every axis
 NEVER = np.iinfo(np.int64).min  # a size that no element repeats
 
 

@@ -3,19 +3,19 @@
 --node conv5 --width 512 --dim 'fc:1' --width 40        each name is followed by its width
 --factor 1.5 --all                                      every dimension that can grow
 --factor 1.5 --node 'layer2.*'                          those whose name matches
+--node 'layer2.*' --width 96                            the same: each, where it is narrower
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from fractions import Fraction
 from math import ceil
 
 from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.width.dimensions import Analysis, Dimension, growable
+from onnx_net2net.width.naming import is_pattern, matching, near
 
 _EXAMPLE = "for example: --node conv5 --width 512 --node conv6 --width 640"
 
@@ -77,7 +77,7 @@ def targets(analysis: Analysis, asked: Sequence[Wish], factor: Fraction | None) 
         return _explicit(analysis, asked)
     chosen: dict[Dimension, None] = {}
     for wish in asked:
-        chosen.update(dict.fromkeys(_matching(analysis, wish.name)))
+        chosen.update(dict.fromkeys(_growing(analysis, wish.name)))
     if not asked:
         chosen.update(dict.fromkeys(growable(analysis.dimensions)))
     if not chosen:
@@ -88,17 +88,25 @@ def targets(analysis: Analysis, asked: Sequence[Wish], factor: Fraction | None) 
 def _explicit(analysis: Analysis, asked: Sequence[Wish]) -> dict[str, int]:
     widths: dict[str, int] = {}
     for wish in asked:
-        if wish.option == "dim" and wish.name not in analysis.by_name:
-            raise UsageError(
-                f"there is no dimension '{wish.name}'", _near(wish.name, analysis.by_name)
-            )
         assert wish.width is not None  # check_wishes
-        if widths.setdefault(wish.name, wish.width) != wish.width:
-            raise UsageError(
-                f"'{wish.name}' shall become both {widths[wish.name]} and {wish.width} wide",
-                "give one width",
-            )
+        for name in _explained(analysis, wish, wish.width):
+            if widths.setdefault(name, wish.width) != wish.width:
+                raise UsageError(
+                    f"'{name}' shall become both {widths[name]} and {wish.width} wide",
+                    "give one width",
+                )
     return widths
+
+
+def _explained(analysis: Analysis, wish: Wish, width: int) -> list[str]:
+    """The name itself, or those of the dimensions that a pattern means and ``width`` widens."""
+    if is_pattern(analysis, wish.name):
+        found = _growing(analysis, wish.name)
+        return [d.name for d in found if d.width < width] or [d.name for d in found]
+    if wish.option == "dim" and wish.name not in analysis.by_name:
+        known = [d.name for d in growable(analysis.dimensions)]
+        raise UsageError(f"there is no dimension '{wish.name}'", near(wish.name, known))
+    return [wish.name]
 
 
 def admissible(dimension: Dimension, factor: Fraction) -> int:
@@ -107,25 +115,9 @@ def admissible(dimension: Dimension, factor: Fraction) -> int:
     return step * ceil(dimension.width * factor / step)
 
 
-def _matching(analysis: Analysis, pattern: str) -> list[Dimension]:
-    """The dimension of that name, else those whose name (or a node that writes them) matches."""
-    if pattern in analysis.by_name:
-        found = [analysis.by_name[pattern]]
-    else:
-        known = analysis.dimensions
-        found = [d for d in known if fnmatchcase(d.name, pattern)]
-        found = found or [d for d in known if any(fnmatchcase(w, pattern) for w in d.writers)]
-    if not found:
-        raise UsageError(f"no dimension matches '{pattern}'", _near(pattern, analysis.by_name))
-    chosen = growable(found)
-    if not chosen:
-        first = found[0]
-        raise Refused(pattern, f"it cannot grow: {first.reason}", first.remedy)
+def _growing(analysis: Analysis, name: str) -> list[Dimension]:
+    """Those of the dimensions that a name or pattern means that can grow. Refused if none can."""
+    found = matching(analysis, name)
+    if not (chosen := growable(found)):
+        raise Refused(name, f"it cannot grow: {found[0].reason}", found[0].remedy)
     return chosen
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
-    if close:
-        return "did you mean " + " or ".join(f"'{c}'" for c in close) + "?"
-    return "'onnx-net2net inspect MODEL' lists the dimensions"

@@ -6,7 +6,7 @@ grown = widen(model, {"conv5": 512, "layer2.0.conv1": 200})
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -23,8 +23,7 @@ from onnx_net2net.algebra.expansion import (
 )
 from onnx_net2net.analysis.editing import Editor
 from onnx_net2net.files.history import append
-from onnx_net2net.files.weights import Stored
-from onnx_net2net.model import Computed, Model, Weight
+from onnx_net2net.model import AnyModel, Computed, Model, Weight, load
 from onnx_net2net.width.dimensions import Analysis, analyse
 from onnx_net2net.width.growth import Fill, Growth
 from onnx_net2net.width.padding import Padding
@@ -43,7 +42,7 @@ from onnx_net2net.width.tracing import Along, Grown, pack
 
 
 def widen(
-    model: Model,
+    model: AnyModel,
     widths: Mapping[str, int],
     *,
     seed: int = 0,
@@ -64,7 +63,7 @@ def widen(
     Goodfellow, Shlens, ICLR 2016.
     """
     options = options_of(seed, split, noise, mapping)
-    analysis = analyse(model)
+    analysis = analyse(load(model))
     wanted = requested(analysis, widths)
     check_finite(analysis)
     growth, changes = growth_of(analysis, wanted, options)
@@ -80,16 +79,23 @@ def _grow(analysis: Analysis, growth: Growth, options: Options, changes: list[Ch
     _norms(growth, sharing.paddings, editor)
     inserted = [_insert(analysis, insertion, editor) for insertion in sharing.insertions]
     apply(found, editor)
+    names = editor.join()
+    touched = {n: axes for n, axes in solution.axes.items() if any(map(growth.touches, axes))}
     editor.resize(
         {
-            name: [growth.size(axis) if growth.touches(axis) else None for axis in axes]
-            for name, axes in solution.axes.items()
-            if any(map(growth.touches, axes))
+            names.get(name, name): [growth.size(a) if growth.touches(a) else None for a in axes]
+            for name, axes in touched.items()
         }
     )
     sizes = {name: solution.graph.model.weights[name].shape for name in grown}
+    grown = {names.get(name, name): weight for name, weight in grown.items()}
+    sizes = {names.get(name, name): shape for name, shape in sizes.items()}
     details = asdict(options) | {"changes": [asdict(change) for change in changes]}
     details |= pack(grown, sizes) | {"inserted": inserted}
+    if copied := {
+        n: solution.graph.copies[n].original for n in grown if n in solution.graph.copies
+    }:
+        details["copied"] = copied
     append(editor.proto, "widen", analysis.model.sha256(), details)
     return editor.finish(changes)
 
@@ -108,6 +114,14 @@ class Step:
     fills: tuple[Fill, ...] = ()
     free: bool = False
 
+    @property
+    def kind(self) -> tuple[Hashable, ...]:
+        """Equal for steps that do the same."""
+        scale = b"" if self.scale is None else self.scale.tobytes()
+        fills = (array.tobytes() for fill in self.fills for array in fill)
+        plain = (self.axis, self.source.tobytes(), self.splits, self.pads, self.free)
+        return (*plain, scale, *fills)
+
 
 def _weights(
     analysis: Analysis,
@@ -117,7 +131,7 @@ def _weights(
     editor: Editor,
 ) -> dict[str, Grown]:
     """New contents, computed when written, for every weight on a grown dimension."""
-    solution = analysis.solution
+    solution, copies = analysis.solution, analysis.solution.graph.copies
     told: dict[str, Grown] = {}
     for name, weight in solution.graph.model.weights.items():
         axes = solution.axes.get(name)
@@ -130,9 +144,11 @@ def _weights(
         ]
         padded = (p for p in sharing.paddings if name in p.gammas())
         eta = next((p.eta(growth.size(p.atom)) for p in padded), 1.0)
+        own = copies[name].original if name in copies else name
         editor.weights[name] = Computed(
-            name, weight.dtype, growth.shape(axes), _grown(name, weight, steps, eta, options)
+            name, weight.dtype, growth.shape(axes), _grown(own, weight, steps, eta, options)
         )
+        editor.kinds[name] = (eta, *(step.kind for step in steps))
         told[name] = Grown([_told(name, step, sharing) for step in steps], eta)
     return told
 
@@ -162,8 +178,7 @@ def _grown(
     name: str, weight: Weight, steps: list[Step], eta: float, options: Options
 ) -> Callable[[], np.ndarray]:
     def compute() -> np.ndarray:
-        release = weight.source.release if isinstance(weight, Stored) else None
-        array = gather_axes(weight.array(), {s.axis: s.source for s in steps}, release)
+        array = gather_axes(weight.array(), {s.axis: s.source for s in steps})
         for step in sorted(steps, key=lambda s: s.splits):  # copies first, then shares
             axis, source = step.axis, step.source
             seed = [options.seed, zlib.crc32(name.encode()), axis]

@@ -62,6 +62,13 @@ SLICED = [
     sample("Slice", "negative", ((3, 9),), [-7], [-4], [-1], opset=13, expect=f"x0 any, {KEPT}"),
     sample("Slice", "prefix", ((3, 9),), [0], [4], [1], expect="x0 any, x1 any, a1 any"),
     sample("Slice", "suffix", ((3, 9),), [-4], [LAST], [1], expect="x0 any, b1 any, x1 any"),
+    sample("Slice", "far", ((3, 9),), [-(10**9), 0], [10**9, 2**63 - 1], expect="x0 any, x1 any"),
+    sample("Slice", "beyond", ((3, 9),), [-4, -10], [4, 12], expect="x0 any, x1 any"),
+    sample("Slice", "beyond-old", ((9,),), starts=[-10], ends=[11], opset=9, expect="x0 any"),
+    sample("Slice", "beyond-suffix", ((9,),), [4], [11], [0], expect="b0 any, x0 any"),
+    sample(
+        "Slice", "beyond-strided", ((3, 8),), [1], [9], [1], [2], expect="x0 any, x1 any, s1 fixed"
+    ),
     sample("Slice", "whole", ((3, 9),), [0, -9], [3, 9], expect="x0 any, x1 any"),
     sample(
         "Slice",

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from onnx_net2net.errors import UsageError
-from onnx_net2net.model import Model
+from onnx_net2net.model import AnyModel, load
 
 if TYPE_CHECKING:
     import keras
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["to_keras"]
 
 
-def to_keras(model: Model) -> keras.Model:
+def to_keras(model: AnyModel) -> keras.Model:
     """``model`` with its weights, to train on: a functional model of one layer.
 
     >>> keras_model = to_keras(load("bert.onnx"))
@@ -27,7 +27,9 @@ def to_keras(model: Model) -> keras.Model:
     (2, 7, 768)
 
     Inputs keep the names, types, shapes and layout of the file; several are given as a list or by
-    name. One output is a tensor, several are a dict by their names. What a user would train is a
+    name. One output is a tensor, several are a dict by their names in the order of the file, so
+    that ``compile`` and ``fit`` take losses and targets as lists or by name; a character that Keras
+    allows in no name is ``_``. What a user would train is a
     trainable variable in the layout of its initializer, named by ``roles.paths``; statistics of
     BatchNormalization are variables that do not train, but move with ``training=True``: the
     variance towards the unbiased one of the batch, as in PyTorch. Dropout follows ``training=``.
@@ -47,4 +49,4 @@ def to_keras(model: Model) -> keras.Model:
         raise UsageError(
             f"{error.name} is not installed", "pip install 'onnx-net2net[tensorflow]'"
         ) from None
-    return keras_model(model)
+    return keras_model(load(model))

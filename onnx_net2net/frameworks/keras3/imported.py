@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import chain, count
 
 import keras
-import numpy as np
 import onnx
-from onnx import ModelProto, TensorProto, ValueInfoProto, helper
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
 
 from onnx_net2net.analysis.graph import Graph
 from onnx_net2net.analysis.shapes import infer
 from onnx_net2net.analysis.unique_names import with_unique_names
 from onnx_net2net.errors import Refused
 from onnx_net2net.files.tensors import clear_data, constants, data_fields, set_constant, subgraphs
+from onnx_net2net.frameworks.expanding import expanded
 from onnx_net2net.frameworks.keras3.layer import Graph as Layer
-from onnx_net2net.frameworks.keras3.layer import Slot, encoded
+from onnx_net2net.frameworks.keras3.layer import Network, Slot, encoded
 from onnx_net2net.frameworks.keras3.operators import registry
+from onnx_net2net.frameworks.keras3.operators.elementwise import NUMBERS
 from onnx_net2net.frameworks.keras3.program import Step, all_steps, compiled
 from onnx_net2net.frameworks.roles import Role, paths, roles
 from onnx_net2net.judge.acceptance import require_accepted
@@ -25,26 +27,41 @@ from onnx_net2net.model import Model
 
 __all__ = ["keras_model", "skeleton"]
 
+# What a name that TensorFlow gives to a loss may not hold.
+NO_SCOPE = re.compile(r"[^A-Za-z0-9_.\\/>-]", re.ASCII)
+
 
 def keras_model(model: Model) -> keras.Model:
     """See :func:`onnx_net2net.frameworks.keras3.to_keras`."""
+    source, model = model, expanded(model, registry().keys())
+    _raise(list(_boundary(model.proto.graph)))
     slots = variables_of(model)
     proto = skeleton(model, frozenset(slot.initializer for slot in slots))
     declare_fixed(proto, model)
     program = compiled(proto, frozenset(slot.initializer for slot in slots))
     _raise([problem for step in all_steps(program) for problem in _unknown(step)])
-    require_accepted(model)
-    layer = Layer(encoded(proto), [list(slot) for slot in slots], name=_name(proto.graph.name))
-    inputs = [_input(v) for v in proto.graph.input if v.name in program.inputs]
+    require_accepted(source)
+    given = [value for value in proto.graph.input if value.name in program.inputs]
+    *names, layer_name, model_name = _unique(
+        *(_name(value.name) for value in given),
+        _name(proto.graph.name),
+        _name(proto.graph.name) + "_model",
+    )
+    layer = Layer(encoded(proto), [list(slot) for slot in slots], name=layer_name)
+    inputs = [_input(value, name) for value, name in zip(given, names, strict=True)]
     layer.refusals = []
     outputs = layer(inputs)
     _raise(layer.refusals)
     layer.refusals = None
     for slot in slots:
         layer.by_initializer[slot.initializer].assign(model.weights[slot.initializer].array())
-    named = dict(zip(program.outputs, outputs, strict=True))
-    given = inputs if len(inputs) > 1 else inputs[0]
-    return keras.Model(given, named if len(named) > 1 else outputs[0], name=layer.name + "_model")
+    keys = _unique(*(NO_SCOPE.sub("_", name) for name in program.outputs))
+    named = dict(zip(keys, outputs, strict=True))
+    return Network(
+        inputs if len(inputs) > 1 else inputs[0],
+        named if len(named) > 1 else outputs[0],
+        name=model_name,
+    )
 
 
 def variables_of(model: Model) -> list[Slot]:
@@ -130,11 +147,53 @@ def _name(name: str) -> str:
     return plain if plain[:1].isalpha() else f"graph_{plain}".rstrip("_")
 
 
-def _input(value: ValueInfoProto) -> keras.KerasTensor:
+def _unique(*names: str) -> list[str]:
+    """The names, numbered where an earlier one is the same: Keras wants each once in a model."""
+    chosen: list[str] = []
+    for name in names:
+        numbered = (f"{name}_{number}" for number in count(2))
+        chosen.append(next(n for n in chain([name], numbered) if n not in chosen))
+    return chosen
+
+
+def _boundary(graph: GraphProto) -> Iterator[Refused]:
+    """What a Keras model cannot take or give."""
+    stored = {entry.name for entry in graph.initializer}
+    given = [value for value in graph.input if value.name not in stored]
+    if not given:
+        yield Refused("the model", "it has no input, which a Keras model needs")
+    for word, values in (("input", given), ("output", graph.output)):
+        for value in values:
+            problem = _not_a_tensor(value)
+            if problem:
+                yield Refused(f"{word} '{value.name}'", problem)
+
+
+def _not_a_tensor(value: ValueInfoProto) -> str:
+    """Why Keras has no tensor for a declared type; nothing where it has one, or none is stated."""
+    kind = value.type.WhichOneof("value")
+    if kind not in ("tensor_type", None):
+        return f"Keras models have tensors only, and it is of a {kind.replace('_', ' ')}"
+    number = value.type.tensor_type.elem_type
+    if not number:
+        return ""
+    name = _dtype(number)
+    return "" if name in NUMBERS else f"Keras has no tensors of {name}"
+
+
+def _dtype(number: int) -> str:
+    """Name of an ONNX element type as NumPy calls it."""
+    return (
+        "strings"
+        if number == TensorProto.STRING
+        else str(helper.tensor_dtype_to_np_dtype(number).name)
+    )
+
+
+def _input(value: ValueInfoProto, name: str) -> keras.KerasTensor:
     """An input with its declared type and shape; sizes with a name stay open."""
     kind = value.type.tensor_type
-    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type)).name
-    if not value.type.HasField("tensor_type") or not kind.HasField("shape"):
-        raise Refused(None, f"input {value.name!r} has no declared rank")
+    if not kind.HasField("shape"):
+        raise Refused(f"input '{value.name}'", "it has no declared rank")
     shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)
-    return keras.Input(batch_shape=shape, dtype=dtype, name=_name(value.name))
+    return keras.Input(batch_shape=shape, dtype=_dtype(kind.elem_type), name=name)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import zlib
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from onnx_net2net.frameworks.keras3.shapes_ahead import TRIALS, output_spec, sim
 from onnx_net2net.frameworks.keras3.trace import Trace
 from onnx_net2net.frameworks.keras3.values import tensor
 
-__all__ = ["Graph", "Slot", "decoded", "encoded"]
+__all__ = ["Graph", "Network", "Slot", "decoded", "encoded"]
 
 RANDOM = {
     "Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
@@ -139,3 +140,29 @@ class Graph(keras.layers.Layer):
         variable = self.by_initializer.get(initializer)
         if variable is not None and not variable.trainable:
             variable.assign(value)
+
+
+@keras.saving.register_keras_serializable("onnx_net2net")
+class Network(keras.Model):
+    """A functional model whose several outputs keep their order, in lists of losses and targets.
+
+    Keras sorts a plain dict by its keys, so that a list of targets would go to other outputs.
+    """
+
+    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **options: Any) -> None:
+        super().__init__(inputs, _ordered(outputs), name=name, **options)
+
+    def compile(
+        self, optimizer: Any = "rmsprop", loss: Any = None, loss_weights: Any = None, **options: Any
+    ) -> None:
+        """Like ``keras.Model.compile``; Keras wants losses in a dict of the outputs' class."""
+        super().compile(optimizer, _ordered(loss), _ordered(loss_weights), **options)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile a loaded model as the saved one was, which Keras leaves to the class."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+
+def _ordered(value: Any) -> Any:
+    return OrderedDict(value) if isinstance(value, dict) else value

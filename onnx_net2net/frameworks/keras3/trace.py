@@ -16,7 +16,9 @@ import numpy as np
 from onnx_net2net.analysis import values as static
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.attributes import unread
+from onnx_net2net.frameworks.keras3 import unsigned
 from onnx_net2net.frameworks.keras3.program import Program, Step
+from onnx_net2net.frameworks.keras3.types import typed
 from onnx_net2net.frameworks.keras3.values import Mixed, Value, elementwise, sized
 
 __all__ = ["Call", "Entry", "Trace"]
@@ -192,9 +194,16 @@ class Trace:
         found = None if step.domain else self._static(call, operands)
         if found is None:
             step.attributes.begin()
-            found = self.table[step.domain, step.op](call, *operands)
+            found = self._translated(call, operands)
             self._all_read(call)
-        return found if isinstance(found, list | tuple) and not _one(step, found) else [found]
+        results = found if isinstance(found, list | tuple) and not _one(step, found) else [found]
+        return list(typed(step, operands, results))
+
+    def _translated(self, call: Call, operands: list[Value]) -> Any:
+        entry = self.table[call.step.domain, call.step.op]
+        if unsigned.concerned(operands):
+            return unsigned.by_bits(call, entry, operands)
+        return entry(call, *operands)
 
     def _all_read(self, call: Call) -> None:
         """Refuse what the node states and its translation does not look at."""

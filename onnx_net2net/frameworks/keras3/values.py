@@ -124,11 +124,17 @@ def ints(value: Value) -> list[Any]:
         return [int(item) for item in found.reshape(-1)]
     if isinstance(value, Mixed):
         return [
-            ops.cast(item, "int32") if ops.is_tensor(item) else int(item)
-            for item in value.items.reshape(-1)
+            _narrow(item) if ops.is_tensor(item) else int(item) for item in value.items.reshape(-1)
         ]
-    vector = ops.reshape(ops.cast(value, "int32"), (-1,))
+    vector = ops.reshape(_narrow(value), (-1,))
     return [vector[index] for index in range(vector.shape[0])]
+
+
+def _narrow(value: Any) -> Any:
+    """As int32; what is too large for it, as the end of a Slice may be, is its largest number."""
+    if dtype_of(value) != "int64":
+        return ops.cast(value, "int32")
+    return ops.cast(ops.clip(value, 1 - 2**31, 2**31 - 1), "int32")
 
 
 def sizes(value: Value) -> list[Any]:

@@ -16,7 +16,17 @@ from keras import ops
 from onnx_net2net.frameworks.keras3.trace import Call
 from onnx_net2net.frameworks.keras3.values import dtype_of, sizes
 
-__all__ = ["Window", "channels_last", "padded", "taps", "to_first", "to_last", "window"]
+__all__ = [
+    "Window",
+    "channels_last",
+    "extended",
+    "padded",
+    "positive",
+    "taps",
+    "to_first",
+    "to_last",
+    "window",
+]
 
 Pads = list[tuple[Any, Any]]
 
@@ -53,12 +63,16 @@ class Window:
     @property
     def same(self) -> bool:
         """Whether the padding is what Keras calls "same" at stride 1."""
-        wanted = tuple(((s - 1) // 2, (s - 1) - (s - 1) // 2) for s in self.spans)
-        return self.pads == wanted and set(self.strides) == {1}
+        if set(self.strides) != {1} or not all(isinstance(n, int) for p in self.pads for n in p):
+            return False
+        return self.pads == tuple(((s - 1) // 2, (s - 1) - (s - 1) // 2) for s in self.spans)
 
 
-def window(call: Call, x: Any, kernel: Sequence[int], *, ceil: bool = False) -> Window:
-    """The window of a convolution or a pooling of ``x`` (N C ...)."""
+def window(call: Call, x: Any, kernel: Sequence[int], *, ceil: bool | None = None) -> Window:
+    """The window of a convolution of ``x`` (N C ...), or with ``ceil`` given of a pooling.
+
+    A pooling counts its stated mode of padding without dilation, as onnxruntime does.
+    """
     rank = len(kernel)
     strides = tuple(call.attribute("strides") or [1] * rank)
     dilations = tuple(call.attribute("dilations") or [1] * rank)
@@ -69,20 +83,27 @@ def window(call: Call, x: Any, kernel: Sequence[int], *, ceil: bool = False) -> 
     if mode in ("SAME_UPPER", "SAME_LOWER"):
         pads = [
             _same(length, span, stride, mode == "SAME_LOWER")
-            for length, span, stride in zip(lengths, spans, strides, strict=True)
+            if ceil is None
+            else _same_of_pool(length, size, stride, mode == "SAME_LOWER")
+            for length, span, size, stride in zip(lengths, spans, kernel, strides, strict=True)
         ]
     elif mode == "VALID":
         pads = [(0, 0)] * rank
     else:
         given = call.attribute("pads") or [0] * (2 * rank)
         pads = list(zip(given[:rank], given[rank:], strict=True))
-    if ceil and mode == "NOTSET":
+    if ceil:
         pads = [
             (before, after + _overhang(length, before, after, span, stride))
             for length, (before, after), span, stride in zip(
                 lengths, pads, spans, strides, strict=True
             )
         ]
+    if ceil is not None:
+        for length, (before, after), span in zip(lengths, pads, spans, strict=True):
+            known = all(isinstance(n, int) for n in (length, before, after))
+            if known and length + before + after < span:
+                call.refuse("a window larger than what it slides over")
     return Window(tuple(kernel), strides, dilations, tuple(pads))
 
 
@@ -91,10 +112,18 @@ def _same(length: Any, span: int, stride: int, lower: bool) -> tuple[Any, Any]:
     if stride == 1:
         total: Any = span - 1
     else:
-        total = (-(-length // stride) - 1) * stride + span - length
-        total = max(total, 0) if isinstance(total, int) else ops.maximum(total, 0)
+        total = positive((-(-length // stride) - 1) * stride + span - length)
     less = total // 2
     return (total - less, less) if lower else (less, total - less)
+
+
+def _same_of_pool(length: Any, size: int, stride: int, lower: bool) -> tuple[Any, Any]:
+    """The same without dilation, and less than nothing where strides exceed the kernel."""
+    total = (-(-length // stride) - 1) * stride + size - length
+    odd = total + 1 if lower else total
+    below = odd < 0
+    first = (odd + (int(below) if isinstance(below, bool) else ops.cast(below, "int32"))) // 2
+    return first, total - first
 
 
 def _overhang(length: Any, before: int, after: int, span: int, stride: int) -> Any:
@@ -121,14 +150,27 @@ def padded(x: Any, pads: Sequence[tuple[Any, Any]], value: float = 0) -> Any:
         if not any(n for pair in pads for n in pair):
             return x
         return ops.pad(x, [(0, 0), (0, 0), *pads], constant_values=value or None)
-    for axis, pair in enumerate(pads, 2):
-        parts = []
-        for count in pair:
+    for axis, (before, after) in enumerate(pads, 2):
+        index: list[Any] = [slice(None)] * len(x.shape)
+        index[axis] = slice(positive(-before), sizes(x)[axis] - positive(-after))
+        x = extended(x[tuple(index)], axis, positive(before), positive(after), value)
+    return x
+
+
+def extended(x: Any, axis: int, before: Any, after: Any, value: float = 0) -> Any:
+    """``x`` with so many entries of a value before and after those of an axis."""
+    parts = [x]
+    for place, count in ((0, before), (2, after)):
+        if not isinstance(count, int) or count:
             shape = sizes(x)
             shape[axis] = count
-            parts.append(ops.broadcast_to(ops.cast(value, dtype_of(x)), shape))
-        x = ops.concatenate([parts[0], x, parts[1]], axis=axis)
-    return x
+            parts.insert(place, ops.broadcast_to(ops.cast(value, dtype_of(x)), shape))
+    return ops.concatenate(parts, axis=axis) if len(parts) > 1 else x
+
+
+def positive(count: Any) -> Any:
+    """The count, or 0 where it is below."""
+    return max(count, 0) if isinstance(count, int) else ops.maximum(count, 0)
 
 
 def taps(x: Any, frame: Window) -> list[Any]:

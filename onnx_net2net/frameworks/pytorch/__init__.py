@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from onnx import helper
 
-from onnx_net2net.errors import OutputError
-from onnx_net2net.files.saving import check_target, write_plain
+from onnx_net2net.files.saving import write_plain
 from onnx_net2net.frameworks.expanding import expanded
 from onnx_net2net.frameworks.idioms import condense
 from onnx_net2net.frameworks.program import Program
@@ -22,7 +21,8 @@ from onnx_net2net.frameworks.pytorch.source import source
 from onnx_net2net.frameworks.pytorch.translation import Translation, translate
 from onnx_net2net.frameworks.tensor_file import write
 from onnx_net2net.judge.acceptance import require_accepted
-from onnx_net2net.model import Computed, Model, Weight
+from onnx_net2net.judge.delivery import place
+from onnx_net2net.model import AnyModel, Computed, Model, Weight, load
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +34,7 @@ LONGEST_TITLE = 80
 SIZES = {("", "Shape"), ("", "Size")}  # become Python numbers
 
 
-def to_torch(model: Model) -> torch.nn.Module:
+def to_torch(model: AnyModel) -> torch.nn.Module:
     """A module that computes what ``model`` does, in ``eval()`` mode, ready to be trained.
 
     ``state_dict()`` names the weights as the file does (see :func:`.roles.paths`), in the file's
@@ -43,58 +43,35 @@ def to_torch(model: Model) -> torch.nn.Module:
     """
     from onnx_net2net.frameworks.pytorch.module import build, tensor_of
 
-    translation = _translation(model)
+    translation = _translation(load(model))
     weights = {path: tensor_of(weight.array()) for path, weight in _weights(translation).items()}
     constants = {name: tensor_of(array) for name, array in translation.stored.items()}
     return build(_text(translation), weights, constants)
 
 
-def write_package(model: Model, folder: str | os.PathLike[str], *, force: bool = False) -> Path:
+def write_package(model: AnyModel, folder: str | os.PathLike[str], *, force: bool = True) -> Path:
     """Write ``model.py`` and ``model.safetensors``, which run with torch and safetensors alone.
 
     Gives the folder, which is made where it is missing. Weights are written one at a time. Raises
     Refused before anything is written; OutputError where it cannot be, and then leaves nothing
-    behind. Files that exist are kept unless ``force``.
+    behind. A package that exists is replaced as a whole, or kept with ``force=False``.
     """
-    translation = _translation(model)
-    folder = Path(folder)
-    tables = {"model.safetensors": _weights(translation)}
+    translation = _translation(load(model))
+    place(
+        Path(folder), write=lambda draft: _write(translation, draft), entry="model.py", force=force
+    )
+    return Path(folder)
+
+
+def _write(translation: Translation, folder: Path) -> None:
+    """Write the files of a package into a folder that is not there yet."""
+    folder.mkdir()
+    write(folder / "model.safetensors", _weights(translation), force=False)
     if translation.stored:
-        tables["constants.safetensors"] = {
-            name: _stored(name, array) for name, array in translation.stored.items()
-        }
-    new = _made(folder)
-    targets = [folder / name for name in (*tables, "model.py")]
-    written: list[Path] = []
-    try:
-        for target in targets:
-            check_target(target, force)
-        for name, weights in tables.items():
-            write(folder / name, weights, (), force=force)
-            written.append(folder / name)
-        text = memoryview(_text(translation).encode())
-        write_plain(folder / "model.py", [text], (), force=force)
-    except OutputError:
-        if not force:
-            for path in written:
-                path.unlink()
-        if new:
-            folder.rmdir()
-        raise
-    return folder
-
-
-def _made(folder: Path) -> bool:
-    """Make the folder; whether it was missing."""
-    try:
-        folder.mkdir()
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise OutputError(
-            f"{folder}: cannot be made: {error.strerror}", "choose another folder"
-        ) from None
-    return True
+        constants = {name: _stored(name, array) for name, array in translation.stored.items()}
+        write(folder / "constants.safetensors", constants, force=False)
+    text = memoryview(_text(translation).encode())
+    write_plain(folder / "model.py", [text], force=False)
 
 
 def _stored(name: str, array: np.ndarray) -> Weight:

@@ -25,10 +25,14 @@ _classes: dict[str, type[nn.Module]] = {}
 
 
 def tensor_of(array: np.ndarray[Any, Any]) -> torch.Tensor:
-    """A copy of an array; NumPy has no bfloat16 of its own."""
+    """A copy of an array. NumPy has no bfloat16 and float8 of its own, PyTorch no int4 and int2."""
     array = np.array(array, copy=True, order="C")
-    if array.dtype.name == "bfloat16":
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    name = array.dtype.name
+    if name == "bfloat16" or name.startswith("float8"):
+        bits = array.view(np.int16 if name == "bfloat16" else np.int8)
+        return torch.from_numpy(bits).view(getattr(torch, name))
+    if name in ("int4", "int2", "uint4", "uint2"):
+        return torch.from_numpy(array.astype(np.uint8 if name[0] == "u" else np.int8))
     return torch.from_numpy(array)
 
 

@@ -9,11 +9,12 @@ An entry is such a function, or a template: ``"torch.abs({0})"``, ``"{0} + {1}"`
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto
 
 from onnx_net2net.frameworks.attributes import SETTLED_OPERANDS
 from onnx_net2net.frameworks.program import Step
@@ -21,6 +22,7 @@ from onnx_net2net.frameworks.pytorch import hosted
 from onnx_net2net.frameworks.pytorch.statements import BARE, VALUE
 from onnx_net2net.frameworks.pytorch.translator import TensorList, Translator
 from onnx_net2net.frameworks.pytorch.types import Untranslated, literal, torch_dtype
+from onnx_net2net.frameworks.pytorch.unsigned import is_widened, narrowed, widened
 from onnx_net2net.frameworks.roles import Role
 
 Array = np.ndarray[Any, Any]
@@ -40,7 +42,7 @@ class Listed:
     code: str
 
 
-Result = str | list[str] | Unpacked | Listed | None
+Result = str | Sequence[str | Listed] | Unpacked | Listed | None
 Entry = str | Callable[["Operation"], Result]
 
 
@@ -75,8 +77,9 @@ class Operation:
         return [str(i) for i in range(len(self.step.inputs)) if self.has(i) and i not in seen]
 
     def tensor(self, index: int) -> str:
-        """An operand as a tensor."""
-        return self.translator.tensor(self.name(index))
+        """An operand as a tensor, in a type that PyTorch computes with."""
+        name = self.name(index)
+        return widened(self.translator.tensor(name), self.program.dtype(name), self.step)
 
     def optional(self, index: int) -> str:
         """An operand as a tensor, or ``None``."""
@@ -96,6 +99,9 @@ class Operation:
     def number(self, index: int) -> str | None:
         """A single number as Python code, or None."""
         name = self.name(index)
+        dtype = self.program.dtype(name)
+        if dtype == TensorProto.UINT64 and is_widened(dtype, self.step):
+            return None  # its bits count, not its value
         found = self.translator.host(name)
         if found is not None:
             return hosted.number(found.reshape(-1)[0]) if found.size == 1 else None
@@ -127,12 +133,20 @@ class Operation:
             found.append(known if plain and known is not None else self.tensor(i))
         return found
 
+    def is_sequence(self, index: int) -> bool:
+        """Whether an operand is a sequence of tensors."""
+        return isinstance(self.translator.values.get(self.name(index)), TensorList)
+
     def sequence(self, index: int) -> str:
         """An operand that is a sequence of tensors."""
         found = self.translator.values.get(self.name(index))
         if not isinstance(found, TensorList):
             raise Untranslated(f"its operand {index} is no sequence")
         return found.code
+
+    def value(self, index: int) -> str | Listed:
+        """An operand, be it a tensor or a sequence of them."""
+        return Listed(self.sequence(index)) if self.is_sequence(index) else self.tensor(index)
 
     # ---- sizes ------------------------------------------------------------------------------
 
@@ -180,14 +194,21 @@ class Operation:
         found = self.translator.host(self.name(index))
         if found is not None:
             return list(found.reshape(-1))
-        shape = self.program.shapes.of(self.name(index))
-        if shape is None or len(shape) > 1:
+        length = self.length(index)
+        if length is None:
             raise Untranslated(f"the length of {self.name(index)!r} is not known")
         listed = self.translator.block.add(
             f"{self.tensor(index)}.reshape(-1).tolist()", "sizes", kind="list", inline=False
         )
-        length = shape[0] if shape else 1
         return [hosted.Size(f"{listed}[{i}]", natural=False) for i in range(length)]
+
+    def length(self, index: int) -> int | None:
+        """How many entries a vector has, or a single number, where that is always the same."""
+        rank = self.rank(index)
+        if rank == 0:
+            return 1
+        found = self.program.size(self.name(index), 0) if rank == 1 else None
+        return self._same_size(index, 0) if rank == 1 and found is None else found
 
     def integers(self, index: int) -> list[int] | None:
         """An operand that holds constant integers."""
@@ -208,8 +229,9 @@ class Operation:
         return found
 
     def gives(self, output: int = 0) -> str:
-        """PyTorch's type of an output."""
-        return torch_dtype(self.program.dtype(self.step.outputs[output]))
+        """PyTorch's type of an output, while it is computed."""
+        dtype = self.program.dtype(self.step.outputs[output])
+        return "torch.int64" if is_widened(dtype, self.step) else torch_dtype(dtype)
 
     def wants(self, output: int) -> bool:
         """Whether an output is named and read."""
@@ -280,16 +302,18 @@ class Operation:
         """Give the outputs their values."""
         values, block = self.translator.values, self.translator.block
         if isinstance(result, Unpacked):
-            names = block.unpack(result.code, [self.hint] * len(self.step.outputs))
-            values.update(zip(self.step.outputs, names, strict=True))
+            self.store(block.unpack(result.code, [self.hint] * len(self.step.outputs)))
         elif isinstance(result, Listed):
-            code = block.add(result.code, self.hint, kind="list")
-            values[self.step.output] = TensorList(code)
+            self.store([result])
         elif result is not None:
             codes = [result] if isinstance(result, str) else result
             for name, code in zip(self.step.outputs, codes, strict=False):
                 if not name:
                     continue
+                if isinstance(code, Listed):
+                    values[name] = TensorList(block.add(code.code, self.hint, kind="list"))
+                    continue
+                code = narrowed(code, self.program.dtype(name), self.step)
                 bare = VALUE.fullmatch(code) is not None
                 values[name] = code if bare else self._value(name, code)
 

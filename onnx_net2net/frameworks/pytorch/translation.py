@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from onnx import TypeProto
 
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.attributes import unread
@@ -21,7 +22,7 @@ from onnx_net2net.frameworks.pytorch.operators import entry_of
 from onnx_net2net.frameworks.pytorch.statements import Block
 from onnx_net2net.frameworks.pytorch.translator import TensorList, Translator
 from onnx_net2net.frameworks.pytorch.tree import Tree
-from onnx_net2net.frameworks.pytorch.types import Untranslated
+from onnx_net2net.frameworks.pytorch.types import Untranslated, torch_dtype
 
 REMEDY = "export the model again without it, or train it in the framework that it came from"
 
@@ -71,11 +72,28 @@ def parameters(names: Sequence[str]) -> list[str]:
     return found
 
 
+def _lists(kind: TypeProto) -> bool:
+    """Whether an input is a sequence. Raises Untranslated where PyTorch has no such tensors."""
+    if kind.HasField("optional_type"):
+        return _lists(kind.optional_type.elem_type)
+    if kind.HasField("sequence_type"):
+        _lists(kind.sequence_type.elem_type)
+        return True
+    torch_dtype(kind.tensor_type.elem_type)
+    return False
+
+
 def translate(program: Program) -> Translation:
     """All steps of ``program``. Raises Refused with everything that has no translation."""
     translator = Translator(program, _write)
-    for name, parameter in zip(program.main.inputs, parameters(program.main.inputs), strict=True):
-        translator.values[name] = translator.block.input(parameter)
+    given = zip(program.main.inputs, parameters(program.main.inputs), strict=True)
+    types = {value.name: value.type for value in program.model.proto.graph.input}
+    for name, parameter in given:
+        code = translator.block.input(parameter)
+        try:
+            translator.values[name] = TensorList(code) if _lists(types[name]) else code
+        except Untranslated as problem:
+            translator.state.problems.append(f"input {name!r}: {problem}")
     translator.section(program.main)
     results = []
     for name in program.main.outputs:

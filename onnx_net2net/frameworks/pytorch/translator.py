@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -142,13 +142,14 @@ class Translator:
     def device(self) -> str:
         """Where the inputs lie."""
         if self._device is None:
-            inputs = self.program.main.inputs
-            first = (
-                self.values[inputs[0]]
-                if inputs
-                else self.tree.access(next(iter(self.program.paths.values())))
-            )
-            self._device = self.blocks[0].first(f"{first}.device", "device")
+            types = {v.name: v.type for v in self.program.model.proto.graph.input}
+            plain = (n for n in self.program.main.inputs if types[n].HasField("tensor_type"))
+            weights = [p for n, p in self.program.paths.items() if self.program.is_weight(n)]
+            first = next((self.values[n] for n in plain), None)
+            if first is None and weights:
+                first = self.tree.access(weights[0])
+            code = 'torch.device("cpu")' if first is None else f"{first}.device"
+            self._device = self.blocks[0].first(code, "device")
         return self._device
 
     def host(self, name: str) -> Array | None:
@@ -225,6 +226,14 @@ class Translator:
             return False
         if set(step.attributes) - {"start", "end"} and step.op in ("Shape", "Size"):
             raise Untranslated(unread(sorted(step.attributes)))
+        if step.op == "Shape" and self.program.rank(step.inputs[0]) is None:
+            start, end = step.attributes.get("start", 0), step.attributes.get("end")
+            code = (
+                f"tuple({self.tensor(step.inputs[0])}.shape)[{start}:{'' if end is None else end}]"
+            )
+            code = f"torch.tensor({code}, dtype=torch.int64, device={self.device()})"
+            self.values[step.output] = self.block.add(code, "shape", kind="integers")
+            return True
         if step.op == "Shape":
             sizes = self.sizes_of(step.inputs[0])
             start, end = step.attributes.get("start", 0), step.attributes.get("end", len(sizes))
@@ -250,14 +259,14 @@ class Translator:
         self.values.update(zip(step.outputs, found, strict=False))
         return True
 
-    def enter(self, names: Sequence[str]) -> list[str]:
-        """Begin a function with these parameters."""
+    def enter(self, names: Sequence[str], lists: Collection[str] = ()) -> None:
+        """Begin a function with these parameters; ``lists`` are sequences of tensors."""
         body = Block(self.blocks[0].numbers)
         self.blocks.append(body)
         self.block = body
-        codes = [body.input(name) for name in names]
-        self.values.update(zip(names, codes, strict=True))
-        return codes
+        for name in names:
+            code = body.input(name)
+            self.values[name] = TensorList(code) if name in lists else code
 
     def leave(self) -> Block:
         """End the function that was begun last."""

@@ -15,12 +15,20 @@ NAMES: dict[int, str] = {
     T.INT8: "int8", T.INT16: "int16", T.INT32: "int32", T.INT64: "int64", T.BOOL: "bool",
     T.UINT8: "uint8", T.UINT16: "uint16", T.UINT32: "uint32", T.UINT64: "uint64",
     T.COMPLEX64: "complex64", T.COMPLEX128: "complex128",
+    T.FLOAT8E4M3FN: "float8_e4m3fn", T.FLOAT8E4M3FNUZ: "float8_e4m3fnuz",
+    T.FLOAT8E5M2: "float8_e5m2", T.FLOAT8E5M2FNUZ: "float8_e5m2fnuz",
+    # PyTorch has no integers of 4 and 2 bits: they lie in bytes.
+    T.INT4: "int8", T.UINT4: "uint8", T.INT2: "int8", T.UINT2: "uint8",
 }  # fmt: skip
+# Integers of few bits, and how many.
+SMALL: dict[int, int] = {T.INT4: 4, T.UINT4: 4, T.INT2: 2, T.UINT2: 2}
+FLOATS8 = frozenset({T.FLOAT8E4M3FN, T.FLOAT8E4M3FNUZ, T.FLOAT8E5M2, T.FLOAT8E5M2FNUZ})
 FLOATS = frozenset({T.FLOAT, T.DOUBLE, T.FLOAT16, T.BFLOAT16})
 INTEGERS = frozenset({
     T.INT8, T.INT16, T.INT32, T.INT64, T.UINT8, T.UINT16, T.UINT32, T.UINT64,
 })  # fmt: skip
-
+# Integers that PyTorch stores and hardly computes with.
+UNSIGNED = frozenset({T.UINT16, T.UINT32, T.UINT64})
 
 MOST_EXACT = 1e38  # beyond, fewer digits could be more than the type holds
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from keras import ops
 from onnx import helper
@@ -49,9 +50,6 @@ def softmax(x: Any, kind: str | None = None) -> Any:
 def attention(call: Call, q: Any, k: Any, v: Any, *rest: Any) -> list[Any]:
     """Outputs: the result, the keys and values with those of the past, and scores."""
     mask, past_key, past_value, lengths = call.padded(rest, 4)
-    for name in ("left_window_size", "right_window_size"):
-        if call.attribute(name, -1) >= 0:
-            call.refuse(f"its attribute {name}")
     q, k, v = tensor(q), tensor(k), tensor(v)
     flat = len(q.shape) == 3
     if flat:
@@ -64,11 +62,12 @@ def attention(call: Call, q: Any, k: Any, v: Any, *rest: Any) -> list[Any]:
         k = ops.concatenate([tensor(past_key), k], axis=2)
         v = ops.concatenate([tensor(past_value), v], axis=2)
     present = [k, v]
-    times = q.shape[1] // k.shape[1]
-    size = q.shape[-1]
-    scale = call.attribute("scale") or 1 / math.sqrt(size)
+    heads, shared = q.shape[1], k.shape[1]
+    if heads is None or shared is None:
+        call.refuse("a number of heads that is not known")
+    times = heads // shared
     # Each side takes the root, as the operator's definition has it: half precision needs it.
-    root = ops.cast(math.sqrt(scale), dtype_of(q))
+    root = _root(call, q, k)
     raw = ops.matmul(q * root, swapped(repeated(k, times)) * root)
     cap = call.attribute("softcap", 0.0)
     capped = cap * ops.tanh(raw / cap) if cap else raw
@@ -79,7 +78,7 @@ def attention(call: Call, q: Any, k: Any, v: Any, *rest: Any) -> list[Any]:
     if bias is None:
         weights = softmax(scores, precision)
     else:  # a query that may see no key at all sees nothing
-        hidden = ops.isneginf(ops.max(bias, axis=-1, keepdims=True))
+        hidden = ops.max(bias, axis=-1, keepdims=True) <= lowest(dtype_of(scores))
         weights = softmax(ops.where(hidden, ops.zeros_like(scores), scores), precision)
         weights = ops.where(hidden, ops.zeros_like(weights), weights)
     y = ops.matmul(weights, repeated(v, times))
@@ -88,10 +87,10 @@ def attention(call: Call, q: Any, k: Any, v: Any, *rest: Any) -> list[Any]:
 
 
 def _bias(call: Call, scores: Any, mask: Any, past: Any, lengths: Any) -> Any:
-    """What is added to the scores: masks, and minus infinity ahead of a query."""
+    """What is added to the scores: masks, and the lowest number where a query sees no key."""
     kind = dtype_of(scores)
     queries, keys = sizes(scores)[-2:]
-    low = ops.cast(-math.inf, kind)
+    low = ops.cast(lowest(kind), kind)
     bias = None
     if mask is not None:
         mask = tensor(mask)
@@ -102,18 +101,37 @@ def _bias(call: Call, scores: Any, mask: Any, past: Any, lengths: Any) -> Any:
             pads = [(0, 0)] * (len(mask.shape) - 1) + [(0, keys - int(short))]
             mask = ops.pad(mask, pads, constant_values=-math.inf)
         bias = cast(mask, kind)
-    if call.attribute("is_causal", 0):
-        row = ops.expand_dims(ops.arange(queries, dtype="int32"), -1) + past
-        ahead = ops.arange(keys, dtype="int32") > row
-        if lengths is not None:
-            call.refuse("causal, with a cache whose lengths are given")
-        causal = ops.where(ahead, low, ops.cast(0, kind))
-        bias = causal if bias is None else bias + causal
-    if lengths is not None:
+    # One query behind a cache sees all keys in onnxruntime, which counts on one new key.
+    one = lengths is None and not (isinstance(past, int) and past == 0)
+    ends = lengths
+    if lengths is not None:  # of a cache, whose last entries are those of the queries
         ends = ops.reshape(ops.cast(tensor(lengths), "int32"), (-1, 1, 1, 1))
-        padding = ops.where(ops.arange(keys, dtype="int32") >= ends, low, ops.cast(0, kind))
-        bias = padding if bias is None else bias + padding
+        past = ends - queries
+    row = ops.expand_dims(ops.arange(queries, dtype="int32"), -1) + past
+    column = ops.arange(keys, dtype="int32")
+    hidden = [] if ends is None else [column >= ends]
+    if call.attribute("is_causal", 0) and not (one and isinstance(queries, int) and queries == 1):
+        ahead = column > row
+        hidden.append(ops.logical_and(ahead, queries > 1) if one else ahead)
+    left, right = (call.attribute(f"{side}_window_size", -1) for side in ("left", "right"))
+    hidden += [row - column > left] if left >= 0 else []
+    hidden += [column - row > right] if right >= 0 else []
+    for place in hidden:
+        bias = ops.where(place, low, ops.cast(0, kind) if bias is None else bias)
     return bias
+
+
+def _root(call: Call, q: Any, k: Any) -> Any:
+    """The root of the scale."""
+    scale, size = call.attribute("scale"), q.shape[-1] or k.shape[-1]
+    if not scale and size is None:
+        return ops.cast(ops.power(ops.cast(sizes(q)[-1], "float32"), -0.25), dtype_of(q))
+    return ops.cast(math.sqrt(scale or 1 / math.sqrt(size)), dtype_of(q))
+
+
+def lowest(kind: str) -> float:
+    """The most negative number of a type, which stands for what a query may not see."""
+    return float(ml_dtypes.finfo(kind).min)
 
 
 def rotated(x: Any, cos: Any, sin: Any, interleaved: bool) -> Any:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
+from onnx_net2net.frameworks.keras3.scanning import looped, scanned
 from onnx_net2net.frameworks.keras3.trace import Call, Entry
 from onnx_net2net.frameworks.keras3.values import known, number, sizes, tensor
 
@@ -67,29 +69,20 @@ def _stacked(parts: list[Any], axis: int) -> Any:
 
 
 def _while(call: Call, total: Any, condition: Any, states: list[Any]) -> list[Any]:
-    """A loop whose end the data decide; it can carry tensors but not collect them."""
+    """A loop whose end the data decide."""
     carried = len(states)
-    if any(call.step.outputs[carried:]):
+    if any(call.step.outputs[carried:]) and keras.backend.backend() != "tensorflow":
         call.refuse("collects the results of iterations whose number only the data tell")
-    limit = 2**31 - 1 if total is None else total
 
-    def body(step: Any, goes_on: Any, *given: Any) -> tuple[Any, ...]:
-        results = call.body("body", [ops.cast(step, "int64"), goes_on, *given])
-        new = [tensor(value) for value in results[1 : 1 + carried]]
-        return (step + 1, ops.reshape(tensor(results[0]), ()), *new)
+    def body(step: Any, goes_on: Any, now: list[Any]) -> tuple[Any, list[Any], list[Any]]:
+        results = call.body("body", [ops.cast(step, "int64"), goes_on, *now])
+        found = [tensor(value) for value in results]
+        return ops.reshape(found[0], ()), found[1 : 1 + carried], found[1 + carried :]
 
     first = True if condition is None else ops.reshape(tensor(condition), ())
-    given = (
-        ops.convert_to_tensor(0, "int32"),
-        ops.convert_to_tensor(first, "bool"),
-        *(tensor(state) for state in states),
-    )
-    done = ops.while_loop(
-        lambda step, goes_on, *_: ops.logical_and(goes_on, step < ops.cast(limit, "int32")),
-        body,
-        given,
-    )
-    return list(done[2:])
+    limit = 2**31 - 1 if total is None else total
+    states, columns = looped(body, [tensor(state) for state in states], limit, first)
+    return [*states, *columns]
 
 
 def scan(call: Call, *values: Any) -> list[Any]:
@@ -104,7 +97,6 @@ def scan(call: Call, *values: Any) -> list[Any]:
     given = [ops.flip(x, 0) if flag else x for x, flag in zip(given, turned, strict=True)]
     length = sizes(given[0])[0]
     carried = len(states)
-    kept = len(call.step.bodies["body"].outputs) - carried
     if isinstance(length, int) and length <= LONGEST:
         rows = []
         for step in range(length):
@@ -113,25 +105,18 @@ def scan(call: Call, *values: Any) -> list[Any]:
             rows.append(row)
         columns = [_stacked(list(column), 0) for column in zip(*rows, strict=True)]
     else:
-        states, columns = _scanned(call, states, given, kept)
+        states, columns = scanned(
+            lambda now, entries: _split(call.body("body", [*now, *entries]), carried),
+            [tensor(state) for state in states],
+            given,
+        )
     return [*states, *_directed(call, columns)]
 
 
-def _scanned(
-    call: Call, states: list[Any], given: list[Any], kept: int
-) -> tuple[list[Any], list[Any]]:
-    """By the backend's scan, whose results must be as many as its states: a row of them a time."""
-    first = call.body("body", [*states, *(x[0] for x in given)])
-    blanks = [ops.zeros_like(tensor(row)) for row in first[len(states) :]]
-    carry = [*(tensor(state) for state in states), *blanks]
-
-    def body(carry: list[Any], entries: list[Any]) -> tuple[list[Any], list[Any]]:
-        results = call.body("body", [*carry[: len(states)], *entries])
-        found = [tensor(value) for value in results]
-        return found, found
-
-    last, rows = ops.scan(body, carry, given)
-    return list(last[: len(states)]), list(rows[len(states) :])
+def _split(results: list[Any], carried: int) -> tuple[list[Any], list[Any]]:
+    """New states, and what is collected."""
+    found = [tensor(value) for value in results]
+    return found[:carried], found[carried:]
 
 
 def _directed(call: Call, columns: list[Any]) -> list[Any]:

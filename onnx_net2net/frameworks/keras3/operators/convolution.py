@@ -132,13 +132,16 @@ def window_of_transpose(call: Call, x: Any, w: Any) -> Window:
         length = sizes(x)[2 + axis]
         before, after = given[axis], given[axis + rank]
         if shape is not None or mode.startswith("SAME"):
-            wanted = shape[axis] if shape is not None else length * strides[axis]
-            total = (length - 1) * strides[axis] + extra[axis] + span - wanted
-            small = total // 2
-            before = total - small if mode == "SAME_LOWER" else small
-            # Without a mode, the odd one is cut in front, as onnxruntime does.
-            before = total - small if shape is not None and mode == "NOTSET" else before
-            after = total - before
+            total = extra[axis] + span - strides[axis]
+            if shape is not None:
+                total = total + length * strides[axis] - shape[axis]
+            # As onnxruntime does: the odd one is cut in front but for SAME_UPPER, and what a
+            # stated shape has beyond the full size is added behind.
+            cut = max(total, 0) if isinstance(total, int) else ops.maximum(total, 0)
+            before = cut // 2 if mode == "SAME_UPPER" else cut - cut // 2
+            after = cut - before
+            if shape is not None:
+                after = total - before
         pads.append((before, after - extra[axis]))
     return Window(tuple(w.shape[2:]), strides, dilations, tuple(pads))
 

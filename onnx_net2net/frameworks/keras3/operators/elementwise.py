@@ -18,7 +18,7 @@ from onnx import helper
 from onnx_net2net.frameworks.keras3.trace import Call, Entry
 from onnx_net2net.frameworks.keras3.values import cast, dtype_of, known, number, tensor
 
-__all__ = ["POINTWISE", "TABLES", "activation"]
+__all__ = ["NUMBERS", "POINTWISE", "TABLES", "activation"]
 
 
 def unary(function: Callable[[Any], Any]) -> Entry:
@@ -74,7 +74,7 @@ def divide(call: Call, *values: Any) -> Any:
 def modulo(call: Call, *values: Any) -> Any:
     """The sign is the divisor's, or with ``fmod`` the dividend's."""
     x, y = operands(call, values)
-    if not call.attribute("fmod", 0):
+    if not call.attribute("fmod", 0) or dtype_of(x).startswith("uint"):
         return ops.mod(x, y)
     rest = ops.mod(ops.abs(x), ops.abs(y))
     return ops.where(ops.less(x, 0), ops.negative(rest), rest)
@@ -106,13 +106,13 @@ def converted(call: Call, x: Any, target: str) -> Any:
     """``x`` in another type."""
     if isinstance(x, np.ndarray):
         return x.astype(np.dtype(target))
-    if target not in CASTABLE:
+    if target not in NUMBERS:
         call.refuse(f"a cast of a tensor to {target}")
     x = tensor(x)
     return ops.not_equal(x, 0) if target == "bool" and dtype_of(x) != "bool" else cast(x, target)
 
 
-CASTABLE = frozenset(
+NUMBERS = frozenset(
     [
         "bfloat16",
         "bool",
@@ -129,6 +129,11 @@ CASTABLE = frozenset(
         "uint64",
     ]
 )
+
+
+def sign(x: Any) -> Any:
+    """-1, 0 or 1; numbers without a sign are 0 or not."""
+    return ops.cast(x != 0, dtype_of(x)) if dtype_of(x).startswith("uint") else ops.sign(x)
 
 
 def clip(call: Call, x: Any, low: Any = None, high: Any = None) -> Any:
@@ -166,7 +171,8 @@ def softplus(x: Any) -> Any:
 
 
 def shrink(x: Any, lambd: float = 0.5, bias: float = 0.0) -> Any:
-    """Zero within lambd of zero, moved towards zero by bias elsewhere."""
+    """Zero within lambd of zero, moved towards zero by bias elsewhere; in float32 if whole."""
+    x = ops.cast(x, "float32") if is_whole(x) else x
     moved = ops.where(ops.less(x, -lambd), x + cast_like(bias, x), x - cast_like(bias, x))
     return ops.where(ops.greater(ops.abs(x), lambd), moved, ops.zeros_like(x))
 
@@ -265,7 +271,7 @@ def prelu(call: Call, x: Any, slope: Any) -> Any:
 
 POINTWISE: dict[str, Entry] = {
     **{name: activated(name) for name in ACTIVATIONS if name not in ("Affine", "ScaledTanh")},
-    "Abs": unary(ops.abs),
+    "Abs": unary(lambda x: x if dtype_of(x).startswith("uint") else ops.abs(x)),
     "Acos": unary(ops.arccos),
     "Acosh": unary(ops.arccosh),
     "Add": binary(operator.add),
@@ -313,7 +319,7 @@ POINTWISE: dict[str, Entry] = {
     "Pow": power,
     "Reciprocal": unary(ops.reciprocal),
     "Round": unary(ops.round),
-    "Sign": unary(ops.sign),
+    "Sign": unary(sign),
     "Sin": unary(ops.sin),
     "Sinh": unary(ops.sinh),
     "Sqrt": unary(ops.sqrt),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from onnx_net2net.frameworks.keras3.open_axes import sliced_at, with_axes, without_axes
 from onnx_net2net.frameworks.keras3.trace import Call, Entry
 from onnx_net2net.frameworks.keras3.values import (
     axis_of,
@@ -25,17 +26,17 @@ from onnx_net2net.frameworks.keras3.values import (
 __all__ = ["TABLES", "broadcast", "cut", "given_axes"]
 
 INT64 = np.dtype("int64")
+NONE = (2**31 - 1, 2**63 - 1)  # as an end: to the last entry, or backwards to the first
+FARTHEST = 2**30  # beyond the ends of every axis, in the int32 that sizes are counted in
 
 
 def given_axes(call: Call, axes: Any) -> list[int] | None:
-    """The axes, an attribute or (opset 13) an input."""
+    """The axes, an attribute or (opset 13) an input; None where there are none, or a run tells."""
     if axes is None:
         found = call.attribute("axes")
         return None if found is None else list(found)
     array = known(axes)
-    if array is None:
-        call.refuse("axes that the graph computes")
-    return [int(axis) for axis in array.reshape(-1)]
+    return None if array is None else [int(axis) for axis in array.reshape(-1)]
 
 
 def shape_of(call: Call, x: Any) -> Any:
@@ -99,20 +100,36 @@ def squeeze(call: Call, x: Any, axes: Any = None) -> Any:
     """Without axes of size 1, all of them if none is named."""
     x = tensor(x)
     found = given_axes(call, axes)
+    if found is None and axes is not None:
+        return without_axes(call, x, axes)
     if found is None:
-        if any(not isinstance(size, int) for size in sizes(x)):
-            call.refuse("no axes, and a size that is not known")
-        return ops.squeeze(x)
+        found = [axis for axis, size in enumerate(sizes(x)) if isinstance(size, int) and size == 1]
+        x = _without_ones(call, x)
     dropped = {axis_of(axis, x) for axis in found}
     # Reshaped, for a size that is 1 but not known to be must go as well.
     kept = [size for axis, size in enumerate(sizes(x)) if axis not in dropped]
     return ops.reshape(x, kept)
 
 
+def _without_ones(call: Call, x: Any) -> Any:
+    """``x``, whose rank would change where a size that the file leaves open is 1: not in a run."""
+    unknown = [size for size in sizes(x) if not isinstance(size, int)]
+    if not unknown:
+        return x
+    import tensorflow as tf
+
+    message = f"{call.step.label}: a size that the file leaves open is 1; name the axes"
+    checks = [tf.debugging.assert_none_equal(size, 1, message=message) for size in unknown]
+    with tf.control_dependencies([check for check in checks if check is not None]):
+        return tf.identity(x)
+
+
 def unsqueeze(call: Call, x: Any, axes: Any = None) -> Any:
     """With new axes, counted in the result."""
     x = tensor(x)
-    found = given_axes(call, axes) or []
+    found = given_axes(call, axes)
+    if found is None:
+        return with_axes(call, x, axes)
     total = len(x.shape) + len(found)
     for axis in sorted(axis + total if axis < 0 else axis for axis in found):
         x = ops.expand_dims(x, axis)
@@ -160,13 +177,15 @@ def sliced(call: Call, x: Any, *operands: Any) -> Any:
         axes, steps = call.attribute("axes"), None
     else:
         first, last, along, strides = call.padded(operands, 4)
-        starts, ends, axes = ints(first), ints(last), given_axes(call, along)
         steps = None if strides is None else ints(strides)
+        starts, ends, axes = ints(first), ints(last), given_axes(call, along)
+        if (along is not None and axes is None) or not all(isinstance(n, int) for n in steps or []):
+            along = np.arange(len(starts)) if along is None else along
+            strides = np.ones(len(starts), np.int64) if strides is None else strides
+            return sliced_at(call, x, first, last, along, strides)
     axes = list(range(len(starts))) if axes is None else axes
     steps = [1] * len(starts) if steps is None else steps
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        if not isinstance(step, int):
-            call.refuse("a step that the graph computes")
         x = _slice_axis(x, axis_of(axis, x), start, end, step)
     return x
 
@@ -174,14 +193,15 @@ def sliced(call: Call, x: Any, *operands: Any) -> Any:
 def _slice_axis(x: Any, axis: int, start: Any, end: Any, step: int) -> Any:
     size = sizes(x)[axis]
     if all(isinstance(n, int) for n in (start, end, size)):
-        picked = range(size)[_python_slice(start, end, step)]
+        picked = _picked(start, end, step, size)
         if len(picked) == size and step > 0:
             return x
         if step > 0 and len(picked):
             return cut(x, axis, picked[0], picked[-1] + 1, step)
         return gathered(x, np.array(picked, np.int64), axis)
     if step < 0:
-        whole = isinstance(start, int) and isinstance(end, int) and start == -1 and end < -(2**30)
+        end = -FARTHEST if isinstance(end, int) and end in NONE else end
+        whole = isinstance(start, int) and isinstance(end, int) and start == -1 and end <= -FARTHEST
         return (
             ops.flip(x, axis)[_strided(x, axis, -step)]
             if whole
@@ -192,9 +212,13 @@ def _slice_axis(x: Any, axis: int, start: Any, end: Any, step: int) -> Any:
     return cut(x, axis, _bounded(start, size), _bounded(end, size), step)
 
 
-def _python_slice(start: int, end: int, step: int) -> slice:
-    """ONNX counts an end before the first entry as -infinity when it walks backwards."""
-    return slice(start, end, step)
+def _picked(start: int, end: int, step: int, size: int) -> range:
+    """Unlike in Python, a walk backwards that starts before the first entry takes that one."""
+    end = -FARTHEST if step < 0 and end in NONE else end
+    start, end = (place + size if place < 0 else place for place in (start, end))
+    if step > 0:
+        return range(min(max(start, 0), size), min(max(end, 0), size), step)
+    return range(min(max(start, 0), size - 1), min(max(end, -1), size - 1), step)
 
 
 def _strided(x: Any, axis: int, step: int) -> tuple[slice, ...]:
@@ -207,6 +231,8 @@ def _bounded(place: Any, size: Any) -> Any:
         return None
     if isinstance(place, int) and isinstance(size, int):
         return min(max(place, -size), size)
+    if isinstance(place, int):
+        place = min(max(place, -FARTHEST), FARTHEST)
     if isinstance(place, int):  # constant against an unknown size
         return ops.maximum(place + size, 0) if place < 0 else ops.minimum(place, size)
     place = ops.where(ops.less(place, 0), place + size, place)
@@ -216,14 +242,16 @@ def _bounded(place: Any, size: Any) -> Any:
 def _backward(x: Any, axis: int, start: Any, end: Any, step: int) -> Any:
     """Backwards between places of which one is not known."""
     size = ops.cast(sizes(x)[axis], "int32")
-    first = ops.minimum(_wrapped(start, size), size - 1)
+    first = ops.minimum(ops.maximum(_wrapped(start, size), 0), size - 1)
     last = ops.maximum(_wrapped(end, size), -1)
+    if not isinstance(end, int):
+        last = ops.where(ops.equal(end, NONE[0]), -1, last)
     return gathered(x, ops.arange(first, last, step, dtype="int32"), axis)
 
 
 def _wrapped(place: Any, size: Any) -> Any:
     if isinstance(place, int):
-        place = max(place, -(2**30))
+        place = min(max(place, -FARTHEST), FARTHEST)
     place = ops.cast(place, "int32")
     return ops.where(ops.less(place, 0), place + size, place)
 

@@ -39,7 +39,8 @@ def max_pool(call: Call, x: Any) -> list[Any]:
     by_column = bool(call.attribute("storage_order", 0))
     if call.wants(1):
         return _places(call, x, wide, frame, by_column)
-    if set(frame.dilations) != {1} or dtype_of(x) not in FLOATS:
+    apart = len(frame.kernel) == 3 and dtype_of(x) == "float64"  # which TensorFlow lacks
+    if apart or set(frame.dilations) != {1} or dtype_of(x) not in FLOATS:
         return [reduce(ops.maximum, taps(wide, frame))]
     return [_pooled(ops.max_pool, wide, frame)]
 
@@ -87,7 +88,7 @@ def average_pool(call: Call, x: Any) -> Any:
     x = tensor(x)
     kernel = call.attribute("kernel_shape")
     frame = window(call, x, kernel, ceil=_ceil(call))
-    own = window(call, x, kernel)
+    own = window(call, x, kernel, ceil=False)
     wide = padded(x, frame.pads)
     total = _summed(wide, frame)
     ones = ops.ones_like(x[:1, :1])
@@ -148,11 +149,10 @@ def max_unpool(call: Call, x: Any, places: Any, shape: Any = None) -> Any:
     from onnx_net2net.frameworks.keras3.values import ints
 
     x, places = tensor(x), tensor(places)
+    frame = window(call, x, call.attribute("kernel_shape"))
     if shape is not None:
         target = ints(shape)
     else:
-        kernel = call.attribute("kernel_shape")
-        frame = window(call, x, kernel)
         inner = [
             (size - 1) * s - sum(pad) + k
             for size, s, pad, k in zip(

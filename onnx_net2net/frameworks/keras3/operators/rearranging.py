@@ -18,6 +18,7 @@ from onnx_net2net.frameworks.keras3.values import (
     sizes,
     tensor,
 )
+from onnx_net2net.frameworks.keras3.windows import extended, positive
 
 __all__ = ["TABLES"]
 
@@ -63,15 +64,9 @@ def center_crop_pad(call: Call, x: Any, shape: Any) -> Any:
     for axis, wanted in zip(axes, ints(shape), strict=True):
         axis = axis_of(axis, x)
         size = sizes(x)[axis]
-        if not isinstance(wanted, int) or not isinstance(size, int):
-            call.refuse("a size that is not known")
-        if wanted < size:
-            first = (size - wanted) // 2
-            x = cut(x, axis, first, first + wanted)
-        elif wanted > size:
-            pads = [(0, 0)] * len(x.shape)
-            pads[axis] = ((wanted - size) // 2, wanted - size - (wanted - size) // 2)
-            x = ops.pad(x, pads)
+        less, more = positive(size - wanted), positive(wanted - size)
+        x = cut(x, axis, less // 2, size - (less - less // 2))
+        x = extended(x, axis, more // 2, more - more // 2)
     return x
 
 

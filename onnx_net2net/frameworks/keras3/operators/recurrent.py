@@ -10,6 +10,7 @@ from typing import Any
 from keras import ops
 
 from onnx_net2net.frameworks.keras3.operators.elementwise import activation
+from onnx_net2net.frameworks.keras3.scanning import scanned
 from onnx_net2net.frameworks.keras3.trace import Call, Entry
 from onnx_net2net.frameworks.keras3.values import dtype_of, sizes, tensor
 
@@ -200,23 +201,22 @@ def _run(
     count = sizes(gates)[0]
     steps = ops.arange(count, dtype="int32")
 
-    def advance(carry: list[Any], entry: tuple[Any, Any]) -> tuple[list[Any], list[Any]]:
-        now, step = entry
-        new = kind.step(cell, now, list(carry))
+    def advance(now: list[Any], entries: list[Any]) -> tuple[list[Any], list[Any]]:
+        gate, step = entries
+        new = kind.step(cell, gate, now)
         if lengths is not None:
             running = ops.expand_dims(step < lengths, -1)
-            new = [ops.where(running, a, b) for a, b in zip(new, carry, strict=True)]
-        return new, new
+            new = [ops.where(running, a, b) for a, b in zip(new, now, strict=True)]
+        return new, new[:1]
 
-    if isinstance(count, int) and count <= LONGEST:
+    if isinstance(count, int) and 0 < count <= LONGEST:
         outputs = []
         for step in range(count):
-            states, row = advance(states, (gates[step], steps[step]))
+            states, row = advance(states, [gates[step], steps[step]])
             outputs.append(row[0])
         y = ops.stack(outputs, axis=0)
     else:
-        states, rows = ops.scan(advance, states, (gates, steps))
-        y, states = rows[0], list(states)
+        states, (y,) = scanned(advance, states, [gates, steps])
     if lengths is not None:
         running = ops.expand_dims(ops.expand_dims(steps, -1) < lengths, -1)
         y = ops.where(running, y, ops.zeros_like(y))

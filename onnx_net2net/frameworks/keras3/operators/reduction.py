@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from keras import ops
 
+from onnx_net2net.frameworks.keras3.open_axes import axes_behind, axis_last
 from onnx_net2net.frameworks.keras3.trace import Call, Entry
-from onnx_net2net.frameworks.keras3.values import axis_of, cast, dtype_of, known, product, sizes
+from onnx_net2net.frameworks.keras3.values import axis_of, dtype_of, known, product, sizes
 from onnx_net2net.frameworks.keras3.values import tensor as lifted
 
 __all__ = ["TABLES"]
@@ -21,15 +24,20 @@ def reduced(function: Callable[..., Any]) -> Entry:
         x = lifted(x)
         given, keep = call.attribute("axes"), bool(call.attribute("keepdims", 1))
         none = call.attribute("noop_with_empty_axes", 0)
+        if function is log_sum_exp and "int" in dtype_of(x):
+            call.refuse("of whole numbers, where the last bit of a logarithm decides")
         if axes is not None:
-            found = known(axes)
+            found = known(axes) if 0 not in axes.shape else np.zeros(0, np.int64)
             if found is None:
-                call.refuse("axes that the graph computes")
+                flat, restored = axes_behind(call, x, axes)
+                return restored(function(flat, axis=(1,), keepdims=False), keep)
             given = found.reshape(-1).tolist()
         if none and not given:
             return x if function not in POINTWISE else POINTWISE[function](x)
+        if min(given or [0]) < 0 and 0 in x.shape:
+            call.refuse("negative axes of an empty tensor, which onnxruntime does not reduce")
         over = tuple(axis_of(a, x) for a in given) if given else tuple(range(len(x.shape)))
-        return cast(function(x, axis=over, keepdims=keep), dtype_of(x))
+        return function(x, axis=over, keepdims=keep)
 
     return entry
 
@@ -49,14 +57,19 @@ def square_sum(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     return summed(ops.square(x), axis, keepdims)
 
 
+def real(x: Any) -> Any:
+    """Whole numbers as floats that hold them."""
+    return ops.cast(x, "float64") if "int" in dtype_of(x) else x
+
+
 def length(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     """Euclidean norm."""
-    return ops.sqrt(square_sum(x, axis, keepdims))
+    return ops.sqrt(square_sum(real(x), axis, keepdims))
 
 
 def log_sum(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     """Logarithm of the sum."""
-    return ops.log(summed(x, axis, keepdims))
+    return ops.log(summed(real(x), axis, keepdims))
 
 
 def averaged(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
@@ -65,17 +78,32 @@ def averaged(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
         return ops.mean(x, axis=axis, keepdims=keepdims)
     total = ops.sum(x, axis=axis, keepdims=keepdims)
     count = ops.cast(product(sizes(x)[a] for a in axis), dtype_of(total))
-    return ops.sign(total) * ops.floor_divide(ops.abs(total), count)
+    return ops.sign(total) * ops.floor_divide(ops.abs(total), ops.maximum(count, 1))
 
 
 def greatest(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     """Largest entry; of truth values: whether any is true."""
-    return (ops.any if dtype_of(x) == "bool" else ops.max)(x, axis=axis, keepdims=keepdims)
+    if dtype_of(x) == "bool":
+        return ops.any(x, axis=axis, keepdims=keepdims)
+    return ops.max(x, axis=axis, keepdims=keepdims, initial=_extreme(x, axis, lowest=True))
 
 
 def least(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     """Smallest entry; of truth values: whether all are true."""
-    return (ops.all if dtype_of(x) == "bool" else ops.min)(x, axis=axis, keepdims=keepdims)
+    if dtype_of(x) == "bool":
+        return ops.all(x, axis=axis, keepdims=keepdims)
+    return ops.min(x, axis=axis, keepdims=keepdims, initial=_extreme(x, axis, lowest=False))
+
+
+def _extreme(x: Any, axis: tuple[int, ...], lowest: bool) -> Any:
+    """What the largest or smallest of no entries is; None where there are some."""
+    lengths = [sizes(x)[place] for place in axis]
+    if all(isinstance(size, int) and size for size in lengths):
+        return None
+    if "float" in dtype_of(x):
+        return ops.cast(-math.inf if lowest else math.inf, dtype_of(x))
+    limits = np.iinfo(dtype_of(x))
+    return ops.cast(limits.min if lowest else limits.max, dtype_of(x))
 
 
 def multiplied(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
@@ -87,14 +115,14 @@ def multiplied(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
 
 def log_sum_exp(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     """Logarithm of the sum of exponentials."""
-    return ops.logsumexp(x, axis=axis, keepdims=keepdims)
+    return ops.logsumexp(real(x), axis=axis, keepdims=keepdims)
 
 
 # What a reduction over no axis still does to each entry.
 POINTWISE: dict[Callable[..., Any], Callable[[Any], Any]] = {
     absolute_sum: ops.abs,
     length: ops.abs,
-    log_sum: ops.log,
+    log_sum: lambda x: ops.log(real(x)),
     square_sum: ops.square,
 }
 
@@ -148,18 +176,19 @@ def running(function: Callable[..., Any], neutral: int) -> Entry:
 
     def entry(call: Call, x: Any, axis: Any) -> Any:
         x = lifted(x)
-        found = known(axis)
+        found, back = known(axis), None
         if found is None:
-            call.refuse("an axis that the graph computes")
-        place = axis_of(int(found.reshape(-1)[0]), x)
+            x, back = axis_last(call, x, axis)
+        place = axis_of(-1 if found is None else int(found.reshape(-1)[0]), x)
         backward = bool(call.attribute("reverse", 0))
         x = ops.flip(x, place) if backward else x
         if call.attribute("exclusive", 0):
             first = ops.take(x, [0], axis=place) * 0 + neutral
             rest = ops.slice(x, [0] * len(x.shape), _shorter(x, place))
             x = ops.concatenate([first, rest], axis=place)
-        y = cast(function(x, axis=place), dtype_of(x))
-        return ops.flip(y, place) if backward else y
+        y = function(x, axis=place)
+        y = ops.flip(y, place) if backward else y
+        return y if back is None else back(y)
 
     return entry
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -42,24 +43,22 @@ class Axis:
 def upsample(call: Call, x: Any, scales: Any = None) -> Any:
     """The old operator: places are rounded down."""
     x = tensor(x)
-    given = call.attribute("scales") if scales is None else known(scales)
-    if given is None:
-        call.refuse("scales that the graph computes")
-    found = [float(s) for s in np.asarray(given).reshape(-1)]
-    mode = call.attribute("mode", "nearest")
-    for axis, scale in enumerate(found):
-        frame = Axis(sizes(x)[axis], _scaled(sizes(x)[axis], scale), scale)
-        x = _along(x, axis, frame, Method(mode, "asymmetric", "floor"))
+    given = call.attribute("scales") if scales is None else scales
+    given = np.asarray(given, np.float32) if scales is None else given
+    method = Method(call.attribute("mode", "nearest"), "asymmetric", "simple")
+    regions = [(0.0, 1.0)] * len(x.shape)
+    for axis, frame in enumerate(_frames(call, sizes(x), given, None, regions)):
+        x = _along(x, axis, frame, method)
     return x
 
 
-def _scaled(size: Any, scale: float, part: float = 1.0) -> Any:
-    """The size of this part of an axis after scaling."""
-    if scale * part == 1:
+def _scaled(size: Any, scale: float) -> Any:
+    """The size of an axis after scaling; onnxruntime does not ask how much of it is cropped."""
+    if scale == 1:
         return size
     if isinstance(size, int):
-        return math.floor(size * part * scale)
-    return ops.cast(ops.floor(ops.cast(size, "float32") * (part * scale)), "int32")
+        return int(np.float32(size) * np.float32(scale))
+    return ops.cast(ops.floor(ops.cast(size, "float32") * scale), "int32")
 
 
 @dataclass(frozen=True)
@@ -90,27 +89,37 @@ def resize(call: Call, x: Any, *operands: Any) -> Any:
         bool(call.attribute("antialias", 0)),
         call.attribute("extrapolation_value", 0.0),
     )
-    axes = [axis_of(a, x) for a in call.attribute("axes", range(len(x.shape)))]
-    regions = [(0.0, 1.0)] * len(axes)
+    given = call.attribute("axes", range(len(x.shape)))
+    if (
+        min(given, default=0) < 0
+        and call.attribute("keep_aspect_ratio_policy", "stretch")[0] == "n"
+    ):
+        call.refuse("negative axes and an aspect ratio to keep, which onnxruntime does not resize")
+    axes = [axis_of(a, x) for a in given]
+    regions: list[tuple[Any, Any]] = [(0.0, 1.0)] * len(axes)
     if method.coordinates == "tf_crop_and_resize":
         found = known(roi)
         if found is None:
-            call.refuse("a region that the graph computes")
-        regions = [(float(a), float(b)) for a, b in found.reshape(2, -1).T]
+            corners = tensor(roi, "float32")
+            regions = [(corners[i], corners[i + len(axes)]) for i in range(len(axes))]
+        else:
+            regions = [(float(a), float(b)) for a, b in found.reshape(2, -1).T]
     before = [sizes(x)[axis] for axis in axes]
     for axis, frame in zip(axes, _frames(call, before, scales, wanted, regions), strict=True):
+        if method.antialias and not isinstance(frame.scale, float):
+            call.refuse("antialiasing by a scale that the graph computes")
         x = _along(x, axis, frame, method)
     return x
 
 
 def _frames(
-    call: Call, before: list[Any], scales: Any, wanted: Any, regions: Sequence[tuple[float, float]]
+    call: Call, before: list[Any], scales: Any, wanted: Any, regions: Sequence[tuple[Any, Any]]
 ) -> list[Axis]:
     given = known(scales)
     if given is not None and given.size:
         factors = [float(s) for s in given.reshape(-1)]
         return [
-            Axis(n, _scaled(n, s, b - a), s, a, b)
+            Axis(n, _scaled(n, s), s, a, b)
             for n, s, (a, b) in zip(before, factors, regions, strict=True)
         ]
     if wanted is None:
@@ -124,19 +133,32 @@ def _frames(
     after = ints(wanted)
     policy = call.attribute("keep_aspect_ratio_policy", "stretch")
     if policy != "stretch":
-        if not all(isinstance(n, int) for n in (*before, *after)):
-            call.refuse("an aspect ratio to keep, of an image of unknown size")
-        ratios = [m / n for n, m in zip(before, after, strict=True)]
-        ratio = (min if policy == "not_larger" else max)(ratios)
-        after = [math.floor(ratio * n + 0.5) for n in before]
+        ratios = [_ratio(m, n) for n, m in zip(before, after, strict=True)]
+        ratio = reduce(_less if policy == "not_larger" else _more, ratios)
+        after = [_nearest(ratio, n) for n in before]
         return [Axis(n, m, ratio, *r) for n, m, r in zip(before, after, regions, strict=True)]
     return [Axis(n, m, _ratio(m, n), *r) for n, m, r in zip(before, after, regions, strict=True)]
 
 
 def _ratio(after: Any, before: Any) -> Any:
     if isinstance(after, int) and isinstance(before, int):
-        return after / before
+        return float(np.float32(after) / np.float32(before))
     return ops.cast(after, "float32") / ops.cast(before, "float32")
+
+
+def _less(a: Any, b: Any) -> Any:
+    return min(a, b) if isinstance(a, float) and isinstance(b, float) else ops.minimum(a, b)
+
+
+def _more(a: Any, b: Any) -> Any:
+    return max(a, b) if isinstance(a, float) and isinstance(b, float) else ops.maximum(a, b)
+
+
+def _nearest(ratio: Any, size: Any) -> Any:
+    """A size times a ratio, rounded in float32 as onnxruntime does."""
+    if isinstance(ratio, float) and isinstance(size, int):
+        return int(np.floor(np.float32(ratio) * np.float32(size) + np.float32(0.5)))
+    return ops.cast(ops.floor(_float(size) * ratio + 0.5), "int32")
 
 
 def _along(x: Any, axis: int, frame: Axis, method: Method) -> Any:
@@ -144,13 +166,22 @@ def _along(x: Any, axis: int, frame: Axis, method: Method) -> Any:
     both = isinstance(frame.before, int) and isinstance(frame.after, int)
     same = frame.before == frame.after if both else frame.before is frame.after
     same = same and isinstance(frame.scale, float) and frame.scale == 1
-    if same and method.coordinates != "tf_crop_and_resize":
+    if same:  # cropped or not: onnxruntime leaves such an axis alone
         return x
     fixed = all(isinstance(n, int) for n in (frame.before, frame.after))
-    xp: Any = np if fixed and isinstance(frame.scale, float) else ops
+    fixed = fixed and all(isinstance(n, float) for n in (frame.scale, frame.start, frame.end))
+    xp: Any = np if fixed else ops
     place = _coordinates(xp, frame, method)
+    if xp is ops:
+        steps = ops.cast(ops.arange(frame.after), "float32")
+        place = ops.where(ops.equal(frame.scale, 1), steps, place)
     if method.mode == "nearest":
-        chosen = _clipped(xp, _rounded(xp, place, method.rounding), frame.before)
+        rounding = method.rounding
+        if rounding == "simple":  # of old operators: onnxruntime's way where it shrinks an image
+            chosen = xp.where(frame.scale < 1, xp.ceil(place), xp.floor(place))
+        else:
+            chosen = _rounded(xp, place, rounding)
+        chosen = _clipped(xp, chosen, frame.before)
         y = ops.take(x, ops.cast(chosen, "int32"), axis=axis)
     else:
         y = _weighed(xp, x, axis, place, frame, method)
@@ -168,32 +199,37 @@ def _float(value: Any) -> Any:
 def _coordinates(xp: Any, frame: Axis, method: Method) -> Any:
     """Where the entries of the result lie among those of the operand."""
     name = method.coordinates
-    if xp is np:
-        steps: Any = np.arange(frame.after, dtype=np.float64)
-        before, after = float(frame.before), float(frame.after)
+    if xp is np:  # in float32, for rounding decides which entry is the nearest
+        steps: Any = np.arange(frame.after, dtype=np.float32)
+        before, after, scale = (np.float32(n) for n in (frame.before, frame.after, frame.scale))
     else:
         steps = ops.cast(ops.arange(frame.after), "float32")
-        before, after = _float(frame.before), _float(frame.after)
-    scale = frame.scale
+        before, after, scale = (_float(n) for n in (frame.before, frame.after, frame.scale))
+    several = xp.cast(after > 1, "float32") if xp is ops else np.float32(after > 1)
+    half = xp.float32(0.5) if xp is np else 0.5
     if name == "asymmetric":
         return steps / scale
     if name == "align_corners":
-        one = after <= 1 if xp is np else None
-        return steps * 0 if one else steps * ((before - 1) / xp.maximum(after - 1, 1))
+        return steps * (before - 1) / xp.maximum(after - 1, 1)
     if name == "tf_crop_and_resize":
-        a, b = frame.start, frame.end
-        if isinstance(frame.after, int) and frame.after == 1:
-            return steps * 0 + 0.5 * (a + b) * (before - 1)
-        return a * (before - 1) + steps * ((b - a) * (before - 1) / (after - 1))
+        return _cropped(xp, frame, steps, before, after)
     if name == "tf_half_pixel_for_nn":
-        return (steps + 0.5) / scale
-    place = (steps + 0.5) / scale - 0.5
+        return (steps + half) / scale
+    place = (steps + half) / scale - half
     if name == "pytorch_half_pixel":
-        return place if xp is not np or frame.after > 1 else steps * 0
+        return place * several
     if name == "half_pixel_symmetric":
         adjusted = after / (scale * before)
         return before / 2 * (1 - adjusted) + place
     return place
+
+
+def _cropped(xp: Any, frame: Axis, steps: Any, before: Any, after: Any) -> Any:
+    """From the start of a region to its end; one entry alone is in its middle."""
+    start, end = (np.float32(n) if xp is np else _float(n) for n in (frame.start, frame.end))
+    spread = start * (before - 1) + steps * (end - start) * (before - 1) / xp.maximum(after - 1, 1)
+    middle = (start + end) * (before - 1) / 2 + steps * 0
+    return xp.where(after > 1, spread, middle)
 
 
 def _rounded(xp: Any, place: Any, mode: str) -> Any:
@@ -222,8 +258,6 @@ def _weighed(xp: Any, x: Any, axis: int, place: Any, frame: Axis, method: Method
     cubic = method.mode == "cubic"
     stretch = 1.0
     if method.antialias:
-        if xp is not np:
-            raise ValueError("antialiasing of an image of unknown size")
         stretch = max(1.0, 1.0 / frame.scale)
     reach = math.ceil((2 if cubic else 1) * stretch)
     base = xp.floor(place)
@@ -232,7 +266,7 @@ def _weighed(xp: Any, x: Any, axis: int, place: Any, frame: Axis, method: Method
         at = base + offset
         distance = xp.abs(place - at) / stretch
         weight = _cubic(xp, distance, method.cubic) if cubic else xp.maximum(1 - distance, 0)
-        if method.exclude or method.antialias:
+        if method.exclude:
             last = frame.before - 1 if xp is np else _float(frame.before - 1)
             weight = xp.where(xp.logical_and(at >= 0, at <= last), weight, weight * 0)
         weights.append(weight)

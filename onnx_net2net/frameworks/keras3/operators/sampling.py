@@ -137,6 +137,7 @@ def deform_conv(call: Call, x: Any, w: Any, offset: Any, b: Any = None, mask: An
     x, w, offset = tensor(x), tensor(w), tensor(offset)
     if len(w.shape) != 4:
         call.refuse("a deformed kernel that is not of two axes")
+    call.attribute("kernel_shape")  # the weight says it as well
     groups, shares = call.attribute("group", 1), call.attribute("offset_group", 1)
     frame = window(call, x, w.shape[2:])
     n, channels = sizes(x)[:2]

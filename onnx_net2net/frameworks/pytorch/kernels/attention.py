@@ -23,33 +23,54 @@ def causal_mask(rows: int, columns: int, before: int, device: torch.device) -> T
     return torch.arange(columns, device=device) <= row
 
 
+def attention_mask(
+    q: Tensor,
+    k: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    before: int,
+    lengths: Tensor | None,
+    window: tuple[int, int],
+) -> Tensor | None:
+    """What may be looked at: a mask, and what is not later, not padding, not too far away."""
+    columns = torch.arange(k.shape[2], device=q.device)
+    rows = torch.arange(q.shape[2], device=q.device)[:, None] + before
+    allowed = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device)
+    if lengths is not None:
+        valid = lengths.reshape(-1, 1, 1, 1)
+        rows = rows + valid - q.shape[2]
+        allowed = allowed & (columns < valid)
+    if causal:
+        allowed = allowed & (columns <= rows)
+    if window[0] >= 0:
+        allowed = allowed & (columns >= rows - window[0])
+    if window[1] >= 0:
+        allowed = allowed & (columns <= rows + window[1])
+    if mask is None:
+        return allowed
+    if mask.shape[-1] not in (1, k.shape[2]):
+        mask = wider_mask(mask, k.shape[2])
+    if mask.dtype == torch.bool:
+        return mask & allowed
+    # ONNX Runtime hides by the least number, not by infinity.
+    return torch.where(allowed, mask, torch.full_like(mask[..., :1], torch.finfo(mask.dtype).min))
+
+
 def attend(
     q: Tensor,
     k: Tensor,
     v: Tensor,
     mask: Tensor | None = None,
     scale: float | None = None,
-    causal: bool = False,
-    before: int = 0,
     softcap: float = 0.0,
+    precision: torch.dtype | None = None,
 ) -> Tensor:
     """softmax(q k^T * scale + mask) v; heads of k and v may serve several of q."""
-    if causal and mask is None and before == 0 and q.shape[2] == k.shape[2] and not softcap:
-        grouped = q.shape[1] != k.shape[1]
-        return F.scaled_dot_product_attention(
-            q, k, v, is_causal=True, scale=scale, enable_gqa=grouped
-        )
-    if causal:
-        allowed = causal_mask(q.shape[2], k.shape[2], before, q.device)
-        if mask is None:
-            mask = allowed
-        elif mask.dtype == torch.bool:
-            mask = mask & allowed
-        else:
-            mask = mask.masked_fill(~allowed, float("-inf"))
-    if softcap:
-        weights = attention_scores(q, k, mask, scale, softcap, 2).softmax(-1)
-        return weights.nan_to_num() @ v.repeat_interleave(q.shape[1] // v.shape[1], 1)
+    if softcap or precision is not None:
+        weights = attention_scores(q, k, mask, scale, softcap, 3, precision)
+        return weights @ v.repeat_interleave(q.shape[1] // v.shape[1], 1)
+    if mask is not None and mask.is_floating_point():
+        mask = mask.masked_fill(mask <= torch.finfo(mask.dtype).min, float("-inf"))
     grouped = q.shape[1] != k.shape[1]
     return F.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=grouped)
 
@@ -61,6 +82,7 @@ def attention_scores(
     scale: float | None,
     softcap: float,
     mode: int,
+    precision: torch.dtype | None = None,
 ) -> Tensor:
     """What attention computes on its way: products, capped (1), masked (2), or weights (3)."""
     k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
@@ -69,10 +91,15 @@ def attention_scores(
         scores = softcap * torch.tanh(scores / softcap)
     if mask is not None and mode >= 2:
         if mask.dtype == torch.bool:
-            scores = scores.masked_fill(~mask, float("-inf"))
+            scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
         else:
             scores = scores + mask
-    return scores.softmax(-1) if mode == 3 else scores
+    if mode < 3:
+        return scores
+    # Who may look at nothing looks at nothing.
+    nobody = (scores <= torch.finfo(scores.dtype).min).all(-1, keepdim=True)
+    weights = scores.to(precision or scores.dtype).masked_fill(nobody, 0.0).softmax(-1)
+    return weights.masked_fill(nobody, 0.0).to(q.dtype)
 
 
 def wider_mask(mask: Tensor, columns: int) -> Tensor:

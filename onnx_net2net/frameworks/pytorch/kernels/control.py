@@ -16,8 +16,9 @@ def loop(
     states: Sequence[Any],
     count: int,
     device: torch.device,
+    rows: Sequence[tuple[tuple[int, ...], torch.dtype]] = (),
 ) -> tuple[Any, ...]:
-    """The last states, and what each iteration gives besides them, stacked."""
+    """The last states, and what each iteration gives besides them, stacked; else no ``rows``."""
     collected: list[list[Tensor]] = []
     step = 0
     running = torch.as_tensor(condition, device=device)
@@ -26,10 +27,13 @@ def loop(
         running, *rest = result if isinstance(result, tuple) else (result,)
         states, given = rest[:count], rest[count:]
         collected = collected or [[] for _ in given]
-        for rows, row in zip(collected, given, strict=True):
-            rows.append(row)
+        for kept, row in zip(collected, given, strict=True):
+            kept.append(row)
         step += 1
-    return *states, *(torch.stack(rows) for rows in collected)
+    if not step:
+        nothing = [torch.empty((0, *shape), dtype=dtype, device=device) for shape, dtype in rows]
+        return *states, *nothing
+    return *states, *(torch.stack(kept) for kept in collected)
 
 
 def scan(

@@ -7,8 +7,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def unsqueezed(x: Tensor, axes: list[int]) -> Tensor:
+    """``x`` with new axes, which are counted in the result."""
+    rank = x.dim() + len(axes)
+    for axis in sorted(axis % rank for axis in axes):
+        x = x.unsqueeze(axis)
+    return x
+
+
 def backwards(x: Tensor, start: int, end: int, step: int, axis: int) -> Tensor:
-    """``x[start:end:step]`` along ``axis`` for a negative step."""
+    """``x[start:end:step]`` along ``axis`` for a negative step; the start is never below 0."""
+    start = max(start, -x.shape[axis])
     places = range(
         *slice(start, end if end >= -x.shape[axis] else None, step).indices(x.shape[axis])
     )
@@ -16,22 +25,48 @@ def backwards(x: Tensor, start: int, end: int, step: int, axis: int) -> Tensor:
     return x.index_select(axis, index)
 
 
+def sliced(
+    x: Tensor, starts: list[int], ends: list[int], axes: list[int], steps: list[int]
+) -> Tensor:
+    """Ranges along axes."""
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        if step < 0:
+            x = backwards(x, start, end, step, axis)
+        else:
+            x = x.movedim(axis, 0)[start:end:step].movedim(0, axis)
+    return x
+
+
 def padded(x: Tensor, pads: tuple[tuple[int, ...], tuple[int, ...]], mode: str) -> Tensor:
     """More of ``x`` on each axis: its edge, its reflection, or its other end; negative pads cut."""
     for axis, (before, after) in enumerate(zip(*pads, strict=True)):
         if before == 0 and after == 0:
             continue
-        size = x.shape[axis]
+        # A pad that cuts is done first: what is left is repeated.
+        cut = x.narrow(axis, max(-before, 0), x.shape[axis] + min(before, 0) + min(after, 0))
+        size, before, after = cut.shape[axis], max(before, 0), max(after, 0)
         places = torch.arange(-before, size + after, device=x.device)
         if mode == "edge":
             places = places.clamp(0, size - 1)
         elif mode == "wrap":
             places = places % size
         else:
-            places = places.abs()
-            places = torch.where(places >= size, 2 * (size - 1) - places, places)
-        x = x.index_select(axis, places)
+            period = max(2 * (size - 1), 1)
+            places = places % period
+            places = torch.where(places >= size, period - places, places)
+        x = cut.index_select(axis, places)
     return x
+
+
+def padded_axes(x: Tensor, pads: list[int], axes: list[int], value: float, mode: str) -> Tensor:
+    """Pads of some axes, which are known at run time only."""
+    begins, ends = [0] * x.dim(), [0] * x.dim()
+    for index, axis in enumerate(axes):
+        begins[axis], ends[axis] = pads[index], pads[index + len(axes)]
+    if mode != "constant":
+        return padded(x, (tuple(begins), tuple(ends)), mode)
+    order = [p for axis in reversed(range(x.dim())) for p in (begins[axis], ends[axis])]
+    return F.pad(x, order, value=value)
 
 
 def depth_to_space(x: Tensor, block: int) -> Tensor:
@@ -77,3 +112,37 @@ def reverse_sequence(x: Tensor, lengths: Tensor, batch: int, time: int) -> Tenso
     shape[batch], shape[time] = x.shape[batch], x.shape[time]
     places = places if batch < time else places.T
     return torch.gather(x, time, places.reshape(shape).expand(x.shape))
+
+
+def reshaped(x: Tensor, sizes: list[int]) -> Tensor:
+    """``x`` in another shape; 0 keeps the size that stands there."""
+    return x.reshape([size or x.shape[axis] for axis, size in enumerate(sizes)])
+
+
+def folded(
+    x: Tensor,
+    image: tuple[int, ...],
+    block: tuple[int, ...],
+    dilations: tuple[int, ...],
+    strides: tuple[int, ...],
+    pads: tuple[int, ...],
+) -> Tensor:
+    """Columns of blocks (n, c * block, places) added up to images of any number of axes."""
+    rank = len(image)
+    taps, starts = [], []
+    for axis in range(rank):
+        reach = dilations[axis] * (block[axis] - 1) + 1
+        count = (image[axis] + pads[axis] + pads[axis + rank] - reach) // strides[axis] + 1
+        taps.append(torch.arange(block[axis], device=x.device) * dilations[axis])
+        starts.append(torch.arange(count, device=x.device) * strides[axis] - pads[axis])
+    place = torch.zeros(1, 1, dtype=torch.int64, device=x.device)
+    inside = torch.ones(1, 1, dtype=torch.bool, device=x.device)
+    for size, tap, start in zip(image, taps, starts, strict=True):
+        along = tap[:, None] + start
+        kept = (along >= 0) & (along < size)
+        place = (place[:, None, :, None] * size + along[None, :, None]).flatten(0, 1).flatten(1)
+        inside = (inside[:, None, :, None] & kept[None, :, None]).flatten(0, 1).flatten(1)
+    columns = x.reshape(x.shape[0], -1, place.numel()) * inside.flatten()
+    whole = x.new_zeros(*columns.shape[:2], int(torch.tensor(image).prod()))
+    whole = whole.index_add(2, place.flatten().where(inside.flatten(), 0), columns)
+    return whole.reshape(*columns.shape[:2], *image)

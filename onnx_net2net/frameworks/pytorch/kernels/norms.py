@@ -17,7 +17,7 @@ def layer_norm_with_statistics(
     inverse = torch.rsqrt((wide - mean).square().mean(dims, keepdim=True) + epsilon)
     y = ((wide - mean) * inverse).to(x.dtype)
     y = y if scale is None else y * scale
-    return (y if bias is None else y + bias), mean, inverse
+    return (y if bias is None else y + bias), mean.float(), inverse.float()
 
 
 def hardmax(x: Tensor, axis: int, flat: bool) -> Tensor:

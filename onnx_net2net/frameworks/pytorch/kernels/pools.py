@@ -1,4 +1,4 @@
-"""Pools with uneven pads, dilations or norms."""
+"""Pools with uneven pads, dilations, norms or indices."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def windows(
+def fitted(
     x: Tensor,
     kernel: tuple[int, ...],
     strides: tuple[int, ...],
@@ -18,21 +18,60 @@ def windows(
     ceil: bool,
     fill: float,
 ) -> Tensor:
-    """The entries of each window in the last axes, one for each spatial axis."""
+    """``x`` with its pads, exactly as long as the windows that lie in it.
+
+    With ``ceil`` the last window may reach beyond the pads, and never begins in those behind.
+    """
     rank = len(kernel)
-    for axis in range(rank):
-        before, after = pads[axis], pads[axis + rank]
+    ends: list[int] = []
+    for axis in reversed(range(rank)):
+        before, after, stride = pads[axis], pads[axis + rank], strides[axis]
         reach = dilations[axis] * (kernel[axis] - 1) + 1
         size = x.shape[axis + 2]
         room = size + before + after - reach
-        steps = -(-room // strides[axis]) if ceil else room // strides[axis]
-        if ceil and steps * strides[axis] >= size + before:
-            steps -= 1  # a window that would begin behind the tensor
-        more = max(steps * strides[axis] + reach - size - before, after)
-        ends = [0, 0] * (x.dim() - 3 - axis) + [before, more]
-        x = F.pad(x, ends, value=fill).unfold(axis + 2, reach, strides[axis])
-        x = x.narrow(axis + 2, 0, steps + 1)[..., :: dilations[axis]]
+        steps = -(-room // stride) if ceil else room // stride
+        if ceil and steps * stride >= size + before:
+            steps -= 1
+        ends += [before, steps * stride + reach - size - before]
+    return F.pad(x, ends, value=fill)
+
+
+def windows(
+    x: Tensor, kernel: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...]
+) -> Tensor:
+    """The entries of each window in the last axes, one for each spatial axis."""
+    for axis, (size, stride, dilation) in enumerate(zip(kernel, strides, dilations, strict=True)):
+        x = x.unfold(axis + 2, dilation * (size - 1) + 1, stride)[..., ::dilation]
     return x
+
+
+def max_pool_with_indices(
+    x: Tensor,
+    kernel: tuple[int, ...],
+    strides: tuple[int, ...],
+    dilations: tuple[int, ...],
+    pads: tuple[int, ...],
+    ceil: bool,
+    by_column: bool,
+) -> tuple[Tensor, Tensor]:
+    """The largest entries, and where they stand in the whole tensor."""
+    rank = len(kernel)
+    found = windows(
+        fitted(x, kernel, strides, dilations, pads, ceil, float("-inf")), kernel, strides, dilations
+    )
+    best = found.flatten(-rank).max(-1)
+    place = best.indices
+    total = torch.zeros_like(place)
+    sizes = x.shape[2:]
+    for axis in reversed(range(rank)):
+        taps = torch.arange(found.shape[axis + 2], device=x.device) * strides[axis] - pads[axis]
+        taps = taps.reshape(-1, *[1] * (rank - 1 - axis))
+        along = taps + place % kernel[axis] * dilations[axis]
+        place = place // kernel[axis]
+        step = math.prod(sizes[:axis]) if by_column else math.prod(sizes[axis + 1 :])
+        total = total + along * step
+    starts = torch.arange(x.shape[0] * x.shape[1], device=x.device) * math.prod(sizes)
+    return best.values, total + starts.reshape(x.shape[0], x.shape[1], *[1] * rank)
 
 
 def average_pool(
@@ -41,21 +80,23 @@ def average_pool(
     strides: tuple[int, ...],
     dilations: tuple[int, ...],
     pads: tuple[int, ...],
-    include: bool,
     ceil: bool,
+    include: bool,
 ) -> Tensor:
     """Means of windows; ``include`` counts pads, never what lies behind them."""
     rank = len(kernel)
     dims = tuple(range(-rank, 0))
-    inside = torch.ones_like(x[:1, :1])
-    if include:
-        ends = [p for axis in reversed(range(rank)) for p in (pads[axis], pads[axis + rank])]
-        x, inside = F.pad(x, ends), F.pad(inside, ends, value=1.0)
-        room = tuple([0] * (2 * rank))
-    else:
-        room = pads
-    total = windows(x, kernel, strides, dilations, room, ceil, 0.0).sum(dims)
-    return total / windows(inside, kernel, strides, dilations, room, ceil, 0.0).sum(dims)
+    whole = fitted(x, kernel, strides, dilations, pads, ceil, 0.0)
+    counted = torch.ones_like(x[:1, :1])
+    ends = [p for axis in reversed(range(rank)) for p in (pads[axis], pads[axis + rank])]
+    counted = F.pad(counted, ends, value=float(include))
+    rest = [
+        p
+        for axis in reversed(range(2, rank + 2))
+        for p in (0, whole.shape[axis] - counted.shape[axis])
+    ]
+    counted = windows(F.pad(counted, rest), kernel, strides, dilations).sum(dims)
+    return windows(whole, kernel, strides, dilations).sum(dims) / counted
 
 
 def lp_pool(
@@ -68,38 +109,24 @@ def lp_pool(
     ceil: bool,
 ) -> Tensor:
     """The p-norm of each window."""
+    whole = fitted(x, kernel, strides, dilations, pads, ceil, 0.0)
     dims = tuple(range(-len(kernel), 0))
-    return torch.linalg.vector_norm(
-        windows(x, kernel, strides, dilations, pads, ceil, 0.0), p, dim=dims
-    )
+    return torch.linalg.vector_norm(windows(whole, kernel, strides, dilations), p, dim=dims)
 
 
-def whole_indices(indices: Tensor, x: Tensor) -> Tensor:
-    """Indices into one channel as indices into the whole tensor."""
-    area = math.prod(x.shape[2:])
-    starts = torch.arange(x.shape[0] * x.shape[1], device=x.device) * area
-    return indices + starts.reshape(x.shape[0], x.shape[1], *[1] * (x.dim() - 2))
-
-
-def unpooled_size(
+def unpooled_shape(
     x: Tensor, kernel: tuple[int, ...], strides: tuple[int, ...], pads: tuple[int, ...]
 ) -> tuple[int, ...]:
-    """The spatial sizes that a pool has made ``x`` from."""
+    """The shape of what a pool has made ``x`` from."""
     rank = len(kernel)
-    return tuple(
+    sizes = (
         (x.shape[a + 2] - 1) * strides[a] + kernel[a] - pads[a] - pads[a + rank]
         for a in range(rank)
     )
+    return (x.shape[0], x.shape[1], *sizes)
 
 
-def max_unpool(
-    x: Tensor, indices: Tensor, sizes: tuple[int, ...], shape: tuple[int, ...] | None
-) -> Tensor:
+def max_unpool(x: Tensor, indices: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Values at their indices into the whole tensor, zeros elsewhere."""
-    first = (x.shape[0], x.shape[1], *sizes)
-    flat = x.new_zeros(math.prod(first))
-    y = flat.scatter(0, indices.flatten().long(), x.flatten()).reshape(first)
-    if shape is not None:
-        ends = [p for have, want in zip(first, shape, strict=True) for p in (want - have, 0)]
-        y = F.pad(y, ends[::-1])
-    return y
+    flat = x.new_zeros(math.prod(shape))
+    return flat.scatter(0, indices.flatten().long(), x.flatten()).reshape(shape)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from onnx_net2net.frameworks.pytorch.kernels.rounding import small_float
+
 
 def along(x: Tensor, like: Tensor, axis: int, block: int = 0) -> Tensor:
     """A scale or zero point in a shape that goes with ``like``: whole, by axis, or by block."""
@@ -16,13 +18,42 @@ def along(x: Tensor, like: Tensor, axis: int, block: int = 0) -> Tensor:
 
 
 def quantized(
-    x: Tensor, scale: Tensor, zero: Tensor | None, dtype: torch.dtype, axis: int, block: int
+    x: Tensor,
+    scale: Tensor,
+    zero: Tensor | None,
+    dtype: torch.dtype,
+    limits: tuple[int, int],
+    axis: int,
+    block: int,
 ) -> Tensor:
     """round(x / scale) + zero, within the type."""
-    limits = torch.iinfo(dtype)
     y = torch.round(x / along(scale, x, axis, block))
     y = y if zero is None else y + along(zero, x, axis, block).to(y.dtype)
-    return y.clamp(limits.min, limits.max).to(dtype)
+    return y.clamp(*limits).to(dtype)
+
+
+def quantized_float(
+    x: Tensor,
+    scale: Tensor,
+    zero: Tensor | None,
+    dtype: torch.dtype,
+    axis: int,
+    block: int,
+    saturate: bool,
+) -> Tensor:
+    """x / scale + zero as float8."""
+    y = x / along(scale, x, axis, block)
+    y = y if zero is None else y + along(zero, x, axis, block).to(y.dtype)
+    return small_float(y, dtype, saturate)
+
+
+def dequantized_float(
+    x: Tensor, scale: Tensor, zero: Tensor | None, axis: int, block: int
+) -> Tensor:
+    """(x - zero) * scale of float8."""
+    y = x.to(scale.dtype)
+    y = y if zero is None else y - along(zero, x, axis, block).to(scale.dtype)
+    return y * along(scale, x, axis, block)
 
 
 def dequantized(x: Tensor, scale: Tensor, zero: Tensor | None, axis: int, block: int) -> Tensor:
@@ -49,14 +80,19 @@ def requantized(y: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
 
 
 def fake_quantized(
-    x: Tensor, scale: Tensor, zero: Tensor | None, dtype: torch.dtype, axis: int, block: int
+    x: Tensor,
+    scale: Tensor,
+    zero: Tensor | None,
+    limits: tuple[int, int],
+    axis: int,
+    block: int,
 ) -> Tensor:
     """Quantised and back; gradients pass within the range as if nothing had happened."""
-    limits = torch.iinfo(dtype)
+    low, high = limits
     step = along(scale, x, axis, block)
     start = 0 if zero is None else along(zero, x, axis, block).to(x.dtype)
-    inside = x.clamp((limits.min - start) * step, (limits.max - start) * step)
-    y = ((torch.round(x / step) + start).clamp(limits.min, limits.max) - start) * step
+    inside = x.clamp((low - start) * step, (high - start) * step)
+    y = ((torch.round(x / step) + start).clamp(low, high) - start) * step
     return y.detach() + (inside - inside.detach())
 
 

@@ -15,53 +15,87 @@ def resized_shape(
     scales: tuple[float, ...] | None,
     policy: str,
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """The sizes of ``axes``, and by what they are scaled."""
-    have = [shape[axis] for axis in axes]
+    """The sizes of ``axes``, and by what they are scaled, in float32."""
+    have = torch.tensor([shape[axis] for axis in axes], dtype=torch.float32)
     if sizes is None:
-        assert scales is not None
-        return tuple(math.floor(h * s) for h, s in zip(have, scales, strict=True)), scales
+        factors = torch.tensor(scales, dtype=torch.float32)
+        return tuple((have * factors).floor().int().tolist()), tuple(factors.tolist())
+    factors = torch.tensor(sizes, dtype=torch.float32) / have
     if policy == "stretch":
-        return sizes, tuple(s / h for s, h in zip(sizes, have, strict=True))
-    choose = min if policy == "not_larger" else max
-    scale = choose(s / h for s, h in zip(sizes, have, strict=True))
-    return tuple(math.floor(scale * h + 0.5) for h in have), (scale,) * len(have)
+        return sizes, tuple(factors.tolist())
+    factors = (factors.amin() if policy == "not_larger" else factors.amax()).expand(len(axes))
+    return tuple((factors * have + 0.5).floor().int().tolist()), tuple(factors.tolist())
 
 
 def source_coordinates(
-    size: int, new: int, scale: float, mode: str, device: torch.device
+    size: int, new: int, scale: float, mode: str, region: tuple[float, float], device: torch.device
 ) -> Tensor:
-    """Where each of ``new`` entries lies among ``size`` old ones."""
+    """Where each of ``new`` entries lies among ``size`` old ones, in float32."""
     place = torch.arange(new, dtype=torch.float32, device=device)
     if mode == "align_corners":
-        return place * ((size - 1) / (new - 1) if new > 1 else 0.0)
+        return place * (size - 1) / (new - 1) if new > 1 else place * 0
     if mode == "asymmetric":
         return place / scale
     if mode == "tf_half_pixel_for_nn":
         return (place + 0.5) / scale
     if mode == "pytorch_half_pixel" and new == 1:
         return place * 0
-    place = (place + 0.5) / scale - 0.5
+    if mode == "tf_crop_and_resize":
+        start, end = torch.tensor(region, dtype=torch.float32, device=device)
+        if new == 1:
+            return place + 0.5 * (start + end) * (size - 1)
+        return start * (size - 1) + place * (end - start) * (size - 1) / (new - 1)
+    place = (place + 0.5) / scale
     if mode == "half_pixel_symmetric":
-        place = place + size / 2 * (1 - new / (scale * size))
-    return place
+        whole = torch.tensor(scale, dtype=torch.float32, device=device) * size
+        place = (1 - new / whole) * (size / 2) + place
+    return place - 0.5
 
 
-def nearest_index(place: Tensor, how: str) -> Tensor:
+def nearest_index(place: Tensor, how: str, shrinks: bool) -> Tensor:
     """Coordinates as positions."""
-    if how == "floor":
+    if how == "floor" or (how == "simple" and not shrinks):
         return place.floor()
-    if how == "ceil":
+    if how in ("ceil", "simple"):
         return place.ceil()
-    return (place - 0.5).ceil() if how == "round_prefer_floor" else (place + 0.5).floor()
+    low = place.floor()
+    part = place - low
+    # ONNX Runtime takes for a half what is as near to it as this.
+    tie = (part - 0.5).abs() <= 1e-6
+    return low + torch.where(tie, float(how == "round_prefer_ceil"), (part > 0.5).to(low.dtype))
 
 
-def cubic_weights(part: Tensor, a: float) -> Tensor:
-    """Weights of the four entries about a coordinate."""
-    far = torch.stack((part + 1, 2 - part))
-    near = torch.stack((part, 1 - part))
-    outer = a * (far**3 - 5 * far**2 + 8 * far - 4)
-    inner = (a + 2) * near**3 - (a + 3) * near**2 + 1
-    return torch.stack((outer[0], inner[0], inner[1], outer[1]))
+def cubic_weight(distance: Tensor, a: float) -> Tensor:
+    """The weight of an entry at a distance."""
+    x = distance.abs()
+    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
+    far = a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
+    return torch.where(x <= 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
+
+
+def taps(
+    place: Tensor, size: int, scale: float, mode: str, cubic: float, outside: bool, smooth: bool
+) -> tuple[Tensor, Tensor]:
+    """Which entries each place is made of, and their weights: both (taps, places)."""
+    wide = max(1 / scale, 1.0) if smooth else 1.0  # a shrunk image sees more of the old one
+    support = wide * (1 if mode == "linear" else 2)
+    steps = torch.arange(2 * math.ceil(support) + 1, device=place.device)[:, None]
+    if smooth:
+        first = (place - support + 1).floor()
+        last = (place + support + 1).floor()
+    else:
+        first = place.floor() - (0 if mode == "linear" else 1)
+        last = first + 2 * support
+    index = first + steps
+    distance = (index - place) / wide
+    weight = cubic_weight(distance, cubic) if mode == "cubic" else (1 - distance.abs()).clamp(min=0)
+    weight = weight * (index < last)
+    if outside:
+        weight = weight * ((index >= 0) & (index < size))
+    if outside or smooth:
+        total = weight.sum(0)
+        weight = weight / torch.where(total == 0, torch.ones_like(total), total)
+    return index.long().clamp(0, size - 1), weight
 
 
 def resized(
@@ -75,38 +109,44 @@ def resized(
     cubic: float,
     outside: bool,
     policy: str,
+    smooth: bool,
+    roi: list[float] | None = None,
+    value: float = 0.0,
 ) -> Tensor:
-    """``x`` with other sizes, one axis after the other."""
+    """``x`` with other sizes, one axis after the other; ``value`` beyond a region's edge."""
     new_sizes, factors = resized_shape(tuple(x.shape), axes, sizes, scales, policy)
-    for axis, new, scale in zip(axes, new_sizes, factors, strict=True):
+    beyond: list[tuple[int, Tensor]] = []
+    dtype = x.dtype
+    if roi is None and all(x.shape[a] == n for a, n in zip(axes, new_sizes, strict=True)):
+        return x  # as ONNX Runtime does, whatever the scales
+    for position, (axis, new, scale) in enumerate(zip(axes, new_sizes, factors, strict=True)):
         size = x.shape[axis]
-        if new == size and scale == 1:
+        region = (0.0, 1.0) if roi is None else (roi[position], roi[position + len(axes)])
+        if new == size and (scale == 1 or smooth) and region == (0.0, 1.0):
             continue
-        place = source_coordinates(size, new, scale, coordinates, x.device)
+        place = source_coordinates(size, new, scale, coordinates, region, x.device)
+        if roi is not None:
+            beyond.append((axis, (place < 0) | (place > size - 1)))
         if mode == "nearest":
-            index = nearest_index(place, nearest).long().clamp(0, size - 1)
+            index = nearest_index(place, nearest, scale < 1).long().clamp(0, size - 1)
             x = x.index_select(axis, index)
             continue
-        if mode == "linear":
+        if mode == "linear" and not smooth:
             place = place.clamp(0, size - 1)
-        first = place.floor()
-        part = place - first
-        taps = torch.stack((1 - part, part)) if mode == "linear" else cubic_weights(part, cubic)
-        start = first.long() - (1 if mode == "cubic" else 0)
+        index, weight = taps(place, size, scale, mode, cubic, outside, smooth)
         view = [1] * x.dim()
         view[axis] = -1
-        if outside:
-            reached = torch.stack([start + i for i in range(len(taps))])
-            taps = taps * ((reached >= 0) & (reached < size))
-            taps = taps / taps.sum(0)
+        x = x if x.is_floating_point() else x.float()
         x = sum(
             (
-                x.index_select(axis, (start + i).clamp(0, size - 1)) * tap.to(x.dtype).reshape(view)
-                for i, tap in enumerate(taps)
+                x.index_select(axis, i) * w.to(x.dtype).reshape(view)
+                for i, w in zip(index, weight, strict=True)
             ),
             start=x.new_zeros(()),
         )
-    return x
+    for axis, outer in beyond:
+        x = x.masked_fill(outer.reshape(-1, *[1] * (x.dim() - 1 - axis)), value)
+    return x.to(dtype)
 
 
 def roi_align(
@@ -128,10 +168,13 @@ def roi_align(
             width, height = width.clamp(min=1.0), height.clamp(min=1.0)
         grids, counts = [], []
         for start, length, bins in ((top, height, size[0]), (left, width, size[1])):
-            count = ratio if ratio > 0 else max(math.ceil(float(length) / bins), 1)
+            count = ratio if ratio > 0 else max(math.ceil(float(length) / bins), 0)
             steps = torch.arange(bins * count, device=x.device) + 0.5
-            grids.append(start + steps * (length / bins / count))
+            grids.append(start + steps * (length / bins / max(count, 1)))
             counts.append(count)
+        if 0 in counts:  # a region without extent
+            found.append(x.new_zeros(x.shape[1], *size))
+            continue
         # Largest of the four weighted neighbours for "max", their sum for "avg".
         parts = bilinear_parts(x[sample], grids[0], grids[1])
         values = parts.amax(0) if mode == "max" else parts.sum(0)

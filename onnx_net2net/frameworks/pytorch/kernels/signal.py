@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 
 def fourier(x: Tensor, length: int | None, axis: int, inverse: bool, onesided: bool) -> Tensor:
-    """The discrete Fourier transform along ``axis``."""
+    """The discrete Fourier transform along ``axis``; of half a spectrum the inverse is real."""
     axis = axis % x.dim()
     z = (
         torch.view_as_complex(x.contiguous())
         if x.shape[-1] == 2
         else torch.complex(x[..., 0], torch.zeros_like(x[..., 0]))
     )
+    if inverse and onesided:
+        whole = length or 2 * (z.shape[axis] - 1)
+        return torch.fft.irfft(z, whole, axis).unsqueeze(-1)
     function = torch.fft.ifft if inverse else torch.fft.fft
     y = function(z, length, axis)
     if onesided:
@@ -37,3 +42,26 @@ def short_fourier(
     if onesided:
         y = y[..., : length // 2 + 1]
     return torch.view_as_real(y)
+
+
+def mel_weights(
+    bins: int,
+    length: int,
+    rate: int,
+    low: float,
+    high: float,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """Triangles over frequencies (length / 2 + 1, bins), evenly wide on the scale of hearing."""
+    edges = [2595.0 * math.log10(1.0 + f / 700.0) for f in (low, high)]
+    step = (edges[1] - edges[0]) / (bins + 2)
+    places = [700.0 * (10.0 ** ((edges[0] + i * step) / 2595.0) - 1.0) for i in range(bins + 2)]
+    places = [float(int((length + 1) * p / rate)) for p in places]
+    first, middle, last = (torch.tensor(places[i : i + bins], device=device) for i in range(3))
+    at = torch.arange(length // 2 + 1, device=device)[:, None]
+    up = (at - first) / (middle - first).clamp(min=1.0)
+    up = torch.where(middle == first, (at == middle).float(), up)
+    down = (last - at) / (last - middle).clamp(min=1.0)
+    y = torch.where(at <= middle, up * (at >= first), down * (at < last))
+    return y.to(dtype)

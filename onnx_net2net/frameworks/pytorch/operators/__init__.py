@@ -25,6 +25,7 @@ FAMILIES = (
     "recurrent",
     "reduction",
     "resampling",
+    "sequences",
     "signal",
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnx_net2net.frameworks.pytorch.operation import Entry, Operation
-from onnx_net2net.frameworks.pytorch.types import Untranslated, short
+from onnx_net2net.frameworks.pytorch.types import short, torch_dtype
 
 
 def headed(op: Operation, index: int, attribute: str) -> str:
@@ -15,9 +15,7 @@ def headed(op: Operation, index: int, attribute: str) -> str:
 
 
 def attention(op: Operation) -> list[str]:
-    """softmax(q k^T * scale + mask) v, with a cache that grows."""
-    if op.has(6):
-        raise Untranslated("its cache is kept outside (nonpad_kv_seqlen)")
+    """softmax(q k^T * scale + mask) v, with a cache that grows, or one that is kept outside."""
     q = op.add(headed(op, 0, "q_num_heads"), "query")
     k = op.add(headed(op, 1, "kv_num_heads"), "key")
     v = op.add(headed(op, 2, "kv_num_heads"), "value")
@@ -26,34 +24,38 @@ def attention(op: Operation) -> list[str]:
         before = f"{op.tensor(4)}.shape[2]"
         k = op.add(f"torch.cat(({op.tensor(4)}, {k}), dim=2)", "key")
         v = op.add(f"torch.cat(({op.tensor(5)}, {v}), dim=2)", "value")
-    mask = "None"
-    if op.has(3):
-        mask = op.tensor(3)
     scale = "None" if op.attribute("scale") is None else short(op.attribute("scale"))
-    causal, cap = bool(op.attribute("is_causal", 0)), short(op.attribute("softcap", 0.0))
-    outputs = [_attended(op, (q, k, v), mask, scale, causal, before, cap), k, v]
-    if op.axes_of(0) == 3:
-        outputs[0] = op.kernel("merged_heads", outputs[0])
-    mode = op.attribute("qk_matmul_output_mode", 0)
-    if op.wants(3):
-        # The two middle stages changed places with opset 24.
-        stage = {0: 0, 1: 2, 2: 1, 3: 3}[mode] if op.opset < 24 else mode
-        if causal:
-            raise Untranslated("it gives its scores and is causal")
-        outputs.append(op.kernel("attention_scores", q, k, mask, scale, cap, stage))
-    return outputs[: len(op.step.outputs)]
+    result, scores = _attended(op, (q, k, v), scale, before)
+    merged = op.kernel("merged_heads", result) if op.axes_of(0) == 3 else result
+    return [merged, k, v, scores][: len(op.step.outputs)]
 
 
-def _attended(
-    op: Operation, qkv: tuple[str, str, str], mask: str, scale: str, causal: bool, before: str,
-    cap: str,
-) -> str:  # fmt: skip
+def _attended(op: Operation, qkv: tuple[str, str, str], scale: str, before: str) -> tuple[str, str]:
+    """The result, and what the fourth output gives of the way to it."""
     q, k, v = qkv
-    if cap != "0.0":
-        options = f"{mask}, {scale}, {causal}, {before}, {cap}"
-        return op.kernel("attend", q, k, v, options)
-    if causal and (before != "0" or mask != "None" or op.size(0, -2) != op.size(1, -2)):
-        return op.kernel("attend", q, k, v, f"{mask}, {scale}, causal=True, before={before}")
+    causal, cap = bool(op.attribute("is_causal", 0)), short(op.attribute("softcap", 0.0))
+    window = op.attribute("left_window_size", -1), op.attribute("right_window_size", -1)
+    mode, precision = op.attribute("qk_matmul_output_mode", 0), op.attribute("softmax_precision", 0)
+    precise = precision not in (0, op.dtype(0))
+    square = op.size(0, -2) == op.size(1, -2) and before == "0"
+    narrow = op.has(3) and (op.axes_of(3) < 2 or not _as_wide(op, before))
+    mask = op.optional(3)
+    if (
+        cap != "0.0"
+        or window != (-1, -1)
+        or op.has(6)
+        or op.wants(3)
+        or precise
+        or narrow
+        or (causal and (not square or op.has(3)))
+    ):
+        lengths = op.optional(6)
+        given = f"{mask}, {causal}, {before}, {lengths}, {window}"
+        mask = op.add(op.kernel("attention_mask", q, k, given), "mask")
+        options = f"{mask}, {scale}, {cap}"
+        exact = f", {torch_dtype(precision)}" if precise else ""
+        scores = op.kernel("attention_scores", q, k, f"{options}, {mode}{exact}")
+        return op.kernel("attend", q, k, v, f"{options}{exact}"), scores
     options = "" if mask == "None" else f", {mask}"
     options += ", is_causal=True" if causal else ""
     options += "" if scale == "None" else f", scale={scale}"
@@ -61,7 +63,17 @@ def _attended(
     if op.axes_of(0) == 4:
         heads = op.size(0, 1), op.size(1, 1)
     options += "" if heads[0] == heads[1] else ", enable_gqa=True"
-    return f"F.scaled_dot_product_attention({q}, {k}, {v}{options})"
+    return f"F.scaled_dot_product_attention({q}, {k}, {v}{options})", "None"
+
+
+def _as_wide(op: Operation, before: str) -> bool:
+    """Whether a mask is known to have a column for each key."""
+    columns = op.program.size(op.name(3), -1)
+    past = 0 if before == "0" else op.program.size(op.name(4), 2)
+    keys = op.program.size(op.name(1), -2)
+    if columns is None or past is None or keys is None:
+        return columns == 1
+    return columns in (1, past + keys)
 
 
 def rotary(op: Operation) -> str:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from onnx import TensorProto, helper
+
 from onnx_net2net.frameworks.pytorch.operation import Entry, Operation
 from onnx_net2net.frameworks.pytorch.types import (
     FLOATS,
+    FLOATS8,
     INTEGERS,
+    SMALL,
+    UNSIGNED,
     Untranslated,
     literal,
     short,
@@ -13,24 +18,36 @@ from onnx_net2net.frameworks.pytorch.types import (
 )
 
 BOOL = 9
+UINT64 = 13
 
 
 def divide(op: Operation) -> str:
     """Integers are rounded towards zero."""
     if op.dtype() in FLOATS:
         return op.filled("{0} / {1}")
+    if op.dtype() == UINT64:
+        return op.kernel("unsigned_divided", op.tensor(0), op.tensor(1))
     return op.filled('torch.div({0}, {1}, rounding_mode="trunc")')
 
 
 def modulo(op: Operation) -> str:
     """The sign is the divisor's, or with ``fmod`` the dividend's."""
-    name = "fmod" if op.attribute("fmod", 0) else "remainder"
+    fmod = bool(op.attribute("fmod", 0))
+    if op.dtype() == UINT64:
+        if fmod:
+            raise Untranslated("ONNX Runtime rounds what it divides")
+        return op.kernel("unsigned_remainder", op.tensor(0), op.tensor(1))
+    if fmod and op.dtype() == TensorProto.INT64:  # through float64, as ONNX Runtime does
+        return op.filled("torch.fmod({t0}.double(), {t1}.double()).to(torch.int64)")
+    name = "fmod" if fmod else "remainder"
     left = "{0}" if op.number(0) is None else "{t0}"
     return op.filled(f"torch.{name}({left}, {{1}})")
 
 
 def power(op: Operation) -> str:
     """The result has the type of the base."""
+    if op.dtype() == UINT64:
+        raise Untranslated("PyTorch has no powers of UINT64")
     exponent = op.number(1)
     rank, other = op.rank(0), op.rank(1)
     if exponent is not None and (other == 0 or (None not in (rank, other) and other <= rank)):  # type: ignore[operator]
@@ -38,7 +55,8 @@ def power(op: Operation) -> str:
         code = f"({op.tensor(0)}) ** ({exponent})"
     else:
         code = f"torch.pow({op.tensor(0)}, {op.tensor(1)})"
-    return code if op.dtype(0) in FLOATS else f"({code}).to({op.gives()})"
+    wider = op.dtype(1) in (*FLOATS, *UNSIGNED) and op.dtype(1) != op.dtype(0)
+    return f"({code}).to({op.gives()})" if wider or op.dtype(0) not in FLOATS else code
 
 
 def extreme(name: str) -> Entry:
@@ -86,15 +104,26 @@ def clip(op: Operation) -> str:
 
 def cast(op: Operation) -> str:
     """To another type; from a float, towards zero."""
-    wanted = torch_dtype(op.attribute("to"))
-    if op.program.dtype(op.name(0)) == op.attribute("to"):
-        return op.tensor(0)
-    return f"({op.tensor(0)}).to({wanted})"
+    return converted(op, op.attribute("to"))
 
 
 def cast_like(op: Operation) -> str:
     """To the type of another tensor."""
-    return f"({op.tensor(0)}).to({torch_dtype(op.dtype(1))})"
+    op.name(1)
+    return converted(op, op.dtype(1))
+
+
+def converted(op: Operation, to: int) -> str:
+    """An operand in another type."""
+    wanted, saturate = torch_dtype(to), bool(op.attribute("saturate", 1))
+    if op.dtype(0) == to:
+        return op.tensor(0)
+    if to in FLOATS8:
+        return op.kernel("small_float", op.tensor(0), wanted, saturate)
+    if to in SMALL:
+        return op.kernel("few_bits", op.tensor(0), SMALL[to], wanted == "torch.int8")
+    torch_dtype(op.dtype(0))  # text is no number
+    return f"({op.tensor(0)}).to({wanted})"
 
 
 def where(op: Operation) -> str:
@@ -169,7 +198,22 @@ def shrink(op: Operation) -> str:
     bias, limit = short(op.attribute("bias", 0.0)), short(op.attribute("lambd", 0.5))
     x = op.add(op.tensor(0), "x", inline=False)
     inner = f"torch.where({x} > {limit}, {x} - {bias}, torch.zeros_like({x}))"
-    return f"torch.where({x} < -{limit}, {x} + {bias}, {inner})"
+    code = f"torch.where({x} < -{limit}, {x} + {bias}, {inner})"
+    return code if op.dtype() in FLOATS else f"({code}).to({op.gives()})"
+
+
+def absolute(op: Operation) -> str:
+    """Without the sign."""
+    return op.tensor(0) if op.dtype() == UINT64 else f"torch.abs({op.tensor(0)})"
+
+
+def sign(op: Operation) -> str:
+    """-1, 0 or 1; what is not a number stays so."""
+    if op.dtype() == UINT64:
+        return f"({op.tensor(0)} != 0).to(torch.int64)"
+    if op.dtype() in FLOATS:
+        return op.filled("torch.where({t0} != {t0}, {t0}, torch.sign({t0}))")
+    return f"torch.sign({op.tensor(0)})"
 
 
 def thresholded(op: Operation) -> str:
@@ -194,8 +238,16 @@ def is_inf(op: Operation) -> str:
 
 def shift(op: Operation) -> str:
     """Bits to the left or right."""
-    sign = "<<" if op.attribute("direction") == "LEFT" else ">>"
-    return op.filled(f"{{0}} {sign} {{1}}")
+    bits = 8 * helper.tensor_dtype_to_np_dtype(op.dtype()).itemsize
+    if op.attribute("direction") == "LEFT":
+        return op.kernel("shifted_left", op.tensor(0), op.tensor(1), bits)
+    signed = op.dtype() in (
+        TensorProto.INT8,
+        TensorProto.INT16,
+        TensorProto.INT32,
+        TensorProto.INT64,
+    )
+    return op.kernel("shifted_right", op.tensor(0), op.tensor(1), bits, signed)
 
 
 def variadic(sign: str, mean: bool = False) -> Entry:
@@ -236,20 +288,22 @@ def swish(op: Operation) -> str:
 
 def dropout(op: Operation) -> list[str]:
     """Follows ``train()`` and ``eval()``, whatever mode the file was exported in."""
-    ratio = op.attribute("ratio", 0.5)
+    ratio = short(op.attribute("ratio", 0.5))
     if op.has(1):
-        ratio = float(op.needed(1, "ratio").reshape(()))
+        number = op.number(1)
+        ratio = f"float({op.tensor(1)})" if number is None else number
     x = op.tensor(0)
     if not op.wants(1):
-        return [f"F.dropout({x}, {short(ratio)}, self.training)"]
+        return [f"F.dropout({x}, {ratio}, self.training)"]
     ones = f"torch.ones_like({x})"
-    kept = op.add(f"F.dropout({ones}, {short(ratio)}, self.training)", "kept", inline=False)
-    return [f"{x} * {kept}", f"{kept} != 0"]
+    kept = op.add(f"F.dropout({ones}, {ratio}, self.training)", "kept", inline=False)
+    mask = f"{kept} != 0"  # before opset 12 a float where the ratio is an attribute
+    return [f"{x} * {kept}", mask if op.opset >= 10 else f"({mask}).to({op.gives(1)})"]
 
 
 TABLES: dict[str, dict[str, Entry]] = {
     "": {
-        "Abs": "torch.abs({0})",
+        "Abs": absolute,
         "Acos": "torch.acos({0})",
         "Acosh": "torch.acosh({0})",
         "Add": "{0} + {1}",
@@ -283,7 +337,6 @@ TABLES: dict[str, dict[str, Entry]] = {
         "GreaterOrEqual": "{0} >= {1}",
         "HardSigmoid": hard_sigmoid,
         "HardSwish": "F.hardswish({0})",
-        "Identity": "{t0}",
         "IsInf": is_inf,
         "IsNaN": "torch.isnan({0})",
         "LeakyRelu": leaky,
@@ -311,7 +364,7 @@ TABLES: dict[str, dict[str, Entry]] = {
         ),
         "Shrink": shrink,
         "Sigmoid": "torch.sigmoid({0})",
-        "Sign": "torch.sign({0})",
+        "Sign": sign,
         "Sin": "torch.sin({0})",
         "Sinh": "torch.sinh({0})",
         "Softplus": "F.softplus({0}, threshold=40)",

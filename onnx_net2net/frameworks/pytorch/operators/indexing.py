@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnx_net2net.frameworks.pytorch.hosted import Size
 from onnx_net2net.frameworks.pytorch.operation import Entry, Operation, Unpacked
 from onnx_net2net.frameworks.pytorch.operators.linear import typed
-from onnx_net2net.frameworks.pytorch.types import Untranslated, literal
+from onnx_net2net.frameworks.pytorch.types import FLOATS, literal
 
 
 def gather(op: Operation) -> str:
@@ -94,7 +94,8 @@ def one_hot(op: Operation) -> str:
 
 def nonzero(op: Operation) -> str:
     """Places of what is not zero, one column each."""
-    return f"torch.nonzero({op.tensor(0)}).T"
+    x = f"torch.atleast_1d({op.tensor(0)})" if op.rank(0) == 0 else op.tensor(0)
+    return f"torch.nonzero({x}).T"
 
 
 def top_k(op: Operation) -> Unpacked | list[str]:
@@ -127,14 +128,13 @@ def cumulative(name: str) -> Entry:
 
     def entry(op: Operation) -> str:
         axis = op.number(1)
-        if axis is None:
-            raise Untranslated("its axis is computed")
-        exclusive, reverse = op.attribute("exclusive", 0), op.attribute("reverse", 0)
-        if not exclusive and not reverse:
-            return f"torch.{name}({op.tensor(0)}, {axis})"
-        return op.kernel(
-            "cumulative", op.tensor(0), axis, f"torch.{name}", bool(exclusive), bool(reverse)
-        )
+        axis = f"int({op.tensor(1)})" if axis is None else axis
+        exclusive, reverse = bool(op.attribute("exclusive", 0)), bool(op.attribute("reverse", 0))
+        if exclusive or reverse:
+            code = op.kernel("cumulative", op.tensor(0), axis, f"torch.{name}", exclusive, reverse)
+        else:
+            code = f"torch.{name}({op.tensor(0)}, {axis})"
+        return code if op.dtype() in FLOATS else f"({code}).to({op.gives()})"
 
     return entry
 

@@ -84,36 +84,45 @@ def pair(values: Sequence[int]) -> str:
     return f"({', '.join(map(str, values))})"
 
 
-def same_pads(op: Operation, kernel: Sequence[int], index: int = 0) -> list[str]:
-    """Pads of SAME_UPPER and SAME_LOWER, computed from the sizes: begins, then ends."""
+def same_pads(op: Operation, kernel: Sequence[int], pooled: bool = False) -> list[str]:
+    """Pads of SAME_UPPER and SAME_LOWER, computed from the sizes: begins, then ends.
+
+    Pools of ONNX Runtime leave dilations out of account, and cut where a stride skips entries.
+    """
     rank = len(kernel)
     strides = op.attribute("strides") or [1] * rank
-    dilations = op.attribute("dilations") or [1] * rank
+    dilations = [1] * rank if pooled else op.attribute("dilations") or [1] * rank
+    upper = op.attribute("auto_pad") == "SAME_UPPER"
     begins, ends = [], []
     for axis in range(rank):
-        size = op.size(index, axis + 2)
+        size, stride = op.size(0, axis + 2), strides[axis]
         reach = dilations[axis] * (kernel[axis] - 1) + 1
         if isinstance(size, int):
-            total = max((-(-size // strides[axis]) - 1) * strides[axis] + reach - size, 0)
-            less, more = str(total // 2), str(total - total // 2)
-        else:
-            steps = f"(({size}) + {strides[axis] - 1}) // {strides[axis]} - 1"
-            code = f"max(({steps}) * {strides[axis]} + {reach} - ({size}), 0)"
-            whole = op.translator.expression(code, "padding")
-            less, more = f"{whole} // 2", f"{whole} - {whole} // 2"
-        upper = op.attribute("auto_pad") == "SAME_UPPER"
-        begins.append(less if upper else more)
-        ends.append(more if upper else less)
+            total = (-(-size // stride) - 1) * stride + reach - size
+            total = total if pooled else max(total, 0)
+            less = int(total / 2) if upper else int((total + 1) / 2)
+            begins.append(str(less))
+            ends.append(str(total - less))
+            continue
+        code = f"((({size}) + {stride - 1}) // {stride} - 1) * {stride} + {reach} - ({size})"
+        code = code if pooled else f"max({code}, 0)"
+        whole = op.translator.expression(code, "padding")
+        half = f"int(({whole}{'' if upper else ' + 1'}) / 2)"
+        half = half if pooled else f"({whole}{'' if upper else ' + 1'}) // 2"
+        begins.append(half)
+        ends.append(f"{whole} - {half}")
     return begins + ends
 
 
-def padding(op: Operation, kernel: Sequence[int]) -> tuple[list[str], bool]:
+def padding(op: Operation, kernel: Sequence[int], pooled: bool = False) -> tuple[list[str], bool]:
     """Pads, begins then ends, and whether both are equal on every axis."""
     rank = len(kernel)
     mode = op.attribute("auto_pad", "NOTSET")
     if mode in ("SAME_UPPER", "SAME_LOWER"):
-        pads = same_pads(op, kernel)
+        op.attribute("pads")
+        pads = same_pads(op, kernel, pooled)
     elif mode == "VALID":
+        op.attribute("pads")
         pads = ["0"] * (2 * rank)
     else:
         pads = [str(p) for p in op.attribute("pads") or [0] * (2 * rank)]
@@ -161,30 +170,34 @@ def conv(op: Operation) -> str:
 
 
 def conv_transpose(op: Operation) -> str:
-    """ConvTranspose; pads that differ at both ends are cut from the result."""
+    """ConvTranspose; what no padding of PyTorch's does is cut from the whole result, or added."""
     rank = op.axes_of(1) - 2
     if rank not in (1, 2, 3):
         raise Untranslated(f"it has {rank} axes to slide along")
     kernel = op.attribute("kernel_shape") or [op.fixed(1, a) for a in range(2, rank + 2)]
     strides = list(op.attribute("strides") or [1] * rank)
     dilations = list(op.attribute("dilations") or [1] * rank)
-    extra = list(op.attribute("output_padding") or [0] * rank)
-    pads = _transposed_pads(op, rank, kernel, (strides, dilations, extra))
-    even = [b == e for b, e in zip(pads[:rank], pads[rank:], strict=True)]
+    begins, ends = _cuts(op, kernel, strides, dilations)
+    extra = [b - e for b, e in zip(begins, ends, strict=True)]
+    most = map(max, strides, dilations)
+    fits = min(begins) >= 0 and all(0 <= e < m for e, m in zip(extra, most, strict=True))
     given = {
         "stride": strides,
-        "padding": pads[:rank] if all(even) else [0] * rank,
-        "output_padding": extra if all(even) else [0] * rank,
+        "padding": begins if fits else [0] * rank,
+        "output_padding": extra if fits else [0] * rank,
         "groups": [op.attribute("group", 1)],
         "dilation": dilations,
     }
     usual = {"stride": 1, "padding": 0, "output_padding": 0, "groups": 1, "dilation": 1}
     options = options_of(given, usual)
-    code = _transposed(op, rank, kernel, options)
-    if all(even):
-        return code
-    cuts = [p - (0 if side < rank else extra[side % rank]) for side, p in enumerate(pads)]
-    return padded(code, [str(-cut) for cut in cuts])
+    if fits:
+        return _transposed(op, rank, kernel, options)
+    pads = [str(-cut) for cut in (*begins, *ends)]
+    if min(*begins, *ends) >= 0 or not op.has(2):
+        return padded(_transposed(op, rank, kernel, options), pads)
+    op.named(op.path(1))  # the bias stands in what is added, too
+    code = padded(f"F.conv_transpose{rank}d({op.tensor(0)}, {op.tensor(1)}{options})", pads)
+    return f"{code} + ({op.tensor(2)}).reshape({', '.join(['-1', *['1'] * rank])})"
 
 
 def _transposed(op: Operation, rank: int, kernel: Sequence[int], options: str) -> str:
@@ -201,31 +214,28 @@ def _transposed(op: Operation, rank: int, kernel: Sequence[int], options: str) -
     return f"F.conv_transpose{rank}d({op.tensor(0)}, {op.tensor(1)}{b}{options})"
 
 
-def _transposed_pads(
-    op: Operation, rank: int, kernel: Sequence[int], options: tuple[list[int], ...]
-) -> list[int]:
-    strides, dilations, extra = options
+def _cuts(
+    op: Operation, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+) -> tuple[list[int], list[int]]:
+    """What is cut from both ends of all that the windows cover; negative numbers are added."""
+    rank = len(kernel)
     mode, wanted = op.attribute("auto_pad", "NOTSET"), op.attribute("output_shape")
+    extra = list(op.attribute("output_padding") or [0] * rank)
+    pads = list(op.attribute("pads") or [0] * (2 * rank))
     if not wanted and mode in ("NOTSET", "VALID"):
-        return (
-            list(op.attribute("pads") or [0] * (2 * rank)) if mode == "NOTSET" else [0] * 2 * rank
-        )
+        pads = pads if mode == "NOTSET" else [0] * (2 * rank)
+        return pads[:rank], [e - more for e, more in zip(pads[rank:], extra, strict=True)]
     begins, ends = [], []
     for axis in range(rank):
-        reach = (kernel[axis] - 1) * dilations[axis] + 1 + extra[axis]
+        surplus = (kernel[axis] - 1) * dilations[axis] + 1 - strides[axis]
         if wanted:
-            size = op.fixed(0, axis + 2)
-            total = strides[axis] * (size - 1) + reach - wanted[-rank:][axis]
-        else:
-            total = reach - strides[axis]
-        total = max(total, 0) if not wanted else total
-        half = total // 2
-        upper = mode != "SAME_UPPER"
-        begins.append(total - half if not upper else half)
-        ends.append(half if not upper else total - half)
-    if wanted and mode not in ("SAME_UPPER",):
-        begins, ends = ends, begins
-    return begins + ends
+            surplus += strides[axis] * op.fixed(0, axis + 2) - wanted[-rank:][axis]
+        total = max(surplus + extra[axis], 0)
+        begins.append(total // 2 if mode == "SAME_UPPER" else total - total // 2)
+        # SAME never makes the result longer than what the windows cover.
+        whole = surplus if wanted else total - extra[axis]
+        ends.append(whole - begins[-1])
+    return begins, ends
 
 
 def matmul_integer(op: Operation) -> str:
@@ -273,6 +283,13 @@ def matmul(op: Operation) -> str:
     return op.filled("{t0} @ {t1}")
 
 
+def determinant(op: Operation) -> str:
+    """Determinants; PyTorch has none of float16."""
+    if op.dtype() in (10, 16):
+        return f"torch.linalg.det(({op.tensor(0)}).float()).to({op.gives()})"
+    return f"torch.linalg.det({op.tensor(0)})"
+
+
 def deform(op: Operation) -> str:
     """Sampled where the offsets say, then an ordinary product."""
     rank = op.axes_of(1) - 2
@@ -295,7 +312,7 @@ TABLES: dict[str, dict[str, Entry]] = {
         "ConvInteger": conv_integer,
         "ConvTranspose": conv_transpose,
         "DeformConv": deform,
-        "Det": "torch.linalg.det({0})",
+        "Det": determinant,
         "Einsum": einsum,
         "Gemm": gemm,
         "MatMul": matmul,

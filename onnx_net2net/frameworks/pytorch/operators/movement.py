@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from onnx_net2net.frameworks.pytorch.hosted import Size, number
-from onnx_net2net.frameworks.pytorch.operation import Entry, Listed, Operation, Result
-from onnx_net2net.frameworks.pytorch.types import Untranslated, literal, torch_dtype
+from onnx_net2net.frameworks.pytorch.operation import Entry, Operation
+from onnx_net2net.frameworks.pytorch.types import Untranslated, literal
 
 LAST = 2**31 - 1
 
@@ -18,19 +18,22 @@ def listed(sizes: list[Any]) -> str:
 
 def reshape(op: Operation) -> str:
     """0 keeps the size that stands there, unless ``allowzero``."""
+    x = op.tensor(0)
+    keeps = not op.attribute("allowzero", 0)
     if "shape" in op.step.attributes:
         sizes: list[Any] = list(op.attribute("shape"))
+    elif op.translator.host(op.name(1)) is None:
+        wanted = f"{op.tensor(1)}.tolist()"
+        return op.kernel("reshaped", x, wanted) if keeps else f"({x}).reshape({wanted})"
     else:
         sizes = op.sizes(1)
-    if not op.attribute("allowzero", 0):
+    if keeps:
+        if any(isinstance(size, Size) and not size.natural for size in sizes):
+            return op.kernel("reshaped", x, f"[{listed(sizes)}]")
         for axis, size in enumerate(sizes):
-            if isinstance(size, Size) and not size.natural:
-                continue
             if not isinstance(size, Size) and size == 0:
                 sizes[axis] = op.size(0, axis)
-    if not sizes:
-        return f"({op.tensor(0)}).reshape(())"
-    return f"({op.tensor(0)}).reshape({listed(sizes)})"
+    return f"({x}).reshape({listed(sizes)})" if sizes else f"({x}).reshape(())"
 
 
 def transpose(op: Operation) -> str:
@@ -47,18 +50,18 @@ def transpose(op: Operation) -> str:
     return f"({op.tensor(0)}).permute({', '.join(map(str, perm))})"
 
 
-def axes(op: Operation, index: int = 1) -> list[int] | None:
+def axes(op: Operation, index: int = 1) -> list[Any] | None:
     """The axes, an attribute or an operand."""
     if op.attribute("axes") is not None:
         return list(op.attribute("axes"))
-    if not op.has(index):
-        return None
-    return [int(i) for i in op.needed(index, "axes").reshape(-1)]
+    return op.sizes(index) if op.has(index) else None
 
 
 def unsqueeze(op: Operation) -> str:
     """New axes; several are counted in the result."""
     new = axes(op) or []
+    if any(isinstance(axis, Size) for axis in new):
+        return op.kernel("unsqueezed", op.tensor(0), f"[{listed(new)}]")
     rank = op.axes_of(0) + len(new)
     code = op.tensor(0)
     for axis in sorted(a % rank for a in new):
@@ -72,8 +75,8 @@ def squeeze(op: Operation) -> str:
     if gone is None:
         return f"({op.tensor(0)}).squeeze()"
     if len(gone) == 1:
-        return f"({op.tensor(0)}).squeeze({gone[0]})"
-    return f"({op.tensor(0)}).squeeze({tuple(gone)})" if gone else op.tensor(0)
+        return f"({op.tensor(0)}).squeeze({number(gone[0])})"
+    return f"({op.tensor(0)}).squeeze(({listed(gone)}))" if gone else op.tensor(0)
 
 
 def flatten(op: Operation) -> str:
@@ -108,7 +111,10 @@ def split(op: Operation) -> list[str]:
     elif op.has(1):
         sizes = op.sizes(1)
     else:
-        whole = op.size(0, axis)
+        if op.rank(0) is None:
+            whole = Size(op.translator.expression(f"({x}).shape[{axis}]", "size"))
+        else:
+            whole = op.size(0, axis)
         if isinstance(whole, int):
             each = -(-whole // count)
             sizes = [min(each, max(whole - each * i, 0)) for i in range(count)]
@@ -117,7 +123,7 @@ def split(op: Operation) -> list[str]:
             last = op.translator.expression(f"{whole} - {each_code} * {count - 1}", "rest")
             sizes = [Size(each_code)] * (count - 1) + [Size(last)]
     code = f"torch.split({x}, [{listed(sizes)}], dim={axis})"
-    if len(set(map(str, sizes))) == 1:
+    if len(set(map(str, sizes))) == 1 and (isinstance(sizes[0], Size) or sizes[0]):
         code = f"torch.split({x}, {number(sizes[0])}, dim={axis})"
     if count == 1:
         return [x]
@@ -132,14 +138,12 @@ def slice_(op: Operation) -> str:
         steps = [1] * len(starts)
     else:
         starts, ends = op.sizes(1), op.sizes(2)
-        given = op.integers(3) if op.has(3) else list(range(len(starts)))
-        if given is None:
-            raise Untranslated("its axes are computed")
-        chosen = given
+        chosen = op.sizes(3) if op.has(3) else list(range(len(starts)))
         steps = op.sizes(4) if op.has(4) else [1] * len(starts)
+    if any(isinstance(item, Size) for item in (*chosen, *steps)):
+        ranges = (f"[{listed(items)}]" for items in (starts, ends, chosen, steps))
+        return op.kernel("sliced", op.tensor(0), *ranges)
     rank = op.axes_of(0)
-    if any(isinstance(step, Size) for step in steps):
-        raise Untranslated("its steps are computed")
     parts = [":"] * rank
     x, backwards = op.tensor(0), {}
     for start, end, axis, step in zip(starts, ends, chosen, steps, strict=True):
@@ -216,9 +220,10 @@ def pad(op: Operation) -> str:
     rank = op.axes_of(0)
     attribute = op.attribute("pads") or op.attribute("paddings")
     pads = list(attribute) if attribute else op.sizes(1)
-    chosen = op.integers(3) if op.has(3) else list(range(rank))
-    if chosen is None:
-        raise Untranslated("its axes are computed")
+    chosen = op.sizes(3) if op.has(3) else list(range(rank))
+    if any(isinstance(axis, Size) for axis in chosen):
+        both = f"[{listed(pads)}], [{listed(chosen)}]"
+        return op.kernel("padded_axes", op.tensor(0), both, _fill(op), literal(mode))
     begins: list[Any] = [0] * rank
     ends: list[Any] = [0] * rank
     for index, axis in enumerate(chosen):
@@ -226,17 +231,20 @@ def pad(op: Operation) -> str:
     if mode != "constant":
         both = f"(({listed(begins)},), ({listed(ends)},))"
         return op.kernel("padded", op.tensor(0), both, literal(mode))
-    value = literal(op.attribute("value", 0.0))
-    if op.has(2):
-        found = op.number(2)
-        value = found if found is not None else f"{op.tensor(2)}.item()"
+    value = _fill(op)
     while len(begins) > 1 and begins[0] == 0 and ends[0] == 0:
         begins, ends = begins[1:], ends[1:]
     order = [p for b, e in zip(reversed(begins), reversed(ends), strict=True) for p in (b, e)]
     options = "" if value in ("0", "0.0") else f", value={value}"
-    if op.dtype() == 9:
-        return f"F.pad({op.tensor(0)}, ({listed(order)}){options or ', value=False'})"
     return f"F.pad({op.tensor(0)}, ({listed(order)}){options})"
+
+
+def _fill(op: Operation) -> str:
+    """What a pad holds."""
+    if not op.has(2):
+        return literal(op.attribute("value", 0.0))
+    found = op.number(2)
+    return found if found is not None else f"{op.tensor(2)}.item()"
 
 
 def depth_to_space(op: Operation) -> str:
@@ -249,6 +257,8 @@ def depth_to_space(op: Operation) -> str:
 
 def space_to_depth(op: Operation) -> str:
     """Squares of pixels become blocks of channels."""
+    if op.attribute("mode", "DCR") == "CRD":
+        return f"F.pixel_unshuffle({op.tensor(0)}, {op.attribute('blocksize')})"
     return op.kernel("space_to_depth", op.tensor(0), op.attribute("blocksize"))
 
 
@@ -288,6 +298,7 @@ def eye(op: Operation) -> str:
     rows, columns = op.size(0, 0), op.size(0, 1)
     options = f"dtype={op.gives()}, device={op.translator.device()}"
     offset = op.attribute("k", 0)
+    op.attribute("dtype")  # what the output is declared with
     return op.kernel("eye", number(rows), number(columns), offset, options)
 
 
@@ -308,71 +319,18 @@ def reverse_sequence(op: Operation) -> str:
 
 def col2im(op: Operation) -> str:
     """Overlapping blocks summed into an image."""
-    image, block = op.integers(1), op.integers(2)
-    if image is None or block is None or len(image) != 2:
-        raise Untranslated("its image does not have two axes of constant size")
-    pads = op.attribute("pads") or [0] * 4
-    if pads[:2] != pads[2:]:
-        raise Untranslated("its pads are uneven")
-    given = f"{tuple(image)}, {tuple(block)}, dilation={tuple(op.attribute('dilations') or (1, 1))}"
-    given += f", padding={tuple(pads[:2])}, stride={tuple(op.attribute('strides') or (1, 1))}"
-    return f"F.fold({op.tensor(0)}, {given})"
-
-
-# ---- sequences of tensors ---------------------------------------------------------------------
-
-
-def sequence(op: Operation) -> Listed:
-    """A list of tensors."""
-    return Listed(f"[{', '.join(op.tensor(i) for i in range(len(op.step.inputs)))}]")
-
-
-def split_to_sequence(op: Operation) -> Listed:
-    """A list of parts of a tensor."""
-    axis, keep = op.attribute("axis", 0), op.attribute("keepdims", 1)
-    x = op.tensor(0)
-    if not op.has(1):
-        parts = f"torch.split({x}, 1, dim={axis})"
-        return Listed(f"list({parts})" if keep else f"list(torch.unbind({x}, dim={axis}))")
-    shape = op.program.shapes.of(op.name(1))
-    sizes = op.sizes(1)
-    whole = number(sizes[0]) if shape == () else f"[{listed(sizes)}]"
-    return Listed(f"list(torch.split({x}, {whole}, dim={axis}))")
-
-
-def sequence_at(op: Operation) -> str:
-    """One tensor of a list."""
-    return f"{op.sequence(0)}[{op.scalar(1)}]"
-
-
-def sequence_length(op: Operation) -> Result:
-    """How many tensors there are."""
-    from onnx_net2net.frameworks.pytorch import hosted
-
-    code = op.translator.expression(f"len({op.sequence(0)})", "length")
-    op.translator.values[op.step.output] = hosted.array(Size(code))
-    return None
-
-
-def sequence_insert(op: Operation) -> Listed:
-    """A longer list."""
-    at = op.scalar(2) if op.has(2) else None
-    items = op.sequence(0)
-    if at is None:
-        return Listed(f"[*{items}, {op.tensor(1)}]")
-    return Listed(f"[*{items}[:{at}], {op.tensor(1)}, *{items}[{at}:]]")
-
-
-def concat_from_sequence(op: Operation) -> str:
-    """A list as one tensor."""
-    name = "stack" if op.attribute("new_axis", 0) else "cat"
-    return f"torch.{name}({op.sequence(0)}, dim={op.attribute('axis')})"
-
-
-def sequence_empty(op: Operation) -> Listed:
-    """A list without tensors."""
-    torch_dtype(op.attribute("dtype", 1))
-    return Listed("[]")
+    rank = op.length(1)
+    if rank is None:
+        raise Untranslated("the number of axes of its image is not known")
+    pads = list(op.attribute("pads") or [0] * (2 * rank))
+    options = [list(op.attribute(n) or [1] * rank) for n in ("dilations", "strides")]
+    image, block = f"({listed(op.sizes(1))},)", f"({listed(op.sizes(2))},)"
+    if rank == 2 and pads[:2] == pads[2:]:
+        given = f"{image}, {block}, dilation={tuple(options[0])}"
+        given += f", padding={tuple(pads[:2])}, stride={tuple(options[1])}"
+        return f"F.fold({op.tensor(0)}, {given})"
+    given = [op.tensor(0), image, block, *map(tuple, options), tuple(pads)]
+    return op.kernel("folded", *given)
 
 
 TABLES: dict[str, dict[str, Entry]] = {
@@ -380,7 +338,6 @@ TABLES: dict[str, dict[str, Entry]] = {
         "CenterCropPad": crop_or_pad,
         "Col2Im": col2im,
         "Concat": concat,
-        "ConcatFromSequence": concat_from_sequence,
         "ConstantOfShape": constant_of_shape,
         "DepthToSpace": depth_to_space,
         "Expand": expand,
@@ -390,15 +347,9 @@ TABLES: dict[str, dict[str, Entry]] = {
         "Range": arange,
         "Reshape": reshape,
         "ReverseSequence": reverse_sequence,
-        "SequenceAt": sequence_at,
-        "SequenceConstruct": sequence,
-        "SequenceEmpty": sequence_empty,
-        "SequenceInsert": sequence_insert,
-        "SequenceLength": sequence_length,
         "Slice": slice_,
         "SpaceToDepth": space_to_depth,
         "Split": split,
-        "SplitToSequence": split_to_sequence,
         "Squeeze": squeeze,
         "Tile": tile,
         "Transpose": transpose,

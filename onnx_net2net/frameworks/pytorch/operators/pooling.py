@@ -2,91 +2,101 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from onnx_net2net.frameworks.pytorch.operation import Entry, Operation
-from onnx_net2net.frameworks.pytorch.operators.linear import padded, padding, pair
+from onnx_net2net.frameworks.pytorch.operators.linear import padding, pair
 from onnx_net2net.frameworks.pytorch.types import FLOATS, Untranslated
 
 
-def _kernel(op: Operation) -> tuple[list[int], list[int], list[int], int]:
+@dataclass
+class Windows:
+    """The windows of a pool. ``plain``: PyTorch's pools have such pads."""
+
+    kernel: list[int]
+    strides: list[int]
+    dilations: list[int]
+    pads: list[str]
+    ceil: bool
+    plain: bool
+
+    @property
+    def rank(self) -> int:
+        """The number of axes to slide along."""
+        return len(self.kernel)
+
+    @property
+    def padded(self) -> bool:
+        """Whether there are pads."""
+        return any(p != "0" for p in self.pads)
+
+    def options(self) -> str:
+        """Arguments of PyTorch's pools, but for those that are as usual."""
+        found = "" if self.strides == self.kernel else f", stride={pair(self.strides)}"
+        if self.padded:
+            found += f", padding={pair([int(p) for p in self.pads[: self.rank]])}"
+        if any(d != 1 for d in self.dilations):
+            found += f", dilation={pair(self.dilations)}"
+        return found + (", ceil_mode=True" if self.ceil else "")
+
+    def listed(self) -> list[str]:
+        """Arguments of the functions in kernels/pools.py."""
+        sizes = (tuple(self.kernel), tuple(self.strides), tuple(self.dilations))
+        return [*map(str, sizes), f"({', '.join(self.pads)},)", str(self.ceil)]
+
+
+def windows(op: Operation) -> Windows:
+    """What the attributes say. Raises Untranslated."""
     kernel = list(op.attribute("kernel_shape"))
     rank = len(kernel)
     if rank not in (1, 2, 3):
         raise Untranslated(f"it has {rank} axes to slide along")
     strides = list(op.attribute("strides") or [1] * rank)
-    return kernel, strides, list(op.attribute("dilations") or [1] * rank), rank
-
-
-def _ceil(op: Operation) -> bool:
-    return bool(op.attribute("ceil_mode", 0)) and op.attribute("auto_pad", "NOTSET") == "NOTSET"
+    dilations = list(op.attribute("dilations") or [1] * rank)
+    pads, even = padding(op, kernel, pooled=True)
+    fixed = op.attribute("auto_pad", "NOTSET") in ("NOTSET", "VALID")
+    plain = even and fixed and all(2 * int(p) <= k for p, k in zip(pads, kernel, strict=False))
+    ceil = bool(op.attribute("ceil_mode", 0))
+    return Windows(kernel, strides, dilations, pads, ceil, plain)
 
 
 def max_pool(op: Operation) -> list[str]:
     """Padding never wins; indices count through the whole tensor."""
-    kernel, strides, dilations, rank = _kernel(op)
-    pads, even = padding(op, kernel)
-    x = op.tensor(0)
-    if op.dtype() not in FLOATS:
-        return [_integer_pool(op, kernel)]
-    small = even and all(
-        p.isdigit() and 2 * int(p) <= k for p, k in zip(pads, kernel, strict=False)
-    )
-    if not small and any(p != "0" for p in pads):
-        x = padded(x, pads, ', value=float("-inf")')
-        pads = ["0"] * (2 * rank)
-    options = "" if strides == kernel else f", stride={pair(strides)}"
-    if any(p != "0" for p in pads):
-        options += f", padding={pair([int(p) for p in pads[:rank]])}"
-    if any(d != 1 for d in dilations):
-        options += f", dilation={pair(dilations)}"
-    options += ", ceil_mode=True" if _ceil(op) else ""
-    by_column = op.attribute("storage_order", 0)
-    if not op.wants(1):
-        return [f"F.max_pool{rank}d({x}, {pair(kernel)}{options})"]
-    if not small:
-        raise Untranslated("it gives indices into a tensor with uneven pads")
-    if by_column:
-        raise Untranslated("its indices count column by column")
-    code = f"F.max_pool{rank}d({x}, {pair(kernel)}{options}, return_indices=True)"
-    pooled, indices = op.translator.block.unpack(code, [op.hint, "indices"])
-    return [pooled, op.kernel("whole_indices", indices, op.tensor(0))]
-
-
-def _integer_pool(op: Operation, kernel: list[int]) -> str:
-    """Integers through float64, which holds them exactly up to 2**53."""
+    w = windows(op)
+    by_column = bool(op.attribute("storage_order", 0))
+    exact = op.dtype() in FLOATS  # integers go through float64, which holds bytes exactly
+    x = op.tensor(0) if exact else f"({op.tensor(0)}).double()"
+    name = f"F.max_pool{w.rank}d"
     if op.wants(1):
-        raise Untranslated("it pools integers and gives indices")
-    _, strides, dilations, rank = _kernel(op)
-    pads, _ = padding(op, kernel)
-    x = padded(f"({op.tensor(0)}).double()", pads, ', value=float("-inf")')
-    options = f"stride={pair(strides)}, dilation={pair(dilations)}, ceil_mode={_ceil(op)}"
-    return f"F.max_pool{rank}d({x}, {pair(kernel)}, {options}).to({op.gives()})"
+        given = [*w.listed(), by_column]
+        found = op.kernel("max_pool_with_indices", x, *given)
+        pooled, indices = op.translator.block.unpack(found, [op.hint, "indices"])
+        return [pooled if exact else f"({pooled}).to({op.gives()})", indices]
+    if w.plain:
+        code = f"{name}({x}, {pair(w.kernel)}{w.options()})"
+    else:
+        x = op.kernel("fitted", x, *w.listed(), 'float("-inf")')
+        rest = replace(w, pads=["0"] * (2 * w.rank), ceil=False)
+        code = f"{name}({x}, {pair(w.kernel)}{rest.options()})"
+    return [code if exact else f"({code}).to({op.gives()})"]
 
 
 def average_pool(op: Operation) -> str:
     """Padding counts where ``count_include_pad`` says so."""
-    kernel, strides, dilations, rank = _kernel(op)
-    pads, even = padding(op, kernel)
-    include = bool(op.attribute("count_include_pad", 0))
-    none = all(p == "0" for p in pads)
-    small = all(p.isdigit() and 2 * int(p) <= k for p, k in zip(pads, kernel, strict=False))
-    if any(d != 1 for d in dilations) or not ((even and small) or none):
-        given = [op.tensor(0), tuple(kernel), tuple(strides), tuple(dilations)]
-        listed = f"({', '.join(pads)},)"
-        return op.kernel("average_pool", *given, listed, f"include={include}", f"ceil={_ceil(op)}")
-    options = "" if strides == kernel else f", stride={pair(strides)}"
-    if not none:
-        options += f", padding={pair([int(p) for p in pads[:rank]])}"
-    options += ", ceil_mode=True" if _ceil(op) else ""
-    options += "" if include or (none and not _ceil(op)) else ", count_include_pad=False"
-    return f"F.avg_pool{rank}d({op.tensor(0)}, {pair(kernel)}{options})"
+    w, include = windows(op), bool(op.attribute("count_include_pad", 0))
+    skips = any(s > k for s, k in zip(w.strides, w.kernel, strict=True))
+    if op.attribute("auto_pad", "NOTSET").startswith("SAME") and w.ceil and skips:
+        raise Untranslated("its last windows begin behind its pads")
+    if any(d != 1 for d in w.dilations) or not w.plain:
+        return op.kernel("average_pool", op.tensor(0), *w.listed(), include)
+    options = w.options()
+    options += "" if include or not (w.padded or w.ceil) else ", count_include_pad=False"
+    return f"F.avg_pool{w.rank}d({op.tensor(0)}, {pair(w.kernel)}{options})"
 
 
 def lp_pool(op: Operation) -> str:
     """The norm of each window."""
-    kernel, strides, dilations, _ = _kernel(op)
-    pads, _ = padding(op, kernel)
-    given = [op.tensor(0), op.attribute("p", 2), tuple(kernel), tuple(strides), tuple(dilations)]
-    return op.kernel("lp_pool", *given, f"({', '.join(pads)},)", f"ceil={_ceil(op)}")
+    return op.kernel("lp_pool", op.tensor(0), op.attribute("p", 2), *windows(op).listed())
 
 
 def over_everything(code: str) -> Entry:
@@ -101,13 +111,14 @@ def over_everything(code: str) -> Entry:
 
 def max_unpool(op: Operation) -> str:
     """Values back to where a pool found them, zeros elsewhere."""
-    kernel, strides, _, rank = _kernel(op)
-    pads = list(op.attribute("pads") or [0] * (2 * rank))
-    size = op.kernel("unpooled_size", op.tensor(0), tuple(kernel), tuple(strides), tuple(pads))
-    if not op.has(2):
-        return op.kernel("max_unpool", op.tensor(0), op.tensor(1), size, "None")
-    wanted = ", ".join(map(str, op.sizes(2)))
-    return op.kernel("max_unpool", op.tensor(0), op.tensor(1), size, f"({wanted},)")
+    kernel = list(op.attribute("kernel_shape"))
+    strides = list(op.attribute("strides") or [1] * len(kernel))
+    pads = list(op.attribute("pads") or [0] * (2 * len(kernel)))
+    x, indices = op.tensor(0), op.tensor(1)
+    if op.has(2):
+        return op.kernel("max_unpool", x, indices, f"({', '.join(map(str, op.sizes(2)))},)")
+    shape = op.kernel("unpooled_shape", x, tuple(kernel), tuple(strides), tuple(pads))
+    return op.kernel("max_unpool", x, indices, shape)
 
 
 TABLES: dict[str, dict[str, Entry]] = {

@@ -4,39 +4,73 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+from onnx import TensorProto, helper
+
 from onnx_net2net.frameworks.pytorch.operation import Entry, Operation
-from onnx_net2net.frameworks.pytorch.types import INTEGERS, Untranslated, short, torch_dtype
+from onnx_net2net.frameworks.pytorch.types import (
+    FLOATS8,
+    INTEGERS,
+    SMALL,
+    Untranslated,
+    short,
+    torch_dtype,
+)
 
 UINT8 = 2
 
 
-def target(op: Operation) -> str:
+def target(op: Operation) -> int:
     """The type that QuantizeLinear gives."""
     dtype = op.dtype(2) if op.has(2) else op.attribute("output_dtype", 0) or UINT8
-    if dtype not in INTEGERS:
-        raise Untranslated("it quantises to a float type")
-    return torch_dtype(dtype)
+    if dtype not in INTEGERS and dtype not in SMALL and dtype not in FLOATS8:
+        raise Untranslated(f"it quantises to {TensorProto.DataType.Name(dtype)}")
+    return int(dtype)
+
+
+def limits(dtype: int) -> tuple[int, int]:
+    """The least and the largest number of an integer type."""
+    if dtype in SMALL:
+        half = 2 ** (SMALL[dtype] - 1)
+        return (-half, half - 1) if torch_dtype(dtype) == "torch.int8" else (0, 2 * half - 1)
+    info = np.iinfo(helper.tensor_dtype_to_np_dtype(dtype))
+    return int(info.min), int(info.max)
 
 
 def quantize(op: Operation) -> str:
     """round(x / scale) + zero, within the type."""
-    options = [op.attribute("axis", 1), op.attribute("block_size", 0)]
-    given = [op.tensor(0), op.tensor(1), op.optional(2), target(op)]
+    dtype, options = target(op), [op.attribute("axis", 1), op.attribute("block_size", 0)]
+    given = [op.tensor(0), op.tensor(1), op.optional(2)]
+    if dtype in FLOATS8:
+        saturate = bool(op.attribute("saturate", 1))
+        return op.kernel("quantized_float", *given, torch_dtype(dtype), *options, saturate)
+    given += [torch_dtype(dtype), limits(dtype)]
     return op.kernel("quantized", *given, *options)
 
 
 def dequantize(op: Operation) -> str:
     """(x - zero) * scale."""
-    if op.dtype(0) not in INTEGERS:
-        raise Untranslated("it reads a float type")
+    if op.dtype(0) not in (*INTEGERS, *SMALL, *FLOATS8):
+        raise Untranslated(f"it reads {TensorProto.DataType.Name(op.dtype(0))}")
     options = [op.attribute("axis", 1), op.attribute("block_size", 0)]
-    return op.kernel("dequantized", op.tensor(0), op.tensor(1), op.optional(2), *options)
+    given = [op.tensor(0), op.tensor(1), op.optional(2), *options]
+    name = "dequantized_float" if op.dtype(0) in FLOATS8 else "dequantized"
+    code = op.kernel(name, *given)
+    wanted = op.attribute("output_dtype", 0)
+    return f"({code}).to({torch_dtype(wanted)})" if wanted else code
 
 
 def fake(op: Operation) -> str:
     """QuantizeLinear and DequantizeLinear in one: gradients pass."""
-    options = [op.attribute("axis", 1), op.attribute("block_size", 0)]
-    given = [op.tensor(0), op.tensor(1), op.optional(2), target(op)]
+    dtype, options = target(op), [op.attribute("axis", 1), op.attribute("block_size", 0)]
+    scaled = [op.tensor(1), op.optional(2)]
+    if dtype in FLOATS8:
+        saturate = bool(op.attribute("saturate", 1))
+        given = [op.tensor(0), *scaled, torch_dtype(dtype), *options, saturate]
+        return op.kernel(
+            "dequantized_float", op.kernel("quantized_float", *given), *scaled, *options
+        )
+    given = [op.tensor(0), *scaled, limits(dtype)]
     return op.kernel("fake_quantized", *given, *options)
 
 

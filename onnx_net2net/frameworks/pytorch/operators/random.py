@@ -8,6 +8,7 @@ from onnx_net2net.frameworks.pytorch.types import short
 
 def bernoulli(op: Operation) -> str:
     """One with the given probability."""
+    op.attribute("dtype")  # what the output is declared with
     return f"torch.bernoulli({op.tensor(0)}).to({op.gives()})"
 
 
@@ -22,6 +23,7 @@ def filled(form: str, like: bool) -> Entry:
     """A tensor of random numbers, of a given shape or of another tensor's."""
 
     def entry(op: Operation) -> str:
+        op.attribute("dtype")  # what the output is declared with
         shape = f"{op.tensor(0)}.shape" if like else str(tuple(op.attribute("shape")))
         made = f"torch.empty({shape}, dtype={op.gives()}, device={op.translator.device()})"
         values = {

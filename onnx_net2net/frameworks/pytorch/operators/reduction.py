@@ -2,65 +2,72 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from onnx_net2net.frameworks.pytorch.hosted import Size, number
 from onnx_net2net.frameworks.pytorch.operation import Entry, Operation
 from onnx_net2net.frameworks.pytorch.types import FLOATS, literal
 
+BOOL = 9
 
-def axes(op: Operation) -> tuple[int, ...] | None:
-    """The axes, an attribute or an operand; None for all."""
+
+def axes(op: Operation) -> list[Any] | str | None:
+    """The axes, an attribute or an operand; None for all, code where nobody knows how many."""
     if op.attribute("axes") is not None:
-        return tuple(op.attribute("axes"))
+        return list(op.attribute("axes"))
     if not op.has(1):
         return None
-    return tuple(int(i) for i in op.needed(1, "axes").reshape(-1))
+    if op.translator.host(op.name(1)) is None and op.length(1) is None:
+        return op.add(f"{op.tensor(1)}.tolist()", "axes", kind="list", inline=False)
+    return op.sizes(1)
 
 
-def reduction(template: str, one: bool = False) -> Entry:
-    """``{x}``, ``{dims}`` and ``{keep}`` are filled in; ``one``: PyTorch takes one axis only."""
+def reduction(floats: str, integers: str, each: str = "{x}") -> Entry:
+    """``{x}``, ``{dims}`` and ``{keep}`` are filled in; ``each`` is for no axis at all."""
 
     def entry(op: Operation) -> str:
-        dims, keep = axes(op), bool(op.attribute("keepdims", 1))
-        if op.attribute("noop_with_empty_axes", 0) and not dims:
-            return _each(op, template)
-        rank = op.axes_of(0) if dims or op.rank(0) is not None or one else None
-        if rank is None:  # all axes, however many
-            x = op.add(op.tensor(0), "x", inline=False)
-            return _filled(template, x, f"tuple(range({x}.dim()))", keep)
-        if rank == 0:
-            return _each(op, template)
-        dims = dims or tuple(range(rank))
-        x = op.tensor(0)
-        if one and len(dims) > 1:
-            return _one_by_one(template, x, [d % rank for d in dims], keep)
-        listed = str(dims[0]) if one or len(dims) == 1 else str(dims)
-        code = _filled(template, x, listed, keep)
-        exact = op.dtype() in FLOATS or "sum" not in template
-        return code if exact else f"({code}).to({op.gives()})"
+        dims, none = axes(op), bool(op.attribute("noop_with_empty_axes", 0))
+        unchanged = each.replace("{x}", f"({op.tensor(0)})")
+        if none and not dims:
+            op.attribute("keepdims")
+            return _typed(op, unchanged)
+        template = floats if op.dtype() in FLOATS else integers
+        op.translator.state.kernels.update(dict.fromkeys(_called(template)))
+        code = over(op, dims, template)
+        if none and isinstance(dims, str):
+            code = f"({code}) if {dims} else ({unchanged})"
+        return _typed(op, code)
 
     return entry
 
 
-def _filled(template: str, x: str, dims: str, keep: bool) -> str:
-    keeping = ", keepdim=True" if keep else ""
-    return template.replace("{x}", f"({x})").replace("{dims}", dims).replace("{keep}", keeping)
+def _called(template: str) -> list[str]:
+    """The kernels that a template calls."""
+    name = template.partition("(")[0]
+    return [name] if name.isidentifier() else []
 
 
-def _one_by_one(template: str, x: str, dims: list[int], keep: bool) -> str:
-    for dim in sorted(dims, reverse=True):
-        x = _filled(template, x, str(dim), keep)
-    return x
+def _typed(op: Operation, code: str) -> str:
+    return code if op.dtype() in FLOATS else f"({code}).to({op.gives()})"
 
 
-def _each(op: Operation, template: str) -> str:
-    """Over no axis at all: only what is done to each element remains."""
-    x = op.tensor(0)
-    if "abs" in template or "norm" in template:
-        return f"torch.abs({x})"
-    if "logsumexp" in template or "torch.sum" in template or ".sum" not in template:
-        return x
-    if "square" in template or "** 2" in template:
-        return f"torch.square({x})"
-    return f"torch.log({x})" if "log" in template else x
+def over(op: Operation, dims: list[Any] | str | None, template: str) -> str:
+    """A template with its operand, its axes, and whether they are kept."""
+    rank, x = op.rank(0), op.tensor(0)
+    if rank == 0:  # PyTorch takes the axis 0 of a single number
+        dims = [0]
+    if isinstance(dims, str):
+        x = op.add(x, "x", inline=False)
+        listed = f"tuple({dims} or range({x}.dim()))"
+    elif dims:
+        listed = number(dims[0]) if len(dims) == 1 else f"({', '.join(map(number, dims))})"
+    elif rank is not None:
+        listed = str(tuple(range(rank))) if rank > 1 else "0"
+    else:
+        x = op.add(x, "x", inline=False)
+        listed = f"tuple(range({x}.dim()))"
+    keep = ", keepdim=True" if op.attribute("keepdims", 1) and rank != 0 else ""
+    return template.replace("{x}", f"({x})").replace("{dims}", listed).replace("{keep}", keep)
 
 
 def arg(name: str) -> Entry:
@@ -77,35 +84,68 @@ def arg(name: str) -> Entry:
     return entry
 
 
-def truth(op: Operation, all_of: bool) -> str:
-    """Max and Min of truth values."""
-    return reduction("{x}.all({dims}{keep})" if all_of else "{x}.any({dims}{keep})")(op)  # type: ignore[operator,return-value]
-
-
 def extreme(name: str) -> Entry:
-    """ReduceMax and ReduceMin."""
+    """ReduceMax and ReduceMin, which have a value over no entries, too."""
 
     def entry(op: Operation) -> str:
-        if op.dtype() == 9:
-            return truth(op, name == "amin")
-        return reduction(f"torch.{name}({{x}}, {{dims}}{{keep}})")(op)  # type: ignore[operator,return-value]
+        dims, none = axes(op), bool(op.attribute("noop_with_empty_axes", 0))
+        if none and not dims:
+            op.attribute("keepdims")
+            return op.tensor(0)
+        if op.dtype() == BOOL:
+            template = f"{{x}}.{'all' if name == 'amin' else 'any'}({{dims}}{{keep}})"
+        elif _never_empty(op, dims):
+            template = f"torch.{name}({{x}}, {{dims}}{{keep}})"
+        else:
+            op.translator.state.kernels["extreme"] = None
+            template = f'extreme({{x}}, {{dims}}, "{name}"{{keep}})'
+        code = over(op, dims, template)
+        return (
+            f"({code}) if {dims} else ({op.tensor(0)})" if none and isinstance(dims, str) else code
+        )
 
     return entry
+
+
+def _never_empty(op: Operation, dims: list[Any] | str | None) -> bool:
+    shape = op.program.dims(op.name(0))
+    if shape is None or isinstance(dims, str) or any(isinstance(d, Size) for d in dims or ()):
+        return False
+    chosen = [shape[d] for d in dims] if dims else shape
+    return all(isinstance(size, int) and size > 0 for size in chosen)
 
 
 TABLES: dict[str, dict[str, Entry]] = {
     "": {
         "ArgMax": arg("argmax"),
         "ArgMin": arg("argmin"),
-        "ReduceL1": reduction("torch.abs({x}).sum({dims}{keep})"),
-        "ReduceL2": reduction("torch.linalg.vector_norm({x}, dim={dims}{keep})"),
-        "ReduceLogSum": reduction("torch.log({x}.sum({dims}{keep}))"),
-        "ReduceLogSumExp": reduction("torch.logsumexp({x}, {dims}{keep})"),
+        "ReduceL1": reduction(
+            "torch.abs({x}).sum({dims}{keep})",
+            "torch.abs({x}).sum({dims}{keep})",
+            "torch.abs({x})",
+        ),
+        "ReduceL2": reduction(
+            "torch.linalg.vector_norm({x}, dim={dims}{keep})",
+            "integer_norm({x}, {dims}{keep})",
+            "torch.abs({x})",
+        ),
+        "ReduceLogSum": reduction(
+            "torch.log({x}.sum({dims}{keep}))",
+            "integer_log_sum({x}, {dims}{keep})",
+            "torch.log({x})",
+        ),
+        "ReduceLogSumExp": reduction(
+            "torch.logsumexp({x}, {dims}{keep})", "integer_log_sum_exp({x}, {dims}{keep})"
+        ),
         "ReduceMax": extreme("amax"),
-        "ReduceMean": reduction("{x}.mean({dims}{keep})"),
+        "ReduceMean": reduction("{x}.mean({dims}{keep})", "integer_mean({x}, {dims}{keep})"),
         "ReduceMin": extreme("amin"),
-        "ReduceProd": reduction("torch.prod({x}, {dims}{keep})", one=True),
-        "ReduceSum": reduction("{x}.sum({dims}{keep})"),
-        "ReduceSumSquare": reduction("torch.square({x}).sum({dims}{keep})"),
+        "ReduceProd": reduction("product({x}, {dims}{keep})", "product({x}, {dims}{keep})"),
+        "ReduceSum": reduction("{x}.sum({dims}{keep})", "{x}.sum({dims}{keep})"),
+        "ReduceSumSquare": reduction(
+            "torch.square({x}).sum({dims}{keep})",
+            "torch.square({x}).sum({dims}{keep})",
+            "torch.square({x})",
+        ),
     },
 }

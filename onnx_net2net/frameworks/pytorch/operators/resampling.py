@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from onnx_net2net.frameworks.pytorch.hosted import Size, number
 from onnx_net2net.frameworks.pytorch.operation import Entry, Operation
 from onnx_net2net.frameworks.pytorch.types import Untranslated, literal, short
 
-Factors = tuple[list[int], list[Any] | None, list[float] | None]
+MODES = {"bilinear": "linear", "bicubic": "cubic"}
 
 
 def resize(op: Operation) -> str:
     """F.interpolate where that means the same, else by explicit coordinates."""
     if op.opset < 11:
-        return _scaled(op, 1, "asymmetric", "floor")
-    if op.attribute("antialias", 0):
-        raise Untranslated("it is antialiased")
+        return _scaled(op, 1, "asymmetric", "simple")
     mode = op.attribute("coordinate_transformation_mode", "half_pixel")
-    if mode == "tf_crop_and_resize":
-        raise Untranslated("it resizes a region of the image")
     return _scaled(op, 2, mode, op.attribute("nearest_mode", "round_prefer_floor"))
 
 
@@ -28,61 +26,80 @@ def upsample(op: Operation) -> str:
     return _scaled(op, 1, "asymmetric", "floor")
 
 
-def _factors(op: Operation, index: int) -> Factors:
-    """Axes, and either sizes or scales for them, without axes that stay."""
-    rank = op.axes_of(0)
-    axes = [a % rank for a in op.attribute("axes") or range(rank)]
-    scales = op.attribute("scales")
-    if scales is None and op.has(index):
-        found = op.constant(index)
-        if found is None:
-            raise Untranslated("its scales are computed")
-        scales = [float(s) for s in found.reshape(-1)] or None
-    if scales is not None:
-        kept = [(a, s) for a, s in zip(axes, scales, strict=True) if s != 1.0]
-        return [a for a, _ in kept], None, [s for _, s in kept]
-    sizes = op.sizes(index + 1)
-    return axes, sizes, None
+def _scales(op: Operation, index: int) -> list[float] | str | None:
+    """The scales: numbers where they are constant, else the code of a tensor; None for sizes."""
+    stated = op.attribute("scales")
+    if stated is not None:
+        return [float(s) for s in stated]
+    if not op.has(index):
+        return None
+    found = op.constant(index)
+    if found is None:
+        # Before opset 13 an empty tensor stood for no scales where there are sizes.
+        return None if op.has(index + 1) else f"tuple({op.tensor(index)}.tolist())"
+    return [float(s) for s in found.reshape(-1)] or None
 
 
 def _scaled(op: Operation, index: int, coordinates: str, nearest: str) -> str:
-    axes, sizes, scales = _factors(op, index)
-    mode = {"bilinear": "linear", "bicubic": "cubic"}.get(
-        op.attribute("mode", "nearest"), op.attribute("mode", "nearest")
-    )
     rank, policy = op.axes_of(0), op.attribute("keep_aspect_ratio_policy", "stretch")
-    if sizes is not None and policy == "stretch":
-        kept = [(a, s) for a, s in zip(axes, sizes, strict=True) if not _stays(op, a, s)]
-        axes, sizes = [a for a, _ in kept], [s for _, s in kept]
-    if not axes:
-        return op.tensor(0)
-    spatial = axes == list(range(2, rank)) and policy == "stretch"
-    cubic, outside = op.attribute("cubic_coeff_a", -0.75), op.attribute("exclude_outside", 0)
-    name = _own(mode, coordinates, nearest, rank, (cubic, outside)) if spatial else None
-    x = op.tensor(0)
-    if name is not None:
-        aligned = ", align_corners=True" if coordinates == "align_corners" else ""
-        if scales is not None:
-            factor = f"scale_factor={_numbers(scales)}"
-        else:
-            factor = f"size=({', '.join(map(number, sizes or []))},)"
-        how = "" if name == "nearest" else f", mode={literal(name)}"
-        return f"F.interpolate({x}, {factor}{how}{aligned})"
+    axes = list(op.attribute("axes") or range(rank))
+    if policy != "stretch" and min(axes, default=0) < 0:
+        raise Untranslated("it keeps the aspect ratio of axes that are counted from the end")
+    axes = [a % rank for a in axes]
+    scales = _scales(op, index)
+    sizes = op.sizes(index + 1) if scales is None else None
+    mode = MODES.get(op.attribute("mode", "nearest"), op.attribute("mode", "nearest"))
     if mode not in ("nearest", "linear", "cubic"):
         raise Untranslated(f"its mode is {mode}")
-    given_sizes = f"({', '.join(map(number, sizes))},)" if sizes is not None else "None"
-    given_scales = f"({', '.join(map(short, scales))},)" if scales is not None else "None"
-    return op.kernel(
-        "resized", x, tuple(axes), given_sizes, given_scales, literal(mode), literal(coordinates),
-        literal(nearest), short(cubic), bool(outside), literal(policy),
-    )  # fmt: skip
+    if (mode, coordinates) == ("nearest", "half_pixel_symmetric") and nearest in ("floor", "ceil"):
+        raise Untranslated("the last digit decides which entry its symmetric places fall on")
+    cubic, outside = op.attribute("cubic_coeff_a", -0.75), op.attribute("exclude_outside", 0)
+    smooth, region = bool(op.attribute("antialias", 0)), coordinates == "tf_crop_and_resize"
+    if policy == "stretch" and not region:
+        axes, sizes, scales = _changed(op, axes, sizes, scales)
+        if not axes:
+            return op.tensor(0)
+    spatial = axes == list(range(2, rank)) and policy == "stretch" and not smooth
+    if spatial and not isinstance(scales, str):
+        options = (cubic, outside)
+        name = _own(op, mode, coordinates, nearest, options, sizes, scales)
+        if name is not None:
+            aligned = ", align_corners=True" if coordinates == "align_corners" else ""
+            if scales is not None:
+                factor = f"scale_factor={_numbers(scales)}"
+            else:
+                factor = f"size=({', '.join(map(number, sizes or []))},)"
+            how = "" if name == "nearest" else f", mode={literal(name)}"
+            return f"F.interpolate({op.tensor(0)}, {factor}{how}{aligned})"
+    given = [op.tensor(0), tuple(axes)]
+    given.append("None" if sizes is None else f"({', '.join(map(number, sizes))},)")
+    listed = scales if isinstance(scales, str) else f"({', '.join(map(short, scales or []))},)"
+    given += ["None" if scales is None else listed, literal(mode), literal(coordinates)]
+    options = [literal(nearest), short(cubic), bool(outside), literal(policy), smooth]
+    if region:
+        value = short(op.attribute("extrapolation_value", 0.0))
+        options += [f"{op.tensor(index - 1)}.tolist()", value]
+    return op.kernel("resized", *given, *options)
+
+
+def _changed(
+    op: Operation, axes: list[int], sizes: list[Any] | None, scales: list[float] | str | None
+) -> tuple[list[int], list[Any] | None, list[float] | str | None]:
+    """Without the axes that stay as they are."""
+    if isinstance(scales, str):
+        return axes, None, scales
+    if scales is not None:
+        kept = [(a, s) for a, s in zip(axes, scales, strict=True) if s != 1.0]
+        return [a for a, _ in kept], None, [s for _, s in kept]
+    moved = [(a, s) for a, s in zip(axes, sizes or [], strict=True) if not _stays(op, a, s)]
+    return [a for a, _ in moved], [s for _, s in moved], None
 
 
 def _stays(op: Operation, axis: int, size: Any) -> bool:
     own = op.size(0, axis)
     if isinstance(own, Size) and isinstance(size, Size):
         return own.code == size.code
-    return not isinstance(own, Size) and own == size
+    return not isinstance(own, Size) and not isinstance(size, Size) and own == size
 
 
 def _numbers(scales: list[float]) -> str:
@@ -93,18 +110,33 @@ def _numbers(scales: list[float]) -> str:
 
 
 def _own(
-    mode: str, coordinates: str, nearest: str, rank: int, options: tuple[float, int]
-) -> str | None:
+    op: Operation, mode: str, coordinates: str, nearest: str, options: tuple[float, int],
+    sizes: list[Any] | None, scales: list[float] | None,
+) -> str | None:  # fmt: skip
     """The mode of F.interpolate that does this, or None."""
+    rank = op.axes_of(0)
+    if scales is not None and not all(s >= 1 and (s * 64).is_integer() for s in scales):
+        return None  # ONNX Runtime finds the sizes in float32
     if mode == "nearest":
-        own = coordinates == "asymmetric" and nearest == "floor"
+        exact = scales is not None and all(_divides(s) for s in scales)
+        own = exact and coordinates == "asymmetric" and nearest in ("floor", "simple")
         return "nearest" if own and 3 <= rank <= 5 else None
-    if coordinates not in ("half_pixel", "pytorch_half_pixel", "align_corners"):
+    if coordinates == "pytorch_half_pixel":  # one entry is taken from the start, not the middle
+        before = [op.program.size(op.name(0), axis) for axis in range(2, rank)]
+        known = sizes if sizes is not None else [b and b * 2 for b in before]
+        if not all(isinstance(size, int) and size > 1 for size in known):
+            return None
+    elif coordinates not in ("half_pixel", "align_corners"):
         return None
     if mode == "linear":
         return {3: "linear", 4: "bilinear", 5: "trilinear"}.get(rank)
-    own = mode == "cubic" and options == (-0.75, 0)
+    own = mode == "cubic" and abs(options[0] + 0.75) < 1e-6 and not options[1]
     return "bicubic" if own and rank == 4 else None
+
+
+def _divides(scale: float) -> bool:
+    """Whether a whole scale's reciprocal in float32, times a multiple of it, is not too small."""
+    return scale.is_integer() and float(np.float32(1 / scale)) >= 1 / scale
 
 
 def grid_sample(op: Operation) -> str:

@@ -1,4 +1,4 @@
-"""Fourier transforms."""
+"""Fourier transforms, and the scale of hearing."""
 
 from __future__ import annotations
 
@@ -6,33 +6,45 @@ from onnx_net2net.frameworks.pytorch.operation import Entry, Operation
 from onnx_net2net.frameworks.pytorch.types import Untranslated
 
 
+def _whole(op: Operation, index: int, default: str = "None") -> str:
+    """A whole number as code."""
+    if not op.has(index):
+        return default
+    found = op.number(index)
+    return f"int({op.tensor(index)})" if found is None else found
+
+
 def dft(op: Operation) -> str:
     """Numbers, or pairs of real and imaginary parts, along one axis."""
-    if op.opset >= 20:
-        axis = int(op.needed(2, "axis").reshape(())) if op.has(2) else -2
-    else:
-        axis = op.attribute("axis", 1)
-    length = op.number(1) if op.has(1) else "None"
-    length = length if length is not None else f"int({op.tensor(1)})"
+    axis = _whole(op, 2, "-2") if op.opset >= 20 else op.attribute("axis", 1)
     inverse, onesided = bool(op.attribute("inverse", 0)), bool(op.attribute("onesided", 0))
+    length = _whole(op, 1)
+    if inverse and onesided and length.isdecimal() and int(length) % 2:
+        raise Untranslated("it is the inverse of half a spectrum of odd length")
     return op.kernel("fourier", op.tensor(0), length, axis, inverse, onesided)
 
 
 def stft(op: Operation) -> str:
     """Windows of a signal, transformed."""
-    step = op.number(1)
-    length = op.number(3) if op.has(3) else None
-    if length is None and op.has(2):
-        length = str(op.fixed(2, 0))
-    if step is None or length is None:
-        raise Untranslated("its steps are computed")
+    length = _whole(op, 3)
+    if length == "None":
+        length = f"{op.tensor(2)}.shape[0]"
     onesided = bool(op.attribute("onesided", 1))
-    return op.kernel("short_fourier", op.tensor(0), step, op.optional(2), length, onesided)
+    given = [op.tensor(0), _whole(op, 1), op.optional(2), length, onesided]
+    return op.kernel("short_fourier", *given)
+
+
+def mel_weights(op: Operation) -> str:
+    """How much each frequency counts in each band."""
+    numbers = [op.scalar(i) for i in range(5)]
+    given = [f"int({n})" for n in numbers[:3]] + [f"float({n})" for n in numbers[3:]]
+    return op.kernel("mel_weights", *given, op.gives(), op.translator.device())
 
 
 TABLES: dict[str, dict[str, Entry]] = {
     "": {
         "DFT": dft,
+        "MelWeightMatrix": mel_weights,
         "STFT": stft,
     },
 }

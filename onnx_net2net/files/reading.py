@@ -1,0 +1,141 @@
+"""A file that others may write to while it is read: what was opened, or an error.
+
+    view = OpenFile(Path("model.onnx"))
+    len(view), view[0], bytes(view[8:16])
+
+Nothing is mapped. The system kills a process that touches a mapped page which somebody has cut
+off; a read of it comes back short. After each read the file must still be what was opened: same
+size, same times. So whatever was read, all of it, is of one state of the file.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Lock
+from typing import overload
+
+import numpy as np
+
+from onnx_net2net.errors import InvalidModel
+
+__all__ = ["OpenFile"]
+
+# Enough for the tags and lengths that lie close together between two payloads.
+_BLOCK = 16 << 10
+_MOST_AT_ONCE = 1 << 30
+# File times move in ticks, of 10 ms at the coarsest (Linux with CONFIG_HZ=100).
+_TICK = 10_000_000
+
+
+class OpenFile:
+    """The contents of a file as if they lay in memory; raises InvalidModel once it changes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
+        self._lock = Lock()
+        self._opened = self._settled()
+        self._block, self._start = memoryview(b""), 0
+
+    def _settled(self) -> os.stat_result:
+        """The file's state, from when on each change to it shows in its times."""
+        state = os.fstat(self._file.fileno())
+        age = time.time_ns() - state.st_mtime_ns
+        if 0 <= age < _TICK:
+            time.sleep((_TICK - age) / 1e9)
+            state = os.fstat(self._file.fileno())
+        return state
+
+    def __len__(self) -> int:
+        return self._opened.st_size
+
+    @overload
+    def __getitem__(self, key: int) -> int: ...
+    @overload
+    def __getitem__(self, key: slice) -> memoryview: ...
+    def __getitem__(self, key: int | slice) -> int | memoryview:
+        if isinstance(key, slice):
+            start, stop, _ = key.indices(len(self))
+            return self._read(start, max(0, stop - start))
+        if not 0 <= key - self._start < len(self._block):
+            if not 0 <= key < len(self):
+                raise IndexError(key)
+            self._block = self._read(key, min(_BLOCK, len(self) - key))
+            self._start = key
+        return self._block[key - self._start]
+
+    @property
+    def current(self) -> bool:
+        """Whether the path still leads to this file, and it is as it was opened."""
+        try:
+            there = os.stat(self.path)
+        except OSError:
+            return False
+        return os.path.samestat(there, self._opened) and not self._changed()
+
+    def chunks(self, start: int, end: int, size: int) -> Iterator[memoryview]:
+        """The bytes from ``start`` to ``end``, some at a time, all in the same memory."""
+        buffer = np.empty(min(size, end - start), np.uint8).data
+        for at in range(start, end, size):
+            part = buffer[: min(size, end - at)]
+            self._fill(part, at)
+            yield part.toreadonly()
+
+    def _read(self, start: int, length: int) -> memoryview:
+        # Not a bytearray: NumPy's memory comes in huge pages where it can, three times as fast.
+        view = np.empty(length, np.uint8).data
+        self._fill(view, start)
+        return view.toreadonly()
+
+    def _fill(self, view: memoryview, start: int) -> None:
+        """Read as many bytes as ``view`` holds; raise if the file has changed by then."""
+        length, done = len(view), 0
+        while done < length:
+            count = self._read_into(view[done : done + _MOST_AT_ONCE], start + done)
+            if not count:
+                break
+            done += count
+        if done < length or self._changed():
+            raise InvalidModel(
+                f"{self.path} was changed by another program while it was read",
+                "run this again when nobody writes to it",
+            )
+
+    def _read_into(self, view: memoryview, start: int) -> int:
+        try:
+            if hasattr(os, "preadv"):
+                return os.preadv(self._file.fileno(), [view], start)
+            with self._lock:
+                self._file.seek(start)
+                return self._file.readinto(view) or 0
+        except OSError as error:
+            raise InvalidModel(
+                f"{self.path} cannot be read: {error.strerror or error}", "check the disk"
+            ) from error
+
+    def _changed(self) -> bool:
+        """Whether the file was written to since it was opened."""
+        now, then = os.fstat(self._file.fileno()), self._opened
+        if (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
+            return True
+        return now.st_ctime_ns != then.st_ctime_ns and not self._moved(now)
+
+    def _moved(self, now: os.stat_result) -> bool:
+        """Whether a new name, link or owner explains that the inode was changed.
+
+        Else somebody may have written to the file and then put back its time.
+        """
+        then = self._opened
+        if (now.st_nlink, now.st_mode, now.st_uid, now.st_gid) != (
+            then.st_nlink, then.st_mode, then.st_uid, then.st_gid,
+        ):  # fmt: skip
+            return True
+        try:
+            return not os.path.samestat(os.stat(self.path), now)
+        except OSError:
+            return True

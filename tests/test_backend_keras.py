@@ -1,0 +1,96 @@
+"""ONNX's own backend tests, and variants of operators, through ``to_keras``.
+
+Here run a share of the first and some of the second; all of them by hand:
+
+    python -m tests.backend keras                  # --update writes the list of refusals anew
+    python -m tests.coverage.variants keras 1000
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.backend.cases import by_name
+from tests.backend.outcome import expected, outcome
+from tests.backend.runners import keras_runner
+from tests.backend.variants import FAMILIES, variants
+from tests.keras_models import keras
+
+from onnx_net2net.frameworks.keras3 import windows  # isort: skip
+from onnx_net2net.frameworks.keras3.operators import (  # isort: skip
+    attention,
+    convolution,
+    movement,
+    reduction,
+    resizing,
+)
+
+pytestmark = [
+    pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="others refuse more"),
+    pytest.mark.filterwarnings("ignore:.*softmax over axis:UserWarning"),
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # cases that divide by zero on purpose
+    pytest.mark.filterwarnings("ignore::numpy.exceptions.ComplexWarning"),
+]
+
+SHARE = 5  # every fifth case
+PARTS = 8
+PER_FAMILY = 8
+NAMES = list(by_name())[::SHARE]
+LINES = (Path(__file__).parent / "backend" / "refused_keras.txt").read_text("utf-8").splitlines()
+REFUSED = dict(line.split(": ", 1) for line in LINES)
+
+
+def test_list_of_refusals_names_cases() -> None:
+    assert not REFUSED.keys() - by_name().keys()
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_right_or_refused_as_listed(part: int) -> None:
+    problems = []
+    for name in NAMES[part::PARTS]:
+        found = outcome(by_name()[name], keras_runner)
+        wanted = ("refused", REFUSED[name]) if name in REFUSED else ("right", "")
+        if found.word != "unchecked" and (found.word, found.why) != wanted:
+            problems.append(f"{name}: {found}")
+    assert problems == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_variants_are_right_or_refused(family: str) -> None:
+    found = {
+        case.name: outcome(case, keras_runner)
+        for case in variants(family, PER_FAMILY)
+        if expected(case) is not None
+    }
+    assert [f"{n}: {o}" for n, o in found.items() if o.word not in ("right", "refused")] == []
+    assert "right" in {result.word for result in found.values()}
+
+
+FAULTS: dict[str, tuple[Any, str, Any]] = {
+    "attention": (attention, "lowest", lambda kind: -1.0),
+    "conv": (windows, "_same", lambda length, span, stride, lower: (span - 1, 0)),
+    "conv_transpose": (convolution, "_spaced", lambda x, axis, stride: x),
+    "pool": (windows, "_overhang", lambda *_: 0),
+    "reduction": (reduction, "absolute_sum", reduction.summed),
+    "resize": (resizing, "_clipped", lambda xp, place, size: xp.maximum(place, 0)),
+    "shape_change": (movement, "_picked", lambda start, end, step, size: range(size)),
+}
+
+
+@pytest.mark.parametrize("family", FAULTS)
+def test_planted_faults_are_seen(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, name, fault = FAULTS[family]
+    if family == "reduction":
+        table = dict(reduction.TABLES[""])
+        monkeypatch.setitem(reduction.TABLES[""], "ReduceL1", table["ReduceSum"])
+        from onnx_net2net.frameworks.keras3.operators import registry
+
+        monkeypatch.setitem(registry(), ("", "ReduceL1"), table["ReduceSum"])
+    else:
+        monkeypatch.setattr(module, name, fault)
+    words = {outcome(case, keras_runner).word for case in variants(family, 30)}
+    assert words & {"wrong", "crash", "refused"}
+    assert "wrong" in words
