@@ -145,6 +145,7 @@ FLOORS = {
     # What people see.
     "commands": [
         ". options terminal",
+        "tables",
         "render",
         "render_growth steps",
         "deepen exchange grow lineage",
@@ -166,7 +167,7 @@ OWNERS = {
     "onnxruntime": {"judge.acceptance", "judge.sessions"},
     "onnx_ir": {"frameworks.from_torch"},
     "onnxscript": {"frameworks.from_torch"},
-    "rich": {"commands.render"},
+    "rich": {"commands.render", "commands.tables"},
     "tempfile": {"judge.acceptance", "judge.verify"},
 }  # fmt: skip
 # What comes with an extra only.
