@@ -358,7 +358,7 @@ def _show_growth(
     source: Model, grown: Model, target: Path | None, judge: Judge | None, as_json: bool
 ) -> int:
     """Say what changed, what onnxruntime says of it, and where it is; the exit code."""
-    from onnx_net2net.commands import render
+    from onnx_net2net.commands import render, tables
     from onnx_net2net.width.dimensions import analyse
 
     if as_json:
@@ -368,7 +368,7 @@ def _show_growth(
         print_json({**values, "verification": verification, "output": target and str(target)})
         return UNEQUAL if judge is not None and target is None else DONE
     dimensions = analyse(source).dimensions
-    click.echo(render.text(render.change_table(grown.changes, dimensions, source, grown)))
+    click.echo(tables.text(render.change_table(grown.changes, dimensions, source, grown)))
     return show_end(target, judge)
 
 

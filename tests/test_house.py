@@ -51,7 +51,7 @@ FLOORS = {
         "feeds interface interior precision",
         "report",
         "trials",
-        "judgement sessions",
+        "acceptance judgement sessions",
         "verify",
         "delivery",
     ],
@@ -145,6 +145,7 @@ FLOORS = {
     # What people see.
     "commands": [
         ". options terminal",
+        "tables",
         "render",
         "render_growth steps",
         "deepen exchange grow lineage",
@@ -163,11 +164,11 @@ OWNERS = {
         "commands.steps", "commands.options",
     },
     "mmap": set(),  # a process dies of a mapped file that somebody truncates
-    "onnxruntime": {"judge.sessions"},
+    "onnxruntime": {"judge.acceptance", "judge.sessions"},
     "onnx_ir": {"frameworks.from_torch"},
     "onnxscript": {"frameworks.from_torch"},
-    "rich": {"commands.render"},
-    "tempfile": {"judge.verify"},
+    "rich": {"commands.render", "commands.tables"},
+    "tempfile": {"judge.acceptance", "judge.verify"},
 }  # fmt: skip
 # What comes with an extra only.
 OPTIONAL = {

@@ -18,7 +18,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from rich.text import Text
 
-from onnx_net2net.commands import render
+from onnx_net2net.commands.tables import empty_table
+from onnx_net2net.commands.tables import text as shown_as
 from onnx_net2net.commands.terminal import Terminal, own_styles, printable
 from tests.console import environment
 
@@ -52,9 +53,9 @@ def test_a_stream_writes_what_is_printable_and_our_own_styles() -> None:
 
 @pytest.mark.parametrize("text", HARD)
 def test_cells_are_shown_as_they_are(text: str) -> None:
-    table = render.empty_table(("a", "left"), ("b", "fold"))
+    table = empty_table(("a", "left"), ("b", "fold"))
     table.add_row(text, Text("equivalent", style="green"))
-    shown = render.text(table)
+    shown = shown_as(table)
     assert not steers(shown)
     assert len(shown.split("\n")) == 2
     assert printable(text, lines=False) in shown

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from onnx_net2net.commands.render import empty_table, inserted, text
+from onnx_net2net.commands.render import inserted
+from onnx_net2net.commands.tables import empty_table, text
 from onnx_net2net.planning.costs import Costs
 from onnx_net2net.planning.growing import Grown, Spending
 from onnx_net2net.width.request import Change

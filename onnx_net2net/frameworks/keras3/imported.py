@@ -22,6 +22,7 @@ from onnx_net2net.frameworks.keras3.operators import registry
 from onnx_net2net.frameworks.keras3.operators.elementwise import NUMBERS
 from onnx_net2net.frameworks.keras3.program import Step, all_steps, compiled
 from onnx_net2net.frameworks.roles import Role, paths, roles
+from onnx_net2net.judge.acceptance import require_accepted
 from onnx_net2net.model import Model
 
 __all__ = ["keras_model", "skeleton"]
@@ -32,13 +33,14 @@ NO_SCOPE = re.compile(r"[^A-Za-z0-9_.\\/>-]", re.ASCII)
 
 def keras_model(model: Model) -> keras.Model:
     """See :func:`onnx_net2net.frameworks.keras3.to_keras`."""
-    model = expanded(model, registry().keys())
+    source, model = model, expanded(model, registry().keys())
     _raise(list(_boundary(model.proto.graph)))
     slots = variables_of(model)
     proto = skeleton(model, frozenset(slot.initializer for slot in slots))
     declare_fixed(proto, model)
     program = compiled(proto, frozenset(slot.initializer for slot in slots))
     _raise([problem for step in all_steps(program) for problem in _unknown(step)])
+    require_accepted(source)
     given = [value for value in proto.graph.input if value.name in program.inputs]
     *names, layer_name, model_name = _unique(
         *(_name(value.name) for value in given),

@@ -20,6 +20,7 @@ from onnx_net2net.frameworks.pytorch.operators import tables
 from onnx_net2net.frameworks.pytorch.source import source
 from onnx_net2net.frameworks.pytorch.translation import Translation, translate
 from onnx_net2net.frameworks.tensor_file import write
+from onnx_net2net.judge.acceptance import require_accepted
 from onnx_net2net.judge.delivery import place
 from onnx_net2net.model import AnyModel, Computed, Model, Weight, load
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["to_torch", "write_package"]
 
+LONGEST_TITLE = 80
 SIZES = {("", "Shape"), ("", "Size")}  # become Python numbers
 
 
@@ -80,15 +82,16 @@ def _stored(name: str, array: np.ndarray) -> Weight:
 def _translation(model: Model) -> Translation:
     program = Program(expanded(model, tables().keys() | SIZES))
     condense(program)
-    return translate(program)
+    translation = translate(program)
+    require_accepted(model)  # before anything that was made of it runs, or is kept
+    return translation
 
 
 def _text(translation: Translation) -> str:
     model = translation.program.model
     name = model.path.stem if model.path else model.proto.graph.name or "network"
-    return source(
-        translation, "".join(c if c.isprintable() and c not in '"\\' else "_" for c in name)
-    )
+    plain = "".join(c if c.isprintable() and c not in '"\\' else "_" for c in name)
+    return source(translation, plain[:LONGEST_TITLE])
 
 
 def _weights(translation: Translation) -> dict[str, Weight]:

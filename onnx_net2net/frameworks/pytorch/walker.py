@@ -127,6 +127,7 @@ class _Walk:
 
     def __init__(self, names: frozenset[str], equations: frozenset[str]) -> None:
         self.names = names
+        equations = frozenset(e for e in equations if re.fullmatch(r"[A-Za-z,.>-]*", e))
         choices = {text for some in CHOICES.values() for texts in some.values() for text in texts}
         self.texts = {*names, *equations, *choices, "-inf", "inf", "nan"}
         self.bound: set[str] = set()
