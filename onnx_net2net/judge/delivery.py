@@ -128,7 +128,6 @@ def files_of(model: Path) -> list[Path]:
 
 def write_text(path: Path, text: str, *, force: bool) -> None:
     """Write a small text file; OutputError if that fails, and then nothing changed."""
-    check_target(path, force)
     place(path, write=lambda draft: draft.write_text(text, encoding="utf-8"), force=force)
 
 
