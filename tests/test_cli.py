@@ -306,6 +306,23 @@ def test_external_data_is_never_overwritten_however_small(run: Run, lenet: Path)
     assert data.read_bytes() == before and run("verify", lenet, data.with_suffix("")).code == 0
 
 
+@pytest.mark.parametrize("folder", [".", "..", "/"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("widen", "--node", "conv1", "--width", 9),
+        ("deepen", "--after", "conv1"),
+        ("grow", "--params", "2x"),
+        ("export", "--to", "torch"),
+        ("absorb", "weights.npz"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_folder_is_no_model(run: Run, command: tuple, folder: str) -> None:
+    result = run(command[0], folder, *command[1:])
+    assert result.code == 2 and "is a folder" in result.err and "bug" not in result.err
+
+
 def test_noise_reports_the_difference_and_does_not_block(run: Run, lenet: Path) -> None:
     result = run("widen", lenet, "--node", "conv1", "--width", 9, "--split", "noise")
     assert result.code == 0 and "not exact, as asked by --split noise: y differs by" in result.out
@@ -385,8 +402,11 @@ def test_external_data_is_renamed_together(run: Run, tmp_path: Path) -> None:
     source = tmp_path / "source.onnx"
     onnx.save(model, source, save_as_external_data=True, location="source.bin", size_threshold=64)
     target = tmp_path / "grown.onnx"
-    assert run("widen", source, "--node", "conv1", "--width", 9, "-o", target).code == 0
+    result = run("widen", source, "--node", "conv1", "--width", 9, "-o", target)
+    assert result.code == 0
     (data,) = (path.name for path in tmp_path.glob("grown.onnx.*.data"))
+    weight = sum((tmp_path / name).stat().st_size for name in (target.name, data))
+    assert f"wrote {target} and {tmp_path / data} ({weight / 1000:.0f} kB)" in result.out
     assert left_behind(tmp_path) == ["grown.onnx", data, "source.bin", "source.onnx"]
     assert run("verify", source, target).code == 0
 

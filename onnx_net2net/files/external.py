@@ -121,8 +121,7 @@ def _blobs(model: Path) -> str | None:
     blobs = Path(os.path.realpath(model)).parent
     home = Path(os.path.realpath(model.parent))
     snapshots = blobs.parent / "snapshots"
-    linked = model.is_symlink() and blobs.name == "blobs" and snapshots in home.parents
-    return str(blobs) if linked else None
+    return str(blobs) if blobs.name == "blobs" and snapshots in home.parents else None
 
 
 def _number(text: str | bytes, key: str, where: str) -> int:

@@ -10,7 +10,8 @@ Ctrl-C included, the folder is removed.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ def check_free(source: Model, target: Path, *, force: bool, read: Iterable[Path]
     """OutputError unless ``target`` may be written, before any work is done.
 
     A file that ``source`` is read from, or another one that is ``read``, is never overwritten,
-    whatever ``force`` says; nor is one in a folder that is ``read``.
+    whatever ``force`` says; nor is a tensor in a folder that is ``read``.
     """
     check_target(target, force)
     for path in (*source.files, *read):
@@ -47,7 +48,9 @@ def check_free(source: Model, target: Path, *, force: bool, read: Iterable[Path]
 
 
 def _holds(path: Path, target: Path) -> bool:
-    return os.path.samefile(path, followed(target).parent if path.is_dir() else target)
+    if path.is_dir():  # tensors to be fed, one a file
+        return target.suffix == ".pb" and os.path.samefile(path, target.parent)
+    return os.path.samefile(path, target)
 
 
 def deliver(
@@ -59,13 +62,14 @@ def deliver(
     """
     check_target(target, force)
     final = followed(target)
-    with reported(target), draft_folder(final.parent) as folder:
+    with _drafts_beside(final, target) as folder:
         draft = folder / final.name
         _save(grown, draft, target)
         if not judge(draft):
             return False
-        data = next((file for file in folder.iterdir() if file != draft), None)
-        place_model(draft, data, final, force)
+        with reported(target):
+            data = next((file for file in folder.iterdir() if file != draft), None)
+            place_model(draft, data, final, force)
     return True
 
 
@@ -86,16 +90,26 @@ def place(
     if not target.is_dir():
         check_target(target, force)
     final = followed(target)
-    with reported(target), draft_folder(final.parent) as folder:
+    with _drafts_beside(final, target) as folder:
         draft = folder / final.name
-        write(draft)
+        with reported(target):
+            write(draft)
         if not judge(draft):
             return False
-        if draft.is_dir():
-            place_folder(draft, final, entry, force)
-        else:
-            place_file(draft, final, force)
+        with reported(target):
+            if draft.is_dir():
+                place_folder(draft, final, entry, force)
+            else:
+                place_file(draft, final, force)
     return True
+
+
+@contextmanager
+def _drafts_beside(final: Path, target: Path) -> Iterator[Path]:
+    with ExitStack() as stack:
+        with reported(target):
+            folder = stack.enter_context(draft_folder(final.parent))
+        yield folder
 
 
 def _save(grown: Model, draft: Path, target: Path) -> None:
@@ -114,7 +128,6 @@ def files_of(model: Path) -> list[Path]:
 
 def write_text(path: Path, text: str, *, force: bool) -> None:
     """Write a small text file; OutputError if that fails, and then nothing changed."""
-    check_target(path, force)
     place(path, write=lambda draft: draft.write_text(text, encoding="utf-8"), force=force)
 
 
