@@ -13,6 +13,7 @@ import onnx_net2net as n2n
 from onnx_net2net.depth.places import place_of
 from onnx_net2net.width.dimensions import analyse
 from onnx_net2net.width.naming import resolve
+from onnx_net2net.width.request import Change
 from tests.console import finished
 from tests.networks import Net
 
@@ -148,6 +149,21 @@ def test_patterns_with_a_width(
     widths = {d.name: d.width for d in n2n.inspect(n2n.load(out))}
     was = {d.name: d.width for d in n2n.inspect(model)}
     assert {name: widths[name] for name in was if widths[name] != was[name]} == grown
+
+
+def test_patterns_in_the_library(model: n2n.Model) -> None:
+    large = n2n.widen(model, {"conv?.conv": 8, "block.*": 9})
+    grown = {c.dimension: c.new for c in large.changes if isinstance(c, Change)}
+    assert grown == {"conv4.conv": 8, "conv5.conv": 8, "block.0": 9, "block.1": 9}
+    assert n2n.verify(model, large, provider="cpu")
+    with pytest.raises(n2n.UsageError, match=r"no dimension matches 'cov\*'"):
+        n2n.widen(model, {"cov*": 9})
+    with pytest.raises(n2n.UsageError, match="both names mean the same units"):
+        n2n.widen(model, {"conv*": 9, "conv5": 10})
+    with pytest.raises(n2n.UsageError, match=r"'conv5.conv' is 6 wide already, 5 is less"):
+        n2n.widen(model, {"conv5*": 5})
+    with pytest.raises(n2n.Refused, match="it cannot grow"):
+        n2n.widen(model, {"head*": 5})
 
 
 def test_a_container_with_a_width_and_with_a_factor(model: n2n.Model, tmp_path: Path) -> None:

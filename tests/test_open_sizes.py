@@ -112,6 +112,39 @@ def test_a_stated_axis_is_one(opset: int, axes: list[int] | None, growth: str) -
         assert n2n.verify(small, n2n.widen(small, {"conv": 9}), sizes=sizes, provider="cpu")
 
 
+@pytest.mark.parametrize("window", [16, 37, 300, 1000, 16000])
+@pytest.mark.parametrize("op", ["Conv", "AveragePool", "MaxPool"])
+@pytest.mark.parametrize("spatial", [1, 2])
+def test_a_stated_axis_is_one_whatever_sizes_are_tried(window: int, op: str, spatial: int) -> None:
+    """Few lengths leave a window alone, and none of those that are tried need be among them."""
+    net = Net(opset=13)
+    hidden = net.input("batch", 3, *["long", "wide"][:spatial])
+    kernel, stride = [window, 5][:spatial], [window, 7][:spatial]
+    if op == "Conv":
+        hidden = net(op, hidden, net.weight(6, 3, *kernel), strides=stride, name="conv")
+    else:
+        hidden = net("Conv", hidden, net.weight(6, 3, *[1] * spatial), name="conv")
+        hidden = net(op, net("Relu", hidden), kernel_shape=kernel, strides=stride)
+    for _ in range(spatial):
+        hidden = net("Squeeze", hidden, net.put(np.array([2])))
+    small = n2n.load(net.model(net("MatMul", hidden, net.weight(6, 3))))
+    assert [d.growth for d in n2n.inspect(small) if d.name == "conv"] == ["any"]
+    large = n2n.widen(small, {"conv": 9})
+    for extra in (0, window - 1) if window < 500 else ():
+        sizes = {"batch": [2], "long": [window + extra], "wide": [5]}
+        sizes = {name: sizes[name] for name in ("batch", "long", "wide")[: 1 + spatial]}
+        assert n2n.verify(small, large, sizes=sizes, provider="cpu")
+
+
+def test_what_is_squeezed_does_not_grow() -> None:
+    net = Net(opset=13)
+    hidden = net("Conv", net.input(2, 1, "long"), net.weight(2, 1, 4), name="conv")
+    hidden = net("Reshape", hidden, net.put(np.array([2, -1])))  # the channels with the length
+    hidden = net("Squeeze", hidden, net.put(np.array([1])))
+    dimensions = n2n.inspect(n2n.load(net.model(hidden)))
+    assert {d.growth for d in dimensions} == {"fixed"}
+
+
 @pytest.mark.parametrize("end", [10**9, 2**31 - 1, 2**63 - 1, 9])
 @pytest.mark.parametrize("start", [0, -(10**9), -9])
 def test_bounds_beyond_the_end(start: int, end: int) -> None:

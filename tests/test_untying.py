@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +15,7 @@ import onnx_net2net as n2n
 from onnx_net2net.analysis import untying
 from onnx_net2net.files.history import TIES
 from onnx_net2net.planning.invariant import verify_layers
+from tests.console import finished
 from tests.networks import Net
 
 Store = Literal["initializer", "input", "constant"]
@@ -144,6 +147,19 @@ def test_a_forecast_counts_each_use() -> None:
     large = n2n.grow(small, params="3x")
     assert abs(large.parameters / small.parameters - 3) < 0.06
     assert n2n.verify(small, large, provider="cpu")
+
+
+@pytest.mark.parametrize("asked", [[1], [0, 3], [0, 1, 2, 3]])
+def test_the_table_counts_each_copy(tmp_path: Path, asked: list[int]) -> None:
+    n2n.load(norms()).save(tmp_path / "m.onnx")
+    options = [part for i in asked for part in ("--node", f"conv{i}", "--width", 9)]
+    done = finished("widen", tmp_path / "m.onnx", *options, "-o", tmp_path / "out.onnx")
+    large = n2n.load(tmp_path / "out.onnx")
+    elements = {d.name: d.elements for d in n2n.inspect(large)}
+    for name in [f"conv{i}" for i in asked]:
+        row = re.search(rf"^ *{name} +6 +9 +([\d,]+) +([\d,]+)", done.out, re.M)
+        assert row is not None, done.out + done.err
+        assert int(row[2].replace(",", "")) == elements[name]
 
 
 def test_names_are_those_of_the_authors_modules() -> None:

@@ -5,7 +5,7 @@ print(dimension_text(dimensions, model))
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,20 +149,29 @@ def change_table(
         ("weights", "right"),
         ("become", "right"),
     )
-    sites = {d.name: {name for name, _ in d.sites} for d in dimensions}
+    uses = {d.name: d.uses for d in dimensions}
     for change in changes:
-        names = sites.get(change.dimension, set())
+        on = uses.get(change.dimension, {})
         table.add_row(
             change.dimension,
             str(change.old),
             str(change.new),
-            f"{elements(names, before):,}",
-            f"{elements(names & after.weights.keys(), after):,}",
+            f"{elements(set(on.values()), before):,}",
+            f"{elements(_grown(on, before, after), after):,}",
         )
     table.add_row(
         "whole model", "", "", f"{parameters(before):,}", f"{parameters(after):,}", style="bold"
     )
     return table
+
+
+def _grown(uses: Mapping[str, str], before: Model, after: Model) -> set[str]:
+    """What has become of the weights of a dimension: uses got copies, or the initializer grew."""
+    old, new = before.weights, after.weights
+    copies = uses.keys() & new.keys()
+    apart = {uses[use] for use in copies}
+    rest = {uses[use] for use in uses.keys() - copies} & new.keys()
+    return copies | {n for n in rest if n not in apart or new[n].shape != old[n].shape}
 
 
 def change_values(changes: Sequence[Change], before: Model, after: Model) -> dict[str, Any]:

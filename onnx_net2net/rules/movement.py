@@ -19,6 +19,7 @@ from onnx_net2net.rules.language import (
 )
 
 BLOCK = "its size is an attribute of the node"
+STATED = "it is squeezed, so its size is 1"
 CUT = f"where it is cut {AT_RUN_TIME}"
 
 
@@ -113,9 +114,12 @@ def _squeeze(op: Op) -> Rule:
     stated = axes_of(op, 1, 13, len(shape))
     gone = [i for i, n in enumerate(shape) if n == 1] if stated is None else stated
     certain = stated is not None and (op.opset < 13 or None not in op.settled(1))
-    axes = ["1" if i in gone else f"x{i}" for i in range(len(shape))]
+    # What is stated to be 1 is so wherever the node runs, whatever size was tried.
+    other = [i for i in gone if shape[i] != 1 and certain]
+    axes = ["1" if i in gone and i not in other else f"x{i}" for i in range(len(shape))]
     kept = [a for i, a in enumerate(axes) if i not in gone]
-    return Rule(line([axes, ["_"]], [kept]), kind="move", states_ones=certain)
+    fixed = {f"x{i}": STATED for i in other}
+    return Rule(line([axes, ["_"]], [kept]), fixed=fixed, kind="move", states_ones=certain)
 
 
 def _unsqueeze(op: Op) -> Rule:

@@ -49,6 +49,7 @@ class Dimension:
     readers: list[str]
     elements: int
     atom: Atom = field(repr=False)
+    uses: dict[str, str] = field(repr=False)  # copies that get their own, and of which initializer
 
 
 @dataclass
@@ -302,6 +303,7 @@ def _named(solution: Solution, survey: _Survey, multiples: dict[Atom, Pin]) -> l
                 readers=list(survey.readers[free]),
                 elements=sum(prod(weights[w].shape) for w in {s[0] for s in sites}),
                 atom=free,
+                uses={n: _site(solution, (n, a))[0] for n, a in survey.sites[free]},
             )
         )
     return dimensions

@@ -79,6 +79,14 @@ def matching(analysis: Analysis, name: str) -> list[Dimension]:
     raise UsageError(f"no dimension matches '{name}'", near(name, _names(analysis), analysis))
 
 
+def growing(analysis: Analysis, name: str) -> list[Dimension]:
+    """Those of the dimensions that a name or pattern means that can grow. Refused if none can."""
+    found = matching(analysis, name)
+    if not (chosen := growable(found)):
+        raise Refused(name, f"it cannot grow: {found[0].reason}", found[0].remedy)
+    return chosen
+
+
 def is_pattern(analysis: Analysis, name: str) -> bool:
     """Whether ``name`` is a pattern, and nothing is called so."""
     marked = any(mark in name for mark in _MARKS) and name not in analysis.by_name
@@ -204,17 +212,17 @@ def members_of(analysis: Analysis, axis: Axis) -> list[Dimension]:
 def _composite(analysis: Analysis, name: str, axis: Axis, width: int) -> tuple[Dimension, int]:
     """One member whose growth alone gives ``width``, if there is just one that can grow."""
     members = members_of(analysis, axis)
-    growing = growable(members)
-    if len(growing) == 1 and (found := _solve(axis, growing[0], width)) is not None:
-        return growing[0], found
-    if not growing:
+    free = growable(members)
+    if len(free) == 1 and (found := _solve(axis, free[0], width)) is not None:
+        return free[0], found
+    if not free:
         first = members[0]
         raise Refused(name, f"it cannot grow: {first.reason}", first.remedy)
     made_of = ", ".join(f"'{d.name}' ({d.width}, {d.growth})" for d in members)
     raise Refused(
         name,
         f"its axis of width {axis.size} is {canonical(axis)}, made of {made_of}",
-        "name the dimension instead: " + "; ".join(_offers(axis, growing, width)),
+        "name the dimension instead: " + "; ".join(_offers(axis, free, width)),
     )
 
 
@@ -225,8 +233,8 @@ def _solve(axis: Axis, dimension: Dimension, width: int) -> int | None:
     return (width - base) // step if step and (width - base) % step == 0 else None
 
 
-def _offers(axis: Axis, growing: list[Dimension], width: int) -> Iterator[str]:
-    for dimension in growing:
+def _offers(axis: Axis, free: list[Dimension], width: int) -> Iterator[str]:
+    for dimension in free:
         exact = _solve(axis, dimension, width)
         if exact is not None and exact >= dimension.width:
             yield f"--dim '{dimension.name}' --width {exact} gives {width}"

@@ -16,7 +16,7 @@ from onnx_net2net.judge.comparison import is_float
 from onnx_net2net.model import Model
 from onnx_net2net.width.dimensions import Analysis, Dimension
 from onnx_net2net.width.growth import Growth
-from onnx_net2net.width.naming import resolve
+from onnx_net2net.width.naming import growing, is_pattern, resolve
 
 MOST = 2**24  # units; a wider dimension is a mistyped one
 
@@ -87,15 +87,23 @@ def requested(analysis: Analysis, widths: Mapping[str, int]) -> dict[Dimension, 
         if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 1:
             problem = f"'{name}': width {given!r} is not a positive whole number"
             raise UsageError(problem, "give the number of units it shall have")
-        dimension, width = resolve(analysis, name, int(given))
-        _check(name, dimension, width)
-        if wanted.setdefault(dimension, width) != width:
-            raise UsageError(
-                f"'{name}' is dimension '{dimension.name}', which shall also become "
-                f"{wanted[dimension]} wide",
-                "both names mean the same units; give one width",
-            )
+        for called, dimension, width in _meant(analysis, name, int(given)):
+            _check(called, dimension, width)
+            if wanted.setdefault(dimension, width) != width:
+                raise UsageError(
+                    f"'{name}' is dimension '{dimension.name}', which shall also become "
+                    f"{wanted[dimension]} wide",
+                    "both names mean the same units; give one width",
+                )
     return wanted
+
+
+def _meant(analysis: Analysis, name: str, width: int) -> list[tuple[str, Dimension, int]]:
+    """What a name means, or all that a pattern means and ``width`` widens, and how wide it gets."""
+    if not is_pattern(analysis, name):
+        return [(name, *resolve(analysis, name, width))]
+    found = growing(analysis, name)
+    return [(d.name, d, width) for d in [d for d in found if d.width < width] or found]
 
 
 def _check(name: str, dimension: Dimension, width: int) -> None:

@@ -15,7 +15,7 @@ from math import ceil
 
 from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.width.dimensions import Analysis, Dimension, growable
-from onnx_net2net.width.naming import is_pattern, matching, near
+from onnx_net2net.width.naming import growing, is_pattern, near
 
 _EXAMPLE = "for example: --node conv5 --width 512 --node conv6 --width 640"
 
@@ -77,7 +77,7 @@ def targets(analysis: Analysis, asked: Sequence[Wish], factor: Fraction | None) 
         return _explicit(analysis, asked)
     chosen: dict[Dimension, None] = {}
     for wish in asked:
-        chosen.update(dict.fromkeys(_growing(analysis, wish.name)))
+        chosen.update(dict.fromkeys(growing(analysis, wish.name)))
     if not asked:
         chosen.update(dict.fromkeys(growable(analysis.dimensions)))
     if not chosen:
@@ -89,35 +89,22 @@ def _explicit(analysis: Analysis, asked: Sequence[Wish]) -> dict[str, int]:
     widths: dict[str, int] = {}
     for wish in asked:
         assert wish.width is not None  # check_wishes
-        for name in _explained(analysis, wish, wish.width):
-            if widths.setdefault(name, wish.width) != wish.width:
-                raise UsageError(
-                    f"'{name}' shall become both {widths[name]} and {wish.width} wide",
-                    "give one width",
-                )
+        if wish.option == "dim" and not _is_dimension(analysis, wish.name):
+            known = [d.name for d in growable(analysis.dimensions)]
+            raise UsageError(f"there is no dimension '{wish.name}'", near(wish.name, known))
+        if widths.setdefault(wish.name, wish.width) != wish.width:
+            raise UsageError(
+                f"'{wish.name}' shall become both {widths[wish.name]} and {wish.width} wide",
+                "give one width",
+            )
     return widths
 
 
-def _explained(analysis: Analysis, wish: Wish, width: int) -> list[str]:
-    """The name itself, or those of the dimensions that a pattern means and ``width`` widens."""
-    if is_pattern(analysis, wish.name):
-        found = _growing(analysis, wish.name)
-        return [d.name for d in found if d.width < width] or [d.name for d in found]
-    if wish.option == "dim" and wish.name not in analysis.by_name:
-        known = [d.name for d in growable(analysis.dimensions)]
-        raise UsageError(f"there is no dimension '{wish.name}'", near(wish.name, known))
-    return [wish.name]
+def _is_dimension(analysis: Analysis, name: str) -> bool:
+    return name in analysis.by_name or is_pattern(analysis, name)
 
 
 def admissible(dimension: Dimension, factor: Fraction) -> int:
     """The smallest width that the dimension may have, ``factor`` times the present one or above."""
     step = dimension.width if dimension.growth == "multiple" else 1
     return step * ceil(dimension.width * factor / step)
-
-
-def _growing(analysis: Analysis, name: str) -> list[Dimension]:
-    """Those of the dimensions that a name or pattern means that can grow. Refused if none can."""
-    found = matching(analysis, name)
-    if not (chosen := growable(found)):
-        raise Refused(name, f"it cannot grow: {found[0].reason}", found[0].remedy)
-    return chosen

@@ -52,10 +52,11 @@ def widen(
 ) -> Model:
     """``model`` with the named dimensions grown to the given widths, in units.
 
-    Names are those of :func:`inspect`, of nodes, tensors, parameters or modules. ``split`` says
-    how copies share what reads them: "project" (random parts that add up exactly), "even" (equal
-    parts; copies then never differ) or "noise" (even with relative noise of standard deviation
-    ``noise``; not exact). ``mapping`` says which units are copied: "random" or "round-robin".
+    Names are those of :func:`inspect`, of nodes, tensors, parameters or modules; a pattern such as
+    ``layer2.*`` means each dimension that it matches and that can grow. ``split`` says how copies
+    share what reads them: "project" (random parts that add up exactly), "even" (equal parts; copies
+    then never differ) or "noise" (even with relative noise of standard deviation ``noise``; not
+    exact). ``mapping`` says which units are copied: "random" or "round-robin".
 
     Returns a new model whose ``changes`` lists what grew; ``model`` is untouched. Raises
     UsageError for names and widths that make no sense, Refused where growing would not provably
