@@ -192,3 +192,29 @@ def test_joined_by_kind_and_not_by_name(monkeypatch: pytest.MonkeyPatch) -> None
     large = n2n.widen(small, {"conv0": 8, "conv3": 9})
     with pytest.raises(n2n.Net2NetError):
         n2n.verify(small, large, provider="cpu")
+
+
+@pytest.mark.parametrize(
+    ("second", "growing"),
+    [
+        ("/norm/LayerNormalization_1", {"n0"}),
+        ("/norm_1/LayerNormalization", {"n0"}),  # how TorchScript calls its second run
+        ("/other/LayerNormalization", {"n0", "n1"}),
+        ("", {"n0", "n1"}),  # nobody says
+    ],
+)
+def test_a_module_that_runs_twice_has_one_parameter(second: str, growing: set[str]) -> None:
+    net = Net()
+    given = (
+        net.put(np.ones(6, np.float32), "norm.weight"),
+        net.put(np.zeros(6, np.float32), "norm.bias"),
+    )
+    hidden = net.input("n", 4)
+    for i, name in enumerate(("/norm/LayerNormalization", second)):
+        hidden = net("MatMul", hidden, net.weight(6 if i else 4, 6), name=f"n{i}")
+        hidden = net("LayerNormalization", net("Relu", hidden), *given, name=name)
+    small = n2n.load(net.model(net("MatMul", hidden, net.weight(6, 3))))
+    assert widths(small).keys() == growing
+    large = n2n.widen(small, {"n0": 12})
+    names = {n for n in large.weights if "norm.weight" in n}
+    assert len(names) == len(growing) and n2n.verify(small, large, provider="cpu")

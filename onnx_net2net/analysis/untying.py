@@ -11,6 +11,7 @@ several names, stays one.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Hashable, Iterator, Mapping
 
 import onnx
@@ -34,11 +35,17 @@ def untied(model: Model) -> tuple[Model, dict[str, Copied]]:
     proto.CopyFrom(model.proto)
     taken = set(_names(proto.graph)) | model.weights.keys()
     copies: dict[str, Copied] = {}
+    own: dict[tuple[str, str], str] = {}  # the copies of modules
     for node in _nodes(proto.graph):
         for index, name in enumerate(node.input):
-            if name in shared:
-                node.input[index] = copy = _unique(_called(node, index, name, model), taken)
+            if name not in shared:
+                continue
+            module = _module(node, name)
+            copy = own.get((name, module)) if module else None
+            if copy is None:
+                copy = _unique(_called(node, index, name, model), taken)
                 copies[copy] = Copied(name, shared[name])
+            node.input[index] = own[name, module or copy] = copy
     weights: dict[str, Weight] = {}
     for copy, of in copies.items():
         weights[copy] = model.weights[of.original].renamed(copy)
@@ -47,21 +54,35 @@ def untied(model: Model) -> tuple[Model, dict[str, Copied]]:
 
 
 def _shared(model: Model) -> dict[str, frozenset[int]]:
-    """What several inputs of nodes read although it ties nothing, and the axes that it does tie."""
-    counts: dict[str, int] = {}
-    for node in _nodes(model.proto.graph):
-        for name in node.input:
-            counts[name] = counts.get(name, 0) + 1
+    """What several inputs of nodes read although it ties nothing, and the axes that it does tie.
+
+    A module that runs twice has one parameter, so all that it reads by one name is one.
+    """
+    users: dict[str, set[Hashable]] = {}
+    for place, node in enumerate(_nodes(model.proto.graph)):
+        for index, name in enumerate(node.input):
+            if name in model.weights:
+                users.setdefault(name, set()).add(_module(node, name) or (place, index))
     owners = _owners(model)
     found = {}
-    for name, count in counts.items():
-        weight = model.weights.get(name) if count > 1 else None
-        if weight is None or weight.dtype in _SIZES or max(weight.shape, default=1) <= 1:
+    for name, apart in users.items():
+        weight = model.weights[name]
+        if len(apart) < 2 or weight.dtype in _SIZES or max(weight.shape, default=1) <= 1:
             continue
         if name not in owners and (free := _uniform(weight)):
             long = {axis for axis, size in enumerate(weight.shape) if size > 1}
             found[name] = frozenset(long - free)
     return found
+
+
+def _module(node: NodeProto, name: str) -> str | None:
+    """The module that reads a weight, if the file says so: all of its runs read one parameter.
+
+    TorchScript numbers the runs, so that ``block_1.norm`` may be the second one of ``block.norm``.
+    """
+    path, own = scope_path(node), parameter_path(name)
+    runs = r"\.".join(re.escape(part) + r"(_\d+)?" for part in own.split(".")) if own else ""
+    return own if path and own and re.fullmatch(runs, path) else path
 
 
 def _owners(model: Model) -> set[str]:
