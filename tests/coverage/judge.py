@@ -31,8 +31,8 @@ from tests import random_networks
 from tests.judging import Subject, everything
 from tests.networks import Net
 
-SEEDS = 12  # networks of each kind
-RANDOM = 150
+SEEDS = 5  # networks of each kind
+RANDOM = 60
 SIZES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 
