@@ -115,13 +115,8 @@ def verify(
         _fit(first, second, found, own)
         report.take(found)
         _open(first, second, report)
-        specs = [spec.lowered() if first.lowered else spec for spec in found.specs]
         if runnable:
-            graphs = (first.graph, second.graph)
-            interior = Interior(first.model.proto, specs)
-            planner = Planner(
-                first.run, specs, graphs, ranges, first.nbytes, found.inputs, interior
-            )
+            planner = _planner(first, second, found, ranges)
             planned = planner.user(inputs) if inputs is not None else planner.seeded(seeds, sizes)
             report.warnings += planner.warnings
             compare_models(first, second, planned, report, own)
@@ -276,6 +271,15 @@ def _fit(first: Candidate, second: Candidate, found: Matched, own: Own) -> None:
     )
     first.fit(found.specs)
     second.fit(found.specs, found.inputs, found.outputs)
+
+
+def _planner(
+    first: Candidate, second: Candidate, found: Matched, ranges: Mapping[str, Range] | Range | None
+) -> Planner:
+    """Return what plans the trials: inputs that both models take."""
+    specs = [spec.lowered() if first.lowered else spec for spec in found.specs]
+    graphs, interior = (first.graph, second.graph), Interior(first.model.proto, specs)
+    return Planner(first.run, specs, graphs, ranges, first.nbytes, found.inputs, interior)
 
 
 def _open(first: Candidate, second: Candidate, report: Report) -> None:
