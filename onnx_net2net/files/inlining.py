@@ -6,7 +6,7 @@ an operator that no rule knows, so the calls are replaced by their bodies when a
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx.inliner
@@ -19,7 +19,7 @@ __all__ = ["inline_functions"]
 
 # A few functions that call each other twice each can stand for more than any memory holds.
 MAX_NODES = 1_000_000
-MAX_GROWTH = 256 << 20  # bytes that inlining may add; contents of weights are no part of functions
+MAX_GROWTH = 128 << 20  # bytes that inlining may add; contents of weights are no part of functions
 MAX_DEPTH = 200
 
 Key = tuple[str, str, str]
@@ -48,39 +48,44 @@ def _key(item: FunctionProto | NodeProto) -> Key:
     return item.domain, name, item.overload
 
 
-def _calls(body: FunctionProto | GraphProto) -> Counter[Key]:
-    """How often each operator stands in a body, subgraphs included."""
-    return Counter(_key(node) for graph in (body, *subgraphs(body)) for node in graph.node)
+def _nodes(body: FunctionProto | GraphProto) -> Iterator[NodeProto]:
+    """The nodes of a body, subgraphs included."""
+    return (node for graph in (body, *subgraphs(body)) for node in graph.node)
 
 
 @dataclass
 class _Size:
-    """What a body stands for once every call in it is replaced: nodes, and bytes."""
+    """What a body stands for once every call in it is replaced.
 
-    nodes: int
-    bytes: int
+    ``references``: how often it would repeat the attributes that it is called with.
+    """
+
+    nodes: int = 0
+    bytes: int = 0
+    references: int = 0
 
 
 def _check_expansion(proto: ModelProto) -> None:
     """Raise unless the functions are free of cycles and expand to a bounded size."""
     bodies = {_key(function): function for function in proto.functions}
-    pending = {key: _calls(function) for key, function in bodies.items()}
+    pending = {key: {_key(node) for node in _nodes(body)} for key, body in bodies.items()}
     sizes: dict[Key, _Size] = {}
     for _ in range(MAX_DEPTH):
         # One floor of the call hierarchy a turn: the functions that call only finished ones.
-        ready = [key for key, calls in pending.items() if not calls.keys() & pending.keys()]
+        ready = [key for key, calls in pending.items() if not calls & pending.keys()]
         if not ready:
             break
         for key in ready:
-            sizes[key] = _expanded(bodies[key].ByteSize(), pending.pop(key), sizes)
+            del pending[key]
+            sizes[key] = _expanded(bodies[key], sizes)
     if pending:
         domain, name, _ = min(pending)
         raise InvalidModel(
             f"local function {domain}::{name} calls itself, or is nested over {MAX_DEPTH} deep",
             "export the model without local functions",
         )
-    total = _expanded(0, _calls(proto.graph), sizes)
-    if total.nodes > MAX_NODES or total.bytes > MAX_GROWTH:
+    total = _expanded(proto.graph, sizes)
+    if total.nodes > MAX_NODES or total.bytes > MAX_GROWTH + proto.ByteSize():
         raise InvalidModel(
             f"its local functions expand to {total.nodes} nodes and {total.bytes >> 20} MiB; at "
             f"most {MAX_NODES} and {MAX_GROWTH >> 20} are accepted",
@@ -88,11 +93,17 @@ def _check_expansion(proto: ModelProto) -> None:
         )
 
 
-def _expanded(own: int, calls: Counter[Key], sizes: dict[Key, _Size]) -> _Size:
-    """The size of a body of ``own`` bytes with these calls."""
-    inner = [(times, sizes[key]) for key, times in calls.items() if key in sizes]
-    plain = sum(times for key, times in calls.items() if key not in sizes)
-    return _Size(
-        plain + sum(times * size.nodes for times, size in inner),
-        own + sum(times * size.bytes for times, size in inner),
-    )
+def _expanded(body: FunctionProto | GraphProto, sizes: dict[Key, _Size]) -> _Size:
+    """The size of a body all of whose functions have known ``sizes``."""
+    size = _Size(bytes=body.ByteSize())
+    for node in _nodes(body):
+        called = sizes.get(_key(node))
+        references = sum(bool(attribute.ref_attr_name) for attribute in node.attribute)
+        if called is None:
+            size.nodes += 1
+            size.references += references
+        else:
+            size.nodes += called.nodes
+            size.bytes += called.bytes + node.ByteSize() * called.references
+            size.references += references * called.references
+    return size

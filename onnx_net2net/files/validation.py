@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
+from math import inf
 
 import onnx
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
@@ -98,17 +99,28 @@ def _title(node: NodeProto) -> str:
 
 def _check_arity(node: NodeProto, opsets: Mapping[str, int]) -> None:
     domain = "" if node.domain == "ai.onnx" else node.domain
-    if len(node.input) < _fewest(node.op_type, opsets.get(domain, 0), domain):
+    fewest, must, rest = _inputs(node.op_type, opsets.get(domain, 0), domain)
+    given = list(node.input)
+    if len(given) < fewest:
         raise InvalidModel(f"{_title(node)}: {node.op_type} needs more inputs", DAMAGED)
+    for index, name in enumerate(given):
+        if not name and (index in must or index >= rest):
+            raise InvalidModel(f"{_title(node)}: its input {index} must not be absent", DAMAGED)
 
 
 @cache
-def _fewest(op_type: str, version: int, domain: str) -> int:
-    """How many inputs the operator takes at least; none where onnx does not know it."""
+def _inputs(op_type: str, version: int, domain: str) -> tuple[int, frozenset[int], float]:
+    """How many inputs the operator takes at least, which must be there, and from which on all."""
+    if abs(version) >= 2**31:  # more than onnx itself can take
+        return 0, frozenset(), inf
     try:
-        return onnx.defs.get_schema(op_type, version, domain).min_input
+        schema = onnx.defs.get_schema(op_type, version, domain)
     except onnx.defs.SchemaError:
-        return 0
+        return 0, frozenset(), inf
+    kinds = [(entry.option.name, entry.is_homogeneous) for entry in schema.inputs]
+    must = frozenset(index for index, (option, _) in enumerate(kinds) if option == "Single")
+    variadic = [index for index, kind in enumerate(kinds) if kind == ("Variadic", True)]
+    return schema.min_input, must, variadic[0] if variadic else inf
 
 
 def _check_versions(proto: ModelProto) -> None:
@@ -128,6 +140,10 @@ def _check_versions(proto: ModelProto) -> None:
     versions = {entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")}
     if len(versions) > 1:
         raise InvalidModel(f"two versions of one operator set: {sorted(versions)}", DAMAGED)
+    for entry in proto.opset_import:
+        if not 0 <= entry.version < 2**31:
+            where = f"operator set {entry.domain!r}"
+            raise InvalidModel(f"{where}: version {entry.version} is none", DAMAGED)
     newest = onnx.defs.onnx_opset_version()
     for version in versions:
         if version < OLDEST_OPSET:

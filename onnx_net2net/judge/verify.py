@@ -29,7 +29,6 @@ import onnx
 import onnx.parser
 import onnxruntime as ort
 from onnx import TensorProto
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from onnx_net2net.errors import InvalidModel, UsageError
 from onnx_net2net.judge.feeds import Feeds, Range, UserInputs
@@ -43,6 +42,7 @@ from onnx_net2net.judge.precision import (
     with_outputs,
 )
 from onnx_net2net.judge.report import Report
+from onnx_net2net.judge.sessions import ERRORS, is_odd, open_session
 from onnx_net2net.judge.sizes import input_specs
 from onnx_net2net.judge.trials import Planner, RunError, first_line, flattened
 from onnx_net2net.model import Model, load
@@ -57,21 +57,9 @@ _MESSAGE_LIMIT = (2 << 30) - (1 << 20)  # what one protobuf message can hold
 _LIMITS = {"moved": _MESSAGE_LIMIT, "double": 256 << 20}
 
 
-def _errors_of(module: ModuleType) -> Iterator[type[Exception]]:
-    for value in vars(module).values():
-        if isinstance(value, type) and issubclass(value, Exception):
-            yield value
-
-
 _NO_DOUBLE_ON_CPU = {"Conv", "ConvTranspose", "LSTM", "GRU", "RNN"}
 
-# What onnxruntime raises: classes of its own, and Python's for arguments it cannot convert.
-_ERRORS: tuple[type[Exception], ...] = (
-    *_errors_of(ort_state),
-    RuntimeError,
-    ValueError,
-)
-_FAILURES: tuple[type[Exception], ...] = (*_ERRORS, RunError)
+_FAILURES: tuple[type[Exception], ...] = (*ERRORS, RunError)
 
 
 def verify(
@@ -173,30 +161,15 @@ def _works(provider: str) -> bool:
 class _Session:
     """One onnxruntime session: ``run(feeds)`` gives the outputs by name."""
 
-    def __init__(self, source: str | bytes, provider: str, *, optimised: bool) -> None:
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.use_deterministic_compute = True
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        level = ort.GraphOptimizationLevel
-        options.graph_optimization_level = (
-            level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
-        )
-        threads = os.environ.get("ONNX_NET2NET_THREADS") or os.environ.get("OMP_NUM_THREADS", "")
-        if threads.isdigit():
-            options.intra_op_num_threads = int(threads)
-        # TF32 keeps 10 bits of the mantissa, which would hide most differences.
-        settings = {"use_tf32": "0"} if provider.startswith("CUDA") else {}
-        providers = [(provider, settings), ("CPUExecutionProvider", {})]
-        self._session = ort.InferenceSession(
-            source, options, providers=providers[: 1 + (provider != "CPUExecutionProvider")]
-        )
-        self.provider = self._session.get_providers()[0]
-        self._inputs = {value.name for value in self._session.get_inputs()}
-        self._outputs = [value.name for value in self._session.get_outputs()]
+    def __init__(
+        self, source: str | bytes, provider: str, *, optimised: bool, isolated: bool = False
+    ) -> None:
+        self._session = open_session(source, provider, optimised=optimised, isolated=isolated)
+        self.provider = self._session.provider
+        self._inputs = set(self._session.inputs)
 
     def run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str] | None = None) -> Outputs:
-        wanted = list(names) if names is not None else self._outputs
+        wanted = list(names) if names is not None else self._session.outputs
         used = {
             # A model lowered from bfloat16 is still fed what its inputs were.
             name: value.astype(np.float32) if value.dtype == ml_dtypes.bfloat16 else value
@@ -205,7 +178,7 @@ class _Session:
         }
         try:
             values = self._session.run(wanted, used)
-        except _ERRORS as error:
+        except ERRORS as error:
             raise RunError(first_line(error)) from error
         flat: Outputs = {}
         for name, value in zip(wanted, values, strict=True):
@@ -264,16 +237,21 @@ class Candidate:
         model = nudged(self.model) if how == "moved" else self.model
         if how != "double" and not self.lowered:
             contents = self._contents if model is self.model else model.to_bytes()
-            return _Session(contents, self.provider, optimised=optimised)
+            return _Session(contents, self.provider, optimised=optimised, isolated=self._odd)
         proto = onnx.ModelProto.FromString(model.to_bytes())
         if how == "double":
             proto = in_precision(proto, TensorProto.DOUBLE)
         else:
             proto = in_precision(proto, TensorProto.FLOAT, frozenset({TensorProto.BFLOAT16}))
-        return _Session(proto.SerializeToString(), self.provider, optimised=optimised)
+        contents = proto.SerializeToString()
+        return _Session(contents, self.provider, optimised=optimised, isolated=self._odd)
 
     def release(self) -> None:
         self._base = None
+
+    @functools.cached_property
+    def _odd(self) -> bool:
+        return is_odd(self.model) is not None
 
     @functools.cached_property
     def _contents(self) -> str | bytes:
@@ -297,10 +275,10 @@ class Candidate:
         """Open the unoptimised session, or the optimised one where only that loads."""
         try:
             self._base = self.session()
-        except _ERRORS as error:
+        except ERRORS as error:
             try:
                 self._base = self.session("optimised")
-            except _ERRORS:
+            except ERRORS:
                 where = f" ({self.model.path})" if self.model.path else ""
                 raise InvalidModel(
                     f"onnxruntime cannot load the {self.label} model{where}: {first_line(error)}"
@@ -411,7 +389,7 @@ def _session_of(candidate: Candidate, optimised: bool) -> _Session:
     candidate.lowered = candidate.lowered or takes_bfloat16(candidate.graph)
     try:
         return candidate.session("optimised" if optimised else "again")
-    except _ERRORS as error:
+    except ERRORS as error:
         if candidate.lowered or not has_bfloat16(candidate.model):
             raise InvalidModel(f"onnxruntime cannot load the model: {first_line(error)}") from error
     candidate.lowered = True

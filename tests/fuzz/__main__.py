@@ -21,7 +21,9 @@ def main() -> int:
     parser.add_argument("end", type=int, nargs="?", default=2000)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--frameworks", action="store_true", help="to_torch and to_keras, too")
-    parser.add_argument("--log", type=Path, help="outcomes that are wrong, and how far it is; goes on from there")
+    parser.add_argument(
+        "--log", type=Path, help="outcomes that are wrong, and how far it is; goes on from there"
+    )
     parser.add_argument("--keep", type=Path, help="write the inputs into this folder, run none")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -76,15 +78,23 @@ def _run(given: argparse.Namespace, models: Path) -> int:
     return 1 if wrong else 0
 
 
-def _show(wrong: list[dict[str, Any]], counts: dict[str, int], kinds: dict[str, int], seconds: float) -> None:
+def _show(
+    wrong: list[dict[str, Any]], counts: dict[str, int], kinds: dict[str, int], seconds: float
+) -> None:
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for outcome in wrong:
         key = outcome["wrong"], outcome["call"], outcome["error"]
-        key = key if outcome["wrong"] in ("foreign", "wrong") else (*key[:2], outcome.get("text", "")[-80:])
+        key = (
+            key
+            if outcome["wrong"] in ("foreign", "wrong")
+            else (*key[:2], outcome.get("text", "")[-80:])
+        )
         groups.setdefault(key, []).append(outcome)
     for (kind, call, error), found in sorted(groups.items(), key=lambda item: -len(item[1])):
         seeds = ", ".join(str(outcome["seed"]) for outcome in found[:4])
-        print(f"{len(found):5} {kind:8} {call:12} {error}  [{seeds}]  {found[0].get('text', '')[-150:]!r}")
+        print(
+            f"{len(found):5} {kind:8} {call:12} {error}  [{seeds}]  {found[0].get('text', '')[-150:]!r}"
+        )
     print(f"{seconds:.0f} s; {counts}; {kinds}")
 
 

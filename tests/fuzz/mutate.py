@@ -11,7 +11,15 @@ from collections.abc import Callable, Iterator
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    helper,
+    numpy_helper,
+)
 
 from onnx_net2net.files.history import HISTORY, TIES, VARIANCE
 from tests.fuzz import odd
@@ -446,9 +454,11 @@ def nested(rng: random.Random, model: ModelProto) -> None:
         node.output[0] = inner
         result = onnx.ValueInfoProto(name=inner)
         branch = helper.make_graph([node], "branch", [], [result])
-        node = helper.make_node(
-            "If", ["always"], [name], then_branch=branch, else_branch=branch
-        ) if depth < 3 else helper.make_node("If", ["always"], [name], then_branch=branch)
+        node = (
+            helper.make_node("If", ["always"], [name], then_branch=branch, else_branch=branch)
+            if depth < 3
+            else helper.make_node("If", ["always"], [name], then_branch=branch)
+        )
     graph.node[-1].CopyFrom(node)
 
 
@@ -462,7 +472,9 @@ MUTATIONS: dict[Callable[[random.Random, ModelProto], None], int] = {
 
 def mutated(rng: random.Random, model: ModelProto) -> list[str]:
     """Change ``model`` one to four times; the names of the changes."""
-    chosen = rng.choices(list(MUTATIONS), list(MUTATIONS.values()), k=rng.choice((1, 1, 2, 2, 3, 4)))
+    chosen = rng.choices(
+        list(MUTATIONS), list(MUTATIONS.values()), k=rng.choice((1, 1, 2, 2, 3, 4))
+    )
     done = []
     for change in chosen:
         # Protobuf and onnx refuse some values; what has been changed by then stays.

@@ -10,7 +10,20 @@ INTEGERS = (
     0, 1, 2, 3, 5, 7, 255, 4096, 65536, 10**9, 2**31 - 1, 2**31, 2**32, 2**40, 2**62, 2**63 - 1,
     -1, -2, -3, -7, -(2**31), -(2**40), -(2**63),
 )  # fmt: skip
-FLOATS = (0.0, -0.0, 1.0, -1.0, 0.5, 3.0, 1e30, 1e-30, -1e30, float("nan"), float("inf"), -float("inf"))
+FLOATS = (
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    0.5,
+    3.0,
+    1e30,
+    1e-30,
+    -1e30,
+    float("nan"),
+    float("inf"),
+    -float("inf"),
+)
 TEXTS = (
     b"", b"none", b"constant", b"SAME_UPPER", b"linear", b"\xff\xfe", b"x" * 3000, b"[link=a]b[/bold]",
     b"\x1b[31m", b"../../etc/passwd", b"a\0b", b"\n", b"{", b"class", b"__import__", "ﬁ".encode(),

@@ -113,7 +113,13 @@ class _Worker:
         self.errors.seek(0, os.SEEK_END)
         self.errors.seek(max(0, self.errors.tell() - 2000))
         text = self.errors.read().decode(errors="replace")
-        outcome = {"seed": self.number, "wrong": kind, "call": self.call, "error": error, "text": text}
+        outcome = {
+            "seed": self.number,
+            "wrong": kind,
+            "call": self.call,
+            "error": error,
+            "text": text,
+        }
         self.number = None
         return outcome
 

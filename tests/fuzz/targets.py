@@ -30,7 +30,15 @@ SECONDS = 5  # of processor time, one call
 PACKAGE = str(Path(n2n.__file__).parent)
 Outcome = dict[str, Any]
 # How often each kind of input is made.
-KINDS = {"rule": 28, "operator": 38, "fixture": 10, "bytes": 8, "plan": 6, "weights": 5, "inputs": 5}
+KINDS = {
+    "rule": 28,
+    "operator": 38,
+    "fixture": 10,
+    "bytes": 8,
+    "plan": 6,
+    "weights": 5,
+    "inputs": 5,
+}
 
 
 def made(number: int, corpus: Corpus) -> tuple[random.Random, str, str, Any]:
@@ -124,7 +132,10 @@ def _model(rng: random.Random, contents: bytes, folder: Path, frameworks: bool) 
     growing = [d for d in box.get("dimensions", ()) if d.growth == "any" and d.width < 64]
     if growing and rng.random() < 0.5:
         dimension = rng.choice(growing)
-        yield "widen", lambda: box.update(wide=n2n.widen(model, {dimension.name: dimension.width + 1}))
+        yield (
+            "widen",
+            lambda: box.update(wide=n2n.widen(model, {dimension.name: dimension.width + 1})),
+        )
         if "wide" in box and rng.random() < 0.5:
             yield "verify", lambda: _verified(model, box["wide"])
     elif rng.random() < 0.15:
@@ -162,7 +173,13 @@ def _command(*arguments: str) -> None:
 _PLAN = {
     "fold": False,
     "step": [
-        {"operation": "widen", "widths": {"node": 9}, "seed": 1, "split": "project", "pick": "random"},
+        {
+            "operation": "widen",
+            "widths": {"node": 9},
+            "seed": 1,
+            "split": "project",
+            "pick": "random",
+        },
         {"operation": "deepen", "after": ["node"], "count": 1, "init": "auto", "kernel": 3},
         {"operation": "widen", "factor": 1.5, "all": True, "multiple_of": 4},
     ],
@@ -244,7 +261,12 @@ def _npz(rng: random.Random) -> bytes:
     (np.savez_compressed if rng.random() < 0.5 else np.savez)(buffer, **arrays)
     data = buffer.getvalue()
     if rng.random() < 0.4:
-        lies = (b"(3, 4)", b"(3, 9)"), (b"(3, 4)", b"(-3,4)"), (b"(3, 4)", b"9**9**9"[:6]), (b"<f4", b"|O8")
+        lies = (
+            (b"(3, 4)", b"(3, 9)"),
+            (b"(3, 4)", b"(-3,4)"),
+            (b"(3, 4)", b"9**9**9"[:6]),
+            (b"<f4", b"|O8"),
+        )
         data = data.replace(*rng.choice(lies))
     return mutate.damaged(rng, data) if rng.random() < 0.6 else data
 
@@ -257,7 +279,9 @@ def _bomb() -> bytes:
     head += b" " * (117 - len(head)) + b"\n"
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("x.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head + bytes(99))
+        archive.writestr(
+            "x.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head + bytes(99)
+        )
     return buffer.getvalue()
 
 
@@ -266,7 +290,9 @@ def _weight_files(rng: random.Random, contents: bytes, folder: Path, frameworks:
     model = n2n.load(contents)
     suffix = rng.choice((".safetensors", ".npz"))
     path = folder / f"weights{suffix}"
-    path.write_bytes(_safetensors(rng) if suffix != ".npz" else _npz(rng) if rng.random() < 0.9 else _bomb())
+    path.write_bytes(
+        _safetensors(rng) if suffix != ".npz" else _npz(rng) if rng.random() < 0.9 else _bomb()
+    )
     yield f"absorb {suffix}", lambda: n2n.absorb(model, path)
 
 

@@ -1,0 +1,112 @@
+"""onnxruntime's sessions: of ordinary models here, of odd ones in a process of their own.
+
+A kernel that divides by a size of 0, or makes a terabyte, would end this process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_dtypes  # noqa: F401  (its types are among the arrays that are handed over)
+import numpy as np
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
+
+from onnx_net2net.files.isolation import Isolated
+from onnx_net2net.files.oddities import odd_graph
+from onnx_net2net.model import Model
+
+__all__ = ["ERRORS", "Session", "is_odd", "open_session"]
+
+# What onnxruntime raises: classes of its own, and Python's for arguments it cannot convert.
+ERRORS: tuple[type[Exception], ...] = (
+    *(v for v in vars(ort_state).values() if isinstance(v, type) and issubclass(v, Exception)),
+    RuntimeError,
+    ValueError,
+)
+SMALL = 4096  # elements of a constant that says how much is computed
+MEMORY = 2 << 30  # bytes for an odd model, beside what its weights take
+SECONDS = 60.0
+
+
+def is_odd(model: Model) -> str | None:
+    """Why a model had better run elsewhere, or None."""
+
+    def value(name: str) -> np.ndarray[Any, Any] | None:
+        weight = model.weights.get(name)
+        return weight.array() if weight is not None and weight.size <= SMALL else None
+
+    return odd_graph(model.proto.graph, value)
+
+
+class Session:
+    """A session in this process: ``inputs``, ``outputs``, ``provider``, :meth:`run`."""
+
+    def __init__(self, source: str | bytes, provider: str, optimised: bool) -> None:
+        self._session = _opened(source, provider, optimised)
+        self.provider = self._session.get_providers()[0]
+        self.inputs = [value.name for value in self._session.get_inputs()]
+        self.outputs = [value.name for value in self._session.get_outputs()]
+
+    def run(self, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[Any]:
+        """The values of some outputs. Raises :data:`ERRORS`."""
+        return list(self._session.run(list(names), dict(feeds)))
+
+
+class _Elsewhere(Session):
+    """The same in a process of its own."""
+
+    def __init__(self, source: str | bytes, provider: str, optimised: bool) -> None:
+        size = len(source) if isinstance(source, bytes) else os.path.getsize(source)
+        self._process = Isolated(__name__, MEMORY + 8 * size)
+        self.provider, self.inputs, self.outputs = self._process.call(
+            "open", SECONDS, source=source, provider=provider, optimised=optimised
+        )
+
+    def run(self, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[Any]:
+        found: list[Any] = self._process.call("run", SECONDS, names=list(names), feeds=dict(feeds))
+        return found
+
+
+def open_session(
+    source: str | bytes, provider: str, *, optimised: bool, isolated: bool = False
+) -> Session:
+    """A session of a model file, or of its contents. Raises :data:`ERRORS`."""
+    return (_Elsewhere if isolated else Session)(source, provider, optimised)
+
+
+def _opened(source: str | bytes, provider: str, optimised: bool) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.use_deterministic_compute = True
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    level = ort.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
+    threads = os.environ.get("ONNX_NET2NET_THREADS") or os.environ.get("OMP_NUM_THREADS", "")
+    if threads.isdigit():
+        options.intra_op_num_threads = int(threads)
+    # TF32 keeps 10 bits of the mantissa, which would hide most differences.
+    settings = {"use_tf32": "0"} if provider.startswith("CUDA") else {}
+    providers = [(provider, settings), ("CPUExecutionProvider", {})]
+    return ort.InferenceSession(
+        source, options, providers=providers[: 1 + (provider != "CPUExecutionProvider")]
+    )
+
+
+# In the process of an odd model.
+_one: list[Session] = []
+
+
+def _open(source: str | bytes, provider: str, optimised: bool) -> tuple[str, list[str], list[str]]:
+    session = Session(source, provider, optimised)
+    _one[:] = [session]
+    return session.provider, session.inputs, session.outputs
+
+
+def _run(names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[Any]:
+    return _one[0].run(names, feeds)
+
+
+CALLS = {"open": _open, "run": _run}
