@@ -31,8 +31,8 @@ def evaluate(node: NodeProto, inputs: Sequence[Value], opset: int) -> list[Array
     entry = OPERATORS.get(node.op_type)
     if entry is None or node.domain not in ("", "ai.onnx"):
         return None
-    given = {a.name: attribute_value(a) for a in node.attribute}
     try:
+        given = {a.name: attribute_value(a) for a in node.attribute}
         result = entry(given, list(inputs), opset)
     except (ValueError, IndexError, TypeError, ZeroDivisionError, KeyError, AttributeError):
         return None  # an ill-formed chain is left to shape inference and, after that, refused

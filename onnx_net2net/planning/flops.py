@@ -55,6 +55,10 @@ def _einsum(op: Op) -> list[int]:
     left, arrow, right = text.partition("->")
     specs = [_indices(side, op.rank(i)) for i, side in enumerate(left.split(","))]
     sizes: dict[str, int] = {}
+    if len(specs) != len(op.node.input) or any(
+        len(spec) != op.rank(index) for index, spec in enumerate(specs)
+    ):
+        raise Unsupported(f"its equation {text[:80]!r} does not fit its inputs")
     for index, spec in enumerate(specs):
         for name, size in zip(spec, op.shape(index), strict=True):
             sizes[name] = max(size, sizes.get(name, 1))
