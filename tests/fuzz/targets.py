@@ -224,7 +224,7 @@ def _plan(rng: random.Random, contents: bytes, folder: Path, frameworks: bool) -
     yield "plan", lambda: n2n.grow(model, plan=path)
     if isinstance(values, dict | list):
         yield "plan as values", lambda: n2n.grow(model, plan=values)
-    budget = odd.value(rng) if rng.random() < 0.5 else rng.choice(("2x", "1e9x", 10**40, "nanx"))
+    budget = odd.value(rng) if rng.random() < 0.5 else rng.choice(("2x", "1e99x", 10**40, "nanx"))
     if isinstance(budget, str | int) and not isinstance(budget, bool):
         yield "budget", lambda: n2n.grow(model, params=budget)
 
