@@ -124,7 +124,11 @@ def _scan(proto: NodeProto, graph: GraphProto) -> Links:
     if not isinstance(walked, int):
         raise Unfollowed("it does not say how many of its inputs it walks along")
     states = len(proto.input) - walked
-    if not 0 <= states <= len(proto.input) or len(inputs) != len(proto.input) or len(outputs) < states:
+    if (
+        not 0 <= states <= len(proto.input)
+        or len(inputs) != len(proto.input)
+        or len(outputs) < states
+    ):
         raise Unfollowed("its body takes another number of tensors than it is given")
     taken = given.get("scan_input_axes") or [0] * walked
     given_out = given.get("scan_output_axes") or [0] * (len(outputs) - states)

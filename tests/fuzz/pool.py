@@ -25,6 +25,28 @@ FEW = 400  # inputs; then a worker is replaced, for native libraries keep memory
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
+PLANT = "FUZZ_PLANT"  # the environment variable that makes every `inspect` go wrong
+
+
+def _hang(model: object) -> None:
+    while True:
+        pass
+
+
+def _foreign(model: object) -> None:
+    raise KeyError("planted")
+
+
+def _memory(model: object) -> None:
+    held = bytearray()
+    while True:
+        held += b"x" * (256 << 20)
+        time.sleep(0.3)
+
+
+FAULTS = {"crash": lambda model: os.abort(), "foreign": _foreign, "hang": _hang, "memory": _memory}
+
+
 def serve(corpus_file: Path, frameworks: bool) -> None:
     """Be a worker."""
     answers = os.fdopen(os.dup(1), "w")
@@ -32,6 +54,10 @@ def serve(corpus_file: Path, frameworks: bool) -> None:
     sys.setrecursionlimit(1000)
     corpus = stored(corpus_file)
     _warm_up(frameworks)
+    if planted := os.environ.get(PLANT):
+        import onnx_net2net
+
+        setattr(onnx_net2net, "inspect", FAULTS[planted])  # noqa: B010
     limit = int(Path("/proc/self/statm").read_text().split()[0]) * PAGE + 2 * MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
