@@ -14,6 +14,7 @@ makes it). Nothing here knows an operator, a graph or ONNX.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -129,9 +130,10 @@ def canonical(axis: Axis) -> Axis:
 
 
 def _is_plain(axis: Sum) -> bool:
-    """Whether all segments are free atoms, and none is empty: asked often, of long sums."""
+    """Whether all segments are free atoms or units, and none is empty: asked often, of long sums."""
     if axis.plain is None:
-        axis.plain = all(type(s) is Atom and s.size for s in axis.segments)
+        kinds = set(axis.segments)
+        axis.plain = all((type(s) is Atom and s.size) or s is ONE for s in kinds)
         axis.plain &= len(axis.segments) > 1
     return axis.plain and not any(map(_BOUND, axis.segments))
 
@@ -156,8 +158,11 @@ def _canonical_sum(axis: Sum) -> Steps:
     segments: list[Axis] = []
     changed = False
     for segment in axis.segments:
-        free = type(segment) is Atom and segment.bound is None
-        part = segment if free else (yield segment)
+        part, known = segment, segment.bound
+        if known is not None and type(known) is Atom and known.bound is None:
+            part = known
+        elif known is not None or not (type(segment) is Atom or segment is ONE):
+            part = yield segment
         changed |= part is not segment
         if isinstance(part, Sum):
             segments.extend(part.segments)
@@ -210,6 +215,8 @@ def _atoms(axis: Axis) -> tuple[Atom, ...]:
     """Those of a canonical axis, whose parts are canonical as well."""
     if isinstance(axis, Atom):
         return (axis,)
+    if isinstance(axis, Sum) and axis.plain and ONE not in axis.segments:
+        return axis.segments  # type: ignore[return-value]
     found: list[Atom] = []
     for part in axis.factors if isinstance(axis, Product) else axis.segments:
         if isinstance(part, Atom):
@@ -230,7 +237,7 @@ def _size(axis: Axis, sizes: Callable[[Atom], int]) -> int:
         return sizes(axis)
     if isinstance(axis, Product):
         return prod(_size(f, sizes) for f in axis.factors)
-    return sum(_size(s, sizes) for s in axis.segments)
+    return sum(count * _size(s, sizes) for s, count in Counter(axis.segments).items())
 
 
 def pin(axis: Axis, why: Pin) -> None:
@@ -304,7 +311,7 @@ def _unify_sums(left: list[Axis], right: list[Axis], why: Pin | None) -> bool:
                 (x, y, left, right) if x.size > y.size else (y, x, right, left)
             )
             if isinstance(large, Atom) and (group := _covering(large, small, others)):
-                _bind(large, total(*group))
+                _bind(large, Sum(tuple(group), large.size))
                 continue
             halves = _split(large, small.size)
             if halves is None:
