@@ -26,6 +26,7 @@ Value = Callable[[str], Array | None]
 FAR = 2**31 - 1  # more than any size, count or axis
 MOST = 1 << 27  # elements that an operator may be told to make, in place
 TRIPS = 1 << 20
+_FIRST = -(2**63)
 BACK = -(1 << 20)  # a Slice that ends so far before the end is one of a negative step
 # Attributes and operands of which 0 or less makes no sense, and divides.
 _COUNTS = frozenset({
@@ -77,6 +78,8 @@ def odd(node: NodeProto, value: Value) -> str | None:
 
 
 def _odd_attributes(node: NodeProto) -> str | None:
+    if node.op_type == "Constant":
+        return None  # numbers, not sizes
     names = [attribute.name for attribute in node.attribute]
     if len(set(names)) < len(names):
         return "an attribute that is given twice"
@@ -107,7 +110,8 @@ def _odd_operands(node: NodeProto, value: Value) -> str | None:
             if op in ("Resize", "Upsample") and not 0 < low <= high < MOST:
                 return f"scales of {low} to {high}"
         elif op == "Slice":
-            if low < BACK and not _backwards(node, value):
+            whole = index == 1 and low == _FIRST  # how exporters write "from the beginning"
+            if low < BACK and not whole and not _backwards(node, value):
                 return f"a bound of {low}"
         elif op not in _ANY and not -FAR <= low <= high <= FAR:
             return f"an operand of {low if low < -FAR else high}"

@@ -15,6 +15,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from onnx_net2net.files.isolation import Isolated
+from onnx_net2net.files.native import absurd_inside
 from onnx_net2net.files.oddities import odd_graph
 from onnx_net2net.model import Model
 
@@ -28,7 +29,7 @@ ERRORS: tuple[type[Exception], ...] = (
 )
 SMALL = 4096  # elements of a constant that says how much is computed
 MEMORY = 2 << 30  # bytes for an odd model, beside what its weights take
-SECONDS = 60.0
+SECONDS = 20.0
 
 
 def is_odd(model: Model) -> str | None:
@@ -38,7 +39,7 @@ def is_odd(model: Model) -> str | None:
         weight = model.weights.get(name)
         return weight.array() if weight is not None and weight.size <= SMALL else None
 
-    return odd_graph(model.proto.graph, value)
+    return odd_graph(model.proto.graph, value) or absurd_inside(model.proto)
 
 
 class Session:

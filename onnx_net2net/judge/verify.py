@@ -21,7 +21,6 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 
 import ml_dtypes
 import numpy as np

@@ -26,7 +26,10 @@ def multiply_adds(op: Op) -> list[int]:
     """
     domain = "" if op.node.domain == "ai.onnx" else op.node.domain
     count = COUNTS.get((domain, op.node.op_type))
-    return count(op) if count is not None else []
+    try:
+        return count(op) if count is not None else []
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        raise Unsupported("its attributes or shapes do not fit the operator") from None
 
 
 def _convolution(weight: int) -> Count:

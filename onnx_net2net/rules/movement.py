@@ -7,7 +7,7 @@ from math import prod
 
 from onnx_net2net.rules.alignment import Part, Size, uncertain
 from onnx_net2net.rules.factors import Factors, factors, group, segments
-from onnx_net2net.rules.language import Op, Rule, Table, Unsupported, line, names, slot
+from onnx_net2net.rules.language import Op, Rule, Table, Unsupported, line, names, place_of, slot
 
 BLOCK = "its size is an attribute of the node"
 
@@ -20,7 +20,7 @@ def axes_of(op: Op, index: int, since: int, rank: int) -> list[int] | None:
         given = op.attr("axes")
     else:
         given = op.known(index).ravel() if op.has(index) else None
-    return None if given is None else [int(a) % rank for a in given]
+    return None if given is None else [place_of(a, rank) for a in given]
 
 
 def _reshape(op: Op) -> Rule:
