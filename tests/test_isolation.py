@@ -106,7 +106,9 @@ HOSTILE = {
     "fill": _model(
         [helper.make_node("ConstantOfShape", ["s"], ["y"])], {"s": np.array([BIG])}, [2]
     ),
-    "expand": _model([helper.make_node("Expand", ["x", "s"], ["y"])], {"s": np.array([BIG, 1])}, [1]),
+    "expand": _model(
+        [helper.make_node("Expand", ["x", "s"], ["y"])], {"s": np.array([BIG, 1])}, [1]
+    ),
     "tile": _model([helper.make_node("Tile", ["x", "s"], ["y"])], {"s": np.array([BIG])}, [3]),
     "range": _model(
         [

@@ -130,7 +130,7 @@ def canonical(axis: Axis) -> Axis:
 
 
 def _is_plain(axis: Sum) -> bool:
-    """Whether all segments are free atoms or units, and none is empty: asked often, of long sums."""
+    """Whether all segments are free atoms or units, none empty: asked often, of long sums."""
     if axis.plain is None:
         kinds = set(axis.segments)
         axis.plain = all((type(s) is Atom and s.size) or s is ONE for s in kinds)

@@ -33,9 +33,10 @@ class Failed(RuntimeError):
 
 
 class Isolated:
-    """A process that makes calls for this one. ``module`` offers them, as ``CALLS`` by name.
+    """A process that makes calls for this one. ``module`` offers them, as ``CALLS`` by name, and
+    says which ``ERRORS`` come back as Failed.
 
-    Its ``ERRORS`` come back as Failed. ``memory``: bytes that it may take beyond what it starts with (not on Windows). It is started
+    ``memory``: bytes that it may take beyond what it starts with (not on Windows). It is started
     by the first call, and again by the first one after it died.
     """
 

@@ -1,4 +1,4 @@
-"""Operands that native code may not survive: absurd sizes, counts of 0, what must be there and is not.
+"""Operands that native code may not survive: absurd sizes, counts of 0, shapes without an end.
 
     odd(node, value)           # the reason, or None
 
@@ -117,9 +117,9 @@ def _odd_operands(node: NodeProto, value: Value) -> str | None:
             return f"an operand of {low if low < -FAR else high}"
         if index in _COUNT_OPERANDS.get(op, ()) and low < 1:
             return f"a count of {low}"
-        if index in _SHAPE_OPERANDS.get(op, ()):
-            if float(np.prod(np.abs(array.astype(np.float64)))) > MOST:
-                return f"more than {MOST} elements"
+        made = float(np.prod(np.abs(array.astype(np.float64))))
+        if index in _SHAPE_OPERANDS.get(op, ()) and made > MOST:
+            return f"more than {MOST} elements"
     if op == "STFT" and (len(node.input) < 2 or value(node.input[1]) is None):
         return "a step that is known at run time only"
     return _SPECIAL[op](node, value) if op in _SPECIAL else None

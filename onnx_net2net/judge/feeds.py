@@ -36,6 +36,7 @@ Feeds = dict[str, np.ndarray]
 Range = tuple[float, float]
 UserInputs = str | Path | Mapping[str, np.ndarray]
 
+MOST = 1 << 27  # elements of an input that is made up
 _OWN = "pass inputs of your own"
 
 
@@ -64,6 +65,8 @@ def make_feeds(
             )
         rng = np.random.default_rng([seed, zlib.crc32(spec.name.encode())])
         shape = concrete(spec, sizes)
+        if math.prod(shape) > MOST:
+            raise UsageError(f"input {spec.name!r} of {spec} is too large to be made up", _OWN)
         limits = ranges.get(spec.name) if isinstance(ranges, Mapping) else ranges
         if limits is not None and (isinstance(ranges, Mapping) or is_float(spec.dtype)):
             feeds[spec.name] = _within(spec, rng, shape, limits)

@@ -81,20 +81,16 @@ def _run(given: argparse.Namespace, models: Path) -> int:
 def _show(
     wrong: list[dict[str, Any]], counts: dict[str, int], kinds: dict[str, int], seconds: float
 ) -> None:
+    """What is wrong, alike cases in one line, the commonest first."""
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for outcome in wrong:
-        key = outcome["wrong"], outcome["call"], outcome["error"]
-        key = (
-            key
-            if outcome["wrong"] in ("foreign", "wrong")
-            else (*key[:2], outcome.get("text", "")[-80:])
-        )
-        groups.setdefault(key, []).append(outcome)
-    for (kind, call, error), found in sorted(groups.items(), key=lambda item: -len(item[1])):
-        seeds = ", ".join(str(outcome["seed"]) for outcome in found[:4])
-        print(
-            f"{len(found):5} {kind:8} {call:12} {error}  [{seeds}]  {found[0].get('text', '')[-150:]!r}"
-        )
+        kind, text = outcome["wrong"], outcome.get("text", "")
+        detail = outcome["error"] if kind in ("foreign", "wrong") else text[-80:]
+        groups.setdefault((kind, outcome["call"], detail), []).append(outcome)
+    for (kind, call, detail), found in sorted(groups.items(), key=lambda item: -len(item[1])):
+        numbers = ", ".join(str(outcome["seed"]) for outcome in found[:4])
+        text = found[0].get("text", "")[-150:]
+        print(f"{len(found):5} {kind:8} {call:12} {detail}  [{numbers}]  {text!r}")
     print(f"{seconds:.0f} s; {counts}; {kinds}")
 
 

@@ -401,7 +401,7 @@ def metadata(rng: random.Random, model: ModelProto) -> None:
     """History, ties and what other programs write, mistyped or cut off."""
     step = {
         "operation": "widen", "parent": "0" * 64, "version": "0.1.0", "inserted": ["w"], "seed": 0,
-        "changes": [{"dimension": "fc1", "old": 3, "new": 4, "source": "0,0", "strategy": "project"}],
+        "changes": [{"dimension": "fc1", "old": 3, "new": 4, "source": "0,0"}],
     }  # fmt: skip
     given = {
         HISTORY: [step], TIES: {"head.weight": "w"}, VARIANCE: "population",

@@ -25,10 +25,34 @@ FLOATS = (
     -float("inf"),
 )
 TEXTS = (
-    b"", b"none", b"constant", b"SAME_UPPER", b"linear", b"\xff\xfe", b"x" * 3000, b"[link=a]b[/bold]",
-    b"\x1b[31m", b"../../etc/passwd", b"a\0b", b"\n", b"{", b"class", b"__import__", "ﬁ".encode(),
-    "\u202e".encode(), b"'''", b'"', b"\\", b"%s", b"{0}", b"9", b"?", b"a/b", b"N:0", b"p2o.Dim.0",
-)  # fmt: skip
+    b"",
+    b"none",
+    b"constant",
+    b"SAME_UPPER",
+    b"linear",
+    b"\xff\xfe",
+    b"x" * 3000,
+    b"[link=a]b[/bold]",
+    b"\x1b[31m",
+    b"../../etc/passwd",
+    b"a\0b",
+    b"\n",
+    b"{",
+    b"class",
+    b"__import__",
+    "ﬁ".encode(),
+    "\u202e".encode(),
+    b"'''",
+    b'"',
+    b"\\",
+    b"%s",
+    b"{0}",
+    b"9",
+    b"?",
+    b"a/b",
+    b"N:0",
+    b"p2o.Dim.0",
+)
 NAMES = tuple(text.decode() for text in TEXTS if text != b"\xff\xfe")
 
 

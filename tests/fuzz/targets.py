@@ -163,9 +163,12 @@ def _verified(small: n2n.Model, wide: n2n.Model) -> None:
 def _command(*arguments: str) -> None:
     from onnx_net2net.__main__ import main
 
-    with patch("sys.argv", ["onnx-net2net", *arguments]), contextlib.redirect_stderr(io.StringIO()):
-        with patch.dict(os.environ, {"ONNX_NET2NET_DEBUG": "1"}):
-            main()
+    with (
+        patch("sys.argv", ["onnx-net2net", *arguments]),
+        patch.dict(os.environ, {"ONNX_NET2NET_DEBUG": "1"}),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        main()
 
 
 # --- other files ---------------------------------------------------------------------------------
@@ -185,14 +188,23 @@ _PLAN = {
     ],
 }
 _RAW_PLANS = (
-    "fold = 1e400", "[[step]]\noperation='widen'\nfactor=1e400\nall=true",
+    "fold = 1e400",
+    "[[step]]\noperation='widen'\nfactor=1e400\nall=true",
     "[[step]]\noperation='widen'\nfactor=1e999999999\nall=true",
-    "[[step]]\noperation='widen'\nfactor=nan\nall=true", "[[step]]\noperation='widen'\nfactor=inf\nall=true",
-    "[[step]]\noperation='widen'\nfactor=-inf\nall=true", "a=1\na=2", "a=" + "[" * 2000, "a.b=" + "9" * 5000,
-    "a" + ".a" * 3000 + "=1", "[[step]]\noperation='widen'\nfactor=1e-999999999\nall=true",
+    "[[step]]\noperation='widen'\nfactor=nan\nall=true",
+    "[[step]]\noperation='widen'\nfactor=inf\nall=true",
+    "[[step]]\noperation='widen'\nfactor=-inf\nall=true",
+    "a=1\na=2",
+    "a=" + "[" * 2000,
+    "a.b=" + "9" * 5000,
+    "a" + ".a" * 3000 + "=1",
+    "[[step]]\noperation='widen'\nfactor=1e-999999999\nall=true",
     "[[step]]\noperation='widen'\nwidths={node=" + "9" * 4000 + "}",
-    "[[step]]\noperation='widen'\nfactor=1e300\nall=true", "d=2024-99-99", "t=25:61:00", '"\\uD800"=1',
-)  # fmt: skip
+    "[[step]]\noperation='widen'\nfactor=1e300\nall=true",
+    "d=2024-99-99",
+    "t=25:61:00",
+    '"\\uD800"=1',
+)
 
 
 def _toml(value: Any) -> str:
