@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from math import prod
 from operator import attrgetter
-from typing import Union
+from typing import Any, Union
 
 # No counter on the class: setting it would make Python forget what it knows of the class.
 _serials = count()
@@ -68,7 +68,7 @@ class Sum:
 
 Axis = Union[Atom, Product, Sum]  # noqa: UP007 (a runtime alias of forward-declared classes)
 
-Steps = Generator["Axis", "Axis", "Axis"]
+Steps = Generator["Axis", Any, "Axis"]
 
 ONE = Product((), 1)
 _BOUND = attrgetter("bound")

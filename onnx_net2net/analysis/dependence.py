@@ -340,7 +340,9 @@ class Dependence:
         places = self._told[node.position]
         found = {place: None for name in leaves(term) for place in places.get(name, ())}
         for index, place in sorted(found):
-            tensor, item = node.inputs[rule.slots[index].where], rule.slots[index].terms[place]
+            slot = rule.slots[index]
+            assert isinstance(slot.where, int)
+            tensor, item = node.inputs[slot.where], slot.terms[place]
             value = self.here.value.get(tensor)
             states = item == (1, term) and node.op not in CLAMPED
             known = value is not None and place < value.size and value.flat[place] > 0

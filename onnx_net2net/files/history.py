@@ -80,8 +80,9 @@ def _is_step(step: object) -> bool:
 
 
 def _is_change(change: object) -> bool:
-    known = isinstance(change, dict) and any(keys <= change.keys() for keys in _CHANGES)
-    return known and _fits(change, _CHANGE)
+    if not isinstance(change, dict) or not any(keys <= change.keys() for keys in _CHANGES):
+        return False
+    return _fits(change, _CHANGE)
 
 
 def _fits(entry: Mapping[str, Any], kinds: Mapping[str, tuple[type, ...]]) -> bool:

@@ -57,6 +57,7 @@ class Isolated:
             finally:
                 if answer is None:  # dead, late, or interrupted: of no use any more
                     self._end()
+        assert answer is not None
         done, value = answer
         if not done:
             raise Failed(value)
@@ -124,7 +125,7 @@ def _exchange(
                 pieces += piece
             return bytes(pieces)
 
-        return pickle.loads(read(_LENGTH.unpack(read(_LENGTH.size))[0]))  # type: ignore[no-any-return]
+        return pickle.loads(read(_LENGTH.unpack(read(_LENGTH.size))[0]))
 
 
 # In the child ------------------------------------------------------------------------------------

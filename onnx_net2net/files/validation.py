@@ -128,9 +128,10 @@ def _operands(
         schema = onnx.defs.get_schema(op_type, version, domain)
     except onnx.defs.SchemaError:
         return None
-    kinds = [(entry.option.name, entry.is_homogeneous) for entry in schema.inputs]
-    must = frozenset(index for index, (option, _) in enumerate(kinds) if option == "Single")
-    variadic = [index for index, kind in enumerate(kinds) if kind == ("Variadic", True)]
+    option = onnx.defs.OpSchema.FormalParameterOption
+    kinds = [(entry.option, entry.is_homogeneous) for entry in schema.inputs]
+    must = frozenset(index for index, (kind, _) in enumerate(kinds) if kind == option.Single)
+    variadic = [index for index, kind in enumerate(kinds) if kind == (option.Variadic, True)]
     counts = schema.min_input, schema.max_input, schema.max_output
     return counts, must, variadic[0] if variadic else inf
 
