@@ -105,11 +105,12 @@ def _odd_operands(node: NodeProto, value: Value) -> str | None:
         array = value(name) if name else None
         if array is None or not array.size or array.dtype.kind not in "iuf":
             continue
-        low, high = array.min(), array.max()
         if array.dtype.kind == "f":
-            if op in ("Resize", "Upsample") and not 0 < low <= high < MOST:
-                return f"scales of {low} to {high}"
-        elif op == "Slice":
+            if op in ("Resize", "Upsample") and not ((array > 0) & (array < MOST)).all():
+                return "scales that are no such"
+            continue
+        low, high = array.min(), array.max()
+        if op == "Slice":
             whole = index == 1 and low == _FIRST  # how exporters write "from the beginning"
             if low < BACK and not whole and not _backwards(node, value):
                 return f"a bound of {low}"
@@ -117,8 +118,10 @@ def _odd_operands(node: NodeProto, value: Value) -> str | None:
             return f"an operand of {low if low < -FAR else high}"
         if index in _COUNT_OPERANDS.get(op, ()) and low < 1:
             return f"a count of {low}"
-        made = float(np.prod(np.abs(array.astype(np.float64))))
-        if index in _SHAPE_OPERANDS.get(op, ()) and made > MOST:
+        if (
+            index in _SHAPE_OPERANDS.get(op, ())
+            and math.prod(map(abs, array.ravel().tolist())) > MOST
+        ):
             return f"more than {MOST} elements"
     if op == "STFT" and (len(node.input) < 2 or value(node.input[1]) is None):
         return "a step that is known at run time only"
