@@ -254,7 +254,7 @@ def test_windows_larger_than_what_they_slide_over_are_found(
     height: int, width: int, empty: bool
 ) -> None:
     proto = pooled(4)
-    interior = Interior(proto, input_specs(proto.graph))
+    interior = Interior(load(proto), input_specs(proto.graph))
     found = interior.empty({"batch": 1, "height": height, "width": width})
     assert (found is not None) is empty
     assert not found or "maxpool" in found
@@ -263,7 +263,7 @@ def test_windows_larger_than_what_they_slide_over_are_found(
 @pytest.mark.parametrize("times", [3, 7])
 def test_sizes_are_chosen_that_leave_nothing_empty(times: int) -> None:
     proto = pooled(times)
-    interior = Interior(proto, input_specs(proto.graph))
+    interior = Interior(load(proto), input_specs(proto.graph))
     report = verify(proto, proto, provider="cpu")
     assert report and not report.warnings
     assert all(interior.empty(trial.sizes) is None for trial in report.trials)
@@ -281,4 +281,4 @@ def test_what_is_always_empty_does_not_count() -> None:
     none = net("Slice", net.input("n", 4), net.put(np.array([2])), net.put(np.array([2])),
                net.put(np.array([1])))  # fmt: skip
     proto = net.model(net("Concat", none, "x", axis=1))
-    assert Interior(proto, input_specs(proto.graph)).empty({"n": 3}) is None
+    assert Interior(load(proto), input_specs(proto.graph)).empty({"n": 3}) is None

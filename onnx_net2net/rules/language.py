@@ -276,11 +276,21 @@ class Op:
 
     def axis(self, name: str = "axis", default: int = -1, rank: int | None = None) -> int:
         """The non-negative axis that attribute ``name`` gives."""
-        return int(self.attr(name, default)) % (self.rank() if rank is None else rank)
+        return place_of(self.attr(name, default), self.rank() if rank is None else rank)
 
 
 Entry = str | Rule | Callable[[Op], str | Rule]
 Table = dict[str, Entry]
+
+
+def place_of(axis: int, rank: int) -> int:
+    """Which of ``rank`` axes is meant, counted from the end where ``axis`` is negative.
+
+    Raises Unsupported for one that is not there: runtimes make anything of it.
+    """
+    if not -rank <= int(axis) < rank:
+        raise Unsupported(f"there is no axis {int(axis)} among {rank}")
+    return int(axis) % rank
 
 
 def names(prefix: str, count: int) -> list[str]:

@@ -27,7 +27,8 @@ MOVES = frozenset({
 })  # fmt: skip
 # Operators of uint64 that do the same to the bits of int64.
 BITS = frozenset({
-    "Abs", "Add", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "CenterCropPad", "Compress",
+    "Abs", "Add", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "CenterCropPad",
+    "Compress",
     "ConstantOfShape", "CumProd", "CumSum", "Div", "Equal", "EyeLike", "GatherElements",
     "GatherND", "MatMul", "Mod", "Mul", "NonZero", "OneHot", "Pad", "QuantizeLinear", "Range",
     "ReduceProd", "ReduceSum", "ReduceSumSquare", "ReverseSequence", "Scatter", "Sign", "ScatterElements",
