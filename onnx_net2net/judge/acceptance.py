@@ -22,6 +22,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 from onnx_net2net.errors import InvalidModel
 from onnx_net2net.files.tensors import carried, data_fields
 from onnx_net2net.judge.precision import has_bfloat16
+from onnx_net2net.judge.sessions import ERRORS
 from onnx_net2net.judge.trials import first_line
 from onnx_net2net.model import Model
 
@@ -87,16 +88,9 @@ def _problem(path: Path) -> str | None:
         ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except ort_state.NotImplemented:
         return _unchecked(onnx.ModelProto.FromString(path.read_bytes()))
-    except (*_RAISED, RuntimeError, ValueError) as error:
+    except ERRORS as error:
         return first_line(error)
     return None
-
-
-_RAISED = tuple(
-    kind
-    for kind in vars(ort_state).values()
-    if isinstance(kind, type) and issubclass(kind, Exception)
-)
 
 
 def _unchecked(proto: ModelProto) -> str | None:
@@ -135,7 +129,7 @@ def _newest_opset() -> int:
         options.log_severity_level = 4
         try:
             ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-        except (*_RAISED, RuntimeError):
+        except ERRORS:
             continue
         return version
     return 1
