@@ -234,11 +234,11 @@ class Program:
 
 def _attribute(value: Any) -> Any:
     if isinstance(value, bytes):
-        return value.decode()
+        return value.decode(errors="backslashreplace")
     if isinstance(value, TensorProto):
         return numpy_helper.to_array(value)
     if isinstance(value, list) and value and isinstance(value[0], bytes):
-        return [item.decode() for item in value]
+        return [item.decode(errors="backslashreplace") for item in value]
     return value
 
 
