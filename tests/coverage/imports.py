@@ -55,7 +55,41 @@ def in_torch(model: n2n.Model) -> dict[str, Any]:
         values = found if isinstance(found, tuple) else (found,)
         return {name: value.numpy() for name, value in zip(names, values, strict=True)}
 
-    return judged(agreement(model, call, seeds=1))
+    result = judged(agreement(model, call, seeds=1))
+    return result if result["verdict"] != "right" else {**result, **learns(model, module)}
+
+
+def learns(model: n2n.Model, module: Any) -> dict[str, Any]:
+    """A step of training: gradients are finite, and the loss falls."""
+    import torch
+
+    from onnx_net2net.judge.feeds import input_specs, random_feeds
+
+    feeds = random_feeds(input_specs(model.proto), 0)
+    inputs = [torch.from_numpy(value) for value in feeds.values()]
+    parameters = [p for p in module.parameters() if p.requires_grad]
+
+    def loss() -> torch.Tensor:
+        found = module(*inputs)
+        values = found if isinstance(found, tuple) else (found,)
+        return sum((v.square().mean() for v in values if v.is_floating_point()), torch.zeros(()))
+
+    before = loss()
+    if not parameters or not before.requires_grad:
+        return {"trained": "no parameters"}
+    before.backward()
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    size = float(sum((g.double().square().sum() for g in gradients), torch.zeros(())))
+    if not np.isfinite(size):
+        return {"verdict": "wrong", "problem": "gradients are not finite"}
+    with torch.no_grad():
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter -= 1e-3 * float(before) / max(size, 1e-30) * parameter.grad
+        after = float(loss())
+    if size and not after < float(before):
+        return {"verdict": "wrong", "problem": f"the loss goes from {float(before)} to {after}"}
+    return {"trained": "yes"}
 
 
 def in_keras(model: n2n.Model) -> dict[str, Any]:
