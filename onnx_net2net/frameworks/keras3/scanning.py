@@ -122,7 +122,7 @@ def _specs(body: Any, states: list[Any], entries: list[Any]) -> tuple[list[Any],
     """Shapes that hold for the states after any number of steps, and what a row is."""
     import tensorflow as tf
 
-    shapes = [state.shape for state in states]
+    shapes = [_sizes(state.shape) for state in states]
     for _ in range(MOST_WIDENINGS):
         given = [tf.TensorSpec(s, x.dtype) for s, x in zip(shapes, states, strict=True)]
 
@@ -132,17 +132,22 @@ def _specs(body: Any, states: list[Any], entries: list[Any]) -> tuple[list[Any],
 
         traced = tf.function(once, autograph=False).get_concrete_function(given, entries)
         new, rows = traced.structured_outputs
-        wider = [_common(old, x.shape) for old, x in zip(shapes, new, strict=True)]
+        wider = [_common(old, _sizes(x.shape)) for old, x in zip(shapes, new, strict=True)]
         if wider == shapes:
             break
         shapes = wider
-    return shapes, list(rows)
+    return [tf.TensorShape(shape) for shape in shapes], list(rows)
 
 
-def _common(one: Any, other: Any) -> Any:
+def _sizes(shape: Any) -> list[int | None] | None:
+    """Sizes of axes, None for those that are open; None where even their number is."""
+    return None if shape.rank is None else shape.as_list()
+
+
+def _common(
+    one: list[int | None] | None, other: list[int | None] | None
+) -> list[int | None] | None:
     """What two shapes have in common."""
-    import tensorflow as tf
-
-    if one.rank is None or one.rank != other.rank:
-        return tf.TensorShape(None)
-    return tf.TensorShape([a if a == b else None for a, b in zip(one, other, strict=True)])
+    if one is None or other is None or len(one) != len(other):
+        return None
+    return [a if a == b else None for a, b in zip(one, other, strict=True)]
