@@ -748,6 +748,8 @@ def products(draw: Draw) -> Node:
             f"t{n}": normal(draw, *(sizes[letter] for letter in term), dtype=kind)
             for n, term in enumerate(terms)
         }
+        if "int" in kind:  # sums within the type
+            operands = {key: (value % 9).astype(kind) for key, value in operands.items()}
         return name, operands, {"equation": equation}, 12
     if name == "Det":
         return name, {"x": normal(draw, *draw.choice([(3, 3), (2, 3, 3)]))}, {}, 22
