@@ -38,9 +38,9 @@ def scanned(
     def step(index: Any, goes_on: Any, now: list[Any], entries: list[Any]) -> Any:
         return goes_on, *body(now, entries)
 
-    states, columns = _loop(step, list(states), count, tf.constant(True), arrays, count)
+    last, columns = _loop(step, list(states), count, tf.constant(True), arrays, count)
     length = sequences[0].shape[0]
-    return states, [tf.ensure_shape(c, [length, *c.shape[1:]]) for c in columns]
+    return last, [tf.ensure_shape(c, [length, *c.shape[1:]]) for c in columns]
 
 
 def _by_keras(body: Any, states: Sequence[Any], sequences: Sequence[Any]) -> Any:
