@@ -126,11 +126,11 @@ def _specs(body: Any, states: list[Any], entries: list[Any]) -> tuple[list[Any],
     for _ in range(MOST_WIDENINGS):
         given = [tf.TensorSpec(s, x.dtype) for s, x in zip(shapes, states, strict=True)]
 
-        def once(now: list[Any], entries: list[Any]) -> Any:
-            _, new, rows = body(tf.constant(0), tf.constant(True), list(now), list(entries))
-            return new, rows
+        def once(index: Any, goes_on: Any, now: list[Any], entries: list[Any]) -> Any:
+            return body(index, goes_on, list(now), list(entries))[1:]
 
-        traced = tf.function(once, autograph=False).get_concrete_function(given, entries)
+        counters = (tf.TensorSpec([], "int32"), tf.TensorSpec([], "bool"))
+        traced = tf.function(once, autograph=False).get_concrete_function(*counters, given, entries)
         new, rows = traced.structured_outputs
         wider = [_common(old, _sizes(x.shape)) for old, x in zip(shapes, new, strict=True)]
         if wider == shapes:
