@@ -106,7 +106,43 @@ def in_keras(model: n2n.Model) -> dict[str, Any]:
         values = found.values() if isinstance(found, dict) else (found,)
         return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
 
-    return judged(agreement(model, call, seeds=1))
+    result = judged(agreement(model, call, seeds=1))
+    return result if result["verdict"] != "right" else {**result, **learns_in_keras(model, network)}
+
+
+def learns_in_keras(model: n2n.Model, network: Any) -> dict[str, Any]:
+    """A step of training: gradients are finite, and the loss falls."""
+    import tensorflow as tf
+
+    from onnx_net2net.judge.feeds import input_specs, random_feeds
+
+    feeds = list(random_feeds(input_specs(model.proto), 0).values())
+    variables = [v.value for v in network.trainable_variables]
+
+    def loss() -> Any:
+        found = network(feeds if len(feeds) > 1 else feeds[0])
+        values = found.values() if isinstance(found, dict) else (found,)
+        return sum(
+            (tf.reduce_mean(tf.cast(v, "float32") ** 2) for v in values if v.dtype.is_floating),
+            tf.zeros(()),
+        )
+
+    with tf.GradientTape() as tape:
+        before = loss()
+    pairs = zip(tape.gradient(before, variables), variables, strict=True)
+    moved = [(tf.convert_to_tensor(g), v) for g, v in pairs if g is not None]
+    if not moved:
+        return {"trained": "no parameters"}
+    size = float(sum(tf.reduce_sum(tf.cast(g, "float64") ** 2) for g, _ in moved))
+    if not np.isfinite(size):
+        return {"verdict": "wrong", "problem": "gradients are not finite"}
+    rate = 1e-3 * float(before) / max(size, 1e-30)
+    for gradient, variable in moved:
+        variable.assign_sub(tf.cast(rate, gradient.dtype) * gradient)
+    after = float(loss())
+    if size and not after < float(before):
+        return {"verdict": "wrong", "problem": f"the loss goes from {float(before)} to {after}"}
+    return {"trained": "yes"}
 
 
 def deeper(model: n2n.Model) -> dict[str, Any]:
