@@ -27,7 +27,7 @@ FLOORS = {
     "algebra": [". axes expansion"],
     # One family of operators a file, and what families share below them.
     "rules": [
-        "alignment",
+        "alignment notation",
         "assembly language",
         ".",
         "broadcast factors",
