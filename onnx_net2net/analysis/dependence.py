@@ -336,6 +336,7 @@ class Dependence:
             assert isinstance(slot.where, int)
             tensor, item = node.inputs[slot.where], slot.terms[place]
             value = self.here.value.get(tensor)
+            assert item is not None
             states = item[:2] == (1, term) and node.op not in CLAMPED
             known = value is not None and place < value.size and value.flat[place] > 0
             yield Element(tensor, place), states and known

@@ -284,7 +284,6 @@ def line(inputs: Sequence[Sequence[str]], outputs: Sequence[Sequence[str]]) -> s
     return " -> ".join(sides)
 
 
-@lru_cache(maxsize=4096)
 def ranks(shapes: Sequence[Sequence[int] | None]) -> tuple[int | None, ...]:
     """The ranks of tensors, None where a tensor is absent or unknown."""
     return tuple([None if shape is None else len(shape) for shape in shapes])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Union
 
 __all__ = ["Group", "Plus", "Spec", "Term", "leaves", "parse", "term"]
@@ -36,6 +37,7 @@ class Plus:
 Spec = tuple[Term, ...]
 
 
+@lru_cache(maxsize=4096)
 def parse(text: str) -> tuple[tuple[Spec | None, ...], tuple[Spec | None, ...]]:
     """Both sides of a rule, variadic names not yet expanded."""
     left, arrow, right = text.partition("->")
