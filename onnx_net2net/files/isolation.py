@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Failed", "Isolated"]
+__all__ = ["Died", "Failed", "Isolated"]
 
 _LENGTH = struct.Struct("<Q")
 _PIECE = 1 << 20
@@ -30,6 +30,10 @@ _PIECE = 1 << 20
 
 class Failed(RuntimeError):
     """What was asked for failed, or took its process along."""
+
+
+class Died(Failed):
+    """It took its process along, or too long."""
 
 
 class Isolated:
@@ -53,7 +57,7 @@ class Isolated:
             try:
                 answer = _exchange(process, (name, arguments), seconds)
             except (OSError, EOFError):
-                raise Failed(_last_words(process)) from None
+                raise Died(_last_words(process)) from None
             finally:
                 if answer is None:  # dead, late, or interrupted: of no use any more
                     self._end()

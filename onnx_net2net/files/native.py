@@ -6,6 +6,7 @@ found = infer_shapes(proto, value)      # the graph with what was inferred, or N
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from onnx.checker import ValidationError
 from onnx.shape_inference import InferenceError
 from onnx.shape_inference import infer_shapes as _infer_shapes
 
-from onnx_net2net.files.isolation import Failed, Isolated
+from onnx_net2net.files.isolation import Died, Failed, Isolated
 from onnx_net2net.files.oddities import absurd_shape, odd_graph
 from onnx_net2net.files.tensors import carried
 
@@ -25,7 +26,8 @@ ERRORS = (InferenceError, ValidationError, RuntimeError, ValueError, TypeError)
 _LARGE = 1 << 28  # elements
 _RATIO = 1 << 12  # times as much as the largest input or weight
 _MEMORY = 1 << 30  # bytes; skeletons are small
-_SECONDS = 10.0
+_SECONDS = 3.0
+_deadly: deque[str] = deque(maxlen=64)  # what a process died of is not tried again
 _elsewhere = Isolated(__name__, _MEMORY)
 
 
@@ -40,13 +42,20 @@ def infer_shapes(
     ``value`` gives small constants by name: the absurd is looked for there, and what is absurd, or
     ``isolated``, is computed elsewhere.
     """
+    reason = odd_graph(proto.graph, value)
+    if reason in _deadly:
+        return None
     try:
-        if not isolated and odd_graph(proto.graph, value) is None:
+        if reason is None and not isolated:
             return _infer_shapes(proto, data_prop=True).graph
         contents = _elsewhere.call("infer", _SECONDS, contents=proto.SerializeToString())
         return ModelProto.FromString(contents).graph
+    except Died:
+        if reason is not None:
+            _deadly.append(reason)
     except (Failed, *ERRORS):
-        return None
+        pass
+    return None
 
 
 def absurd_inside(proto: ModelProto) -> str | None:
