@@ -58,4 +58,4 @@ def integer_log_sum_exp(x: Tensor, dims: int | tuple[int, ...], keepdim: bool = 
     largest = extreme(x, dims, "amax", keepdim=True)
     count = (x == largest).sum(dims, keepdim=keepdim)
     largest = largest if keepdim else extreme(x, dims, "amax")
-    return largest + count.double().log().to(x.dtype)
+    return torch.where(count == 0, largest, largest + count.double().log().to(x.dtype))

@@ -335,8 +335,7 @@ def col2im(op: Operation) -> str:
         given = f"{image}, {block}, dilation={tuple(options[0])}"
         given += f", padding={tuple(pads[:2])}, stride={tuple(options[1])}"
         return f"F.fold({op.tensor(0)}, {given})"
-    given = [op.tensor(0), image, block, *map(tuple, options), tuple(pads)]
-    return op.kernel("folded", *given)
+    return op.kernel("folded", op.tensor(0), image, block, *map(tuple, options), tuple(pads))
 
 
 TABLES: dict[str, dict[str, Entry]] = {

@@ -27,8 +27,7 @@ def batch_norm(op: Operation) -> list[str]:
     x = op.tensor(0)
     if not all(_fixed(op, index) for index in (3, 4)):
         # PyTorch's own takes no gradient back to its statistics.
-        given = [op.tensor(i) for i in (3, 4, 1, 2)]
-        return [op.kernel("normalised_by", x, *given, epsilon)]
+        return [op.kernel("normalised_by", x, *map(op.tensor, (3, 4, 1, 2)), epsilon)]
     options = "" if epsilon == "1e-05" else f", eps={epsilon}"
     options += "" if momentum == "0.1" else f", momentum={momentum}"
     channels = op.program.size(op.name(1), 0)
