@@ -19,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
+import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from onnx_net2net.errors import InvalidModel, Net2NetError
@@ -50,6 +51,7 @@ from onnx_net2net.files.wire import THRESHOLD
 
 __all__ = ["AnyModel", "Computed", "Model", "Weight", "load"]
 
+_SMALL = 4096  # elements
 _FLOATS = frozenset(
     kind
     for name, kind in TensorProto.DataType.items()
@@ -134,6 +136,11 @@ class Model:
             for _, value, _ in constants(graph):
                 total += math.prod(value.dims) if value.data_type in _FLOATS else 0
         return total
+
+    def small(self, name: str) -> np.ndarray[Any, Any] | None:
+        """The contents of a weight that may say how much is computed, None of larger ones."""
+        weight = self.weights.get(name)
+        return weight.array() if weight is not None and weight.size <= _SMALL else None
 
     def with_changes(
         self, proto: ModelProto, weights: Mapping[str, Weight], extra: Iterable[Any] = ()

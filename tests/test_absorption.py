@@ -10,7 +10,7 @@ import pytest
 
 import onnx_net2net as n2n
 from onnx_net2net.algebra.axes import atom
-from onnx_net2net.rules.language import term
+from onnx_net2net.rules.notation import term
 from onnx_net2net.width.absorption import Stuck, compose, decompose
 from onnx_net2net.width.growth import Growth
 from tests.networks import Net

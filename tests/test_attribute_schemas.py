@@ -139,6 +139,10 @@ def test_contributed_types_are_nowhere_else() -> None:
         (helper.make_node("Scan", ["x"], ["y"]), "lacks its attribute"),
         (helper.make_node("Transpose", ["x"], ["y"], perm=[0, 2]), "no permutation"),
         (helper.make_node("Einsum", ["x"], ["y"], equation='ij")->ij'), "is no equation"),
+        (helper.make_node("Einsum", ["x"], ["y"], equation="ij,\njk"), "is no equation"),
+        (helper.make_node("Einsum", ["x"], ["y"], equation="i..j->i"), "is no equation"),
+        (helper.make_node("Einsum", ["x"], ["y"], equation="i->j->k"), "is no equation"),
+        (helper.make_node("Einsum", ["x"], ["y"], equation="...ij , j k->... ik"), ""),
         (helper.make_node("Pad", ["x"], ["y"], mode=b"\xff"), "is no UTF-8"),
         (helper.make_node("Constant", [], ["y"], value_int=1, value_float=1.0), "states 2 values"),
         (

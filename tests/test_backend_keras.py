@@ -74,8 +74,8 @@ FAULTS: dict[str, tuple[Any, str, Any]] = {
     "conv": (windows, "_same", lambda length, span, stride, lower: (span - 1, 0)),
     "conv_transpose": (convolution, "_spaced", lambda x, axis, stride: x),
     "pool": (windows, "_overhang", lambda *_: 0),
-    "reduction": (reduction, "absolute_sum", reduction.summed),
-    "resize": (resizing, "_clipped", lambda xp, place, size: xp.maximum(place, 0)),
+    "reduction": (reduction, "axis_of", lambda axis, value: max(axis, 0)),
+    "resize": (resizing, "_rounded", lambda xp, place, mode: xp.floor(place)),
     "shape_change": (movement, "_picked", lambda start, end, step, size: range(size)),
 }
 
@@ -83,14 +83,5 @@ FAULTS: dict[str, tuple[Any, str, Any]] = {
 @pytest.mark.parametrize("family", FAULTS)
 def test_planted_faults_are_seen(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module, name, fault = FAULTS[family]
-    if family == "reduction":
-        table = dict(reduction.TABLES[""])
-        monkeypatch.setitem(reduction.TABLES[""], "ReduceL1", table["ReduceSum"])
-        from onnx_net2net.frameworks.keras3.operators import registry
-
-        monkeypatch.setitem(registry(), ("", "ReduceL1"), table["ReduceSum"])
-    else:
-        monkeypatch.setattr(module, name, fault)
-    words = {outcome(case, keras_runner).word for case in variants(family, 30)}
-    assert words & {"wrong", "crash", "refused"}
-    assert "wrong" in words
+    monkeypatch.setattr(module, name, fault)
+    assert "wrong" in {outcome(case, keras_runner).word for case in variants(family, 30)}

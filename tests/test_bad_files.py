@@ -293,3 +293,41 @@ def test_functions_that_explode() -> None:
 def test_nested_functions_are_fine() -> None:
     model = load(with_functions({"F": ["G", "G"], "G": ["Relu", "Relu", "Relu"]}, "F"))
     assert [node.op_type for node in model.proto.graph.node].count("Relu") == 6
+
+
+def test_functions_that_expand_beyond_bounds() -> None:
+    """Bounded by bytes before anything is inlined: bodies, and attributes that they repeat."""
+    megabyte = numpy_helper.from_array(np.zeros(1 << 18, np.float32))
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+    holds = helper.make_node("Constant", [], ["k"], value=megabyte)
+    repeats = []
+    for index in range(20):
+        node = helper.make_node("Constant", [], [f"k{index}"])
+        node.attribute.add(name="value", type=onnx.AttributeProto.TENSOR, ref_attr_name="given")
+        repeats.append(node)
+    add = helper.make_node("Add", ["a", "a"], ["b"])
+    for body, calls, passed in ((holds, 200, {}), (repeats, 10, {"given": megabyte})):
+        nodes = [*body, add] if isinstance(body, list) else [body, add]
+        function = helper.make_function(
+            "local", "F", ["a"], ["b"], nodes, imports, attributes=list(passed)
+        )
+        proto = small_model()
+        proto.opset_import.add(domain="local", version=1)
+        proto.functions.append(function)
+        for index in range(calls):
+            call = helper.make_node("F", ["x"], [f"t{index}"], domain="local", **passed)
+            proto.graph.node.append(call)
+        assert "expand to" in refusal(proto).problem
+
+
+def test_operator_sets_beyond_every_version() -> None:
+    for version in (2**40, -1, 2**31):
+        proto = small_model()
+        proto.opset_import.add(domain="ai.onnx.ml", version=version)
+        assert f"version {version} is none" in refusal(proto).problem
+
+
+@pytest.mark.parametrize("dims", [[0, 2**63 - 1], [2**31, 2**31, 2**31, 0], [0] * 65])
+def test_an_empty_tensor_of_impossible_sizes(dims: list[int]) -> None:
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=dims)
+    assert "no tensor has dims" in refusal(with_initializer(tensor)).problem

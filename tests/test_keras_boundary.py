@@ -67,11 +67,11 @@ CAST = [helper.make_node("Cast", ["x"], ["y"], to=FLOAT)]
 Y = [tensor("y", None)]
 
 REFUSED = {
-    "input 'pieces': .* of a sequence": lambda: net(AT, [SEQUENCE], Y, FIRST),
-    "input 'maybe': .* of a optional": lambda: net(
+    "input 'pieces': .* of sequence": lambda: net(AT, [SEQUENCE], Y, FIRST),
+    "input 'maybe': .* of optional": lambda: net(
         [helper.make_node("OptionalGetElement", ["maybe"], ["y"])], [MAYBE], Y
     ),
-    "output 'pieces': .* of a sequence": lambda: net(SPLIT, [tensor("x", [2, 3])], [SEQUENCE]),
+    "output 'pieces': .* of sequence": lambda: net(SPLIT, [tensor("x", [2, 3])], [SEQUENCE]),
     "input 'x': Keras has no tensors of int4": lambda: net(
         CAST, [tensor("x", [3], TensorProto.INT4)], Y, opset=21
     ),
@@ -224,3 +224,39 @@ def test_squeeze_without_axes_says_where_it_would_change_the_rank() -> None:
     with pytest.raises(tf.errors.InvalidArgumentError, match="name the axes"):
         network.predict(normal(1, 1, 3), verbose=0)
     assert network(normal(1, 1, 3)).shape == (3,)  # where all sizes are known
+
+
+@pytest.mark.parametrize("trained", [0, 1])
+def test_weights_standardised_by_batch_normalization_train(trained: int) -> None:
+    """As in NF-ResNet: what such a norm has of statistics is none of the network's."""
+    channels = 4
+    nodes = [
+        helper.make_node("Reshape", ["w", "rows"], ["flat"]),
+        helper.make_node(
+            "BatchNormalization",
+            ["flat", "gain", "zero", "mean", "variance"],
+            ["even"] if not trained else ["even", "m", "v"],
+            training_mode=trained,
+        ),
+        helper.make_node("Reshape", ["even", "square"], ["kernel"]),
+        helper.make_node("Conv", ["x", "kernel"], ["y"], pads=[1, 1, 1, 1]),
+    ]
+    weights = {
+        "w": normal(channels, 3, 3, 3),
+        "rows": np.array([1, channels, -1]),
+        "square": np.array([channels, 3, 3, 3]),
+        "gain": np.ones(channels, np.float32),
+        "zero": np.zeros(channels, np.float32),
+        "mean": np.zeros(channels, np.float32),
+        "variance": np.ones(channels, np.float32),
+    }
+    network = to_keras(net(nodes, [tensor("x", ["n", 3, 8, 8])], Y, weights))
+    trainable = {variable.name for variable in network.trainable_variables}
+    assert "w" in trainable
+    assert not trainable & {"mean", "variance"}
+    data, targets = normal(2, 3, 8, 8), normal(2, channels, 8, 8)
+    network.compile("sgd", "mse")
+    losses = network.fit(data, targets, epochs=6, verbose=0).history["loss"]
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[0]
+    assert all(np.isfinite(np.asarray(v)).all() for v in network.variables)

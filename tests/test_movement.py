@@ -24,7 +24,8 @@ from onnx_net2net.analysis.solver import solve
 from onnx_net2net.model import load
 from onnx_net2net.rules import lookup
 from onnx_net2net.rules.factors import factors
-from onnx_net2net.rules.language import Group, Op, Rule, Slot, Spec, Term, Unsupported, expand, slot
+from onnx_net2net.rules.language import Op, Rule, Slot, Unsupported, expand, slot
+from onnx_net2net.rules.notation import Group, Spec, Term
 from tests.samples import indexing, movement, node
 from tests.samples.network import network
 

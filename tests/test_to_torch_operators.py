@@ -46,7 +46,15 @@ MISSING: set[tuple[str, str]] = set()
 BEYOND_RULES = {
     ("", name)
     for name in (
-        *("ConcatFromSequence", "If", "Loop", "Scan", "SequenceAt", "SequenceConstruct"),
+        *(
+            "ConcatFromSequence",
+            "If",
+            "Loop",
+            "MelWeightMatrix",
+            "Scan",
+            "SequenceAt",
+            "SequenceConstruct",
+        ),
         *("Optional", "OptionalGetElement", "OptionalHasElement", "SequenceEmpty"),
         *("SequenceErase", "SequenceInsert", "SequenceLength", "SplitToSequence"),
     )

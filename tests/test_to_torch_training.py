@@ -24,6 +24,7 @@ import onnx_net2net as n2n
 from onnx_net2net.frameworks.pytorch import to_torch
 from onnx_net2net.frameworks.pytorch.module import tensor_of
 from tests.test_fixtures import FILES, FOLDER, make_inputs
+from tests.torch_models import difference, expected
 
 # Quantised from end to end: every weight is an integer.
 NO_PARAMETERS = {"lenet.qdq.onnx"}
@@ -96,6 +97,65 @@ def test_statistics_move_in_train_mode_only(name: str) -> None:
     assert all(torch.equal(module.get_buffer(k), v) for k, v in before.items())
     module.train()(*inputs)
     assert all(not torch.equal(module.get_buffer(k), v) for k, v in before.items())
+
+
+def standardised(how: str) -> onnx.ModelProto:
+    """A convolution whose weight a BatchNormalization standardises; its zeros are the bias, too."""
+    helper, array = onnx.helper, onnx.numpy_helper.from_array
+    weight = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
+    weights = {
+        "conv.weight": weight,
+        "conv.gain": np.full(4, 2, np.float32),
+        "conv.bias": np.zeros(4, np.float32),
+        "rows": np.array([1, 4, -1]),
+        "kernel": np.array([4, 3, 3, 3]),
+        "axes": np.array([0, 2]),
+    }
+    nodes = [helper.make_node("Reshape", ["conv.weight", "rows"], ["w"])]
+    operands, results, options = ["conv.bias", "conv.gain"], ["z"], {}
+    if how == "training":
+        # Of their own: onnxruntime writes the new statistics over the old ones.
+        weights |= {"old_mean": np.zeros(4, np.float32), "old_var": np.ones(4, np.float32)}
+        operands, results = ["old_mean", "old_var"], ["z", "mean", "var"]
+        options = {"training_mode": 1}
+    if how == "computed":
+        nodes += [
+            helper.make_node("ReduceMean", ["w", "axes"], ["mean"], keepdims=0),
+            helper.make_node("Mul", ["w", "w"], ["squares"]),
+            helper.make_node("ReduceMean", ["squares", "axes"], ["var"], keepdims=0),
+        ]
+        operands = ["mean", "var"]
+    nodes += [
+        helper.make_node(
+            "BatchNormalization", ["w", "conv.gain", "conv.bias", *operands], results, **options
+        ),
+        helper.make_node("Reshape", ["z", "kernel"], ["v"]),
+        helper.make_node("Conv", ["x", "v", "conv.bias"], ["y"]),
+    ]
+    described = [helper.make_tensor_value_info(n, 1, None) for n in ("x", "y")]
+    described[0] = helper.make_tensor_value_info("x", 1, [2, 3, 6, 6])
+    stored = [
+        array(value, name) for name, value in weights.items() if how == "computed" or name != "axes"
+    ]
+    graph = helper.make_graph(nodes, "standardised", described[:1], described[1:], stored)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+@pytest.mark.parametrize("how", ["training", "inference", "computed"])
+def test_standardised_weights_train(how: str) -> None:
+    """What stands for the statistics is a parameter, or made from one."""
+    proto = standardised(how)
+    module, x = to_torch(n2n.load(proto)), torch.randn(2, 3, 6, 6)
+    want = expected(proto, {"x": x.numpy()})
+    with torch.no_grad():
+        assert difference(want[0], module(x).numpy()) < 1e-5
+    for mode in (module.eval, module.train):
+        mode()
+        module.zero_grad()
+        module(x).square().mean().backward()
+        for name, parameter in module.named_parameters():
+            assert parameter.grad is not None, name
+            assert torch.isfinite(parameter.grad).all()
 
 
 def test_momentum_is_what_the_file_says() -> None:
@@ -198,6 +258,16 @@ def test_inputs_may_have_any_name() -> None:
     model = n2n.load(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8))
     given = [torch.full((2,), float(10**i)) for i in range(5)]
     assert to_torch(model)(*given).tolist() == [11111.0, 11111.0]
+
+
+def test_an_input_may_be_called_like_a_function_of_the_code() -> None:
+    helper = onnx.helper
+    node = helper.make_node("Hardmax", ["hardmax"], ["y"])
+    values = [helper.make_tensor_value_info(n, 1, [2, 3]) for n in ("hardmax", "y")]
+    graph = helper.make_graph([node], "odd", values[:1], values[1:])
+    opset = [helper.make_opsetid("", 17)]
+    module = to_torch(n2n.load(helper.make_model(graph, opset_imports=opset, ir_version=8)))
+    assert module(torch.tensor([[1.0, 3, 2], [5, 4, 0]])).tolist() == [[0, 1, 0], [1, 0, 0]]
 
 
 def test_hooks_and_printing() -> None:

@@ -14,11 +14,13 @@ makes it). Nothing here knows an operator, a graph or ONNX.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from math import prod
-from typing import Union
+from operator import attrgetter
+from typing import Any, Union
 
 # No counter on the class: setting it would make Python forget what it knows of the class.
 _serials = count()
@@ -58,6 +60,7 @@ class Sum:
     segments: tuple[Axis, ...]
     size: int
     bound: Axis | None = None  # its canonical form, as far as that is known
+    plain: bool | None = None  # whether its segments are atoms
 
     def __str__(self) -> str:
         return "(" + " + ".join(map(str, self.segments)) + ")"
@@ -65,7 +68,10 @@ class Sum:
 
 Axis = Union[Atom, Product, Sum]  # noqa: UP007 (a runtime alias of forward-declared classes)
 
+Steps = Generator["Axis", Any, "Axis"]
+
 ONE = Product((), 1)
+_BOUND = attrgetter("bound")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,24 +109,60 @@ def canonical(axis: Axis) -> Axis:
     first factor of a Product is always an Atom.
     """
     known = axis.bound
+    if known is None:
+        if type(axis) is Atom or (type(axis) is Sum and _is_plain(axis)):
+            return axis
+    elif type(known) is Atom and known.bound is None:
+        return known
+    # Bindings may follow one another as often as the graph is long: no recursion.
+    stack, found = [_canonical(axis)], None
+    while stack:
+        try:
+            part = stack[-1].send(found)
+        except StopIteration as done:
+            stack.pop()
+            found = done.value
+        else:
+            stack.append(_canonical(part))
+            found = None
+    assert found is not None
+    return found
+
+
+def _is_plain(axis: Sum) -> bool:
+    """Whether all segments are free atoms or units, none empty: asked often, of long sums."""
+    if axis.plain is None:
+        kinds = set(axis.segments)
+        axis.plain = all((type(s) is Atom and s.size) or s is ONE for s in kinds)
+        axis.plain &= len(axis.segments) > 1
+    return axis.plain and not any(map(_BOUND, axis.segments))
+
+
+def _canonical(axis: Axis) -> Steps:
+    """One step of :func:`canonical`: yields the parts whose canonical form it needs."""
+    known = axis.bound
     if known is not None:
-        found = canonical(known)
+        found = yield known
     elif isinstance(axis, Atom):
         return axis
     elif isinstance(axis, Sum):
-        found = _canonical_sum(axis)
+        found = axis if _is_plain(axis) else (yield from _canonical_sum(axis))
     else:
-        found = _canonical_product(axis) if axis.factors else ONE
+        found = (yield from _canonical_product(axis)) if axis.factors else ONE
     if found is not axis:
         axis.bound = found
     return found
 
 
-def _canonical_sum(axis: Sum) -> Axis:
+def _canonical_sum(axis: Sum) -> Steps:
     segments: list[Axis] = []
     changed = False
     for segment in axis.segments:
-        part = canonical(segment)
+        part, known = segment, segment.bound
+        if known is not None and type(known) is Atom and known.bound is None:
+            part = known
+        elif known is not None or not (type(segment) is Atom or segment is ONE):
+            part = yield segment
         changed |= part is not segment
         if isinstance(part, Sum):
             segments.extend(part.segments)
@@ -135,20 +177,20 @@ def _canonical_sum(axis: Sum) -> Axis:
     return Sum(tuple(segments), axis.size) if changed else axis
 
 
-def _canonical_product(axis: Product) -> Axis:
+def _canonical_product(axis: Product) -> Steps:
     *leading, last = axis.factors
     if leading and all(type(f) is Atom and f.bound is None for f in leading):
-        tail = canonical(last)
+        tail = yield last
         if tail is last and tail.size > 1 and not isinstance(tail, Product):
             return axis
     factors: list[Axis] = []
     pending = list(reversed(axis.factors))
     while pending:
-        part = canonical(pending.pop())
+        part = yield pending.pop()
         if isinstance(part, Product):
             pending.extend(reversed(part.factors))
         elif isinstance(part, Sum):
-            factors.append(_distribute(part, tuple(reversed(pending))))
+            factors.append((yield _distribute(part, tuple(reversed(pending)))))
             break
         elif part.size != 1:
             factors.append(part)
@@ -161,7 +203,7 @@ def _distribute(part: Sum, rest: tuple[Axis, ...]) -> Axis:
     if all(factor.size == 1 for factor in rest):
         return part
     segments = (Product((s, *rest), s.size * prod(r.size for r in rest)) for s in part.segments)
-    return canonical(total(*segments))
+    return total(*segments)
 
 
 def atoms(axis: Axis) -> tuple[Atom, ...]:
@@ -173,6 +215,8 @@ def _atoms(axis: Axis) -> tuple[Atom, ...]:
     """Those of a canonical axis, whose parts are canonical as well."""
     if isinstance(axis, Atom):
         return (axis,)
+    if isinstance(axis, Sum) and axis.plain and ONE not in axis.segments:
+        return axis.segments  # type: ignore[return-value]
     found: list[Atom] = []
     for part in axis.factors if isinstance(axis, Product) else axis.segments:
         if isinstance(part, Atom):
@@ -193,7 +237,7 @@ def _size(axis: Axis, sizes: Callable[[Atom], int]) -> int:
         return sizes(axis)
     if isinstance(axis, Product):
         return prod(_size(f, sizes) for f in axis.factors)
-    return sum(_size(s, sizes) for s in axis.segments)
+    return sum(count * _size(s, sizes) for s, count in Counter(axis.segments).items())
 
 
 def pin(axis: Axis, why: Pin) -> None:
@@ -263,13 +307,31 @@ def _unify_sums(left: list[Axis], right: list[Axis], why: Pin | None) -> bool:
         elif x.size == y.size:
             unify(x, y, why)
         else:
-            large, small, stack = (x, y, left) if x.size > y.size else (y, x, right)
+            large, small, mine, others = (
+                (x, y, left, right) if x.size > y.size else (y, x, right, left)
+            )
+            if isinstance(large, Atom) and (group := _covering(large, small, others)):
+                _bind(large, Sum(tuple(group), large.size))
+                continue
             halves = _split(large, small.size)
             if halves is None:
                 return _pin_all(why, x, y, *left, *right)
             unify(halves[0], small, why)
-            stack.append(halves[1])
+            mine.append(halves[1])
     return True
+
+
+def _covering(large: Atom, first: Axis, rest: list[Axis]) -> list[Axis] | None:
+    """``first`` and as many of ``rest``, taken from its end, as are together ``large``."""
+    size, start = first.size, len(rest)
+    while size < large.size and start:
+        start -= 1
+        size += rest[start].size
+    if size != large.size:
+        return None
+    group = [first, *reversed(rest[start:])]
+    del rest[start:]
+    return group
 
 
 def _split(axis: Axis, at: int) -> tuple[Axis, Axis] | None:

@@ -19,16 +19,8 @@ import numpy as np
 from onnx_net2net.analysis.graph import Graph, Node
 from onnx_net2net.analysis.values import Array, evaluate
 from onnx_net2net.rules import lookup
-from onnx_net2net.rules.language import (
-    Op,
-    Pattern,
-    Rule,
-    Term,
-    Unsupported,
-    expand,
-    leaves,
-    ranks,
-)
+from onnx_net2net.rules.language import Op, Pattern, Rule, Unsupported, expand, ranks
+from onnx_net2net.rules.notation import Term, leaves
 
 Shape = tuple[int, ...]
 Dynamic = tuple[tuple[bool, ...], ...]  # for each input, of each element whether it is
@@ -100,7 +92,11 @@ class Dependence:
         self._static: set[Key] = set()
         self._moving: set[Key] = set()
         self._reads: dict[Key, frozenset[Key]] = {}
-        self._traces: dict[int, dict[str, list[Array]] | None] = {}  # by node position
+        # By node position: each is asked for as often as the node has outputs.
+        self._traces: dict[int, dict[str, list[Array]] | None] = {}
+        self._outputs: dict[int, dict[str, int]] = {}
+        self._rules: dict[int, tuple[Rule, Pattern] | None] = {}
+        self._told: dict[int, dict[str, list[tuple[int, int]]]] = {}
 
     def follows(self, start: Key) -> bool:
         """Whether ``start`` may differ at other dynamic sizes: it is not proved that it cannot."""
@@ -263,7 +259,7 @@ class Dependence:
             yield from self._read_body(node, key)
             return
         found = None if node.opaque else self._rule(node)
-        output = node.outputs.index(key.tensor)
+        output = self._place_of(node, key.tensor)
         spec = found[1].outputs[output] if found and output < len(found[1].outputs) else None
         if found is None or spec is None:
             yield from self._all(node)
@@ -273,6 +269,13 @@ class Dependence:
         yield from stated
         for name in () if stated else leaves(term):
             yield from self._read_name(node, *found, name.lstrip("~"), NONE)
+
+    def _place_of(self, node: Node, name: str) -> int:
+        """Which output of ``node`` a tensor is."""
+        if node.position not in self._outputs:
+            found = dict(zip(reversed(node.outputs), range(len(node.outputs))[::-1], strict=True))
+            self._outputs[node.position] = found
+        return self._outputs[node.position][name]
 
     def follows_name(self, node: Node, rule: Rule, pattern: Pattern, name: str) -> bool:
         """The same for the size that ``name`` stands for in the rule of ``node``."""
@@ -324,18 +327,19 @@ class Dependence:
 
     def _told_sizes(self, node: Node, rule: Rule, term: Term) -> Iterator[tuple[Element, bool]]:
         """Elements of shape inputs that ``term`` depends on, and whether they state its size."""
-        names = set(leaves(term))
-        for slot in rule.slots:
-            if not isinstance(slot.where, int) or slot.where >= len(node.inputs):
-                continue
-            tensor = node.inputs[slot.where]
+        if node.position not in self._told:
+            self._told[node.position] = _places(rule, len(node.inputs))
+        places = self._told[node.position]
+        found = {place: None for name in leaves(term) for place in places.get(name, ())}
+        for index, place in sorted(found):
+            slot = rule.slots[index]
+            assert isinstance(slot.where, int)
+            tensor, item = node.inputs[slot.where], slot.terms[place]
             value = self.here.value.get(tensor)
-            for place, item in enumerate(slot.terms):
-                if item is None or names.isdisjoint(leaves(item[1])):
-                    continue
-                states = item[:2] == (1, term) and node.op not in CLAMPED
-                known = value is not None and place < value.size and value.flat[place] > 0
-                yield Element(tensor, place), states and known
+            assert item is not None
+            states = item[:2] == (1, term) and node.op not in CLAMPED
+            known = value is not None and place < value.size and value.flat[place] > 0
+            yield Element(tensor, place), states and known
 
     def _stored(self, side: Side) -> bool:
         known = side.tensor in self.graph.model.weights
@@ -370,6 +374,11 @@ class Dependence:
         return [Element(node.inputs[1], at), Element(node.inputs[2], at)]
 
     def _rule(self, node: Node) -> tuple[Rule, Pattern] | None:
+        if node.position not in self._rules:
+            self._rules[node.position] = self._looked_up(node)
+        return self._rules[node.position]
+
+    def _looked_up(self, node: Node) -> tuple[Rule, Pattern] | None:
         shape = self.here.shape
         given = tuple(shape.get(name) for name in node.inputs)
         after = tuple(shape.get(name) for name in node.outputs)
@@ -381,6 +390,17 @@ class Dependence:
             return rule, expand(rule.pattern, ranks(given), ranks(after))
         except Unsupported:
             return None
+
+
+def _places(rule: Rule, inputs: int) -> dict[str, list[tuple[int, int]]]:
+    """By the names that shape inputs repeat: which slots, and which places in them."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    for index, slot in enumerate(rule.slots):
+        if isinstance(slot.where, int) and slot.where < inputs:
+            for place, item in enumerate(slot.terms):
+                for name in leaves(item[1]) if item is not None else ():
+                    found.setdefault(name, []).append((index, place))
+    return found
 
 
 def _numbered(array: Array) -> Array:

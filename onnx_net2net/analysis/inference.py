@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto, helper
-from onnx.checker import ValidationError
-from onnx.shape_inference import InferenceError, infer_shapes
 
 from onnx_net2net.analysis.graph import Node
+from onnx_net2net.files.native import infer_shapes
+from onnx_net2net.files.oddities import absurd_shape
 
 Shape = tuple[int, ...]
 Array = np.ndarray[Any, Any]
@@ -57,6 +57,8 @@ class Ahead:
             unknown = node.bodies or node.opaque or node.domain
             if unknown or (run and self._again and node.position in stuck):
                 break  # onnx knows no more behind it than what the walk finds out first
+            if run and node.op == "Slice":
+                break  # onnx does not survive one of a negative size: what it cuts is seen first
             run.append(node)
         self._stop = index + len(run)
         return infer(run, self.known)
@@ -64,13 +66,12 @@ class Ahead:
 
 def infer(nodes: Sequence[Node], known: Known) -> Iterator[tuple[str, int, Shape | None]]:
     """Name, type and shape (None where unknown) of what ``nodes`` write."""
-    try:
-        found = infer_shapes(_model(nodes, known), data_prop=True).graph.value_info
-    except (InferenceError, ValidationError, RuntimeError, ValueError):
+    found = infer_shapes(_model(nodes, known), known.value)
+    if found is None:
         if len(nodes) > 1:  # one bad node must not hide the others
             yield from infer(nodes[:1], known)
         return
-    for value in found:
+    for value in found.value_info:
         tensor = value.type.tensor_type
         shape: Shape | None = None
         if tensor.HasField("shape"):
@@ -78,6 +79,8 @@ def infer(nodes: Sequence[Node], known: Known) -> Iterator[tuple[str, int, Shape
             shape = tuple([d.dim_value for d in dims])
             if 0 in shape and not all(d.HasField("dim_value") for d in dims):
                 shape = None
+            elif absurd_shape(shape):
+                return  # what follows from it is absurd, too
         yield value.name, tensor.elem_type, shape
 
 

@@ -10,19 +10,8 @@ from collections.abc import Mapping
 from onnx_net2net.analysis.graph import Node
 from onnx_net2net.analysis.inference import Array, Shape
 from onnx_net2net.rules import lookup
-from onnx_net2net.rules.language import (
-    Group,
-    Op,
-    Pattern,
-    Rule,
-    Spec,
-    Term,
-    Unsupported,
-    expand,
-    leaves,
-    parse,
-    ranks,
-)
+from onnx_net2net.rules.language import Op, Pattern, Rule, Unsupported, expand, ranks
+from onnx_net2net.rules.notation import Group, Spec, Term, leaves, parse
 
 Sizes = dict[str, int]
 

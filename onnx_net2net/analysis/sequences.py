@@ -20,7 +20,7 @@ from onnx_net2net.model import Computed, Model
 def without_sequences(model: Model) -> Model:
     """``model`` with lists replaced where that is possible; itself if there is nothing to do."""
     graph = model.proto.graph
-    cuts = [node for node in graph.node if node.op_type == "SplitToSequence"]
+    cuts = [node for node in graph.node if node.op_type == "SplitToSequence" and node.output]
     if not cuts:
         return model
     readers: dict[str, list[NodeProto]] = defaultdict(list)

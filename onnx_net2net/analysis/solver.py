@@ -19,17 +19,14 @@ from onnx_net2net.analysis.subgraphs import Link, captured
 from onnx_net2net.rules import lookup
 from onnx_net2net.rules.language import (
     AT_RUN_TIME,
-    Group,
     Op,
     Pattern,
-    Plus,
     Rule,
-    Spec,
-    Term,
     Unsupported,
     expand,
     ranks,
 )
+from onnx_net2net.rules.notation import Group, Plus, Spec, Term
 
 Env = dict[str, Axis]
 

@@ -37,8 +37,8 @@ class Link:
     def without(self, entries: Sequence[T]) -> list[T]:
         """What is inside of the axes or sizes that are outside."""
         inside = list(entries)
-        if self.axis is not None:
-            del inside[self.axis]
+        if self.axis is not None and -len(inside) <= self.axis < len(inside):
+            del inside[self.axis]  # else nothing fits, as whoever compares the two finds out
         return inside
 
     def with_axis(self, entries: Sequence[T], entry: T) -> list[T]:
@@ -115,13 +115,23 @@ def _loop(proto: NodeProto, graph: GraphProto) -> Links:
 
 
 def _scan(proto: NodeProto, graph: GraphProto) -> Links:
-    given = {a.name: helper.get_attribute_value(a) for a in proto.attribute if a.type not in GRAPHS}
+    plain = (a for a in proto.attribute if a.type not in GRAPHS and not a.ref_attr_name)
+    given = {a.name: helper.get_attribute_value(a) for a in plain}
     inputs, outputs = [v.name for v in graph.input], [v.name for v in graph.output]
-    states = len(proto.input) - given["num_scan_inputs"]
-    if states < 0 or len(inputs) != len(proto.input) or len(outputs) < states:
+    walked = given.get("num_scan_inputs")
+    if not isinstance(walked, int):
+        raise Unfollowed("it does not say how many of its inputs it walks along")
+    states = len(proto.input) - walked
+    if (
+        not 0 <= states <= len(proto.input)
+        or len(inputs) != len(proto.input)
+        or len(outputs) < states
+    ):
         raise Unfollowed("its body takes another number of tensors than it is given")
-    taken = given.get("scan_input_axes") or [0] * len(inputs)
-    given_out = given.get("scan_output_axes") or [0] * len(outputs)
+    taken = given.get("scan_input_axes") or [0] * walked
+    given_out = given.get("scan_output_axes") or [0] * (len(outputs) - states)
+    if len(taken) != walked or len(given_out) != len(outputs) - states:
+        raise Unfollowed("it gives an axis for another number of tensors than it has")
     found = Links(enter=_pairs(proto.input[:states], inputs[:states]))
     found.enter += _pairs(proto.input[states:], inputs[states:], taken)
     found.carry = _pairs(inputs[:states], outputs[:states])

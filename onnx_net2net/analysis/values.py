@@ -17,6 +17,9 @@ Value = Any  # an Array, or None for an input that is absent
 MOST = 4096  # elements; larger tensors are data, not sizes
 MOST_IN_MATRIX = 64
 MOST_FLOATS = 16
+_ILL_FORMED = (
+    ArithmeticError, AttributeError, IndexError, KeyError, MemoryError, TypeError, ValueError,
+)  # fmt: skip
 
 
 def small(array: Array) -> bool:
@@ -31,10 +34,10 @@ def evaluate(node: NodeProto, inputs: Sequence[Value], opset: int) -> list[Array
     entry = OPERATORS.get(node.op_type)
     if entry is None or node.domain not in ("", "ai.onnx"):
         return None
-    given = {a.name: attribute_value(a) for a in node.attribute}
     try:
+        given = {a.name: attribute_value(a) for a in node.attribute}
         result = entry(given, list(inputs), opset)
-    except (ValueError, IndexError, TypeError, ZeroDivisionError, KeyError, AttributeError):
+    except _ILL_FORMED:
         return None  # an ill-formed chain is left to shape inference and, after that, refused
     arrays = result if isinstance(result, list) else [result]
     return [np.asarray(a) for a in arrays] if all(map(_is_size, arrays)) else None

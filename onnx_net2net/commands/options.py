@@ -87,9 +87,11 @@ class Factor(click.ParamType):
     ) -> Fraction:
         from fractions import Fraction
 
+        from onnx_net2net.planning.plans import exact
+
         try:
-            return value if isinstance(value, Fraction) else Fraction(str(value))
-        except (ValueError, ZeroDivisionError):
+            return value if isinstance(value, Fraction) else exact(str(value))
+        except ValueError:
             self.fail(f"{value!r} is not a number such as 1.5", param, ctx)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from weakref import WeakKeyDictionary
 
+import ml_dtypes
 import numpy as np
 
 from onnx_net2net.model import Model
@@ -52,4 +53,4 @@ def _far(analysis: Analysis, name: str) -> bool:
         value = weight.array()
     if value is None or not value.size or value.dtype.kind != "f":
         return False
-    return not np.abs(value).max() <= np.finfo(value.dtype).max / _ROOM
+    return not np.abs(value).max() <= float(ml_dtypes.finfo(value.dtype).max) / _ROOM

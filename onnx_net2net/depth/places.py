@@ -181,7 +181,9 @@ def _continues(analysis: Analysis, node: Node) -> bool:
 
 def _place(analysis: Analysis, name: str, tensor: str) -> Place:
     solution = analysis.solution
-    producer = solution.graph.producer[tensor]
+    producer = solution.graph.producer.get(tensor)
+    if producer is None:
+        raise Refused(name, "it writes nothing that others could read", "choose another layer")
     axes, dtype = solution.axes.get(tensor), solution.shapes.dtype.get(tensor)
     if axes is None or producer.position not in solution.applied:
         raise Refused(name, f"nothing is known of the axes of '{tensor}'", "choose another layer")

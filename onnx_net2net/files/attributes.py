@@ -30,7 +30,9 @@ _FIELDS = {
 _MESSAGES = frozenset({A.TENSOR, A.GRAPH, A.SPARSE_TENSOR, A.TYPE_PROTO})
 _ABOUT = frozenset({"name", "doc_string", "type", "ref_attr_name"})
 _WINDOWS = ("kernel_shape", "strides", "dilations", "output_padding")
-_EQUATION = re.compile(r"[A-Za-z,.>\s-]*", re.ASCII)
+# Letters, spaces and one ellipsis a term: onnx's shape inference never ends on anything else.
+_TERM = r"[A-Za-z ]*(?:\.\.\.[A-Za-z ]*)?"
+_EQUATION = re.compile(rf"{_TERM}(?:,{_TERM})*(?:->{_TERM})?")
 _EXPORT = "export the model again, with a newer exporter if there is one"
 
 

@@ -22,6 +22,26 @@ TIES = "onnx_net2net.ties"  # {another name of a parameter: its initializer}
 VARIANCE = "onnx_net2net.variance"  # "population": what BatchNormalization's moves towards
 
 # What each kind of change tells: of a dimension, of a block, of a layer.
+_ABSENT = type(None)
+_SETTINGS = {
+    "count", "copies", "every", "init", "kernel", "norm", "renumber", "seed", "spread", "zero",
+}  # fmt: skip
+_NEEDED = {
+    "widen": {"changes", "mapping", "noise", "seed", "split"},
+    "deepen": {"after", "block", "changes", *_SETTINGS},
+}
+_STEP: dict[str, tuple[type, ...]] = {
+    "after": (list,), "block": (dict,), "calibrated": (bool,), "changes": (list,), "copies": (int,),
+    "count": (int,), "every": (int,), "init": (str,), "inserted": (list,),
+    "kernel": (int, list, _ABSENT), "maps": (dict,), "mapping": (str,), "noise": (int, float),
+    "norm": (bool, _ABSENT), "operation": (str,), "parent": (str,), "renumber": (bool,),
+    "seed": (int,), "split": (str,), "spread": (bool,), "version": (str,), "zero": (str,),
+}  # fmt: skip
+_CHANGE: dict[str, tuple[type, ...]] = {
+    "after": (str,), "block": (str,), "copies": (int,), "dimension": (str,), "init": (str,),
+    "new": (int,), "old": (int,), "parameters": (list,), "source": (str,), "tensor": (str,),
+    "training": (bool,),
+}  # fmt: skip
 _CHANGES = ({"dimension", "old", "new"}, {"block", "copies"}, {"init", "after"})
 
 
@@ -53,13 +73,25 @@ def _is_step(step: object) -> bool:
     """Whether it says what was done, to which model and by whom, and what that changed."""
     if not isinstance(step, dict):
         return False
-    told = all(isinstance(step.get(key), str) for key in ("operation", "parent", "version"))
-    changes = step.get("changes", [])
-    return told and isinstance(changes, list) and all(_is_change(change) for change in changes)
+    needed = _NEEDED.get(str(step.get("operation")), set()) | {"operation", "parent", "version"}
+    if not needed <= step.keys() or not _fits(step, _STEP):
+        return False
+    return all(_is_change(change) for change in step.get("changes", ()))
 
 
 def _is_change(change: object) -> bool:
-    return isinstance(change, dict) and any(keys <= change.keys() for keys in _CHANGES)
+    if not isinstance(change, dict) or not any(keys <= change.keys() for keys in _CHANGES):
+        return False
+    return _fits(change, _CHANGE)
+
+
+def _fits(entry: Mapping[str, Any], kinds: Mapping[str, tuple[type, ...]]) -> bool:
+    """Whether all values that are there are of their kinds; true and false are no numbers."""
+    for key, value in entry.items():
+        allowed = kinds.get(key, (object,))
+        if not isinstance(value, allowed) or (type(value) is bool and bool not in allowed):
+            return key not in kinds
+    return all(isinstance(name, str) for name in entry.get("inserted", ()))
 
 
 def append(proto: ModelProto, operation: str, parent: str, details: Mapping[str, Any]) -> None:

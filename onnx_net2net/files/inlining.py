@@ -6,7 +6,8 @@ an operator that no rule knows, so the calls are replaced by their bodies when a
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import onnx.inliner
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
@@ -16,8 +17,9 @@ from onnx_net2net.files.tensors import subgraphs
 
 __all__ = ["inline_functions"]
 
-# A few functions that call each other twice each can stand for more nodes than any memory holds.
+# A few functions that call each other twice each can stand for more than any memory holds.
 MAX_NODES = 1_000_000
+MAX_GROWTH = 128 << 20  # bytes that inlining may add; contents of weights are no part of functions
 MAX_DEPTH = 200
 
 Key = tuple[str, str, str]
@@ -46,35 +48,62 @@ def _key(item: FunctionProto | NodeProto) -> Key:
     return item.domain, name, item.overload
 
 
-def _calls(body: FunctionProto | GraphProto) -> Counter[Key]:
-    """How often each operator stands in a body, subgraphs included."""
-    return Counter(_key(node) for graph in (body, *subgraphs(body)) for node in graph.node)
+def _nodes(body: FunctionProto | GraphProto) -> Iterator[NodeProto]:
+    """The nodes of a body, subgraphs included."""
+    return (node for graph in (body, *subgraphs(body)) for node in graph.node)
+
+
+@dataclass
+class _Size:
+    """What a body stands for once every call in it is replaced.
+
+    ``references``: how often it would repeat the attributes that it is called with.
+    """
+
+    nodes: int = 0
+    bytes: int = 0
+    references: int = 0
 
 
 def _check_expansion(proto: ModelProto) -> None:
-    """Raise unless the functions are free of cycles and expand to a bounded number of nodes."""
-    pending = {_key(function): _calls(function) for function in proto.functions}
-    sizes: dict[Key, int] = {}
+    """Raise unless the functions are free of cycles and expand to a bounded size."""
+    bodies = {_key(function): function for function in proto.functions}
+    pending = {key: {_key(node) for node in _nodes(body)} for key, body in bodies.items()}
+    sizes: dict[Key, _Size] = {}
     for _ in range(MAX_DEPTH):
         # One floor of the call hierarchy a turn: the functions that call only finished ones.
-        ready = [key for key, calls in pending.items() if not calls.keys() & pending.keys()]
+        ready = [key for key, calls in pending.items() if not calls & pending.keys()]
         if not ready:
             break
         for key in ready:
-            sizes[key] = _expanded(pending.pop(key), sizes)
+            del pending[key]
+            sizes[key] = _expanded(bodies[key], sizes)
     if pending:
         domain, name, _ = min(pending)
         raise InvalidModel(
             f"local function {domain}::{name} calls itself, or is nested over {MAX_DEPTH} deep",
             "export the model without local functions",
         )
-    total = _expanded(_calls(proto.graph), sizes)
-    if total > MAX_NODES:
+    total = _expanded(proto.graph, sizes)
+    if total.nodes > MAX_NODES or total.bytes > MAX_GROWTH + proto.ByteSize():
         raise InvalidModel(
-            f"its local functions expand to {total} nodes; at most {MAX_NODES} are accepted",
-            "export the model without local functions",
+            f"its local functions expand to {total.nodes} nodes and {total.bytes >> 20} MiB; at "
+            f"most {MAX_NODES} and {MAX_GROWTH >> 20} are accepted",
+            "export the model without local functions, and large constants as initializers",
         )
 
 
-def _expanded(calls: Counter[Key], sizes: dict[Key, int]) -> int:
-    return sum(times * sizes.get(key, 1) for key, times in calls.items())
+def _expanded(body: FunctionProto | GraphProto, sizes: dict[Key, _Size]) -> _Size:
+    """The size of a body all of whose functions have known ``sizes``."""
+    size = _Size(bytes=body.ByteSize())
+    for node in _nodes(body):
+        called = sizes.get(_key(node))
+        references = sum(bool(attribute.ref_attr_name) for attribute in node.attribute)
+        if called is None:
+            size.nodes += 1
+            size.references += references
+        else:
+            size.nodes += called.nodes
+            size.bytes += called.bytes + node.ByteSize() * called.references
+            size.references += references * called.references
+    return size

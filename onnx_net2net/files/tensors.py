@@ -26,7 +26,7 @@ from onnx import (
 )
 
 from onnx_net2net.errors import InvalidModel
-from onnx_net2net.files.weights import dtype_name, raw_size
+from onnx_net2net.files.weights import MOST_AXES, dtype_name, is_possible, raw_size
 
 __all__ = [
     "attribute_tensors", "carried", "check_data_size", "check_tensor", "clear_data", "constants",
@@ -72,6 +72,9 @@ def check_header(tensor: TensorProto, where: str) -> None:
     """Raise :class:`InvalidModel` unless dims and type make sense."""
     if any(size < 0 for size in tensor.dims):
         raise InvalidModel(f"{where}: negative size in dims {list(tensor.dims)}", DAMAGED)
+    bare = not math.prod(tensor.dims) or len(tensor.dims) > MOST_AXES  # else bytes are missing
+    if bare and not is_possible(tensor.dims):
+        raise InvalidModel(f"{where}: no tensor has dims {list(tensor.dims)[:8]}", DAMAGED)
     if tensor.data_type not in _KNOWN_TYPES:
         raise InvalidModel(
             f"{where}: unknown data type {tensor.data_type}",

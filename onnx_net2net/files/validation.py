@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
+from math import inf
 
 import onnx
-from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from onnx_net2net.errors import InvalidModel
 from onnx_net2net.files.tensors import DAMAGED, carried, subgraphs
@@ -60,6 +61,10 @@ def check_model(proto: ModelProto) -> None:
         if entry.name in seen:
             raise InvalidModel(f"two initializers named {entry.name!r}", "export the model again")
         seen.add(entry.name)
+    for value in (*proto.graph.input, *proto.graph.output):
+        kind = value.type.tensor_type.elem_type
+        if kind not in TensorProto.DataType.values():
+            raise InvalidModel(f"{value.name!r} is of unknown type {kind}", DAMAGED)
     for name in _names(proto):
         # Protobuf hands out bytes for what is no UTF-8, and everybody else expects str.
         if not isinstance(name, str):
@@ -98,17 +103,37 @@ def _title(node: NodeProto) -> str:
 
 def _check_arity(node: NodeProto, opsets: Mapping[str, int]) -> None:
     domain = "" if node.domain == "ai.onnx" else node.domain
-    if len(node.input) < _fewest(node.op_type, opsets.get(domain, 0), domain):
+    known = _operands(node.op_type, opsets.get(domain, 0), domain)
+    if known is None:
+        return
+    (fewest, most, outputs), must, rest = known
+    given = list(node.input)
+    if len(given) < fewest:
         raise InvalidModel(f"{_title(node)}: {node.op_type} needs more inputs", DAMAGED)
+    if len(given) > most or len(node.output) > outputs:
+        what = "inputs" if len(given) > most else "outputs"
+        raise InvalidModel(f"{_title(node)}: {node.op_type} has fewer {what}", DAMAGED)
+    for index, name in enumerate(given):
+        if not name and (index in must or index >= rest):
+            raise InvalidModel(f"{_title(node)}: its input {index} must not be absent", DAMAGED)
 
 
 @cache
-def _fewest(op_type: str, version: int, domain: str) -> int:
-    """How many inputs the operator takes at least; none where onnx does not know it."""
+def _operands(
+    op_type: str, version: int, domain: str
+) -> tuple[tuple[int, int, int], frozenset[int], float] | None:
+    """The least and most inputs of an operator and the most outputs, which inputs must be there,
+    and from which on all; None where onnx does not know it."""
     try:
-        return onnx.defs.get_schema(op_type, version, domain).min_input
+        schema = onnx.defs.get_schema(op_type, version, domain)
     except onnx.defs.SchemaError:
-        return 0
+        return None
+    option = onnx.defs.OpSchema.FormalParameterOption
+    kinds = [(entry.option, entry.is_homogeneous) for entry in schema.inputs]
+    must = frozenset(index for index, (kind, _) in enumerate(kinds) if kind == option.Single)
+    variadic = [index for index, kind in enumerate(kinds) if kind == (option.Variadic, True)]
+    counts = schema.min_input, schema.max_input, schema.max_output
+    return counts, must, variadic[0] if variadic else inf
 
 
 def _check_versions(proto: ModelProto) -> None:
@@ -128,6 +153,10 @@ def _check_versions(proto: ModelProto) -> None:
     versions = {entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")}
     if len(versions) > 1:
         raise InvalidModel(f"two versions of one operator set: {sorted(versions)}", DAMAGED)
+    for entry in proto.opset_import:
+        if not 0 <= entry.version < 2**31:
+            where = f"operator set {entry.domain!r}"
+            raise InvalidModel(f"{where}: version {entry.version} is none", DAMAGED)
     newest = onnx.defs.onnx_opset_version()
     for version in versions:
         if version < OLDEST_OPSET:

@@ -17,7 +17,7 @@ import os
 import stat
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -28,9 +28,12 @@ from onnx_net2net.errors import Net2NetError
 from onnx_net2net.files.reading import OpenFile
 from onnx_net2net.files.wire import RAW_DATA
 
-__all__ = ["Computed", "Inline", "Source", "Stored", "Weight", "dtype_name", "raw_size"]
+__all__ = [
+    "Computed", "Inline", "Source", "Stored", "Weight", "dtype_name", "is_possible", "raw_size",
+]  # fmt: skip
 
 CHUNK = 8 << 20
+MOST_AXES = 64
 _PACKED_BITS = {
     "UINT2": 2, "INT2": 2, "UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "FLOAT6E2M3": 6, "FLOAT6E3M2": 6,
 }  # fmt: skip
@@ -62,6 +65,11 @@ def raw_size(dtype: int, shape: tuple[int, ...]) -> int | None:
     """
     bits = element_bits(dtype)
     return None if bits is None else -(-math.prod(shape) * bits // 8)
+
+
+def is_possible(shape: Sequence[int]) -> bool:
+    """Whether NumPy can hold an array of this shape, even an empty one."""
+    return len(shape) <= MOST_AXES and math.prod(size or 1 for size in shape) < 2**58
 
 
 class Source:

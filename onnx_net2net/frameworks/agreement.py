@@ -45,7 +45,7 @@ def agreement(model: Model, call: Call, *, seeds: int = 3) -> Report:
     with candidate(model, "cpu") as first:
         first.open()
         report = Report(onnxruntime=VERSION, provider=first.running_on)
-        interior = Interior(model.proto, first.specs)
+        interior = Interior(model, first.specs)
         planner = Planner(
             first.run, first.specs, (first.graph,), nbytes=first.nbytes, interior=interior
         )

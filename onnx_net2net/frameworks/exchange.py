@@ -132,8 +132,8 @@ class _Plan:
             return
         dtype = helper.tensor_dtype_to_np_dtype(own.dtype)
         # A module goes on training: what lies in its memory is copied, what lies in a file is not.
-        mapped = isinstance(weight, Stored) and weight.dtype == own.dtype
-        self.found[name] = weight.renamed(name) if mapped else held(name, np.array(array, dtype))
+        unread = isinstance(weight, Stored) and weight.dtype == own.dtype
+        self.found[name] = weight.renamed(name) if unread else held(name, np.array(array, dtype))
 
     def _unfit(self, name: str, array: np.ndarray, own: Weight) -> str:
         """What is wrong with the values, "" for nothing."""

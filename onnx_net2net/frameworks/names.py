@@ -84,7 +84,7 @@ def ties(model: Model) -> dict[str, str]:
         return {}
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
         raise InvalidModel(f"metadata {TIES!r} is damaged", "export the model again")

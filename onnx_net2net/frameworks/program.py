@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
-from onnx.shape_inference import InferenceError, infer_shapes
 
 from onnx_net2net.analysis.graph import Graph, Node
 from onnx_net2net.analysis.shapes import infer
 from onnx_net2net.analysis.unique_names import with_unique_names
 from onnx_net2net.analysis.values import evaluate
+from onnx_net2net.files.native import infer_shapes
+from onnx_net2net.files.oddities import odd
 from onnx_net2net.frameworks.attributes import Attributes
 from onnx_net2net.frameworks.roles import Role, paths, roles
 from onnx_net2net.model import Model
@@ -80,7 +81,7 @@ class Program:
         self.shapes = infer(self.graph)
         self.roles: Mapping[str, Role] = roles(self.model)
         self.paths: Mapping[str, str] = paths(self.model)
-        self._static = _static_dims(self.model)
+        self._static = _static_dims(self.model, isolated=self.shapes.unknown > 0)
         self._constants: dict[str, Array] = {}
         self.main = self._section(self.graph.main, self.graph.inputs, self.graph.outputs)
 
@@ -233,11 +234,11 @@ class Program:
 
 def _attribute(value: Any) -> Any:
     if isinstance(value, bytes):
-        return value.decode()
+        return value.decode(errors="backslashreplace")
     if isinstance(value, TensorProto):
         return numpy_helper.to_array(value)
     if isinstance(value, list) and value and isinstance(value[0], bytes):
-        return [item.decode() for item in value]
+        return [item.decode(errors="backslashreplace") for item in value]
     return value
 
 
@@ -249,7 +250,7 @@ def computed(
     if found is not None:
         return found
     inputs = {n: v for n, v in zip(node.input, values, strict=True) if v is not None}
-    if any(value.dtype == object for value in inputs.values()):
+    if any(value.dtype == object for value in inputs.values()) or odd(node, inputs.get):
         return None
     graph = helper.make_graph(
         [node],
@@ -269,15 +270,12 @@ def computed(
     return [np.asarray(next(results)) if name else np.empty(0) for name in node.output]
 
 
-def _static_dims(model: Model) -> dict[str, tuple[int | str | None, ...]]:
+def _static_dims(model: Model, *, isolated: bool) -> dict[str, tuple[int | str | None, ...]]:
     """What onnx infers with the symbols left symbols: sizes that hold for every input."""
     proto = ModelProto()
     proto.CopyFrom(model.proto)
     del proto.graph.value_info[:]
-    try:
-        inferred = infer_shapes(proto, data_prop=True).graph
-    except (InferenceError, RuntimeError, ValueError):
-        inferred = proto.graph
+    inferred = infer_shapes(proto, model.small, isolated=isolated) or proto.graph
     found: dict[str, tuple[int | str | None, ...]] = {}
     for value in (*inferred.value_info, *inferred.input):
         if value.type.tensor_type.HasField("shape"):

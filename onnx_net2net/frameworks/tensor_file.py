@@ -20,7 +20,7 @@ from onnx import TensorProto
 
 from onnx_net2net.errors import OutputError, UsageError
 from onnx_net2net.files.saving import write_plain
-from onnx_net2net.files.weights import Source, Stored, Weight, dtype_name, raw_size
+from onnx_net2net.files.weights import Source, Stored, Weight, dtype_name, is_possible, raw_size
 
 __all__ = ["read", "write"]
 
@@ -73,10 +73,14 @@ def _header(source: Source, path: Path) -> tuple[dict[str, Any], int]:
 def _entry(name: str, entry: Any, path: Path) -> tuple[int, tuple[int, ...], int, int]:
     """Type, shape, begin and end of a tensor."""
     whole = isinstance(entry, dict) and entry.keys() == {"dtype", "shape", "data_offsets"}
+    lists = whole and all(isinstance(entry[key], list) for key in ("shape", "data_offsets"))
+    whole = lists and isinstance(entry["dtype"], str) and len(entry["data_offsets"]) == 2
     numbers = [*entry["shape"], *entry["data_offsets"]] if whole else []
     if not whole or not all(type(n) is int and n >= 0 for n in numbers):
         raise UsageError(f"{path}: tensor '{name}' is described wrongly", REMEDY)
-    if entry["dtype"] not in DTYPES or len(entry["data_offsets"]) != 2:
+    if not is_possible(entry["shape"]):
+        raise UsageError(f"{path}: tensor '{name}' has an impossible shape", REMEDY)
+    if entry["dtype"] not in DTYPES:
         raise UsageError(f"{path}: tensor '{name}' is of unknown type {entry['dtype']}", None)
     begin, end = entry["data_offsets"]
     return DTYPES[entry["dtype"]], tuple(entry["shape"]), begin, end

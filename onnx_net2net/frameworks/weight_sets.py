@@ -11,7 +11,6 @@ framework is imported here unless a file of PyTorch's is read.
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from onnx_net2net.errors import UsageError
+from onnx_net2net.files import arrays
 from onnx_net2net.frameworks import tensor_file
 from onnx_net2net.model import Computed, Weight
 
@@ -148,11 +148,11 @@ def _from_file(path: Path) -> dict[str, Weight]:
 
 def _from_npz(path: Path) -> dict[str, Weight]:
     try:
-        if not zipfile.is_zipfile(path):
+        found = arrays.read(path)
+        if isinstance(found, np.ndarray):
             raise ValueError("it is no archive")
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: held(name, arrays[name]) for name in arrays.files}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        return {name: held(name, array) for name, array in found.items()}
+    except (OSError, ValueError) as error:
         raise UsageError(
             f"{path}: is no .npz file of plain arrays: {error}", "write it with numpy.savez"
         ) from None

@@ -14,13 +14,12 @@ import tempfile
 from pathlib import Path
 
 import onnx
-import onnxruntime as ort
 from google.protobuf.message import EncodeError
 from onnx import ModelProto, TensorProto, helper
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from onnx_net2net.errors import InvalidModel
 from onnx_net2net.files.tensors import carried, data_fields
+from onnx_net2net.judge.engine import CPU, ERRORS, is_odd, lacks_kernel, open_engine
 from onnx_net2net.judge.precision import has_bfloat16
 from onnx_net2net.judge.trials import first_line
 from onnx_net2net.model import Model
@@ -46,7 +45,10 @@ def require_accepted(model: Model) -> None:
             path.write_bytes(proto.SerializeToString())
         except (EncodeError, ValueError):
             raise InvalidModel("over 2 GiB in attributes of nodes", _REMEDY) from None
-        problem = _problem(path) if _is_known(model) else _unchecked(proto)
+        if _is_known(model):
+            problem = _problem(path, isolated=is_odd(model) is not None)
+        else:
+            problem = _unchecked(proto)
     if problem is not None:
         raise InvalidModel(f"onnxruntime does not take the model: {problem}", _REMEDY)
 
@@ -76,27 +78,15 @@ def _point_at_holes(model: Model, proto: ModelProto) -> int:
     return longest
 
 
-def _problem(path: Path) -> str | None:
+def _problem(path: Path, *, isolated: bool) -> str | None:
     """What onnxruntime says against the model, None where it takes it or has no kernel for it."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.add_session_config_entry("session.disable_prepacking", "1")
     try:
-        ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except ort_state.NotImplemented:
-        return _unchecked(onnx.ModelProto.FromString(path.read_bytes()))
-    except (*_RAISED, RuntimeError, ValueError) as error:
+        open_engine(str(path), CPU, optimised=False, isolated=isolated, prepack=False)
+    except ERRORS as error:
+        if lacks_kernel(error):
+            return _unchecked(onnx.ModelProto.FromString(path.read_bytes()))
         return first_line(error)
     return None
-
-
-_RAISED = tuple(
-    kind
-    for kind in vars(ort_state).values()
-    if isinstance(kind, type) and issubclass(kind, Exception)
-)
 
 
 def _unchecked(proto: ModelProto) -> str | None:
@@ -131,11 +121,9 @@ def _newest_opset() -> int:
     for version in range(onnx.defs.onnx_opset_version(), 1, -1):
         text = f'<ir_version: 8, opset_import: ["": {version}]> probe (float[1] x) => (float[1] y)'
         model = onnx.parser.parse_model(text + " {y = Neg(x)}")
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
         try:
-            ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-        except (*_RAISED, RuntimeError):
+            open_engine(model.SerializeToString(), CPU, optimised=False)
+        except ERRORS:
             continue
         return version
     return 1

@@ -7,13 +7,14 @@ True
 
 For every element of an output,
 
-    tolerance = FACTOR * noise + FLOOR * eps * size
+    tolerance = FACTOR * noise + FLOOR * eps * size + least
 
 where *noise* is how far the model's own re-runs lie apart (unoptimised against optimised, float64,
-inputs and weights moved by one ulp), *eps* is that of the output's type, and *size* the magnitude
-of the output. Both are the largest value over the elements: per index of an axis where at least
-POOL elements share the index (so that scores in [0, 1] beside boxes in pixels keep their own
-scale), otherwise over the whole output and all trials.
+inputs and weights moved by one ulp both ways, functions as inexact as their kernels), *least* is
+the grid or the flush to zero of the smallest numbers, *eps* is that of the output's type, and
+*size* the magnitude of the output. Noise and size are the largest value over the elements: per
+index of an axis where at least POOL elements share the index (so that scores in [0, 1] beside boxes
+in pixels keep their own scale), otherwise over the whole output and all trials.
 """
 
 from __future__ import annotations

@@ -17,7 +17,6 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from zipfile import BadZipFile
 
 import ml_dtypes
 import numpy as np
@@ -26,6 +25,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, numpy_helper
 
 from onnx_net2net.errors import InvalidModel, UsageError
+from onnx_net2net.files import arrays
 from onnx_net2net.files.external import Folder
 from onnx_net2net.files.tensors import check_tensor, is_external
 from onnx_net2net.judge.bounds import Use
@@ -36,6 +36,7 @@ Feeds = dict[str, np.ndarray]
 Range = tuple[float, float]
 UserInputs = str | Path | Mapping[str, np.ndarray]
 
+MOST = 1 << 27  # elements of an input that is made up
 _OWN = "pass inputs of your own"
 
 
@@ -64,6 +65,8 @@ def make_feeds(
             )
         rng = np.random.default_rng([seed, zlib.crc32(spec.name.encode())])
         shape = concrete(spec, sizes)
+        if math.prod(shape) > MOST:
+            raise UsageError(f"input {spec.name!r} of {spec} is too large to be made up", _OWN)
         limits = ranges.get(spec.name) if isinstance(ranges, Mapping) else ranges
         if limits is not None and (isinstance(ranges, Mapping) or is_float(spec.dtype)):
             feeds[spec.name] = _within(spec, rng, shape, limits)
@@ -197,17 +200,15 @@ def _read(path: Path, specs: Sequence[InputSpec]) -> list[tuple[str, Feeds]]:
             return _read_folder(path, specs)
         if path.suffix == ".pb":
             return [(path.parent.name, _read_protobufs(path.parent, specs))]
-        with open(path, "rb") as file:  # np.load would leave a damaged file open
-            loaded = np.load(file, allow_pickle=False)
-            arrays = loaded if isinstance(loaded, np.ndarray) else dict(loaded)
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        found = arrays.read(path)
+    except (OSError, ValueError) as error:
         raise UsageError(
             f"cannot read inputs from {path}: {error}",
             "give an .npz or .npy file, or a folder with input_0.pb",
         ) from error
-    if isinstance(arrays, np.ndarray):
-        return [(path.name, {specs[0].name: arrays} if specs else {})]
-    return [(path.name, _by_position(arrays, specs))]
+    if isinstance(found, np.ndarray):
+        return [(path.name, {specs[0].name: found} if specs else {})]
+    return [(path.name, _by_position(found, specs))]
 
 
 def _read_folder(path: Path, specs: Sequence[InputSpec]) -> list[tuple[str, Feeds]]:

@@ -1,6 +1,6 @@
 """Is any tensor inside a network empty at given sizes of its inputs?
 
->>> interior = Interior(model.proto, specs)              # five poolings by 2
+>>> interior = Interior(model, specs)              # five poolings by 2
 >>> interior.empty({"batch": 1, "height": 16, "width": 64})
 'MaxPool_4_output'
 >>> interior.empty({"batch": 1, "height": 64, "width": 64}) is None
@@ -17,10 +17,10 @@ from collections.abc import Mapping, Sequence
 
 import onnx
 from onnx import helper
-from onnx.checker import ValidationError
-from onnx.shape_inference import InferenceError, infer_shapes
 
+from onnx_net2net.files.native import infer_shapes
 from onnx_net2net.judge.sizes import InputSpec, concrete
+from onnx_net2net.model import Model
 
 UNKNOWN = 1 << 62
 
@@ -28,7 +28,7 @@ UNKNOWN = 1 << 62
 class Interior:
     """The shapes inside a network, as onnx infers them."""
 
-    def __init__(self, model: onnx.ModelProto, specs: Sequence[InputSpec]) -> None:
+    def __init__(self, model: Model, specs: Sequence[InputSpec]) -> None:
         self._model = model
         self._specs = {spec.name: spec for spec in specs}
         self._always: set[str] | None = None
@@ -45,7 +45,7 @@ class Interior:
         shapes = self._shapes(given)
         small = [
             node.output[0]
-            for node in self._model.graph.node
+            for node in self._model.proto.graph.node
             if node.op_type.endswith("Pool") and _slides_over_too_little(node, shapes)
         ]
         return [*(name for name, shape in shapes.items() if min(shape, default=1) <= 0), *small]
@@ -53,7 +53,7 @@ class Interior:
     def _shapes(self, given: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
         """The shapes of all tensors, UNKNOWN where a size is."""
         copy = onnx.ModelProto()
-        copy.CopyFrom(self._model)
+        copy.CopyFrom(self._model.proto)
         del copy.graph.value_info[:]
         for value in copy.graph.output:
             value.type.tensor_type.ClearField("shape")
@@ -63,9 +63,8 @@ class Interior:
                 del dims.dim[:]
                 for size in given[value.name]:
                     dims.dim.add(dim_value=size)
-        try:
-            graph = infer_shapes(copy, data_prop=True).graph
-        except (InferenceError, ValidationError, RuntimeError, ValueError):
+        graph = infer_shapes(copy, self._model.small)
+        if graph is None:
             return {}
         values = (*graph.input, *graph.value_info, *graph.output)
         return {

@@ -26,7 +26,7 @@ Opsets = Mapping[str, int]
 
 # In eps of the result: rounding alone, a kernel that is exact relative to its result, and one whose
 # largest error is so large a part of its largest result that it computes another function.
-ROUNDING, EXACT, ANOTHER = 0.75, 8.0, 64.0
+ROUNDING, EXACT, ANOTHER = 0.55, 8.0, 64.0
 # Where kernels are tried: functions of a network saturate within these limits.
 _LIMIT, _POINTS = 32.0, 1 << 15
 _EPS = float(np.finfo(np.float32).eps)
@@ -146,18 +146,28 @@ def blurred(model: onnx.ModelProto, kernels: Kernels, seed: int) -> onnx.ModelPr
 
 
 def _moved(node: onnx.NodeProto, error: Error, seed: list[int]) -> Iterator[onnx.NodeProto]:
-    name = node.output[0]
+    """The node, given its input with a rounding of its own, for exp and its like amplify that."""
+    name, draw = node.output[0], float(seed[0] * 7919 + 2 * seed[1])
     by, middle, operator = (
         (error.absolute, 0.0, "Add") if error.absolute else (error.relative or 0.0, 1.0, "Mul")
     )
-    exact, noise = f"{name} (kernel)", f"{name} (noise)"  # no exporter writes such names
-    node.output[0] = exact
+    # No exporter writes names like these.
+    exact, rounded = f"{name} (kernel)", f"{name} (rounded)"
+    yield from _noisy("Mul", node.input[0], rounded, 1.0, _EPS, draw)
+    node.input[0], node.output[0] = rounded, exact
     yield node
+    yield from _noisy(operator, exact, name, middle, by, draw + 1)
+
+
+def _noisy(
+    operator: str, x: str, y: str, middle: float, by: float, seed: float
+) -> Iterator[onnx.NodeProto]:
+    """y = x + noise or x * noise, the noise between ``middle - by`` and ``middle + by``."""
+    noise = f"{y} (noise)"
     yield helper.make_node(
-        "RandomUniformLike", [exact], [noise],
-        low=middle - by, high=middle + by, seed=float(seed[0] * 7919 + seed[1]),
-    )  # fmt: skip
-    yield helper.make_node(operator, [exact, noise], [name])
+        "RandomUniformLike", [x], [noise], low=middle - by, high=middle + by, seed=seed
+    )
+    yield helper.make_node(operator, [x, noise], [y])
 
 
 def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

@@ -161,11 +161,13 @@ def _with_casts(
         narrow = f"{node.output[0]}/single_{index}"
         yield helper.make_node("Cast", [node.input[index]], [narrow], to=TensorProto.FLOAT)
         node.input[index] = narrow
-    yield node
+    widened = []
     for index in outputs:
         wide = node.output[index]
         node.output[index] = f"{wide}/single"
-        yield helper.make_node("Cast", [node.output[index]], [wide], to=target)
+        widened.append(helper.make_node("Cast", [node.output[index]], [wide], to=target))
+    yield node  # copied as it is now
+    yield from widened
 
 
 def schema_of(node: onnx.NodeProto, opsets: Mapping[str, int]) -> onnx.defs.OpSchema | None:

@@ -1,10 +1,8 @@
-"""Sessions of onnxruntime: the only place that opens them.
+"""Sessions that give outputs by name, and what is known of a provider.
 
 >>> session = Session(model.to_bytes(), choose_provider("cpu"), optimised=False)
 >>> session.run({"x": np.zeros((1, 3), np.float32)})["y"].shape
 (1, 10)
-
-``ONNX_NET2NET_THREADS`` or ``OMP_NUM_THREADS`` set the number of threads.
 """
 
 from __future__ import annotations
@@ -12,9 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from types import ModuleType
+from collections.abc import Mapping, Sequence
 
 import ml_dtypes
 import numpy as np
@@ -22,32 +18,17 @@ import onnx
 import onnx.parser
 import onnxruntime as ort
 from onnx import TensorProto, helper
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from onnx_net2net.errors import UsageError
+from onnx_net2net.judge.engine import CPU, ERRORS, lacks_kernel, open_engine
 from onnx_net2net.judge.kernels import Kernels
 from onnx_net2net.judge.precision import schema_of
 from onnx_net2net.judge.trials import Outputs, RunError, first_line, flattened
 
 __all__ = [
-    "ERRORS", "FAILURES", "VERSION", "Session", "choose_provider", "kernels", "lacks_double",
+    "ERRORS", "FAILURES", "Session", "choose_provider", "kernels", "lacks_double",
 ]  # fmt: skip
 
-VERSION = ort.__version__
-
-
-def _errors_of(module: ModuleType) -> Iterator[type[Exception]]:
-    for value in vars(module).values():
-        if isinstance(value, type) and issubclass(value, Exception):
-            yield value
-
-
-# What onnxruntime raises: classes of its own, and Python's for arguments it cannot convert.
-ERRORS: tuple[type[Exception], ...] = (
-    *_errors_of(ort_state),
-    RuntimeError,
-    ValueError,
-)
 FAILURES: tuple[type[Exception], ...] = (*ERRORS, RunError)
 
 
@@ -60,7 +41,7 @@ def choose_provider(name: str | None) -> str:
     available = ort.get_available_providers()
     if name is None:
         cuda = "CUDAExecutionProvider"
-        return cuda if cuda in available and _works(cuda) else "CPUExecutionProvider"
+        return cuda if cuda in available and _works(cuda) else CPU
     wanted = name.lower().removesuffix("executionprovider")
     for candidate in available:
         if candidate.lower().removesuffix("executionprovider") == wanted:
@@ -76,7 +57,7 @@ def choose_provider(name: str | None) -> str:
 @functools.cache
 def _works(provider: str) -> bool:
     """Whether a session really runs there: onnxruntime falls back to the CPU without an error."""
-    if provider == "CPUExecutionProvider":
+    if provider == CPU:
         return True
     text = '<ir_version: 8, opset_import: ["": 13]> probe (float[1] x) => (float[1] y) {y = Neg(x)}'
     model = onnx.parser.parse_model(text)
@@ -95,29 +76,14 @@ def _works(provider: str) -> bool:
 
 
 class Session:
-    """One onnxruntime session: ``run(feeds)`` gives the outputs by name."""
+    """A session that gives its outputs by name: ``run(feeds)``."""
 
-    def __init__(self, source: str | bytes, provider: str, *, optimised: bool) -> None:
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.use_deterministic_compute = True
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        level = ort.GraphOptimizationLevel
-        options.graph_optimization_level = (
-            level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
-        )
-        threads = os.environ.get("ONNX_NET2NET_THREADS") or os.environ.get("OMP_NUM_THREADS", "")
-        if threads.isdigit():
-            options.intra_op_num_threads = int(threads)
-        # TF32 keeps 10 bits of the mantissa, which would hide most differences.
-        settings = {"use_tf32": "0"} if provider.startswith("CUDA") else {}
-        providers = [(provider, settings), ("CPUExecutionProvider", {})]
-        self._session = ort.InferenceSession(
-            source, options, providers=providers[: 1 + (provider != "CPUExecutionProvider")]
-        )
-        self.provider = self._session.get_providers()[0]
-        self._inputs = {value.name for value in self._session.get_inputs()}
-        self._outputs = [value.name for value in self._session.get_outputs()]
+    def __init__(
+        self, source: str | bytes, provider: str, *, optimised: bool, isolated: bool = False
+    ) -> None:
+        self._engine = open_engine(source, provider, optimised=optimised, isolated=isolated)
+        self.provider = self._engine.provider
+        self._inputs = set(self._engine.inputs)
 
     def run(
         self,
@@ -126,7 +92,7 @@ class Session:
         aliases: Mapping[str, str] | None = None,
     ) -> Outputs:
         """All outputs or those asked for, by their names or the ``aliases`` of these."""
-        wanted = list(names) if names is not None else self._outputs
+        wanted = list(names) if names is not None else self._engine.outputs
         used = {
             # A model lowered from bfloat16 is still fed what its inputs were.
             name: value.astype(np.float32) if value.dtype == ml_dtypes.bfloat16 else value
@@ -134,7 +100,7 @@ class Session:
             if name in self._inputs
         }
         try:
-            values = self._session.run(wanted, used)
+            values = self._engine.run(wanted, used)
         except ERRORS as error:
             raise RunError(first_line(error)) from error
         flat: Outputs = {}
@@ -191,8 +157,6 @@ def lacks_double(node: onnx.NodeProto, opsets: Mapping[str, int], provider: str)
 def _not_implemented(model: bytes, provider: str) -> bool:
     try:
         Session(model, provider, optimised=False)
-    except ort_state.NotImplemented:
-        return True
-    except ERRORS:
-        return False  # it says nothing of kernels
+    except ERRORS as error:
+        return lacks_kernel(error)
     return False

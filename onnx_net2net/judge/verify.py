@@ -14,6 +14,7 @@ of threads.
 from __future__ import annotations
 
 import contextlib
+import functools
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from onnx_net2net.errors import InvalidModel, UsageError
 from onnx_net2net.files.drafts import draft_folder
 from onnx_net2net.judge.comparison import is_float
 from onnx_net2net.judge.contents import MESSAGE_LIMIT, check_files, contents
+from onnx_net2net.judge.engine import ERRORS, VERSION, is_odd
 from onnx_net2net.judge.feeds import Feeds, Range, UserInputs
 from onnx_net2net.judge.interface import Matched, compare_outputs, matched
 from onnx_net2net.judge.interior import Interior
@@ -50,15 +52,7 @@ from onnx_net2net.judge.precision import (
 )
 from onnx_net2net.judge.recurrence import is_recurrent
 from onnx_net2net.judge.report import Report
-from onnx_net2net.judge.sessions import (
-    ERRORS,
-    FAILURES,
-    VERSION,
-    Session,
-    choose_provider,
-    kernels,
-    lacks_double,
-)
+from onnx_net2net.judge.sessions import FAILURES, Session, choose_provider, kernels, lacks_double
 from onnx_net2net.judge.sizes import InputSpec, input_specs
 from onnx_net2net.judge.trials import Planner, first_line
 from onnx_net2net.model import AnyModel, Model, load
@@ -115,13 +109,8 @@ def verify(
         _fit(first, second, found, own)
         report.take(found)
         _open(first, second, report)
-        specs = [spec.lowered() if first.lowered else spec for spec in found.specs]
         if runnable:
-            graphs = (first.graph, second.graph)
-            interior = Interior(first.model.proto, specs)
-            planner = Planner(
-                first.run, specs, graphs, ranges, first.nbytes, found.inputs, interior
-            )
+            planner = _planner(first, second, found, ranges)
             planned = planner.user(inputs) if inputs is not None else planner.seeded(seeds, sizes)
             report.warnings += planner.warnings
             compare_models(first, second, planned, report, own)
@@ -234,13 +223,18 @@ class Candidate:
             model = nudged(model, sign=-1 if seed else 1, proto=proto)
         if how != "double" and not self.lowered:
             given = self._contents if model is self.model else model.to_bytes()
-            return Session(given, self.provider, optimised=optimised)
+            return Session(given, self.provider, optimised=optimised, isolated=self._odd)
         proto = onnx.ModelProto.FromString(model.to_bytes())
         if how == "double":
             proto = in_precision(proto, TensorProto.DOUBLE, lacking=self._lacks_double)
         else:
             proto = in_precision(proto, TensorProto.FLOAT, frozenset({TensorProto.BFLOAT16}))
-        return Session(proto.SerializeToString(), self.provider, optimised=optimised)
+        given = proto.SerializeToString()
+        return Session(given, self.provider, optimised=optimised, isolated=self._odd)
+
+    @functools.cached_property
+    def _odd(self) -> bool:
+        return is_odd(self.model) is not None
 
     @property
     def _contents(self) -> str | bytes:
@@ -276,6 +270,15 @@ def _fit(first: Candidate, second: Candidate, found: Matched, own: Own) -> None:
     )
     first.fit(found.specs)
     second.fit(found.specs, found.inputs, found.outputs)
+
+
+def _planner(
+    first: Candidate, second: Candidate, found: Matched, ranges: Mapping[str, Range] | Range | None
+) -> Planner:
+    """Return what plans the trials: inputs that both models take."""
+    specs = [spec.lowered() if first.lowered else spec for spec in found.specs]
+    graphs, interior = (first.graph, second.graph), Interior(first.model, specs)
+    return Planner(first.run, specs, graphs, ranges, first.nbytes, found.inputs, interior)
 
 
 def _open(first: Candidate, second: Candidate, report: Report) -> None:

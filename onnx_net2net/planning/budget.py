@@ -29,6 +29,7 @@ _FEW = 24  # dimensions, among which single steps are tried; more are fine enoug
 _STEPS = 8
 _TRIES = 32  # numbers of copies; each takes some fifty counts
 _LARGEST = 10**18
+_MOST = f"at most {float(_LARGEST):.0e}"
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
 _AMOUNT = re.compile(
     r"(\d+(?:_\d+)*(?:\.\d+)?(?:e\d{1,2})?) *([xkmgbt]?)", re.IGNORECASE | re.ASCII
@@ -66,7 +67,10 @@ class Choice:
 
 def goal(measure: str, asked: str | int, present: int) -> Goal:
     """The budget that ``2x``, ``25M`` or a number means for a model that has ``present`` now."""
-    option, text = OPTIONS[measure], str(asked).strip()
+    option = OPTIONS[measure]
+    if isinstance(asked, int) and asked > _LARGEST:
+        raise UsageError(f"{option}: a number of {asked.bit_length()} bits is absurd", _MOST)
+    text = str(asked).strip()
     found = _AMOUNT.fullmatch(text)
     if found is None:
         problem = f"{option} {text!r} is not an amount"
@@ -76,8 +80,7 @@ def goal(measure: str, asked: str | int, present: int) -> Goal:
     if not present:
         raise UsageError(f"{option} {text}: the model has no {measure} that are counted")
     if target > _LARGEST:
-        problem = f"{option} {text}: {float(target):.0e} is absurd"
-        raise UsageError(problem, f"at most {float(_LARGEST):.0e}")
+        raise UsageError(f"{option} {text[:40]}: that is absurd", _MOST)
     if target <= present:
         less = "what" if target == present else "less than"
         raise UsageError(

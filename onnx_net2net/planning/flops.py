@@ -26,7 +26,10 @@ def multiply_adds(op: Op) -> list[int]:
     """
     domain = "" if op.node.domain == "ai.onnx" else op.node.domain
     count = COUNTS.get((domain, op.node.op_type))
-    return count(op) if count is not None else []
+    try:
+        return count(op) if count is not None else []
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        raise Unsupported("its attributes or shapes do not fit the operator") from None
 
 
 def _convolution(weight: int) -> Count:
@@ -55,6 +58,10 @@ def _einsum(op: Op) -> list[int]:
     left, arrow, right = text.partition("->")
     specs = [_indices(side, op.rank(i)) for i, side in enumerate(left.split(","))]
     sizes: dict[str, int] = {}
+    if len(specs) != len(op.node.input) or any(
+        len(spec) != op.rank(index) for index, spec in enumerate(specs)
+    ):
+        raise Unsupported(f"its equation {text[:80]!r} does not fit its inputs")
     for index, spec in enumerate(specs):
         for name, size in zip(spec, op.shape(index), strict=True):
             sizes[name] = max(size, sizes.get(name, 1))

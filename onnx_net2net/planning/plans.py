@@ -30,10 +30,12 @@ from typing import Any
 
 from onnx_net2net.errors import UsageError
 
-__all__ = ["Plan", "Step", "parse", "read", "text"]
+__all__ = ["Plan", "Step", "exact", "parse", "read", "text"]
 
 _EXAMPLE = 'for example: [[step]], operation = "widen", widths = { conv1 = 96 }'
 Check = tuple[Callable[[Any], bool], str]
+_SMALLEST = 1e-100  # numbers below it, and above its inverse, are none that anybody means
+_DIGITS = 200
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,25 @@ class Plan:
 def read(path: Path) -> Plan:
     """The plan in a file. Raises UsageError naming the place of what is wrong in it."""
     try:
-        # Exact numbers: 1.1 of 10 is 11, which binary fractions do not know.
-        values = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Fraction)
+        values = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=exact)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}", "check the path") from None
     except ValueError as error:  # no TOML, no UTF-8, no number
         raise UsageError(f"{path}: not TOML: {error}", _EXAMPLE) from None
+    except RecursionError:
+        raise UsageError(f"{path}: tables or lists nested too deep", _EXAMPLE) from None
     return parse(values, str(path), path.parent)
+
+
+def exact(text: str) -> Fraction:
+    """An exact number: 1.1 of 10 is 11, which binary fractions do not know.
+
+    Raises ValueError for none, and for one that no size has: 1e999999999 alone would take hours.
+    """
+    rough = float(text)
+    if not (rough == 0 or _SMALLEST < abs(rough) < 1 / _SMALLEST) or len(text) > _DIGITS:
+        raise ValueError(f"{text[:_DIGITS]} is out of range")
+    return Fraction(text) if rough else Fraction(0)
 
 
 def parse(
@@ -153,7 +167,11 @@ def _known(values: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
 
 
 def _shown(value: Any) -> str:
-    return str(float(value)) if isinstance(value, Fraction) else repr(value)
+    try:
+        text = str(float(value)) if isinstance(value, Fraction) else repr(value)
+    except (ValueError, OverflowError):  # Python writes no number of more than 4,300 digits
+        text = "a number beyond all bounds"
+    return text if len(text) <= _DIGITS else f"{text[:_DIGITS]} ..."
 
 
 # What values are ---------------------------------------------------------------------------------
@@ -177,7 +195,8 @@ def _positive(value: Any) -> bool:
 
 
 def _real(value: Any) -> bool:
-    return _number(value) or isinstance(value, float | Fraction)
+    real = _number(value) or isinstance(value, float | Fraction)
+    return real and abs(value) < 1 / _SMALLEST  # neither NaN nor infinite
 
 
 def _window(value: Any) -> bool:

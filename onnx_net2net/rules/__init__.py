@@ -79,7 +79,7 @@ def _looked_at(op: Op) -> tuple[object, ...]:
 def _called(entry: Callable[[Op], str | Rule], op: Op) -> Rule:
     try:
         rule = entry(op)
-    except (ArithmeticError, IndexError, TypeError, ValueError):
+    except (ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError):
         raise Unsupported("its attributes or shapes do not fit the operator") from None
     return _plain(rule) if isinstance(rule, str) else rule
 

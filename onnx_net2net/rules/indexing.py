@@ -15,6 +15,7 @@ from onnx_net2net.rules.language import (
     Table,
     line,
     names,
+    place_of,
     repeated,
     slot,
 )
@@ -121,10 +122,10 @@ def _bounds(op: Op) -> tuple[Bounds, Bounds, list[int], Bounds]:
     if op.opset < 10:
         starts, ends = list(op.attr("starts")), list(op.attr("ends"))
         axes = op.attr("axes", range(len(starts)))
-        return starts, ends, [int(a) % rank for a in axes], [1] * len(starts)
+        return starts, ends, [place_of(a, rank) for a in axes], [1] * len(starts)
     count = int(np.prod(op.shape(1)))
     given = op.known(3).ravel() if op.has(3) else range(count)
-    axes = [int(a) % rank for a in given]
+    axes = [place_of(a, rank) for a in given]
     steps: Bounds = _numbers(op, 4, count) if op.has(4) else [1] * count
     return _numbers(op, 1, count), _numbers(op, 2, count), axes, steps
 

@@ -12,38 +12,18 @@ although its name is passed elsewhere (the recurrent weight of an LSTM).
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from math import prod
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 
 from onnx_net2net.rules.alignment import Size
-
-Term = Union[str, "Group", "Plus"]
-TOKEN = re.compile(r"\s*(\.\.\.|->|[*~]?[A-Za-z_]\w*|[(),+]|\d+)")
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Row-major merge of terms."""
-
-    terms: tuple[Term, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Plus:
-    """Concatenation of terms."""
-
-    terms: tuple[Term, ...]
-
-
-Spec = tuple[Term, ...]
+from onnx_net2net.rules.notation import Spec, Term, leaves, parse, term
 
 
 @dataclass(frozen=True)
@@ -276,11 +256,21 @@ class Op:
 
     def axis(self, name: str = "axis", default: int = -1, rank: int | None = None) -> int:
         """The non-negative axis that attribute ``name`` gives."""
-        return int(self.attr(name, default)) % (self.rank() if rank is None else rank)
+        return place_of(self.attr(name, default), self.rank() if rank is None else rank)
 
 
 Entry = str | Rule | Callable[[Op], str | Rule]
 Table = dict[str, Entry]
+
+
+def place_of(axis: int, rank: int) -> int:
+    """Which of ``rank`` axes is meant, counted from the end where ``axis`` is negative.
+
+    Raises Unsupported for one that is not there: runtimes make anything of it.
+    """
+    if not -rank <= int(axis) < rank:
+        raise Unsupported(f"there is no axis {int(axis)} among {rank}")
+    return int(axis) % rank
 
 
 def names(prefix: str, count: int) -> list[str]:
@@ -292,72 +282,6 @@ def line(inputs: Sequence[Sequence[str]], outputs: Sequence[Sequence[str]]) -> s
     """A rule's text from lists of axis names."""
     sides = (", ".join(" ".join(spec) for spec in side) for side in (inputs, outputs))
     return " -> ".join(sides)
-
-
-@lru_cache(maxsize=4096)
-def parse(text: str) -> tuple[tuple[Spec | None, ...], tuple[Spec | None, ...]]:
-    """Both sides of a rule, variadic names not yet expanded."""
-    left, arrow, right = text.partition("->")
-    if not arrow:
-        raise ValueError(f"rule without '->': {text!r}")
-    return _side(left), _side(right)
-
-
-def term(text: str) -> Term:
-    """One axis term, such as ``(g i)``."""
-    spec = _spec(text)
-    if spec is None or len(spec) != 1:
-        raise ValueError(f"not one axis: {text!r}")
-    return spec[0]
-
-
-def _side(text: str) -> tuple[Spec | None, ...]:
-    return tuple(_spec(part) for part in text.split(","))
-
-
-def _spec(text: str) -> Spec | None:
-    tokens = TOKEN.findall(text)
-    if "".join(tokens) != "".join(text.split()):
-        raise ValueError(f"cannot read axis names: {text!r}")
-    if tokens == ["_"]:
-        return None
-    terms, rest = _terms(tokens)
-    if rest:
-        raise ValueError(f"unbalanced parenthesis: {text!r}")
-    return terms
-
-
-def _terms(tokens: list[str]) -> tuple[Spec, list[str]]:
-    found: list[Term] = []
-    while tokens and tokens[0] != ")":
-        if tokens[0] == "(":
-            inner, tokens = _bracket(tokens[1:])
-            found.append(inner)
-        else:
-            found.append(tokens[0])
-            tokens = tokens[1:]
-    return tuple(found), tokens
-
-
-def _bracket(tokens: list[str]) -> tuple[Term, list[str]]:
-    parts: list[Term] = []
-    current: list[Term] = []
-    while tokens and tokens[0] != ")":
-        if tokens[0] == "+":
-            parts.append(_merge(current))
-            current, tokens = [], tokens[1:]
-        elif tokens[0] == "(":
-            inner, tokens = _bracket(tokens[1:])
-            current.append(inner)
-        else:
-            current.append(tokens[0])
-            tokens = tokens[1:]
-    parts.append(_merge(current))
-    return (parts[0] if len(parts) == 1 else Plus(tuple(parts))), tokens[1:]
-
-
-def _merge(terms: list[Term]) -> Term:
-    return terms[0] if len(terms) == 1 else Group(tuple(terms))
 
 
 def ranks(shapes: Sequence[Sequence[int] | None]) -> tuple[int | None, ...]:
@@ -411,10 +335,3 @@ def _contracted(
                     continue
                 found.setdefault(name.lstrip("~"), []).append((index, axis))
     return {name: tuple(places) for name, places in found.items()}
-
-
-def leaves(item: Term) -> list[str]:
-    """The names in a term, in order."""
-    if isinstance(item, str):
-        return [item]
-    return [name for part in item.terms for name in leaves(part)]

@@ -15,6 +15,7 @@ from onnx_net2net.rules.language import (
     Unsupported,
     line,
     names,
+    place_of,
     slot,
 )
 
@@ -29,7 +30,7 @@ def axes_of(op: Op, index: int, since: int, rank: int) -> list[int] | None:
         given = op.attr("axes")
     else:
         given = op.known(index).ravel() if op.has(index) else None
-    return None if given is None else [int(a) % rank for a in given]
+    return None if given is None else [place_of(a, rank) for a in given]
 
 
 def _reshape(op: Op) -> Rule:

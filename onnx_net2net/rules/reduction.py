@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from onnx_net2net.rules.language import Entry, Op, Rule, Table, line, names
+from onnx_net2net.rules.language import Entry, Op, Rule, Table, line, names, place_of
 
 # How copies are undone: see Rule.reduce. The logarithm of a sum needs its summands rescaled.
 KINDS = {
@@ -42,13 +42,13 @@ def _axes(op: Op) -> list[int]:
     given = op.known(1).ravel().tolist() if op.has(1) else list(op.attr("axes", ()))
     if not given and not op.attr("noop_with_empty_axes", 0):
         return list(range(op.rank()))
-    return sorted({int(axis) % op.rank() for axis in given})
+    return sorted({place_of(axis, op.rank()) for axis in given})
 
 
 def running(op: Op) -> Rule:
     """Every entry depends on those before it."""
     axes = names("a", op.rank())
-    axis = axes[int(op.known(1).item()) % op.rank()]
+    axis = axes[place_of(op.known(1).item(), op.rank())]
     return Rule(line([axes, ["_"]], [axes]), fixed={axis: f"{op.node.op_type} runs along it"})
 
 

@@ -14,6 +14,7 @@ from onnx_net2net.rules.language import (
     Unsupported,
     line,
     names,
+    place_of,
     slot,
 )
 
@@ -77,7 +78,7 @@ def _pads_at_run_time(op: Op) -> set[int]:
 def _pad_axes(op: Op) -> list[int]:
     rank = op.rank()
     if op.opset >= 18 and op.has(3):
-        return [int(a) % rank for a in op.known(3).ravel()]
+        return [place_of(a, rank) for a in op.known(3).ravel()]
     return list(range(rank))
 
 
@@ -116,7 +117,7 @@ def _resize(op: Op) -> Rule:
 def _resized(op: Op) -> list[int]:
     """The axes that scales and sizes are given for."""
     rank = op.rank()
-    return [int(a) % rank for a in op.attr("axes", range(rank))]
+    return [place_of(a, rank) for a in op.attr("axes", range(rank))]
 
 
 def _kept(op: Op, first: int) -> set[int]:
@@ -185,7 +186,7 @@ def _affine_grid(op: Op) -> Rule:
 
 def _center_crop_pad(op: Op) -> Rule:
     shape, after = op.shape(0), op.output()
-    listed = [int(a) % len(shape) for a in op.attr("axes", range(len(shape)))]
+    listed = [place_of(a, len(shape)) for a in op.attr("axes", range(len(shape)))]
     left = names("x", len(shape))
     same = [i not in listed or shape[i] == after[i] for i in range(len(shape))]
     right = [f"x{i}" if s else f"y{i}" for i, s in enumerate(same)]

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from onnx_net2net.rules.language import Op, Rule, Table, line, names
+from onnx_net2net.rules.language import Op, Rule, Table, line, names, place_of
 
 TRANSFORM = "a Fourier transform runs over it"
 
@@ -19,7 +19,7 @@ def dft(op: Op) -> Rule:
     before = names("a", op.rank())
     after = list(before)
     fixed: dict[str, str] = {}
-    for index in (axis % op.rank(), op.rank() - 1):
+    for index in (place_of(axis, op.rank()), op.rank() - 1):
         after[index] = f"out{index}"
         fixed |= dict.fromkeys((before[index], after[index]), TRANSFORM)
     return Rule(line([before, ["_"], ["_"]], [after]), fixed=fixed)

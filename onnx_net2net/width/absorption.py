@@ -16,7 +16,7 @@ import numpy as np
 
 from onnx_net2net.analysis.graph import Node
 from onnx_net2net.analysis.solver import Applied, Env, Solution
-from onnx_net2net.rules.language import Group, Plus, Term, leaves
+from onnx_net2net.rules.notation import Group, Plus, Term, leaves
 from onnx_net2net.width.contraction import FLOATS, Edge, Rescale, Site
 from onnx_net2net.width.growth import Growth
 

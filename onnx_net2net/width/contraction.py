@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from onnx_net2net.algebra.axes import Atom, Axis, atoms
 from onnx_net2net.analysis.solver import Applied, Solution
-from onnx_net2net.rules.language import Term, leaves
+from onnx_net2net.rules.notation import Term, leaves
 
 Edge = tuple[int, int, int]  # node position, input index, axis
 Site = tuple[str, int]  # weight, axis

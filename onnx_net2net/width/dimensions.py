@@ -200,13 +200,20 @@ class _Survey:
 
     def met(self, applied: Applied) -> set[Atom]:
         """The atoms that a node touches and on which weights lie."""
-        return {free for axis in set(applied.env.values()) for free in self.atoms(axis)}
+        rule, axes = applied.rule, applied.env
+        if (
+            rule.kind == "move" and "max" in rule.reduce.values()
+        ):  # what it cuts off it leaves alone
+            axes = {name: axes[name] for name in axes if rule.reduce.get(name) != "max"}
+        return {free for axis in set(axes.values()) for free in self.atoms(axis)}
 
     def atoms(self, axis: Axis) -> tuple[Atom, ...]:
         """The atoms of ``axis`` on which weights lie."""
         found = self._atoms.get(axis)
         if found is None:
-            found = self._atoms[axis] = tuple(a for a in atoms(axis) if a in self.sites)
+            found = self._atoms[axis] = tuple(
+                free for free in dict.fromkeys(atoms(axis)) if free in self.sites
+            )
         return found
 
 

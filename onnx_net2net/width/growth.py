@@ -14,7 +14,7 @@ import numpy as np
 from onnx_net2net.algebra.axes import Atom, Axis, Product, Sum, atoms, canonical, size_after
 from onnx_net2net.algebra.expansion import PAD, Index, shares
 from onnx_net2net.analysis.solver import Env
-from onnx_net2net.rules.language import Group, Term
+from onnx_net2net.rules.notation import Group, Term
 
 Fill = tuple[Index, np.ndarray]  # new places, and the weighting of old entries that they hold
 

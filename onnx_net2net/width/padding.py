@@ -20,7 +20,8 @@ import numpy as np
 from onnx_net2net.algebra.axes import Atom, atoms, canonical
 from onnx_net2net.analysis.graph import Node
 from onnx_net2net.analysis.solver import Applied, Solution
-from onnx_net2net.rules.language import Norm, Spec, leaves
+from onnx_net2net.rules.language import Norm
+from onnx_net2net.rules.notation import Spec, leaves
 from onnx_net2net.width.contraction import FLOATS, Site
 
 Vector = np.ndarray

@@ -10,8 +10,8 @@ forms that it does not run are left out.
 from __future__ import annotations
 
 import itertools
-import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,10 +31,26 @@ def family(function: Family) -> Family:
     return function
 
 
-def forms(*names: str) -> Iterator[Case]:
-    """The cases of some families, by default of all."""
+def forms(*names: str, one_in: int = 1) -> Iterator[Case]:
+    """The cases of some families, by default of all, or a part of them."""
     for name in names or FAMILIES:
-        yield from FAMILIES[name]()
+        _sampling.one_in, _sampling.seen = one_in, 0
+        yield from (found for found in FAMILIES[name]() if found is not None)
+
+
+@dataclass
+class _Sampling:
+    """Which cases are made at all: the first, and one in so many."""
+
+    one_in: int = 1
+    seen: int = 0
+
+    def skips(self) -> bool:
+        self.seen += 1
+        return (self.seen - 1) % self.one_in != 0
+
+
+_sampling = _Sampling()
 
 
 def grid(**choices: list[Any]) -> Iterator[dict[str, Any]]:
@@ -70,6 +86,8 @@ def case(
     **attributes: Any,
 ) -> Case:
     """One node. ``stored`` operands are initializers; ``dynamic``: no size is written down."""
+    if _sampling.skips():
+        return None  # type: ignore[return-value]
     names = [name if value is not None else "" for name, value in feeds.items()]
     results = [f"y{i}" for i in range(outputs)] if isinstance(outputs, int) else list(outputs)
     node = helper.make_node(op, names, results, domain=domain, **attributes)
@@ -98,8 +116,3 @@ def case(
     stated = " ".join(f"{k}={v}" for k, v in attributes.items())
     kind = " dynamic" if dynamic else ""
     return Case(f"{op}-{opset}{kind} {text} {stated}".strip(), model, given, [])
-
-
-def sampled(cases: Iterator[Case], one_in: int) -> Iterator[Case]:
-    """The same share of the cases each time, whatever else is added."""
-    return (c for c in cases if zlib.crc32(c.name.encode()) % one_in == 0)

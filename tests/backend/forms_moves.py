@@ -14,17 +14,19 @@ from tests.backend.forms import case, family, grid, ints, real
 SOME = ["float32", "int64", "uint16", "uint64", "bool", "float16"]
 
 
+def _given(op: str, feeds: dict[str, Any], opset: int = 18, outputs: Any = 1, **k: Any) -> Case:
+    return case(op, feeds, (), opset, outputs, **k)
+
+
+def _stored(op: str, feeds: dict[str, Any], opset: int = 18, outputs: Any = 1, **k: Any) -> Case:
+    return case(op, feeds, tuple(n for n in feeds if n != "x"), opset, outputs, **k)
+
+
 @family
 def moving() -> Iterator[Case]:
     """Slices, pads, tiles, transposes of many types, with operands stored and given."""
     for dtype, where in itertools.product(SOME, (True, False)):
-
-        def made(
-            op: str, feeds: dict[str, Any], opset: int = 18, outputs: Any = 1, **k: Any
-        ) -> Case:
-            names = tuple(n for n in feeds if n != "x") if where else ()
-            return case(op, feeds, names, opset, outputs, **k)
-
+        made = _stored if where else _given
         x = real(3, 4, 5, dtype=dtype)
         for start, end, axis, step in itertools.product(
             (0, 1, -1, -9, 9), (0, 3, -1, 99, -99), (0, 1, -1), (1, 2, -1, -2)
@@ -222,7 +224,8 @@ def linear() -> Iterator[Case]:
     for equation, shapes in (
         ("ij,jk->ik", ((2, 3), (3, 4))), ("bij,bjk", ((2, 3, 4), (2, 4, 5))), ("ii->i", ((3, 3),)),
         ("...ij,...jk->...ik", ((2, 3, 4), (4, 5))), ("i,i->", ((3,), (3,))), ("ij->ji", ((2, 3),)),
-        ("i,j->ij", ((3,), (4,))), ("ij, jk , kl->il", ((2, 3), (3, 4), (4, 2))), ("...ii->...i", ((2, 3, 3),)),
+        ("i,j->ij", ((3,), (4,))), ("ij, jk , kl->il", ((2, 3), (3, 4), (4, 2))),
+        ("...ii->...i", ((2, 3, 3),)),
     ):  # fmt: skip
         feeds = {f"x{i}": real(*shape) for i, shape in enumerate(shapes)}
         yield case("Einsum", feeds, (), 12, equation=equation)

@@ -146,6 +146,8 @@ def reductions() -> Iterator[Case]:
         ):
             if any(not -len(shape) <= a < len(shape) for a in chosen or ()):
                 continue
+            if 0 in shape and chosen != [1]:
+                continue  # onnxruntime gives shapes that it does not announce
             if (where in ("given", "dynamic") and chosen is None) or (
                 none and where == "attribute"
             ):
@@ -257,7 +259,8 @@ def quantizing() -> Iterator[Case]:
         attributes = {k: v for k, v in attributes.items() if v is not None}
         yield case("ConvInteger", feeds, ("w",), 10, **attributes)
         q = {
-            "x": real(1, 4, 5, 6, dtype="uint8"), "xs": np.array(0.2, "f4"), "xz": np.array(3, "uint8"),
+            "x": real(1, 4, 5, 6, dtype="uint8"), "xs": np.array(0.2, "f4"),
+            "xz": np.array(3, "uint8"),
             "w": real(6, 4 // group, 2, 3, dtype="uint8"), "ws": np.array(0.3, "f4"),
             "wz": np.array(2, "uint8"), "ys": np.array(0.9, "f4"), "yz": np.array(9, "uint8"),
             "b": real(6, dtype="int32"),

@@ -248,6 +248,8 @@ def pair(draw: Draw) -> Node:
         x = np.where(x == (0 if "int" not in kind else np.iinfo(kind).min), np.array(1, kind), x)
     if name == "Mod":
         given["fmod"] = 1 if "float" in kind else some(draw, 0.6, draw.randint(0, 1))
+    if given.get("fmod") and kind.endswith("int64"):
+        x, y = x % 99, y % 7 + 1  # onnxruntime goes by double precision
     if name == "Pow":
         x, y = x % 4, y % 3
     if name == "BitShift":
@@ -700,8 +702,152 @@ def recurrent(draw: Draw) -> Node:
     return f"{name}:{3 if name == 'LSTM' else 2}", operands, given, 14
 
 
+def products(draw: Draw) -> Node:
+    """Products of matrices and of tensors, of whole numbers as well."""
+    name = draw.choice(["Gemm", "MatMul", "Einsum", "MatMulInteger", "Det"])
+    kind = draw.choice(["float32", "float32", "float64"])
+    if name == "Gemm":
+        first, second = draw.randint(0, 1), draw.randint(0, 1)
+        a, b = normal(draw, 3, 4, dtype=kind), normal(draw, 4, 5, dtype=kind)
+        operands = {"a": a.T.copy() if first else a, "b": b.T.copy() if second else b}
+        c = draw.choice([None, (5,), (3, 1), (3, 5), ()])
+        if c is not None:
+            operands["c"] = normal(draw, *c, dtype=kind)
+        given = {"alpha": some(draw, 0.5, 0.3), "beta": some(draw, 0.5, 1.7)}
+        return name, operands, given | {"transA": first, "transB": second}, 13
+    if name == "MatMul":
+        kind = draw.choice([kind, "int32", "int64", "uint64"])
+        left, right = draw.choice(
+            [((3, 4), (4,)), ((4,), (4, 2)), ((2, 3, 4), (4, 5)), ((2, 1, 3, 4), (5, 4, 2))]
+        )
+        return (
+            name,
+            {"a": normal(draw, *left, dtype=kind), "b": normal(draw, *right, dtype=kind)},
+            {},
+            13,
+        )
+    if name == "Einsum":
+        kind = draw.choice([kind, kind, "int32", "int64"])
+        equation = draw.choice(
+            [
+                "ij,jk",
+                "ij,jk->ki",
+                "bij,bjk->bik",
+                "bij->bji",
+                "ii->i",
+                "...ij,...jk->...ik",
+                "bij,bij->b",
+                "ij->",
+            ]
+        )
+        sizes = {"i": 3, "j": 4, "k": 5, "b": 2, "I": 2}
+        terms = equation.split("->")[0].replace("...", "I").split(",")
+        if equation == "ii->i":
+            sizes["i"] = 3
+        operands = {
+            f"t{n}": normal(draw, *(sizes[letter] for letter in term), dtype=kind)
+            for n, term in enumerate(terms)
+        }
+        if "int" in kind:  # sums within the type
+            operands = {key: (value % 9).astype(kind) for key, value in operands.items()}
+        return name, operands, {"equation": equation}, 12
+    if name == "Det":
+        return name, {"x": normal(draw, *draw.choice([(3, 3), (2, 3, 3)]))}, {}, 22
+    a, b = (
+        normal(draw, *shape, dtype=draw.choice(["int8", "uint8"])) for shape in ((3, 4), (4, 5))
+    )
+    operands = {"a": a, "b": b}
+    if draw.random() < 0.6:
+        operands |= {"az": np.array(3, a.dtype), "bz": np.array(2, b.dtype)}
+    return name, operands, {}, 10
+
+
+def blocks(draw: Draw) -> Node:
+    """DeformConv, Col2Im, MaxUnpool, EyeLike, ConvInteger and QLinearConv."""
+    name = draw.choice(["DeformConv", "Col2Im", "EyeLike", "ConvInteger", "QLinearConv"])
+    if name == "EyeLike":
+        kind = draw.choice(["float32", "int32", "float64", "uint8", "bool"])
+        to = some(
+            draw,
+            0.6,
+            helper.np_dtype_to_tensor_dtype(np.dtype(draw.choice(["float32", "int64", "float64"]))),
+        )
+        return (
+            name,
+            {"x": normal(draw, 3, 5, dtype=kind)},
+            {"k": some(draw, 0.6, draw.randint(-3, 3)), "dtype": to},
+            22,
+        )
+    if name == "Col2Im":
+        kernel = lengths(draw, 2, 1, 3)
+        strides, dilations = lengths(draw, 2, 1, 2), lengths(draw, 2, 1, 2)
+        pads = [draw.randint(0, 1) for _ in range(4)]
+        image = lengths(draw, 2, 6, 8)
+        count = 1
+        for n, k, s, d, a, b in zip(
+            image, kernel, strides, dilations, pads[:2], pads[2:], strict=True
+        ):
+            count *= (n + a + b - ((k - 1) * d + 1)) // s + 1
+        x = normal(draw, 2, 3 * kernel[0] * kernel[1], count)
+        operands = {"x": x, "i": np.array(image), "b": np.array(kernel)}
+        return name, operands, {"strides": strides, "dilations": dilations, "pads": pads}, 18
+    kernel = lengths(draw, 2, 1, 3)
+    given = window(draw, kernel)
+    if name == "DeformConv":
+        strides, dilations = (given[n] or [1, 1] for n in ("strides", "dilations"))
+        pads = given["pads"] or [0] * 4
+        groups, shares = draw.choice([1, 2]), draw.choice([1, 2])
+        x = normal(draw, 2, 4, *lengths(draw, 2, 7, 9))
+        out = [
+            (x.shape[2 + i] + pads[i] + pads[2 + i] - ((kernel[i] - 1) * dilations[i] + 1))
+            // strides[i]
+            + 1
+            for i in (0, 1)
+        ]
+        area = kernel[0] * kernel[1]
+        operands = {
+            "x": x,
+            "w": normal(draw, 2 * groups, 4 // groups, *kernel),
+            "o": normal(draw, 2, shares * area * 2, *out),
+        }
+        operands |= {"b": normal(draw, 2 * groups)} if draw.random() < 0.5 else {"": None}
+        if draw.random() < 0.5:
+            operands["m"] = np.abs(normal(draw, 2, shares * area, *out))
+        given = {
+            "strides": strides,
+            "dilations": dilations,
+            "pads": pads,
+            "group": groups,
+            "offset_group": shares,
+        }
+        return name, operands, given, 22
+    x = normal(draw, 2, 3, *lengths(draw, 2, 6, 9), dtype="uint8")
+    w = normal(draw, 4, 3, *kernel, dtype=draw.choice(["int8", "uint8"]))
+    zero = np.array(3, np.uint8)
+    if name == "ConvInteger":
+        operands = {"x": x, "w": w} | ({"xz": zero} if draw.random() < 0.6 else {})
+        return name, operands, given, 10
+    scale, wide = (
+        np.array(0.05, np.float32),
+        np.abs(normal(draw, 4)) * np.float32(0.1) + np.float32(0.01),
+    )
+    zeros = np.zeros(4, w.dtype)
+    operands = {
+        "x": x,
+        "xs": scale,
+        "xz": zero,
+        "w": w,
+        "ws": wide,
+        "wz": zeros,
+        "ys": np.array(0.7, np.float32),
+        "yz": zero,
+    }
+    return name, operands, given, 10
+
+
 FAMILIES: dict[str, Callable[[Draw], Node]] = {
     "attention": attention,
+    "blocks": blocks,
     "cast": cast,
     "clip": clip,
     "conv": conv,
@@ -713,6 +859,7 @@ FAMILIES: dict[str, Callable[[Draw], Node]] = {
     "norms": norms,
     "pair": pair,
     "pool": pool,
+    "products": products,
     "quantization": quantization,
     "recurrent": recurrent,
     "reduction": reduction,
@@ -774,6 +921,10 @@ def _output_kind(operator: str, arrays: dict[str, Any], given: dict[str, Any], i
         return TensorProto.BOOL
     if operator == "Cast":
         return int(given["to"])
+    if operator in ("MatMulInteger", "ConvInteger"):
+        return TensorProto.INT32
+    if operator == "EyeLike" and "dtype" in given:
+        return int(given["dtype"])
     if operator == "TopK" and index == 1:
         return TensorProto.INT64
     last = {"OneHot": "values", "QuantizeLinear": "z", "DequantizeLinear": "s"}.get(operator)

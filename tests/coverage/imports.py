@@ -48,14 +48,50 @@ def in_torch(model: n2n.Model) -> dict[str, Any]:
 
     module = n2n.to_torch(model)
     names = [value.name for value in model.proto.graph.output]
+    seen: list[dict[str, np.ndarray]] = []
 
     def call(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        seen.append(feeds)
         with torch.no_grad():
             found = module(*(torch.from_numpy(value) for value in feeds.values()))
         values = found if isinstance(found, tuple) else (found,)
         return {name: value.numpy() for name, value in zip(names, values, strict=True)}
 
-    return judged(agreement(model, call, seeds=1))
+    result = judged(agreement(model, call, seeds=1))
+    return result if result["verdict"] != "right" else {**result, **learns(module, seen[0])}
+
+
+def learns(module: Any, feeds: dict[str, np.ndarray]) -> dict[str, Any]:
+    """A step of training: gradients are finite, and the loss falls."""
+    import torch
+
+    inputs = [torch.from_numpy(value) for value in feeds.values()]
+    parameters = [p for p in module.parameters() if p.requires_grad]
+
+    def loss() -> torch.Tensor:
+        found = module(*inputs)
+        values = found if isinstance(found, tuple) else (found,)
+        return sum((v.square().mean() for v in values if v.is_floating_point()), torch.zeros(()))
+
+    before = loss()
+    if not parameters or not before.requires_grad:
+        return {"trained": "no parameters"}
+    before.backward()
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    size = float(sum((g.double().square().sum() for g in gradients), torch.zeros(())))
+    if not np.isfinite(size):
+        return {"verdict": "wrong", "problem": "gradients are not finite"}
+    with torch.no_grad():
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter -= 1e-3 * float(before.detach()) / max(size, 1e-30) * parameter.grad
+        after = float(loss())
+    if size and not after < float(before.detach()):
+        return {
+            "verdict": "wrong",
+            "problem": f"the loss goes from {float(before.detach())} to {after}",
+        }
+    return {"trained": "yes"}
 
 
 def in_keras(model: n2n.Model) -> dict[str, Any]:
@@ -72,7 +108,43 @@ def in_keras(model: n2n.Model) -> dict[str, Any]:
         values = found.values() if isinstance(found, dict) else (found,)
         return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
 
-    return judged(agreement(model, call, seeds=1))
+    result = judged(agreement(model, call, seeds=1))
+    return result if result["verdict"] != "right" else {**result, **learns_in_keras(model, network)}
+
+
+def learns_in_keras(model: n2n.Model, network: Any) -> dict[str, Any]:
+    """A step of training: gradients are finite, and the loss falls."""
+    import tensorflow as tf
+
+    from onnx_net2net.judge.feeds import input_specs, random_feeds
+
+    feeds = list(random_feeds(input_specs(model.proto), 0).values())
+    variables = [v.value for v in network.trainable_variables]
+
+    def loss() -> Any:
+        found = network(feeds if len(feeds) > 1 else feeds[0])
+        values = found.values() if isinstance(found, dict) else (found,)
+        return sum(
+            (tf.reduce_mean(tf.cast(v, "float32") ** 2) for v in values if v.dtype.is_floating),
+            tf.zeros(()),
+        )
+
+    with tf.GradientTape() as tape:
+        before = loss()
+    pairs = zip(tape.gradient(before, variables), variables, strict=True)
+    moved = [(tf.convert_to_tensor(g), v) for g, v in pairs if g is not None]
+    if not moved:
+        return {"trained": "no parameters"}
+    size = float(sum(tf.reduce_sum(tf.cast(g, "float64") ** 2) for g, _ in moved))
+    if not np.isfinite(size):
+        return {"verdict": "wrong", "problem": "gradients are not finite"}
+    rate = 1e-3 * float(before) / max(size, 1e-30)
+    for gradient, variable in moved:
+        variable.assign_sub(tf.cast(rate, gradient.dtype) * gradient)
+    after = float(loss())
+    if size and not after < float(before):
+        return {"verdict": "wrong", "problem": f"the loss goes from {float(before)} to {after}"}
+    return {"trained": "yes"}
 
 
 def deeper(model: n2n.Model) -> dict[str, Any]:

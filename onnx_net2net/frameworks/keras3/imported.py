@@ -173,7 +173,7 @@ def _not_a_tensor(value: ValueInfoProto) -> str:
     """Why Keras has no tensor for a declared type; nothing where it has one, or none is stated."""
     kind = value.type.WhichOneof("value")
     if kind not in ("tensor_type", None):
-        return f"Keras models have tensors only, and it is of a {kind.replace('_', ' ')}"
+        return f"Keras models have tensors only, and it is of {kind.replace('_', ' ')}"
     number = value.type.tensor_type.elem_type
     if not number:
         return ""

@@ -128,9 +128,9 @@ def _plain(attribute: AttributeProto) -> Any:
     """Strings as str, tensors as arrays."""
     value = attribute_value(attribute)
     if attribute.type == AttributeProto.STRING:
-        return value.decode()
+        return value.decode(errors="backslashreplace")
     if attribute.type == AttributeProto.STRINGS:
-        return [item.decode() for item in value]
+        return [item.decode(errors="backslashreplace") for item in value]
     if attribute.type == AttributeProto.TENSOR:
         return numpy_helper.to_array(value)
     return value

@@ -38,9 +38,9 @@ def scanned(
     def step(index: Any, goes_on: Any, now: list[Any], entries: list[Any]) -> Any:
         return goes_on, *body(now, entries)
 
-    states, columns = _loop(step, list(states), count, tf.constant(True), arrays, count)
+    last, columns = _loop(step, list(states), count, tf.constant(True), arrays, count)
     length = sequences[0].shape[0]
-    return states, [tf.ensure_shape(c, [length, *c.shape[1:]]) for c in columns]
+    return last, [tf.ensure_shape(c, [length, *c.shape[1:]]) for c in columns]
 
 
 def _by_keras(body: Any, states: Sequence[Any], sequences: Sequence[Any]) -> Any:
@@ -122,27 +122,32 @@ def _specs(body: Any, states: list[Any], entries: list[Any]) -> tuple[list[Any],
     """Shapes that hold for the states after any number of steps, and what a row is."""
     import tensorflow as tf
 
-    shapes = [state.shape for state in states]
+    shapes = [_sizes(state.shape) for state in states]
     for _ in range(MOST_WIDENINGS):
         given = [tf.TensorSpec(s, x.dtype) for s, x in zip(shapes, states, strict=True)]
 
-        def once(now: list[Any], entries: list[Any]) -> Any:
-            _, new, rows = body(tf.constant(0), tf.constant(True), list(now), list(entries))
-            return new, rows
+        def once(index: Any, goes_on: Any, now: list[Any], entries: list[Any]) -> Any:
+            return body(index, goes_on, list(now), list(entries))[1:]
 
-        traced = tf.function(once, autograph=False).get_concrete_function(given, entries)
+        counters = (tf.TensorSpec([], "int32"), tf.TensorSpec([], "bool"))
+        traced = tf.function(once, autograph=False).get_concrete_function(*counters, given, entries)
         new, rows = traced.structured_outputs
-        wider = [_common(old, x.shape) for old, x in zip(shapes, new, strict=True)]
+        wider = [_common(old, _sizes(x.shape)) for old, x in zip(shapes, new, strict=True)]
         if wider == shapes:
             break
         shapes = wider
-    return shapes, list(rows)
+    return [tf.TensorShape(shape) for shape in shapes], list(rows)
 
 
-def _common(one: Any, other: Any) -> Any:
+def _sizes(shape: Any) -> list[int | None] | None:
+    """Sizes of axes, None for those that are open; None where even their number is."""
+    return None if shape.rank is None else shape.as_list()
+
+
+def _common(
+    one: list[int | None] | None, other: list[int | None] | None
+) -> list[int | None] | None:
     """What two shapes have in common."""
-    import tensorflow as tf
-
-    if one.rank is None or one.rank != other.rank:
-        return tf.TensorShape(None)
-    return tf.TensorShape([a if a == b else None for a, b in zip(one, other, strict=True)])
+    if one is None or other is None or len(one) != len(other):
+        return None
+    return [a if a == b else None for a, b in zip(one, other, strict=True)]

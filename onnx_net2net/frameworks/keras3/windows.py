@@ -144,14 +144,14 @@ def padded(x: Any, pads: Sequence[tuple[Any, Any]], value: float = 0) -> Any:
     """``x`` (N C ...) with its spatial axes padded, or cut where a pad is negative."""
     if all(isinstance(n, int) for pair in pads for n in pair):
         if any(n < 0 for pair in pads for n in pair):
-            index = [slice(max(-a, 0), -max(-b, 0) or None) for a, b in pads]
-            x = x[(slice(None), slice(None), *index)]
+            inner = [slice(max(-a, 0), -max(-b, 0) or None) for a, b in pads]
+            x = x[(slice(None), slice(None), *inner)]
             pads = [(max(a, 0), max(b, 0)) for a, b in pads]
         if not any(n for pair in pads for n in pair):
             return x
         return ops.pad(x, [(0, 0), (0, 0), *pads], constant_values=value or None)
     for axis, (before, after) in enumerate(pads, 2):
-        index: list[Any] = [slice(None)] * len(x.shape)
+        index = [slice(None)] * len(x.shape)
         index[axis] = slice(positive(-before), sizes(x)[axis] - positive(-after))
         x = extended(x[tuple(index)], axis, positive(before), positive(after), value)
     return x

@@ -26,6 +26,9 @@ def source(translation: Translation, name: str) -> str:
     """
     functions = _needed(translation.kernels)
     forward = translation.forward
+    for value, parameter in forward.inputs.items():
+        if parameter in functions:  # an input must not hide a function that the code calls
+            forward.inputs[value] = f"{parameter}_"
     parameters = [f"{forward.inputs[v]}: torch.Tensor" for v in sorted(forward.inputs)]
     body = formatted(forward.lines(), 8)
     result = "torch.Tensor" if len(translation.program.main.outputs) == 1 else "tuple"

@@ -45,7 +45,12 @@ def _write(translator: Translator, step: Step) -> None:
         raise Untranslated(f"operator {name} is not known")
     step.attributes.begin()
     operation = Operation(translator, step)
-    operation.write(entry)
+    try:
+        operation.write(entry)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        # A form that the entry does not reckon with is refused like any other.
+        reason = f"its form is not expected ({type(error).__name__}: {error})"
+        raise Untranslated(reason) from error
     for kind, names in (
         ("attribute", translator.program.ignored(step)),
         ("operand", operation.unread()),

@@ -27,11 +27,11 @@ MOVES = frozenset({
 })  # fmt: skip
 # Operators of uint64 that do the same to the bits of int64.
 BITS = frozenset({
-    "Abs", "Add", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "CenterCropPad", "Compress",
-    "ConstantOfShape", "CumProd", "CumSum", "Div", "Equal", "EyeLike", "GatherElements",
-    "GatherND", "MatMul", "Mod", "Mul", "NonZero", "OneHot", "Pad", "QuantizeLinear", "Range",
-    "ReduceProd", "ReduceSum", "ReduceSumSquare", "ReverseSequence", "Scatter", "Sign", "ScatterElements",
-    "ScatterND", "Sub", "Sum", "TensorScatter", "Trilu", "BitShift",
+    "Abs", "Add", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor",
+    "CenterCropPad", "Compress", "ConstantOfShape", "CumProd", "CumSum", "Div", "Equal",
+    "EyeLike", "GatherElements", "GatherND", "MatMul", "Mod", "Mul", "NonZero", "OneHot", "Pad",
+    "QuantizeLinear", "Range", "ReduceProd", "ReduceSum", "ReduceSumSquare", "ReverseSequence",
+    "Scatter", "ScatterElements", "ScatterND", "Sign", "Sub", "Sum", "TensorScatter", "Trilu",
 })  # fmt: skip
 # Operators of uint64 that ask which is larger.
 ORDERED = frozenset({

@@ -10,7 +10,7 @@ from keras import ops
 
 from onnx_net2net.frameworks.keras3.operators.elementwise import activation
 from onnx_net2net.frameworks.keras3.trace import Call, Entry
-from onnx_net2net.frameworks.keras3.values import cast, dtype_of, tensor
+from onnx_net2net.frameworks.keras3.values import cast, dtype_of, sizes, tensor
 
 __all__ = ["TABLES", "gemm", "swapped"]
 
@@ -21,10 +21,30 @@ def swapped(x: Any) -> Any:
 
 
 def multiplied(a: Any, b: Any) -> Any:
-    """The product of two tensors; Keras' own is computed in float32 by PyTorch."""
+    """The product of two tensors; Keras' own is computed in float32 by PyTorch, or if whole."""
+    if "int" in dtype_of(a):
+        return _whole(a, b)
     if keras.backend.backend() == "torch" and dtype_of(a) == "float64":
         return operator.matmul(a, b)
     return ops.matmul(a, b)
+
+
+def _whole(a: Any, b: Any) -> Any:
+    """The product of whole numbers, each in its type."""
+    left, right = (ops.cast(x, "int64") for x in (a, b))
+    left = ops.expand_dims(left, 0) if len(a.shape) == 1 else left
+    right = ops.expand_dims(right, 1) if len(b.shape) == 1 else right
+    y = operator.matmul(left, right)
+    y = ops.squeeze(y, -2) if len(a.shape) == 1 else y
+    y = ops.squeeze(y, -1) if len(b.shape) == 1 else y
+    return cast(y, dtype_of(a))
+
+
+def determinant(call: Call, x: Any) -> Any:
+    """Of matrices that are square, whether both of their sizes are known or one."""
+    x = tensor(x)
+    size = x.shape[-1] or x.shape[-2]
+    return ops.det(ops.reshape(x, [*sizes(x)[:-2], size, size]) if size else x)
 
 
 def matmul(call: Call, a: Any, b: Any) -> Any:
@@ -82,12 +102,16 @@ def einsum(call: Call, *values: Any) -> Any:
         dots = "..." if "..." in equation else ""
         equation = f"{equation}->{dots}{''.join(once)}"
     found = [tensor(value) for value in values]
+    if "int" in dtype_of(found[0]) and keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.einsum(equation, *found)  # Keras goes by float32
     return cast(ops.einsum(equation, *found), dtype_of(found[0]))
 
 
 TABLES: dict[str, dict[str, Entry]] = {
     "": {
-        "Det": lambda call, x: ops.det(tensor(x)),
+        "Det": determinant,
         "Einsum": einsum,
         "Gemm": gemm,
         "MatMul": matmul,

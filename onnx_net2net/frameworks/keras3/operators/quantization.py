@@ -162,6 +162,9 @@ def _requantized(y: Any, factor: Any, zero: Any) -> Any:
 def _conv(call: Call, x: Any, w: Any, x_zero: Any, w_zero: Any) -> Any:
     """A convolution of whole numbers; padding is the zero point, so nothing once centred."""
     x, w = _centred(x, x_zero), _centred(w, w_zero, 0)
+    strides = call.attribute("strides") or [1]
+    if call.attribute("auto_pad", "NOTSET").startswith("SAME") and max(strides) > min(w.shape[2:]):
+        call.refuse("strides beyond the kernel beside a stated mode of padding")
     return convolve(x, w, window(call, x, w.shape[2:]), call.attribute("group", 1))
 
 

@@ -23,7 +23,7 @@ def causal_mask(rows: int, columns: int, before: int, device: torch.device) -> T
     return torch.arange(columns, device=device) <= row
 
 
-def attention_mask(
+def visible_mask(
     q: Tensor,
     k: Tensor,
     mask: Tensor | None,

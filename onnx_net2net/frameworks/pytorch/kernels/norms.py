@@ -7,6 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def normalised_by(
+    x: Tensor, mean: Tensor, variance: Tensor, scale: Tensor, bias: Tensor, epsilon: float
+) -> Tensor:
+    """BatchNorm by a mean and a variance that are trained, or computed."""
+    shape = [1, -1, *[1] * (x.dim() - 2)]
+    factor = scale * torch.rsqrt(variance + epsilon)
+    return x * factor.reshape(shape) + (bias - mean * factor).reshape(shape)
+
+
 def layer_norm_with_statistics(
     x: Tensor, axis: int, epsilon: float, scale: Tensor | None, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:

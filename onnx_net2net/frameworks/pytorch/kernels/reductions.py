@@ -55,7 +55,7 @@ def integer_log_sum(x: Tensor, dims: int | tuple[int, ...], keepdim: bool = Fals
 
 def integer_log_sum_exp(x: Tensor, dims: int | tuple[int, ...], keepdim: bool = False) -> Tensor:
     """The largest entry, and the logarithm of how often it stands there, rounded down."""
-    largest = torch.amax(x, dims, keepdim=True)
+    largest = extreme(x, dims, "amax", keepdim=True)
     count = (x == largest).sum(dims, keepdim=keepdim)
-    largest = largest if keepdim else torch.amax(x, dims)
-    return largest + count.double().log().to(x.dtype)
+    largest = largest if keepdim else extreme(x, dims, "amax")
+    return torch.where(count == 0, largest, largest + count.double().log().to(x.dtype))

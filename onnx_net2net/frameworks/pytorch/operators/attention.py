@@ -51,7 +51,7 @@ def _attended(op: Operation, qkv: tuple[str, str, str], scale: str, before: str)
     ):
         lengths = op.optional(6)
         given = f"{mask}, {causal}, {before}, {lengths}, {window}"
-        mask = op.add(op.kernel("attention_mask", q, k, given), "mask")
+        mask = op.add(op.kernel("visible_mask", q, k, given), "mask")
         options = f"{mask}, {scale}, {cap}"
         exact = f", {torch_dtype(precision)}" if precise else ""
         scores = op.kernel("attention_scores", q, k, f"{options}, {mode}{exact}")

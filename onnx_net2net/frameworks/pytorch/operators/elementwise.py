@@ -116,13 +116,15 @@ def cast_like(op: Operation) -> str:
 def converted(op: Operation, to: int) -> str:
     """An operand in another type."""
     wanted, saturate = torch_dtype(to), bool(op.attribute("saturate", 1))
-    if op.dtype(0) == to:
+    source = op.program.dtype(op.name(0))
+    if source == to:
         return op.tensor(0)
     if to in FLOATS8:
         return op.kernel("small_float", op.tensor(0), wanted, saturate)
     if to in SMALL:
         return op.kernel("few_bits", op.tensor(0), SMALL[to], wanted == "torch.int8")
-    torch_dtype(op.dtype(0))  # text is no number
+    if source is not None:
+        torch_dtype(source)  # text is no number
     return f"({op.tensor(0)}).to({wanted})"
 
 

@@ -175,6 +175,9 @@ def _indexed(x: str, parts: list[str]) -> str:
 
 def expand(op: Operation) -> str:
     """To a shape that both broadcast to."""
+    if op.translator.host(op.name(1)) is None and op.length(1) is None:
+        x = op.add(op.tensor(0), "x", inline=False)
+        return f"{x}.expand(torch.broadcast_shapes({x}.shape, {op.tensor(1)}.tolist()))"
     sizes = op.sizes(1)
     rank = op.axes_of(0)
     x = op.tensor(0)
@@ -274,9 +277,12 @@ def constant_of_shape(op: Operation) -> str:
     """One value everywhere."""
     value = op.attribute("value")
     fill = "0.0" if value is None else literal(value.reshape(-1)[0])
-    sizes = op.sizes(0)
     device = op.translator.device()
-    shape = f"({listed(sizes)},)" if sizes else "()"
+    if op.translator.host(op.name(0)) is None and op.length(0) is None:
+        shape = f"{op.tensor(0)}.tolist()"
+    else:
+        sizes = op.sizes(0)
+        shape = f"({listed(sizes)},)" if sizes else "()"
     return f"torch.full({shape}, {fill}, dtype={op.gives()}, device={device})"
 
 
@@ -329,8 +335,7 @@ def col2im(op: Operation) -> str:
         given = f"{image}, {block}, dilation={tuple(options[0])}"
         given += f", padding={tuple(pads[:2])}, stride={tuple(options[1])}"
         return f"F.fold({op.tensor(0)}, {given})"
-    given = [op.tensor(0), image, block, *map(tuple, options), tuple(pads)]
-    return op.kernel("folded", *given)
+    return op.kernel("folded", op.tensor(0), image, block, *map(tuple, options), tuple(pads))
 
 
 TABLES: dict[str, dict[str, Entry]] = {

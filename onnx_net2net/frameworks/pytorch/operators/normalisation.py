@@ -5,6 +5,7 @@ from __future__ import annotations
 from onnx_net2net.frameworks.pytorch.operation import Entry, Operation
 from onnx_net2net.frameworks.pytorch.operators.linear import layer, typed
 from onnx_net2net.frameworks.pytorch.types import Untranslated, literal, short
+from onnx_net2net.frameworks.roles import Role
 
 FLOAT = 1
 
@@ -24,19 +25,31 @@ def batch_norm(op: Operation) -> list[str]:
         return [f"F.batch_norm({given}, training=True, eps={epsilon})"]
     rank = op.axes_of(0)
     x = op.tensor(0)
+    if not all(_fixed(op, index) for index in (3, 4)):
+        # PyTorch's own takes no gradient back to its statistics.
+        return [op.kernel("normalised_by", x, *map(op.tensor, (3, 4, 1, 2)), epsilon)]
     options = "" if epsilon == "1e-05" else f", eps={epsilon}"
     options += "" if momentum == "0.1" else f", momentum={momentum}"
     channels = op.program.size(op.name(1), 0)
-    if channels is not None and 2 <= rank <= 5:
+    derived = op.name(0) in op.program.graph.derived
+    if channels is not None and 2 <= rank <= 5 and not derived:
         kind = {2: 1, 3: 1, 4: 2, 5: 3}[rank]
         module = f"nn.BatchNorm{kind}d({channels}{options}{typed(op, 1)})"
         found = op.layer(module, weight=1, bias=2, running_mean=3, running_var=4)
         if found is not None:
             return [f"{found}({x})"]
     op.named(op.path(1))
-    training = "self.training" if op.path(3) and op.path(4) else "False"
+    moves = op.path(3) and op.path(4) and op.name(0) not in op.program.graph.derived
+    training = "self.training" if moves else "False"
     given = ", ".join(op.tensor(i) for i in (3, 4, 1, 2))
     return [f"F.batch_norm({x}, {given}, {training}, momentum={momentum}, eps={epsilon})"]
+
+
+def _fixed(op: Operation, index: int) -> bool:
+    """Whether an operand is no parameter, and not computed from any."""
+    if op.program.is_weight(op.name(index)):
+        return op.program.roles[op.name(index)] is Role.STATISTIC
+    return op.program.is_constant(op.name(index)) or op.name(index) in op.program.main.inputs
 
 
 def layer_norm(op: Operation) -> list[str]:

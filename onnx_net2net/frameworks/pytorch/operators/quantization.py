@@ -44,8 +44,7 @@ def quantize(op: Operation) -> str:
     if dtype in FLOATS8:
         saturate = bool(op.attribute("saturate", 1))
         return op.kernel("quantized_float", *given, torch_dtype(dtype), *options, saturate)
-    given += [torch_dtype(dtype), limits(dtype)]
-    return op.kernel("quantized", *given, *options)
+    return op.kernel("quantized", *given, torch_dtype(dtype), limits(dtype), *options)
 
 
 def dequantize(op: Operation) -> str:

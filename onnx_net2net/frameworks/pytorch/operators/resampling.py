@@ -61,8 +61,7 @@ def _scaled(op: Operation, index: int, coordinates: str, nearest: str) -> str:
             return op.tensor(0)
     spatial = axes == list(range(2, rank)) and policy == "stretch" and not smooth
     if spatial and not isinstance(scales, str):
-        options = (cubic, outside)
-        name = _own(op, mode, coordinates, nearest, options, sizes, scales)
+        name = _own(op, mode, coordinates, nearest, (cubic, outside), sizes, scales)
         if name is not None:
             aligned = ", align_corners=True" if coordinates == "align_corners" else ""
             if scales is not None:
@@ -75,7 +74,7 @@ def _scaled(op: Operation, index: int, coordinates: str, nearest: str) -> str:
     given.append("None" if sizes is None else f"({', '.join(map(number, sizes))},)")
     listed = scales if isinstance(scales, str) else f"({', '.join(map(short, scales or []))},)"
     given += ["None" if scales is None else listed, literal(mode), literal(coordinates)]
-    options = [literal(nearest), short(cubic), bool(outside), literal(policy), smooth]
+    options: list[Any] = [literal(nearest), short(cubic), bool(outside), literal(policy), smooth]
     if region:
         value = short(op.attribute("extrapolation_value", 0.0))
         options += [f"{op.tensor(index - 1)}.tolist()", value]

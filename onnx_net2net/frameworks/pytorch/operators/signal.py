@@ -16,11 +16,13 @@ def _whole(op: Operation, index: int, default: str = "None") -> str:
 
 def dft(op: Operation) -> str:
     """Numbers, or pairs of real and imaginary parts, along one axis."""
-    axis = _whole(op, 2, "-2") if op.opset >= 20 else op.attribute("axis", 1)
+    axis = _whole(op, 2, "-2") if op.opset >= 20 else str(op.attribute("axis", 1))
     inverse, onesided = bool(op.attribute("inverse", 0)), bool(op.attribute("onesided", 0))
     length = _whole(op, 1)
-    if inverse and onesided and length.isdecimal() and int(length) % 2:
-        raise Untranslated("it is the inverse of half a spectrum of odd length")
+    if inverse and onesided and length.isdecimal():
+        bins = op.fixed(0, int(axis)) if axis.lstrip("-").isdecimal() else 0
+        if int(length) != 2 * (bins - 1):
+            raise Untranslated("it is the inverse of half a spectrum, and of another length")
     return op.kernel("fourier", op.tensor(0), length, axis, inverse, onesided)
 
 

@@ -1,0 +1,100 @@
+"""onnx's shape inference, the only place that asks it: what may end the process runs in another.
+
+found = infer_shapes(proto, value)      # the graph with what was inferred, or None
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
+from onnx.checker import ValidationError
+from onnx.shape_inference import InferenceError
+from onnx.shape_inference import infer_shapes as _infer_shapes
+
+from onnx_net2net.files.isolation import Died, Failed, Isolated
+from onnx_net2net.files.oddities import absurd_shape, odd_graph
+from onnx_net2net.files.tensors import carried
+
+__all__ = ["absurd_inside", "infer_shapes"]
+
+ERRORS = (InferenceError, ValidationError, RuntimeError, ValueError, TypeError)
+_LARGE = 1 << 28  # elements
+_RATIO = 1 << 12  # times as much as the largest input or weight
+_MEMORY = 1 << 30  # bytes; skeletons are small
+_SECONDS = 3.0
+_deadly: deque[str] = deque(maxlen=64)  # what a process died of is not tried again
+_elsewhere = Isolated(__name__, _MEMORY)
+
+
+def infer_shapes(
+    proto: ModelProto,
+    value: Callable[[str], np.ndarray[Any, Any] | None],
+    *,
+    isolated: bool = False,
+) -> GraphProto | None:
+    """The graph of ``proto`` with inferred shapes; None where it is refused, or not survived.
+
+    ``value`` gives small constants by name: the absurd is looked for there, and what is absurd, or
+    ``isolated``, is computed elsewhere.
+    """
+    reason = odd_graph(proto.graph, value)
+    if reason in _deadly:
+        return None
+    try:
+        if reason is None and not isolated:
+            return _infer_shapes(proto, data_prop=True).graph
+        contents = _elsewhere.call("infer", _SECONDS, contents=proto.SerializeToString())
+        return ModelProto.FromString(contents).graph
+    except Died:
+        if reason is not None:
+            _deadly.append(reason)
+    except (Failed, *ERRORS):
+        pass
+    return None
+
+
+def absurd_inside(proto: ModelProto) -> str | None:
+    """The first tensor of an ordinary-looking model that has no possible size, or one beyond all
+    that the model holds and reads; None where there is none.
+    """
+    plain = ModelProto()
+    plain.CopyFrom(proto)
+    _drop_slices(plain.graph)  # which do not survive the negative sizes that are looked for here
+    try:
+        found = _infer_shapes(plain, data_prop=True).graph
+    except ERRORS:
+        return None
+    given = max([_elements(value) for value in found.input] + [1])
+    given = max([given, *(math.prod(tensor.dims) for tensor in found.initializer)])
+    for value in (*found.value_info, *found.output):
+        shape = [d.dim_value for d in value.type.tensor_type.shape.dim if d.HasField("dim_value")]
+        if absurd_shape(shape) or math.prod(shape) > max(_LARGE, _RATIO * given):
+            return f"'{value.name}' of shape {shape}"
+    return None
+
+
+def _elements(value: ValueInfoProto) -> int:
+    return math.prod(dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim)
+
+
+def _drop_slices(graph: GraphProto) -> None:
+    kept = [node for node in graph.node if node.op_type != "Slice"]
+    if len(kept) < len(graph.node):
+        copies = [NodeProto.FromString(node.SerializeToString()) for node in kept]
+        del graph.node[:]
+        graph.node.extend(copies)
+    for node in graph.node:
+        for inner in carried(node):
+            _drop_slices(inner)
+
+
+def _infer(contents: bytes) -> bytes:
+    return _infer_shapes(ModelProto.FromString(contents), data_prop=True).SerializeToString()
+
+
+CALLS = {"infer": _infer}

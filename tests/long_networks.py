@@ -1,0 +1,145 @@
+"""Networks of any number of equal parts: long chains, wide fans, one dimension shared by all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from onnx import ModelProto
+
+from tests.networks import Net
+
+
+def _ints(net: Net, *values: int) -> str:
+    return net.put(np.array(values, np.int64))
+
+
+def chain(parts: int) -> ModelProto:
+    """Layer behind layer."""
+    net = Net()
+    x = net.input("batch", 7)
+    for _ in range(parts):
+        x = net("Relu", net("MatMul", x, net.weight(7, 7)))
+    return net.model(x)
+
+
+def residual(parts: int) -> ModelProto:
+    """Branches around one stream."""
+    net = Net()
+    x = net("MatMul", net.input("batch", 7), net.weight(7, 9))
+    for _ in range(parts):
+        inner = net("Relu", net("MatMul", x, net.weight(9, 5)))
+        x = net("Add", x, net("MatMul", inner, net.weight(5, 9)))
+    return net.model(x)
+
+
+def shared(parts: int) -> ModelProto:
+    """One weight that every layer reads."""
+    net = Net()
+    x, weight = net.input("batch", 7), net.weight(7, 7)
+    for _ in range(parts):
+        x = net("Relu", net("MatMul", x, weight))
+    return net.model(x)
+
+
+def readers(parts: int) -> ModelProto:
+    """One tensor that many layers read, their results added up."""
+    net = Net()
+    x = net("MatMul", net.input("batch", 7), net.weight(7, 9))
+    return net.model(net("Sum", *[net("MatMul", x, net.weight(9, 2)) for _ in range(parts)]))
+
+
+def joined(parts: int) -> ModelProto:
+    """One tensor that many layers read, their results put side by side."""
+    net = Net()
+    x = net("MatMul", net.input("batch", 7), net.weight(7, 9))
+    found = [net("MatMul", x, net.weight(9, 2)) for _ in range(parts)]
+    return net.model(net("Concat", *found, axis=1))
+
+
+def split_and_joined(parts: int) -> ModelProto:
+    """A Split into single units, put together in another order."""
+    net = Net()
+    x = net("MatMul", net.input("batch", 7), net.weight(7, parts))
+    pieces = net("Split", x, _ints(net, *[1] * parts), axis=1, results=parts)
+    joined = net("Concat", *pieces[::-1], axis=1)
+    return net.model(net("MatMul", joined, net.weight(parts, 3)))
+
+
+def split_and_added(parts: int) -> ModelProto:
+    """A Split whose pieces one Sum reads."""
+    net = Net()
+    x = net("MatMul", net.input("batch", 7), net.weight(7, 2 * parts))
+    pieces = net("Split", x, _ints(net, *[2] * parts), axis=1, results=parts)
+    return net.model(net("MatMul", net("Sum", *pieces), net.weight(2, 3)))
+
+
+def frames(parts: int) -> ModelProto:
+    """Overlapping frames of a wave: two shifted Slices, cut into rows and put side by side."""
+    net, hop = Net(), 4
+    x = net.input("batch", hop * (parts + 1))
+    rows = _ints(net, -1, parts, hop)
+    ends = (0, hop * parts), (hop, hop * (parts + 1))
+    cut = [
+        net("Reshape", net("Slice", x, _ints(net, a), _ints(net, b), _ints(net, 1)), rows)
+        for a, b in ends
+    ]
+    hidden = net("Relu", net("MatMul", net("Concat", *cut, axis=2), net.weight(2 * hop, 8)))
+    return net.model(net("MatMul", hidden, net.weight(8, 3)))
+
+
+def halves(parts: int) -> ModelProto:
+    """Halves that change places, again and again."""
+    net = Net()
+    x = net("MatMul", net.input("batch", 7), net.weight(7, 8))
+    sizes = _ints(net, 4, 4)
+    for _ in range(parts):
+        a, b = net("Split", x, sizes, axis=1, results=2)
+        x = net("Concat", net("Neg", b), a, axis=1)
+    return net.model(net("MatMul", x, net.weight(8, 2)))
+
+
+def shapes(parts: int) -> ModelProto:
+    """A size that is read off, and stated, before every layer."""
+    net = Net()
+    x = net.input("batch", 4, 7)
+    first, rest = _ints(net, 0), _ints(net, 4, 7)
+    for _ in range(parts):
+        batch = net("Gather", net("Shape", x), first, axis=0)
+        shape = net("Concat", batch, rest, axis=0)
+        x = net("Reshape", net("MatMul", x, net.weight(7, 7)), shape)
+    return net.model(x)
+
+
+def slices(parts: int) -> ModelProto:
+    """Pieces of one tensor, each cut by a Slice of its own, added up."""
+    net = Net()
+    x = net("MatMul", net.input("batch", 7), net.weight(7, 3 * parts))
+    axis = _ints(net, 1)
+    pieces = [net("Slice", x, _ints(net, 3 * i), _ints(net, 3 * i + 3), axis) for i in range(parts)]
+    return net.model(net("MatMul", net("Sum", *pieces), net.weight(3, 2)))
+
+
+def windows(parts: int) -> ModelProto:
+    """Overlapping windows of one tensor, each with a layer of its own."""
+    net = Net()
+    x = net("MatMul", net.input("batch", 7), net.weight(7, parts + 2))
+    axis = _ints(net, 1)
+    found = [
+        net(
+            "MatMul",
+            net("Slice", x, _ints(net, i), _ints(net, i + 3), axis),
+            net.weight(3, 2),
+        )
+        for i in range(parts)
+    ]
+    return net.model(net("Sum", *found))
+
+
+NETWORKS: dict[str, Callable[[int], ModelProto]] = {
+    network.__name__: network
+    for network in (
+        chain, frames, halves, joined, readers, residual, shapes, shared, slices, split_and_added,
+        split_and_joined, windows,
+    )
+}  # fmt: skip
