@@ -203,6 +203,26 @@ def test_sizes_that_coincide_where_they_are_tried(layers: int) -> None:
         assert n2n.verify(small, large, sizes=sizes_at, provider="cpu")
 
 
+@pytest.mark.parametrize("kernel", [3, 5, 9])
+def test_cut_to_the_size_of_another(kernel: int) -> None:
+    """What is proved makes another rule of a Slice than its shapes alone."""
+    net = Net(opset=13)
+    wave = net.input("batch", 3, "time")
+    hidden = net("Conv", wave, net.weight(8, 3, kernel), name="conv")
+    time = net("Gather", net("Shape", hidden), net.put(np.array([2])))
+    skipped = net("Conv", wave, net.weight(8, 3, 1), name="skip")
+    along = net.put(np.array([2]))
+    skipped = net("Slice", skipped, net.put(np.array([0])), time, along)
+    hidden = net("Relu", net("Add", hidden, skipped))
+    last = net("Slice", hidden, net.put(np.array([-2])), net.put(np.array([2**62])), along)
+    flat = net("Reshape", last, net.put(np.array([0, -1])))
+    small = n2n.load(net.model(net("MatMul", flat, net.weight(16, 3))))
+    for dimension in [d for d in n2n.inspect(small) if d.growth != "fixed"]:
+        large = n2n.widen(small, {dimension.name: dimension.width + 3})
+        sizes = {"batch": [2], "time": [17, 20]}
+        assert n2n.verify(small, large, sizes=sizes, provider="cpu")
+
+
 def test_inspect_says_why_nothing_grows(tmp_path: Path) -> None:
     net = Net()
     hidden = net.input("n", 4)

@@ -96,7 +96,8 @@ class Dependence:
         self._traces: dict[int, dict[str, list[Array]] | None] = {}
         self._outputs: dict[int, dict[str, int]] = {}
         self._rules: dict[int, tuple[Rule, Pattern] | None] = {}
-        self._told: dict[int, dict[str, list[tuple[int, int]]]] = {}
+        # By the rule, for a node may have several: one of what is proved, one of shapes alone.
+        self._told: dict[int, tuple[Rule, dict[str, list[tuple[int, int]]]]] = {}
 
     def follows(self, start: Key) -> bool:
         """Whether ``start`` may differ at other dynamic sizes: it is not proved that it cannot."""
@@ -327,9 +328,9 @@ class Dependence:
 
     def _told_sizes(self, node: Node, rule: Rule, term: Term) -> Iterator[tuple[Element, bool]]:
         """Elements of shape inputs that ``term`` depends on, and whether they state its size."""
-        if node.position not in self._told:
-            self._told[node.position] = _places(rule, len(node.inputs))
-        places = self._told[node.position]
+        if id(rule) not in self._told:
+            self._told[id(rule)] = rule, _places(rule, len(node.inputs))
+        places = self._told[id(rule)][1]
         found = {place: None for name in leaves(term) for place in places.get(name, ())}
         for index, place in sorted(found):
             slot = rule.slots[index]
