@@ -132,6 +132,9 @@ def test_contributed_types_are_nowhere_else() -> None:
         (helper.make_node("Conv", ["x", "w"], ["y"], strides=["1"]), "is STRINGS where Conv takes"),
         (helper.make_node("Conv", ["x", "w"], ["y"], strides=[1, 0]), "is [1, 0]; the least is 1"),
         (helper.make_node("Conv", ["x", "w"], ["y"], group=0), "is 0; the least is 1"),
+        # onnxruntime takes 3 for "no", Python for "yes".
+        (helper.make_node("ReduceMean", ["x"], ["y"], noop_with_empty_axes=3), "it is 0 or 1"),
+        (helper.make_node("Gemm", ["x", "w"], ["y"], transB=-1), "it is 0 or 1"),
         (helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1], strides=[1, 1]), "lengths"),
         (helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1]), "lengths"),
         (helper.make_node("Cast", ["x"], ["y"], to=99), "99, which is no element type"),

@@ -18,10 +18,12 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from onnx_net2net.errors import InvalidModel
+import onnx_net2net as n2n
+from onnx_net2net.errors import InvalidModel, Refused
 from onnx_net2net.model import load
 from onnx_net2net.width.widening import widen
 from tests.console import FIXTURES, command, complaint, environment, finished, left_behind
+from tests.networks import Net
 
 LENET = FIXTURES / "lenet.ts17.onnx"
 GROW = ("--node", "conv1", "--width", 9)
@@ -295,3 +297,15 @@ def test_a_reader_that_leaves_early(lenet: Path) -> None:
     shell = ["bash", "-c", script, "bash", *command("inspect", lenet, "--all", "--json")]
     done = subprocess.run(shell, env=environment(), capture_output=True, text=True, timeout=120)
     assert done.stdout == "{\n" and "Traceback" not in done.stderr and "bug" not in done.stderr
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_infinity_along_what_grows_is_refused(value: float) -> None:
+    """Shares of infinity, of both signs, would add up to NaN."""
+    net = Net()
+    weight = np.ones((3, 4), np.float32)
+    weight[0, 1] = value
+    hidden = net("MatMul", net.input("batch", 3), net.put(weight))
+    model = n2n.load(net.model(net("MatMul", hidden, net.weight(4, 2))))
+    with pytest.raises(Refused, match="'w0' holds infinity"):
+        n2n.widen(model, {"matmul0": 7})

@@ -93,6 +93,7 @@ def test_noise_is_told(run: Run, tmp_path: Path) -> None:
         (["--params", "-2x"], "is not an amount"),
         (["--params", ""], "--params '' is not an amount"),
         (["--params", "1e99x"], "is absurd"),
+        (["--params", "1e9x"], "is absurd"),
         (["--flops", "2y"], "--flops '2y' is not an amount"),
         (["--params", "2x", "--keep", "nothing*"], "--keep 'nothing*' matches no dimension and"),
         (["--params", "2x", "--multiple-of", "0"], "0 is not in the range"),

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 import onnx_net2net as n2n
 from onnx_net2net.files import native, oddities
 from onnx_net2net.files.isolation import Failed, Isolated
-from onnx_net2net.judge.sessions import is_odd
+from onnx_net2net.judge.engine import is_odd
 from tests.small_models import ROOT
 
 

@@ -89,7 +89,7 @@ def _owners(model: Model) -> set[str]:
     """The initializers that the file says are one parameter under several names."""
     try:
         return set(json.loads(model.metadata.get(TIES, "{}")).values())
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         return set(model.weights)  # damaged: nobody knows
 
 

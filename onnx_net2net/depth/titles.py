@@ -27,21 +27,28 @@ def named(analysis: Analysis, blocks: Sequence[Block], series: str) -> list[Bloc
         for prefix in {p for name in _names(analysis, node) for p in _prefixes(name)}:
             begun[prefix].add(node.position)
     called = set().union(*begun.values())
+    prefixes: dict[int, list[str]] = defaultdict(list)
+    for prefix, places in begun.items():
+        for at in places:
+            prefixes[at].append(prefix)
     while any(prefix.startswith(series + ".") for prefix in begun):
         series += "_"
     found: list[Block] = []
+    taken: set[str] = set()
     for number, block in enumerate(sorted(blocks, key=lambda block: min(block.positions))):
         inside = called & block.positions
         inside = inside & layers or inside  # widening adds no layers, and names shall stay
-        name = _common(begun, block.positions, inside)
+        near = dict.fromkeys(p for at in sorted(inside) for p in prefixes[at])
+        name = _common({p: begun[p] for p in near}, block.positions, inside)
         if name in analysis.model.weights:  # its only parameter with a name
             name = name.rpartition(".")[0] or name
         name = name.strip("/").rpartition("/")[2]
-        if not name or any(name == other.name for other in found):
+        if not name or name in taken:
             found.append(replace(block, name=f"{series}.{number}"))
         else:
             counted = re.fullmatch(r"(.+)\.\d+", name)
             found.append(replace(block, name=name, series=counted[1] if counted else ""))
+        taken.add(found[-1].name)
     return found
 
 

@@ -157,6 +157,8 @@ def _check_integers(node: NodeProto, attribute: AttributeProto, values: Sequence
         for value in values:
             if value not in schemas.KNOWN_TYPES:
                 raise _wrong(node, attribute, f"is {value}, which is no element type")
+    if schemas.is_flag(name) and any(value not in (0, 1) for value in values):
+        raise _wrong(node, attribute, f"is {values[0]}; it is 0 or 1")
     smallest = schemas.least(name)
     if smallest is not None and any(value < smallest for value in values):
         shown = list(values) if attribute.type == A.INTS else values[0]

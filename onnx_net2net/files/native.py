@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,14 @@ from onnx_net2net.files.isolation import Died, Failed, Isolated
 from onnx_net2net.files.oddities import absurd_shape, odd_graph
 from onnx_net2net.files.tensors import carried
 
-__all__ = ["absurd_inside", "infer_shapes"]
+__all__ = ["absurd_inside", "infer_shapes", "infer_trial"]
 
 ERRORS = (InferenceError, ValidationError, RuntimeError, ValueError, TypeError)
 _LARGE = 1 << 28  # elements
 _RATIO = 1 << 12  # times as much as the largest input or weight
 _MEMORY = 1 << 30  # bytes; skeletons are small
 _SECONDS = 3.0
+_PASSES = 16
 _deadly: deque[str] = deque(maxlen=64)  # what a process died of is not tried again
 _elsewhere = Isolated(__name__, _MEMORY)
 
@@ -58,6 +59,34 @@ def infer_shapes(
     return None
 
 
+def infer_trial(
+    proto: ModelProto, value: Callable[[str], np.ndarray[Any, Any] | None]
+) -> GraphProto | None:
+    """The same at sizes that may leave nothing, or less, for what comes later.
+
+    A Slice of a negative size ends the process: each is left out until what it cuts is known to
+    have possible sizes.
+    """
+    cut = {node.output[0]: node.input[0] for node in proto.graph.node if node.op_type == "Slice"}
+    safe = {tensor.name for tensor in proto.graph.initializer}
+    safe |= {n for node in proto.graph.node if node.op_type == "Shape" for n in node.output}
+    for _ in range(_PASSES):
+        kept = {result for result, source in cut.items() if source in safe}
+        plain = ModelProto()
+        plain.CopyFrom(proto)
+        _drop_slices(plain.graph, kept)
+        found = infer_shapes(plain, value)
+        if found is None:
+            return None
+        values = (*found.input, *found.value_info, *found.output)
+        if any(dim.dim_value < 0 for v in values for dim in v.type.tensor_type.shape.dim):
+            break
+        safe |= {value.name for value in values if value.type.tensor_type.HasField("shape")}
+        if kept == {result for result, source in cut.items() if source in safe}:
+            break
+    return found
+
+
 def absurd_inside(proto: ModelProto) -> str | None:
     """The first tensor of an ordinary-looking model that has no possible size, or one beyond all
     that the model holds and reads; None where there is none.
@@ -82,10 +111,10 @@ def _elements(value: ValueInfoProto) -> int:
     return math.prod(dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim)
 
 
-def _drop_slices(graph: GraphProto) -> None:
-    kept = [node for node in graph.node if node.op_type != "Slice"]
-    if len(kept) < len(graph.node):
-        copies = [NodeProto.FromString(node.SerializeToString()) for node in kept]
+def _drop_slices(graph: GraphProto, kept: Set[str] = frozenset()) -> None:
+    left = [n for n in graph.node if n.op_type != "Slice" or not kept.isdisjoint(n.output)]
+    if len(left) < len(graph.node):
+        copies = [NodeProto.FromString(node.SerializeToString()) for node in left]
         del graph.node[:]
         graph.node.extend(copies)
     for node in graph.node:

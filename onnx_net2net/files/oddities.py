@@ -10,7 +10,7 @@ ordinary networks are not concerned.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from onnx import AttributeProto, GraphProto, NodeProto
 
 from onnx_net2net.files.tensors import carried
 
-__all__ = ["absurd_shape", "odd", "odd_graph"]
+__all__ = ["absurd_shape", "odd", "odd_graph", "told_by_inputs"]
 
 Array = np.ndarray[Any, Any]
 Value = Callable[[str], Array | None]
@@ -52,6 +52,10 @@ _SHAPE_OPERANDS = {
     "DFT": (1,), "MelWeightMatrix": (0, 1), "OneHot": (1,),
 }  # fmt: skip
 
+_MADE_OPERANDS = {
+    "Loop": (0,), "Pad": (1,), "Range": (0, 1, 2), "STFT": (1, 3),
+}  # fmt: skip
+
 
 def odd_graph(graph: GraphProto, value: Value) -> str | None:
     """The first reason among the inputs and nodes of a graph and of those within it."""
@@ -61,6 +65,25 @@ def odd_graph(graph: GraphProto, value: Value) -> str | None:
         if absurd_shape([0 if size == -1 else size for size in shape]):
             return f"input '{entry.name}' of absurd size"
     return next(filter(None, (odd(node, value) for node in graph.node)), None)
+
+
+def told_by_inputs(graph: GraphProto, outer: Collection[str] = ()) -> str | None:
+    """The first operator that makes as much as numbers among the inputs say: anything.
+
+    ``outer``: what depends on the inputs around ``graph``.
+    """
+    told = {*outer, *(entry.name for entry in graph.input)}
+    told -= {tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        sized = (*_SHAPE_OPERANDS.get(node.op_type, ()), *_MADE_OPERANDS.get(node.op_type, ()))
+        if not told.isdisjoint(node.input[at] for at in sized if at < len(node.input)):
+            return f"{node.op_type} '{node.name}': a size that the inputs tell"
+        if node.op_type not in ("Shape", "Size") and not told.isdisjoint(node.input):
+            told.update(name for name in node.output if name)
+        for inner in carried(node):
+            if reason := told_by_inputs(inner, told):
+                return reason
+    return None
 
 
 def absurd_shape(shape: Iterable[int]) -> bool:
@@ -114,6 +137,8 @@ def _odd_operands(node: NodeProto, value: Value) -> str | None:
             whole = index == 1 and low == _FIRST  # how exporters write "from the beginning"
             if low < BACK and not whole and not _backwards(node, value):
                 return f"a bound of {low}"
+        elif op in ("Add", "Mul") and array.dtype.kind in "iu" and array.size == 1 and high > MOST:
+            return f"a factor of {high}"
         elif op not in _ANY and not -FAR <= low <= high <= FAR:
             return f"an operand of {low if low < -FAR else high}"
         if index in _COUNT_OPERANDS.get(op, ()) and low < 1:

@@ -15,7 +15,16 @@ from functools import cache
 
 from onnx import AttributeProto, TensorProto, defs
 
-__all__ = ["ELEMENT_TYPES", "KNOWN_TYPES", "least", "required", "schema", "texts", "types"]
+__all__ = [
+    "ELEMENT_TYPES",
+    "KNOWN_TYPES",
+    "is_flag",
+    "least",
+    "required",
+    "schema",
+    "texts",
+    "types",
+]
 
 A = AttributeProto
 MICROSOFT = "com.microsoft"
@@ -122,6 +131,15 @@ _LEAST: Mapping[str, int] = {
         0,
     ),
 }  # fmt: skip
+# What is yes or no: of another number each program makes what it likes.
+_FLAGS = frozenset({
+    "align_corners", "allowzero", "antialias", "causal", "ceil_mode", "center_point_box",
+    "channels_last", "count_include_pad", "detect_negative", "detect_positive", "do_rotary",
+    "exclude_outside", "exclusive", "fmod", "input_forget", "interleaved", "inverse", "is_causal",
+    "keepdims", "largest", "linear_before_reset", "noop_with_empty_axes", "onesided", "periodic",
+    "reverse", "saturate", "select_last_index", "sorted", "storage_order", "training_mode",
+    "transA", "transB", "transBatchA", "transBatchB", "unidirectional", "upper",
+})  # fmt: skip
 # Numbers that stand for an element type; 0 leaves it open.
 ELEMENT_TYPES = frozenset({
     "dtype", "output_datatype", "output_dtype", "precision", "softmax_precision", "stash_type",
@@ -210,6 +228,11 @@ def texts(op: str, name: str) -> Collection[str] | None:
 def least(name: str) -> int | None:
     """The smallest number that an attribute may be."""
     return _LEAST.get(name)
+
+
+def is_flag(name: str) -> bool:
+    """Whether an attribute is 0 or 1."""
+    return name in _FLAGS
 
 
 def _number(attribute: defs.OpSchema.Attribute) -> int:

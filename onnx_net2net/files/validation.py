@@ -13,7 +13,10 @@ from onnx_net2net.errors import InvalidModel
 from onnx_net2net.files.tensors import DAMAGED, carried, subgraphs
 from onnx_net2net.files.wire import Bytes
 
-__all__ = ["OLDEST_OPSET", "check_model", "check_nodes", "opset_versions", "wrong_format"]
+__all__ = [
+    "OLDEST_OPSET", "check_model", "check_nodes", "check_operands", "opset_versions",
+    "wrong_format",
+]  # fmt: skip
 
 OLDEST_OPSET = 7
 _EXPORT = "export the model to ONNX and give that file"
@@ -97,13 +100,25 @@ def _check_scope(graph: GraphProto, outer: tuple[set[str], ...], opsets: Mapping
             raise InvalidModel(f"nothing writes the output {value.name!r}", DAMAGED)
 
 
+def check_operands(proto: ModelProto) -> None:
+    """Raise :class:`InvalidModel` unless every operator has the inputs that it needs.
+
+    onnxruntime finds the order of the nodes by itself, but dies of some operands that are absent.
+    """
+    opsets = opset_versions(proto)
+    for graph in (proto.graph, *subgraphs(proto.graph)):
+        for node in graph.node:
+            _check_arity(node, opsets)
+
+
 def _title(node: NodeProto) -> str:
     return f"node {node.name or node.op_type!r}"
 
 
 def _check_arity(node: NodeProto, opsets: Mapping[str, int]) -> None:
     domain = "" if node.domain == "ai.onnx" else node.domain
-    known = _operands(node.op_type, opsets.get(domain, 0), domain)
+    newest = onnx.defs.onnx_opset_version()
+    known = _operands(node.op_type, opsets.get(domain, 0 if domain else newest), domain)
     if known is None:
         return
     (fewest, most, outputs), must, rest = known

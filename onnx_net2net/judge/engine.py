@@ -20,9 +20,9 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
-from onnx_net2net.files.isolation import Isolated
+from onnx_net2net.files.isolation import Died, Failed, Isolated
 from onnx_net2net.files.native import absurd_inside
-from onnx_net2net.files.oddities import odd_graph
+from onnx_net2net.files.oddities import odd_graph, told_by_inputs
 from onnx_net2net.model import Model
 
 __all__ = ["CPU", "ERRORS", "VERSION", "Engine", "is_odd", "lacks_kernel", "open_engine"]
@@ -41,7 +41,8 @@ SECONDS = 20.0
 
 def is_odd(model: Model) -> str | None:
     """Why a model had better run elsewhere, or None."""
-    return odd_graph(model.proto.graph, model.small) or absurd_inside(model.proto)
+    graph = model.proto.graph
+    return odd_graph(graph, model.small) or told_by_inputs(graph) or absurd_inside(model.proto)
 
 
 def lacks_kernel(error: Exception) -> bool:
@@ -73,8 +74,18 @@ class _Elsewhere(Engine):
             "open", SECONDS, source=source, provider=provider, optimised=optimised, prepack=prepack
         )
 
+        self._died: str | None = None
+
     def run(self, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[Any]:
-        values: list[Any] = self._process.call("run", SECONDS, names=list(names), feeds=dict(feeds))
+        if self._died:
+            raise Failed(self._died)
+        try:
+            values: list[Any] = self._process.call(
+                "run", SECONDS, names=list(names), feeds=dict(feeds)
+            )
+        except Died as error:  # and would so again
+            self._died = str(error)
+            raise
         return values
 
 

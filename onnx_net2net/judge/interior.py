@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 import onnx
 from onnx import helper
 
-from onnx_net2net.files.native import infer_shapes
+from onnx_net2net.files.native import infer_trial
 from onnx_net2net.judge.sizes import InputSpec, concrete
 from onnx_net2net.model import Model
 
@@ -63,7 +63,7 @@ class Interior:
                 del dims.dim[:]
                 for size in given[value.name]:
                     dims.dim.add(dim_value=size)
-        graph = infer_shapes(copy, self._model.small)
+        graph = infer_trial(copy, self._model.small)
         if graph is None:
             return {}
         values = (*graph.input, *graph.value_info, *graph.output)

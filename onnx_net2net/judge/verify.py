@@ -27,6 +27,7 @@ from onnx import TensorProto
 
 from onnx_net2net.errors import InvalidModel, UsageError
 from onnx_net2net.files.drafts import draft_folder
+from onnx_net2net.files.validation import check_operands
 from onnx_net2net.judge.comparison import is_float
 from onnx_net2net.judge.contents import MESSAGE_LIMIT, check_files, contents
 from onnx_net2net.judge.engine import ERRORS, VERSION, is_odd
@@ -131,6 +132,7 @@ class Candidate:
         self.model = load(model)
         self._as_file = not isinstance(model, Model)
         self.graph = self.model.proto.graph
+        check_operands(self.model.proto)
         self.specs = input_specs(self.graph)
         self.nbytes = sum(weight.nbytes for weight in self.model.weights.values())
         self.provider = provider

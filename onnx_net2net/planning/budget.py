@@ -21,6 +21,7 @@ from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.planning.forecast import Copies, Forecast
 from onnx_net2net.width.dimensions import Dimension
 from onnx_net2net.width.request import MOST as WIDEST
+from onnx_net2net.width.request import TIMES
 from onnx_net2net.width.scaling import Scaling
 
 TOLERANCE = Fraction(2, 100)
@@ -29,6 +30,7 @@ _FEW = 24  # dimensions, among which single steps are tried; more are fine enoug
 _STEPS = 8
 _TRIES = 32  # numbers of copies; each takes some fifty counts
 _LARGEST = 10**18
+_TIMES = 10**6
 _MOST = f"at most {float(_LARGEST):.0e}"
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
 _AMOUNT = re.compile(
@@ -81,6 +83,9 @@ def goal(measure: str, asked: str | int, present: int) -> Goal:
         raise UsageError(f"{option} {text}: the model has no {measure} that are counted")
     if target > _LARGEST:
         raise UsageError(f"{option} {text[:40]}: that is absurd", _MOST)
+    if target > _TIMES * present:
+        problem = f"{option} {text[:40]}: that is absurd for a model that has {present:,} now"
+        raise UsageError(problem, f"at most {_TIMES}x")
     if target <= present:
         less = "what" if target == present else "less than"
         raise UsageError(
@@ -167,7 +172,7 @@ class Search:
     def _steps(self, choice: Choice) -> Iterator[Choice]:
         for dimension, step in self.scaling.steps.items():
             for width in (choice.widths.get(dimension, dimension.width) + s for s in (-step, step)):
-                if dimension.width < width <= WIDEST:
+                if dimension.width < width <= min(WIDEST, TIMES * dimension.width):
                     yield self._choice(
                         {**choice.widths, dimension: width}, choice.copies, choice.factor
                     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from weakref import WeakSet
@@ -19,6 +19,7 @@ from onnx_net2net.width.growth import Growth
 from onnx_net2net.width.naming import growing, is_pattern, resolve
 
 MOST = 2**24  # units; a wider dimension is a mistyped one
+TIMES = 2**16  # as many units as there were; each round of copies is drawn by itself
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,10 @@ def options_of(seed: int, split: str, noise: float, mapping: str) -> Options:
 _finite: WeakSet[Model] = WeakSet()  # a model never changes: it is searched once
 
 
-def check_finite(analysis: Analysis) -> None:
+def check_finite(analysis: Analysis, wanted: Iterable[Dimension]) -> None:
     """InvalidModel where a weight holds NaN: all that the network computes is then NaN, too,
-    and any two such networks look alike.
+    and any two such networks look alike. Refused where one along a ``wanted`` dimension is
+    infinite: shares of infinity, or its products with shares of both signs, add up to NaN.
     """
     model = analysis.model
     names = {name for dimension in analysis.dimensions for name, _ in dimension.sites}
@@ -71,11 +73,21 @@ def check_finite(analysis: Analysis) -> None:
                 "export a checkpoint from before the training diverged",
             )
     _finite.add(model)
+    for dimension in wanted:
+        for name in sorted({name for name, _ in dimension.sites}):
+            if any(map(_holds_infinity, analysis.solution.graph.model.weights[name].pieces())):
+                reason = f"weight '{name}' holds infinity, of which copies cannot have shares"
+                raise Refused(dimension.name, reason, "replace it by the largest number")
 
 
 def _holds_nan(array: np.ndarray) -> bool:
     # The minimum propagates NaN and needs no second array.
     return bool(array.size) and is_float(array.dtype) and bool(np.isnan(array.min()))
+
+
+def _holds_infinity(array: np.ndarray) -> bool:
+    ends = (array.min(), array.max()) if array.size and is_float(array.dtype) else ()
+    return any(abs(float(end)) == np.inf for end in ends)
 
 
 def requested(analysis: Analysis, widths: Mapping[str, int]) -> dict[Dimension, int]:
@@ -112,8 +124,9 @@ def _check(name: str, dimension: Dimension, width: int) -> None:
             f"'{name}' is {dimension.width} wide already, {width} is less",
             "give a larger width: growing only adds units",
         )
-    if width > MOST:
-        raise UsageError(f"'{name}': a width of {width} is absurd", f"at most {MOST}")
+    most = max(dimension.width, min(MOST, TIMES * dimension.width))
+    if width > most:
+        raise UsageError(f"'{name}': a width of {width} is absurd", f"at most {most}")
     if width == dimension.width:
         return
     if dimension.growth == "fixed":

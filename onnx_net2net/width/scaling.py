@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from onnx_net2net.algebra.axes import Atom, Axis, Sum, canonical
 from onnx_net2net.width.dimensions import Analysis, Dimension, growable, written
-from onnx_net2net.width.request import MOST
+from onnx_net2net.width.request import MOST, TIMES
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Scaling:
 
 def _width(width: int, factor: float, step: int) -> int:
     """The multiple of ``step`` nearest to ``factor`` times ``width``."""
-    most = max(width, MOST // step * step)
+    most = max(width, min(MOST, TIMES * width) // step * step)
     return min(most, max(width, math.floor(width * factor / step + 0.5) * step))
 
 

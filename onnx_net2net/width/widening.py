@@ -66,7 +66,7 @@ def widen(
     options = options_of(seed, split, noise, mapping)
     analysis = analyse(load(model))
     wanted = requested(analysis, widths)
-    check_finite(analysis)
+    check_finite(analysis, [d for d, width in wanted.items() if width > d.width])
     growth, changes = growth_of(analysis, wanted, options)
     return _grow(analysis, growth, options, changes)
 
