@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -126,3 +127,11 @@ def test_export_to_keras_and_back(tmp_path: Path) -> None:
     back = finished("absorb", RESNET, target, "-o", tmp_path / "back.onnx", "--json")
     assert back.err == "" and json.loads(back.out)["weights"] == 67
     assert n2n.verify(RESNET, tmp_path / "back.onnx")
+
+
+def test_export_to_a_path_that_is_no_text(tmp_path: Path) -> None:
+    target = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    done = finished("export", FIXTURES / "torch_mlp.onnx", "--to", "torch", "-o", target)
+    assert done.returncode == 2, done.stderr
+    assert "no UTF-8 text" in done.stderr
+    assert not list(tmp_path.iterdir())

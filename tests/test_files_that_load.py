@@ -121,6 +121,17 @@ def test_sparse_tensors_of_every_kind(dtype: int) -> None:
     assert again.weights["more"].array().tobytes() == array.tobytes()
 
 
+@pytest.mark.parametrize("form", ["linear", "coordinates"])
+@pytest.mark.parametrize("shape", [(4, 3), (4, 0)])
+def test_a_sparse_tensor_without_values(shape: tuple[int, int], form: str) -> None:
+    proto = perceptron("initializer")
+    extra = proto.graph.sparse_initializer.add()
+    extra.CopyFrom(sparse("extra", np.zeros((4, 3), np.float32), form))
+    extra.dims[:] = shape
+    model = n2n.load(proto)
+    np.testing.assert_array_equal(model.weights["extra"].array(), np.zeros(shape, np.float32))
+
+
 def test_sparse_weights_in_a_body() -> None:
     proto = perceptron("initializer")
     body = onnx.GraphProto(name="then")

@@ -7,10 +7,14 @@ literals, and what is written is walked before it runs.
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import json
-from collections.abc import Iterator
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,7 +22,7 @@ import pytest
 from onnx import AttributeProto, defs
 
 from onnx_net2net import model as model_module
-from onnx_net2net.errors import InvalidModel, Net2NetError
+from onnx_net2net.errors import InvalidModel, Net2NetError, OutputError
 from onnx_net2net.files import schemas
 from onnx_net2net.model import load
 from tests.samples import Sample
@@ -186,3 +190,48 @@ def test_histories_and_ties_are_data(payload: str) -> None:
         assert source.history
     except Net2NetError as error:
         assert error.problem
+
+
+def test_a_saved_keras_model_is_checked_like_a_file() -> None:
+    """Its graph is a stranger's, too: attributes, references, what unpacks to too much."""
+    pytest.importorskip("tensorflow")
+    from onnx_net2net.frameworks.keras3.layer import decoded, encoded
+    from onnx_net2net.frameworks.packages import load_keras
+    from tests.keras_models import to_keras
+
+    to_keras(load(hostile("name"))).save("sound.keras")
+
+    def planted_in(layer: dict[str, Any]) -> None:
+        proto = decoded(layer["graph"])
+        proto.graph.node[0].attribute.add(name="alpha", type=A.STRING, s=CODE.encode())
+        layer["graph"] = encoded(proto)
+
+    def unread_name(layer: dict[str, Any]) -> None:
+        proto = decoded(layer["graph"])
+        proto.graph.node[0].input[0] = "nowhere"
+        layer["graph"] = encoded(proto)
+
+    def bomb(layer: dict[str, Any]) -> None:
+        layer["graph"] = base64.b64encode(zlib.compress(bytes(300 << 20))).decode()
+
+    changes: tuple[tuple[Callable[[dict[str, Any]], object], str], ...] = (
+        (planted_in, "alpha"),
+        (unread_name, "nowhere"),
+        (bomb, "too much"),
+        (lambda layer: layer.update(graph="!"), "graph of a layer"),
+        (lambda layer: layer.update(variables="abc"), "un.keras"),
+        (lambda layer: layer.clear(), "un.keras"),
+    )
+    for change, said in changes:
+        with zipfile.ZipFile("sound.keras") as sound, zipfile.ZipFile("un.keras", "w") as changed:
+            for name in sound.namelist():
+                contents = sound.read(name)
+                if name == "config.json":
+                    config = json.loads(contents)
+                    (layer,) = (e for e in config["config"]["layers"] if e["class_name"] == "Graph")
+                    change(layer["config"])
+                    contents = json.dumps(config).encode()
+                changed.writestr(name, contents)
+        with pytest.raises(OutputError) as caught:
+            load_keras(Path("un.keras"))
+        assert said in caught.value.problem

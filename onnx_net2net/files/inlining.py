@@ -13,6 +13,7 @@ import onnx.inliner
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
 from onnx_net2net.errors import InvalidModel
+from onnx_net2net.files.schemas import MICROSOFT
 from onnx_net2net.files.tensors import subgraphs
 
 __all__ = ["inline_functions"]
@@ -33,9 +34,13 @@ def inline_functions(proto: ModelProto) -> ModelProto:
     """
     if not proto.functions:
         return proto
+    _check_names(proto)
     _check_expansion(proto)
+    stated = ModelProto()
+    stated.CopyFrom(proto)
+    _state_defaults(stated)
     try:
-        return onnx.inliner.inline_local_functions(proto)
+        return onnx.inliner.inline_local_functions(stated)
     except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
         raise InvalidModel(
             f"its local functions cannot be inlined: {str(error).splitlines()[0]}",
@@ -51,6 +56,41 @@ def _key(item: FunctionProto | NodeProto) -> Key:
 def _nodes(body: FunctionProto | GraphProto) -> Iterator[NodeProto]:
     """The nodes of a body, subgraphs included."""
     return (node for graph in (body, *subgraphs(body)) for node in graph.node)
+
+
+def _check_names(proto: ModelProto) -> None:
+    """Raise where a function that is called has the name of an operator: by the standard its body
+    counts, and onnxruntime takes its own kernel."""
+    names = {(function.domain, function.name) for function in proto.functions}
+    for body in (proto.graph, *proto.functions):
+        for node in _nodes(body):
+            domain = "" if node.domain == "ai.onnx" else node.domain
+            own = domain == MICROSOFT or onnx.defs.has(node.op_type, domain)
+            if own and (node.domain, node.op_type) in names:
+                raise InvalidModel(
+                    f"a local function has the name of the operator {node.op_type}, and who runs "
+                    "the model may take either",
+                    "export the model without local functions",
+                )
+
+
+def _state_defaults(proto: ModelProto) -> None:
+    """Write down what calls leave to the defaults of their function, which the inliner drops."""
+    bodies = {_key(function): function for function in proto.functions}
+    for body in (proto.graph, *proto.functions):
+        open_ = set(body.attribute) if isinstance(body, FunctionProto) else set()
+        for node in _nodes(body):
+            defaults = bodies[_key(node)].attribute_proto if _key(node) in bodies else ()
+            stated = {attribute.name: attribute for attribute in node.attribute}
+            for default in defaults:
+                if default.name not in stated:
+                    node.attribute.append(default)
+                elif stated[default.name].ref_attr_name in open_:
+                    raise InvalidModel(
+                        f"local function {node.op_type} takes {default.name!r} from a caller that "
+                        "need not have it, rather than its default",
+                        "export the model without local functions",
+                    )
 
 
 @dataclass

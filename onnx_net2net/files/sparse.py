@@ -131,7 +131,7 @@ def _places(tensor: SparseTensorProto, where: str) -> np.ndarray:
     bounds = forms.get(tuple(tensor.indices.dims))
     if len(tensor.values.dims) != 1 or tensor.indices.data_type != TensorProto.INT64 or not bounds:
         raise InvalidModel(f"{where}: its indices do not fit its values", DAMAGED)
-    indices = numpy_helper.to_array(tensor.indices).reshape(count, -1)
+    indices = numpy_helper.to_array(tensor.indices).reshape(count, len(bounds))
     if (indices < 0).any() or (indices >= bounds).any():
         raise InvalidModel(f"{where}: an index is outside of {list(shape)}", DAMAGED)
     strides = [math.prod(bounds[i + 1 :]) for i in range(len(bounds))]

@@ -5,23 +5,30 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from onnx_net2net.errors import OutputError
+from onnx_net2net.errors import Net2NetError, OutputError
 from onnx_net2net.frameworks.agreement import agreement
 from onnx_net2net.judge.delivery import place
 from onnx_net2net.judge.judgement import Outputs
 from onnx_net2net.judge.precision import has_bfloat16
 from onnx_net2net.judge.report import Report
+from onnx_net2net.judge.trials import first_line
 from onnx_net2net.model import Model
 
 __all__ = ["load_keras", "unjudged", "write"]
 
 Network = Callable[[dict[str, np.ndarray]], list[np.ndarray]]
+# What the classes that a .keras file names raise for what it says of them.
+_RAISED = (
+    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, Net2NetError,
+    NotImplementedError, OSError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 def unjudged(model: Model) -> str | None:
@@ -40,6 +47,7 @@ def write(
     """
     draw, load = {"torch": (_write_torch, _torch), "keras": (_write_keras, _keras)}[framework]
     report: list[Report] = []
+    _check_path(target)
 
     def judge(draft: Path) -> bool:
         if verify and unjudged(model) is None:
@@ -60,6 +68,17 @@ def write(
         force=force,
     )
     return report[0] if report else None
+
+
+def _check_path(target: Path) -> None:
+    """Raise for a path that is no text: neither safetensors nor Keras opens such a file."""
+    try:
+        str(target.absolute()).encode()
+    except UnicodeEncodeError:
+        raise OutputError(
+            f"{target}: the path is no UTF-8 text, and no framework opens such a file",
+            "choose another folder or name",
+        ) from None
 
 
 def _write_torch(model: Model, draft: Path) -> None:
@@ -108,10 +127,25 @@ def load_keras(path: Path) -> Any:
 
     try:
         return keras.saving.load_model(path)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
+    except (*_RAISED, *_native()) as error:
         remedy = "give a .keras file that export or model.save has written"
-        raise OutputError(f"{path}: Keras cannot load it: {first}", remedy) from None
+        raise OutputError(f"{path}: Keras cannot load it: {_reason(error)}", remedy) from None
+
+
+def _native() -> tuple[type[Exception], ...]:
+    """What TensorFlow raises, where Keras runs on it."""
+    tensorflow = sys.modules.get("tensorflow")
+    return () if tensorflow is None else (tensorflow.errors.OpError,)
+
+
+def _reason(error: BaseException) -> str:
+    """What is wrong with the file: our own error behind Keras' one, or the first of all."""
+    while not isinstance(error, Net2NetError):
+        earlier = error.__cause__ or error.__context__
+        if earlier is None:
+            return first_line(error)
+        error = earlier
+    return error.problem
 
 
 def _keras(draft: Path) -> Network:

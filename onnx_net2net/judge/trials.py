@@ -161,7 +161,7 @@ def flattened(name: str, value: Any) -> Iterator[tuple[str, np.ndarray]]:
         yield name, np.zeros(0) if value is None else np.asarray(value)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of an onnxruntime error, without its prefix."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     line = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)

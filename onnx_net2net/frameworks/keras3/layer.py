@@ -15,11 +15,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
+from google.protobuf.message import DecodeError
 from keras import ops
 from onnx import ModelProto
 
-from onnx_net2net.errors import Refused
+from onnx_net2net.errors import InvalidModel, Refused
+from onnx_net2net.files.attributes import check_attributes, check_attributes_as_written
 from onnx_net2net.files.history import VARIANCE
+from onnx_net2net.files.validation import check_model, check_nodes, opset_versions
 from onnx_net2net.frameworks.keras3.operators import registry
 from onnx_net2net.frameworks.keras3.operators.elementwise import POINTWISE
 from onnx_net2net.frameworks.keras3.program import all_steps, compiled
@@ -33,6 +36,10 @@ RANDOM = {
     "Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
     "RandomUniformLike",
 }  # fmt: skip
+
+# A few bytes can stand for more than any memory holds. Tables of zeros pack well, too.
+_FREE, _MOST_PER_BYTE = 256 << 20, 100
+_AGAIN = "export the network to Keras again"
 
 
 class Slot(NamedTuple):
@@ -51,8 +58,26 @@ def encoded(proto: ModelProto) -> str:
 
 
 def decoded(text: str) -> ModelProto:
-    """The skeleton again."""
-    return ModelProto.FromString(zlib.decompress(base64.b64decode(text)))
+    """The skeleton again, checked as when a model's file is read: a .keras file is one, too.
+
+    Raises :class:`InvalidModel`.
+    """
+    proto = ModelProto()
+    try:
+        unpacking = zlib.decompressobj()
+        contents = unpacking.decompress(base64.b64decode(text), _FREE + _MOST_PER_BYTE * len(text))
+        if not unpacking.eof:
+            raise InvalidModel("the graph of a layer is cut off, or unpacks to too much", _AGAIN)
+        proto.ParseFromString(contents)
+    except (DecodeError, TypeError, ValueError, zlib.error) as error:
+        raise InvalidModel(f"the graph of a layer cannot be read: {error}", _AGAIN) from None
+    if proto.functions:
+        raise InvalidModel("the graph of a layer has functions of its own", _AGAIN)
+    check_model(proto)
+    check_attributes_as_written(proto)
+    check_attributes(proto, opset_versions(proto))
+    check_nodes(proto)
+    return proto
 
 
 @keras.saving.register_keras_serializable("onnx_net2net")
