@@ -1,9 +1,9 @@
-"""ONNX's own backend tests, and variants of operators, through ``to_keras``.
+"""ONNX's own backend tests, and other forms of operators, through ``to_keras``.
 
 Here run a share of the first and some of the second; all of them by hand:
 
     python -m tests.backend keras                  # --update writes the list of refusals anew
-    python -m tests.coverage.variants keras 1000
+    python -m tests.backend.differential keras
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from tests.backend.cases import by_name
+from tests.backend.differential import FAMILIES
+from tests.backend.forms import some
 from tests.backend.outcome import expected, outcome
 from tests.backend.runners import keras_runner
-from tests.backend.variants import FAMILIES, variants
 from tests.keras_models import keras
 
 from onnx_net2net.frameworks.keras3 import windows  # isort: skip
@@ -35,9 +36,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::numpy.exceptions.ComplexWarning"),
 ]
 
-SHARE = 5  # every fifth case
-PARTS = 8
-PER_FAMILY = 8
+SHARE = 11  # one case in so many
+PARTS = 4
+PER_FAMILY = 6
 NAMES = list(by_name())[::SHARE]
 LINES = (Path(__file__).parent / "backend" / "refused_keras.txt").read_text("utf-8").splitlines()
 REFUSED = dict(line.split(": ", 1) for line in LINES)
@@ -59,24 +60,24 @@ def test_right_or_refused_as_listed(part: int) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_variants_are_right_or_refused(family: str) -> None:
-    found = {
-        case.name: outcome(case, keras_runner)
-        for case in variants(family, PER_FAMILY)
-        if expected(case) is not None
-    }
-    assert [f"{n}: {o}" for n, o in found.items() if o.word not in ("right", "refused")] == []
-    assert "right" in {result.word for result in found.values()}
+def test_forms_are_right_or_refused(family: str) -> None:
+    words = {}
+    for open_sizes in (False, True):
+        for case in some(family, PER_FAMILY, open_sizes):
+            if expected(case) is not None:
+                words[case.name] = outcome(case, keras_runner)
+    assert [f"{n}: {o}" for n, o in words.items() if o.word not in ("right", "refused")] == []
+    assert "right" in {result.word for result in words.values()}
 
 
 FAULTS: dict[str, tuple[Any, str, Any]] = {
     "attention": (attention, "lowest", lambda kind: -1.0),
-    "conv": (windows, "_same", lambda length, span, stride, lower: (span - 1, 0)),
-    "conv_transpose": (convolution, "_spaced", lambda x, axis, stride: x),
-    "pool": (windows, "_overhang", lambda *_: 0),
-    "reduction": (reduction, "axis_of", lambda axis, value: max(axis, 0)),
-    "resize": (resizing, "_rounded", lambda xp, place, mode: xp.floor(place)),
-    "shape_change": (movement, "_picked", lambda start, end, step, size: range(size)),
+    "convolution": (windows, "_same", lambda length, span, stride, lower: (span - 1, 0)),
+    "transposed": (convolution, "_spaced", lambda x, axis, stride: x),
+    "pooling": (windows, "_overhang", lambda *_: 0),
+    "reductions": (reduction, "axis_of", lambda axis, value: max(axis, 0)),
+    "resizing": (resizing, "_rounded", lambda xp, place, mode: xp.floor(place)),
+    "moving": (movement, "_picked", lambda start, end, step, size: range(size)),
 }
 
 
@@ -84,4 +85,4 @@ FAULTS: dict[str, tuple[Any, str, Any]] = {
 def test_planted_faults_are_seen(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module, name, fault = FAULTS[family]
     monkeypatch.setattr(module, name, fault)
-    assert "wrong" in {outcome(case, keras_runner).word for case in variants(family, 30)}
+    assert "wrong" in {outcome(case, keras_runner).word for case in some(family, 30)}

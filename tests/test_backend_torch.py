@@ -16,16 +16,14 @@ import torch
 
 from onnx_net2net.frameworks.pytorch.operation import Entry
 from onnx_net2net.frameworks.pytorch.operators import tables
-from tests.backend import forms_moves, forms_numbers, forms_windows
 from tests.backend.cases import by_name
-from tests.backend.forms import FAMILIES, forms
+from tests.backend.differential import FAMILIES, forms
 from tests.backend.outcome import expected, outcome
 from tests.backend.runners import torch_runner
 
 PARTS = 16
 LISTED = Path(__file__).parent / "backend" / "refused_torch.txt"
 REFUSED = dict(line.split(": ", 1) for line in LISTED.read_text("utf-8").splitlines())
-TABLES = (forms_moves, forms_numbers, forms_windows)  # each notes its families
 ONE_IN = 61  # of the forms; ``python -m tests.backend.differential torch`` runs all of them
 
 

@@ -72,10 +72,10 @@ REFUSED = {
         [helper.make_node("OptionalGetElement", ["maybe"], ["y"])], [MAYBE], Y
     ),
     "output 'pieces': .* of sequence": lambda: net(SPLIT, [tensor("x", [2, 3])], [SEQUENCE]),
-    "input 'x': Keras has no tensors of int4": lambda: net(
+    "input 'x': tensors of int4 have no translation to Keras": lambda: net(
         CAST, [tensor("x", [3], TensorProto.INT4)], Y, opset=21
     ),
-    "input 'x': Keras has no tensors of strings": lambda: net(
+    "input 'x': tensors of strings have no translation to Keras": lambda: net(
         CAST, [tensor("x", [3], TensorProto.STRING)], Y
     ),
     "it has no input": lambda: net(

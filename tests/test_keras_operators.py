@@ -27,7 +27,7 @@ DRIVE = {"drive": np.array([0.7], np.float32)}
 GAPS = {("", "MaxRoiPool"), ("", "NonMaxSuppression")}
 REFUSED = {
     "indexing:RoiAlign-max-opset16": "the largest of weighed samples",
-    "indexing:Unique-axis": "the distinct entries of a tensor",
+    "indexing:Unique-axis": "only the data tell how many distinct elements there are",
 }
 # What is random, or of which onnxruntime leaves the order open.
 RANDOM = {

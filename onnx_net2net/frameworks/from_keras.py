@@ -233,6 +233,8 @@ def _weighted(proto: ModelProto, model: Any) -> ModelProto:
 def _output_names(graph: GraphProto, model: Any) -> dict[str, str]:
     """The author's names for the outputs, which the exporter calls ``Identity:0``."""
     wanted = getattr(model, "output_names", None) or []
+    if isinstance(getattr(model, "output", None), dict):
+        wanted = sorted(model.output)  # TensorFlow's order of the values of a dict
     if len(wanted) != len(graph.output):
         return {}
     taken = {name for node in graph.node for name in (*node.input, *node.output)}

@@ -2,6 +2,7 @@
 
 python -m tests.backend.differential torch                  # every form of every family
 python -m tests.backend.differential torch pooling --one-in 7
+python -m tests.backend.differential keras --one-in 30 --open-sizes
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 
-from tests.backend import forms_moves, forms_numbers, forms_windows
+from tests.backend import forms_layers, forms_moves, forms_numbers, forms_windows
 from tests.backend.forms import FAMILIES, forms
 from tests.backend.outcome import expected, outcome
 from tests.backend.runners import RUNNERS
 
-TABLES = (forms_moves, forms_numbers, forms_windows)  # each notes its families
+TABLES = (forms_layers, forms_moves, forms_numbers, forms_windows)  # each notes its families
 
 
 def main() -> None:
@@ -23,11 +24,12 @@ def main() -> None:
     parser.add_argument("framework", choices=RUNNERS)
     parser.add_argument("families", nargs="*", default=list(FAMILIES))
     parser.add_argument("--one-in", type=int, default=1)
+    parser.add_argument("--open-sizes", action="store_true", help="write down no size of an input")
     parser.add_argument("--shown", type=int, default=10)
     given = parser.parse_args()
     for family in given.families:
         counts: Counter[str] = Counter()
-        for case in forms(family, one_in=given.one_in):
+        for case in forms(family, one_in=given.one_in, open_sizes=given.open_sizes):
             if expected(case) is None:
                 counts["not run"] += 1
                 continue

@@ -31,11 +31,25 @@ def family(function: Family) -> Family:
     return function
 
 
-def forms(*names: str, one_in: int = 1) -> Iterator[Case]:
-    """The cases of some families, by default of all, or a part of them."""
+def forms(*names: str, one_in: int = 1, open_sizes: bool = False) -> Iterator[Case]:
+    """The cases of some families, by default of all, or a part of them.
+
+    ``open_sizes``: no size of an input is written down.
+    """
     for name in names or FAMILIES:
-        _sampling.one_in, _sampling.seen = one_in, 0
+        _sampling.one_in, _sampling.seen, _sampling.open_sizes = one_in, 0, open_sizes
         yield from (found for found in FAMILIES[name]() if found is not None)
+
+
+def some(name: str, count: int, open_sizes: bool = False) -> Iterator[Case]:
+    """About so many cases of a family, from all over it."""
+    size = sum(1 for _ in _counted(name))
+    return forms(name, one_in=max(1, size // count), open_sizes=open_sizes)
+
+
+def _counted(name: str) -> Iterator[Case]:
+    _sampling.one_in, _sampling.seen = 10**9, 0
+    return FAMILIES[name]()
 
 
 @dataclass
@@ -44,6 +58,7 @@ class _Sampling:
 
     one_in: int = 1
     seen: int = 0
+    open_sizes: bool = False
 
     def skips(self) -> bool:
         self.seen += 1
@@ -96,7 +111,8 @@ def case(
     inputs = []
     for name, value in given.items():
         dtype = helper.np_dtype_to_tensor_dtype(value.dtype)
-        shape = [f"{name}{i}" for i in range(value.ndim)] if dynamic else value.shape
+        unknown = dynamic or _sampling.open_sizes
+        shape = [f"{name}{i}" for i in range(value.ndim)] if unknown else value.shape
         inputs.append(helper.make_tensor_value_info(name, dtype, shape))
     graph = helper.make_graph(
         [node],
@@ -114,5 +130,5 @@ def case(
         for k, v in arrays.items()
     )
     stated = " ".join(f"{k}={v}" for k, v in attributes.items())
-    kind = " dynamic" if dynamic else ""
+    kind = " dynamic" if dynamic or _sampling.open_sizes else ""
     return Case(f"{op}-{opset}{kind} {text} {stated}".strip(), model, given, [])

@@ -1,6 +1,6 @@
 """What becomes of one backend test: right, wrong, refused, or a foreign exception.
 
-    outcome(case, TORCH)      # Outcome("right", ""), Outcome("refused", "operator X ..."), ...
+outcome(case, TORCH)      # Outcome("right", ""), Outcome("refused", "operator X ..."), ...
 """
 
 from __future__ import annotations

@@ -134,11 +134,11 @@ def _raise(problems: list[Refused]) -> None:
     """All of them as one; nothing where there are none."""
     if not problems:
         return
-    remedy = "train it in PyTorch (to_torch), or export the network with other operators"
+    remedy = "try PyTorch (to_torch), or export the network with other operators and types"
     if len(problems) == 1:
         raise Refused(problems[0].node, problems[0].reason, problems[0].remedy or remedy)
     lines = "".join(f"\n  {p.node}: {p.reason}" for p in problems)
-    raise Refused(None, f"{len(problems)} nodes have no translation to Keras:{lines}", remedy)
+    raise Refused(None, f"{len(problems)} parts have no translation to Keras:{lines}", remedy)
 
 
 def _name(name: str) -> str:
@@ -173,12 +173,13 @@ def _not_a_tensor(value: ValueInfoProto) -> str:
     """Why Keras has no tensor for a declared type; nothing where it has one, or none is stated."""
     kind = value.type.WhichOneof("value")
     if kind not in ("tensor_type", None):
-        return f"Keras models have tensors only, and it is of {kind.replace('_', ' ')}"
+        word = kind.removesuffix("_type").replace("_", " ")
+        return f"its type is {word}, and Keras models take and give dense tensors only"
     number = value.type.tensor_type.elem_type
     if not number:
         return ""
     name = _dtype(number)
-    return "" if name in NUMBERS else f"Keras has no tensors of {name}"
+    return "" if name in NUMBERS else f"tensors of {name} have no translation to Keras"
 
 
 def _dtype(number: int) -> str:

@@ -94,12 +94,12 @@ def sliced_at(call: Call, x: Any, starts: Any, ends: Any, axes: Any, steps: Any)
 def _chosen(call: Call, axes: Any, count: int) -> Any:
     """Which of ``count`` axes are meant, negative ones counted from the end."""
     if keras.backend.backend() != "tensorflow":
-        call.refuse("axes that the graph computes")
+        call.refuse("its axes are computed by the graph, and have to be known ahead")
     import tensorflow as tf
 
     axes = tf.reshape(tensor(axes, "int32"), [-1, 1])
     if axes.shape[0] is None:
-        call.refuse("as many axes as the graph computes")
+        call.refuse("the number of its axes is computed by the graph, and has to be known ahead")
     axes = tf.where(axes < 0, axes + count, axes)
     return tf.reduce_any(axes == tf.range(count), 0)
 

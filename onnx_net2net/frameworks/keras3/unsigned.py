@@ -120,7 +120,7 @@ def by_bits(call: Call, entry: Entry, operands: Sequence[Any]) -> Any:
     if step.op in NATIVE:
         return _native(call, *(tensor(x) for x in operands))
     if step.op not in SAME_BITS | ORDER or call.attribute("reduction", "none") in ("max", "min"):
-        call.refuse("Keras has no arithmetic of 64 bits without a sign")
+        call.refuse("arithmetic on uint64 is not translated")
     turn = HIGHEST if step.op in ORDER else np.int64(0)
     results = entry(call, *(_signed(x, turn) for x in operands))
     several = isinstance(results, list | tuple)

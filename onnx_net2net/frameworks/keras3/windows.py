@@ -103,7 +103,7 @@ def window(call: Call, x: Any, kernel: Sequence[int], *, ceil: bool | None = Non
         for length, (before, after), span in zip(lengths, pads, spans, strict=True):
             known = all(isinstance(n, int) for n in (length, before, after))
             if known and length + before + after < span:
-                call.refuse("a window larger than what it slides over")
+                call.refuse("its window is larger than what it slides over")
     return Window(tuple(kernel), strides, dilations, tuple(pads))
 
 

@@ -64,7 +64,7 @@ def attention(call: Call, q: Any, k: Any, v: Any, *rest: Any) -> list[Any]:
     present = [k, v]
     heads, shared = q.shape[1], k.shape[1]
     if heads is None or shared is None:
-        call.refuse("a number of heads that is not known")
+        call.refuse("the number of heads is not known ahead")
     times = heads // shared
     # Each side takes the root, as the operator's definition has it: half precision needs it.
     root = _root(call, q, k)

@@ -60,7 +60,7 @@ def _unrolled(call: Call, total: int | None, goes_on: bool, states: list[Any]) -
             return None
         goes_on = found is None or bool(np.all(found))
     if not rows and len(call.step.outputs) > carried:
-        call.refuse("stacks the results of no iteration")
+        call.refuse("it stacks the results of no iteration")
     return [*states, *(_stacked(list(column), 0) for column in zip(*rows, strict=True))]
 
 
@@ -72,7 +72,7 @@ def _while(call: Call, total: Any, condition: Any, states: list[Any]) -> list[An
     """A loop whose end the data decide."""
     carried = len(states)
     if any(call.step.outputs[carried:]) and keras.backend.backend() != "tensorflow":
-        call.refuse("collects the results of iterations whose number only the data tell")
+        call.refuse("it collects results of iterations whose number only the data tell")
 
     def body(step: Any, goes_on: Any, now: list[Any]) -> tuple[Any, list[Any], list[Any]]:
         results = call.body("body", [ops.cast(step, "int64"), goes_on, *now])
@@ -88,7 +88,7 @@ def _while(call: Call, total: Any, condition: Any, states: list[Any]) -> list[An
 def scan(call: Call, *values: Any) -> list[Any]:
     """The body for each entry along axes of its last inputs."""
     if call.opset < 9:
-        call.refuse("its scan has a batch axis (opset 8)")
+        call.refuse("the batch axis of Scan in opset 8 is not translated")
     count = call.attribute("num_scan_inputs")
     states, given = list(values[:-count]), [tensor(value) for value in values[-count:]]
     axes = call.attribute("scan_input_axes") or [0] * count

@@ -203,7 +203,7 @@ def col2im(call: Call, x: Any, image: Any, block: Any) -> Any:
     x = tensor(x)
     shape, kernel = ints(image), ints(block)
     if not all(isinstance(n, int) for n in (*shape, *kernel)):
-        call.refuse("a size that is not known")
+        call.refuse("the size of its output is not known ahead")
     rank, area = len(kernel), math.prod(kernel)
     strides = tuple(call.attribute("strides") or [1] * rank)
     dilations = tuple(call.attribute("dilations") or [1] * rank)

@@ -29,7 +29,7 @@ def unary(function: Callable[[Any], Any]) -> Entry:
 def operands(call: Call, values: tuple[Any, ...]) -> list[Any]:
     """As tensors; ill-aligned ones of old files are refused."""
     if call.attribute("broadcast", 0):
-        call.refuse("the broadcasting of opset 6 aligns axes on the left")
+        call.refuse("the broadcasting of opset 6, which aligns axes on the left, is not translated")
     return [tensor(value) for value in values]
 
 
@@ -107,10 +107,18 @@ def converted(call: Call, x: Any, target: str) -> Any:
     if isinstance(x, np.ndarray):
         return x.astype(np.dtype(target))
     if target not in NUMBERS:
-        call.refuse(f"a cast of a tensor to {target}")
+        call.refuse(f"a cast to {target} is not translated")
     x = tensor(x)
-    return ops.not_equal(x, 0) if target == "bool" and dtype_of(x) != "bool" else cast(x, target)
+    if target == "bool" and dtype_of(x) != "bool":
+        return ops.not_equal(x, 0)
+    return cast(x if is_whole(x) else cast(x, LOW_BITS.get(target, target)), target)
 
+
+# Of a float beyond a narrow type onnxruntime keeps the low bits of a wider whole number.
+LOW_BITS = {
+    **dict.fromkeys(("int8", "int16", "uint8", "uint16"), "int32"),
+    "uint32": "int64",
+}
 
 NUMBERS = frozenset(
     [
@@ -149,11 +157,11 @@ def clip(call: Call, x: Any, low: Any = None, high: Any = None) -> Any:
 def dropout(call: Call, x: Any, ratio: Any = None, training: Any = None) -> Any:
     """Random in training, else the identity. ``training=`` of Keras decides, not the file."""
     if call.opset < 7 and not call.attribute("is_test", 0):
-        call.refuse("Dropout in training mode, as opset 6 has it by default")
+        call.refuse("Dropout in training mode, the default of opset 6, is not translated")
     x = tensor(x)
     rate = number(ratio, call.attribute("ratio", 0.5))
     if not isinstance(rate, float | int):
-        call.refuse("a ratio that the graph computes")
+        call.refuse("its ratio is computed by the graph, and has to be known ahead")
     if not call.training or rate == 0:
         return [x, ops.ones_like(x, dtype="bool")]
     scale = keras.random.dropout(ops.ones_like(x), rate, seed=call.trace.seed)

@@ -76,7 +76,7 @@ def gather_nd(call: Call, x: Any, indices: Any) -> Any:
     batch = call.attribute("batch_dims", 0)
     depth = indices.shape[-1]
     if not isinstance(depth, int):
-        call.refuse("tuples of unknown length")
+        call.refuse("the length of its index tuples is not known ahead")
     own, asked = sizes(x), sizes(indices)
     places = flat_places(own[batch:], indices)
     inner = product(own[batch : batch + depth])
@@ -153,7 +153,7 @@ def unique(call: Call, x: Any) -> list[Any]:
     """Distinct entries, where they are known when the graph is built."""
     found = known(x)
     if found is None:
-        call.refuse("the distinct entries of a tensor")
+        call.refuse("only the data tell how many distinct elements there are")
     axis = call.attribute("axis")
     values, first, inverse, counts = np.unique(found, True, True, True, axis=axis)
     if not call.attribute("sorted", 1):

@@ -72,7 +72,7 @@ def embed_layer_norm(call: Call, ids: Any, segments: Any, *rest: Any) -> list[An
     if mask is None:
         ends = ops.broadcast_to(ops.zeros((1,), "int32"), (batch,))
     elif call.attribute("mask_index_type", 0):
-        call.refuse("a mask index of another type than the lengths")
+        call.refuse("its mask index does not hold lengths, the only form that is translated")
     else:
         ends = ops.sum(ops.cast(tensor(mask), "int32"), axis=1)
     return [y, ops.cast(ends, "int32"), total]
@@ -92,7 +92,7 @@ def matmul_nbits(call: Call, a: Any, b: Any, scales: Any, zeros: Any = None, *re
     """A weight of N rows in blocks of few bits, packed into bytes: (N, blocks, bytes)."""
     group, bias = call.padded(rest, 2)
     if group is not None:
-        call.refuse("an order of groups (g_idx)")
+        call.refuse("its order of groups (g_idx) is not translated")
     n, k = call.attribute("N"), call.attribute("K")
     bits, block = call.attribute("bits", 4), call.attribute("block_size")
     count = -(-k // block)
@@ -113,7 +113,7 @@ def matmul_nbits(call: Call, a: Any, b: Any, scales: Any, zeros: Any = None, *re
 def _unpacked(call: Call, packed: Any, bits: int) -> np.ndarray:
     """Numbers of few bits, the lower ones of a byte first."""
     if not isinstance(packed, np.ndarray) or 8 % bits:
-        call.refuse(f"weights of {bits} bits that are not constant")
+        call.refuse(f"weights of {bits} bits have to be constant")
     parts = [(packed >> shift) & (2**bits - 1) for shift in range(0, 8, bits)]
     return np.stack(parts, axis=-1)
 

@@ -36,11 +36,11 @@ def _padding(call: Call, scores: Any, mask: Any) -> Any:
         ends = ops.reshape(ops.cast(mask, "int32"), (-1, 1))
         kept = ops.arange(keys, dtype="int32") < ends
         if call.attribute("unidirectional", 0) or mask.shape[0] != scores.shape[0]:
-            call.refuse("a mask of lengths in this form")
+            call.refuse("this form of a mask of lengths is not translated")
     elif len(mask.shape) in (2, 3):
         kept = ops.not_equal(mask, 0)
     else:
-        call.refuse("a mask of four axes")
+        call.refuse("a mask of four axes is not translated")
     kept = ops.expand_dims(kept, 1) if len(mask.shape) == 3 else kept[:, None, None, :]
     low = ops.cast(call.attribute("mask_filter_value", -10000.0), dtype_of(scores))
     return scores + ops.where(kept, ops.cast(0, dtype_of(scores)), low)
@@ -70,9 +70,9 @@ def attention(call: Call, x: Any, w: Any, b: Any = None, *rest: Any) -> list[Any
     """The projections are inside; keys and values of the past are one tensor."""
     mask, past, bias, length = call.padded(rest, 4)
     if length is not None or call.attribute("past_present_share_buffer", 0):
-        call.refuse("caches that share a buffer")
+        call.refuse("caches that share a buffer are not translated")
     if call.attribute("do_rotary", 0):
-        call.refuse("a rotation inside")
+        call.refuse("its rotary embedding is not translated")
     x, w = tensor(x), tensor(w)
     heads = call.attribute("num_heads")
     widths = call.attribute("qkv_hidden_sizes") or [w.shape[1] // 3] * 3
@@ -100,9 +100,9 @@ def multi_head_attention(call: Call, q: Any, k: Any = None, v: Any = None, *rest
     """Queries, keys and values of their own."""
     bias, mask, scores_bias, past_key, past_value, *others = call.padded(rest, 7)
     if any(other is not None for other in others):
-        call.refuse("caches that share a buffer")
+        call.refuse("caches that share a buffer are not translated")
     if k is None or v is None or len(q.shape) != 3:
-        call.refuse("queries, keys and values that are packed into one operand")
+        call.refuse("queries, keys and values in one operand are not translated")
     heads = call.attribute("num_heads")
     q, k, v = tensor(q), tensor(k), tensor(v)
     if bias is not None:
@@ -137,10 +137,10 @@ def group_query_attention(
     """
     cos, sin, positions, bias, sink, *others = call.padded(rest, 9)
     if any(other is not None for other in others) or sink is not None:
-        call.refuse("quantized caches, norms or sinks inside")
+        call.refuse("its quantized caches, norms or sinks are not translated")
     for name in ("smooth_softmax", "sliding_window_cache", "qk_output"):
         if call.attribute(name, 0) not in (0, -1):
-            call.refuse(f"its attribute {name}")
+            call.refuse(f"its attribute {name} is not translated")
     heads, groups = call.attribute("num_heads"), call.attribute("kv_num_heads")
     q, k, v = _unpacked(q, k, v, heads, groups)
     steps = sizes(q)[1]
@@ -198,7 +198,7 @@ def _cached(past: Any, new: Any, first: Any, room: Any) -> Any:
 def rotary_embedding(call: Call, x: Any, positions: Any, cos: Any, sin: Any) -> Any:
     """Tables, and a matrix of positions or where they start."""
     if call.attribute("is_packed_batching", 0):
-        call.refuse("sequences that are packed into one")
+        call.refuse("sequences packed into one are not translated")
     x, cos, sin = tensor(x), tensor(cos), tensor(sin)
     shape = sizes(x)
     if len(shape) == 4:
@@ -213,7 +213,7 @@ def rotary_embedding(call: Call, x: Any, positions: Any, cos: Any, sin: Any) -> 
     cos, sin = (ops.take(t, at, axis=0) for t in (cos, sin))
     scale = call.attribute("scale", 1.0)
     if scale not in (0.0, 1.0):
-        call.refuse("a scale")
+        call.refuse("its scale is not translated")
     y = rotated(split, cos, sin, bool(call.attribute("interleaved", 0)))
     return ops.transpose(y, (0, 2, 1, 3)) if len(shape) == 4 else ops.reshape(y, shape)
 

@@ -329,7 +329,7 @@ def span(call: Call, start: Any, limit: Any, delta: Any) -> Any:
 
 def constant(call: Call) -> Any:
     """Strings and sparse tensors, which a table of numbers does not hold."""
-    call.refuse("a constant that is not a dense array of numbers")
+    call.refuse("it holds text or a sparse array, of which there are no Keras tensors")
 
 
 def trilu(call: Call, x: Any, k: Any = None) -> Any:

@@ -27,7 +27,7 @@ def batch_norm(call: Call, x: Any, scale: Any, bias: Any, mean: Any, variance: A
     x = tensor(x)
     forced = call.opset >= 14 and call.attribute("training_mode", 0)
     if call.opset < 9 and not call.attribute("spatial", 1):
-        call.refuse("statistics for each pixel (spatial=0)")
+        call.refuse("statistics for each pixel (spatial=0) are not translated")
     epsilon, momentum = call.attribute("epsilon", 1e-5), call.attribute("momentum", 0.9)
     if not (call.training or forced):
         return [_normalised(x, by_channel(mean, x), by_channel(variance, x), scale, bias, epsilon)]
@@ -82,7 +82,8 @@ def layer_norm(x: Any, axis: int, scale: Any, bias: Any, epsilon: float) -> tupl
 def layer_normalization(call: Call, x: Any, scale: Any, bias: Any = None) -> list[Any]:
     """With its mean and inverse deviation."""
     axis, epsilon = call.attribute("axis", -1), call.attribute("epsilon", 1e-5)
-    return list(layer_norm(tensor(x), axis, scale, bias, epsilon))
+    y, *statistics = layer_norm(tensor(x), axis, scale, bias, epsilon)
+    return [y, *(cast(value, "float32") for value in statistics)]
 
 
 def root_mean_square(x: Any, axis: int, scale: Any, epsilon: float) -> tuple[Any, Any]:

@@ -66,13 +66,13 @@ def _places(call: Call, x: Any, wide: Any, frame: Window, by_column: bool) -> li
     """The first largest entry of each window, and where it stands."""
     shape = sizes(x)
     if not all(isinstance(size, int) for size in shape[2:]):
-        call.refuse("indices of its maxima in an image of unknown size")
+        call.refuse("the indices of its maxima need the size of the image, which is left open")
     plain = np.arange(math.prod(shape[2:])).reshape(shape[2:])
     if by_column:
         plain = np.arange(plain.size).reshape(shape[:1:-1]).transpose()
-    grid = np.pad(plain, frame.pads)[None, None]
+    grid = padded(ops.convert_to_tensor(plain)[None, None], frame.pads)
     views = ops.stack(taps(wide, frame), axis=-1)
-    index = ops.stack([ops.convert_to_tensor(t) for t in taps(grid, frame)], axis=-1)
+    index = ops.stack(taps(grid, frame), axis=-1)
     best = ops.expand_dims(ops.argmax(views, axis=-1), -1)
     value = ops.squeeze(ops.take_along_axis(views, best, axis=-1), -1)
     spread = ops.broadcast_to(ops.cast(index, "int64"), ops.shape(views))
@@ -88,6 +88,9 @@ def average_pool(call: Call, x: Any) -> Any:
     x = tensor(x)
     kernel = call.attribute("kernel_shape")
     frame = window(call, x, kernel, ceil=_ceil(call))
+    skips = any(s > k for s, k in zip(frame.strides, kernel, strict=True))
+    if call.attribute("auto_pad", "NOTSET").startswith("SAME") and _ceil(call) and skips:
+        call.refuse("its last windows begin behind its pads")
     own = window(call, x, kernel, ceil=False)
     wide = padded(x, frame.pads)
     total = _summed(wide, frame)
@@ -162,7 +165,7 @@ def max_unpool(call: Call, x: Any, places: Any, shape: Any = None) -> Any:
         target = [*sizes(x)[:2], *inner]
     count = math.prod(target) if all(isinstance(n, int) for n in target) else None
     if count is None:
-        call.refuse("a size that is not known")
+        call.refuse("the size of its output is not known ahead")
     flat = ops.zeros((count,), dtype_of(x))
     index = ops.reshape(ops.cast(places, "int32"), (-1, 1))
     return ops.reshape(ops.scatter_update(flat, index, ops.reshape(x, (-1,))), target)

@@ -64,7 +64,7 @@ def quantized(call: Call, x: Any, scale: Any, zero: Any = None) -> Any:
     x = tensor(x)
     target = _target(call, zero)
     if target not in RANGES:
-        call.refuse(f"quantization to {target}")
+        call.refuse(f"quantization to {target} is not translated")
     y = ops.round(_float(x) / spread(call, scale, x, "float32"))
     if zero is not None:
         y = y + spread(call, zero, x, "float32")
@@ -83,8 +83,9 @@ def dynamic_quantized(call: Call, x: Any) -> list[Any]:
     x = tensor(x)
     high, low = ops.maximum(ops.max(x), 0), ops.minimum(ops.min(x), 0)
     scale = (high - low) / 255
-    zero = ops.clip(ops.round(-low / ops.where(scale == 0, ops.ones_like(scale), scale)), 0, 255)
-    y = ops.clip(ops.round(x / ops.where(scale == 0, ops.ones_like(scale), scale)) + zero, 0, 255)
+    scale = ops.where(scale == 0, ops.ones_like(scale), scale)
+    zero = ops.clip(ops.round(-low / scale), 0, 255)
+    y = ops.clip(ops.round(x / scale) + zero, 0, 255)
     return [ops.cast(y, "uint8"), scale, ops.cast(zero, "uint8")]
 
 
@@ -110,7 +111,7 @@ def _matmul(a: Any, b: Any, a_zero: Any, b_zero: Any) -> Any:
 def _single(call: Call, *values: Any) -> None:
     """Refuse one scale for each row, which would be taken for one a column."""
     if any(product(sizes(value)) != 1 for value in values):
-        call.refuse("scales or zero points by row")
+        call.refuse("scales or zero points by row are not translated")
 
 
 def matmul_integer(call: Call, a: Any, b: Any, a_zero: Any = None, b_zero: Any = None) -> Any:
@@ -164,7 +165,7 @@ def _conv(call: Call, x: Any, w: Any, x_zero: Any, w_zero: Any) -> Any:
     x, w = _centred(x, x_zero), _centred(w, w_zero, 0)
     strides = call.attribute("strides") or [1]
     if call.attribute("auto_pad", "NOTSET").startswith("SAME") and max(strides) > min(w.shape[2:]):
-        call.refuse("strides beyond the kernel beside a stated mode of padding")
+        call.refuse("strides larger than the kernel with auto_pad are not translated")
     return convolve(x, w, window(call, x, w.shape[2:]), call.attribute("group", 1))
 
 

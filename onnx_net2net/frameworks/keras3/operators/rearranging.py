@@ -121,7 +121,7 @@ def _reflected(call: Call, x: Any, axis: int, before: Any, after: Any, mode: str
     """Entries of the tensor itself, by their places."""
     size = sizes(x)[axis]
     if mode not in ("edge", "reflect", "wrap"):
-        call.refuse(f"pads of mode {mode}")
+        call.refuse(f"padding of mode {mode} is not translated")
     if all(isinstance(n, int) for n in (size, before, after)):
         xp: Any = np
         steps: Any = np.arange(-before, size + after)

@@ -131,7 +131,7 @@ def _cell(kind: Kind, call: Call, direction: int, r: Any, b: Any, peepholes: Any
     count = len(kind.defaults)
     given = {k: list(call.attribute(f"activation_{k}", [])) for k in ("alpha", "beta")}
     if any(given.values()) and len(names) != count:
-        call.refuse("parameters of the activations of two directions")
+        call.refuse("parameters of activations in two directions are not translated")
     functions = []
     for name in names[direction * count : (direction + 1) * count]:
         # A parameter belongs to the next activation that takes one.

@@ -25,7 +25,7 @@ def reduced(function: Callable[..., Any]) -> Entry:
         given, keep = call.attribute("axes"), bool(call.attribute("keepdims", 1))
         none = call.attribute("noop_with_empty_axes", 0)
         if function is log_sum_exp and "int" in dtype_of(x):
-            call.refuse("of whole numbers, where the last bit of a logarithm decides")
+            call.refuse("logarithms of whole numbers are not translated: their last bit decides")
         if axes is not None:
             found = known(axes) if 0 not in axes.shape else np.zeros(0, np.int64)
             if found is None:
@@ -35,7 +35,7 @@ def reduced(function: Callable[..., Any]) -> Entry:
         if none and not given:
             return x if function not in POINTWISE else POINTWISE[function](x)
         if min(given or [0]) < 0 and 0 in x.shape:
-            call.refuse("negative axes of an empty tensor, which onnxruntime does not reduce")
+            call.refuse("onnxruntime does not reduce negative axes of an empty tensor")
         over = tuple(axis_of(a, x) for a in given) if given else tuple(range(len(x.shape)))
         return function(x, axis=over, keepdims=keep)
 

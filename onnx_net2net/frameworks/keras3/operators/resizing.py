@@ -94,7 +94,7 @@ def resize(call: Call, x: Any, *operands: Any) -> Any:
         min(given, default=0) < 0
         and call.attribute("keep_aspect_ratio_policy", "stretch")[0] == "n"
     ):
-        call.refuse("negative axes and an aspect ratio to keep, which onnxruntime does not resize")
+        call.refuse("onnxruntime does not resize negative axes with an aspect ratio to keep")
     axes = [axis_of(a, x) for a in given]
     regions: list[tuple[Any, Any]] = [(0.0, 1.0)] * len(axes)
     if method.coordinates == "tf_crop_and_resize":
@@ -107,7 +107,7 @@ def resize(call: Call, x: Any, *operands: Any) -> Any:
     before = [sizes(x)[axis] for axis in axes]
     for axis, frame in zip(axes, _frames(call, before, scales, wanted, regions), strict=True):
         if method.antialias and not isinstance(frame.scale, float):
-            call.refuse("antialiasing by a scale that the graph computes")
+            call.refuse("antialiasing needs a scale that is known ahead, and the graph computes it")
         x = _along(x, axis, frame, method)
     return x
 
@@ -124,7 +124,7 @@ def _frames(
         ]
     if wanted is None:
         if scales is None:
-            call.refuse("neither scales nor sizes")
+            call.refuse("it has neither scales nor sizes")
         vector = tensor(scales)
         return [
             Axis(n, ops.cast(ops.floor(ops.cast(n, "float32") * vector[i]), "int32"), vector[i], *r)

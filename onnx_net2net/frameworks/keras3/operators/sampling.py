@@ -88,7 +88,7 @@ def grid_sample(call: Call, x: Any, grid: Any) -> Any:
     places = []
     for axis, size in enumerate(lengths):
         if mode == "cubic" and padding == "reflection":
-            call.refuse("cubic interpolation of a reflected picture")
+            call.refuse("cubic interpolation with reflected borders is not translated")
         length = ops.cast(size, dtype_of(grid))
         unit = points[..., len(lengths) - 1 - axis]
         place = (unit + 1) / 2 * (length - 1) if aligned else ((unit + 1) * length - 1) / 2
@@ -136,7 +136,7 @@ def deform_conv(call: Call, x: Any, w: Any, offset: Any, b: Any = None, mask: An
     """A convolution whose kernel reads at places of its own for each pixel of the result."""
     x, w, offset = tensor(x), tensor(w), tensor(offset)
     if len(w.shape) != 4:
-        call.refuse("a deformed kernel that is not of two axes")
+        call.refuse("its kernel has not two axes, the only number that is translated")
     call.attribute("kernel_shape")  # the weight says it as well
     groups, shares = call.attribute("group", 1), call.attribute("offset_group", 1)
     frame = window(call, x, w.shape[2:])
@@ -176,9 +176,9 @@ def roi_align(call: Call, x: Any, regions: Any, images: Any) -> Any:
     ratio = call.attribute("sampling_ratio", 0)
     mode = call.attribute("mode", "avg")
     if ratio <= 0:
-        call.refuse("as many samples as the size of each region asks for (sampling_ratio=0)")
+        call.refuse("only the data tell how many samples sampling_ratio=0 takes")
     if mode != "avg":
-        call.refuse("the largest of weighed samples (mode=max)")
+        call.refuse("mode=max with more than one sample is not translated")
     half = call.attribute("coordinate_transformation_mode", "half_pixel") == "half_pixel"
     half = half and call.opset >= 16
     scale = call.attribute("spatial_scale", 1.0)

@@ -9,7 +9,7 @@ from keras import ops
 from onnx_net2net.frameworks.keras3.operators.indexing import element_places, flat_places
 from onnx_net2net.frameworks.keras3.operators.movement import broadcast
 from onnx_net2net.frameworks.keras3.trace import Call, Entry
-from onnx_net2net.frameworks.keras3.values import axis_of, cast, product, sizes, tensor
+from onnx_net2net.frameworks.keras3.values import axis_of, cast, dtype_of, product, sizes, tensor
 
 __all__ = ["TABLES"]
 
@@ -19,7 +19,12 @@ REDUCTIONS = {"none": None, "add": "add", "max": "max", "min": "min", "mul": "mu
 def _written(call: Call, flat: Any, places: Any, updates: Any) -> Any:
     """Rows of ``flat`` replaced, or combined with what stands there."""
     way = REDUCTIONS[call.attribute("reduction", "none")]
-    return ops.scatter_update(flat, ops.reshape(places, (-1, 1)), updates, reduction=way)
+    places = ops.reshape(places, (-1, 1))
+    if way is not None and dtype_of(flat) == "bool":
+        way = {"add": "max", "mul": "min"}.get(way, way)
+        flat, updates = ops.cast(flat, "int32"), ops.cast(updates, "int32")
+        return ops.cast(ops.scatter_update(flat, places, updates, reduction=way), "bool")
+    return ops.scatter_update(flat, places, updates, reduction=way)
 
 
 def scatter_elements(call: Call, x: Any, indices: Any, updates: Any) -> Any:

@@ -27,7 +27,7 @@ def empty(call: Call) -> list[Any]:
 def _place(call: Call, position: Any) -> int:
     found = number(position)
     if not isinstance(found, int):
-        call.refuse("a position in a sequence that the graph computes")
+        call.refuse("its position is computed by the graph, and has to be known ahead")
     return found
 
 
@@ -68,7 +68,7 @@ def split(call: Call, x: Any, lengths: Any = None) -> list[Any]:
     axis = axis_of(call.attribute("axis", 0), x)
     size = sizes(x)[axis]
     if not isinstance(size, int):
-        call.refuse("as many parts as an axis of unknown size has")
+        call.refuse("the number of its parts is the size of an axis, which is left open")
     given = [1] if lengths is None else ints(lengths)
     if lengths is None or ((found := known(lengths)) is not None and found.ndim == 0):
         step = given[0]

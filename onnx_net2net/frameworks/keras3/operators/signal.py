@@ -34,7 +34,7 @@ def dft(call: Call, x: Any, length: Any = None, axis: Any = None) -> Any:
     total = total if isinstance(total, int) else ops.cast(total, "int32")
     wanted = total // 2 + 1 if half else total
     if half and length is not None and not (isinstance(wanted, int) and wanted == given):
-        call.refuse("half a spectrum that is not as long as its signal asks for")
+        call.refuse("its half spectrum is not as long as the signal asks for")
     x = extended(cut(x, place, 0, wanted), place, 0, positive(wanted - given))
     y = _real(x, place, total) if half else transformed(x, place, total, onesided, inverse)
     return y if back is None else back(y)
