@@ -1,8 +1,8 @@
 """Run the backend tests through an import and count what becomes of them.
 
-    python -m tests.backend torch                     # all, with a table at the end
-    python -m tests.backend keras resize pool         # those whose name holds one of the words
-    python -m tests.backend torch --update            # write tests/backend/refused_torch.txt anew
+python -m tests.backend torch                     # all, with a table at the end
+python -m tests.backend keras resize pool         # those whose name holds one of the words
+python -m tests.backend torch --update            # write tests/backend/refused_torch.txt anew
 """
 
 from __future__ import annotations
