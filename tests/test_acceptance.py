@@ -13,6 +13,7 @@ from onnx_net2net.errors import InvalidModel
 from onnx_net2net.judge import acceptance
 from onnx_net2net.judge.acceptance import require_accepted
 from onnx_net2net.model import Computed, Model, load
+from tests.backend.cases import by_name
 
 
 def proto_of(*nodes: NodeProto, width: int = 4, opset: int = 17, ir: int = 10) -> onnx.ModelProto:
@@ -56,6 +57,19 @@ def test_what_has_no_kernel_is_no_wrong_model() -> None:
     require_accepted(load(proto_of(*nodes)))
 
 
+@pytest.mark.parametrize(
+    "name", ["test_flexattention", "test_attention_local_window", "test_lstm_batchwise"]
+)
+def test_what_onnxruntime_does_not_know_yet_is_no_wrong_model(name: str) -> None:
+    model = by_name()[name].model
+    require_accepted(load(model))
+    model = onnx.ModelProto.FromString(model.SerializeToString())
+    model.graph.node[0].attribute.add(name="planted", type=onnx.AttributeProto.INT, i=1)
+    with pytest.raises(InvalidModel) as caught:
+        require_accepted(load(model))
+    assert "model.onnx" not in str(caught.value)
+
+
 def test_wrong_models_are_refused_with_the_reason() -> None:
     with pytest.raises(InvalidModel, match="onnxruntime does not take the model") as caught:
         require_accepted(load(proto_of(WRONG)))
@@ -67,7 +81,7 @@ def test_nothing_is_run_that_was_not_accepted(monkeypatch: pytest.MonkeyPatch) -
     from onnx_net2net.frameworks.pytorch import module, to_torch, write_package
 
     monkeypatch.setattr(module, "exec", lambda *_: pytest.fail("something ran"), raising=False)
-    monkeypatch.setattr(acceptance, "_problem", lambda path: "planted")
+    monkeypatch.setattr(acceptance, "_problem", lambda path, **_: "planted")
     for act in (to_torch, lambda model: write_package(model, "package")):
         with pytest.raises(InvalidModel, match="planted"):
             act(load(proto_of(PRODUCT)))

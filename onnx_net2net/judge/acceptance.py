@@ -30,6 +30,12 @@ _REMEDY = "export the model again; what onnxruntime does not run is not translat
 _IR_VERSION = 10  # that every onnxruntime of today takes; later ones only add element types
 _HOLES = "contents"
 MOST_BYTES = 1 << 30
+# What onnxruntime says of operators and attributes that are younger than it, or left out.
+_UNKNOWN = (
+    "is not a registered function/op",
+    "Unrecognized attribute",
+    "(layout == 1) are not supported",
+)
 
 
 def require_accepted(model: Model) -> None:
@@ -83,9 +89,9 @@ def _problem(path: Path, *, isolated: bool) -> str | None:
     try:
         open_engine(str(path), CPU, optimised=False, isolated=isolated, prepack=False)
     except ERRORS as error:
-        if lacks_kernel(error):
+        if lacks_kernel(error) or any(said in str(error) for said in _UNKNOWN):
             return _unchecked(onnx.ModelProto.FromString(path.read_bytes()))
-        return first_line(error)
+        return first_line(error).replace(f"Load model from {path} failed:", "")
     return None
 
 

@@ -14,6 +14,7 @@ import onnxruntime
 from onnx import ModelProto, TensorProto, helper
 
 import onnx_net2net as n2n
+from onnx_net2net.frameworks.pytorch.translation import DEFECT
 from tests.backend.cases import Case
 
 # Drawn at random: only types and shapes can be compared.
@@ -56,7 +57,7 @@ def outcome(case: Case, runner: Runner | None) -> Outcome:
         return found
     wanted = expected(case)
     judge, wanted = ("stated", case.stated) if wanted is None else ("right", wanted)
-    problem = _difference(case, wanted, given, 10.0 if judge == "stated" else 1.0)
+    problem = difference(case, wanted, given, 10.0 if judge == "stated" else 1.0)
     return Outcome("wrong", f"{problem} ({judge})") if problem else Outcome(judge)
 
 
@@ -67,7 +68,8 @@ def loaded(case: Case, then: Callable[[n2n.Model], None] = lambda model: None) -
         n2n.inspect(model)
         then(model)
     except n2n.Net2NetError as error:
-        return Outcome("refused", " ".join(str(error).split()))
+        why = " ".join(str(error).split())
+        return Outcome("crash" if DEFECT in why else "refused", why)
     except Exception as error:
         first = next(iter(str(error).strip().splitlines()), "")
         return Outcome("crash", f"{type(error).__name__}: {first}"[:300])
@@ -128,7 +130,7 @@ def _plain_type(value: Any) -> str | None:
     return "int8" if name.startswith(("INT4", "UINT4", "INT2", "UINT2")) else None
 
 
-def _difference(case: Case, wanted: list[Any], given: list[Any], slack: float) -> str:
+def difference(case: Case, wanted: list[Any], given: list[Any], slack: float) -> str:
     """What differs; ``slack``: what ONNX states is written down with few digits."""
     if len(wanted) != len(given):
         return f"{len(given)} outputs instead of {len(wanted)}"

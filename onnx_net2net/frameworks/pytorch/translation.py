@@ -26,6 +26,8 @@ from onnx_net2net.frameworks.pytorch.types import Untranslated, torch_dtype
 
 REMEDY = "export the model again without it, or train it in the framework that it came from"
 
+DEFECT = "its translation fails, which is a defect of onnx-net2net: please report it"
+
 
 @dataclass
 class Translation:
@@ -48,8 +50,8 @@ def _write(translator: Translator, step: Step) -> None:
     try:
         operation.write(entry)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        # A form that the entry does not reckon with is refused like any other.
-        reason = f"its form is not expected ({type(error).__name__}: {error})"
+        # Nothing has been written yet: a user is told what cannot be had, the tests count a crash.
+        reason = f"{DEFECT} ({type(error).__name__}: {error})"
         raise Untranslated(reason) from error
     for kind, names in (
         ("attribute", translator.program.ignored(step)),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from onnx import TensorProto, helper
 
@@ -30,6 +29,9 @@ INTEGERS = frozenset({
 # Integers that PyTorch stores and hardly computes with.
 UNSIGNED = frozenset({T.UINT16, T.UINT32, T.UINT64})
 
+_SMALL = [helper.tensor_dtype_to_np_dtype(dtype) for dtype in SMALL]
+_TYPES = (helper.tensor_dtype_to_np_dtype(dtype).type for dtype in NAMES)
+_NUMBERS = (bool, int, float, np.bool_, np.number, *_TYPES)
 MOST_EXACT = 1e38  # beyond, fewer digits could be more than the type holds
 
 
@@ -56,18 +58,20 @@ def literal(value: Any) -> str:
     value = value[()] if isinstance(value, np.ndarray) else value
     if isinstance(value, str):
         return repr(value)
-    if not isinstance(value, bool | int | float | np.bool_ | np.number | ml_dtypes.bfloat16):
+    if not isinstance(value, _NUMBERS):
         raise Untranslated(f"it states {type(value).__name__} where a number is expected")
     if isinstance(value, bool | np.bool_):
         return str(bool(value))
-    if isinstance(value, int | np.integer):
+    if isinstance(value, np.complexfloating):
+        return f"complex({literal(value.real)}, {literal(value.imag)})"
+    if isinstance(value, int | np.integer) or np.dtype(type(value)) in _SMALL:
         return str(int(value))
     number = float(value)
     if not math.isfinite(number):
         return f'float("{number}")'
     if isinstance(value, np.float64 | float):
         return repr(number)
-    if np.float32(value) != value or abs(number) > MOST_EXACT:
+    if np.float32(number) != number or abs(number) > MOST_EXACT:
         return repr(number)
     return repr(float(str(np.float32(value))))
 
