@@ -168,13 +168,14 @@ def test_a_cast_to_the_type_of_another_passes_zeros_and_sums() -> None:
 
 def standardised() -> n2n.Model:
     """Two residual layers whose weights a norm in training mode computes, as NFNets' are."""
-    weights: dict[str, np.ndarray] = {"zeros": np.zeros(6, np.float32)}
+    # Tensors of their own: onnxruntime writes the running statistics into those that it is given.
+    weights = {name: np.zeros(6, np.float32) for name in ("bias", "mean", "var")}
     nodes, last = [], "x"
     for i in range(2):
         at, scope = f"stages.0.{i}.", f"/stages/stages.0/stages.0.{i}/fc/"
         weights |= {at + "fc.raw": normal(6, 6), at + "fc.gain": normal(6)}
         weights[at + "fc.bias"] = normal(6)
-        given = [at + "fc.raw", at + "fc.gain", "zeros", "zeros", "zeros"]
+        given = [at + "fc.raw", at + "fc.gain", "bias", "mean", "var"]
         computed = [scope + f"BatchNormalization_output_{n}" for n in range(3)]
         nodes += [
             make_node("BatchNormalization", given, computed, training_mode=1),

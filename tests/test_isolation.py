@@ -163,7 +163,11 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_operands_end_no_process(name: str) -> None:
     """Read, looked at, counted and judged: an answer, or an error of ours, in little memory."""
-    model = n2n.load(HOSTILE[name])
+    try:
+        model = n2n.load(HOSTILE[name])
+    except n2n.InvalidModel as error:
+        assert error.remedy
+        return
     assert all(dimension.growth == "fixed" for dimension in n2n.inspect(model))
     for call in (n2n.costs, n2n.blocks, lambda m: n2n.verify(m, m, seeds=1, provider="cpu")):
         try:
@@ -177,6 +181,8 @@ def test_an_input_that_must_be_there(name: str) -> None:
     node = helper.make_node(name, ["x", ""][: 1 if name == "EyeLike" else 2], ["y"])
     if name == "EyeLike":
         node.input[0] = ""
+    if name == "Concat":
+        node.attribute.append(helper.make_attribute("axis", 0))
     with pytest.raises(n2n.InvalidModel, match="must not be absent"):
         n2n.inspect(n2n.load(_model([node], {}, [2, 2])))
 

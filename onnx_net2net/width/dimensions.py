@@ -200,12 +200,7 @@ class _Survey:
 
     def met(self, applied: Applied) -> set[Atom]:
         """The atoms that a node touches and on which weights lie."""
-        rule, axes = applied.rule, applied.env
-        if (
-            rule.kind == "move" and "max" in rule.reduce.values()
-        ):  # what it cuts off it leaves alone
-            axes = {name: axes[name] for name in axes if rule.reduce.get(name) != "max"}
-        return {free for axis in set(axes.values()) for free in self.atoms(axis)}
+        return {free for axis in set(_touched(applied).values()) for free in self.atoms(axis)}
 
     def atoms(self, axis: Axis) -> tuple[Atom, ...]:
         """The atoms of ``axis`` on which weights lie."""
@@ -215,6 +210,14 @@ class _Survey:
                 free for free in dict.fromkeys(atoms(axis)) if free in self.sites
             )
         return found
+
+
+def _touched(applied: Applied) -> dict[str, Axis]:
+    """The axes of a node by their names, but for those that it only cuts off."""
+    rule, axes = applied.rule, applied.env
+    if rule.kind != "move" or "max" not in rule.reduce.values():
+        return axes
+    return {name: axis for name, axis in axes.items() if rule.reduce.get(name) != "max"}
 
 
 def _survey(solution: Solution) -> _Survey:
@@ -235,8 +238,9 @@ def _survey_node(solution: Solution, applied: Applied, survey: _Survey) -> None:
     node, name = applied.node, applied.node.name
     for free in met:
         survey.applied[free].append(applied)
+    touched = _touched(applied)
     for contracted in applied.pattern.contracted:
-        for free in survey.atoms(applied.env[contracted]) if contracted in applied.env else ():
+        for free in survey.atoms(touched[contracted]) if contracted in touched else ():
             survey.readers[free][name] = None
     if node.outputs and node.outputs[0] in solution.graph.derived:
         return
