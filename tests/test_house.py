@@ -90,7 +90,7 @@ FLOORS = {
     # Imported only when asked for.
     "frameworks": [
         ".",
-        "attributes paths slots tables tensor_file",
+        "attributes paths quiet slots tables tensor_file",
         "roles weight_sets",
         "matching names",
         "exchange from_torch optimizer state",

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,35 +15,6 @@ if TYPE_CHECKING:
     from onnx_net2net.judge.report import Report
 
 _SUFFIX = {"torch": "-torch", "keras": ".keras", "safetensors": ".safetensors"}
-
-
-def _import_keras() -> None:
-    """Import Keras, and let nothing of what native code logs then reach the error stream.
-
-    TensorFlow's remarks on the machine come before its own log levels apply. That Keras is not
-    installed is said later, by what needs it.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _errors_hidden(), suppress(ModuleNotFoundError):
-        import keras  # noqa: F401
-
-
-@contextmanager
-def _errors_hidden() -> Iterator[None]:
-    """Send the process's error stream nowhere."""
-    if sys.stderr is None:  # it was closed
-        yield
-        return
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 @click.command()
@@ -108,7 +75,9 @@ def export(
     if framework == "keras" and target.suffix != ".keras":
         raise UsageError(f"{target}: Keras writes .keras files", "choose a name that ends so")
     if framework == "keras":
-        _import_keras()
+        from onnx_net2net.frameworks.quiet import import_keras
+
+        import_keras()
     report, unverified = None, "--no-verify" if no_verify else None
     if framework != "torch":
         from onnx_net2net.judge.delivery import check_free
@@ -188,8 +157,10 @@ def absorb(
     check_free(source, target, force=force, read=[weights])
     given: Any = weights
     if weights.suffix == ".keras":
-        _import_keras()
         from onnx_net2net.frameworks.packages import load_keras
+        from onnx_net2net.frameworks.quiet import import_keras
+
+        import_keras()
 
         given = load_keras(weights)
     trained = filled(source, given, cast=cast, ignore=ignore)
