@@ -13,7 +13,7 @@ import sys
 from types import FrameType
 from typing import Any
 
-from onnx_net2net.commands.terminal import Terminal
+from onnx_net2net.commands.terminal import Terminal, message
 from onnx_net2net.errors import Net2NetError, Refused
 
 UNEQUAL, BAD, DEFECT, CLOSED = 1, 2, 70, 141
@@ -124,7 +124,7 @@ def _report(code: int, kind: str, problem: str, remedy: str | None, **more: Any)
         return code
     label = "refused" if kind == "Refused" else "error"
     remedies = "" if remedy is None else f"\n  remedy: {remedy}"
-    print(f"{label}: {problem}{remedies}", file=sys.stderr)
+    print(f"{label}: {message(problem)}{message(remedies)}", file=sys.stderr)
     return code
 
 

@@ -155,6 +155,29 @@ def test_no_command_lets_a_file_steer_the_terminal(text: str, tmp_path: Path) ->
     ElementTree.parse(report)
 
 
+def test_a_name_forges_no_line(tmp_path: Path) -> None:
+    """Neither in an error nor in a verdict does the end of a line within a name end the line."""
+    forged = "a\nerror: b"
+    proto = hostile(forged)
+    first, second = tmp_path / "a.onnx", tmp_path / "b.onnx"
+    first.write_bytes(proto.SerializeToString())
+    proto.graph.initializer[0].raw_data = bytes(len(proto.graph.initializer[0].raw_data))
+    second.write_bytes(proto.SerializeToString())
+    told = ""
+    for command in (
+        ("widen", first, "--node", f"{forged}0", "--width", "9"),
+        ("widen", first, "--node", f"{forged}nope", "--width", "9"),
+        ("grow", first, "--params", "2x", "--dry-run"),
+        ("verify", first, second),
+        ("diff", first, second),
+    ):
+        code, out, err = onnx_net2net(*command)
+        assert code in (0, 1, 2)
+        told += out + err
+    assert "\\u000aerror: b" in told
+    assert not [line for line in told.split("\n") if line.startswith("error: b")]
+
+
 def test_on_a_terminal_only_our_own_styles(tmp_path: Path) -> None:
     """With colours, nothing of the file is one of them."""
     path = tmp_path / "a.onnx"

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onnx_net2net.commands.tables import empty_table, text
+from onnx_net2net.commands.terminal import one_line
 from onnx_net2net.judge.report import OutputReport, Report
 from onnx_net2net.model import Model
 from onnx_net2net.planning.costs import elements, parameters
@@ -226,7 +227,7 @@ def report_text(report: Report) -> str:
     ]
     lines.append(f"{ran(report)}, {report.seconds:.1f} s")
     table = [text(report_table(report)), ""] if report.outputs else []
-    return "\n".join([*table, *lines, report.verdict])
+    return "\n".join([*table, *map(one_line, (*lines, report.verdict))])
 
 
 def ran(report: Report) -> str:
@@ -265,13 +266,13 @@ def layers_text(report: LayersReport) -> str:
         table.add_row(layer.node, layer.tensor, *values)
     first = f"the models part at node '{report.first.node}', tensor '{report.first.tensor}'"
     more = f"\nand {len(bad) - _SHOWN} tensors behind these" if len(bad) > _SHOWN else ""
-    return f"{text(table)}{more}\n\n{first} ({len(bad)} of {count} tensors differ)"
+    return f"{text(table)}{more}\n\n{one_line(first)} ({len(bad)} of {count} tensors differ)"
 
 
 def verified(report: Report) -> str:
     """The verdict on a grown model in one line."""
     worst = max(report.outputs, key=lambda output: output.used)
-    return (
+    return one_line(
         f"verified: equivalent; {worst.name} differs by {worst.max_abs:.2g} at most, "
         f"{worst.tolerance:.2g} is rounding noise ({ran(report)})"
     )
@@ -280,7 +281,7 @@ def verified(report: Report) -> str:
 def perturbed(report: Report) -> str:
     """How far a model grown with noise is from the original, in one line."""
     worst = max(report.outputs, key=lambda output: output.max_rel)
-    return (
+    return one_line(
         f"not exact, as asked by --split noise: {worst.name} differs by {worst.max_abs:.2g}, "
         f"{worst.max_rel:.2%} of its largest element ({ran(report)})"
     )
@@ -392,7 +393,7 @@ def diff_text(diff: Diff) -> str:
     lines += [f"added    {name}" for name in diff.added]
     lines += [f"removed  {name}" for name in diff.removed]
     lines.append(f"{len(diff.equal)} weights are equal; {before:,} -> {after:,} parameters")
-    return "\n".join(lines)
+    return "\n".join(map(one_line, lines))
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from onnx_net2net.commands.render import inserted
 from onnx_net2net.commands.tables import empty_table, text
+from onnx_net2net.commands.terminal import one_line
 from onnx_net2net.planning.costs import Costs
 from onnx_net2net.planning.growing import Grown, Spending
 from onnx_net2net.width.request import Change
@@ -59,7 +60,7 @@ def _circumstances(costs: Costs) -> Iterator[str]:
     yield "FLOPs are two for each multiply-add"
     if costs.sizes:
         sizes = ", ".join(f"{name}={size}" for name, size in costs.sizes.items())
-        yield f"counted at {sizes}"
+        yield one_line(f"counted at {sizes}")
 
 
 def _reasons(spent: Spending, grown: Grown) -> Iterator[str]:

@@ -10,10 +10,11 @@ right to left let a name read as another. All of these are written as Python wri
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from typing import Any, TextIO
 
-__all__ = ["Terminal", "own_styles", "printable"]
+__all__ = ["Terminal", "message", "one_line", "own_styles", "printable"]
 
 _ESCAPE = "\x1b"
 # Stands for the escape of our own styles. No file can hold it: it is another for each process.
@@ -38,6 +39,25 @@ def printable(text: str, lines: bool = True) -> str:
         else _escaped(character)
         for character in text
     )
+
+
+def one_line(text: str) -> str:
+    r"""``text`` as one line, whatever the names in it hold.
+
+    >>> one_line("refused: a\nerror: b")
+    'refused: a\\u000aerror: b'
+    """
+    return printable(text, lines=False)
+
+
+def message(text: str) -> str:
+    r"""``text`` whose further lines are indented, as our messages have them; other ends of lines
+    come from names, and are escaped.
+
+    >>> message("2 nodes:\n  a: b\nerror: c")
+    '2 nodes:\n  a: b\\u000aerror: c'
+    """
+    return re.sub(r"\n(?!  )", lambda _: _escaped("\n"), text)
 
 
 def _escaped(character: str) -> str:

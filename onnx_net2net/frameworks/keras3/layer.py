@@ -22,6 +22,7 @@ from onnx import ModelProto
 from onnx_net2net.errors import InvalidModel, Refused
 from onnx_net2net.files.attributes import check_attributes, check_attributes_as_written
 from onnx_net2net.files.history import VARIANCE
+from onnx_net2net.files.tensors import constants, data_fields, set_constant, subgraphs
 from onnx_net2net.files.validation import check_model, check_nodes, opset_versions
 from onnx_net2net.frameworks.keras3.operators import registry
 from onnx_net2net.frameworks.keras3.operators.elementwise import POINTWISE
@@ -75,9 +76,21 @@ def decoded(text: str) -> ModelProto:
         raise InvalidModel("the graph of a layer has functions of its own", _AGAIN)
     check_model(proto)
     check_attributes_as_written(proto)
-    check_attributes(proto, opset_versions(proto))
+    check_attributes(_without_holes(proto), opset_versions(proto))
     check_nodes(proto)
     return proto
+
+
+def _without_holes(proto: ModelProto) -> ModelProto:
+    """A copy whose Constants that are variables, and so have no contents, are of size 0."""
+    whole = ModelProto()
+    whole.CopyFrom(proto)
+    for graph in (whole.graph, *subgraphs(whole.graph)):
+        for _, value, node in list(constants(graph)):
+            if not data_fields(value):
+                value.dims[:] = [0]
+                set_constant(node, value)
+    return whole
 
 
 @keras.saving.register_keras_serializable("onnx_net2net")
