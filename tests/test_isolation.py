@@ -239,3 +239,23 @@ def test_an_axis_that_is_not_there_pins_all(op: str, axis: int) -> None:
     weights = {"w": np.ones((4, 6), np.float32), "v": np.ones((6, 3), np.float32)}
     model = n2n.load(_model(nodes, weights, ["b", 4]))
     assert all(dimension.growth == "fixed" for dimension in n2n.inspect(model))
+
+
+def test_a_slice_behind_a_window_survives_small_trial_sizes() -> None:
+    """Sizes that are tried may leave less than nothing between the two."""
+    nodes = [
+        helper.make_node("AveragePool", ["x"], ["p"], kernel_shape=[40], strides=[3]),
+        helper.make_node("Slice", ["p", "from", "to", "axis"], ["y"]),
+    ]
+    bounds = {"from": np.array([0]), "to": np.array([3]), "axis": np.array([2])}
+    assert n2n.verify(*[n2n.load(_model(nodes, bounds, [1, 2, "n"]))] * 2, provider="cpu")
+
+
+def test_sizes_that_inputs_tell_are_computed_elsewhere() -> None:
+    nodes = [
+        helper.make_node("Cast", ["x"], ["k"], to=TensorProto.INT64),
+        helper.make_node("ConstantOfShape", ["k"], ["y"]),
+    ]
+    assert "a size that the inputs tell" in str(is_odd(n2n.load(_model(nodes, {}, [1]))))
+    nodes[0] = helper.make_node("Shape", ["x"], ["k"])
+    assert is_odd(n2n.load(_model(nodes, {}, [1]))) is None

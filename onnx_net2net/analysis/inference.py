@@ -124,7 +124,7 @@ def _declare(graph: GraphProto, name: str, known: Known) -> None:
         )
         return
     shape = known.shape.get(name)
-    if shape is None:
+    if shape is None or absurd_shape(shape):
         return
     tensor = graph.input.add(name=name).type.tensor_type
     tensor.elem_type = known.dtype.get(name, TensorProto.FLOAT)
