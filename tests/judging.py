@@ -68,9 +68,9 @@ class Subject:
     def _prepare(self) -> None:
         first = Candidate("first", self.model, CPU, UNUSED)
         first.open()
-        self._once = _Once(first)
         planner = Planner(first.run, first.specs, (first.graph,), None, first.nbytes)
         self._planned = planner.seeded(1, None)
+        self._once = _Once(first)
 
 
 def wider(dimension: Dimension, turn: int = 0) -> int:

@@ -100,7 +100,7 @@ def _analyse(model: Model) -> Analysis:
     multiples = _constrain(solution, sizes)
     survey = _survey(solution)
     for free in survey.sites:
-        if not free.size:
+        if free.size < 1:
             pin(free, Pin(None, "it is empty: there is no unit to copy"))
         elif not free.pins and not sizes.static(free):
             pin(free, Pin(None, "its size is not proved to be the same at all sizes of the inputs"))
@@ -342,6 +342,8 @@ def _site(solution: Solution, place: tuple[str, int]) -> tuple[str, int]:
 def _growth(free: Atom, multiples: dict[Atom, Pin]) -> tuple[str, Pin | None]:
     if free.pins:
         return "fixed", free.pins[0]
+    if free.size < 1:
+        return "fixed", Pin(None, "has no unit that could be copied")
     if free in multiples:
         return "multiple", multiples[free]
     return "any", None

@@ -30,8 +30,8 @@ INTEGERS = frozenset({
 UNSIGNED = frozenset({T.UINT16, T.UINT32, T.UINT64})
 
 _SMALL = [helper.tensor_dtype_to_np_dtype(dtype) for dtype in SMALL]
-_TYPES = (helper.tensor_dtype_to_np_dtype(dtype).type for dtype in NAMES)
-_NUMBERS = (bool, int, float, np.bool_, np.number, *_TYPES)
+_TYPES = [helper.tensor_dtype_to_np_dtype(dtype).type for dtype in NAMES]
+_NUMBERS: Any = (bool, int, float, np.bool_, np.number, *_TYPES)
 MOST_EXACT = 1e38  # beyond, fewer digits could be more than the type holds
 
 

@@ -16,7 +16,7 @@ def loop(
     states: Sequence[Any],
     count: int,
     device: torch.device,
-    rows: Sequence[tuple[tuple[int, ...], torch.dtype]] = (),
+    rows: Sequence[tuple[tuple[int, ...], torch.dtype]] | None = (),
 ) -> tuple[Any, ...]:
     """The last states, and what each iteration gives besides them, stacked; else no ``rows``."""
     collected: list[list[Tensor]] = []
@@ -30,10 +30,12 @@ def loop(
         for kept, row in zip(collected, given, strict=True):
             kept.append(row)
         step += 1
-    if not step:
-        nothing = [torch.empty((0, *shape), dtype=dtype, device=device) for shape, dtype in rows]
-        return *states, *nothing
-    return *states, *(torch.stack(kept) for kept in collected)
+    if step:
+        return *states, *(torch.stack(kept) for kept in collected)
+    if rows is None:
+        raise ValueError("a loop does not run once, and the sizes of what it stacks are not known")
+    nothing = [torch.empty((0, *shape), dtype=dtype, device=device) for shape, dtype in rows]
+    return *states, *nothing
 
 
 def scan(

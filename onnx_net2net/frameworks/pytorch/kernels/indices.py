@@ -92,7 +92,7 @@ def cumulative(
 ) -> Tensor:
     """A running sum or product, from the end where ``reverse``, without the entry itself."""
     x = x.flip(axis) if reverse else x
-    if exclusive:
+    if exclusive and x.shape[axis]:
         first = torch.full_like(x.narrow(axis, 0, 1), 1 if function is torch.cumprod else 0)
         x = torch.cat((first, x.narrow(axis, 0, x.shape[axis] - 1)), dim=axis)
     total = function(x, axis)

@@ -71,6 +71,8 @@ def recurrence(
                 rows[time] = torch.where(running, new[0], torch.zeros_like(new[0]))
                 new = [torch.where(running, n, s) for n, s in zip(new, state, strict=True)]
             state = new
+        if lengths is not None:  # of nothing, the last state is zero
+            state = [torch.where((lengths > 0)[:, None], s, torch.zeros_like(s)) for s in state]
         outputs.append(torch.stack(rows))
         lasts.append(state)
     return torch.stack(outputs, dim=1), *(torch.stack(s) for s in zip(*lasts, strict=True))

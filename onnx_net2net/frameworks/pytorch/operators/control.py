@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import zip_longest
+
 from onnx_net2net.frameworks.program import Section
 from onnx_net2net.frameworks.pytorch import hosted
 from onnx_net2net.frameworks.pytorch.operation import Entry, Listed, Operation
@@ -81,20 +84,23 @@ def loop(op: Operation) -> list[str | Listed]:
         raise Untranslated("a state of it is a sequence at times")
     codes = [s.code if isinstance(s, Listed) else s for s in start]
     given = [body, most, condition, f"({', '.join(codes)},)" if codes else "()", states, device]
-    empty = _empty_rows(op, section.outputs[1 + states :])
+    empty = _empty_rows(op, section.outputs[1 + states :], op.step.outputs[states:])
     code = op.kernel("loop", *given, *empty)
     names = op.translator.block.unpack(code, [op.hint] * (len(section.outputs) - 1))
     return _kinds(names, kinds[1:])[: len(op.step.outputs)]
 
 
-def _empty_rows(op: Operation, names: list[str]) -> list[str]:
-    """Shapes and types of what is stacked, for a loop that does not run."""
+def _empty_rows(op: Operation, rows: list[str], stacks: Sequence[str]) -> list[str]:
+    """Shapes and types of what is stacked, for a loop that does not run; None if not known."""
     found = []
-    for name in names:
-        dims, dtype = op.program.dims(name), op.program.dtype(name)
-        if dims is None or dtype is None or any(not isinstance(d, int) for d in dims):
-            return []
-        found.append(f"({tuple(dims)}, {torch_dtype(dtype)})")
+    for row, stack in zip_longest(rows, stacks, fillvalue=""):
+        dims, dtype = op.program.dims(row), op.program.dtype(row)
+        stacked = (op.program.dims(stack) or ())[1:] if stack else ()
+        pairs = list(zip_longest(dims or stacked, stacked))
+        sizes = tuple(next((d for d in pair if isinstance(d, int)), None) for pair in pairs)
+        if dtype is None or None in sizes or (dims is None and not stacked):
+            return ["None"]
+        found.append(f"({sizes}, {torch_dtype(dtype)})")
     return [f"({', '.join(found)},)"] if found else []
 
 
