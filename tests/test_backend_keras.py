@@ -8,6 +8,7 @@ Here run a share of the first and some of the second; all of them by hand:
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ pytestmark = [
 
 SHARE = 11  # one case in so many
 PARTS = 4
-PER_FAMILY = 6
+PER_FAMILY = 4
 NAMES = list(by_name())[::SHARE]
 LINES = (Path(__file__).parent / "backend" / "refused_keras.txt").read_text("utf-8").splitlines()
 REFUSED = dict(line.split(": ", 1) for line in LINES)
@@ -54,7 +55,7 @@ def test_right_or_refused_as_listed(part: int) -> None:
     for name in NAMES[part::PARTS]:
         found = outcome(by_name()[name], keras_runner)
         wanted = ("refused", REFUSED[name]) if name in REFUSED else ("right", "")
-        if found.word != "unchecked" and (found.word, found.why) != wanted:
+        if (found.word.replace("stated", "right"), found.why) != wanted:
             problems.append(f"{name}: {found}")
     assert problems == []
 
@@ -63,9 +64,9 @@ def test_right_or_refused_as_listed(part: int) -> None:
 def test_forms_are_right_or_refused(family: str) -> None:
     words = {}
     for open_sizes in (False, True):
-        for case in some(family, PER_FAMILY, open_sizes):
-            if expected(case) is not None:
-                words[case.name] = outcome(case, keras_runner)
+        run = (c for c in some(family, 8 * PER_FAMILY, open_sizes) if expected(c) is not None)
+        for case in islice(run, 0, 4 * PER_FAMILY, 4):
+            words[case.name] = outcome(case, keras_runner)
     assert [f"{n}: {o}" for n, o in words.items() if o.word not in ("right", "refused")] == []
     assert "right" in {result.word for result in words.values()}
 
@@ -85,4 +86,4 @@ FAULTS: dict[str, tuple[Any, str, Any]] = {
 def test_planted_faults_are_seen(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module, name, fault = FAULTS[family]
     monkeypatch.setattr(module, name, fault)
-    assert "wrong" in {outcome(case, keras_runner).word for case in some(family, 30)}
+    assert any(outcome(case, keras_runner).word == "wrong" for case in some(family, 300))
