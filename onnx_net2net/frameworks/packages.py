@@ -25,7 +25,7 @@ __all__ = ["load_keras", "unjudged", "write"]
 
 Network = Callable[[dict[str, np.ndarray]], list[np.ndarray]]
 # What the classes that a .keras file names raise for what it says of them.
-_RAISED = (
+_RAISED: tuple[type[Exception], ...] = (
     ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, Net2NetError,
     NotImplementedError, OSError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile,
 )  # fmt: skip
@@ -127,15 +127,15 @@ def load_keras(path: Path) -> Any:
 
     try:
         return keras.saving.load_model(path)
-    except (*_RAISED, *_native()) as error:
+    except _raised() as error:
         remedy = "give a .keras file that export or model.save has written"
         raise OutputError(f"{path}: Keras cannot load it: {_reason(error)}", remedy) from None
 
 
-def _native() -> tuple[type[Exception], ...]:
-    """What TensorFlow raises, where Keras runs on it."""
+def _raised() -> tuple[type[Exception], ...]:
+    """What Python and, where Keras runs on it, TensorFlow raise."""
     tensorflow = sys.modules.get("tensorflow")
-    return () if tensorflow is None else (tensorflow.errors.OpError,)
+    return _RAISED if tensorflow is None else (*_RAISED, tensorflow.errors.OpError)
 
 
 def _reason(error: BaseException) -> str:
