@@ -137,6 +137,8 @@ def test_contributed_types_are_nowhere_else() -> None:
         (helper.make_node("Gemm", ["x", "w"], ["y"], transB=-1), "it is 0 or 1"),
         (helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1], strides=[1, 1]), "lengths"),
         (helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1]), "lengths"),
+        (helper.make_node("Celu", ["x"], ["y"], alpha=float("nan")), "no number to compute with"),
+        (helper.make_node("Selu", ["x"], ["y"], gamma=float("inf")), "no number to compute with"),
         (helper.make_node("Cast", ["x"], ["y"], to=99), "99, which is no element type"),
         (helper.make_node("Cast", ["x"], ["y"]), "lacks its attribute 'to'"),
         (helper.make_node("Scan", ["x"], ["y"]), "lacks its attribute"),

@@ -7,6 +7,7 @@ twice: how their attributes are written before they are inlined, and all else af
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -126,6 +127,9 @@ def _check_type(node: NodeProto, attribute: AttributeProto, types: frozenset[int
     value = getattr(attribute, _FIELDS[attribute.type])
     if attribute.type in (A.STRING, A.STRINGS):
         _check_texts(node, attribute, [value] if attribute.type == A.STRING else value)
+    elif attribute.type == A.FLOAT and attribute.name in schemas.FINITE:
+        if not math.isfinite(value):
+            raise _wrong(node, attribute, f"is {value}, which is no number to compute with")
     elif attribute.type in (A.INT, A.INTS):
         _check_integers(node, attribute, [value] if attribute.type == A.INT else value)
     elif attribute.type == A.TENSOR:

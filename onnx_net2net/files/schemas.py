@@ -16,6 +16,7 @@ from functools import cache
 from onnx import AttributeProto, TensorProto, defs
 
 __all__ = [
+    "FINITE",
     "ELEMENT_TYPES",
     "KNOWN_TYPES",
     "is_flag",
@@ -139,6 +140,11 @@ _FLAGS = frozenset({
     "keepdims", "largest", "linear_before_reset", "noop_with_empty_axes", "onesided", "periodic",
     "reverse", "saturate", "select_last_index", "sorted", "storage_order", "training_mode",
     "transA", "transB", "transBatchA", "transBatchB", "unidirectional", "upper",
+})  # fmt: skip
+# Factors and small terms, which are numbers: with NaN or infinity every runtime does something else.
+FINITE = frozenset({
+    "alpha", "beta", "bias", "cubic_coeff_a", "epsilon", "gamma", "lambd", "momentum",
+    "norm_coefficient", "softcap", "spatial_scale",
 })  # fmt: skip
 # Numbers that stand for an element type; 0 leaves it open.
 ELEMENT_TYPES = frozenset({
