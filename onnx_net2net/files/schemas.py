@@ -16,8 +16,8 @@ from functools import cache
 from onnx import AttributeProto, TensorProto, defs
 
 __all__ = [
-    "FINITE",
     "ELEMENT_TYPES",
+    "FINITE",
     "KNOWN_TYPES",
     "is_flag",
     "least",
@@ -141,7 +141,7 @@ _FLAGS = frozenset({
     "reverse", "saturate", "select_last_index", "sorted", "storage_order", "training_mode",
     "transA", "transB", "transBatchA", "transBatchB", "unidirectional", "upper",
 })  # fmt: skip
-# Factors and small terms, which are numbers: with NaN or infinity every runtime does something else.
+# Factors and small terms: with NaN or infinity in them every runtime does something else.
 FINITE = frozenset({
     "alpha", "beta", "bias", "cubic_coeff_a", "epsilon", "gamma", "lambd", "momentum",
     "norm_coefficient", "softcap", "spatial_scale",
