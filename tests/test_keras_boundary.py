@@ -67,11 +67,11 @@ CAST = [helper.make_node("Cast", ["x"], ["y"], to=FLOAT)]
 Y = [tensor("y", None)]
 
 REFUSED = {
-    "input 'pieces': .* of sequence": lambda: net(AT, [SEQUENCE], Y, FIRST),
-    "input 'maybe': .* of optional": lambda: net(
+    "input 'pieces': .*its type is sequence": lambda: net(AT, [SEQUENCE], Y, FIRST),
+    "input 'maybe': .*its type is optional": lambda: net(
         [helper.make_node("OptionalGetElement", ["maybe"], ["y"])], [MAYBE], Y
     ),
-    "output 'pieces': .* of sequence": lambda: net(SPLIT, [tensor("x", [2, 3])], [SEQUENCE]),
+    "output 'pieces': .*is sequence": lambda: net(SPLIT, [tensor("x", [2, 3])], [SEQUENCE]),
     "input 'x': tensors of int4 have no translation to Keras": lambda: net(
         CAST, [tensor("x", [3], TensorProto.INT4)], Y, opset=21
     ),

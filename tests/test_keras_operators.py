@@ -26,7 +26,7 @@ DRIVE = {"drive": np.array([0.7], np.float32)}
 # Rules for which there is no translation, and samples of a form that is refused.
 GAPS = {("", "MaxRoiPool"), ("", "NonMaxSuppression")}
 REFUSED = {
-    "indexing:RoiAlign-max-opset16": "the largest of weighed samples",
+    "indexing:RoiAlign-max-opset16": "mode=max with more than one sample",
     "indexing:Unique-axis": "only the data tell how many distinct elements there are",
 }
 # What is random, or of which onnxruntime leaves the order open.
