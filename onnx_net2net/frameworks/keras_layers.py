@@ -366,7 +366,7 @@ def kept() -> Iterator[Calls]:
         return _convolved(calls, layer, inputs)
 
     def uncompiled(function: Any = None, **options: Any) -> Any:
-        """Leave out XLA, whose functions tf2onnx does not look into: Keras' grouped convolutions."""
+        """Leave out XLA, into whose functions tf2onnx does not look: grouped convolutions."""
         return compiled(function, **{**options, "jit_compile": None})
 
     def looped(original: Callable[..., Any]) -> Callable[..., Any]:
