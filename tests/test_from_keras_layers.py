@@ -142,6 +142,67 @@ def test_the_unbiased_variance_would_be_seen(monkeypatch: pytest.MonkeyPatch) ->
     assert np.abs(one - other).max() > 1e-3
 
 
+def transposed(layer: Any, *sizes: int | None, first: bool = False) -> Any:
+    shape = (3, *sizes) if first else (*sizes, 3)
+    return network(shape, layer, L.Activation("tanh"))
+
+
+T1, T2, T3 = L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose
+TRANSPOSED: dict[str, Any] = {
+    f"{form}, {sizes}": lambda make=make, given=given: transposed(make(), *given)
+    for form, make, rank in (
+        ("same", lambda: T2(4, 3, strides=2, padding="same"), 2),
+        ("a stride beyond the kernel", lambda: T2(2, 2, strides=3), 2),
+        ("same, a stride beyond the kernel", lambda: T2(2, 2, strides=(3, 5), padding="same"), 2),
+        ("longer", lambda: T2(2, (3, 4), strides=3, padding="same", output_padding=2), 2),
+        ("valid, longer", lambda: T2(2, (3, 5), strides=2, output_padding=1), 2),
+        ("wide kernels", lambda: T2(2, (5, 6), padding="same", activation="relu"), 2),
+        ("dilated", lambda: T2(2, 3, dilation_rate=2, padding="same"), 2),
+        ("no bias, one axis", lambda: T1(2, 4, strides=3, use_bias=False), 1),
+        ("one axis", lambda: T1(2, 3, strides=2, padding="same"), 1),
+        ("three axes", lambda: T3(2, (2, 3, 2), strides=(3, 2, 1), padding="same"), 3),
+    )
+    for sizes, given in (("fixed", (5, 4, 3)[:rank]), ("open", (None,) * rank))
+}
+
+
+@pytest.mark.parametrize("name", TRANSPOSED)
+def test_transposed_convolutions_stay_nodes(name: str) -> None:
+    made = TRANSPOSED[name]()
+    model = from_keras(made)
+    assert [n.op_type for n in model.proto.graph.node].count("ConvTranspose") == 1
+    x = batch(made, 1)
+    assert differences(expected(model, {"x": x}), outputs(made, {"x": x}, training=False)) == []
+
+
+def test_transposed_convolutions_of_open_sizes_grow() -> None:
+    first, last = T2(4, 3, strides=2, padding="same", activation="relu"), T2(2, 2, strides=3)
+    model = from_keras(network((None, None, 3), first, last))
+    grows = [d.name for d in n2n.inspect(model) if d.growth != "fixed"]
+    assert len(grows) == 1
+    grown = n2n.widen(model, {grows[0]: 6})
+    assert n2n.verify(model, grown, provider="cpu")
+    x = {"x": np.random.default_rng(1).normal(size=(2, 5, 4, 3)).astype(np.float32)}
+    assert differences(expected(model, x), outputs(to_keras(grown), x)) == []
+
+
+GROUPED: dict[str, Any] = {
+    "one axis": lambda: network((8, 4), L.Conv1D(8, 3, groups=4, padding="same")),
+    "two axes": lambda: network((8, 7, 4), L.Conv2D(6, 3, groups=2, strides=2, padding="same")),
+    "open sizes": lambda: network((None, None, 4), L.Conv2D(6, 3, groups=2)),
+    "three axes": lambda: network((5, 4, 6, 4), L.Conv3D(6, 2, groups=2)),
+}
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_grouped_convolutions_are_exact(name: str) -> None:
+    made = GROUPED[name]()
+    x = batch(made, 1)
+    model = from_keras(made)
+    assert [n.op_type for n in model.proto.graph.node].count("Conv") == 1
+    assert differences(expected(model, {"x": x}), outputs(made, {"x": x}, training=False)) == []
+
+
 RECURRENT: dict[str, tuple[str, Any]] = {
     f"{kind.__name__}, {name}": (op, make)
     for op, kind in keras_layers.RECURRENT.items()
@@ -290,6 +351,7 @@ UNUSUAL: dict[str, Any] = {
         [keras.Input((5, 3), dtype="float64", name="x"), L.LSTM(2, dtype="float64")]
     ),
     "GELU": lambda: network((4,), L.Dense(3, activation="gelu")),
+    "CELU": lambda: network((4,), L.Dense(3, activation="celu")),
     "numbers that are no variables": lambda: network(
         (3,), L.Normalization(mean=[1.0, 2.0, 3.0], variance=[1.0, 2.0, 5.0])
     ),
@@ -337,19 +399,21 @@ def test_what_moves_at_each_call_is_refused(name: str) -> None:
         from_keras(make())
 
 
-def test_layers_are_left_as_they_were_after_a_failure() -> None:
+@pytest.mark.parametrize("kind", [ValueError, TypeError, IndexError, AssertionError])
+def test_layers_are_left_as_they_were_after_a_failure(kind: type[Exception]) -> None:
     class Failing(L.Layer):
         ready = False
 
         def call(self, x: Any) -> Any:
             if self.ready:
-                raise ValueError("planted")
+                raise kind("planted,\nsaid on two lines")
             return x
 
     kinds = (L.BatchNormalization, L.LSTM, L.GRU, L.SimpleRNN)
     before = [dict(vars(kind)) for kind in kinds]
     made = network((4,), L.BatchNormalization(), Failing())
     Failing.ready = True
-    with pytest.raises(Refused, match="planted"):
+    with pytest.raises(Refused, match="planted, said") as refusal:
         from_keras(made)
+    assert "\n" not in str(refusal.value) and "File" not in str(refusal.value)
     assert [dict(vars(kind)) for kind in kinds] == before

@@ -11,6 +11,7 @@ know, and become weights again afterwards.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -122,8 +123,8 @@ def _converted(model: Any, opset: int) -> ModelProto:
                 opset=opset,
                 custom_op_handlers=calls.handlers(),
             )
-        except (ValueError, NotImplementedError, RuntimeError, KeyError) as error:
-            raise Refused(None, f"tf2onnx cannot export it: {error}") from error
+        except Exception as error:  # the author's code, Keras' or the exporter's
+            raise Refused(None, f"tf2onnx cannot export it: {_told(error)}") from error
     if moved:
         reason = f"each call changes {', '.join(sorted(moved))}, and a file holds no state"
         remedy = "set stateful=False, and do not call layers with training=True"
@@ -134,6 +135,14 @@ def _converted(model: Any, opset: int) -> ModelProto:
     _check_operators(proto)
     _fill(proto, traced.get_concrete_function(*signature), {spec.name for spec in signature})
     return proto
+
+
+def _told(error: Exception) -> str:
+    """What went wrong, in a line, without the lines of code and the colours of a terminal."""
+    text = re.sub(r"\x1b\[\d*m", "", str(error))
+    text = re.sub(r'^ *File ".*", line \d+, in .*\n.*\n', "", text, flags=re.MULTILINE)
+    text = text.removeprefix("in user code:").partition("Arguments received by")[0]
+    return " ".join(text.split())
 
 
 def _moved(mapping: list[tuple[Any, Any]], after: Mapping[int, Any]) -> list[str]:

@@ -33,6 +33,9 @@ ACTIVATIONS = {
 # The gates of a layer in ONNX's order, by their place in Keras'.
 GATES = {"GRU": [0, 1, 2], "LSTM": [0, 3, 1, 2], "RNN": [0]}
 RECURRENT = {"GRU": keras.layers.GRU, "LSTM": keras.layers.LSTM, "RNN": keras.layers.SimpleRNN}
+TRANSPOSED = (
+    keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose,
+)  # fmt: skip
 CELLS = {
     "GRU": keras.layers.GRUCell, "LSTM": keras.layers.LSTMCell, "RNN": keras.layers.SimpleRNNCell,
 }  # fmt: skip
@@ -69,7 +72,8 @@ class Calls:
 
     def handlers(self) -> dict[str, tuple[Callable[..., Any], list[str]]]:
         """What tf2onnx is told."""
-        return {"Print": (self._write, []), "Erfc": (_complement, [])}
+        lacking = {"Erfc": _complement, "Expm1": _exponential, "Conv3D": _grouped}
+        return {"Print": (self._write, []), **{op: (write, []) for op, write in lacking.items()}}
 
     def _write(self, graph: Any, node: Any, name: str, _: Any) -> None:
         mark, *numbers = node.get_attr_str("message").split(" ")
@@ -82,7 +86,7 @@ class Calls:
         number, at = map(int, numbers)
         call, nodes = self.marked[number], _Nodes(graph)
         if not call.given:
-            write = _normalisation if call.op == "BatchNormalization" else _recurrence
+            write = WRITERS.get(call.op, _recurrence)
             call.given = write(nodes, call, inputs, shape)
             self.written += 1
         graph.make_node(
@@ -92,13 +96,33 @@ class Calls:
 
 def _complement(graph: Any, node: Any, name: str, _: Any) -> None:
     """1 - erf(x): what tf2onnx lacks for GELU."""
+    _from_one(graph, node, name, "Erf", lambda one, erf: [one, erf])
+
+
+def _exponential(graph: Any, node: Any, name: str, _: Any) -> None:
+    """exp(x) - 1: what tf2onnx lacks for CELU."""
+    _from_one(graph, node, name, "Exp", lambda one, power: [power, one])
+
+
+def _from_one(graph: Any, node: Any, name: str, op: str, order: Callable[..., list[str]]) -> None:
+    """The difference of 1 and of ``op``, in ``order``."""
     (x,), (output,) = list(node.input), list(node.output)
     dtype, shape = graph.get_dtype(output), graph.get_shape(output)
     graph.remove_node(name)
     nodes = _Nodes(graph)
     one = nodes.constant(np.ones((), tensor_dtype_to_np_dtype(dtype)))
-    (erf,) = nodes.add("Erf", [x])
-    graph.make_node("Sub", [one, erf], outputs=[output], shapes=[shape], dtypes=[dtype])
+    (found,) = nodes.add(op, [x])
+    graph.make_node("Sub", order(one, found), outputs=[output], shapes=[shape], dtypes=[dtype])
+
+
+def _grouped(graph: Any, node: Any, name: str, _: Any) -> None:
+    """What tf2onnx writes for Conv3D, with the groups, which it forgets on three axes."""
+    from tf2onnx.onnx_opset.nn import ConvOp
+
+    x, kernel = (graph.get_shape(value) for value in node.input)
+    channels = x[1 if node.get_attr_str("data_format") == "NCDHW" else -1]
+    ConvOp.any_version(graph.opset, graph, node)
+    node.set_attr("group", channels // kernel[-2])
 
 
 @dataclass
@@ -151,6 +175,62 @@ def _normalisation(nodes: _Nodes, call: _Call, inputs: list[str], shape: list[in
     (turned,) = nodes.add("Transpose", [x], perm=first)
     (y,) = nodes.add("BatchNormalization", [turned, *weights], **call.attributes)
     return nodes.add("Transpose", [y], perm=[first.index(a) for a in range(rank)])
+
+
+# ---- transposed convolutions -------------------------------------------------------------------
+
+
+def _convolved(calls: Calls, layer: Any, inputs: Any) -> Any:
+    """What the layer gives. An exporter that sees its sizes alone confuses short and long ones."""
+    import tensorflow as tf
+
+    x = ops.convert_to_tensor(inputs)
+    first = layer.data_format == "channels_first"
+    axes = range(2, 2 + layer.rank) if first else range(1, 1 + layer.rank)
+    probe = [7] * len(x.shape)
+    probe[1 if first else -1] = x.shape[1 if first else -1]
+    longer = [layer.compute_output_shape(probe)[a] - 7 * layer.strides[a - axes[0]] for a in axes]
+    pads, extra = [], []
+    for size, stride, dilation, more in zip(
+        layer.kernel_size, layer.strides, layer.dilation_rate, longer, strict=True
+    ):
+        cut = (size - 1) * dilation + 1 - stride - more  # of the whole, at both ends together
+        pads.append((max(cut, 0) // 2, max(cut, 0) - max(cut, 0) // 2))
+        extra.append(max(-cut, 0))
+    attributes = {
+        "strides": list(layer.strides),
+        "dilations": list(layer.dilation_rate),
+        "pads": [before for before, _ in pads] + [after for _, after in pads],
+        "output_padding": extra,
+    }
+    dynamic = tf.shape(x)
+    sizes = [dynamic[0] if x.shape[0] is None else x.shape[0], *[layer.filters] * (layer.rank + 1)]
+    for a, more in zip(axes, longer, strict=True):
+        given = dynamic[a] if x.shape[a] is None else x.shape[a]
+        sizes[a] = given * layer.strides[a - axes[0]] + more
+    call = _Call("ConvTranspose", attributes, axis=1 if first else len(x.shape) - 1)
+    kernel = ops.convert_to_tensor(layer.kernel)
+    (y,) = calls.mark(call, [tf.zeros(sizes, x.dtype)], [x, kernel])
+    if layer.use_bias:
+        shape = [1] * len(x.shape)
+        shape[call.axis] = layer.filters
+        y = ops.add(y, ops.reshape(layer.bias, shape))
+    return y if layer.activation is None else layer.activation(y)
+
+
+def _convolution(nodes: _Nodes, call: _Call, inputs: list[str], shape: list[int]) -> list[str]:
+    """With the channels on axis 1, and the kernel's inputs and outputs first."""
+    x, kernel = inputs
+    rank = len(shape)
+    (w,) = nodes.add("Transpose", [kernel], perm=[rank - 1, rank - 2, *range(rank - 2)])
+    if call.axis == 1:
+        return nodes.add("ConvTranspose", [x, w], **call.attributes)
+    (turned,) = nodes.add("Transpose", [x], perm=[0, rank - 1, *range(1, rank - 1)])
+    (y,) = nodes.add("ConvTranspose", [turned, w], **call.attributes)
+    return nodes.add("Transpose", [y], perm=[0, *range(2, rank), 1])
+
+
+WRITERS = {"BatchNormalization": _normalisation, "ConvTranspose": _convolution}
 
 
 # ---- recurrent layers --------------------------------------------------------------------------
@@ -270,6 +350,9 @@ def _biases(nodes: _Nodes, call: _Call, bias: str) -> str:
 @contextmanager
 def kept() -> Iterator[Calls]:
     """Layers leave marks; outside, they are what they were."""
+    import tensorflow as tf
+
+    compiled = tf.function
     calls = Calls()
     normal = keras.layers.BatchNormalization
     plain = normal.call
@@ -278,6 +361,13 @@ def kept() -> Iterator[Calls]:
         if training and layer.trainable:  # whatever the model is told
             return plain(layer, inputs, training=training, mask=mask)
         return _normalised(calls, layer, inputs)
+
+    def convolved(layer: Any, inputs: Any) -> Any:
+        return _convolved(calls, layer, inputs)
+
+    def uncompiled(function: Any = None, **options: Any) -> Any:
+        """Leave out XLA, into whose functions tf2onnx does not look: grouped convolutions."""
+        return compiled(function, **{**options, "jit_compile": None})
 
     def looped(original: Callable[..., Any]) -> Callable[..., Any]:
         def inner_loop(
@@ -289,6 +379,9 @@ def kept() -> Iterator[Calls]:
 
     with ExitStack() as undo:
         undo.enter_context(_replaced(normal, "call", normalised))
+        undo.enter_context(_replaced(tf, "function", uncompiled))
+        for kind in TRANSPOSED:
+            undo.enter_context(_replaced(kind, "call", convolved))
         for kind in RECURRENT.values():
             undo.enter_context(_replaced(kind, "inner_loop", looped(kind.inner_loop)))
         yield calls
