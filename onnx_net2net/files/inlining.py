@@ -14,7 +14,7 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
 from onnx_net2net.errors import InvalidModel
 from onnx_net2net.files.schemas import MICROSOFT
-from onnx_net2net.files.tensors import subgraphs
+from onnx_net2net.files.tensors import MOST_NESTED, carried, nested_too_deep, subgraphs
 
 __all__ = ["inline_functions"]
 
@@ -97,9 +97,11 @@ def _state_defaults(proto: ModelProto) -> None:
 class _Size:
     """What a body stands for once every call in it is replaced.
 
-    ``references``: how often it would repeat the attributes that it is called with.
+    ``references``: how often it would repeat the attributes that it is called with; ``depth``: how
+    many graphs lie within one another.
     """
 
+    depth: int = 0
     nodes: int = 0
     bytes: int = 0
     references: int = 0
@@ -136,8 +138,9 @@ def _check_expansion(proto: ModelProto) -> None:
 def _expanded(body: FunctionProto | GraphProto, sizes: dict[Key, _Size]) -> _Size:
     """The size of a body all of whose functions have known ``sizes``."""
     size = _Size(bytes=body.ByteSize())
-    for node in _nodes(body):
+    for depth, node in _nodes_by_depth(body):
         called = sizes.get(_key(node))
+        size.depth = max(size.depth, depth + (called.depth if called else 0))
         references = sum(bool(attribute.ref_attr_name) for attribute in node.attribute)
         if called is None:
             size.nodes += 1
@@ -146,4 +149,16 @@ def _expanded(body: FunctionProto | GraphProto, sizes: dict[Key, _Size]) -> _Siz
             size.nodes += called.nodes
             size.bytes += called.bytes + node.ByteSize() * called.references
             size.references += references * called.references
+    if size.depth > MOST_NESTED:
+        raise nested_too_deep()
     return size
+
+
+def _nodes_by_depth(
+    body: FunctionProto | GraphProto, depth: int = 0
+) -> Iterator[tuple[int, NodeProto]]:
+    """The nodes of a body, and within how many graphs of its nodes each lies."""
+    for node in body.node:
+        yield depth, node
+        for inner in carried(node):
+            yield from _nodes_by_depth(inner, depth + 1)

@@ -19,16 +19,18 @@ from onnx_net2net.files.external import Folder
 from onnx_net2net.files.saving import SINGLE_FILE_LIMIT
 from onnx_net2net.files.tensors import (
     DAMAGED,
+    MOST_NESTED,
     attribute_tensors,
     check_data_size,
     clear_data,
     fits_field,
     is_external,
+    nested_too_deep,
     subgraphs,
 )
 from onnx_net2net.files.validation import wrong_format
 from onnx_net2net.files.weights import Source, Stored, Weight
-from onnx_net2net.files.wire import THRESHOLD, Span, WireError, strip
+from onnx_net2net.files.wire import THRESHOLD, Span, WireError, nesting, strip
 
 __all__ = ["embed_external", "lift", "open_sizes", "opened", "serialised", "skeleton"]
 
@@ -67,10 +69,19 @@ def skeleton(source: Source) -> tuple[ModelProto, list[Span]]:
         proto = ModelProto()
         proto.ParseFromString(contents)
     except (WireError, DecodeError) as error:
-        raise wrong_format(source.view, str(error)) from None
+        raise _unreadable(source, str(error)) from None
     if not proto.HasField("graph"):
         raise wrong_format(source.view, "there is no graph in it")
     return proto, spans
+
+
+def _unreadable(source: Source, detail: str) -> InvalidModel:
+    """What to say of bytes that protobuf does not read."""
+    try:
+        deep = nesting(source.view) > MOST_NESTED
+    except WireError:
+        deep = False
+    return nested_too_deep() if deep else wrong_format(source.view, detail)
 
 
 def lift(proto: ModelProto, spans: list[Span], source: Source, folder: Folder) -> dict[str, Weight]:

@@ -29,11 +29,14 @@ from onnx_net2net.errors import InvalidModel
 from onnx_net2net.files.weights import MOST_AXES, dtype_name, is_possible, raw_size
 
 __all__ = [
-    "attribute_tensors", "carried", "check_data_size", "check_tensor", "clear_data", "constants",
-    "data_fields", "fits_field", "is_external", "set_constant", "subgraphs",
+    "MOST_NESTED", "attribute_tensors", "carried", "check_data_size", "check_tensor", "clear_data",
+    "constants", "data_fields", "fits_field", "is_external", "nested_too_deep", "set_constant",
+    "subgraphs",
 ]  # fmt: skip
 
 DAMAGED = "the file is damaged; export or download it again"
+# Protobuf parses at most 100 messages within one another, three to a graph in a node of a graph.
+MOST_NESTED = 30
 _DATA_FIELDS = (
     "raw_data", "float_data", "int32_data", "string_data", "int64_data", "double_data",
     "uint64_data",
@@ -115,15 +118,20 @@ def check_tensor(tensor: TensorProto, where: str) -> None:
         )
 
 
-def subgraphs(graph: GraphProto | FunctionProto) -> Iterator[GraphProto]:
-    """The graphs within the nodes of a graph, at any depth.
-
-    Protobuf parses at most 100 nested messages, which bounds the recursion.
-    """
+def subgraphs(graph: GraphProto | FunctionProto, depth: int = MOST_NESTED) -> Iterator[GraphProto]:
+    """The graphs within the nodes of a graph, at any depth; InvalidModel below :data:`MOST_NESTED`."""
     for node in graph.node:
         for inner in carried(node):
+            if not depth:
+                raise nested_too_deep()
             yield inner
-            yield from subgraphs(inner)
+            yield from subgraphs(inner, depth - 1)
+
+
+def nested_too_deep() -> InvalidModel:
+    """What to say of more than :data:`MOST_NESTED` graphs within one another."""
+    problem = f"its If, Loop and Scan are nested over {MOST_NESTED} deep"
+    return InvalidModel(problem, "export the model with fewer of them within one another")
 
 
 def carried(node: NodeProto) -> Iterator[GraphProto]:

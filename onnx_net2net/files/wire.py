@@ -13,7 +13,7 @@ inverse on a serialised skeleton. Nothing here knows more of ONNX than the field
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from itertools import count
 from typing import Protocol, TypeVar, overload
@@ -26,6 +26,7 @@ __all__ = [
     "Span",
     "WireError",
     "fields",
+    "nesting",
     "splice",
     "strip",
 ]
@@ -34,7 +35,9 @@ __all__ = [
 THRESHOLD = 1024
 
 VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
-MODEL_GRAPH = 7
+MODEL_GRAPH, MODEL_FUNCTIONS = 7, 25
+GRAPH_NODE, FUNCTION_NODE, NODE_ATTRIBUTE = 1, 7, 5
+ATTRIBUTE_GRAPHS = frozenset({6, 11})
 GRAPH_INITIALIZER = 5
 FLOAT_DATA, STRING_DATA, RAW_DATA, DOUBLE_DATA, DATA_LOCATION = 4, 6, 9, 10, 14
 # Packed floats and doubles lie in the file exactly as raw_data does; packed integers are varints.
@@ -206,6 +209,31 @@ def strip(view: Bytes) -> tuple[bytes, list[Span]]:
 
     pieces = _edit_initializers(view, edit)
     return (bytes(view[:]) if pieces is None else b"".join(pieces)), spans
+
+
+def nesting(view: Bytes) -> int:
+    """How many graphs lie within one another in the nodes of a model and of its functions."""
+    whole = [(0, len(view))]
+    nodes = _held(view, whole, {MODEL_GRAPH}, {GRAPH_NODE})
+    nodes += _held(view, whole, {MODEL_FUNCTIONS}, {FUNCTION_NODE})
+    for depth in count():
+        graphs = _held(view, nodes, {NODE_ATTRIBUTE}, ATTRIBUTE_GRAPHS)
+        if not graphs:
+            break
+        nodes = _held(view, graphs, {GRAPH_NODE})
+    return depth
+
+
+def _held(view: Bytes, spans: list[tuple[int, int]], *path: Set[int]) -> list[tuple[int, int]]:
+    """Where the messages lie that those at ``spans`` hold, a step down for each set of numbers."""
+    for numbers in path:
+        spans = [
+            (value, stop)
+            for start, end in spans
+            for number, wire_type, _, value, stop in fields(view, start, end)
+            if number in numbers and wire_type == LENGTH_DELIMITED
+        ]
+    return spans
 
 
 def _payload(view: Bytes, start: int, end: int) -> Field | None:
