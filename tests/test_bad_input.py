@@ -229,6 +229,7 @@ def _without_an_input(graph: onnx.GraphProto) -> None:
         (_unsorted, "which nothing before it writes"),
         (_written_twice, "which is there"),
         (_without_an_input, "Conv needs more inputs"),
+        (lambda graph: graph.node.add(op_type="Relu", input=["y"]), "writes nothing"),
         (lambda graph: graph.node.pop(), "nothing writes the output 'y'"),
     ],
 )

@@ -167,16 +167,6 @@ def network_with(value: float) -> ModelProto:
     return net.model(net("MatMul", x, net.weight(7, 3)))
 
 
-@pytest.mark.parametrize("value", [np.inf, -np.inf])
-def test_infinite_weights_stay_what_they_are(value: float) -> None:
-    """They are copied like any other; only NaN is refused."""
-    model = load(network_with(value))
-    grown = widen(model, {"up": 9})
-    array = grown.weights["up.weight"].array()
-    np.testing.assert_array_equal(array[:, :7], model.weights["up.weight"].array())
-    assert verify(model, grown, seeds=1)
-
-
 def test_types_without_growth_stay_byte_for_byte() -> None:
     """Fewer-bit weights that do not grow are not even read."""
     net = Net(opset=21)

@@ -116,6 +116,8 @@ def _title(node: NodeProto) -> str:
 
 
 def _check_arity(node: NodeProto, opsets: Mapping[str, int]) -> None:
+    if not node.output:
+        raise InvalidModel(f"{_title(node)} writes nothing", DAMAGED)
     domain = "" if node.domain == "ai.onnx" else node.domain
     newest = onnx.defs.onnx_opset_version()
     known = _operands(node.op_type, opsets.get(domain, 0 if domain else newest), domain)
