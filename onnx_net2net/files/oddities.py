@@ -26,7 +26,6 @@ Value = Callable[[str], Array | None]
 FAR = 2**31 - 1  # more than any size, count or axis
 MOST = 1 << 27  # elements that an operator may be told to make, in place
 TRIPS = 1 << 20
-_FIRST = -(2**63)
 BACK = -(1 << 20)  # a Slice that ends so far before the end is one of a negative step
 # Attributes and operands of which 0 or less makes no sense, and divides.
 _COUNTS = frozenset({
@@ -134,8 +133,8 @@ def _odd_operands(node: NodeProto, value: Value) -> str | None:
             continue
         low, high = array.min(), array.max()
         if op == "Slice":
-            whole = index == 1 and low == _FIRST  # how exporters write "from the beginning"
-            if low < BACK and not whole and not _backwards(node, value):
+            # A start is brought into its axis whatever it is, an end too far back is not.
+            if low < BACK and index != 1 and not _backwards(node, value):
                 return f"a bound of {low}"
         elif op in ("Add", "Mul") and array.dtype.kind in "iu" and array.size == 1 and high > MOST:
             return f"a factor of {high}"
