@@ -6,6 +6,7 @@ import json
 import pkgutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,8 @@ def test_a_near_miss_suggests() -> None:
         ("9", "width '9' is not a positive whole number"),
         (True, "width True is not a positive whole number"),
         (10**9, "a width of 1000000000 is absurd"),
+        pytest.param(10**5000, "a width of 16610 bits is absurd", id="long"),
+        pytest.param(-(10**5000), "a width of 16610 bits is absurd", id="-long"),
     ],
 )
 def test_widths_that_make_no_sense(width: object, problem: str) -> None:
@@ -211,6 +214,21 @@ def test_composite_axes_say_what_they_are_made_of() -> None:
     for name, width in (("blocks.0.attn.qkv:0", 6), ("blocks.0.attn.qkv:1", 12)):
         grown = n2n.widen(model, {name: width})
         assert grown.weights["blocks.0.attn.qkv.bias"].shape == (108,)
+
+
+@pytest.mark.parametrize("width", [109, 10**6, 2**63])
+def test_what_a_composite_axis_may_grow_to_is_not_counted_up_to(width: int) -> None:
+    """The least widths that are enough, found at once."""
+    model = n2n.load(FIXTURES / "vit.dynamo.onnx")
+    n2n.inspect(model)
+    started = time.process_time()
+    with pytest.raises(n2n.Refused) as caught:
+        n2n.widen(model, {"blocks.0.attn.qkv": width})
+    assert time.process_time() - started < 1
+    for name, unit in (("blocks.0.attn.qkv:0", 18), ("blocks.0.attn.qkv:1", 9)):
+        least = -(-width // unit)
+        offer = f"--dim '{name}' --width {least} gives {least * unit}"
+        assert offer in str(caught.value.remedy)
 
 
 def test_a_composite_axis_of_one_dimension_takes_the_whole_width() -> None:

@@ -227,6 +227,27 @@ def test_odd_inference_is_the_same() -> None:
     assert oddities.odd(proto.graph.node[0], lambda name: None) is None
 
 
+@pytest.mark.parametrize("size", [2**24, 2**31 - 1])
+@pytest.mark.parametrize("how", ["input", "Reshape", "Expand", "flattened"])
+def test_a_long_vector_is_not_spelled_out(how: str, size: int) -> None:
+    """onnx takes any vector for one of sizes, and keeps 70 bytes for each element."""
+    shapes = {"input": [size], "Reshape": [1], "Expand": [1], "flattened": [size // 8, 8]}
+    made = {
+        "input": helper.make_node("Identity", ["x"], ["h"]),
+        "Reshape": helper.make_node("Reshape", ["x", "stated"], ["h"]),
+        "Expand": helper.make_node("Expand", ["x", "stated"], ["h"]),
+        "flattened": helper.make_node("Reshape", ["x", "rest"], ["h"]),
+    }
+    squares = [helper.make_node("Mul", [a, a], [b]) for a, b in ("hi", "ij", "jy")]
+    weights = {"stated": np.array([size]), "rest": np.array([-1])}
+    proto = _model([made[how], *squares], weights, shapes[how])
+    started = time.process_time()
+    native.infer_shapes(proto, lambda name: weights.get(name))
+    native.absurd_inside(proto)
+    n2n.inspect(n2n.load(proto))
+    assert time.process_time() - started < 0.5
+
+
 @pytest.mark.parametrize("op", ["Softmax", "LogSoftmax", "Hardmax"])
 @pytest.mark.parametrize("axis", [-(2**40), 2, -3, 2**40])
 def test_an_axis_that_is_not_there_pins_all(op: str, axis: int) -> None:

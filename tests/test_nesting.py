@@ -28,7 +28,7 @@ def fill(graph: GraphProto, depth: int, last: NodeProto) -> None:
     """Put ``depth`` Ifs within one another into a graph, and ``last`` into the innermost."""
     for level in range(depth):
         inner = f"level{level}"
-        graph = branch(graph, last.input[0], level and f"level{level - 1}" or "deep")
+        graph = branch(graph, last.input[0], f"level{level - 1}" if level else "deep")
         graph.name = f"branch{level}"
         graph.output.append(onnx.ValueInfoProto(name=inner))
     graph.node.add(op_type=last.op_type, input=last.input, domain=last.domain,

@@ -11,14 +11,15 @@ from collections.abc import Callable, Set
 from typing import Any
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 from onnx.checker import ValidationError
+from onnx.numpy_helper import to_array
 from onnx.shape_inference import InferenceError
 from onnx.shape_inference import infer_shapes as _infer_shapes
 
 from onnx_net2net.files.isolation import Died, Failed, Isolated
-from onnx_net2net.files.oddities import absurd_shape, odd_graph
-from onnx_net2net.files.tensors import carried
+from onnx_net2net.files.oddities import LONG, absurd_shape, odd_graph
+from onnx_net2net.files.tensors import carried, constants
 
 __all__ = ["absurd_inside", "infer_shapes", "infer_trial"]
 
@@ -28,6 +29,7 @@ _RATIO = 1 << 12  # times as much as the largest input or weight
 _MEMORY = 1 << 30  # bytes; skeletons are small
 _SECONDS = 3.0
 _PASSES = 16
+_SIZES, _AXES = (TensorProto.INT32, TensorProto.INT64), 8  # what a shape is given as
 _deadly: deque[str] = deque(maxlen=64)  # what a process died of is not tried again
 _elsewhere = Isolated(__name__, _MEMORY)
 
@@ -48,7 +50,7 @@ def infer_shapes(
         return None
     try:
         if reason is None and not isolated:
-            return _infer_shapes(proto, data_prop=True).graph
+            return _inferred(proto).graph
         contents = _elsewhere.call("infer", _SECONDS, contents=proto.SerializeToString())
         return ModelProto.FromString(contents).graph
     except Died:
@@ -95,7 +97,7 @@ def absurd_inside(proto: ModelProto) -> str | None:
     plain.CopyFrom(proto)
     _drop_slices(plain.graph)  # which do not survive the negative sizes that are looked for here
     try:
-        found = _infer_shapes(plain, data_prop=True).graph
+        found = _inferred(plain).graph
     except ERRORS:
         return None
     given = max([_elements(value) for value in found.input] + [1])
@@ -105,6 +107,24 @@ def absurd_inside(proto: ModelProto) -> str | None:
         if absurd_shape(shape) or math.prod(shape) > max(_LARGE, _RATIO * given):
             return f"'{value.name}' of shape {shape}"
     return None
+
+
+def _inferred(proto: ModelProto) -> ModelProto:
+    """What onnx infers. To follow sizes, it spells out every vector: not where one is long."""
+    if _most(proto.graph) > LONG:
+        plain = _infer_shapes(proto)
+        values = (*plain.graph.input, *plain.graph.value_info, *plain.graph.output)
+        if any(len(v.type.tensor_type.shape.dim) == 1 and _elements(v) > LONG for v in values):
+            return plain
+    return _infer_shapes(proto, data_prop=True)
+
+
+def _most(graph: GraphProto) -> int:
+    """The elements of the largest input, or of the largest tensor that a constant may state."""
+    tensors = (*graph.initializer, *(tensor for _, tensor, _ in constants(graph)))
+    stated = [to_array(t) for t in tensors if t.data_type in _SIZES and math.prod(t.dims) <= _AXES]
+    sizes = [math.prod(map(abs, array.ravel().tolist())) for array in stated]
+    return max([*sizes, *map(_elements, graph.input), 0])
 
 
 def _elements(value: ValueInfoProto) -> int:
@@ -123,7 +143,7 @@ def _drop_slices(graph: GraphProto, kept: Set[str] = frozenset()) -> None:
 
 
 def _infer(contents: bytes) -> bytes:
-    return _infer_shapes(ModelProto.FromString(contents), data_prop=True).SerializeToString()
+    return _inferred(ModelProto.FromString(contents)).SerializeToString()
 
 
 CALLS = {"infer": _infer}

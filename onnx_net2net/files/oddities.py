@@ -25,6 +25,7 @@ Value = Callable[[str], Array | None]
 
 FAR = 2**31 - 1  # more than any size, count or axis
 MOST = 1 << 27  # elements that an operator may be told to make, in place
+LONG = 1 << 20  # elements of a vector, of which onnx spells out each
 TRIPS = 1 << 20
 BACK = -(1 << 20)  # a Slice that ends so far before the end is one of a negative step
 # Attributes and operands of which 0 or less makes no sense, and divides.
@@ -142,11 +143,10 @@ def _odd_operands(node: NodeProto, value: Value) -> str | None:
             return f"an operand of {low if low < -FAR else high}"
         if index in _COUNT_OPERANDS.get(op, ()) and low < 1:
             return f"a count of {low}"
-        if (
-            index in _SHAPE_OPERANDS.get(op, ())
-            and math.prod(map(abs, array.ravel().tolist())) > MOST
-        ):
-            return f"more than {MOST} elements"
+        if index in _SHAPE_OPERANDS.get(op, ()):
+            most = MOST if array.size > 1 else LONG
+            if math.prod(map(abs, array.ravel().tolist())) > most:
+                return f"more than {most} elements"
     if op == "STFT" and (len(node.input) < 2 or value(node.input[1]) is None):
         return "a step that is known at run time only"
     return _SPECIAL[op](node, value) if op in _SPECIAL else None

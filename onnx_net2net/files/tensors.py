@@ -119,7 +119,7 @@ def check_tensor(tensor: TensorProto, where: str) -> None:
 
 
 def subgraphs(graph: GraphProto | FunctionProto, depth: int = MOST_NESTED) -> Iterator[GraphProto]:
-    """The graphs within the nodes of a graph, at any depth; InvalidModel below :data:`MOST_NESTED`."""
+    """The graphs within the nodes of a graph, at any depth; InvalidModel below that."""
     for node in graph.node:
         for inner in carried(node):
             if not depth:

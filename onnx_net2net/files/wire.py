@@ -216,10 +216,9 @@ def nesting(view: Bytes) -> int:
     whole = [(0, len(view))]
     nodes = _held(view, whole, {MODEL_GRAPH}, {GRAPH_NODE})
     nodes += _held(view, whole, {MODEL_FUNCTIONS}, {FUNCTION_NODE})
-    for depth in count():
-        graphs = _held(view, nodes, {NODE_ATTRIBUTE}, ATTRIBUTE_GRAPHS)
-        if not graphs:
-            break
+    depth = 0
+    while graphs := _held(view, nodes, {NODE_ATTRIBUTE}, ATTRIBUTE_GRAPHS):
+        depth += 1
         nodes = _held(view, graphs, {GRAPH_NODE})
     return depth
 

@@ -239,17 +239,23 @@ def _offers(axis: Axis, free: list[Dimension], width: int) -> Iterator[str]:
         if exact is not None and exact >= dimension.width:
             yield f"--dim '{dimension.name}' --width {exact} gives {width}"
         else:
-            above = next(w for w in _widths(dimension) if _total(axis, dimension, w) >= width)
+            above = _enough(axis, dimension, width)
             total = _total(axis, dimension, above)
             yield f"--dim '{dimension.name}' --width {above} gives {total}"
 
 
-def _widths(dimension: Dimension) -> Iterator[int]:
+def _enough(axis: Axis, dimension: Dimension, width: int) -> int:
+    """The least that ``dimension`` may grow to for ``axis`` to be ``width`` wide, or wider."""
     step = dimension.width if dimension.growth == "multiple" else 1
-    width = dimension.width + step
-    while True:
-        yield width
-        width += step
+    low = dimension.width // step + 1
+    high = max(low, -(-width // step))
+    while low < high:
+        middle = (low + high) // 2
+        if _total(axis, dimension, step * middle) >= width:
+            high = middle
+        else:
+            low = middle + 1
+    return step * low
 
 
 def _above(dimension: Dimension, width: int) -> int:

@@ -96,6 +96,8 @@ def requested(analysis: Analysis, widths: Mapping[str, int]) -> dict[Dimension, 
         raise UsageError("nothing to grow", "name a dimension and a width")
     wanted: dict[Dimension, int] = {}
     for name, given in widths.items():
+        if isinstance(given, int) and (bits := given.bit_length()) > 64:  # too long to be shown
+            raise UsageError(f"'{name}': a width of {bits} bits is absurd", f"at most {MOST}")
         if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 1:
             problem = f"'{name}': width {given!r} is not a positive whole number"
             raise UsageError(problem, "give the number of units it shall have")
