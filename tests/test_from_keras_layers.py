@@ -203,6 +203,47 @@ def test_grouped_convolutions_are_exact(name: str) -> None:
     assert differences(expected(model, {"x": x}), outputs(made, {"x": x}, training=False)) == []
 
 
+BRAIN: dict[str, Any] = {
+    f"{policy}, {name}": lambda policy=policy, make=make: network(*make(policy))
+    for policy in ("bfloat16", "mixed_bfloat16")
+    for name, make in {
+        "dense": lambda dtype: (
+            (6,), L.Dense(5, activation="relu", dtype=dtype), L.Dense(2, dtype="float32"),
+        ),
+        "convolutions": lambda dtype: (
+            (8, 7, 3), L.Conv2D(4, 3, dtype=dtype), L.BatchNormalization(dtype=dtype), L.ReLU(),
+            L.Conv2DTranspose(2, 3, strides=2, dtype=dtype), L.Dense(2, dtype="float32"),
+        ),
+    }.items()
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BRAIN)
+def test_bfloat16_keeps_its_range(name: str) -> None:
+    made = BRAIN[name]()
+    model = from_keras(made)
+    x = batch(made, 1) * 1e5  # beyond float16
+    wanted = outputs(made, {"x": x}, training=False)
+    (found,) = expected(model, {"x": x})
+    size = np.abs(wanted[0]).max()
+    assert np.isfinite(size) and size > 65504
+    assert np.abs(found - wanted[0]).max() < 4e-2 * size
+    (y,) = outputs(to_keras(model), {"x": x}, training=False)
+    assert np.abs(y - wanted[0]).max() < 4e-2 * size
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (None, 3), (5, 4, 3), (None, None, 3), (2, 3, 4, 3)])
+def test_layers_of_features_after_other_axes_return_to_keras(shape: tuple[int | None, ...]) -> None:
+    """Their sizes are multiplied, some of which are only known when the network runs."""
+    model = from_keras(network(shape, L.Dense(4, activation="relu", name="inner"), L.Dense(2)))
+    grows = [d.name for d in n2n.inspect(model) if d.growth != "fixed"]
+    grown = n2n.widen(model, {grows[0]: 6})
+    assert n2n.verify(model, grown, provider="cpu")
+    x = np.random.default_rng(1).normal(size=(2, *(size or 5 for size in shape)))
+    feeds = {"x": x.astype(np.float32)}
+    assert differences(expected(model, feeds), outputs(to_keras(grown), feeds)) == []
+
+
 RECURRENT: dict[str, tuple[str, Any]] = {
     f"{kind.__name__}, {name}": (op, make)
     for op, kind in keras_layers.RECURRENT.items()

@@ -115,7 +115,7 @@ def _converted(model: Any, opset: int) -> ModelProto:
 
     signature = [*inputs, *stored]
     traced = tf.function(function, input_signature=signature)
-    with _quiet(), kept() as calls:
+    with _quiet(), _bfloat16(), kept() as calls:
         try:
             proto, _ = tf2onnx.convert.from_function(
                 traced,
@@ -194,6 +194,20 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+@contextmanager
+def _bfloat16() -> Iterator[None]:
+    """tf2onnx writes bfloat16 as float16, which ends at 65504."""
+    from tensorflow.core.framework.types_pb2 import DT_BFLOAT16
+    from tf2onnx.tf_utils import TF_TO_ONNX_DTYPE as TYPES
+
+    before = TYPES[DT_BFLOAT16]
+    TYPES[DT_BFLOAT16] = TensorProto.BFLOAT16
+    try:
+        yield
+    finally:
+        TYPES[DT_BFLOAT16] = before
 
 
 def _say(entry: TensorProto, kind: str) -> None:
