@@ -32,6 +32,12 @@ __all__ = ["from_keras"]
 
 STORED = "onnx_net2net_variable_"  # with a number: an input that stands for a variable
 
+# What the author's code, Keras or the exporter raises at what cannot be exported.
+FAILURES = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
+    ValueError,
+)  # fmt: skip
+
 
 def from_keras(model: keras.Model, *, opset: int = 18) -> Model:
     """``model`` in inference mode, with its variables as weights under their own paths.
@@ -123,7 +129,7 @@ def _converted(model: Any, opset: int) -> ModelProto:
                 opset=opset,
                 custom_op_handlers=calls.handlers(),
             )
-        except Exception as error:  # the author's code, Keras' or the exporter's
+        except (*FAILURES, tf.errors.OpError) as error:
             raise Refused(None, f"tf2onnx cannot export it: {_told(error)}") from error
     if moved:
         reason = f"each call changes {', '.join(sorted(moved))}, and a file holds no state"
