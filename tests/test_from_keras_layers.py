@@ -186,6 +186,33 @@ def test_transposed_convolutions_of_open_sizes_grow() -> None:
     assert differences(expected(model, x), outputs(to_keras(grown), x)) == []
 
 
+FIRST: dict[str, Any] = {
+    f"{kind.__name__}, {sizes}": lambda kind=kind, given=given: network(
+        (3, *given), kind(4, 2, data_format="channels_first"), L.Activation("relu")
+    )
+    for rank, kind in [(1, T1), (2, T2), (3, T3), (3, L.Conv3D)]
+    for sizes, given in (("fixed", (5, 4, 5)[:rank]), ("open", (None,) * rank))
+}
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_channels_first(name: str) -> None:
+    """Also where the last axis is as long as there are channels, to which a bias is added.
+
+    Keras mistakes that axis for the channels as soon as it sees such sizes.
+    """
+    import tensorflow as tf
+
+    made = FIRST[name]()
+    model = from_keras(made)
+    signature = [tf.TensorSpec(made.input_shape, "float32")]
+    wanted = tf.function(lambda x: made(x, training=False), input_signature=signature)
+    for length in [size for size in (3, 5) if "open" in name] or [0]:
+        shape = [2, *(size or length for size in made.input_shape[1:])]
+        x = {"x": np.random.default_rng(length).normal(size=shape).astype(np.float32)}
+        assert differences([wanted(x["x"]).numpy()], expected(model, x)) == []
+
+
 GROUPED: dict[str, Any] = {
     "one axis": lambda: network((8, 4), L.Conv1D(8, 3, groups=4, padding="same")),
     "two axes": lambda: network((8, 7, 4), L.Conv2D(6, 3, groups=2, strides=2, padding="same")),
