@@ -97,6 +97,7 @@ def _restored(layer: Graph) -> Model:
 def _converted(model: Any, opset: int) -> ModelProto:
     """The exported function of the inputs and of all variables, these being named by number."""
     import tensorflow as tf
+    from tensorflow.python.autograph.impl.api import StagingError
 
     try:
         import tf2onnx
@@ -129,7 +130,7 @@ def _converted(model: Any, opset: int) -> ModelProto:
                 opset=opset,
                 custom_op_handlers=calls.handlers(),
             )
-        except (*FAILURES, tf.errors.OpError) as error:
+        except (*FAILURES, StagingError, tf.errors.OpError) as error:
             raise Refused(None, f"tf2onnx cannot export it: {_told(error)}") from error
     if moved:
         reason = f"each call changes {', '.join(sorted(moved))}, and a file holds no state"
