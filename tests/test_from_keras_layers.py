@@ -186,6 +186,33 @@ def test_transposed_convolutions_of_open_sizes_grow() -> None:
     assert differences(expected(model, x), outputs(to_keras(grown), x)) == []
 
 
+FIRST: dict[str, Any] = {
+    f"{kind.__name__}, {sizes}": lambda kind=kind, given=given: network(
+        (3, *given), kind(4, 2, data_format="channels_first"), L.Activation("relu")
+    )
+    for rank, kind in [(1, T1), (2, T2), (3, T3), (3, L.Conv3D)]
+    for sizes, given in (("fixed", (5, 4, 5)[:rank]), ("open", (None,) * rank))
+}
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_channels_first(name: str) -> None:
+    """Also where the last axis is as long as there are channels, to which a bias is added.
+
+    Keras mistakes that axis for the channels as soon as it sees such sizes.
+    """
+    import tensorflow as tf
+
+    made = FIRST[name]()
+    model = from_keras(made)
+    signature = [tf.TensorSpec(made.input_shape, "float32")]
+    wanted = tf.function(lambda x: made(x, training=False), input_signature=signature)
+    for length in [size for size in (3, 5) if "open" in name] or [0]:
+        shape = [2, *(size or length for size in made.input_shape[1:])]
+        x = {"x": np.random.default_rng(length).normal(size=shape).astype(np.float32)}
+        assert differences([wanted(x["x"]).numpy()], expected(model, x)) == []
+
+
 GROUPED: dict[str, Any] = {
     "one axis": lambda: network((8, 4), L.Conv1D(8, 3, groups=4, padding="same")),
     "two axes": lambda: network((8, 7, 4), L.Conv2D(6, 3, groups=2, strides=2, padding="same")),
@@ -201,6 +228,47 @@ def test_grouped_convolutions_are_exact(name: str) -> None:
     model = from_keras(made)
     assert [n.op_type for n in model.proto.graph.node].count("Conv") == 1
     assert differences(expected(model, {"x": x}), outputs(made, {"x": x}, training=False)) == []
+
+
+BRAIN: dict[str, Any] = {
+    f"{policy}, {name}": lambda policy=policy, make=make: network(*make(policy))
+    for policy in ("bfloat16", "mixed_bfloat16")
+    for name, make in {
+        "dense": lambda dtype: (
+            (6,), L.Dense(5, activation="relu", dtype=dtype), L.Dense(2, dtype="float32"),
+        ),
+        "convolutions": lambda dtype: (
+            (8, 7, 3), L.Conv2D(4, 3, dtype=dtype), L.BatchNormalization(dtype=dtype), L.ReLU(),
+            L.Conv2DTranspose(2, 3, strides=2, dtype=dtype), L.Dense(2, dtype="float32"),
+        ),
+    }.items()
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BRAIN)
+def test_bfloat16_keeps_its_range(name: str) -> None:
+    made = BRAIN[name]()
+    model = from_keras(made)
+    x = batch(made, 1) * 1e5  # beyond float16
+    wanted = outputs(made, {"x": x}, training=False)
+    (found,) = expected(model, {"x": x})
+    size = np.abs(wanted[0]).max()
+    assert np.isfinite(size) and size > 65504
+    assert np.abs(found - wanted[0]).max() < 4e-2 * size
+    (y,) = outputs(to_keras(model), {"x": x}, training=False)
+    assert np.abs(y - wanted[0]).max() < 4e-2 * size
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (None, 3), (5, 4, 3), (None, None, 3), (2, 3, 4, 3)])
+def test_layers_of_features_after_other_axes_return_to_keras(shape: tuple[int | None, ...]) -> None:
+    """Their sizes are multiplied, some of which are only known when the network runs."""
+    model = from_keras(network(shape, L.Dense(4, activation="relu", name="inner"), L.Dense(2)))
+    grows = [d.name for d in n2n.inspect(model) if d.growth != "fixed"]
+    grown = n2n.widen(model, {grows[0]: 6})
+    assert n2n.verify(model, grown, provider="cpu")
+    x = np.random.default_rng(1).normal(size=(2, *(size or 5 for size in shape)))
+    feeds = {"x": x.astype(np.float32)}
+    assert differences(expected(model, feeds), outputs(to_keras(grown), feeds)) == []
 
 
 RECURRENT: dict[str, tuple[str, Any]] = {

@@ -177,9 +177,11 @@ def _reduce(function: Callable[..., Any]) -> Callable[[Given, list[Value], int],
         data = _need(x[0])
         if axes is None and a.get("noop_with_empty_axes"):
             return data
-        return np.asarray(function(data, axis=axes, keepdims=bool(a.get("keepdims", 1)))).astype(
-            data.dtype
-        )
+        if not data.ndim:
+            return data
+        # An array even of what numbers cannot hold: a size that a framework knows at run time.
+        result = function(data, axis=axes, keepdims=True).astype(data.dtype)
+        return result if a.get("keepdims", 1) else np.squeeze(result, axes)
 
     return apply
 

@@ -32,6 +32,12 @@ __all__ = ["from_keras"]
 
 STORED = "onnx_net2net_variable_"  # with a number: an input that stands for a variable
 
+# What the author's code, Keras or the exporter raises at what cannot be exported.
+FAILURES = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
+    ValueError,
+)  # fmt: skip
+
 
 def from_keras(model: keras.Model, *, opset: int = 18) -> Model:
     """``model`` in inference mode, with its variables as weights under their own paths.
@@ -91,6 +97,7 @@ def _restored(layer: Graph) -> Model:
 def _converted(model: Any, opset: int) -> ModelProto:
     """The exported function of the inputs and of all variables, these being named by number."""
     import tensorflow as tf
+    from tensorflow.python.autograph.impl.api import StagingError
 
     try:
         import tf2onnx
@@ -115,7 +122,7 @@ def _converted(model: Any, opset: int) -> ModelProto:
 
     signature = [*inputs, *stored]
     traced = tf.function(function, input_signature=signature)
-    with _quiet(), kept() as calls:
+    with _quiet(), _bfloat16(), kept() as calls:
         try:
             proto, _ = tf2onnx.convert.from_function(
                 traced,
@@ -123,7 +130,7 @@ def _converted(model: Any, opset: int) -> ModelProto:
                 opset=opset,
                 custom_op_handlers=calls.handlers(),
             )
-        except Exception as error:  # the author's code, Keras' or the exporter's
+        except (*FAILURES, StagingError, tf.errors.OpError) as error:
             raise Refused(None, f"tf2onnx cannot export it: {_told(error)}") from error
     if moved:
         reason = f"each call changes {', '.join(sorted(moved))}, and a file holds no state"
@@ -194,6 +201,20 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+@contextmanager
+def _bfloat16() -> Iterator[None]:
+    """tf2onnx writes bfloat16 as float16, which ends at 65504."""
+    from tensorflow.core.framework.types_pb2 import DT_BFLOAT16
+    from tf2onnx.tf_utils import TF_TO_ONNX_DTYPE as TYPES
+
+    before = TYPES[DT_BFLOAT16]
+    TYPES[DT_BFLOAT16] = TensorProto.BFLOAT16
+    try:
+        yield
+    finally:
+        TYPES[DT_BFLOAT16] = before
 
 
 def _say(entry: TensorProto, kind: str) -> None:

@@ -72,7 +72,9 @@ class Calls:
 
     def handlers(self) -> dict[str, tuple[Callable[..., Any], list[str]]]:
         """What tf2onnx is told."""
-        lacking = {"Erfc": _complement, "Expm1": _exponential, "Conv3D": _grouped}
+        lacking = {
+            "BiasAdd": _biased, "Conv3D": _grouped, "Erfc": _complement, "Expm1": _exponential,
+        }  # fmt: skip
         return {"Print": (self._write, []), **{op: (write, []) for op, write in lacking.items()}}
 
     def _write(self, graph: Any, node: Any, name: str, _: Any) -> None:
@@ -113,6 +115,18 @@ def _from_one(graph: Any, node: Any, name: str, op: str, order: Callable[..., li
     one = nodes.constant(np.ones((), tensor_dtype_to_np_dtype(dtype)))
     (found,) = nodes.add(op, [x])
     graph.make_node("Sub", order(one, found), outputs=[output], shapes=[shape], dtypes=[dtype])
+
+
+def _biased(graph: Any, node: Any, name: str, _: Any) -> None:
+    """Add along the channels: tf2onnx takes the last axis unless the bias is a constant."""
+    (x, bias), (output,) = list(node.input), list(node.output)
+    dtype, shape = graph.get_dtype(output), graph.get_shape(output)
+    first = node.get_attr_str("data_format").startswith("NC")
+    rank = graph.get_rank(x)
+    graph.remove_node(name)
+    if first and rank > 2:
+        bias = _Nodes(graph).axes("Unsqueeze", bias, list(range(1, rank - 1)))
+    graph.make_node("Add", [x, bias], outputs=[output], shapes=[shape], dtypes=[dtype])
 
 
 def _grouped(graph: Any, node: Any, name: str, _: Any) -> None:

@@ -204,9 +204,15 @@ def takes_bfloat16(graph: onnx.GraphProto) -> bool:
 
 
 def has_bfloat16(model: Model) -> bool:
-    """Whether a weight, an input or an output is bfloat16."""
+    """Whether a weight, an input or an output is bfloat16, or a node casts to it."""
     held = any(weight.dtype == TensorProto.BFLOAT16 for weight in model.weights.values())
-    return held or takes_bfloat16(model.proto.graph)
+    cast = any(
+        attribute.name in _TYPE_ATTRIBUTES and attribute.i == TensorProto.BFLOAT16
+        for graph in graphs(model.proto.graph)
+        for node in graph.node
+        for attribute in node.attribute
+    )
+    return held or cast or takes_bfloat16(model.proto.graph)
 
 
 def is_single(model: Model) -> bool:
