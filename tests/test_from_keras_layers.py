@@ -271,6 +271,15 @@ def test_layers_of_features_after_other_axes_return_to_keras(shape: tuple[int | 
     assert differences(expected(model, feeds), outputs(to_keras(grown), feeds)) == []
 
 
+def test_a_layer_at_each_of_many_steps() -> None:
+    """Exact where their number is fixed; the exporter is wrong, without a word, where it is not."""
+    fixed = network((5, 6), L.TimeDistributed(L.Dense(3)), L.LSTM(4))
+    x = batch(fixed, 1)
+    assert differences(expected(from_keras(fixed), {"x": x}), outputs(fixed, {"x": x})) == []
+    with pytest.raises(Refused, match="a length that is not fixed"):
+        from_keras(network((None, 6), L.TimeDistributed(L.Dense(3)), L.LSTM(4)))
+
+
 RECURRENT: dict[str, tuple[str, Any]] = {
     f"{kind.__name__}, {name}": (op, make)
     for op, kind in keras_layers.RECURRENT.items()

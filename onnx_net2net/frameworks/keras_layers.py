@@ -33,9 +33,7 @@ ACTIVATIONS = {
 # The gates of a layer in ONNX's order, by their place in Keras'.
 GATES = {"GRU": [0, 1, 2], "LSTM": [0, 3, 1, 2], "RNN": [0]}
 RECURRENT = {"GRU": keras.layers.GRU, "LSTM": keras.layers.LSTM, "RNN": keras.layers.SimpleRNN}
-TRANSPOSED = (
-    keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose,
-)  # fmt: skip
+TRANSPOSED = [getattr(keras.layers, f"Conv{rank}DTranspose") for rank in (1, 2, 3)]
 CELLS = {
     "GRU": keras.layers.GRUCell, "LSTM": keras.layers.LSTMCell, "RNN": keras.layers.SimpleRNNCell,
 }  # fmt: skip
@@ -121,11 +119,10 @@ def _biased(graph: Any, node: Any, name: str, _: Any) -> None:
     """Add along the channels: tf2onnx takes the last axis unless the bias is a constant."""
     (x, bias), (output,) = list(node.input), list(node.output)
     dtype, shape = graph.get_dtype(output), graph.get_shape(output)
-    first = node.get_attr_str("data_format").startswith("NC")
-    rank = graph.get_rank(x)
+    behind = list(range(1, graph.get_rank(x) - 1))
+    if behind and node.get_attr_str("data_format").startswith("NC"):
+        bias = _Nodes(graph).axes("Unsqueeze", bias, behind)
     graph.remove_node(name)
-    if first and rank > 2:
-        bias = _Nodes(graph).axes("Unsqueeze", bias, list(range(1, rank - 1)))
     graph.make_node("Add", [x, bias], outputs=[output], shapes=[shape], dtypes=[dtype])
 
 
@@ -366,7 +363,7 @@ def kept() -> Iterator[Calls]:
     """Layers leave marks; outside, they are what they were."""
     import tensorflow as tf
 
-    compiled = tf.function
+    compiled, original_map = tf.function, tf.vectorized_map
     calls = Calls()
     normal = keras.layers.BatchNormalization
     plain = normal.call
@@ -383,6 +380,12 @@ def kept() -> Iterator[Calls]:
         """Leave out XLA, into whose functions tf2onnx does not look: grouped convolutions."""
         return compiled(function, **{**options, "jit_compile": None})
 
+    def mapped(function: Any, elems: Any, **options: Any) -> Any:
+        """Stop where tf2onnx would compute something else: TimeDistributed of open length."""
+        if any(value.shape[0] is None for value in tf.nest.flatten(elems)):
+            raise NotImplementedError("it maps a layer over a length that is not fixed")
+        return original_map(function, elems, **options)
+
     def looped(original: Callable[..., Any]) -> Callable[..., Any]:
         def inner_loop(
             layer: Any, sequences: Any, initial_state: Any, mask: Any, **options: Any
@@ -394,6 +397,7 @@ def kept() -> Iterator[Calls]:
     with ExitStack() as undo:
         undo.enter_context(_replaced(normal, "call", normalised))
         undo.enter_context(_replaced(tf, "function", uncompiled))
+        undo.enter_context(_replaced(tf, "vectorized_map", mapped))
         for kind in TRANSPOSED:
             undo.enter_context(_replaced(kind, "call", convolved))
         for kind in RECURRENT.values():
