@@ -14,11 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-import onnx_net2net as n2n
 from onnx_net2net.errors import InvalidModel
 from onnx_net2net.files.wire import WireError, fields
 from onnx_net2net.model import Model, load
-from tests.networks import Net
 from tests.small_models import (
     big_weight,
     refusal,
@@ -333,15 +331,3 @@ def test_operator_sets_beyond_every_version() -> None:
 def test_an_empty_tensor_of_impossible_sizes(dims: list[int]) -> None:
     tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=dims)
     assert "no tensor has dims" in refusal(with_initializer(tensor)).problem
-
-
-@pytest.mark.parametrize("op", ["MatMul", "Gemm", "Gather", "Add"])
-def test_a_node_that_writes_nothing_is_no_obstacle(op: str) -> None:
-    net = Net()
-    hidden = net("Relu", net("MatMul", net.input("batch", 3), net.weight(3, 4)))
-    proto = net.model(net("MatMul", hidden, net.weight(4, 2)))
-    proto.graph.node.insert(2, helper.make_node(op, [hidden, "w1"], [], name="silent"))
-    model = load(proto)
-    read_everything(model)
-    n2n.blocks(model)
-    assert all("silent" not in dimension.writers for dimension in n2n.inspect(model))

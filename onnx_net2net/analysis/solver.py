@@ -128,8 +128,6 @@ def _pin_interface(solution: Solution, name: str, side: str) -> None:
 def _visit(solution: Solution, node: Node) -> None:
     if node.opaque:
         return _barrier(solution, node, node.opaque)
-    if not node.outputs:
-        return _barrier(solution, node, "it writes nothing")
     if node.links is not None:
         return _tie(solution, node)
     shapes, evidence, rule = solution.shapes, solution.evidence, None
