@@ -224,7 +224,7 @@ def test_all_that_is_refused_is_named_at_once() -> None:
     proto = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     with pytest.raises(Refused) as caught:
         to_keras(load(proto))
-    for word in ("2 nodes", "Mystery 'first'", "Riddle 'second'", "org.example.Riddle"):
+    for word in ("2 parts", "Mystery 'first'", "Riddle 'second'", "org.example.Riddle"):
         assert word in str(caught.value)
 
 

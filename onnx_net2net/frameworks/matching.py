@@ -20,6 +20,7 @@ from onnx import NodeProto, helper
 
 from onnx_net2net.analysis.graph import Graph, scopes
 from onnx_net2net.errors import Refused
+from onnx_net2net.files.weights import Stored
 from onnx_net2net.frameworks.roles import FLOATS, Role, roles
 from onnx_net2net.frameworks.slots import VIEWS
 from onnx_net2net.frameworks.tables import computed
@@ -301,12 +302,10 @@ def _check_ties(original: Mapping[str, Weight], found: Mapping[str, Weight]) -> 
     """Raise where tensors that share their memory would now differ."""
     owners: dict[tuple, str] = {}
     for key, weight in original.items():
-        array = weight.array()
-        place = (array.__array_interface__["data"][0], array.shape, array.strides)
-        owner = owners.setdefault(place, key)
+        owner = owners.setdefault(_place(weight), key)
         if (
             owner != key
-            and array.size
+            and weight.size
             and not np.array_equal(found[owner].array(), found[key].array())
         ):
             raise Refused(
@@ -315,6 +314,14 @@ def _check_ties(original: Mapping[str, Weight], found: Mapping[str, Weight]) -> 
                 "load the result into a class that does not tie them (for which the original's "
                 f"state dict must hold two tensors), or {UNFOLDED}",
             )
+
+
+def _place(weight: Weight) -> tuple:
+    """Where the contents lie, in a file or in memory: the same for tensors that share them."""
+    if isinstance(weight, Stored):
+        return id(weight.source), weight.offset, weight.shape
+    array = weight.array()
+    return array.__array_interface__["data"][0], array.shape, array.strides
 
 
 def _listed(names: list[str]) -> str:

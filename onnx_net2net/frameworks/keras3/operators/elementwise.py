@@ -260,10 +260,16 @@ def infinite(call: Call, x: Any) -> Any:
 
 
 def shifted(call: Call, *values: Any) -> Any:
-    """Bits to the left or right."""
+    """Bits to the left or right; beyond the width nothing is left but the sign."""
     x, y = operands(call, values)
-    left = call.attribute("direction") == "LEFT"
-    return ops.left_shift(x, y) if left else ops.right_shift(x, y)
+    kind = np.dtype(dtype_of(x))
+    beyond = ops.logical_or(ops.less(y, 0), ops.greater_equal(y, 8 * kind.itemsize))
+    within, rest = ops.where(beyond, ops.zeros_like(y), y), ops.zeros_like(x)
+    if call.attribute("direction") == "LEFT":
+        return ops.where(beyond, rest, ops.left_shift(x, within))
+    if kind.kind == "i":
+        rest = ops.negative(ops.cast(ops.less(x, 0), kind.name))
+    return ops.where(beyond, rest, ops.right_shift(x, within))
 
 
 def reinterpreted(call: Call, x: Any) -> Any:
