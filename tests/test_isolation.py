@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ import onnx_net2net as n2n
 from onnx_net2net.files import native, oddities
 from onnx_net2net.files.isolation import Failed, Isolated
 from onnx_net2net.judge.engine import is_odd
+from tests.console import environment
 from tests.small_models import ROOT
 
 
@@ -280,3 +284,17 @@ def test_sizes_that_inputs_tell_are_computed_elsewhere() -> None:
     assert "a size that the inputs tell" in str(is_odd(n2n.load(_model(nodes, {}, [1]))))
     nodes[0] = helper.make_node("Shape", ["x"], ["k"])
     assert is_odd(n2n.load(_model(nodes, {}, [1]))) is None
+
+
+def test_nothing_is_imported_from_the_current_folder(tmp_path: Path) -> None:
+    """A stranger's archive may hold a numpy.py beside its model."""
+    for module in ("numpy", "pickle", "onnx", "onnxruntime", "ml_dtypes"):
+        (tmp_path / f"{module}.py").write_text("open('ran', 'w')")
+    onnx.save(HOSTILE["range"], tmp_path / "m.onnx")
+    code = "import sys; from onnx_net2net.__main__ import main; sys.exit(main())"
+    command = [sys.executable, "-P", "-c", code, "verify", "m.onnx", "m.onnx"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120
+    )
+    assert not (tmp_path / "ran").exists(), "a file of the current folder was run"
+    assert done.returncode in (0, 1, 2), done.stderr
