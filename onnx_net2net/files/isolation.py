@@ -74,7 +74,7 @@ class Isolated:
             paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
             code = f"from {__name__} import serve; serve({self.module!r}, {self.memory})"
             self._process = subprocess.Popen(
-                # -P: not from the current folder, where a stranger's files may lie beside the model.
+                # -P: nothing from the current folder, where a stranger's files may lie.
                 [sys.executable, "-P", "-c", code],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
