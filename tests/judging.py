@@ -12,9 +12,9 @@ from pathlib import Path
 
 from onnx_net2net.model.model import Model
 from onnx_net2net.verification.feeds import Feeds
-from onnx_net2net.verification.judgement import How, Outputs, compare_models
+from onnx_net2net.verification.judgement import How, compare_models
 from onnx_net2net.verification.report import Report
-from onnx_net2net.verification.trials import Planner
+from onnx_net2net.verification.trials import Outputs, Planner
 from onnx_net2net.verification.verify import Candidate, choose_provider, verify
 from onnx_net2net.widening.dimensions import Dimension, inspect
 

@@ -115,7 +115,8 @@ def canonical(axis: Axis) -> Axis:
     elif type(known) is Atom and known.bound is None:
         return known
     # Bindings may follow one another as often as the graph is long: no recursion.
-    stack, found = [_canonical(axis)], None
+    stack = [_canonical(axis)]
+    found: Axis | None = None
     while stack:
         try:
             part = stack[-1].send(found)
@@ -140,7 +141,7 @@ def _is_plain(axis: Sum) -> bool:
 
 def _canonical(axis: Axis) -> Steps:
     """One step of :func:`canonical`: yields the parts whose canonical form it needs."""
-    known = axis.bound
+    known, found = axis.bound, axis
     if known is not None:
         found = yield known
     elif isinstance(axis, Atom):

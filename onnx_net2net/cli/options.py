@@ -42,7 +42,7 @@ class InOrder(click.Command):
         return rest
 
 
-class Setting(click.ParamType):
+class Setting(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
     """``NAME=VALUE``, or ``VALUE`` alone (its name is then empty)."""
 
     name = "setting"
@@ -77,7 +77,7 @@ def sizes(value: str) -> list[int]:
     return [int(part) for part in value.split(",")]
 
 
-class Factor(click.ParamType):
+class Factor(click.ParamType):  # type: ignore[type-arg]
     """An exact number: 1.1 of 10 is 11, which binary fractions do not know."""
 
     name = "number"
@@ -95,7 +95,7 @@ class Factor(click.ParamType):
             self.fail(f"{value!r} is not a number such as 1.5", param, ctx)
 
 
-class Window(click.ParamType):
+class Window(click.ParamType):  # type: ignore[type-arg]
     """A kernel: ``3`` or ``1x7``."""
 
     name = "window"

@@ -22,7 +22,7 @@ from onnx_net2net.widening.dimensions import Dimension, growable
 from onnx_net2net.widening.request import Change
 
 if TYPE_CHECKING:
-    from onnx_net2net.deepening.blocks import Block
+    from onnx_net2net.deepening.segments import Block
     from onnx_net2net.plan.invariant import LayersReport
     from onnx_net2net.plan.lineage import Diff
 

@@ -22,7 +22,7 @@ from onnx_net2net.deepening.block_names import named
 from onnx_net2net.deepening.concat_blocks import joined_blocks
 from onnx_net2net.deepening.numbered_blocks import Series
 from onnx_net2net.deepening.residual import streamed_blocks
-from onnx_net2net.deepening.segments import Block, judged, signature
+from onnx_net2net.deepening.segments import Block, Signature, judged, signature
 from onnx_net2net.model.model import AnyModel, load
 from onnx_net2net.widening.dimensions import Analysis, analyse
 
@@ -75,7 +75,7 @@ def block_again(analysis: Analysis, block: Block) -> Block:
     return judged(analysis, block.name, block.series, block.input, block.output)
 
 
-def _motifs(analysis: Analysis, found: Iterable[Block]) -> Iterator[tuple[str, tuple]]:
+def _motifs(analysis: Analysis, found: Iterable[Block]) -> Iterator[tuple[str, Signature]]:
     """The structures of which two follow each other in one series."""
     entered: dict[tuple[str, str], list[Block]] = defaultdict(list)
     for block in found:

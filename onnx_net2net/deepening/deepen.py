@@ -15,7 +15,7 @@ from onnx import ModelProto
 
 from onnx_net2net.deepening import repeated_segments
 from onnx_net2net.deepening.block_copies import clone, not_exact, with_room
-from onnx_net2net.deepening.blocks import Block, block_again, block_named, blocks
+from onnx_net2net.deepening.blocks import block_again, block_named, blocks
 from onnx_net2net.deepening.insertion import (
     Layers,
     Statistics,
@@ -28,6 +28,7 @@ from onnx_net2net.deepening.insertion import (
     windows,
 )
 from onnx_net2net.deepening.places import Place, place_at, places_of
+from onnx_net2net.deepening.segments import Block
 from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.model.editing import Editor
 from onnx_net2net.model.graph import Node

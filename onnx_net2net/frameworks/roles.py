@@ -216,13 +216,13 @@ class _Judge:
                 return self.model.weights[name].dtype not in FLOATS
             return self._described(name) not in FLOATS
         if node.op == "Cast":
-            target = next((a.i for a in node.proto.attribute if a.name == "to"), 0)
+            target: int = next((a.i for a in node.proto.attribute if a.name == "to"), 0)
             return target not in FLOATS
         return node.op not in ("Mul", "Div") and self._described(name) not in FLOATS
 
     def _described(self, name: str) -> int:
         """The element type that the file states for a tensor, FLOAT where it states none."""
-        return self.types.get(name, TensorProto.FLOAT)
+        return int(self.types.get(name, TensorProto.FLOAT))
 
 
 def _is_view(node: Node, index: int) -> bool:

@@ -19,7 +19,8 @@ from math import prod
 from typing import TypeVar
 
 from onnx_net2net.algebra.axes import Atom, Axis, atoms, canonical, size_after
-from onnx_net2net.deepening.blocks import Block, found_blocks
+from onnx_net2net.deepening.blocks import found_blocks
+from onnx_net2net.deepening.segments import Block
 from onnx_net2net.model.graph import Node
 from onnx_net2net.plan.costs import Workload, elements
 from onnx_net2net.plan.flops import multiply_adds
