@@ -24,7 +24,7 @@ PACKAGE = ROOT / "onnx_net2net"
 # packages before it; modules on one floor are strangers.
 FLOORS = {
     "errors": ["."],
-    "algebra": [". axes expansion"],
+    "algebra": ["cuts", "axes", ". expansion measures"],
     # One family of operators a file, and what families share below them.
     "rules": [
         "alignment notation",
