@@ -129,11 +129,8 @@ def canonical(axis: Axis) -> Axis:
     In the result a Sum stands alone or as the last factor of a Product, so the
     first factor of a Product is always an Atom.
     """
-    known = axis.bound
-    if known is None:
-        if type(axis) is Atom or (type(axis) is Sum and axis.several):
-            return axis
-    elif type(known) is Atom and known.bound is None:
+    known = axis.bound or axis
+    if known.bound is None and (type(known) is Atom or (type(known) is Sum and known.several)):
         return known
     # Bindings may follow one another as often as the graph is long: no recursion.
     stack, found = [_canonical(axis)], None
