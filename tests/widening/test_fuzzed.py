@@ -6,6 +6,8 @@ import onnx
 import pytest
 
 import onnx_net2net as n2n
+from tests.samples import samples
+from tests.samples.network import network
 
 
 def model(text: str) -> onnx.ModelProto:
@@ -52,13 +54,9 @@ def test_an_input_without_an_element_type_is_refused() -> None:
 
 
 def test_integers_are_pinned_where_they_would_be_rescaled() -> None:
-    attention = model("""<ir_version: 10, opset_import: ["" : 23]>
-    net (float[1, 4, 3] x) => (int32[1, 4, 6] y)
-    <float[3, 6] into = {1, 2, 3, 4, 5, 6, 7, 8, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0}> {
-        h = MatMul(x, into)
-        q = Cast<to = 6>(h)
-        y = Attention<q_num_heads = 2, kv_num_heads = 2>(q, q, q)
-    }""")
+    """The scale that makes activations of the weights has another type: so have the products."""
+    attention = network(next(s for s in samples()["attention"] if s.id == "merged-one-each"))
+    attention.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT64
     for dimension in n2n.inspect(attention):
         if dimension.growth != "fixed":
-            n2n.widen(attention, {dimension.name: 2 * dimension.width})
+            n2n.widen(attention, {dimension.name: dimension.width + 2})
