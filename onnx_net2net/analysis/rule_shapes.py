@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from onnx_net2net.analysis.graph import Node
-from onnx_net2net.analysis.inference import Array, Shape
-from onnx_net2net.rules import lookup
-from onnx_net2net.rules.language import Op, Pattern, Rule, Unsupported, expand, ranks
-from onnx_net2net.rules.notation import Group, Spec, Term, leaves, parse
+from onnx_net2net.analysis.onnx_inference import Array, Shape
+from onnx_net2net.model.graph import Node
+from onnx_net2net.operators import lookup
+from onnx_net2net.operators.language import Op, Pattern, Rule, Unsupported, expand, ranks
+from onnx_net2net.operators.notation import Group, Spec, Term, leaves, parse
 
 Sizes = dict[str, int]
 

@@ -16,12 +16,12 @@ import numpy as np
 from onnx import NodeProto, TensorProto
 
 from onnx_net2net.analysis.dependence import Dependence
-from onnx_net2net.analysis.graph import Graph, Node
-from onnx_net2net.analysis.inference import Ahead, Known, Shape
+from onnx_net2net.analysis.onnx_inference import Ahead, Known, Shape
 from onnx_net2net.analysis.rule_shapes import shapes_by_rule
-from onnx_net2net.analysis.subgraphs import Link
 from onnx_net2net.analysis.symbols import APART, PRIMES, bind, bound, candidates
 from onnx_net2net.analysis.values import MOST, Array, evaluate, small
+from onnx_net2net.model.graph import Graph, Node
+from onnx_net2net.model.subgraphs import Link
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 INTEGERS = {TensorProto.BOOL, TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8}
