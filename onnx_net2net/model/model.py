@@ -142,6 +142,12 @@ class Model:
         weight = self.weights.get(name)
         return weight.array() if weight is not None and weight.size <= _SMALL else None
 
+    def editable(self) -> ModelProto:
+        """Return a copy of :attr:`proto`, for :meth:`with_changes`."""
+        proto = ModelProto()
+        proto.CopyFrom(self.proto)
+        return proto
+
     def with_changes(
         self, proto: ModelProto, weights: Mapping[str, Weight], extra: Iterable[Any] = ()
     ) -> Model:
