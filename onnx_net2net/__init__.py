@@ -21,9 +21,9 @@ from onnx_net2net._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from onnx_net2net.analysis.folding import fold as fold
-    from onnx_net2net.deepening.blocks import Block as Block
     from onnx_net2net.deepening.blocks import blocks as blocks
     from onnx_net2net.deepening.deepen import deepen as deepen
+    from onnx_net2net.deepening.segments import Block as Block
     from onnx_net2net.errors import InvalidModel as InvalidModel
     from onnx_net2net.errors import Net2NetError as Net2NetError
     from onnx_net2net.errors import OutputError as OutputError
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from onnx_net2net.plan.diff import diff as diff
     from onnx_net2net.plan.grow import grow as grow
     from onnx_net2net.plan.steps import replay as replay
-    from onnx_net2net.verification.verify import Report as Report
+    from onnx_net2net.verification.report import Report as Report
     from onnx_net2net.verification.verify import verify as verify
     from onnx_net2net.widening.dimensions import Dimension as Dimension
     from onnx_net2net.widening.dimensions import inspect as inspect
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from onnx_net2net.widening.widen import widen as widen
 
 _HOMES = {
-    "Block": "deepening.blocks",
+    "Block": "deepening.segments",
     "Change": "widening.request",
     "Costs": "plan.costs",
     "Dimension": "widening.dimensions",
@@ -62,7 +62,7 @@ _HOMES = {
     "Net2NetError": "errors",
     "OutputError": "errors",
     "Refused": "errors",
-    "Report": "verification.verify",
+    "Report": "verification.report",
     "UsageError": "errors",
     "absorb": "frameworks.absorb",
     "blocks": "deepening.blocks",

@@ -258,7 +258,7 @@ def _spread(flat: Array, units: Index) -> Array:
         squares += np.einsum("anb,anb->n", part, part)
     scale = np.sqrt(squares / max(1, flat.shape[0] * flat.shape[2]))
     scale[scale == 0] = scale.mean()
-    return (AMPLITUDE * np.sqrt(12) / 2 * scale).astype(_wide(flat))
+    return np.asarray(AMPLITUDE * np.sqrt(12) / 2 * scale, _wide(flat))
 
 
 def _wide(array: Array) -> type[np.floating[Any]]:

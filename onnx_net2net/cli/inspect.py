@@ -45,6 +45,7 @@ def inspect(
     if blocks:
         return _show_blocks(source, as_json)
     from onnx_net2net.cli import render
+    from onnx_net2net.plan.costs import parameters
     from onnx_net2net.widening.dimensions import analyse
     from onnx_net2net.widening.naming import matching
 
@@ -58,7 +59,7 @@ def inspect(
         print_json(
             {
                 "dimensions": [render.dimension_values(d, source) for d in listed],
-                "parameters": render.parameters(source),
+                "parameters": parameters(source),
                 "growable": round(render.growable_share(analysis.dimensions, source), 6),
                 "obstacles": render.obstacles(analysis.dimensions),
             }

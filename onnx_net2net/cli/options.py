@@ -45,7 +45,7 @@ class InOrder(click.Command):
         return rest
 
 
-class Setting(click.ParamType):
+class Setting(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
     """``NAME=VALUE``, or ``VALUE`` alone (its name is then empty)."""
 
     name = "setting"
@@ -80,7 +80,7 @@ def sizes(value: str) -> list[int]:
     return [int(part) for part in value.split(",")]
 
 
-class Factor(click.ParamType):
+class Factor(click.ParamType):  # type: ignore[type-arg]
     """An exact number: 1.1 of 10 is 11, which binary fractions do not know."""
 
     name = "number"
@@ -98,7 +98,7 @@ class Factor(click.ParamType):
             self.fail(f"{value!r} is not a number such as 1.5", param, ctx)
 
 
-class Kernel(click.ParamType):
+class Kernel(click.ParamType):  # type: ignore[type-arg]
     """A kernel: ``3`` or ``1x7``."""
 
     name = "window"
@@ -167,7 +167,7 @@ def _option(argument: Field[Any]) -> Callable[[F], F]:
     return click.option(option, type=_type(kind), show_default=shown, **shared)
 
 
-def _type(kind: ArgumentKind) -> click.ParamType:
+def _type(kind: ArgumentKind) -> click.ParamType:  # type: ignore[type-arg]
     if kind.known:
         return click.Choice(kind.known)
     if kind.least is not None:

@@ -23,7 +23,7 @@ from onnx_net2net.widening.dimensions import Dimension, growable
 from onnx_net2net.widening.request import Change
 
 if TYPE_CHECKING:
-    from onnx_net2net.deepening.blocks import Block
+    from onnx_net2net.deepening.segments import Block
     from onnx_net2net.plan.diff import Diff
     from onnx_net2net.plan.invariant import LayersReport
 

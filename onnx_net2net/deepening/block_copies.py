@@ -168,7 +168,7 @@ class Cloning:
             names[name] = output if ends and output else self._tensor(name, number)
             copy.output[index] = names[name]
         self.editor.append(behind, copy)
-        return copy.output[0]
+        return str(copy.output[0])
 
     def _tensor(self, name: str, number: int) -> str:
         new = self.unique(name, number)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from onnx_net2net.deepening.block_copies import clone, not_exact, with_room
-from onnx_net2net.deepening.blocks import Block, block_again, block_named, blocks
+from onnx_net2net.deepening.blocks import block_again, block_named, blocks
 from onnx_net2net.deepening.insertion import (
     Layers,
     Statistics,
@@ -26,6 +26,7 @@ from onnx_net2net.deepening.insertion import (
 )
 from onnx_net2net.deepening.places import Place, place_at, places_of
 from onnx_net2net.deepening.repeated_segments import matches, repetitions
+from onnx_net2net.deepening.segments import Block
 from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.model.editing import Editor
 from onnx_net2net.model.graph import Node

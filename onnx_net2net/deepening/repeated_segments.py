@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from onnx_net2net.deepening.blocks import Block
+from onnx_net2net.deepening.segments import Block
 from onnx_net2net.errors import UsageError
 from onnx_net2net.step import Deepen, listed
 

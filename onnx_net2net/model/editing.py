@@ -206,7 +206,8 @@ def _names(graph: GraphProto) -> Iterator[str]:
 
 
 def _body(proto: NodeProto, name: str) -> GraphProto:
-    return next(attribute.g for attribute in proto.attribute if attribute.name == name)
+    body: GraphProto = next(a.g for a in proto.attribute if a.name == name)
+    return body
 
 
 def _replace(graph: GraphProto, nodes: list[NodeProto]) -> None:

@@ -112,7 +112,8 @@ class Search:
 
     def cost(self, widths: dict[Dimension, int], copies: Copies) -> int:
         """What the goal measures."""
-        return getattr(self.forecast, self.goal.measure)(widths, copies)
+        measured: int = getattr(self.forecast, self.goal.measure)(widths, copies)
+        return measured
 
     def copies(self, total: int) -> dict[str, int]:
         """``total`` copies, to each series its part, spread evenly over its blocks."""

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from onnx_net2net.analysis.folding import fold
-from onnx_net2net.deepening.blocks import Block, blocks
+from onnx_net2net.deepening.blocks import blocks
 from onnx_net2net.deepening.repeated_segments import matches
+from onnx_net2net.deepening.segments import Block
 from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.model.model import AnyModel, Model, load
 from onnx_net2net.plan import plans
