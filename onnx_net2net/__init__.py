@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     from onnx_net2net.model.model import load as load
     from onnx_net2net.plan.costs import Costs as Costs
     from onnx_net2net.plan.costs import costs as costs
+    from onnx_net2net.plan.diff import diff as diff
     from onnx_net2net.plan.grow import grow as grow
-    from onnx_net2net.plan.lineage import diff as diff
-    from onnx_net2net.plan.lineage import replay as replay
+    from onnx_net2net.plan.steps import replay as replay
     from onnx_net2net.verification.report import Report as Report
     from onnx_net2net.verification.verify import verify as verify
     from onnx_net2net.widening.dimensions import Dimension as Dimension
@@ -68,7 +68,7 @@ _HOMES = {
     "blocks": "deepening.blocks",
     "costs": "plan.costs",
     "deepen": "deepening.deepen",
-    "diff": "plan.lineage",
+    "diff": "plan.diff",
     "fold": "analysis.folding",
     "from_keras": "frameworks.keras.exporter",
     "from_torch": "frameworks.torch.exporter",
@@ -76,7 +76,7 @@ _HOMES = {
     "grow_optimizer": "frameworks.optimizer",
     "inspect": "widening.dimensions",
     "load": "model.model",
-    "replay": "plan.lineage",
+    "replay": "plan.steps",
     "save_safetensors": "frameworks.state_dict",
     "state_dict": "frameworks.state_dict",
     "to_keras": "frameworks.keras",

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,6 @@ Array = NDArray[Any]
 Index = NDArray[np.int64]
 Split = Literal["project", "even", "noise"]
 Mapping = Literal["random", "round-robin"]
-SPLITS: tuple[str, ...] = get_args(Split)
-MAPPINGS: tuple[str, ...] = get_args(Mapping)
 
 PAD = -1
 

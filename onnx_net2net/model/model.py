@@ -145,6 +145,12 @@ class Model:
         weight = self.weights.get(name)
         return weight.array() if weight is not None and weight.size <= _SMALL else None
 
+    def editable(self) -> ModelProto:
+        """Return a copy of :attr:`proto`, for :meth:`with_changes`."""
+        proto = ModelProto()
+        proto.CopyFrom(self.proto)
+        return proto
+
     def derived(self, compute: Callable[[Model], T]) -> T:
         """Return ``compute(self)``, computed once: a model never changes."""
         if compute not in self._derived:

@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from onnx_net2net.deepening.repeated_segments import MOST, evenly
+from onnx_net2net.deepening.repeated_segments import evenly
 from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.plan.forecast import Copies, Forecast
+from onnx_net2net.step import MOST
 from onnx_net2net.widening.dimensions import Dimension
 from onnx_net2net.widening.request import MOST as WIDEST
 from onnx_net2net.widening.request import TIMES

@@ -12,10 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnx_net2net as n2n
 from onnx_net2net.deepening import insertion, places
-from onnx_net2net.deepening.deepen import INITS, deepen
+from onnx_net2net.deepening.deepen import deepen
 from onnx_net2net.deepening.insertion import dirac
 from onnx_net2net.deepening.places import every_place, place_of
 from onnx_net2net.model.history import HISTORY
+from onnx_net2net.step import Deepen
 from onnx_net2net.verification.verify import run, tensors
 from onnx_net2net.widening.dimensions import analyse
 from tests.console import FIXTURES
@@ -72,7 +73,7 @@ def test_every_layer_of_every_fixture(name: str) -> None:
     assert report, report.verdict
 
 
-@pytest.mark.parametrize("init", INITS)
+@pytest.mark.parametrize("init", Deepen.arguments()["init"].metadata["kind"].known)
 @pytest.mark.parametrize("name", ["resnet.dynamo.onnx", "gpt2.ts17.onnx", "keras-cnn.tf2onnx.onnx"])
 def test_every_init(name: str, init: str) -> None:
     source = subject(name)
@@ -240,10 +241,10 @@ def test_an_inexact_identity_is_refused_with_the_init_that_is_exact(activation: 
     [
         ({"after": "layer1.0.conv"}, "there is no node, tensor, parameter or module"),
         ({"after": "layerX*"}, "no layer matches"),
-        ({"after": "fc", "init": "zero"}, "no init 'zero'"),
-        ({"after": "fc", "count": 0}, "count 0"),
-        ({"after": "fc", "kernel": 0}, "kernel 0"),
-        ({"after": "fc", "seed": -1}, "seed -1"),
+        ({"after": "fc", "init": "zero"}, "init: 'zero' is not one of"),
+        ({"after": "fc", "count": 0}, "count: 0 is not"),
+        ({"after": "fc", "kernel": 0}, "kernel: 0 is not"),
+        ({"after": "fc", "seed": -1}, "seed: -1 is not"),
         ({"after": []}, "nothing to deepen"),
         ({"after": "layer1.0.conv1", "calibration": []}, "no samples"),
     ],
