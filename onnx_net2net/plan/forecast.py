@@ -21,8 +21,8 @@ from typing import TypeVar
 from onnx_net2net.algebra.axes import Atom, Axis, atoms, canonical, size_after
 from onnx_net2net.deepening.blocks import Block, found_blocks
 from onnx_net2net.model.graph import Node
+from onnx_net2net.operators import multiply_adds
 from onnx_net2net.plan.costs import Workload, elements
-from onnx_net2net.plan.flops import multiply_adds
 from onnx_net2net.widening.dimensions import Analysis, Dimension
 
 Widths = Mapping[Dimension, int]
