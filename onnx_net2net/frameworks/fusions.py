@@ -15,10 +15,10 @@ import numpy as np
 from onnx_net2net.frameworks.attributes import Attributes
 from onnx_net2net.frameworks.fusion_patterns import Match, Pattern, Surroundings
 from onnx_net2net.frameworks.program import Program, Section, Step
+from onnx_net2net.operators.types import FLOATS
 
 IDIOM = "idiom"
 Made = list[Step] | None
-FLOATS = (1, 10, 11, 16)
 
 
 def _step(root: Step, op: str, inputs: list[str], domain: str = "", **attributes: object) -> Step:

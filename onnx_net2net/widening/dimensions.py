@@ -22,7 +22,8 @@ from onnx_net2net.model.model import AnyModel, Model, load
 from onnx_net2net.model.sequences import without_sequences
 from onnx_net2net.model.unique_names import with_unique_names
 from onnx_net2net.model.untying import untied
-from onnx_net2net.widening.contraction import FLOATS, FOLD, Contraction, contractions, obstacle
+from onnx_net2net.operators.types import FLOATS
+from onnx_net2net.widening.contraction import FOLD, Contraction, contractions, obstacle
 from onnx_net2net.widening.feasibility import rehearse
 from onnx_net2net.widening.padding import NotPaddable, Padding, plan
 from onnx_net2net.widening.runtime_sizes import RuntimeSizes
