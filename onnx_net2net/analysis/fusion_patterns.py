@@ -103,6 +103,19 @@ class Surroundings:
         )
 
 
+def _operators(tree: ast.expr) -> set[str] | None:
+    """The operators that may compute an expression; None where it may be any tensor."""
+    if isinstance(tree, ast.BinOp):
+        left, right = _operators(tree.left), _operators(tree.right)
+        return None if left is None or right is None else left | right
+    if isinstance(tree, ast.NamedExpr):
+        return _operators(tree.value)
+    if isinstance(tree, ast.Call):
+        assert isinstance(tree.func, ast.Name)
+        return {tree.func.id}
+    return None
+
+
 class Pattern:
     """One expression; see the top of the file."""
 
@@ -111,9 +124,15 @@ class Pattern:
         assert isinstance(self.tree, ast.Call)
         assert isinstance(self.tree.func, ast.Name)
         self.root = self.tree.func.id
+        # For each operand the operators that may give it; most nodes are no match for these.
+        self._givers = [ops for arg in self.tree.args if (ops := _operators(arg)) is not None]
 
     def match(self, around: Surroundings, node: Node) -> Match | None:
         """Whether ``node`` computes this expression and nobody reads what comes on the way."""
+        producers = (around.graph.producer.get(name) for name in node.inputs)
+        given = {producer.op for producer in producers if producer is not None}
+        if any(ops.isdisjoint(given) for ops in self._givers):
+            return None
         for match in self._match(self.tree, node.outputs[0], Match(), around):
             if around.closed(match):
                 return match
