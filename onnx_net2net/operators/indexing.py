@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +54,7 @@ def _slice(op: Op) -> Rule:
     slots = [slot(where[0], *first), slot(where[1], *last)]
     inputs = [cut.left] + [["_"]] * (0 if op.opset < 10 else len(op.node.input) - 1)
     # What is cut off is read by nobody: how often it is copied does not matter.
-    dropped = {n: "max" for n in cut.sizes if n[0] in "ab"}
+    dropped = {n: "unread" for n in cut.sizes if n[0] in "ab"}
     return Rule(line(inputs, [cut.right]), cut.sizes, cut.fixed, reduce=dropped, slots=slots)
 
 
@@ -144,7 +145,7 @@ def _gather_elements(op: Op) -> Rule:
     data, chosen, sizes, fixed = _beside(op, axis)
     chosen[axis] = "i"
     fixed[f"x{axis}"] = INDEXED + op.node.op_type
-    reduce = {n: "max" for n in sizes if n[0] == "r"}
+    reduce = {n: "unread" for n in sizes if n[0] == "r"}
     return Rule(line([data, chosen], [chosen]), sizes, fixed, reduce=reduce)
 
 

@@ -134,6 +134,10 @@ class Kind(StrEnum):
     OTHER = ""
 
 
+# Reductions that come out the same however often entries are copied; of "unread" ones nothing
+# is read at all (CastLike's second operand, what Slice cuts off).
+AS_OFTEN = ("max", "unread")
+
 AT_RUN_TIME = "is known at run time only"  # how all reasons end that another size could lift
 
 
@@ -145,7 +149,7 @@ class Rule:
     sizes: Mapping[str, int] = field(default_factory=dict)
     fixed: Mapping[str, str] = field(default_factory=dict)  # name -> why it may not grow
     normalised: Sequence[str] = ()  # exact only if every unit is copied equally often
-    reduce: Mapping[str, str] = field(default_factory=dict)  # name -> sum, mean, l1, l2, ...
+    reduce: Mapping[str, str] = field(default_factory=dict)  # name -> sum, mean, l1, ..., unread
     slots: Sequence[Slot] = ()
     freeze: Mapping[str, float | int] = field(default_factory=dict)  # defaults that sizes give
     rescale: Mapping[str, int] = field(default_factory=dict)  # contracted inside: input to rescale

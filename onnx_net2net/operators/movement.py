@@ -188,7 +188,7 @@ def _split(op: Op) -> Rule:
     at_run_time = op.opset >= 13 and op.value(1) is not None and None in op.settled(1)
     fixed = dict.fromkeys(parts, CUT) if at_run_time else {}
     left = [axes] if op.opset < 13 else [axes, ["_"]]
-    unread = {p: "max" for p, o in zip(parts, op.node.output, strict=True) if not o}
+    unread = {p: "unread" for p, o in zip(parts, op.node.output, strict=True) if not o}
     known = dict(zip(parts, sizes, strict=True))
     return Rule(line(left, out), known, fixed, reduce=unread, slots=[given])
 

@@ -49,7 +49,7 @@ def _pad(op: Op) -> Rule:
         left.append(segments([n for n in around if n[0] == "x" or around[n] < 0]))
         right.append(segments([n for n in around if n[0] == "x" or around[n] > 0]))
         sizes |= {n: abs(s) for n, s in around.items() if s}
-        reduce |= {n: "max" for n, s in around.items() if s < 0}  # cut off: copies do not matter
+        reduce |= {n: "unread" for n, s in around.items() if s < 0}
     elements = _pad_elements(op, begins, ends, fixed)
     inputs = [left] + [["_"]] * (0 if op.opset < 11 else len(op.node.input) - 1)
     return Rule(line(inputs, [right]), sizes, fixed, reduce=reduce, slots=[slot(where, *elements)])
