@@ -11,8 +11,17 @@ import pytest
 
 from onnx_net2net.algebra import sizes
 from onnx_net2net.algebra.sizes import (
-    Size, Undecided, bounds, differ, exact, least, most, opaque, same, unknown,
-)  # fmt: skip
+    Size,
+    Undecided,
+    bounds,
+    differ,
+    exact,
+    least,
+    most,
+    opaque,
+    same,
+    unknown,
+)
 
 NAMES = ("batch", "length", "height")
 X, Y, Z = (unknown(name, n) for name, n in zip(NAMES, (5, 7, 11), strict=True))

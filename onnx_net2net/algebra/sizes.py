@@ -88,10 +88,9 @@ class Size:
         parts = []
         for monomial, factor in sorted(self.terms.items(), key=_order, reverse=True):
             text = "*".join(map(str, monomial))
-            shown = str(abs(factor)) if not text else f"{abs(factor)}*{text}"
-            parts.append(
-                f"{'-' if factor < 0 else '+'} {text if text and abs(factor) == 1 else shown}"
-            )
+            head = "" if text and abs(factor) == 1 else str(abs(factor))
+            joined = "*".join(filter(None, (head, text)))
+            parts.append(f"{'-' if factor < 0 else '+'} {joined}")
         return " ".join(parts).removeprefix("+ ")
 
     __repr__ = __str__
@@ -237,6 +236,28 @@ def _sum(left: Size, right: Any, sign: int) -> Any:
 def trial(size: Any) -> Any:
     """The number that a size is at the trial values of its unknowns."""
     return size.trial if isinstance(size, Size) else size
+
+
+def replaced(size: Any, equal: Mapping[Unknown, Any]) -> Any:
+    """``size`` with some of its unknowns replaced by what they are ``equal`` to."""
+    if not isinstance(size, Size) or equal.keys().isdisjoint(size.unknowns):
+        return size
+    total: Any = 0
+    for monomial, factor in size.terms.items():
+        total += reduce(lambda a, b: a * b, (equal.get(u, _of(u)) for u in monomial), factor)
+    return total
+
+
+def solved(left: Any, right: Any) -> tuple[Unknown, Any] | None:
+    """A named unknown and what it is if two sizes are equal, where that is a formula of others."""
+    difference = left - right
+    for one in sorted(difference.unknowns, key=lambda u: -u.serial):
+        factor = difference.terms.get((one,), 0)
+        rest = difference - factor * _of(one)
+        others = rest.unknowns if isinstance(rest, Size) else set()
+        if abs(factor) == 1 and one not in others and not any(u.operands for u in (one, *others)):
+            return one, -factor * rest
+    return None
 
 
 # --- division -----------------------------------------------------------------------------------
