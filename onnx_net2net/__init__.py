@@ -17,73 +17,73 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from onnx_net2net._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from onnx_net2net.analysis.folding import fold as fold
-    from onnx_net2net.depth.blocks import Block as Block
-    from onnx_net2net.depth.blocks import blocks as blocks
-    from onnx_net2net.depth.deepening import deepen as deepen
+    from onnx_net2net.deepening.blocks import Block as Block
+    from onnx_net2net.deepening.blocks import blocks as blocks
+    from onnx_net2net.deepening.deepen import deepen as deepen
     from onnx_net2net.errors import InvalidModel as InvalidModel
     from onnx_net2net.errors import Net2NetError as Net2NetError
     from onnx_net2net.errors import OutputError as OutputError
     from onnx_net2net.errors import Refused as Refused
     from onnx_net2net.errors import UsageError as UsageError
-    from onnx_net2net.frameworks.exchange import absorb as absorb
-    from onnx_net2net.frameworks.from_keras import from_keras as from_keras
-    from onnx_net2net.frameworks.from_torch import from_torch as from_torch
-    from onnx_net2net.frameworks.keras3 import to_keras as to_keras
+    from onnx_net2net.frameworks.absorb import absorb as absorb
+    from onnx_net2net.frameworks.keras import to_keras as to_keras
+    from onnx_net2net.frameworks.keras.exporter import from_keras as from_keras
     from onnx_net2net.frameworks.optimizer import grow_optimizer as grow_optimizer
-    from onnx_net2net.frameworks.pytorch import to_torch as to_torch
-    from onnx_net2net.frameworks.pytorch import write_package as write_package
-    from onnx_net2net.frameworks.state import save_safetensors as save_safetensors
-    from onnx_net2net.frameworks.state import state_dict as state_dict
-    from onnx_net2net.judge.verify import Report as Report
-    from onnx_net2net.judge.verify import verify as verify
-    from onnx_net2net.model import Model as Model
-    from onnx_net2net.model import load as load
-    from onnx_net2net.planning.costs import Costs as Costs
-    from onnx_net2net.planning.costs import costs as costs
-    from onnx_net2net.planning.growing import grow as grow
-    from onnx_net2net.planning.lineage import diff as diff
-    from onnx_net2net.planning.lineage import replay as replay
-    from onnx_net2net.width.dimensions import Dimension as Dimension
-    from onnx_net2net.width.dimensions import inspect as inspect
-    from onnx_net2net.width.request import Change as Change
-    from onnx_net2net.width.widening import widen as widen
-
-__version__ = "0.1.0"
+    from onnx_net2net.frameworks.state_dict import save_safetensors as save_safetensors
+    from onnx_net2net.frameworks.state_dict import state_dict as state_dict
+    from onnx_net2net.frameworks.torch import to_torch as to_torch
+    from onnx_net2net.frameworks.torch import write_package as write_package
+    from onnx_net2net.frameworks.torch.exporter import from_torch as from_torch
+    from onnx_net2net.model.model import Model as Model
+    from onnx_net2net.model.model import load as load
+    from onnx_net2net.plan.costs import Costs as Costs
+    from onnx_net2net.plan.costs import costs as costs
+    from onnx_net2net.plan.grow import grow as grow
+    from onnx_net2net.plan.lineage import diff as diff
+    from onnx_net2net.plan.lineage import replay as replay
+    from onnx_net2net.verification.verify import Report as Report
+    from onnx_net2net.verification.verify import verify as verify
+    from onnx_net2net.widening.dimensions import Dimension as Dimension
+    from onnx_net2net.widening.dimensions import inspect as inspect
+    from onnx_net2net.widening.request import Change as Change
+    from onnx_net2net.widening.widen import widen as widen
 
 _HOMES = {
-    "Block": "depth.blocks",
-    "Change": "width.request",
-    "Costs": "planning.costs",
-    "Dimension": "width.dimensions",
+    "Block": "deepening.blocks",
+    "Change": "widening.request",
+    "Costs": "plan.costs",
+    "Dimension": "widening.dimensions",
     "InvalidModel": "errors",
-    "Model": "model",
+    "Model": "model.model",
     "Net2NetError": "errors",
     "OutputError": "errors",
     "Refused": "errors",
-    "Report": "judge.verify",
+    "Report": "verification.verify",
     "UsageError": "errors",
-    "absorb": "frameworks.exchange",
-    "blocks": "depth.blocks",
-    "costs": "planning.costs",
-    "deepen": "depth.deepening",
-    "diff": "planning.lineage",
+    "absorb": "frameworks.absorb",
+    "blocks": "deepening.blocks",
+    "costs": "plan.costs",
+    "deepen": "deepening.deepen",
+    "diff": "plan.lineage",
     "fold": "analysis.folding",
-    "from_keras": "frameworks.from_keras",
-    "from_torch": "frameworks.from_torch",
-    "grow": "planning.growing",
+    "from_keras": "frameworks.keras.exporter",
+    "from_torch": "frameworks.torch.exporter",
+    "grow": "plan.grow",
     "grow_optimizer": "frameworks.optimizer",
-    "inspect": "width.dimensions",
-    "load": "model",
-    "replay": "planning.lineage",
-    "save_safetensors": "frameworks.state",
-    "state_dict": "frameworks.state",
-    "to_keras": "frameworks.keras3",
-    "to_torch": "frameworks.pytorch",
-    "verify": "judge.verify",
-    "widen": "width.widening",
-    "write_package": "frameworks.pytorch",
+    "inspect": "widening.dimensions",
+    "load": "model.model",
+    "replay": "plan.lineage",
+    "save_safetensors": "frameworks.state_dict",
+    "state_dict": "frameworks.state_dict",
+    "to_keras": "frameworks.keras",
+    "to_torch": "frameworks.torch",
+    "verify": "verification.verify",
+    "widen": "widening.widen",
+    "write_package": "frameworks.torch",
 }
 __all__ = sorted(_HOMES)
 # Packages of the extras, for whoever asks for a framework that is not installed.

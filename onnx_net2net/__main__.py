@@ -13,7 +13,7 @@ import sys
 from types import FrameType
 from typing import Any
 
-from onnx_net2net.commands.terminal import Terminal, message
+from onnx_net2net.cli.terminal import Terminal, message
 from onnx_net2net.errors import Net2NetError, Refused
 
 UNEQUAL, BAD, DEFECT, CLOSED = 1, 2, 70, 141
@@ -25,7 +25,7 @@ def main() -> int:
     interruption = Interruption()
     try:
         interruption.install()
-        from onnx_net2net.cli import run
+        from onnx_net2net.cli.main import run
 
         return run(sys.argv[1:])
     except (KeyboardInterrupt, SystemExit) as end:

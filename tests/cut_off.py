@@ -23,9 +23,9 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnx_net2net.errors import Net2NetError, OutputError
-from onnx_net2net.files import placing
-from onnx_net2net.judge.delivery import place
-from onnx_net2net.model import load
+from onnx_net2net.model import placing
+from onnx_net2net.model.atomic_write import place
+from onnx_net2net.model.model import load
 
 CHANGING = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.chmod", "open"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -110,11 +110,11 @@ def plant(fault: str) -> None:
             if data is not None:
                 os.replace(data, final.with_name(data.name))
 
-        import onnx_net2net.files.saving as saving
+        import onnx_net2net.model.saving as saving
 
         saving.place_model = wrong
     elif fault == "one name":
-        import onnx_net2net.files.saving as saving
+        import onnx_net2net.model.saving as saving
 
         saving.data_name = lambda model, digest: f"{model}.data"
     elif fault == "no bridge":

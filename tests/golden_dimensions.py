@@ -10,8 +10,8 @@ import difflib
 import sys
 from pathlib import Path
 
-from onnx_net2net.model import load
-from onnx_net2net.width.dimensions import Dimension, inspect
+from onnx_net2net.model.model import load
+from onnx_net2net.widening.dimensions import Dimension, inspect
 
 ROOT = Path(__file__).parent.parent
 FIXTURES = sorted((ROOT / "fixtures").glob("*.onnx"))

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from onnx_net2net.judge.feeds import Feeds
-from onnx_net2net.judge.judgement import How, Outputs, compare_models
-from onnx_net2net.judge.report import Report
-from onnx_net2net.judge.trials import Planner
-from onnx_net2net.judge.verify import Candidate, choose_provider, verify
-from onnx_net2net.model import Model
-from onnx_net2net.width.dimensions import Dimension, inspect
+from onnx_net2net.model.model import Model
+from onnx_net2net.verification.feeds import Feeds
+from onnx_net2net.verification.judgement import How, Outputs, compare_models
+from onnx_net2net.verification.report import Report
+from onnx_net2net.verification.trials import Planner
+from onnx_net2net.verification.verify import Candidate, choose_provider, verify
+from onnx_net2net.widening.dimensions import Dimension, inspect
 
 CPU = choose_provider("cpu")
 UNUSED = Path("no scratch folder: these models are small enough to be kept in memory")

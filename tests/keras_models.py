@@ -19,9 +19,9 @@ with warnings.catch_warnings():
     if os.environ["KERAS_BACKEND"] == "tensorflow":
         pytest.importorskip("tensorflow")
 
-from onnx_net2net.frameworks.keras3 import to_keras
-from onnx_net2net.judge.verify import run
-from onnx_net2net.model import Model, load
+from onnx_net2net.frameworks.keras import to_keras
+from onnx_net2net.model.model import Model, load
+from onnx_net2net.verification.verify import run
 from tests import test_fixtures
 
 FOLDER = Path(__file__).parent.parent / "fixtures"

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_net2net.errors import InvalidModel
-from onnx_net2net.model import load
+from onnx_net2net.model.model import load
 
 ROOT = Path(__file__).parent.parent
 DTYPES = [

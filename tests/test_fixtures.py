@@ -14,8 +14,9 @@ from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from tests import light_models
+from tests.console import ROOT
 
-FOLDER = Path(__file__).parent.parent / "fixtures"
+FOLDER = ROOT / "fixtures"
 FILES = sorted(FOLDER.glob("*.onnx"))
 SIZES = {"batch": 2, "sequence": 7, "target": 5, "past": 4, "past + sequence": 11, "past + 1": 5}
 SMALLEST_VOCABULARY = 29
@@ -121,7 +122,7 @@ def test_stays_small() -> None:
 def test_every_fixture_is_described() -> None:
     readme = (FOLDER / "README.md").read_text(encoding="utf-8")
     missing = [path.name for path in FILES if f"`{path.name}`" not in readme]
-    assert not missing, "run `python fixtures/make.py --readme`"
+    assert not missing, "run `python fixtures/makers/make.py --readme`"
 
 
 @pytest.mark.parametrize("network", ["resnet", "bert", "gpt2", "llama", "vit"])

@@ -15,9 +15,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from onnx_net2net.model import load
-from onnx_net2net.width.dimensions import analyse, inspect
-from onnx_net2net.width.widening import widen
+from onnx_net2net.model.model import load
+from onnx_net2net.widening.dimensions import analyse, inspect
+from onnx_net2net.widening.widen import widen
 from tests import golden_dimensions
 from tests.judging import Subject, everything, wider
 

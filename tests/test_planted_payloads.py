@@ -21,14 +21,14 @@ import onnx
 import pytest
 from onnx import AttributeProto, defs
 
-from onnx_net2net import model as model_module
 from onnx_net2net.errors import InvalidModel, Net2NetError, OutputError
-from onnx_net2net.files import schemas
-from onnx_net2net.model import load
+from onnx_net2net.model import model as model_module
+from onnx_net2net.model import schemas
+from onnx_net2net.model.model import load
+from tests.cli.test_terminal import hostile, onnx_net2net
+from tests.operators.test_rules import BY_ID
 from tests.samples import Sample
 from tests.samples.network import network
-from tests.test_rules import BY_ID
-from tests.test_terminal import hostile, onnx_net2net
 
 A = AttributeProto
 CODE = 'open("ran", "w")'
@@ -104,15 +104,15 @@ def test_every_attribute_is_checked_when_the_file_is_read() -> None:
 def test_written_code_says_no_payload(payload: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second line: attributes unchecked and onnxruntime unasked, yet nothing is code."""
     pytest.importorskip("torch")
-    from onnx_net2net.frameworks import pytorch
+    from onnx_net2net.frameworks import torch as torch_import
 
     monkeypatch.setattr(model_module, "check_attributes", lambda proto, opsets: None)
-    monkeypatch.setattr(pytorch, "require_accepted", lambda model: None)
+    monkeypatch.setattr(torch_import, "require_accepted", lambda model: None)
     written = 0
     for operator in FIRST:
         for _, proto in planted(operator, payload):
             try:
-                module = pytorch.to_torch(load(proto))
+                module = torch_import.to_torch(load(proto))
             except Exception:  # attributes were to be checked first
                 continue
             written += 1
@@ -124,7 +124,7 @@ def test_written_code_says_no_payload(payload: str, monkeypatch: pytest.MonkeyPa
 def test_no_name_runs_in_pytorch(payload: str) -> None:
     """Names of all kinds, doc strings, metadata, dimensions; written, imported and run."""
     torch = pytest.importorskip("torch")
-    from onnx_net2net.frameworks.pytorch import to_torch, write_package
+    from onnx_net2net.frameworks.torch import to_torch, write_package
 
     source = load(hostile(payload))
     x = torch.ones(2, 4)
@@ -148,7 +148,7 @@ def test_no_name_runs_in_keras(payload: str) -> None:
 def test_no_file_name_runs() -> None:
     """The file's own name stands in the docstring of what is written."""
     pytest.importorskip("torch")
-    from onnx_net2net.frameworks.pytorch import to_torch
+    from onnx_net2net.frameworks.torch import to_torch
 
     for stem in (f'"""\n{CODE}\n"""'.replace("/", ""), "a\\", "\u202e", "x" * 200, "{0}%IMPORTS%"):
         path = Path(f"{stem}.onnx")
@@ -195,8 +195,8 @@ def test_histories_and_ties_are_data(payload: str) -> None:
 def test_a_saved_keras_model_is_checked_like_a_file() -> None:
     """Its graph is a stranger's, too: attributes, references, what unpacks to too much."""
     pytest.importorskip("tensorflow")
-    from onnx_net2net.frameworks.keras3.layer import decoded, encoded
-    from onnx_net2net.frameworks.packages import load_keras
+    from onnx_net2net.frameworks.export import load_keras
+    from onnx_net2net.frameworks.keras.layer import decoded, encoded
     from tests.keras_models import to_keras
 
     to_keras(load(hostile("name"))).save("sound.keras")

@@ -10,8 +10,8 @@ import onnxruntime as ort
 import torch
 from onnx.reference import ReferenceEvaluator
 
-from onnx_net2net.frameworks.pytorch.module import tensor_of
-from onnx_net2net.model import Model
+from onnx_net2net.frameworks.torch.module import tensor_of
+from onnx_net2net.model.model import Model
 
 Feeds = Mapping[str, np.ndarray]
 # Rounding noise of a whole network, relative to the largest output, by type.

@@ -16,11 +16,11 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from onnx_net2net.analysis.graph import Graph, Node
 from onnx_net2net.analysis.values import Array, evaluate
-from onnx_net2net.rules import lookup
-from onnx_net2net.rules.language import Op, Pattern, Rule, Unsupported, expand, ranks
-from onnx_net2net.rules.notation import Term, leaves
+from onnx_net2net.model.graph import Graph, Node
+from onnx_net2net.operators import lookup
+from onnx_net2net.operators.language import Op, Pattern, Rule, Unsupported, expand, ranks
+from onnx_net2net.operators.notation import Term, leaves
 
 Shape = tuple[int, ...]
 Dynamic = tuple[tuple[bool, ...], ...]  # for each input, of each element whether it is

@@ -11,10 +11,10 @@ from math import prod
 
 from onnx_net2net.algebra.axes import Axis, Product, canonical
 from onnx_net2net.analysis.dependence import MOVES, Dependence, Dynamic, Element, Key, Side
-from onnx_net2net.analysis.graph import Node
 from onnx_net2net.analysis.symbols import symbol
-from onnx_net2net.rules.alignment import Part, Size
-from onnx_net2net.rules.language import AT_RUN_TIME, Pattern, Proven, Rule, Unsupported
+from onnx_net2net.model.graph import Node
+from onnx_net2net.operators.alignment import Part, Size
+from onnx_net2net.operators.language import AT_RUN_TIME, Pattern, Proven, Rule, Unsupported
 
 # Whose rules must know which of the sizes that they are told are so at the sizes tried only.
 TOLD = {"Pad", "Resize", "Slice", "Split", "Squeeze", "Tile", "Upsample"}

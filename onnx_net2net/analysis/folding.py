@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from onnx_net2net.analysis.graph import Graph, Node, captured, has_subgraph
 from onnx_net2net.errors import Refused
-from onnx_net2net.files.history import append
-from onnx_net2net.model import AnyModel, Computed, Model, Weight, load
+from onnx_net2net.model.graph import Graph, Node, captured, has_subgraph
+from onnx_net2net.model.history import append
+from onnx_net2net.model.model import AnyModel, Computed, Model, Weight, load
 
 __all__ = ["fold", "foldable"]
 

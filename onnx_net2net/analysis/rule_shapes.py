@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from onnx_net2net.algebra.sizes import AnySize, bounds, exact, opaque, trial
-from onnx_net2net.rules import lookup
-from onnx_net2net.rules.language import Op, Pattern, Rule, Unsupported, expand, ranks
-from onnx_net2net.rules.notation import Group, Spec, Term, leaves, parse
+from onnx_net2net.operators import lookup
+from onnx_net2net.operators.language import Op, Pattern, Rule, Unsupported, expand, ranks
+from onnx_net2net.operators.notation import Group, Spec, Term, leaves, parse
 
 Sizes = tuple[AnySize, ...]
 

@@ -19,13 +19,13 @@ from onnx import NodeProto, TensorProto
 
 from onnx_net2net.algebra.sizes import AnySize, Size, Unknown, replaced, solved, trial, unknown
 from onnx_net2net.analysis.formulas import formulas, symbols
-from onnx_net2net.analysis.graph import Graph, Node
-from onnx_net2net.analysis.inference import Ahead, Known, Shape
+from onnx_net2net.analysis.onnx_inference import Ahead, Known, Shape
 from onnx_net2net.analysis.rule_shapes import Followed, Sizes, follow
-from onnx_net2net.analysis.subgraphs import Link
 from onnx_net2net.analysis.symbols import CANDIDATES, bind, bound, sized
 from onnx_net2net.analysis.values import MOST, Array, evaluate, small
-from onnx_net2net.rules.language import Op, Unsupported
+from onnx_net2net.model.graph import Graph, Node
+from onnx_net2net.model.subgraphs import Link
+from onnx_net2net.operators.language import Op, Unsupported
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 INTEGERS = {TensorProto.BOOL, TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8}
@@ -211,7 +211,9 @@ def _evaluated(shapes: Shapes, node: Node, opset: int) -> bool:
             return False
         numbers, found = arrays, None
         if not shapes.formula.keys().isdisjoint(node.inputs):
-            terms = [shapes.formula.get(name, v) for name, v in zip(node.inputs, given, strict=True)]
+            terms = [
+                shapes.formula.get(name, v) for name, v in zip(node.inputs, given, strict=True)
+            ]
             found = formulas(node.proto, terms, numbers, opset)
             if found is None:
                 return False
@@ -264,9 +266,7 @@ def _fill(shapes: Shapes, node: Node, ahead: Ahead, index: int) -> None:
 def _count(shapes: Shapes, node: Node, name: str, sizes: Sequence[int | None]) -> None:
     """Sizes of an output that depend on the data."""
     if name not in shapes.shape:
-        shapes.put(
-            name, [shapes.fresh(name, i) if n is None else n for i, n in enumerate(sizes)]
-        )
+        shapes.put(name, [shapes.fresh(name, i) if n is None else n for i, n in enumerate(sizes)])
         shapes.unknown += node.op not in COUNTING
 
 

@@ -12,8 +12,8 @@ from math import floor, inf, prod, sqrt
 import numpy as np
 from onnx import TensorProto
 
-from onnx_net2net.analysis.graph import Graph, Node
-from onnx_net2net.rules.language import Op
+from onnx_net2net.model.graph import Graph, Node
+from onnx_net2net.operators.language import Op
 
 __all__ = ["Signs"]
 

@@ -13,11 +13,11 @@ from functools import cached_property
 from onnx_net2net.algebra.axes import ONE, Axis, Pin, atom, canonical, pin, product, total, unify
 from onnx_net2net.analysis.dependence import Dependence
 from onnx_net2net.analysis.evidence import Evidence
-from onnx_net2net.analysis.graph import Graph, Node
 from onnx_net2net.analysis.shapes import Shapes, infer
-from onnx_net2net.analysis.subgraphs import Link, captured
-from onnx_net2net.rules import lookup
-from onnx_net2net.rules.language import (
+from onnx_net2net.model.graph import Graph, Node
+from onnx_net2net.model.subgraphs import Link, captured
+from onnx_net2net.operators import lookup
+from onnx_net2net.operators.language import (
     AT_RUN_TIME,
     Op,
     Pattern,
@@ -26,7 +26,7 @@ from onnx_net2net.rules.language import (
     expand,
     ranks,
 )
-from onnx_net2net.rules.notation import Group, Plus, Spec, Term
+from onnx_net2net.operators.notation import Group, Plus, Spec, Term
 
 Env = dict[str, Axis]
 

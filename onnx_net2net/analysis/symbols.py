@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from onnx import TensorShapeProto, ValueInfoProto
 
 from onnx_net2net.algebra.sizes import AnySize, Undecided, Unknown, replaced, trial, unknown
-from onnx_net2net.judge.sizes import computed, evaluated, made_of, size_name
+from onnx_net2net.verification.sizes import computed, evaluated, made_of, size_name
 
 PRIMES = (5, 7, 11, 13, 17, 19, 23, 29)
 # Sizes to try for dynamic dimensions where primes do not do: multiples that windows, strides and

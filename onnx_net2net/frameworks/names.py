@@ -10,9 +10,9 @@ import json
 from collections.abc import Collection, Iterator
 
 from onnx_net2net.errors import InvalidModel
-from onnx_net2net.files.history import TIES
 from onnx_net2net.frameworks.roles import paths
-from onnx_net2net.model import Model
+from onnx_net2net.model.history import TIES
+from onnx_net2net.model.model import Model
 
 __all__ = ["Names", "plain", "ties"]
 

@@ -22,10 +22,10 @@ from onnx import ModelProto
 
 from onnx_net2net.algebra.expansion import PAD
 from onnx_net2net.errors import Refused, UsageError
-from onnx_net2net.files import history as histories
 from onnx_net2net.frameworks.names import Names, plain
-from onnx_net2net.model import AnyModel, Model, load
-from onnx_net2net.width.tracing import Grown, unpack
+from onnx_net2net.model import history as histories
+from onnx_net2net.model.model import AnyModel, Model, load
+from onnx_net2net.widening.growth_record import Grown, unpack
 
 __all__ = ["grow_optimizer"]
 

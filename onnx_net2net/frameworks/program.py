@@ -19,15 +19,15 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from onnx_net2net.analysis.graph import Graph, Node
 from onnx_net2net.analysis.shapes import infer
-from onnx_net2net.analysis.unique_names import with_unique_names
 from onnx_net2net.analysis.values import evaluate
-from onnx_net2net.files.native import infer_shapes
-from onnx_net2net.files.oddities import odd
 from onnx_net2net.frameworks.attributes import Attributes
 from onnx_net2net.frameworks.roles import Role, paths, roles
-from onnx_net2net.model import Model
+from onnx_net2net.model.graph import Graph, Node
+from onnx_net2net.model.model import Model
+from onnx_net2net.model.native import infer_shapes
+from onnx_net2net.model.oddities import odd
+from onnx_net2net.model.unique_names import with_unique_names
 
 Array = np.ndarray[Any, Any]
 LARGEST = 1 << 20  # elements of a result that is computed once; a larger one is computed as it runs

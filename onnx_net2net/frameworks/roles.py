@@ -25,11 +25,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from onnx import TensorProto
 
-from onnx_net2net.analysis.graph import Graph, Node
-from onnx_net2net.files.weights import Weight
-from onnx_net2net.frameworks.paths import unique_paths
-from onnx_net2net.frameworks.slots import DROPS_VALUES, SLOTS, STREAM, VIEWS, Slot
-from onnx_net2net.frameworks.tables import (
+from onnx_net2net.frameworks.constant_detection import (
     computed,
     counted,
     extended,
@@ -37,7 +33,11 @@ from onnx_net2net.frameworks.tables import (
     triangular,
     uniform,
 )
-from onnx_net2net.model import Model
+from onnx_net2net.frameworks.paths import unique_paths
+from onnx_net2net.frameworks.weight_operands import DROPS_VALUES, SLOTS, STREAM, VIEWS, Slot
+from onnx_net2net.model.graph import Graph, Node
+from onnx_net2net.model.model import Model
+from onnx_net2net.model.weights import Weight
 
 __all__ = ["KIND", "Role", "paths", "recorded", "roles"]
 

@@ -14,7 +14,7 @@ import onnxruntime
 from onnx import ModelProto, TensorProto, helper
 
 import onnx_net2net as n2n
-from onnx_net2net.frameworks.pytorch.translation import DEFECT
+from onnx_net2net.frameworks.torch.translation import DEFECT
 from tests.backend.cases import Case
 
 # Drawn at random: only types and shapes can be compared.

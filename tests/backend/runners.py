@@ -14,7 +14,7 @@ def torch_runner(model: n2n.Model, feeds: dict[str, Any]) -> list[Any]:
     """Run the module that ``to_torch`` gives."""
     import torch
 
-    from onnx_net2net.frameworks.pytorch.module import tensor_of
+    from onnx_net2net.frameworks.torch.module import tensor_of
 
     FLOAT8 = {getattr(torch, name) for name in dir(torch) if name.startswith("float8")}
 

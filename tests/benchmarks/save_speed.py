@@ -21,7 +21,7 @@ from pathlib import Path
 kind, source, target = sys.argv[1:]
 import numpy as np
 import onnx
-from onnx_net2net.model import Computed, load
+from onnx_net2net.model.model import Computed, load
 if kind == "nothing":
     start = time.perf_counter()
 elif kind in ("onnx", "onnx+flush"):

@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from onnx_net2net.frameworks.from_torch import from_torch
-from onnx_net2net.frameworks.pytorch import to_torch
+from onnx_net2net.frameworks.torch import to_torch
+from onnx_net2net.frameworks.torch.exporter import from_torch
 
 ROUNDS = 15
 Made = tuple[nn.Module, tuple[torch.Tensor, ...]]
@@ -46,7 +46,7 @@ def tokens(vocabulary: int, batch: int = 4, length: int = 128) -> tuple[torch.Te
 
 def resnet() -> Made:
     """The residual network of the fixtures, at the widths of ResNet-18's first stages."""
-    sys.path.insert(0, str(Path(__file__).parents[2] / "fixtures"))
+    sys.path.insert(0, str(Path(__file__).parents[2] / "fixtures" / "makers"))
     import networks
 
     block = networks.BasicBlock

@@ -17,9 +17,9 @@ from itertools import product
 from typing import Any
 
 from onnx_net2net.errors import Net2NetError
-from onnx_net2net.model import load
-from onnx_net2net.width.dimensions import Dimension
-from onnx_net2net.width.widening import widen
+from onnx_net2net.model.model import load
+from onnx_net2net.widening.dimensions import Dimension
+from onnx_net2net.widening.widen import widen
 from tests.golden_dimensions import FIXTURES
 from tests.judging import Subject, everything
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from imports import WAYS
 
 import onnx_net2net as n2n
-from onnx_net2net.judge.precision import has_bfloat16
+from onnx_net2net.verification.precision import has_bfloat16
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
 

@@ -25,7 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 import onnx_net2net as n2n
-from onnx_net2net.frameworks.agreement import agreement
+from onnx_net2net.frameworks.verify_export import agreement
 
 LARGEST = 600_000_000  # bytes of a file that is tried
 PLACES = 24  # insertion points tried at once
@@ -157,8 +157,8 @@ def learns_in_keras(network: Any, feeds: list[np.ndarray]) -> dict[str, Any]:
 
 def deeper(model: n2n.Model) -> dict[str, Any]:
     """Every block that can be copied exactly, copied; then layers behind many places."""
-    from onnx_net2net.depth.places import every_place
-    from onnx_net2net.width.dimensions import analyse
+    from onnx_net2net.deepening.places import every_place
+    from onnx_net2net.widening.dimensions import analyse
 
     found = n2n.blocks(model)
     exact = [block.name for block in found if block.exact]

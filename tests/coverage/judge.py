@@ -24,9 +24,9 @@ import onnx
 from onnx import ModelProto, numpy_helper
 
 from onnx_net2net.errors import Net2NetError
-from onnx_net2net.judge.verify import verify
-from onnx_net2net.model import Model, load
-from onnx_net2net.width.widening import widen
+from onnx_net2net.model.model import Model, load
+from onnx_net2net.verification.verify import verify
+from onnx_net2net.widening.widen import widen
 from tests import random_networks
 from tests.judging import Subject, everything
 from tests.networks import Net

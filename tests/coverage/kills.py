@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 import onnx_net2net as n2n
-from onnx_net2net.judge.verify import run
+from onnx_net2net.verification.verify import run
 from tests.console import ROOT
 
 FIXTURE = ROOT / "fixtures" / "resnet.dynamo.onnx"

@@ -21,7 +21,7 @@ from onnx import (
     numpy_helper,
 )
 
-from onnx_net2net.files.history import HISTORY, TIES, VARIANCE
+from onnx_net2net.model.history import HISTORY, TIES, VARIANCE
 from tests.fuzz import odd
 
 TYPES = [*TensorProto.DataType.values(), 99, 16]

@@ -1,4 +1,4 @@
-"""One-node networks, at least one for every rule: what `tests/test_rules.py` grows.
+"""One-node networks, at least one for every rule: what `tests/operators/test_rules.py` grows.
 
     Sample("MatMul", node("MatMul", "a w"), {"a": (np.float32, (3, 4))}, {"w": ...},
            expect="...0 any, m any, k any, n any")

@@ -1,0 +1,86 @@
+"""``history`` and ``diff``: where a model came from, and what sets two models apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from onnx_net2net.cli.options import FORCE, JSON, PATH
+from onnx_net2net.cli.steps import DONE, UNEQUAL, load, print_json
+from onnx_net2net.errors import UsageError
+
+
+@click.command()
+@click.argument("model", type=PATH)
+@click.option(
+    "--replay", metavar="PARENT", type=PATH, help="Grow PARENT again, as the history of MODEL says."
+)
+@click.option("-o", "--output", metavar="PATH", type=PATH, help="With --replay: the file to write.")
+@FORCE
+@JSON
+def history(
+    model: Path, replay: Path | None, output: Path | None, force: bool, as_json: bool
+) -> int:
+    """Show how a model was grown, step by step; or grow its parent again.
+
+    The result of --replay is the same file, byte for byte.
+
+    \b
+    onnx-net2net history grown.onnx
+    onnx-net2net history grown.onnx --replay model.onnx -o again.onnx
+    """  # fmt: skip
+    source = load(model)
+    if (replay is None) != (output is None):
+        raise UsageError("--replay and -o go together", "give both, or neither")
+    if replay is not None and output is not None:
+        return _replay(source.history, replay, output, force, as_json)
+    if as_json:
+        print_json({"history": source.history, "sha256": source.sha256()})
+        return DONE
+    from onnx_net2net.cli import render
+
+    click.echo(render.history_text(source))
+    return DONE
+
+
+def _replay(
+    steps: list[dict[str, Any]], parent: Path, target: Path, force: bool, as_json: bool
+) -> int:
+    from onnx_net2net.cli import render
+    from onnx_net2net.model.atomic_write import check_free, deliver, files_of
+    from onnx_net2net.plan.lineage import replay
+
+    source = load(parent)
+    check_free(source, target, force=force)
+    again = replay(source, steps)
+    deliver(again, target, judge=lambda draft: True, force=force)
+    if as_json:
+        print_json({"output": str(target), "sha256": again.sha256()})
+        return DONE
+    click.echo(f"wrote {render.written(files_of(target))}, sha256 {again.sha256()}")
+    return DONE
+
+
+@click.command()
+@click.argument("first", metavar="A", type=PATH)
+@click.argument("second", metavar="B", type=PATH)
+@JSON
+def diff(first: Path, second: Path, as_json: bool) -> int:
+    """List what sets two models apart: operators, widths, parameters and weights.
+
+    Exit code 0 if nothing does, else 1.
+
+    \b
+    onnx-net2net diff model.onnx grown.onnx
+    """
+    from onnx_net2net.cli import render
+    from onnx_net2net.plan.lineage import diff as compare
+
+    found = compare(load(first), load(second))
+    if as_json:
+        print_json(found.as_dict())
+    else:
+        click.echo(render.diff_text(found))
+    return DONE if found.alike else UNEQUAL

@@ -1,0 +1,400 @@
+"""Results as text for people and as plain values for programs. Nothing here prints.
+
+print(dimension_text(dimensions, model))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from onnx_net2net.cli.tables import empty_table, text
+from onnx_net2net.cli.terminal import one_line
+from onnx_net2net.model.model import Model
+from onnx_net2net.plan.costs import elements, parameters
+from onnx_net2net.verification.report import OutputReport, Report
+from onnx_net2net.widening.dimensions import Dimension, growable
+from onnx_net2net.widening.request import Change
+
+if TYPE_CHECKING:
+    from onnx_net2net.deepening.blocks import Block
+    from onnx_net2net.plan.invariant import LayersReport
+    from onnx_net2net.plan.lineage import Diff
+
+_SHOWN = 5  # reasons, or tensors behind the first at which two models part; the rest follows
+
+
+# Dimensions ----------------------------------------------------------------------------------
+
+
+def shown(dimensions: Iterable[Dimension]) -> list[Dimension]:
+    """Without those that nobody writes and that cannot grow: kernel windows, tables of shapes."""
+    return [d for d in dimensions if d.writers or d.growth != "fixed"]
+
+
+def dimension_text(dimensions: Sequence[Dimension], model: Model) -> str:
+    """Name, width, growth, share of the weights, and where there is room, who writes and reads."""
+    return text(
+        _dimension_table(dimensions, model, nodes=True),
+        _dimension_table(dimensions, model, nodes=False),
+    )
+
+
+def _dimension_table(dimensions: Sequence[Dimension], model: Model, *, nodes: bool) -> Table:
+    reasons = any(d.reason for d in dimensions)
+    table = empty_table(
+        ("dimension", "left"),
+        ("width", "right"),
+        ("grows", "left"),
+        ("weights", "right"),
+        *([("written by", "left"), ("read by", "left")] if nodes else []),
+        *([("why", "fold")] if reasons else []),
+    )
+    total = parameters(model)
+    for d in dimensions:
+        why = "; ".join(filter(None, (d.reason, d.remedy)))
+        table.add_row(
+            d.name,
+            str(d.width),
+            Text(_grows(d), style="dim" if d.growth == "fixed" else ""),
+            f"{_share(d, model, total):.1%}",
+            *([_short(d.writers), _short(d.readers)] if nodes else []),
+            *([why] if reasons else []),
+        )
+    return table
+
+
+def _grows(dimension: Dimension) -> str:
+    if dimension.growth == "multiple":
+        return f"multiples of {dimension.width}"
+    return dimension.growth
+
+
+def _short(names: Sequence[str]) -> str:
+    if len(names) <= 1:
+        return "".join(names) or "-"
+    return f"{names[0]} +{len(names) - 1}"
+
+
+def _share(dimension: Dimension, model: Model, total: int) -> float:
+    return elements({name for name, _ in dimension.sites}, model) / max(1, total)
+
+
+def growable_share(dimensions: Iterable[Dimension], model: Model) -> float:
+    """The share of weight elements that lie on at least one dimension that can grow."""
+    reached = {name for d in dimensions if d.growth != "fixed" for name, _ in d.sites}
+    return elements(reached, model) / max(1, parameters(model))
+
+
+def obstacles(dimensions: Sequence[Dimension]) -> list[dict[str, Any]]:
+    """Why nothing can grow, the commonest reason first; empty where something can."""
+    if growable(dimensions):
+        return []
+    reasons: dict[tuple[str, str | None], list[Dimension]] = {}
+    for d in [d for d in dimensions if d.writers] or dimensions:
+        reasons.setdefault((d.atom.pins[0].reason, d.remedy), []).append(d)
+    return [
+        {
+            "reason": reason,
+            "remedy": remedy,
+            "node": stopped[0].atom.pins[0].node,
+            "dimensions": len(stopped),
+        }
+        for (reason, remedy), stopped in sorted(reasons.items(), key=lambda item: -len(item[1]))
+    ]
+
+
+def summary(dimensions: Sequence[Dimension], model: Model, hidden: int) -> str:
+    """The last lines under the table of dimensions."""
+    share, total = growable_share(dimensions, model), parameters(model)
+    lines = [f"{share:.1%} of {total:,} weight elements lie on dimensions that can grow"]
+    if not dimensions:
+        lines.append("nothing can grow: no weights lie on an axis of a tensor")
+    for why in obstacles(dimensions)[:_SHOWN]:
+        at = f" ({why['node']})" if why["node"] else ""
+        remedy = f"; {why['remedy']}" if why["remedy"] else ""
+        lines.append(f"nothing can grow: {why['dimensions']} x {why['reason']}{at}{remedy}")
+    if hidden:
+        plural = "" if hidden == 1 else "s"
+        lines.append(f"{hidden} fixed dimension{plural} that no node writes: shown with --all")
+    return "\n".join(lines)
+
+
+def dimension_values(dimension: Dimension, model: Model) -> dict[str, Any]:
+    """A dimension as plain values."""
+    names = ("name", "width", "growth", "reason", "remedy", "nodes", "writers", "readers")
+    return {
+        **{name: getattr(dimension, name) for name in names},
+        "sites": [list(site) for site in dimension.sites],
+        "elements": dimension.elements,
+        "share": round(_share(dimension, model, parameters(model)), 6),
+    }
+
+
+# Growth --------------------------------------------------------------------------------------
+
+
+def change_table(
+    changes: Sequence[Change], dimensions: Sequence[Dimension], before: Model, after: Model
+) -> Table:
+    """What grows, and the weight elements that lie on it."""
+    table = empty_table(
+        ("dimension", "left"),
+        ("width", "right"),
+        ("becomes", "right"),
+        ("weights", "right"),
+        ("become", "right"),
+    )
+    uses = {d.name: d.uses for d in dimensions}
+    for change in changes:
+        on = uses.get(change.dimension, {})
+        table.add_row(
+            change.dimension,
+            str(change.old),
+            str(change.new),
+            f"{elements(set(on.values()), before):,}",
+            f"{elements(_grown(on, before, after), after):,}",
+        )
+    table.add_row(
+        "whole model", "", "", f"{parameters(before):,}", f"{parameters(after):,}", style="bold"
+    )
+    return table
+
+
+def _grown(uses: Mapping[str, str], before: Model, after: Model) -> set[str]:
+    """What has become of the weights of a dimension: uses got copies, or the initializer grew."""
+    old, new = before.weights, after.weights
+    copies = uses.keys() & new.keys()
+    apart = {uses[use] for use in copies}
+    rest = {uses[use] for use in uses.keys() - copies} & new.keys()
+    return copies | {n for n in rest if n not in apart or new[n].shape != old[n].shape}
+
+
+def change_values(changes: Sequence[Change], before: Model, after: Model) -> dict[str, Any]:
+    """What grew, as plain values."""
+    return {
+        "changes": [asdict(change) for change in changes],
+        "parameters": {"before": parameters(before), "after": parameters(after)},
+    }
+
+
+# Verification --------------------------------------------------------------------------------
+
+
+def report_table(report: Report) -> Table:
+    """One row for each output."""
+    table = empty_table(
+        ("output", "left"),
+        ("type", "fold"),
+        ("largest difference", "right"),
+        ("allowed", "right"),
+        ("relative", "right"),
+        ("top-1", "right"),
+        ("verdict", "left"),
+    )
+    for output in report.outputs:
+        table.add_row(
+            output.name,
+            _type(output),
+            f"{output.max_abs:.2g}",
+            f"{output.tolerance:.2g} ({output.rule.removeprefix('rounding ')})",
+            f"{output.max_rel:.2g}",
+            "" if output.top1 is None else f"{output.top1:.1%}",
+            Text("equivalent" if output else "differs", style="green" if output else "bold red"),
+        )
+    return table
+
+
+def _type(output: OutputReport) -> str:
+    return f"{output.dtype} ({', '.join(map(str, output.shape))})"
+
+
+def report_text(report: Report) -> str:
+    """The table, what else is to be known, and the verdict in the last line."""
+    problems = report.problems + [f"{o.name}: {o.problem}" for o in report.outputs if o.problem]
+    lines = [f"also: {problem}" for problem in problems[1:]]  # the first is in the verdict
+    lines += [f"note: {note}" for note in (*report.by_position, *report.casts)]
+    lines += [f"warning: {warning}" for warning in report.warnings]
+    lines += [f"warning: {o.name}: {w}" for o in report.outputs for w in o.warnings]
+    lines += [
+        f"onnxruntime's optimiser: model {fault.model}, {fault.output}: {fault.problem}"
+        for fault in report.optimizer_faults
+    ]
+    lines.append(f"{ran(report)}, {report.seconds:.1f} s")
+    table = [text(report_table(report)), ""] if report.outputs else []
+    return "\n".join([*table, *map(one_line, (*lines, report.verdict))])
+
+
+def ran(report: Report) -> str:
+    """How the models were run."""
+    count = len(report.trials)
+    where = report.provider.removesuffix("ExecutionProvider") or "no provider"
+    trials = f"{count} trial{'' if count == 1 else 's'}"
+    precision = f" in {report.precision}" if report.precision else ""
+    return f"{trials} on {where}{precision}, onnxruntime {report.onnxruntime}"
+
+
+def layers_text(report: LayersReport) -> str:
+    """Where a grown model parts from its parent, or that it does nowhere."""
+    count, grown = len(report.layers), sum(layer.grows for layer in report.layers)
+    if report.first is None:
+        if not count:
+            return "no tensor of the two models could be compared"
+        new = len(report.inserted)
+        skipped = f"; {new} inserted ones have no original" if new else ""
+        if report.unjudged:
+            skipped += f"; {len(report.unjudged)} have sizes that were not analysed: not judged"
+        if report.vacuous:
+            return f"no tensor that grew could be compared: {', '.join(report.vacuous)}{skipped}"
+        told = f"{count} tensors ({grown} of them grown)"
+        return f"every unit holds what it is a copy of, in {told}{skipped}"
+    bad = [layer for layer in report.layers if layer.problem]
+    table = empty_table(
+        ("node", "left"),
+        ("tensor", "left"),
+        ("largest difference", "right"),
+        ("allowed", "right"),
+        ("problem", "fold"),
+    )
+    for layer in bad[:_SHOWN]:
+        values = (f"{layer.max_abs:.2g}", f"{layer.tolerance:.2g}", layer.problem or "")
+        table.add_row(layer.node, layer.tensor, *values)
+    first = f"the models part at node '{report.first.node}', tensor '{report.first.tensor}'"
+    more = f"\nand {len(bad) - _SHOWN} tensors behind these" if len(bad) > _SHOWN else ""
+    return f"{text(table)}{more}\n\n{one_line(first)} ({len(bad)} of {count} tensors differ)"
+
+
+def verified(report: Report) -> str:
+    """The verdict on a grown model in one line."""
+    worst = max(report.outputs, key=lambda output: output.used)
+    return one_line(
+        f"verified: equivalent; {worst.name} differs by {worst.max_abs:.2g} at most, "
+        f"{worst.tolerance:.2g} is rounding noise ({ran(report)})"
+    )
+
+
+def perturbed(report: Report) -> str:
+    """How far a model grown with noise is from the original, in one line."""
+    worst = max(report.outputs, key=lambda output: output.max_rel)
+    return one_line(
+        f"not exact, as asked by --split noise: {worst.name} differs by {worst.max_abs:.2g}, "
+        f"{worst.max_rel:.2%} of its largest element ({ran(report)})"
+    )
+
+
+def written(paths: Sequence[Path]) -> str:
+    """Files, or a folder of files, and what they weigh together.
+
+    >>> written([Path("model.onnx"), Path("model.onnx.0123456789abcdef.data")])
+    'model.onnx and model.onnx.0123456789abcdef.data (54 kB)'
+    """
+    return f"{' and '.join(map(str, paths))} ({_size(paths)})"
+
+
+def _size(paths: Sequence[Path]) -> str:
+    files = [
+        file
+        for path in paths
+        for file in ([path] if path.is_file() else filter(Path.is_file, path.iterdir()))
+    ]
+    count = float(sum(file.stat().st_size for file in files))
+    unit = "bytes"
+    for larger in ("kB", "MB", "GB"):
+        if count < 1000:
+            break
+        count, unit = count / 1000, larger
+    return f"{count:.1f} {unit}" if count < 10 and unit != "bytes" else f"{count:.0f} {unit}"
+
+
+def insertion_text(changes: Sequence[Any], source: Model, deeper: Model) -> str:
+    """What deepening inserted, and how many parameters there were and are."""
+    table = empty_table(("behind", "left"), ("inserted", "fold"), ("new parameters", "right"))
+    for change in changes:
+        count = sum(deeper.weights[name].size for name in change.parameters)
+        table.add_row(*inserted(change), f"{count:,}")
+    total = f"{source.parameters:,} -> {deeper.parameters:,} parameters"
+    return f"{text(table)}\n{total}"
+
+
+def inserted(change: Any) -> tuple[str, str]:
+    """Behind what, and what, of one change that deepening made."""
+    what = f"{change.copies} x the block" if hasattr(change, "copies") else change.init
+    note = getattr(change, "exact", "") or ""
+    if not getattr(change, "training", True):
+        note = "the identity in inference only: no calibration data"
+    behind = change.block if hasattr(change, "block") else change.after
+    return behind, f"{what}{note and f' ({note})'}"
+
+
+def block_values(block: Block, model: Model) -> dict[str, Any]:
+    """A block as plain values."""
+    return {
+        "name": block.name,
+        "series": block.series,
+        "exact": block.exact,
+        "reason": block.reason,
+        "input": block.input,
+        "output": block.output,
+        "nodes": block.nodes,
+        "parameters": sum(model.weights[name].size for name in block.parameters),
+    }
+
+
+def block_text(blocks: Sequence[Block], model: Model) -> str:
+    """The table of blocks."""
+    if not blocks:
+        return "no blocks: nothing is repeated, and no sum leads past layers (see deepen --after)"
+    table = empty_table(
+        ("block", "left"), ("nodes", "right"), ("parameters", "right"), ("a copy is", "fold")
+    )
+    for block in blocks:
+        count = sum(model.weights[name].size for name in block.parameters)
+        copy = "exact" if block.exact else f"not exact: {block.reason}"
+        if block.exact and block.reason:
+            copy = block.reason
+        table.add_row(block.name, str(len(block.nodes)), f"{count:,}", copy)
+    return text(table)
+
+
+def history_text(model: Model) -> str:
+    """The steps that led to a model, oldest first, and its own digest."""
+    if not model.history:
+        return "no step is recorded: this program has not grown the model"
+    table = empty_table(
+        ("step", "left"), ("of sha256", "left"), ("version", "left"), ("what", "fold")
+    )
+    for step in model.history:
+        words = [_told(change) for change in step.get("changes", ())]
+        what = ", ".join(words) or f"{step.get('weights', '')} weights"
+        cells = (str(step.get("parent"))[:12], str(step.get("version")), what)
+        table.add_row(str(step.get("operation")), *cells)
+    return f"{text(table)}\nthis model: sha256 {model.sha256()}"
+
+
+def _told(change: dict[str, Any]) -> str:
+    if "dimension" in change:
+        return f"{change['dimension']} {change['old']} -> {change['new']}"
+    if "block" in change:
+        return f"{change['copies']} x {change['block']}"
+    return f"{change.get('init')} behind {change.get('after')}"
+
+
+def diff_text(diff: Diff) -> str:
+    """What sets two models apart, one line for each weight that does."""
+    before, after = diff.parameters
+    lines = [f"{count:+d} {operator}" for operator, count in diff.operators.items()]
+    lines += [f"grown    {n}  {_shape(a)} -> {_shape(b)}" for n, (a, b) in diff.grown.items()]
+    lines += [f"changed  {name}" for name in diff.changed]
+    lines += [f"added    {name}" for name in diff.added]
+    lines += [f"removed  {name}" for name in diff.removed]
+    lines.append(f"{len(diff.equal)} weights are equal; {before:,} -> {after:,} parameters")
+    return "\n".join(map(one_line, lines))
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "scalar"

@@ -1,0 +1,119 @@
+"""What several steps of growth did, and what the model costs before and after, as text.
+
+print(growth_text(grown))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from onnx_net2net.cli.render import inserted
+from onnx_net2net.cli.tables import empty_table, text
+from onnx_net2net.cli.terminal import one_line
+from onnx_net2net.plan.costs import Costs
+from onnx_net2net.plan.grow import Grown, Spending
+from onnx_net2net.widening.request import Change
+
+_SHOWN = 4  # names in a sentence
+
+
+def growth_text(grown: Grown) -> str:
+    """What grew, what it costs, and of a budget how it was spent."""
+    lines = [_changes(grown), "", cost_text(grown.before, grown.after)]
+    if grown.spending is not None:
+        lines += ["", *_reasons(grown.spending, grown)]
+    return "\n".join(lines)
+
+
+def _changes(grown: Grown) -> str:
+    table = empty_table(("step", "left"), ("where", "left"), ("what", "fold"))
+    for change in grown.model.changes:
+        if isinstance(change, Change):
+            table.add_row("widen", change.dimension, f"{change.old} -> {change.new}")
+        else:
+            table.add_row("deepen", *inserted(change))
+    return text(table)
+
+
+def cost_text(before: Costs, after: Costs) -> str:
+    """The table of costs, and what they are of."""
+    table = empty_table(
+        ("costs", "left"), ("before", "right"), ("after", "right"), ("factor", "right")
+    )
+    for name, unit in (("parameters", ""), ("flops", "FLOPs"), ("activations", "")):
+        old, new = getattr(before, name), getattr(after, name)
+        factor = f"{new / old:.2f}" if old else ""
+        table.add_row(unit or name, f"{old:,}", f"{new:,}", factor)
+    old, new = before.bytes, after.bytes
+    factor = f"{new / old:.2f}" if old else ""
+    table.add_row("their bytes", f"{old:,}", f"{new:,}", factor)
+    lines = [text(table), ", ".join(_circumstances(after))]
+    if after.uncounted:
+        known = ", ".join(f"{count} {operator}" for operator, count in after.uncounted.items())
+        lines.append(f"not counted, for they or their shapes are not known: {known}")
+    return "\n".join(lines)
+
+
+def _circumstances(costs: Costs) -> Iterator[str]:
+    yield "FLOPs are two for each multiply-add"
+    if costs.sizes:
+        sizes = ", ".join(f"{name}={size}" for name, size in costs.sizes.items())
+        yield one_line(f"counted at {sizes}")
+
+
+def _reasons(spent: Spending, grown: Grown) -> Iterator[str]:
+    """What was asked for, what was chosen, what stands still and why."""
+    goal, choice = spent.goal, spent.choice
+    what = "FLOPs" if goal.measure == "flops" else goal.measure
+    reached = getattr(grown.after, goal.measure)
+    yield (
+        f"asked for {goal.asked}, {goal.target:,} {what}: {reached:,} are {goal.off(reached):+.2%}"
+    )
+    if choice.widths:
+        of = f"{len(choice.widths)} of {len(spent.scaling.steps)} widths"
+        rounded = f", to multiples of {n}" if (n := spent.wishes.multiple_of) > 1 else ""
+        yield f"{of} grow by one factor, {choice.factor:.3f}{rounded}"
+    if choice.copies:
+        count = sum(choice.copies.values())
+        copies = "1 copy" if count == 1 else f"{count} copies"
+        yield f"{copies}, spread over {spent.blocks} blocks"
+    if not spent.scaling.steps:
+        yield "no width can grow"
+    if not spent.blocks:
+        yield "no block can be copied" + (" besides those kept" if spent.kept else "")
+    still = [d.name for d in spent.scaling.steps if d not in choice.widths and choice.widths]
+    if still:
+        yield f"no whole step at this factor: {_named(still)}"
+    if spent.scaling.held and choice.widths:
+        names = _named([dimension.name for dimension in spent.scaling.held])
+        yield f"not grown, for each is merged with another that is: {names}"
+    if spent.lost:
+        yield f"not copied, for widening leaves them without their like: {_named(spent.lost)}"
+    if spent.kept:
+        yield f"kept: {_named(spent.kept)}"
+
+
+def _named(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def values(grown: Grown) -> dict[str, Any]:
+    """The same as plain values."""
+    found: dict[str, Any] = {
+        "changes": [asdict(change) for change in grown.model.changes],
+        "costs": {"before": asdict(grown.before), "after": asdict(grown.after)},
+    }
+    if grown.spending is not None:
+        spent = grown.spending
+        found["budget"] = {
+            **asdict(spent.goal),
+            "reached": getattr(grown.after, spent.goal.measure),
+            "factor": spent.choice.factor,
+            "copies": dict(spent.choice.copies),
+            "held": [dimension.name for dimension in spent.scaling.held],
+            "kept": spent.kept,
+        }
+    return found

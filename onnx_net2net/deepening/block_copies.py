@@ -1,0 +1,306 @@
+"""A copy of a block behind the block, which begins as the identity.
+
+    x -> [block] -> y          becomes          x -> [block] -> y -> [copy] -> y
+
+The copy has fresh parameters with the block's values, but for the last projection of each
+residual branch, which is zero. Source: LLaMA-Pro, Wu et al., ACL 2024 (zero output projections).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
+
+from onnx_net2net.deepening.norms import Row, in_a_row
+from onnx_net2net.deepening.paired_init import Cancelling, cancelling
+from onnx_net2net.deepening.paths import trained_behind
+from onnx_net2net.deepening.segments import AFTER, Block
+from onnx_net2net.errors import Refused
+from onnx_net2net.model.editing import Editor, set_attribute
+from onnx_net2net.model.graph import Node
+from onnx_net2net.model.history import TIES
+from onnx_net2net.model.model import Computed, Model, Weight
+from onnx_net2net.model.tensors import subgraphs
+from onnx_net2net.widening.dimensions import Analysis
+
+
+@dataclass
+class Cloning:
+    """Copies of ``block`` under construction in ``editor``."""
+
+    analysis: Analysis
+    editor: Editor
+    block: Block
+    numbered: bool
+    cancel: Cancelling | None = None
+    parameters: dict[str, str] = field(default_factory=dict)  # of the last copy: {new: old}
+    row: Row = field(init=False)
+
+    def __post_init__(self) -> None:
+        block = self.block
+        ones = {name for name, value in block.values if value}.union(block.affine[:1])
+        self.row = in_a_row(self.analysis, block.positions if block.affine else (), ones)
+
+    def shift(self, text: str, number: int) -> str:
+        """A name or path of the block, as in its copy of that number."""
+        block = self.block
+        if self.numbered:
+            at = block.index
+            return renumbered(text, block.series, lambda n: n + number if n == at else n)
+        name = block.name.rpartition("/")[2]
+        return re.sub(rf"(?<![\w.]){re.escape(name)}(?![A-Za-z0-9])", f"{name}_copy{number}", text)
+
+    def unique(self, name: str, number: int) -> str:
+        """The name in the copy of that number of what is called ``name`` in the block."""
+        shifted = self.shift(name, number)
+        if shifted == name and name and not self.numbered:
+            base, colon, port = name.rpartition(":")  # TensorFlow's: kernel:0
+            numbered = bool(colon) and port.isdigit()
+            shifted = f"{base}_copy{number}:{port}" if numbered else f"{name}_copy{number}"
+        return self.editor.unique(shifted)
+
+    def insert(self, copies: int) -> None:
+        """Put ``copies`` behind the block."""
+        block, editor = self.block, self.editor
+        graph = self.analysis.solution.graph
+        last = graph.producer[block.output]
+        if any(graph.nodes[at].bodies for at in block.positions):
+            raise Refused(block.name, "it has nodes with bodies (If, Loop, Scan)", AFTER)
+        current = editor.unique(f"{block.output}_before")
+        proto = editor.node(last)
+        proto.output[list(proto.output).index(block.output)] = current
+        editor.describe(block.output, current)
+        originals = {name: self._weight(name) for name in block.affine}
+        for name in block.affine:
+            self._release(last, name)
+        if block.affine and self.row.steady is not None:
+            set_attribute(proto, "epsilon", self.row.steady.first[0])
+        for number in range(1, copies + 1):
+            final = number == copies
+            current = self._copy(number, current, last, block.output if final else None)
+            for new, old in self.parameters.items():
+                if old in block.affine and final:
+                    editor.weights[new] = originals[old].renamed(new)
+
+    def _weight(self, name: str) -> Weight:
+        return self.editor.weights.get(name) or self.editor.model.weights[name]
+
+    def _neutral(self, name: str, role: str, *, first: bool = False) -> None:
+        """Let ``name`` be a scale that changes nothing or a bias of zero, as ``role`` is one or the
+        other; ``first`` if it is that of the block's own norm.
+        """
+        self._fill(name, self._scale(first) if role == self.block.affine[0] else 0.0)
+
+    def _scale(self, first: bool = False) -> float:
+        """That of a norm which is followed by another."""
+        steady = self.row.steady
+        return 1.0 if steady is None else (steady.first if first else steady.middle)[1]
+
+    def _release(self, norm: Node, name: str) -> None:
+        """Take scale or bias from the block's own last norm: the copy has it now."""
+        graph = self.analysis.solution.graph
+        if len(graph.consumers[name]) == 1 and name not in graph.results:
+            return self._neutral(name, name, first=True)
+        new = self._parameter(name, 0)
+        self._neutral(new, name, first=True)
+        return self.editor.connect(norm, norm.inputs.index(name), new)
+
+    def _fill(self, name: str, value: float) -> None:
+        weight = self._weight(name)
+        dtype = helper.tensor_dtype_to_np_dtype(weight.dtype)
+        shape = weight.shape
+        self.editor.weights[name] = Computed(
+            name, weight.dtype, shape, lambda: np.full(shape, value, dtype)
+        )
+
+    def _arrange(self, new: str, old: str) -> None:
+        cancel, weight = self.cancel, self._weight(old)
+        if cancel is not None:
+            self.editor.weights[new] = Computed(
+                new, weight.dtype, weight.shape, lambda: cancel.array(old, weight.array())
+            )
+
+    def _copy(self, number: int, entry: str, behind: Node, output: str | None) -> str:
+        """One copy that reads ``entry``; the tensor that it gives."""
+        graph, block = self.analysis.solution.graph, self.block
+        names = {block.input: entry}
+        self.parameters = {}
+        values = dict(block.values)
+        result = ""
+        for at in sorted(block.positions):
+            node = graph.nodes[at]
+            result = self._copy_node(node, number, names, behind, output)
+        for new, old in self.parameters.items():
+            if self.cancel is not None and (old in self.cancel.projections or old not in values):
+                self._arrange(new, old)
+            elif old in values:
+                scales = old in self.row.scales.values()
+                self._fill(new, self._scale() if scales else values[old])
+            if old in block.affine:
+                self._neutral(new, old)
+        return names.get(block.output, result)
+
+    def _copy_node(
+        self, node: Node, number: int, names: dict[str, str], behind: Node, output: str | None
+    ) -> str:
+        for name in node.inputs:
+            if name and name not in names:
+                names[name] = self._operand(name, number, names, behind)
+        copy = NodeProto()
+        copy.CopyFrom(node.proto)
+        for entry in copy.metadata_props:
+            entry.value = self.shift(entry.value, number)
+        copy.name = self.unique(node.name, number)
+        copy.input[:] = [names.get(name, name) for name in node.inputs]
+        if self.row.steady is not None and node.position in self.row.scales:
+            last = output is not None and self.block.output in node.outputs
+            epsilon = self.row.steady.last if last else self.row.steady.middle[0]
+            set_attribute(copy, "epsilon", epsilon)
+        for index, name in enumerate(node.outputs):
+            if not name:
+                continue
+            ends = name == self.block.output and output is not None
+            names[name] = output if ends and output else self._tensor(name, number)
+            copy.output[index] = names[name]
+        self.editor.append(behind, copy)
+        return copy.output[0]
+
+    def _tensor(self, name: str, number: int) -> str:
+        new = self.unique(name, number)
+        self.editor.describe(name, new)
+        return new
+
+    def _operand(self, name: str, number: int, names: dict[str, str], behind: Node) -> str:
+        """What a copy reads in place of ``name``: a parameter of its own, or the same tensor."""
+        graph = self.analysis.solution.graph
+        if name not in graph.derived or not any(trained_behind(self.analysis, [name])):
+            return name
+        if name in graph.model.weights:
+            return self._parameter(name, number)
+        self._copy_node(graph.producer[name], number, names, behind, None)
+        return names[name]
+
+    def _parameter(self, name: str, number: int) -> str:
+        weight = self.editor.model.weights[name]
+        new = self.unique(name, number)
+        self.editor.proto.graph.initializer.append(
+            TensorProto(name=new, data_type=weight.dtype, dims=weight.shape)
+        )
+        self.editor.weights[new] = weight.renamed(new)
+        self.editor.describe(name, new)
+        self.parameters[new] = name
+        return new
+
+
+def not_exact(block: Block) -> Refused:
+    """What to raise for a block that cannot be copied."""
+    return Refused(block.name, f"it cannot be copied exactly: {block.reason}", block.remedy)
+
+
+def clone(
+    analysis: Analysis, block: Block, copies: int, *, numbered: bool, zero: str = "last"
+) -> Editor:
+    """An editor in which ``copies`` stand behind ``block``, and the names of their parameters.
+
+    ``numbered`` copies take the numbers behind the block's, which must be free. ``zero`` is "last"
+    (zeros) or "cancel" (units that cancel in pairs). Raises Refused
+    where the copy would not be the identity.
+    """
+    if not block.exact:
+        raise not_exact(block)
+    editor = Editor(analysis.solution.graph)
+    cancel = cancelling(analysis, block) if zero == "cancel" else None
+    Cloning(analysis, editor, block, numbered, cancel).insert(copies)
+    return editor
+
+
+def with_room(model: Model, block: Block, copies: int) -> tuple[Model, dict[str, str]]:
+    """``model`` with the members behind ``block`` in its series numbered higher, and what became
+    of the names of weights: {old: new}. Constants that bear the name of what a node gives, as
+    TorchScript's do (/a/a.0/Constant_output_0), keep it. Raises Refused where a name is not free.
+    """
+    at = block.index
+    assert at is not None, f"{block.name} counts in no series"
+
+    def shift(text: str) -> str:
+        return renumbered(text, block.series, lambda n: n + copies if n > at else n)
+
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    renames = {
+        entry.name: shift(entry.name)
+        for entry in proto.graph.initializer
+        if shift(entry.name) != entry.name and not entry.name.startswith("/")
+    }
+    _check_free(proto.graph, renames, block)
+    for graph in (proto.graph, *subgraphs(proto.graph)):
+        for entry in (*graph.initializer, *graph.input, *graph.value_info):
+            entry.name = renames.get(entry.name, entry.name)
+        for annotation in graph.quantization_annotation:
+            annotation.tensor_name = renames.get(annotation.tensor_name, annotation.tensor_name)
+            for pair in annotation.quant_parameter_tensor_names:
+                pair.value = renames.get(pair.value, pair.value)
+        for node in graph.node:
+            node.name = shift(node.name)
+            node.input[:] = [renames.get(name, name) for name in node.input]
+            for prop in node.metadata_props:
+                prop.value = shift(prop.value)
+    for entry in proto.metadata_props:
+        if entry.key == TIES:
+            entry.value = shift(entry.value)
+    weights = {new: model.weights[old].renamed(new) for old, new in renames.items()}
+    return model.with_changes(proto, weights), renames
+
+
+def _check_free(graph: GraphProto, renames: Mapping[str, str], block: Block) -> None:
+    """Raise Refused where a new name is another's, or an old one is known outside of the file."""
+    taken = Counter(renames.values())
+    for inner in (graph, *subgraphs(graph)):
+        defined = {entry.name for entry in (*inner.initializer, *inner.input)}
+        defined.update(name for node in inner.node for name in node.output)
+        taken.update(defined - (renames.keys() if inner is graph else set()))
+    outputs = {value.name for value in graph.output}
+    for old, new in renames.items():
+        if taken[new] > 1 or old in outputs:
+            why = "which is taken" if taken[new] > 1 else "but is an output of the network"
+            problem = f"its series cannot be renumbered: '{old}' would be '{new}', {why}"
+            raise Refused(block.name, problem, "leave all names as they are (--no-renumber)")
+
+
+def renumbered(text: str, series: str, number: Callable[[int], int]) -> str:
+    """``text`` with members of ``series`` renumbered, as PyTorch's exporters write paths.
+
+    >>> renumbered("encoder.layer.3.weight", "encoder.layer", lambda n: n + 1)
+    'encoder.layer.4.weight'
+    >>> renumbered("/encoder/layer.3/layer.3.0/Add", "encoder.layer", lambda n: n + 1)
+    '/encoder/layer.4/layer.4.0/Add'
+    """
+    if text.startswith("/"):
+        return _renumbered_path(text, series, number)
+    return re.sub(
+        rf"(?<![\w.]){re.escape(series)}\.(\d+)(?!\w)",
+        lambda found: f"{series}.{number(int(found[1]))}",
+        text,
+    )
+
+
+def _renumbered_path(text: str, series: str, number: Callable[[int], int]) -> str:
+    """TorchScript's form, in which a part repeats what is before it: /layer1/layer1.0/conv1."""
+    parts, written, path = text.split("/"), "", ""
+    for index, part in enumerate(parts[1:-1], 1):
+        # ``path`` is where this part stands, ``written`` how the part before was written.
+        nested = bool(written) and part.startswith(written + ".")
+        path = path[: len(path) - len(written)] + part if nested else f"{path}.{part}".lstrip(".")
+        written = part
+        found = re.match(rf"{re.escape(series)}\.(\d+)(?!\w)", path)
+        if found is not None:
+            end = len(part) - (len(path) - found.end(1))
+            start = end - len(found[1])
+            if start >= 0:  # else it stood in an earlier part
+                parts[index] = part[:start] + str(number(int(found[1]))) + part[end:]
+    return "/".join(parts)

@@ -1,0 +1,85 @@
+"""Names for blocks that no number of a series names: what the names of their nodes begin with.
+
+named(analysis, found, "block")     # conv2_block3, inception4b, or else block.0, block.1, ...
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from onnx_net2net.deepening.paths import trained_behind
+from onnx_net2net.deepening.segments import Block, is_layer, plain
+from onnx_net2net.model.graph import Node
+from onnx_net2net.widening.dimensions import Analysis, module_path
+
+_MOST = 3 / 4  # of the layers of a block must bear its name, which widening keeps
+
+
+def named(analysis: Analysis, blocks: Sequence[Block], series: str) -> list[Block]:
+    """The blocks under what the names in them begin with, or else under numbers in ``series``."""
+    nodes = [node for node in analysis.solution.graph.main if not plain(analysis, node)]
+    layers = {node.position for node in nodes if is_layer(analysis, node)}
+    begun: dict[str, set[int]] = defaultdict(set)
+    for node in nodes:
+        for prefix in {p for name in _names(analysis, node) for p in _prefixes(name)}:
+            begun[prefix].add(node.position)
+    called = set().union(*begun.values())
+    prefixes: dict[int, list[str]] = defaultdict(list)
+    for prefix, places in begun.items():
+        for at in places:
+            prefixes[at].append(prefix)
+    while any(prefix.startswith(series + ".") for prefix in begun):
+        series += "_"
+    found: list[Block] = []
+    taken: set[str] = set()
+    for number, block in enumerate(sorted(blocks, key=lambda block: min(block.positions))):
+        inside = called & block.positions
+        inside = inside & layers or inside  # widening adds no layers, and names shall stay
+        near = dict.fromkeys(p for at in sorted(inside) for p in prefixes[at])
+        name = _common({p: begun[p] for p in near}, block.positions, inside)
+        if name in analysis.model.weights:  # its only parameter with a name
+            name = name.rpartition(".")[0] or name
+        name = name.strip("/").rpartition("/")[2]
+        if not name or name in taken:
+            found.append(replace(block, name=f"{series}.{number}"))
+        else:
+            counted = re.fullmatch(r"(.+)\.\d+", name)
+            found.append(replace(block, name=name, series=counted[1] if counted else ""))
+        taken.add(found[-1].name)
+    return found
+
+
+def _common(begun: dict[str, set[int]], positions: frozenset[int], inside: set[int]) -> str:
+    """What the most names of the nodes ``inside`` begin with, and none of other nodes."""
+    shares = {p: len(at & inside) for p, at in begun.items() if at <= positions}
+    fitting = [p for p, share in shares.items() if inside and share >= _MOST * len(inside)]
+    return max(fitting, key=lambda prefix: (shares[prefix], *_speaking(prefix)), default="")
+
+
+def _names(analysis: Analysis, node: Node) -> list[str]:
+    path = module_path(node)
+    names = [*trained_behind(analysis, node.inputs), path or node.proto.name]
+    return [name for name in names if not _anonymous(name, node)]
+
+
+def _anonymous(name: str, node: Node) -> bool:
+    """Whether an exporter made a name up: ``node_linear_3``, ``onnx::Conv_12``, ``val_3``."""
+    parts = re.split(r"[/._:]+", name)
+    made_up = parts[0] == "node" or all(p in ("", "onnx", "val", node.op) for p in parts[:-1])
+    return made_up and (parts[-1].isdigit() or parts[0] == "node" or parts[-1] == node.op)
+
+
+def _speaking(prefix: str) -> tuple[bool, int, int]:
+    """What is greatest for the best of several names: a number in a series, the outermost part."""
+    numbered = prefix.rpartition(".")[2].isdigit()
+    return numbered, -len(re.findall("[./]", prefix)), len(prefix)
+
+
+def _prefixes(name: str) -> Iterator[str]:
+    """``block1/conv_2`` begins with ``block1``, ``block1/conv`` and itself."""
+    for separator in re.finditer(r"(?!_copy\d)[/._:]|$", name):
+        if separator.start():
+            yield name[: separator.start()]

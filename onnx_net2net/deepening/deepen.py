@@ -1,0 +1,362 @@
+"""Deepening: a new model that computes the same function with more layers.
+
+deeper = deepen(model, after="conv5")
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto
+
+from onnx_net2net.deepening import repeated_segments
+from onnx_net2net.deepening.block_copies import clone, not_exact, with_room
+from onnx_net2net.deepening.blocks import Block, block_again, block_named, blocks
+from onnx_net2net.deepening.insertion import (
+    Layers,
+    Statistics,
+    activate,
+    factor,
+    groups,
+    identity,
+    norm,
+    residual,
+    windows,
+)
+from onnx_net2net.deepening.places import Place, place_at, places_of
+from onnx_net2net.errors import Refused, UsageError
+from onnx_net2net.model.editing import Editor
+from onnx_net2net.model.graph import Node
+from onnx_net2net.model.history import append
+from onnx_net2net.model.model import AnyModel, Model, load
+from onnx_net2net.verification.verify import tensors
+from onnx_net2net.widening.dimensions import Analysis, analyse
+
+ZEROS = ("last", "cancel")
+INITS = ("auto", "identity", "residual", "factor")
+Samples = Sequence[Mapping[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Insertion:
+    """One inserted layer: behind what, which tensor, how it begins, and its new parameters.
+
+    ``training`` tells whether it is the identity in training mode, too: a BatchNorm without
+    measured statistics is it in inference only.
+    """
+
+    after: str
+    tensor: str
+    init: str
+    parameters: list[str]
+    training: bool
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Copies of a block behind it: how many, their new parameters, and renamed ones, {old: new}.
+
+    ``exact`` says what it takes of epsilons, if anything, for them to be the identity.
+    """
+
+    block: str
+    copies: int
+    exact: str
+    parameters: list[str]
+    renames: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to insert; see :func:`deepen`."""
+
+    init: str = "auto"
+    count: int = 1
+    kernel: tuple[int, ...] | None = None
+    norm: bool | None = None
+    copies: int = 1
+    every: int = 1
+    spread: bool = False
+    renumber: bool = True
+    zero: str = "last"
+    seed: int = 0
+
+
+def deepen(
+    model: AnyModel,
+    after: str | Sequence[str] = (),
+    block: str | Sequence[str] | Mapping[str, int] = (),
+    *,
+    copies: int = 1,
+    every: int = 1,
+    spread: bool = False,
+    renumber: bool = True,
+    zero: str = "last",
+    init: str = "auto",
+    count: int = 1,
+    kernel: int | Sequence[int] | None = None,
+    norm: bool | None = None,
+    calibration: Samples | None = None,
+    seed: int = 0,
+) -> Model:
+    """``model`` with more layers behind places that ``after`` names, or with copies of blocks.
+
+    ``after`` names tensors, nodes, parameters or modules, or is a glob over the layers; behind a
+    layer means behind its norm and activation. ``count`` layers are inserted: convolutions where
+    the channels stand behind the batch (``kernel`` that of the neighbour, one size or one for
+    each axis), else dense ones.
+
+    ``init``: "identity" is exact behind an idempotent activation (ReLU, Clip); "residual" adds
+    B(f(A x)) with B zero, exact anywhere; "factor" makes two linear layers of the one before;
+    "auto" takes identity where it is exact, else residual. ``norm`` puts a BatchNormalization
+    into identity layers (None: where the neighbour has one). It is the identity in training mode
+    as well if ``calibration`` gives input batches to measure it on, else in inference only.
+
+    ``block`` names blocks (an end of a name or a glob will do), behind each of which ``copies`` are
+    put whose last projections are zero (``zero`` "last"), or sum over units that "cancel"; or only
+    behind ``every``-th of them; or, with ``spread``, that many in all; or it maps each to a number.
+    They take the numbers behind its own, and later ones make room, or else ``<name>_copy1``.
+
+    Returns a new model; its ``changes`` tell what is new. Raises UsageError; Refused if not exact.
+    Sources: Net2DeeperNet, Chen, Goodfellow, Shlens, ICLR 2016; LLaMA-Pro, Wu et al., ACL 2024.
+    """
+    model, window = load(model), _window(kernel)
+    options = Options(init, count, window, norm, copies, every, spread, renumber, zero, seed)
+    _check(options)
+    layers = [after] if isinstance(after, str) else list(after)
+    named = repeated_segments.named(block, copies, every, spread)
+    if not layers and not named:
+        raise UsageError("nothing to deepen", "name a layer (--after) or a block (--block)")
+    changes: list[Insertion | Copies] = []
+    deeper = model
+    if layers:
+        deeper, layers, inserted = _with_layers(model, layers, options, calibration)
+        changes += inserted
+    if named:
+        deeper, copied = _with_copies(deeper, named, options)
+        changes += copied
+    step = {"after": layers, "calibrated": calibration is not None}
+    return _recorded(deeper, model, step, options, changes)
+
+
+def _with_layers(
+    model: Model, names: list[str], options: Options, calibration: Samples | None
+) -> tuple[Model, list[str], list[Insertion]]:
+    """The deeper model, the names of the places without globs, and what was inserted."""
+    analysis = analyse(model)
+    places = places_of(analysis, names)
+    measured = _measured(model, places, calibration)
+    editor = Editor(analysis.solution.graph)
+    changes: list[Insertion] = []
+    for place in places:
+        done = {change.tensor for change in changes}
+        changes += _insert(analysis, editor, place, options, measured.get(place.tensor), done)
+    plain = [place.name for place in places]
+    return editor.finish(), plain if _mean(analysis, plain, places) else names, changes
+
+
+def _mean(analysis: Analysis, names: list[str], places: list[Place]) -> bool:
+    """Whether the names alone mean these very places."""
+    try:
+        found = places_of(analysis, names)
+    except (Refused, UsageError):  # the name of a node that was asked for by its tensor
+        return False
+    return [(p.name, p.tensor) for p in found] == [(p.name, p.tensor) for p in places]
+
+
+def _with_copies(
+    model: Model, named: repeated_segments.Named, options: Options
+) -> tuple[Model, list[Copies]]:
+    """Later blocks first, so that the numbers of those before them stay."""
+    how = options.copies, options.every, options.spread
+    known = _known(model, named)
+    changes: list[Copies] = []
+    for target, copies in reversed(repeated_segments.repetitions(known, named, *how)):
+        if not copies:
+            continue
+        if not target.exact:
+            raise not_exact(target)
+        renames: dict[str, str] = {}
+        numbered = options.renumber and bool(target.series)
+        if numbered:
+            model, renames = with_room(model, target, copies)
+            for change in changes:  # those before moved on
+                change.parameters[:] = [renames.get(name, name) for name in change.parameters]
+        analysis = analyse(model)
+        found = block_again(analysis, target)
+        editor = clone(analysis, found, copies, numbered=numbered, zero=options.zero)
+        new = [name for name in editor.weights if name not in model.weights]
+        model = editor.finish()
+        changes.append(Copies(found.name, copies, found.reason or "", new, renames))
+    return model, changes
+
+
+def _known(model: Model, names: Collection[str]) -> list[Block]:
+    """The blocks, and parts of the network that are called by their whole names."""
+    known = {block.name: block for block in blocks(model)}
+    for name in names:
+        found = None if name in known else block_named(analyse(model), name)
+        if found is not None:
+            known[name] = found
+    exact = [block for block in known.values() if block.exact]
+    # A glob means those that can be copied, if there are any.
+    enough = all(
+        any(repeated_segments.matches(block.name, name) for block in exact) for name in names
+    )
+    return sorted(exact if enough else known.values(), key=lambda block: min(block.positions))
+
+
+def _window(kernel: int | Sequence[int] | None) -> tuple[int, ...] | None:
+    sizes = (kernel,) if isinstance(kernel, int) else None if kernel is None else tuple(kernel)
+    if sizes is not None and (not sizes or any(size < 1 for size in sizes)):
+        raise UsageError(f"kernel {kernel!r} is no window", "use --kernel 3")
+    return sizes
+
+
+def _check(options: Options) -> None:
+    if options.init not in INITS:
+        raise UsageError(f"there is no init '{options.init}'", f"one of {', '.join(INITS)}")
+    if options.zero not in ZEROS:
+        raise UsageError(f"there is no zero '{options.zero}'", f"one of {', '.join(ZEROS)}")
+    for option in ("count", "copies", "every"):
+        repeated_segments.check_number(option, getattr(options, option), f"use --{option} 1")
+    seed = options.seed
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise UsageError(f"seed {seed!r} is not a non-negative integer", "use --seed 0")
+
+
+def _insert(
+    analysis: Analysis,
+    editor: Editor,
+    place: Place,
+    options: Options,
+    found: Statistics | None,
+    done: set[str],
+) -> list[Insertion]:
+    """Insert the layers of one place; everything behind it goes on reading the same name."""
+    init = options.init
+    if init == "auto":
+        init = "identity" if place.idempotent else "residual"
+    if init == "identity" and not place.idempotent:
+        raise Refused(place.name, _not_idempotent(place), "use --init residual, exact anywhere")
+    if init == "factor":
+        place = _linear(analysis, place)
+    at = place.tensor
+    if at in done:  # two names of one layer, which is factored once
+        return []
+    producer = analysis.solution.graph.producer[at]
+    entry = editor.unique(f"{at}_before")
+    proto = editor.node(producer)
+    proto.output[list(proto.output).index(at)] = entry
+    editor.describe(at, entry)
+    layers = Layers(editor, place, "", entry)
+    changes = []
+    for index in range(options.count):
+        held = set(editor.weights)
+        layers.name = _fresh(editor, f"{place.name}_deeper")
+        seed = [options.seed, zlib.crc32(at.encode()), index]
+        exact = _build(layers, init, options, producer, found, seed)
+        new = [name for name in editor.weights if name not in held]
+        changes.append(Insertion(place.name, at, init, new, exact))
+    layers.nodes[-1].output[0] = at
+    for node in layers.nodes:
+        editor.append(producer, node)
+    return changes
+
+
+def _build(
+    layers: Layers,
+    init: str,
+    options: Options,
+    writer: Node,
+    found: Statistics | None,
+    seed: list[int],
+) -> bool:
+    """One layer; whether it is the identity in training mode as well."""
+    place = layers.place
+    if init == "factor":
+        factor(layers, writer, seed)
+        return True
+    kernels, group = windows(place, options.kernel), groups(place)
+    if init == "residual":
+        residual(layers, kernels[0], group, seed)
+        return True
+    fitting = place.norm is not None and place.axis == 1
+    normed = fitting if options.norm is None else options.norm
+    identity(layers, kernels, group, bias=not normed)
+    if normed:
+        norm(layers, found)
+    activate(layers)
+    return not normed or found is not None
+
+
+def _not_idempotent(place: Place) -> str:
+    if place.activation is None:
+        return f"'{place.tensor}' is not what an activation gives, so one more would change it"
+    return f"{place.activation.op} is not idempotent, so applying it twice is not exact"
+
+
+def _linear(analysis: Analysis, place: Place) -> Place:
+    """The place directly behind the layer that gives ``place`` its channels."""
+    if place.writer is None:
+        raise Refused(place.name, "there is no layer before it to factor", "use --init residual")
+    return place_at(analysis, place.name, place.writer.outputs[0])
+
+
+def _fresh(editor: Editor, name: str) -> str:
+    """A module name that no parameter of the model begins with."""
+    taken = [entry.name for entry in editor.proto.graph.initializer]
+    found, count = name, 1
+    while any(other.startswith((found + ".", found + "_norm.")) for other in taken):
+        count += 1
+        found = f"{name}_{count}"
+    return found
+
+
+def _measured(
+    model: Model, places: Sequence[Place], calibration: Samples | None
+) -> dict[str, Statistics]:
+    """Mean and variance of each channel over the batches, in float64."""
+    if calibration is None:
+        return {}
+    names = [place.tensor for place in places]
+    sums = {place.tensor: np.zeros((3, place.channels)) for place in places}
+    for feeds in calibration:
+        for place, array in zip(places, map(tensors(model, names, feeds).get, names), strict=True):
+            if array is None:
+                raise Refused(place.name, f"onnxruntime does not give '{place.tensor}'")
+            values = np.moveaxis(array.astype(np.float64), place.axis, -1)
+            values = values.reshape(-1, place.channels)
+            sums[place.tensor] += [
+                np.full(place.channels, len(values)), values.sum(0), (values**2).sum(0)
+            ]  # fmt: skip
+    found = {}
+    for name, (count, first, second) in sums.items():
+        if not count.all():
+            raise UsageError("the calibration data holds no samples", "give at least one batch")
+        with np.errstate(invalid="ignore"):  # infinite statistics are refused where they matter
+            mean = first / count
+            found[name] = mean, np.maximum(second / count - mean**2, 0.0)
+    return found
+
+
+def _recorded(
+    deeper: Model,
+    parent: Model,
+    step: dict[str, Any],
+    options: Options,
+    changes: list[Insertion | Copies],
+) -> Model:
+    """``deeper`` with this step appended to the history in its own metadata."""
+    # Names, globs and --spread as what they meant here, so that they mean it again.
+    counts = {c.block: c.copies for c in reversed(changes) if isinstance(c, Copies)}
+    step |= {"block": counts} | asdict(replace(options, copies=1, every=1, spread=False))
+    step |= {"changes": [asdict(change) for change in changes]}
+    proto = ModelProto()
+    proto.CopyFrom(deeper.proto)
+    append(proto, "deepen", parent.sha256(), step)
+    return deeper.with_changes(proto, {}, changes)

@@ -1,0 +1,347 @@
+"""Which weights must be zero for a part of the graph to become the identity.
+
+    x -> x + B(f(A x))        is x once B (and its bias) is zero, and A need not be
+
+Worked out on the graph, by what rules say of operators: a tensor *vanishes* if the weights that
+write it do, or whatever it is a multiple of; it is *kept* if it is the sum of the entry and of
+what vanishes. A norm of what is normalised already keeps it, if its scale is one: see norms.py.
+
+A copy of a block reads what the block gives. So it is the block's *output* that says whether one
+more activation or norm changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+
+import numpy as np
+
+from onnx_net2net.analysis.signs import Signs
+from onnx_net2net.deepening.paths import SAME, SHAPED, between, norm_of, summands
+from onnx_net2net.deepening.places import activates, idempotent
+from onnx_net2net.model.graph import Node
+from onnx_net2net.operators.language import Norm
+from onnx_net2net.widening.contraction import FLOATS
+from onnx_net2net.widening.dimensions import Analysis
+
+Weights = frozenset[tuple[str, float]]  # initializers and the value that all their elements get
+NOTHING: Weights = frozenset()
+# Norms by their affine map: which inputs scale and shift. Fused ones say it in their rules.
+_AFFINE = frozenset({"BatchNormalization", "GroupNormalization", "InstanceNormalization"})
+# What has no value where this operand is zero.
+_SINGULAR = {"Acosh": 0, "Div": 1, "Log": 0, "Mod": 1, "Pow": 0, "Reciprocal": 0, "ReduceLogSum": 0}
+_ZERO = "{} might divide zero by zero"
+
+
+@dataclass
+class Vanishing:
+    """What it takes for tensors behind ``entry`` to vanish, or to be equal to it.
+
+    The entry holds what ``source`` does, which is a tensor further on. ``obstacles`` tell what
+    stood in the way, the first one first.
+    """
+
+    analysis: Analysis
+    entry: str
+    source: str
+    obstacles: list[str] = field(default_factory=list)
+    inside: set[int] = field(init=False)
+    _signs: Signs = field(init=False)
+    _zero: dict[str, Weights | None] = field(default_factory=dict)
+    _kept: dict[str, Weights | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.inside = between(self.analysis, self.entry, self.source)
+        self._signs = Signs(self.analysis.solution.graph, self._known)
+
+    def kept_at(self, output: str) -> Weights | None:
+        """As :meth:`kept`; None as well where ``output`` is of another shape than the entry, or
+        where zeros would be divided by.
+        """
+        found = self.kept(output) if self.shaped(output) else None
+        if not found:
+            return found
+        nodes, last = self.analysis.solution.graph.nodes, self._last()
+        # A Relu gives zeros that the block itself never reads, if none stands before it.
+        clipped = last is not None and idempotent(last)
+        for node in (nodes[at] for at in sorted(self.inside)):
+            varies = clipped and any(map(self._varies, self._divisors([node])))
+            if varies or self._divides([node], found):
+                return self._blocked(_ZERO.format(node.label))
+        return found
+
+    def _varies(self, tensor: str) -> bool:
+        """Whether a copy computes ``tensor`` from what it reads."""
+        node = self.analysis.solution.graph.producer.get(tensor)
+        return tensor == self.entry or (node is not None and node.position in self.inside)
+
+    def kept(self, tensor: str) -> Weights | None:
+        """The weights that must be zero for ``tensor`` to hold the elements of the entry, in
+        their order; None if none would.
+        """
+        if tensor == self.entry:
+            return NOTHING
+        if tensor not in self._kept:
+            self._kept[tensor] = None  # what reads itself is not kept
+            node = self._producer(tensor)
+            if node is not None:
+                self._kept[tensor] = self._kept_by(node, tensor)
+        return self._kept[tensor]
+
+    def _kept_by(self, node: Node, tensor: str) -> Weights | None:
+        norm = norm_of(self.analysis, node)
+        if norm is not None:
+            return self._kept_by_norm(node, norm, tensor)
+        if node.outputs[0] != tensor:
+            return None
+        if node.domain or node.op not in ("Add", "Sub", "Sum"):
+            if node.domain == "" and node.op == "Mul":
+                return self._kept_by_scale(node)
+            kept = self.kept(node.inputs[0]) if node.inputs else None
+            if kept is None or self._passes(node):
+                return kept
+            return self._blocked(self._why(node))
+        return self._kept_by_sum([name for name in node.inputs if name], node)
+
+    def _passes(self, node: Node) -> bool:
+        """Whether a node gives what it reads."""
+        if node.position not in self.analysis.solution.applied:
+            return False  # no rule explains it: Dropout in training mode, an unknown operator
+        same = node.op in SAME or node.op in SHAPED or self._same_type(node)
+        return (same and node.domain == "") or self._again(node)
+
+    def _why(self, node: Node) -> str:
+        """Why a node does not give what it reads, if one would think that it does; else empty."""
+        barrier = self.analysis.solution.barriers.get(node.position)
+        if barrier is not None:
+            return f"no rule explains {node.label}: {barrier}"
+        if node.op in _AFFINE and not node.domain:
+            return f"{node.label} stands between its input and its sum"
+        if activates(node):
+            again = "is not idempotent" if not idempotent(node) else "is not what ends it"
+            return f"{node.label} stands between its input and its sum, and {again}"
+        return ""
+
+    def _kept_by_sum(self, operands: list[str], node: Node) -> Weights | None:
+        for index in range(1 if node.op == "Sub" else len(operands)):
+            kept = self.kept(operands[index])
+            if kept is None:
+                continue
+            found = self._all(operands[:index] + operands[index + 1 :])
+            if found is None:
+                self._blocked(f"no weights could be zero for what {node.label} adds to vanish")
+            joined = None if found is None else self._joined(kept, found)
+            if joined is not None:
+                return joined
+        return None
+
+    def _kept_by_scale(self, node: Node) -> Weights | None:
+        for tensor, scale in (node.inputs, node.inputs[::-1]):
+            kept = self.kept(tensor)
+            one = None if kept is None else self._set(scale, 1.0)
+            if one is not None:
+                return self._joined(kept, one)
+        return None
+
+    def _kept_by_norm(self, node: Node, norm: Norm, tensor: str) -> Weights | None:
+        """What a fused norm gives of a sum that is kept: itself, or the sum behind it."""
+        operands = summands(node, norm)
+        total = norm.total is not None and tensor in node.outputs[norm.total : norm.total + 1]
+        if not total and tensor != node.outputs[0]:
+            return None
+        kept = self._kept_by_sum(operands, node)
+        if kept is None or total:
+            return kept
+        if not self._normalised(node) or not self.shaped(node.outputs[0]):
+            return self._blocked(
+                f"{node.label} stands between its input and its sum, and is not what ends it"
+            )
+        ones = self._set(node.inputs[norm.scale], 1.0)
+        zeros = NOTHING if norm.bias is None else self._all([*node.inputs[norm.bias :]][:1])
+        return self._joined(ones, zeros, kept)
+
+    def _blocked(self, why: str) -> Weights | None:
+        """None, and note why."""
+        self.obstacles += [why] if why else []
+        return None
+
+    def _again(self, node: Node) -> bool:
+        """Whether the entry is what the same idempotent activation gives."""
+        before = self._last()
+        if not idempotent(node) or before is None or len(node.inputs) != len(before.inputs):
+            return False
+        bounds = zip(node.inputs[1:], before.inputs[1:], strict=True)
+        return _alike(node, before) and all(self._equal(a, b) for a, b in bounds)
+
+    def _same_type(self, node: Node) -> bool:
+        dtypes = self.analysis.solution.shapes.dtype
+        first, output = node.inputs[:1], node.outputs[0]
+        known = bool(first) and dtypes.get(output) is not None
+        return node.op in ("Cast", "CastLike") and known and dtypes.get(first[0]) == dtypes[output]
+
+    def _normalised(self, node: Node) -> bool:
+        """Whether the entry is what the same norm gives."""
+        before = self._last()
+        return before is not None and _alike(node, before, but="epsilon")
+
+    def _last(self) -> Node | None:
+        """The node that gives what the entry holds."""
+        producer = self.analysis.solution.graph.producer
+        tensor = self.source
+        while (node := producer.get(tensor)) is not None and node.outputs[0] == tensor:
+            if node.domain or node.op not in SAME or not self._passes(node):
+                return node
+            tensor = node.inputs[0]
+        return None
+
+    def shaped(self, tensor: str) -> bool:
+        """Whether ``tensor`` is of the entry's shape, at other sizes of the inputs as well."""
+        shapes = self.analysis.solution.shapes
+        if shapes.of(tensor) is None or shapes.of(tensor) != shapes.of(self.entry):
+            return False
+        return shapes.elsewhere.of(tensor) == shapes.elsewhere.of(self.entry)
+
+    def _set(self, name: str, value: float) -> Weights | None:
+        return frozenset({(name, value)}) if self._trained(name) else None
+
+    def _equal(self, one: str, other: str) -> bool:
+        a, b = self._known(one), self._known(other)
+        return one == other or (a is not None and b is not None and np.array_equal(a, b))
+
+    def _known(self, name: str) -> np.ndarray | None:
+        """A small constant, whatever the sizes of the inputs."""
+        shapes = self.analysis.solution.shapes
+        steady = name in self.analysis.solution.graph.model.weights or shapes.settled(name)
+        return shapes.known(name) if steady else None
+
+    def zero(self, tensor: str) -> Weights | None:
+        """The weights that must be zero for ``tensor`` to vanish; None if none would."""
+        if tensor not in self._zero:
+            self._zero[tensor] = None
+            self._zero[tensor] = self._vanishes(tensor)
+        return self._zero[tensor]
+
+    def _vanishes(self, tensor: str) -> Weights | None:
+        graph = self.analysis.solution.graph
+        if tensor in graph.model.weights:
+            return self._set(tensor, 0.0)
+        node = self._producer(tensor)
+        if node is None or node.outputs[0] != tensor:
+            return None
+        applied = self.analysis.solution.applied.get(node.position)
+        if applied is None:
+            return None
+        if applied.rule.norm is not None:
+            norm = applied.rule.norm
+            return self._all(node.inputs[i] for i in (norm.scale, norm.bias) if i is not None)
+        if node.op in _AFFINE:
+            return self._all(node.inputs[1:3])
+        first, *others = [name for name in node.inputs if name]
+        kind = applied.rule.kind
+        if applied.pattern.contracted and kind in ("scale", "affine") and others:
+            factors = first, others[0]
+            return self._joined(self._any(factors), self._all(others[1:]))
+        if kind == "linear":
+            return self._all((first, *others))
+        if kind == "product":
+            found = self._any((first, *others), weights_last=True, apart=True)
+            vain = found is None and any(map(self.zero, (first, *others)))
+            return self._blocked(_ZERO.format(node.label)) if vain else found
+        if node.op == "Div":
+            found, why = self.zero(first), _ZERO.format(node.label)
+            return self._blocked(why) if self._divides([node], found) else found
+        if kind == "move":  # what others than the first hold is moved by a Concat only
+            moved = node.inputs if node.op == "Concat" else (first,)
+            return self._joined(*map(self._nothing, moved))
+        return self.zero(first) if kind in ("zero", "scale") else None
+
+    def _divides(self, nodes: Iterable[Node], found: Weights | None) -> bool:
+        """Whether these nodes, or weights they compute, may divide by what ``found`` makes zero."""
+        zeros = {name for name, value in found or () if not value}
+        return bool(zeros) and any(
+            not zeros.isdisjoint(self._behind(divisor)) for divisor in self._divisors(nodes)
+        )
+
+    def _divisors(self, nodes: Iterable[Node]) -> Iterator[str]:
+        """What has no value at zero, and might be zero."""
+        graph, pending, seen = self.analysis.solution.graph, list(nodes), set[int]()
+        while pending:
+            node = pending.pop()
+            if node.position in seen:
+                continue
+            seen.add(node.position)
+            at = None if node.domain else _SINGULAR.get(node.op)
+            if at is not None and not self._signs.positive(node.inputs[at]):
+                exponent = self._known(node.inputs[1]) if node.op == "Pow" else None
+                if exponent is None or not (exponent > 0).all():
+                    yield node.inputs[at]
+            computed = (name for name in node.inputs if name in graph.derived)
+            pending += [graph.producer[name] for name in computed if name in graph.producer]
+
+    def _behind(self, tensor: str) -> set[str]:
+        """The weights that a copy computes ``tensor`` from, not by way of what equals the entry."""
+        pending, seen = [tensor], set[str]()
+        while pending:
+            name = pending.pop()
+            if name in seen or self._kept.get(name) is not None:
+                continue
+            seen.add(name)
+            node = self._producer(name)
+            pending += [i for i in node.inputs if i] if node is not None else []
+        return seen & self.analysis.solution.graph.model.weights.keys()
+
+    def _nothing(self, name: str) -> Weights | None:
+        """As :meth:`zero`; a constant may be zero already."""
+        known = self._known(name)
+        return NOTHING if known is not None and not known.any() else self.zero(name)
+
+    def _any(
+        self, names: Iterable[str], *, weights_last: bool = False, apart: bool = False
+    ) -> Weights | None:
+        """What makes one of them vanish: weights before activations, or the other way round; if
+        ``apart``, without making another divide by it.
+        """
+        graph = self.analysis.solution.graph
+        ordered = sorted(names, key=lambda n: (n in graph.derived) == weights_last)
+        for name in ordered:
+            found = self.zero(name)
+            others = (graph.producer[n] for n in ordered if n != name and n in graph.producer)
+            if found is not None and not (apart and self._divides(others, found)):
+                return found
+        return None
+
+    def _all(self, names: Iterable[str]) -> Weights | None:
+        return self._joined(*map(self.zero, filter(None, names)))
+
+    def _joined(self, *found: Weights | None) -> Weights | None:
+        if any(one is None for one in found):
+            return None
+        joined = frozenset(chain.from_iterable(one for one in found if one is not None))
+        if len(dict(joined)) == len(joined):
+            return joined
+        names = [name for name, _ in joined]
+        twice = min(name for name in names if names.count(name) > 1)
+        return self._blocked(f"'{twice}' would have to be one for a norm and zero elsewhere")
+
+    def _producer(self, tensor: str) -> Node | None:
+        """The node that gives ``tensor``, if a copy has one of its own."""
+        graph = self.analysis.solution.graph
+        node = graph.producer.get(tensor)
+        inside = node is not None and (node.position in self.inside or tensor in graph.derived)
+        return node if inside else None
+
+    def _trained(self, name: str) -> bool:
+        """Whether a weight is one that a copy may have a zero of its own for."""
+        weight = self.analysis.solution.graph.model.weights.get(name)
+        return weight is not None and weight.dtype in FLOATS and weight.size > 1
+
+
+def _alike(one: Node, other: Node, but: str = "") -> bool:
+    """The same operator with the same attributes ``but`` one."""
+    mine, yours = (
+        {a.name: a.SerializeToString() for a in n.proto.attribute if a.name != but}
+        for n in (one, other)
+    )
+    return (one.domain, one.op, mine) == (other.domain, other.op, yours)

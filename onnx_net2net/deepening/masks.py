@@ -1,0 +1,56 @@
+"""Numbers so far from zero that sums of them overflow: what attention masks add to its scores.
+
+A layer that sums over them gives NaN, be its weights zero: 0 * inf.
+"""
+
+from __future__ import annotations
+
+from weakref import WeakKeyDictionary
+
+import ml_dtypes
+import numpy as np
+
+from onnx_net2net.model.model import Model
+from onnx_net2net.widening.contraction import FLOATS
+from onnx_net2net.widening.dimensions import Analysis
+
+__all__ = ["mask_in"]
+
+# Kinds of operators that pass on what is large; the others bound it, or sum over it.
+_PASSING = ("linear", "move", "product", "scale")
+_ROOM = 64  # for sums of what is large
+
+_found: WeakKeyDictionary[Model, dict[str, str]] = WeakKeyDictionary()
+
+
+def mask_in(analysis: Analysis, tensor: str) -> str | None:
+    """The constant far from zero that ``tensor`` may hold entries of, if there is one."""
+    if analysis.model not in _found:
+        _found[analysis.model] = _spread(analysis)
+    return _found[analysis.model].get(tensor)
+
+
+def _spread(analysis: Analysis) -> dict[str, str]:
+    """For each tensor that may hold numbers far from zero the constant that they come from."""
+    found: dict[str, str] = {}
+    for node in analysis.solution.graph.nodes:
+        applied = analysis.solution.applied.get(node.position)
+        if applied is None or applied.pattern.contracted:
+            continue
+        if applied.rule.kind in _PASSING or node.op in ("Max", "Min", "Where"):
+            read = [name for name in node.inputs if name]
+            sources = (found.get(n) or (n if _far(analysis, n) else None) for n in read)
+            if source := next(filter(None, sources), None):
+                found.update(dict.fromkeys(filter(None, node.outputs), source))
+    return found
+
+
+def _far(analysis: Analysis, name: str) -> bool:
+    """Whether a constant has an entry that is far from zero, or not finite."""
+    solution = analysis.solution
+    value, weight = solution.shapes.known(name), solution.graph.model.weights.get(name)
+    if value is None and weight is not None and weight.dtype in FLOATS:
+        value = weight.array()
+    if value is None or not value.size or value.dtype.kind != "f":
+        return False
+    return not np.abs(value).max() <= float(ml_dtypes.finfo(value.dtype).max) / _ROOM

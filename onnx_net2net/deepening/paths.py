@@ -1,0 +1,108 @@
+"""Ways through a graph: back to what a tensor may be equal to, and between two tensors.
+
+upstream(analysis, "y")            # ["sum_3", "sum_2", ...]
+between(analysis, "sum_2", "y")    # positions of nodes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from onnx_net2net.deepening.places import idempotent
+from onnx_net2net.model.graph import Graph, Node
+from onnx_net2net.operators.language import Norm
+from onnx_net2net.widening.contraction import FLOATS
+from onnx_net2net.widening.dimensions import Analysis
+
+# Inference leaves their first operand as it is.
+SAME = frozenset({"Dropout", "Identity"})
+# What writes the same elements in the same order; the shape has to be restored in the end.
+SHAPED = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
+# How far back a sum is followed, in tensors.
+_FAR = 64
+
+
+def trained_behind(analysis: Analysis, names: Iterable[str]) -> Iterator[str]:
+    """The initializers of floating-point type that ``names`` are computed from, weights alone."""
+    graph, pending, seen = analysis.solution.graph, list(names), set()
+    while pending:
+        name = pending.pop()
+        if name in seen or name not in graph.derived:
+            continue
+        seen.add(name)
+        weight = analysis.solution.graph.model.weights.get(name)
+        if weight is not None:
+            if weight.dtype in FLOATS and weight.size > 1:
+                yield name
+        elif name in graph.producer:
+            pending += [i for i in graph.producer[name].inputs if i]
+
+
+def norm_of(analysis: Analysis, node: Node) -> Norm | None:
+    """The fused normalisation that ``node`` is, if it is one."""
+    applied = analysis.solution.applied.get(node.position)
+    return None if applied is None else applied.rule.norm
+
+
+def summands(node: Node, norm: Norm) -> list[str]:
+    """The tensors whose sum ``node`` normalises."""
+    return [node.inputs[at] for at in norm.summands if node.inputs[at:] and node.inputs[at]]
+
+
+def upstream(analysis: Analysis, tensor: str) -> list[str]:
+    """The tensors that ``tensor`` would be equal to if all else vanished, nearest first."""
+    graph = analysis.solution.graph
+    found: dict[str, int] = {}
+    pending = _sources(analysis, tensor)
+    while pending and len(found) < _FAR:
+        name = max(pending, key=lambda n: _position(graph, n))
+        pending.remove(name)
+        if name not in found and name not in graph.derived:
+            found[name] = _position(graph, name)
+            pending += _sources(analysis, name)
+    return list(found)
+
+
+def _position(graph: Graph, name: str) -> int:
+    node = graph.producer.get(name)
+    return -1 if node is None else node.position
+
+
+def _sources(analysis: Analysis, tensor: str) -> list[str]:
+    """What the node that gives ``tensor`` reads and might give on."""
+    node = analysis.solution.graph.producer.get(tensor)
+    if node is None or node.parent is not None or node.position not in analysis.solution.applied:
+        return []
+    norm = norm_of(analysis, node)
+    if norm is not None:
+        return summands(node, norm)
+    if node.outputs[0] != tensor:
+        return []
+    if node.domain == "" and node.op in ("Add", "Sum"):
+        return [name for name in node.inputs if name]
+    if node.domain == "" and node.op == "Mul":
+        derived = analysis.solution.graph.derived
+        others = [name for name in node.inputs if name not in derived]
+        return others if len(others) == 1 else []
+    passing = node.domain == "" and node.op in ("Cast", "Sub", *SAME, *SHAPED)
+    return [*node.inputs[:1]] if passing or idempotent(node) else []
+
+
+def between(analysis: Analysis, entry: str, output: str) -> set[int]:
+    """The nodes on the ways from ``entry`` to ``output``."""
+    graph = analysis.solution.graph
+    start = graph.producer[entry].position if entry in graph.producer else -1
+    above, pending = set(), [output]
+    while pending:
+        name = pending.pop()
+        node = graph.producer.get(name)
+        new = node is not None and node.position > start and node.position not in above
+        if node is not None and new and name != entry and node.parent is None:
+            above.add(node.position)
+            pending += [i for i in node.inputs if i]
+    reached, found = {entry}, set()
+    for at in sorted(above):
+        if not reached.isdisjoint(graph.nodes[at].inputs):
+            reached.update(graph.nodes[at].outputs)
+            found.add(at)
+    return found

@@ -1,0 +1,290 @@
+"""Where a layer can be inserted: a tensor with a channel axis, and what its neighbourhood is like.
+
+place = place_of(analysis, "layer1.0.conv1")
+place.tensor, place.channels, place.activation.op      # behind the unit's norm and activation
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from onnx import NodeProto
+
+from onnx_net2net.algebra.axes import atoms
+from onnx_net2net.analysis.solver import Applied
+from onnx_net2net.deepening.masks import mask_in
+from onnx_net2net.errors import Refused, UsageError
+from onnx_net2net.model.graph import Node
+from onnx_net2net.operators.language import Op
+from onnx_net2net.widening.contraction import FLOATS
+from onnx_net2net.widening.dimensions import Analysis, title, written
+from onnx_net2net.widening.naming import begun, called, inside, near
+
+# Activations of one operand; what they become in between does not matter here.
+ACTIVATIONS = frozenset(
+    {
+        "Celu", "Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "PRelu",
+        "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Swish", "Tanh", "ThresholdedRelu",
+    }
+)  # fmt: skip
+# f(f(x)) = f(x), whatever their attributes and bounds.
+IDEMPOTENT = frozenset({"Clip", "Relu"})
+
+
+def activates(node: Node) -> bool:
+    """Whether ``node`` is an activation that is known by its name."""
+    return node.domain == "" and node.op in ACTIVATIONS
+
+
+def idempotent(node: Node) -> bool:
+    """Whether applying ``node`` twice is applying it once."""
+    return node.domain == "" and node.op in IDEMPOTENT
+
+
+# How far a tensor's neighbourhood reaches, in nodes.
+_NEAR = 12
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tensor and its surroundings.
+
+    ``tensor`` has ``channels`` along ``axis`` of ``rank`` axes. ``writer`` is the nearest node
+    before it that has weights, ``norm`` a BatchNormalization between the two, ``activation`` the
+    one that gives the tensor, ``nearby`` another of the neighbourhood where it is not idempotent.
+    """
+
+    name: str
+    tensor: str
+    producer: Node
+    axis: int
+    rank: int
+    channels: int
+    dtype: int
+    writer: Node | None
+    norm: Node | None
+    activation: Node | None
+    nearby: Node | None
+
+    @property
+    def idempotent(self) -> bool:
+        """Whether the tensor is what an activation f with f(f(x)) = f(x) gives."""
+        return self.activation is not None and idempotent(self.activation)
+
+    @property
+    def convolved(self) -> bool:
+        """Whether space comes after the channels, as in a convolution."""
+        return self.axis == 1 and self.rank > 2
+
+
+def places_of(analysis: Analysis, wanted: list[str]) -> list[Place]:
+    """The places that names and globs mean, in graph order, each once.
+
+    Raises UsageError for a name that the graph does not have, Refused where no layer fits.
+    """
+    found: dict[str, Place] = {}
+    for name in wanted:
+        if any(mark in name for mark in "*?["):
+            matching = [p for p in every_place(analysis) if fnmatchcase(p.name, name)]
+            if not matching:
+                raise UsageError(f"no layer matches '{name}'", _near(analysis, name))
+            found.update((place.tensor, place) for place in matching)
+        else:
+            place = place_of(analysis, name)
+            found[place.tensor] = place
+    return sorted(found.values(), key=lambda place: place.producer.position)
+
+
+def every_place(analysis: Analysis) -> Iterator[Place]:
+    """One place behind each layer with weights, in graph order, where a layer can be inserted."""
+    seen = set()
+    for node in _layers(analysis):
+        tensor = _end_of_unit(analysis, node)
+        if tensor not in seen:
+            seen.add(tensor)
+            try:
+                yield _place(analysis, title(analysis.solution, _applied(analysis, node)), tensor)
+            except Refused:
+                continue
+
+
+def place_of(analysis: Analysis, name: str) -> Place:
+    """The place that ``name`` means: a tensor itself, or behind the unit of a node or module."""
+    graph, applied = analysis.solution.graph, analysis.solution.applied
+    if name in graph.inputs:
+        raise Refused(name, "it is an input of the network", "choose a layer behind it")
+    nodes = [n for n in called(graph, name) if n.position in applied]
+    nodes = [n for n in nodes if n.parent is None] or nodes
+    own = inside(graph, name)
+    if name in graph.producer and all(n.parent is not None for n in nodes or own):
+        return _place(analysis, name, name)
+    layers = [n for n in nodes or own or begun(graph, name) if writes(analysis, n)]
+    if not nodes and not layers:
+        problem = f"there is no node, tensor, parameter or module '{name}'"
+        raise UsageError(problem, _near(analysis, name))
+    if not nodes and len({_end_of_unit(analysis, node) for node in layers}) > 1:
+        titles = dict.fromkeys(title(analysis.solution, _applied(analysis, n)) for n in layers)
+        raise UsageError(f"'{name}' holds several layers", f"name one: {', '.join(titles)}")
+    return _place(analysis, name, _end_of_unit(analysis, (layers or nodes)[-1]))
+
+
+def place_at(analysis: Analysis, name: str, tensor: str) -> Place:
+    """The place behind ``tensor`` itself, called ``name``. Raises Refused where no layer fits."""
+    return _place(analysis, name, tensor)
+
+
+def _applied(analysis: Analysis, node: Node) -> Applied:
+    return analysis.solution.applied[node.position]
+
+
+def writes(analysis: Analysis, node: Node) -> bool:
+    """Whether a node's weights give it its output channels."""
+    applied = analysis.solution.applied.get(node.position)
+    if applied is None or node.outputs[0] in analysis.solution.graph.derived:
+        return False
+    contracted = [name for name in applied.pattern.contracted if name in applied.env]
+    return bool(contracted) and bool(written(analysis.solution, applied))
+
+
+def _layers(analysis: Analysis) -> Iterator[Node]:
+    return (node for node in analysis.solution.graph.main if writes(analysis, node))
+
+
+def _end_of_unit(analysis: Analysis, node: Node) -> str:
+    """The tensor behind the norm and the activation that belong to ``node`` alone."""
+    graph = analysis.solution.graph
+    tensor = node.outputs[0]
+    while tensor not in graph.results:
+        readers = graph.consumers.get(tensor, [])
+        if len(readers) != 1:
+            break
+        reader, index = readers[0]
+        if index != 0 or reader.parent is not node.parent or not _continues(analysis, reader):
+            break
+        tensor = reader.outputs[0]
+    return tensor
+
+
+def _continues(analysis: Analysis, node: Node) -> bool:
+    """Whether ``node`` only norms, shifts or activates what it reads."""
+    derived = analysis.solution.graph.derived
+    others = [name for name in node.inputs[1:] if name]
+    if any(name not in derived for name in others) or len([o for o in node.outputs if o]) != 1:
+        return False
+    if node.position not in analysis.solution.applied or node.domain:
+        return False
+    shifts = node.op == "Add" and bool(others)
+    return shifts or node.op == "BatchNormalization" or activates(node)
+
+
+def _place(analysis: Analysis, name: str, tensor: str) -> Place:
+    solution = analysis.solution
+    producer = solution.graph.producer.get(tensor)
+    if producer is None:
+        raise Refused(name, "it writes nothing that others could read", "choose another layer")
+    axes, dtype = solution.axes.get(tensor), solution.shapes.dtype.get(tensor)
+    if axes is None or producer.position not in solution.applied:
+        raise Refused(name, f"nothing is known of the axes of '{tensor}'", "choose another layer")
+    if producer.parent is not None:
+        where = f"'{tensor}' lies in the body of {producer.parent.label}"
+        raise Refused(name, where, "choose a layer of the main graph")
+    if dtype not in FLOATS:
+        raise Refused(name, f"'{tensor}' holds no real numbers", "choose another layer")
+    if (mask := mask_in(analysis, tensor)) is not None:
+        reason = f"'{tensor}' holds numbers out of range ('{mask}'), of which a layer makes NaN"
+        raise Refused(name, reason, "choose a layer before the mask, or behind its Softmax")
+    before = list(_before(analysis, tensor))
+    writer = next((node for node in before if writes(analysis, node)), None)
+    axis = _channel_axis(analysis, name, tensor, writer)
+    norm = next((n for n in before if n.op == "BatchNormalization"), None)
+    return Place(
+        name,
+        tensor,
+        producer,
+        axis,
+        len(axes),
+        axes[axis].size,
+        dtype,
+        writer,
+        norm if norm and (writer is None or norm.position > writer.position) else None,
+        producer if activates(producer) else None,
+        next(_activations(analysis, producer, (*before, *_after(analysis, tensor))), None),
+    )
+
+
+def _activations(analysis: Analysis, producer: Node, nodes: Iterable[Node]) -> Iterator[Node]:
+    """Those of ``nodes`` that could stand behind ``producer``: their bounds are known there, and
+    of its type.
+    """
+    writers, dtypes = analysis.solution.graph.producer, analysis.solution.shapes.dtype
+    for node in nodes:
+        sources = (writers.get(name) for name in node.inputs[1:] if name)
+        known = all(s is None or s.position < producer.position for s in sources)
+        alike = dtypes.get(node.outputs[0]) == dtypes.get(producer.outputs[0])
+        # What stands in a body may read what is known nowhere else.
+        if activates(node) and known and alike and node.parent is None:
+            yield node
+
+
+def _channel_axis(analysis: Analysis, name: str, tensor: str, writer: Node | None) -> int:
+    """The axis that the weights before it give, or the only one that could grow."""
+    axes = analysis.solution.axes[tensor]
+    found: list[int] = []
+    if writer is not None:
+        outputs = written(analysis.solution, _applied(analysis, writer))
+        given = {free for axis in outputs for free in atoms(axis)}
+        found = [i for i, axis in enumerate(axes) if not given.isdisjoint(atoms(axis))]
+    if len(found) != 1:
+        free = {d.atom for d in analysis.dimensions if d.growth != "fixed"}
+        found = [i for i, axis in enumerate(axes) if not free.isdisjoint(atoms(axis))]
+    if len(found) == 1 and found[0] in (1, len(axes) - 1):
+        return found[0]
+    raise Refused(
+        name,
+        f"the channel axis of '{tensor}' is not clear: of its {len(axes)} axes, weights give "
+        f"{', '.join(map(str, found)) or 'none'}",
+        "choose a layer whose output has its channels last, or behind the batch",
+    )
+
+
+def _before(analysis: Analysis, tensor: str) -> Iterator[Node]:
+    """The nodes that lead to ``tensor``, nearest first."""
+    graph = analysis.solution.graph
+    pending, seen = [tensor], set()
+    for _ in range(_NEAR):
+        if not pending:
+            return
+        node = graph.producer.get(pending.pop(0))
+        if node is None or node.position in seen:
+            continue
+        seen.add(node.position)
+        yield node
+        pending += [i for i in node.inputs if i and i not in graph.derived]
+
+
+def _after(analysis: Analysis, tensor: str) -> Iterator[Node]:
+    """The nodes that ``tensor`` leads to, nearest first."""
+    graph = analysis.solution.graph
+    pending, seen = [tensor], set()
+    for _ in range(_NEAR):
+        if not pending:
+            return
+        for node, _index in graph.consumers.get(pending.pop(0), []):
+            if node.position not in seen:
+                seen.add(node.position)
+                yield node
+                pending += [o for o in node.outputs if o]
+
+
+def _near(analysis: Analysis, name: str) -> str:
+    known = [place.name for place in every_place(analysis)]
+    listed = "'onnx-net2net inspect MODEL' lists the layers as writers of dimensions"
+    return near(name, known, listed=listed)
+
+
+def kernel_of(proto: NodeProto) -> tuple[int, ...]:
+    """The window of a convolution."""
+    op = Op(proto, 1, (), (), ())
+    return tuple(op.attr("kernel_shape", ()))

@@ -1,0 +1,133 @@
+"""Blocks by the graph alone: the steps of a residual stream, whatever their parameters are called.
+
+    x0 -> [x0 + f(x0)] -> x1 -> [x1 + g(x1)] -> x2        two steps, or one block of both
+
+A step leads from one tensor to the next that a sum (and an activation or a norm behind it) makes of
+it. Steps that come again in the same order are one block: attention and MLP of a transformer.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from onnx_net2net.deepening.paths import between, norm_of, upstream
+from onnx_net2net.deepening.segments import Block, carries, is_layer, judged, plain
+from onnx_net2net.widening.dimensions import Analysis
+
+_TRIES = 8  # how many tensors are tried for the beginning of a step
+
+
+def streamed_blocks(analysis: Analysis, taken: set[int]) -> list[Block]:
+    """The exact blocks among the nodes that are not ``taken``, unnamed."""
+    found: list[Block] = []
+    for chain in _chains(_steps(analysis, taken)):
+        for steps in _groups([_kind(analysis, step) for step in chain]):
+            members = chain[steps]
+            whole = judged(analysis, "", "", members[0].input, members[-1].output)
+            found += [whole] if whole.exact else members
+    return found
+
+
+def _steps(analysis: Analysis, taken: set[int]) -> list[Block]:
+    """The shortest exact segments that end in a sum, or in what makes the most of it."""
+    candidates = [
+        step
+        for node in analysis.solution.graph.main
+        for output in node.outputs
+        if node.position not in taken and (step := _step(analysis, output)) is not None
+        if taken.isdisjoint(step.positions)
+    ]
+    entries = {step.input for step in candidates}
+    found: dict[str, list[Block]] = defaultdict(list)
+    for step in candidates:
+        if step.affine and step.output not in entries and not _normed(analysis, step.input):
+            continue  # a norm behind the last block is not part of it
+        # x + f(x) + g(x) is one step, not two; so is x + f(x) with an activation behind it.
+        others = found[step.input]
+        others[:] = [other for other in others if not other.positions < step.positions]
+        others.append(step)
+    return [step for steps in found.values() for step in steps]
+
+
+def _step(analysis: Analysis, output: str) -> Block | None:
+    shapes, nodes = analysis.solution.shapes, analysis.solution.graph.nodes
+    if not carries(analysis, output):
+        return None
+    path = upstream(analysis, output)[:_TRIES]
+    for at, entry in enumerate(path):
+        fits = carries(analysis, entry) and shapes.of(entry) == shapes.of(output) is not None
+        inside = between(analysis, entry, output) if fits else set()
+        if any(is_layer(analysis, nodes[position]) for position in inside):
+            alone = all(_only_read(analysis, name, inside) for name in path[:at])
+            block = judged(analysis, "", "", entry, output) if alone else None
+            return block if block is not None and block.exact else None
+    return None
+
+
+def _only_read(analysis: Analysis, name: str, inside: set[int]) -> bool:
+    """Whether only nodes ``inside`` read a tensor, if it is one of theirs."""
+    graph = analysis.solution.graph
+    node = graph.producer.get(name)
+    readers = {reader.position for reader, _ in graph.consumers.get(name, [])}
+    own = node is not None and node.position in inside
+    return not own or (name not in graph.results and readers <= inside)
+
+
+def _normed(analysis: Analysis, name: str) -> bool:
+    node = analysis.solution.graph.producer.get(name)
+    return node is not None and norm_of(analysis, node) is not None
+
+
+def _chains(steps: Sequence[Block]) -> Iterator[list[Block]]:
+    """Steps of which each reads what the one before gives."""
+    following: dict[str, Block] = {}
+    for step in sorted(steps, key=lambda s: len(s.positions)):
+        following[step.input] = step
+    begun = {step.output for step in following.values()}
+    alone = [step for step in steps if following[step.input] is not step]
+    for first in [step for entry, step in following.items() if entry not in begun]:
+        chain = [first]
+        while (after := following.get(chain[-1].output)) is not None:
+            chain.append(after)
+        yield chain
+    yield from ([step] for step in alone)
+
+
+def _kind(analysis: Analysis, step: Block) -> tuple[str, ...]:
+    """Equal for steps of one structure: their operators with weights, and those that contract."""
+    solution = analysis.solution
+    found = []
+    for at in sorted(step.positions):
+        node, applied = solution.graph.nodes[at], solution.applied.get(at)
+        contracts = applied is not None and bool(applied.pattern.contracted)
+        if carries(analysis, node.outputs[0]) and (contracts or not plain(analysis, node)):
+            found.append(node.op)
+    return tuple(found)
+
+
+def _groups(kinds: Sequence[tuple]) -> Iterator[slice]:
+    """Where blocks begin and end: what comes again is one, and what does not is by itself.
+
+    >>> list(_groups("xamamy"))
+    [slice(0, 1, None), slice(1, 3, None), slice(3, 5, None), slice(5, 6, None)]
+    """
+    at = 0
+    while at < len(kinds):
+        length, times = max(
+            ((n, _times(kinds, at, n)) for n in range(1, (len(kinds) - at) // 2 + 1)),
+            key=lambda found: (found[0] * found[1] if found[1] > 1 else 0, -found[0]),
+            default=(1, 1),
+        )
+        length = length if times > 1 else 1
+        for _ in range(times):
+            yield slice(at, at + length)
+            at += length
+
+
+def _times(kinds: Sequence[tuple], at: int, length: int) -> int:
+    """How often the ``length`` kinds from ``at`` on follow each other."""
+    first, times = kinds[at : at + length], 1
+    while kinds[at + times * length : at + (times + 1) * length] == first:
+        times += 1
+    return times

@@ -1,0 +1,256 @@
+"""Segments of a graph: what lies between two tensors, and whether a copy can be the identity.
+
+block = judged(analysis, "layer.0", "layer", entry, output)
+block.exact, block.reason
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from onnx_net2net.deepening.identity_init import Vanishing, Weights
+from onnx_net2net.deepening.norms import in_a_row
+from onnx_net2net.deepening.paths import norm_of, trained_behind
+from onnx_net2net.deepening.places import writes
+from onnx_net2net.model.graph import Node
+from onnx_net2net.widening.contraction import FLOATS
+from onnx_net2net.widening.dimensions import Analysis
+
+NO_SUM = "no sum leads from its input to its output past weights that could be zero"
+UNFUSED = "use the file as it was before onnxruntime fused its norms"
+OWN_EPSILONS = "exact, its norms having epsilons of their own; up to epsilon where all share one"
+AFTER = "insert single layers instead (--after)"
+
+
+@dataclass(frozen=True)
+class Block:
+    """A segment of the graph from tensor ``input`` to tensor ``output``.
+
+    ``series`` is the name its number counts in (``encoder.layer``), empty where the names of its
+    parameters hold no number. ``exact`` tells whether a copy of it can begin as the identity,
+    ``reason`` why not, or what it takes of epsilons, and ``remedy`` what would work; ``values``
+    are the parameters that are zero (or one) then, ``parameters`` all of them. Where the block ends
+    in a norm (BERT), ``affine`` is its scale and bias, which move to the copy.
+    """
+
+    name: str
+    nodes: list[str]
+    input: str
+    output: str
+    series: str
+    exact: bool
+    reason: str | None = None
+    remedy: str | None = None
+    values: tuple[tuple[str, float], ...] = ()
+    affine: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
+    positions: frozenset[int] = field(default=frozenset(), repr=False)
+
+    @property
+    def index(self) -> int | None:
+        """Its number in the series; None where it is in none."""
+        return int(self.name.rpartition(".")[2]) if self.series else None
+
+
+def judged(
+    analysis: Analysis,
+    name: str,
+    series: str,
+    entry: str,
+    output: str,
+    positions: set[int] | None = None,
+) -> Block:
+    """The block between two tensors, ``positions`` if its nodes are more than those on the ways."""
+    vanishing = Vanishing(analysis, entry, output)
+    values = vanishing.kept_at(output)
+    inside = vanishing.inside if positions is None else positions
+    block = Block(
+        name,
+        [analysis.solution.graph.nodes[at].name for at in sorted(inside)],
+        entry,
+        output,
+        series,
+        False,
+        parameters=parameters(analysis, inside),
+        positions=frozenset(inside),
+    )
+    obstacle = _obstacle(analysis, block, values, vanishing)
+    if obstacle is not None:
+        return replace(block, reason=obstacle[0], remedy=obstacle[1])
+    assert values is not None
+    return _exact(analysis, block, values)
+
+
+def _obstacle(
+    analysis: Analysis, block: Block, values: Weights | None, vanishing: Vanishing
+) -> tuple[str, str] | None:
+    """Why no copy of a block can be the identity, and what would work; None where one can."""
+    before, behind = (analysis.solution.shapes.of(name) for name in (block.input, block.output))
+    if not vanishing.shaped(block.output):
+        return f"its output is of another shape than its input: {behind} and {before}", AFTER
+    for tensor in (block.input, block.output):
+        parting = _parting(analysis, tensor)
+        if parting is not None:
+            return f"{parting.label} gives a sum and the norm of it, which go on apart", UNFUSED
+    nodes = [analysis.solution.graph.nodes[at] for at in sorted(block.positions)]
+    if not values:
+        hidden = next(_unexplained(analysis, nodes), None)
+        if hidden is not None:
+            return hidden, "first compute what is computed from weights alone (--fold)"
+        return next(iter(vanishing.obstacles), _pathless(analysis, block.output)), AFTER
+    if not any(is_layer(analysis, node) for node in nodes):
+        return "it holds no layer with weights", AFTER
+    holding = next((node for node in nodes if node.bodies or node.opaque), None)
+    if holding is not None:
+        return f"it has a node with bodies, {holding.label}", AFTER
+    result = _result_aside(analysis, block)
+    if result is not None:
+        reason = f"the network's output '{result}' comes from within it, and a copy has none"
+        return reason, "export the network without that output (a cache: use_cache=False)"
+    return None
+
+
+def _unexplained(analysis: Analysis, nodes: list[Node]) -> Iterator[str]:
+    """What no rule explains of the ways in which weights of these nodes are computed."""
+    graph, barriers = analysis.solution.graph, analysis.solution.barriers
+    pending, seen = [name for node in nodes for name in node.inputs], set[str]()
+    while pending:
+        name = pending.pop()
+        node = graph.producer.get(name) if name in graph.derived and name not in seen else None
+        seen.add(name)
+        if node is not None:
+            pending += [other for other in node.inputs if other]
+            if node.position in barriers:
+                yield f"its weights are computed by {node.label}: {barriers[node.position]}"
+
+
+def _pathless(analysis: Analysis, output: str) -> str:
+    """Why nothing but the input of a block could be left at its ``output``."""
+    last = analysis.solution.graph.producer.get(output)
+    if last is None or last.op != "Concat":
+        return NO_SUM
+    return f"{last.label} puts its branches side by side: a copy cannot pass all parts on"
+
+
+def _result_aside(analysis: Analysis, block: Block) -> str | None:
+    """The output of the network that is computed within a block, if there is one: not by what
+    reads the block's own output, nor by other layers.
+    """
+    graph, inside = analysis.solution.graph, block.positions
+    pending = [o for at in inside for o in graph.nodes[at].outputs if o and o != block.output]
+    seen = set(pending)
+    while pending:
+        name = pending.pop()
+        if name in graph.outputs:
+            return name
+        for reader, _ in graph.consumers.get(name, []):
+            if reader.position not in inside and plain(analysis, reader):
+                new = [o for o in reader.outputs if o and o not in seen]
+                seen.update(new)
+                pending += new
+    return None
+
+
+def _parting(analysis: Analysis, tensor: str) -> Node | None:
+    """The fused norm that gives ``tensor`` and, to others, the sum that it norms."""
+    graph = analysis.solution.graph
+    node = graph.producer.get(tensor)
+    norm = None if node is None else norm_of(analysis, node)
+    if node is None or norm is None or norm.total is None:
+        return None
+    ends = {node.outputs[0], *node.outputs[norm.total : norm.total + 1]} - {""}
+    used = [end for end in ends if end in graph.consumers or end in graph.results]
+    return node if len(used) > 1 else None
+
+
+def _exact(analysis: Analysis, block: Block, values: Weights) -> Block:
+    """``block`` with what its copies take to be the identity."""
+    graph = analysis.solution.graph
+    ones = {name for name, value in values if value}
+    nodes = [graph.nodes[at] for at in block.positions]
+    row = in_a_row(analysis, block.positions, ones)
+    affine: tuple[str, ...] = ()
+    reason = None
+    if row.scales:
+        last = graph.producer[block.output]
+        norm = norm_of(analysis, last)
+        if norm is None:
+            reason = f"it ends in {last.label} behind its norm, and not in the norm itself"
+            return replace(block, reason=reason, remedy=AFTER)
+        places = [norm.scale] if norm.bias is None else [norm.scale, norm.bias]
+        affine = tuple(last.inputs[at] for at in places if last.inputs[at:] and last.inputs[at])
+        readers = [name for node in nodes for name in node.inputs if name in affine]
+        if len(readers) > len(affine) or any(name not in graph.model.weights for name in affine):
+            reason = "its last norm shares its scale or bias with others"
+            return replace(block, reason=reason, remedy=AFTER)
+        reason = "exact up to the epsilon of its norms" if row.steady is None else OWN_EPSILONS
+    own = tuple(sorted((name, value) for name, value in values if name not in affine))
+    if not any(value == 0 for _, value in own):
+        return replace(block, reason=NO_SUM, remedy=AFTER)
+    return replace(block, exact=True, reason=reason, values=own, affine=affine)
+
+
+def related(analysis: Analysis, entry: str) -> set[int]:
+    """The nodes that ``entry`` is computed by, and those that it leads to."""
+    graph = analysis.solution.graph
+    found, pending = set(), [entry]
+    while pending:
+        node = graph.producer.get(pending.pop())
+        if node is not None and node.position not in found:
+            found.add(node.position)
+            pending += [i for i in node.inputs if i and i not in graph.derived]
+    reached = {entry}
+    for node in graph.main:
+        if not reached.isdisjoint(node.inputs):
+            reached.update(node.outputs)
+            found.add(node.position)
+    return found
+
+
+def parameters(analysis: Analysis, positions: set[int]) -> tuple[str, ...]:
+    """The trained initializers that these nodes read."""
+    nodes = analysis.solution.graph.nodes
+    names = (n for at in sorted(positions) for n in trained_behind(analysis, nodes[at].inputs))
+    return tuple(dict.fromkeys(names))
+
+
+def carries(analysis: Analysis, name: str) -> bool:
+    """Whether a tensor is one that the network computes with, not a weight or a size."""
+    solution = analysis.solution
+    if not name or name in solution.graph.derived:
+        return False
+    return solution.shapes.dtype.get(name) in FLOATS
+
+
+def is_layer(analysis: Analysis, node: Node) -> bool:
+    """Whether a node makes channels of channels; looking up an embedding does not."""
+    return writes(analysis, node) and any(carries(analysis, name) for name in node.inputs)
+
+
+def plain(analysis: Analysis, node: Node) -> bool:
+    """Whether a node has no weights and no body."""
+    return not node.bodies and not any(trained_behind(analysis, node.inputs))
+
+
+def signature(analysis: Analysis, block: Block) -> tuple:
+    """Equal for blocks of one structure, whatever their widths: their operators with weights."""
+    nodes = (analysis.solution.graph.nodes[at] for at in sorted(block.positions))
+    return tuple((n.domain, n.op, len(n.inputs)) for n in nodes if not plain(analysis, n))
+
+
+def leaks(analysis: Analysis, inside: set[int], entry: str, output: str) -> int:
+    """The tensors that lead past the entry into a segment, or past the output out of it."""
+    graph = analysis.solution.graph
+    count = 0
+    for at in inside:
+        node = graph.nodes[at]
+        for name in node.inputs:
+            source = graph.producer.get(name)
+            own = name == entry or (source is not None and source.position in inside)
+            count += not own and carries(analysis, name)
+        for name in node.outputs:
+            readers = graph.consumers.get(name, [])
+            leaves = name in graph.results or any(n.position not in inside for n, _ in readers)
+            count += leaves and name != output
+    return count

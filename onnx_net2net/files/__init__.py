@@ -1,1 +1,0 @@
-"""Model files: bytes on disk, weights that are read when asked for, checks of what is read."""

@@ -1,0 +1,159 @@
+"""A model on disk for a framework: written, loaded again, judged, and only then put in place."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnx_net2net.errors import Net2NetError, OutputError
+from onnx_net2net.frameworks.verify_export import agreement
+from onnx_net2net.model.atomic_write import place
+from onnx_net2net.model.model import Model
+from onnx_net2net.verification.judgement import Outputs
+from onnx_net2net.verification.precision import has_bfloat16
+from onnx_net2net.verification.report import Report
+from onnx_net2net.verification.trials import first_line
+
+__all__ = ["load_keras", "unjudged", "write"]
+
+Network = Callable[[dict[str, np.ndarray]], list[np.ndarray]]
+# What the classes that a .keras file names raise for what it says of them.
+_RAISED: tuple[type[Exception], ...] = (
+    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, Net2NetError,
+    NotImplementedError, OSError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile,
+)  # fmt: skip
+
+
+def unjudged(model: Model) -> str | None:
+    """Why onnxruntime cannot be asked what ``model`` computes; None where it can."""
+    return "onnxruntime cannot run bfloat16 here" if has_bfloat16(model) else None
+
+
+def write(
+    model: Model, framework: str, target: Path, *, force: bool = False, verify: bool = True
+) -> Report | None:
+    """Write ``model`` for ``framework``, "torch" (a folder) or "keras" (a file), to ``target``.
+
+    Gives what onnxruntime says of the result, None if it was not asked: with ``verify`` False, and
+    where :func:`unjudged` says why. Nothing is left behind if they differ. Raises
+    Refused for what has no translation, OutputError for what cannot be written.
+    """
+    draw, load = {"torch": (_write_torch, _torch), "keras": (_write_keras, _keras)}[framework]
+    report: list[Report] = []
+    _check_path(target)
+
+    def judge(draft: Path) -> bool:
+        if verify and unjudged(model) is None:
+            names = [value.name for value in model.proto.graph.output]
+            network = load(draft)
+
+            def call(feeds: dict[str, np.ndarray]) -> Outputs:
+                return dict(zip(names, network(feeds), strict=True))
+
+            report.append(agreement(model, call))
+        return not report or report[0].equivalent
+
+    place(
+        target,
+        write=lambda draft: draw(model, draft),
+        judge=judge,
+        entry="model.py",
+        force=force,
+    )
+    return report[0] if report else None
+
+
+def _check_path(target: Path) -> None:
+    """Raise for a path that is no text: neither safetensors nor Keras opens such a file."""
+    try:
+        str(target.absolute()).encode()
+    except UnicodeEncodeError:
+        raise OutputError(
+            f"{target}: the path is no UTF-8 text, and no framework opens such a file",
+            "choose another folder or name",
+        ) from None
+
+
+def _write_torch(model: Model, draft: Path) -> None:
+    from onnx_net2net.frameworks.torch import write_package
+
+    write_package(model, draft)
+
+
+def _torch(draft: Path) -> Network:
+    """The package's network, as whoever imports it gets it."""
+    import torch
+
+    from onnx_net2net.frameworks.torch.module import tensor_of
+
+    name = f"onnx_net2net_package_{os.getpid()}"
+    spec = importlib.util.spec_from_file_location(name, draft / "model.py")
+    assert spec is not None and spec.loader is not None
+    package = importlib.util.module_from_spec(spec)
+    sys.modules[name] = package  # its annotations are looked up there
+    try:
+        sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+        spec.loader.exec_module(package)
+        network = package.load().eval()
+    finally:
+        sys.dont_write_bytecode = before
+        del sys.modules[name]
+
+    def call(feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        with torch.no_grad():
+            found = network(*(tensor_of(value) for value in feeds.values()))
+        return [t.numpy() for t in (found if isinstance(found, tuple) else [found])]
+
+    return call
+
+
+def _write_keras(model: Model, draft: Path) -> None:
+    from onnx_net2net.frameworks.keras import to_keras
+
+    to_keras(model).save(draft)
+
+
+def load_keras(path: Path) -> Any:
+    """A saved Keras model. Raises OutputError where it cannot be read."""
+    # What the file is made of has to be known to Keras.
+    from onnx_net2net.frameworks.keras.importer import keras
+
+    try:
+        return keras.saving.load_model(path)
+    except _raised() as error:
+        remedy = "give a .keras file that export or model.save has written"
+        raise OutputError(f"{path}: Keras cannot load it: {_reason(error)}", remedy) from None
+
+
+def _raised() -> tuple[type[Exception], ...]:
+    """What Python and, where Keras runs on it, TensorFlow raise."""
+    tensorflow = sys.modules.get("tensorflow")
+    return _RAISED if tensorflow is None else (*_RAISED, tensorflow.errors.OpError)
+
+
+def _reason(error: BaseException) -> str:
+    """What is wrong with the file: our own error behind Keras' one, or the first of all."""
+    while not isinstance(error, Net2NetError):
+        earlier = error.__cause__ or error.__context__
+        if earlier is None:
+            return first_line(error)
+        error = earlier
+    return error.problem
+
+
+def _keras(draft: Path) -> Network:
+    network = load_keras(draft)
+
+    def call(feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        given = list(feeds.values())
+        found = network(given if len(given) > 1 else given[0])
+        return [np.asarray(v) for v in (found.values() if isinstance(found, dict) else [found])]
+
+    return call

@@ -1,0 +1,278 @@
+"""A Keras model as an ONNX model that keeps what training needs.
+
+    model = from_keras(keras_model)
+    model.weights["conv1/kernel"]        # names and layouts are Keras' own, nothing is folded
+
+The exporter folds what it knows to be constant: BatchNormalization into convolutions, transposed
+copies of kernels. Here the variables are inputs of the exported function, whose values it cannot
+know, and become weights again afterwards.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+from onnx import GraphProto, ModelProto, StringStringEntryProto, TensorProto, defs, numpy_helper
+
+from onnx_net2net.errors import Refused, UsageError
+from onnx_net2net.frameworks.keras.kept_layers import kept
+from onnx_net2net.frameworks.keras.layer import Graph, decoded
+from onnx_net2net.frameworks.roles import KIND
+from onnx_net2net.model.history import VARIANCE
+from onnx_net2net.model.model import Model, load
+from onnx_net2net.model.tensors import clear_data, constants, set_constant, subgraphs
+
+__all__ = ["from_keras"]
+
+STORED = "onnx_net2net_variable_"  # with a number: an input that stands for a variable
+
+# What the author's code, Keras or the exporter raises at what cannot be exported.
+FAILURES = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
+    ValueError,
+)  # fmt: skip
+
+
+def from_keras(model: keras.Model, *, opset: int = 18) -> Model:
+    """``model`` in inference mode, with its variables as weights under their own paths.
+
+    >>> from_keras(keras.applications.ResNet50(weights=None)).weights["conv1_conv/kernel"].shape
+    (7, 7, 3, 64)
+
+    Kernels keep Keras' layout (spatial axes, inputs, outputs); the graph turns them. A model made
+    by ``to_keras`` gives its graph again, with the values that its variables have now.
+
+    BatchNormalization stays one node, whose statistics move where the file is trained again: in
+    Keras (``to_keras``) just as those of ``model``, in PyTorch towards the unbiased variance; with
+    a mask or ``renorm`` it trains on as one without. LSTM, GRU and SimpleRNN stay nodes that can
+    grow; with a mask, in another type than float32, or with other activations than ONNX names, they
+    are loops. What is frozen (``trainable=False``) trains again.
+
+    Raises UsageError where the model is not built, runs on another backend than TensorFlow, or
+    tf2onnx is not installed, and Refused for what tf2onnx cannot translate, and for variables that
+    move in inference mode too (``stateful``), since a file has no state.
+    """
+    graphs = [layer for layer in model.layers if isinstance(layer, Graph)]
+    if len(graphs) == 1 and all(
+        isinstance(layer, Graph | keras.layers.InputLayer) for layer in model.layers
+    ):
+        return _restored(graphs[0])
+    if keras.backend.backend() != "tensorflow":
+        raise UsageError(
+            f"export from the {keras.backend.backend()} backend", "set KERAS_BACKEND=tensorflow"
+        )
+    if not getattr(model, "inputs", None):
+        raise UsageError(
+            "the model has no inputs of its own",
+            "wrap it: x = keras.Input(shape), then keras.Model(x, model(x))",
+        )
+    return load(_weighted(_converted(model, opset), model))
+
+
+def _restored(layer: Graph) -> Model:
+    """The graph that a layer interprets, with the values that its variables have now."""
+    proto = decoded(layer.graph)
+    del proto.graph.value_info[:]  # sizes without types, for the layer alone
+    found = {
+        name: keras.ops.convert_to_numpy(variable)
+        for name, variable in layer.by_initializer.items()
+    }
+    for graph in (proto.graph, *subgraphs(proto.graph)):
+        for entry in graph.initializer:
+            if entry.name in found:
+                entry.CopyFrom(numpy_helper.from_array(found[entry.name], entry.name))
+        for name, value, node in list(constants(graph)):
+            if name in found:
+                clear_data(value)
+                set_constant(node, numpy_helper.from_array(found[name], value.name))
+    return load(proto)
+
+
+def _converted(model: Any, opset: int) -> ModelProto:
+    """The exported function of the inputs and of all variables, these being named by number."""
+    import tensorflow as tf
+    from tensorflow.python.autograph.impl.api import StagingError
+
+    try:
+        import tf2onnx
+    except ModuleNotFoundError:
+        raise UsageError(
+            "tf2onnx is not installed", "pip install 'onnx-net2net[tensorflow]'"
+        ) from None
+    inputs = [tf.TensorSpec(x.shape, x.dtype, name=x.name) for x in model.inputs]
+    variables = _variables(model)
+    stored = [tf.TensorSpec(v.shape, v.dtype, name=f"{STORED}{i}") for i, v in enumerate(variables)]
+    moved: set[str] = set()
+    layout = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+
+    def function(*given: Any) -> Any:
+        data, values = list(given[: len(inputs)]), list(given[len(inputs) :])
+        packed = keras.tree.pack_sequence_as(layout, data)
+        mapping = list(zip(variables, values, strict=True))
+        with keras.StatelessScope(mapping) as scope:
+            found = model(packed, training=False)
+        moved.update(_moved(mapping, scope.state_mapping))
+        return found
+
+    signature = [*inputs, *stored]
+    traced = tf.function(function, input_signature=signature)
+    with _quiet(), _bfloat16(), kept() as calls:
+        try:
+            proto, _ = tf2onnx.convert.from_function(
+                traced,
+                input_signature=signature,
+                opset=opset,
+                custom_op_handlers=calls.handlers(),
+            )
+        except (*FAILURES, StagingError, tf.errors.OpError) as error:
+            raise Refused(None, f"tf2onnx cannot export it: {_told(error)}") from error
+    if moved:
+        reason = f"each call changes {', '.join(sorted(moved))}, and a file holds no state"
+        remedy = "set stateful=False, and do not call layers with training=True"
+        raise Refused(None, reason, remedy)
+    lost = len(calls.marked) - calls.written
+    if lost:
+        raise Refused(None, f"tf2onnx lost {lost} of {len(calls.marked)} layers of the model")
+    _check_operators(proto)
+    _fill(proto, traced.get_concrete_function(*signature), {spec.name for spec in signature})
+    return proto
+
+
+def _told(error: Exception) -> str:
+    """What went wrong, in a line, without the lines of code and the colours of a terminal."""
+    text = re.sub(r"\x1b\[\d*m", "", str(error))
+    text = re.sub(r'^ *File ".*", line \d+, in .*\n.*\n', "", text, flags=re.MULTILINE)
+    text = text.removeprefix("in user code:").partition("Arguments received by")[0]
+    return " ".join(text.split())
+
+
+def _moved(mapping: list[tuple[Any, Any]], after: Mapping[int, Any]) -> list[str]:
+    """Variables that have new values, but for the seeds of what is not random in inference."""
+    found = [
+        variable.path
+        for variable, value in mapping
+        if after[id(variable)] is not value and variable.name != "seed_generator_state"
+    ]
+    hidden = after.keys() - {id(variable) for variable, _ in mapping}
+    return [*found, *(["the state of a layer"] if hidden else [])]
+
+
+def _check_operators(proto: ModelProto) -> None:
+    """tf2onnx leaves operators of TensorFlow that it does not know in the graph."""
+    found = {
+        node.op_type
+        for graph in (proto.graph, *subgraphs(proto.graph))
+        for node in graph.node
+        if not node.domain and not defs.has(node.op_type)
+    }
+    if found:
+        raise Refused(None, f"tf2onnx has no translation of {', '.join(sorted(found))}")
+
+
+def _fill(proto: ModelProto, traced: Any, known: set[str]) -> None:
+    """Give tensors that the function captured, which tf2onnx takes for inputs, their values."""
+    captured = {inner.name: outer for outer, inner in traced.graph.captures}
+    graph = proto.graph
+    for value in list(graph.input):
+        if value.name.partition(":")[0] not in known:
+            graph.initializer.append(
+                numpy_helper.from_array(captured[value.name].numpy(), value.name)
+            )
+            graph.input.remove(value)
+
+
+def _variables(model: Any) -> list[Any]:
+    return [*model.trainable_variables, *model.non_trainable_variables]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """tf2onnx warns of each rewriting it tries; what is lost is told in the end."""
+    logger = logging.getLogger("tf2onnx")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def _bfloat16() -> Iterator[None]:
+    """tf2onnx writes bfloat16 as float16, which ends at 65504."""
+    from tensorflow.core.framework.types_pb2 import DT_BFLOAT16
+    from tf2onnx.tf_utils import TF_TO_ONNX_DTYPE as TYPES
+
+    before = TYPES[DT_BFLOAT16]
+    TYPES[DT_BFLOAT16] = TensorProto.BFLOAT16
+    try:
+        yield
+    finally:
+        TYPES[DT_BFLOAT16] = before
+
+
+def _say(entry: TensorProto, kind: str) -> None:
+    """Write down what Keras knows of a tensor, where roles.py looks for it."""
+    _add(entry.metadata_props, KIND, kind)
+
+
+def _add(properties: Any, key: str, value: str) -> None:
+    properties.append(StringStringEntryProto(key=key, value=value))
+
+
+def _weighted(proto: ModelProto, model: Any) -> ModelProto:
+    """The variables' inputs as initializers under the variables' paths."""
+    graph = proto.graph
+    for entry in graph.initializer:
+        _say(entry, "CONSTANT")
+    _add(proto.metadata_props, VARIANCE, "population")
+    known = {f"{STORED}{i}": variable for i, variable in enumerate(_variables(model))}
+    taken = {name for node in graph.node for name in (*node.input, *node.output)}
+    renamed: dict[str, str] = {}
+    kept = [value for value in graph.input if value.name.partition(":")[0] not in known]
+    for value in graph.input:
+        variable = known.get(value.name.partition(":")[0])
+        if variable is None or value.name not in taken:
+            continue
+        path = variable.path
+        while path in taken:
+            path += "_"
+        renamed[value.name] = path
+        array = np.asarray(keras.ops.convert_to_numpy(variable))
+        graph.initializer.append(numpy_helper.from_array(array, path))
+        if variable.trainable:
+            _say(graph.initializer[-1], "PARAMETER")
+    del graph.input[:]
+    graph.input.extend(kept)
+    renamed |= _output_names(graph, model)
+    for holder in (graph, *subgraphs(graph)):
+        for node in holder.node:
+            for names in (node.input, node.output):
+                names[:] = [renamed.get(name, name) for name in names]
+    for output in graph.output:
+        output.name = renamed.get(output.name, output.name)
+    return proto
+
+
+def _output_names(graph: GraphProto, model: Any) -> dict[str, str]:
+    """The author's names for the outputs, which the exporter calls ``Identity:0``."""
+    wanted = getattr(model, "output_names", None) or []
+    if isinstance(getattr(model, "output", None), dict):
+        wanted = sorted(model.output)  # TensorFlow's order of the values of a dict
+    if len(wanted) != len(graph.output):
+        return {}
+    taken = {name for node in graph.node for name in (*node.input, *node.output)}
+    taken |= {value.name for value in (*graph.input, *graph.initializer)}
+    names: dict[str, str] = {}
+    for output, name in zip(graph.output, wanted, strict=True):
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        names[output.name] = name
+    return names

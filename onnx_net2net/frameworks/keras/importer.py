@@ -1,0 +1,200 @@
+"""From a model to a Keras model: what can be refused is refused before anything is built."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import chain, count
+
+import keras
+import onnx
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
+
+from onnx_net2net.analysis.shapes import infer
+from onnx_net2net.errors import Refused
+from onnx_net2net.frameworks.function_bodies import expanded
+from onnx_net2net.frameworks.keras.layer import Graph as Layer
+from onnx_net2net.frameworks.keras.layer import Network, Slot, encoded
+from onnx_net2net.frameworks.keras.operators import registry
+from onnx_net2net.frameworks.keras.operators.elementwise import NUMBERS
+from onnx_net2net.frameworks.keras.program import Step, all_steps, compiled
+from onnx_net2net.frameworks.roles import Role, paths, roles
+from onnx_net2net.model.graph import Graph
+from onnx_net2net.model.model import Model
+from onnx_net2net.model.tensors import clear_data, constants, data_fields, set_constant, subgraphs
+from onnx_net2net.model.unique_names import with_unique_names
+from onnx_net2net.verification.acceptance import require_accepted
+
+__all__ = ["keras_model", "skeleton"]
+
+# What a name that TensorFlow gives to a loss may not hold.
+NO_SCOPE = re.compile(r"[^A-Za-z0-9_.\\/>-]", re.ASCII)
+
+
+def keras_model(model: Model) -> keras.Model:
+    """See :func:`onnx_net2net.frameworks.keras.to_keras`."""
+    source, model = model, expanded(model, registry().keys())
+    _raise(list(_boundary(model.proto.graph)))
+    slots = variables_of(model)
+    proto = skeleton(model, frozenset(slot.initializer for slot in slots))
+    declare_fixed(proto, model)
+    program = compiled(proto, frozenset(slot.initializer for slot in slots))
+    _raise([problem for step in all_steps(program) for problem in _unknown(step)])
+    require_accepted(source)
+    given = [value for value in proto.graph.input if value.name in program.inputs]
+    *names, layer_name, model_name = _unique(
+        *(_name(value.name) for value in given),
+        _name(proto.graph.name),
+        _name(proto.graph.name) + "_model",
+    )
+    layer = Layer(encoded(proto), [list(slot) for slot in slots], name=layer_name)
+    inputs = [_input(value, name) for value, name in zip(given, names, strict=True)]
+    layer.refusals = []
+    outputs = layer(inputs)
+    _raise(layer.refusals)
+    layer.refusals = None
+    for slot in slots:
+        layer.by_initializer[slot.initializer].assign(model.weights[slot.initializer].array())
+    keys = _unique(*(NO_SCOPE.sub("_", name) for name in program.outputs))
+    named = dict(zip(keys, outputs, strict=True))
+    return Network(
+        inputs if len(inputs) > 1 else inputs[0],
+        named if len(named) > 1 else outputs[0],
+        name=model_name,
+    )
+
+
+def variables_of(model: Model) -> list[Slot]:
+    """A slot for each parameter, then for each statistic."""
+    names, kinds = paths(model), roles(model)
+    found = []
+    for wanted in (Role.PARAMETER, Role.STATISTIC):
+        for name, weight in model.weights.items():
+            if kinds[name] is wanted:
+                dtype = helper.tensor_dtype_to_np_dtype(weight.dtype).name
+                trains = wanted is Role.PARAMETER
+                found.append(Slot(name, names[name], trains, dtype, list(weight.shape)))
+    return found
+
+
+def skeleton(model: Model, without: frozenset[str]) -> ModelProto:
+    """The whole model but for the contents of these weights."""
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    for entry in proto.graph.initializer:
+        if entry.name in without:
+            clear_data(entry)
+        elif not data_fields(entry) and entry.name in model.weights:
+            entry.raw_data = bytes(model.weights[entry.name].payload())
+    for graph in (proto.graph, *subgraphs(proto.graph)):
+        for entry in graph.initializer:
+            if entry.name in without:
+                clear_data(entry)
+        for name, value, node in list(constants(graph)):
+            if name in without:
+                clear_data(value)
+                set_constant(node, value)
+    return proto
+
+
+def declare_fixed(proto: ModelProto, model: Model) -> None:
+    """Declare every size that is the same whatever the dynamic ones are, and no other.
+
+    A Reshape to (batch, length, -1, 64) gives a number of heads that no framework can tell while
+    batch and length are open; layers behind it may need it.
+    """
+    shapes = infer(Graph(with_unique_names(model)))
+    del proto.graph.value_info[:]
+    if not shapes.binding:
+        return
+    for node in proto.graph.node:
+        for name in node.output:
+            here, there = shapes.of(name), shapes.elsewhere.of(name)
+            if here is None or there is None or len(here) != len(there):
+                continue
+            fixed = [a if a == b else None for a, b in zip(here, there, strict=True)]
+            if None in fixed and any(size is not None for size in fixed):
+                value = helper.make_tensor_value_info(name, TensorProto.UNDEFINED, fixed)
+                proto.graph.value_info.append(value)
+
+
+def _unknown(step: Step) -> Iterator[Refused]:
+    """An operator, or an attribute of it, that no translation knows."""
+    if (step.domain, step.op) not in registry():
+        yield Refused(step.label, f"operator {step.operator} has no translation to Keras")
+        return
+    if step.domain or not onnx.defs.has(step.op, step.opset, ""):
+        return
+    schema = onnx.defs.get_schema(step.op, step.opset, "")
+    for name in step.attributes.keys() - schema.attributes.keys():
+        yield Refused(step.label, f"attribute {name} is not one of {step.op} {step.opset}")
+
+
+def _raise(problems: list[Refused]) -> None:
+    """All of them as one; nothing where there are none."""
+    if not problems:
+        return
+    remedy = "try PyTorch (to_torch), or export the network with other operators and types"
+    if len(problems) == 1:
+        raise Refused(problems[0].node, problems[0].reason, problems[0].remedy or remedy)
+    lines = "".join(f"\n  {p.node}: {p.reason}" for p in problems)
+    raise Refused(None, f"{len(problems)} parts have no translation to Keras:{lines}", remedy)
+
+
+def _name(name: str) -> str:
+    """As Keras and TensorFlow allow names."""
+    plain = re.sub(r"[^A-Za-z0-9_.]", "_", name).strip("._")
+    return plain if plain[:1].isalpha() else f"graph_{plain}".rstrip("_")
+
+
+def _unique(*names: str) -> list[str]:
+    """The names, numbered where an earlier one is the same: Keras wants each once in a model."""
+    chosen: list[str] = []
+    for name in names:
+        numbered = (f"{name}_{number}" for number in count(2))
+        chosen.append(next(n for n in chain([name], numbered) if n not in chosen))
+    return chosen
+
+
+def _boundary(graph: GraphProto) -> Iterator[Refused]:
+    """What a Keras model cannot take or give."""
+    stored = {entry.name for entry in graph.initializer}
+    given = [value for value in graph.input if value.name not in stored]
+    if not given:
+        yield Refused("the model", "it has no input, which a Keras model needs")
+    for word, values in (("input", given), ("output", graph.output)):
+        for value in values:
+            problem = _not_a_tensor(value)
+            if problem:
+                yield Refused(f"{word} '{value.name}'", problem)
+
+
+def _not_a_tensor(value: ValueInfoProto) -> str:
+    """Why Keras has no tensor for a declared type; nothing where it has one, or none is stated."""
+    kind = value.type.WhichOneof("value")
+    if kind not in ("tensor_type", None):
+        word = kind.removesuffix("_type").replace("_", " ")
+        return f"its type is {word}, and Keras models take and give dense tensors only"
+    number = value.type.tensor_type.elem_type
+    if not number:
+        return ""
+    name = _dtype(number)
+    return "" if name in NUMBERS else f"tensors of {name} have no translation to Keras"
+
+
+def _dtype(number: int) -> str:
+    """Name of an ONNX element type as NumPy calls it."""
+    return (
+        "strings"
+        if number == TensorProto.STRING
+        else str(helper.tensor_dtype_to_np_dtype(number).name)
+    )
+
+
+def _input(value: ValueInfoProto, name: str) -> keras.KerasTensor:
+    """An input with its declared type and shape; sizes with a name stay open."""
+    kind = value.type.tensor_type
+    if not kind.HasField("shape"):
+        raise Refused(f"input '{value.name}'", "it has no declared rank")
+    shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)
+    return keras.Input(batch_shape=shape, dtype=_dtype(kind.elem_type), name=name)

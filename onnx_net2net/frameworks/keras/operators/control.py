@@ -1,0 +1,133 @@
+"""If, Loop and Scan: decided while tracing where what they depend on is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from onnx_net2net.frameworks.keras.scanning import looped, scanned
+from onnx_net2net.frameworks.keras.trace import Call, Entry
+from onnx_net2net.frameworks.keras.values import known, number, sizes, tensor
+
+__all__ = ["TABLES"]
+
+LONGEST = 64  # iterations that are written out one after the other
+
+
+def branch(call: Call, condition: Any) -> list[Any]:
+    """The branch taken, or both for the backend to choose from."""
+    found = known(condition)
+    if found is not None:
+        return call.body("then_branch" if found.reshape(-1)[0] else "else_branch", [])
+
+    def side(name: str) -> list[Any]:
+        return [tensor(value) for value in call.body(name, [])]
+
+    chosen = ops.cond(
+        ops.reshape(tensor(condition), ()),
+        lambda: side("then_branch"),
+        lambda: side("else_branch"),
+    )
+    return list(chosen)
+
+
+def loop(call: Call, count: Any, condition: Any, *states: Any) -> list[Any]:
+    """Written out where the number of iterations is known, else a loop of the backend."""
+    total = number(count)
+    start = True if condition is None else known(condition)
+    if (total is None or isinstance(total, int)) and start is not None:
+        done = _unrolled(call, total, bool(np.all(start)), list(states))
+        if done is not None:
+            return done
+    return _while(call, total, condition, list(states))
+
+
+def _unrolled(call: Call, total: int | None, goes_on: bool, states: list[Any]) -> list[Any] | None:
+    """None where an iteration decides by its data whether another follows."""
+    carried = len(states)
+    rows: list[list[Any]] = []
+    step = 0
+    while goes_on and (total is None or step < total):
+        results = call.body("body", [np.array(step, np.int64), np.array(True), *states])
+        states = results[1 : 1 + carried]
+        rows.append(results[1 + carried :])
+        step += 1
+        found = known(results[0])
+        if found is None and (total is None or step < total):
+            return None
+        goes_on = found is None or bool(np.all(found))
+    if not rows and len(call.step.outputs) > carried:
+        call.refuse("it stacks the results of no iteration")
+    return [*states, *(_stacked(list(column), 0) for column in zip(*rows, strict=True))]
+
+
+def _stacked(parts: list[Any], axis: int) -> Any:
+    return ops.stack([tensor(part) for part in parts], axis=axis)
+
+
+def _while(call: Call, total: Any, condition: Any, states: list[Any]) -> list[Any]:
+    """A loop whose end the data decide."""
+    carried = len(states)
+    if any(call.step.outputs[carried:]) and keras.backend.backend() != "tensorflow":
+        call.refuse("it collects results of iterations whose number only the data tell")
+
+    def body(step: Any, goes_on: Any, now: list[Any]) -> tuple[Any, list[Any], list[Any]]:
+        results = call.body("body", [ops.cast(step, "int64"), goes_on, *now])
+        found = [tensor(value) for value in results]
+        return ops.reshape(found[0], ()), found[1 : 1 + carried], found[1 + carried :]
+
+    first = True if condition is None else ops.reshape(tensor(condition), ())
+    limit = 2**31 - 1 if total is None else total
+    states, columns = looped(body, [tensor(state) for state in states], limit, first)
+    return [*states, *columns]
+
+
+def scan(call: Call, *values: Any) -> list[Any]:
+    """The body for each entry along axes of its last inputs."""
+    if call.opset < 9:
+        call.refuse("the batch axis of Scan in opset 8 is not translated")
+    count = call.attribute("num_scan_inputs")
+    states, given = list(values[:-count]), [tensor(value) for value in values[-count:]]
+    axes = call.attribute("scan_input_axes") or [0] * count
+    turned = call.attribute("scan_input_directions") or [0] * count
+    given = [ops.moveaxis(x, axis, 0) for x, axis in zip(given, axes, strict=True)]
+    given = [ops.flip(x, 0) if flag else x for x, flag in zip(given, turned, strict=True)]
+    length = sizes(given[0])[0]
+    carried = len(states)
+    if isinstance(length, int) and length <= LONGEST:
+        rows = []
+        for step in range(length):
+            results = call.body("body", [*states, *(x[step] for x in given)])
+            states, row = results[:carried], results[carried:]
+            rows.append(row)
+        columns = [_stacked(list(column), 0) for column in zip(*rows, strict=True)]
+    else:
+        states, columns = scanned(
+            lambda now, entries: _split(call.body("body", [*now, *entries]), carried),
+            [tensor(state) for state in states],
+            given,
+        )
+    return [*states, *_directed(call, columns)]
+
+
+def _split(results: list[Any], carried: int) -> tuple[list[Any], list[Any]]:
+    """New states, and what is collected."""
+    found = [tensor(value) for value in results]
+    return found[:carried], found[carried:]
+
+
+def _directed(call: Call, columns: list[Any]) -> list[Any]:
+    """Collected rows along the axis and in the direction that the node asks for."""
+    axes = call.attribute("scan_output_axes") or [0] * len(columns)
+    turned = call.attribute("scan_output_directions") or [0] * len(columns)
+    found = []
+    for column, axis, flag in zip(columns, axes, turned, strict=True):
+        column = ops.flip(column, 0) if flag else column
+        found.append(ops.moveaxis(column, 0, axis))
+    return found
+
+
+TABLES: dict[str, dict[str, Entry]] = {"": {"If": branch, "Loop": loop, "Scan": scan}}

@@ -1,0 +1,233 @@
+"""Convolutions. Kernels keep ONNX's layout and are turned when used."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from keras import ops
+
+from onnx_net2net.frameworks.keras.operators.elementwise import activation
+from onnx_net2net.frameworks.keras.trace import Call, Entry
+from onnx_net2net.frameworks.keras.values import dtype_of, sizes, tensor
+from onnx_net2net.frameworks.keras.windows import (
+    Window,
+    channels_last,
+    padded,
+    taps,
+    to_first,
+    to_last,
+    window,
+)
+
+__all__ = ["TABLES", "add_bias", "convolve"]
+
+
+def conv(call: Call, x: Any, w: Any, b: Any = None) -> Any:
+    """Any number of spatial axes, groups, strides and dilations."""
+    x, w = tensor(x), tensor(w)
+    y = convolve(x, w, window(call, x, w.shape[2:]), call.attribute("group", 1))
+    return add_bias(y, b)
+
+
+def add_bias(y: Any, b: Any) -> Any:
+    """One number a channel (axis 1)."""
+    if b is None:
+        return y
+    return y + ops.reshape(tensor(b), (1, -1, *[1] * (len(y.shape) - 2)))
+
+
+def convolve(x: Any, w: Any, frame: Window, groups: int = 1) -> Any:
+    """The convolution of x (N C ...) by w (O I ...)."""
+    if not channels_last():
+        return _plain(x, w, frame)
+    if groups == 1 and (set(frame.strides) == {1} or set(frame.dilations) == {1}):
+        return _plain(x, w, frame)
+    if w.shape[1] == 1 and _fits_depthwise(frame):
+        return _depthwise(x, w, frame, groups)
+    return _grouped(x, w, frame, groups)
+
+
+def _plain(x: Any, w: Any, frame: Window) -> Any:
+    """By the backend's own; the padding is apart where the backend has no word for it."""
+    mode = "same" if frame.same else "valid"
+    if mode == "valid":
+        x = padded(x, frame.pads)
+    kernel = ops.transpose(w, (*range(2, len(w.shape)), 1, 0))
+    last = channels_last()
+    y = ops.conv(
+        to_last(x) if last else x,
+        kernel,
+        strides=frame.strides,
+        padding=mode,
+        dilation_rate=frame.dilations,
+        data_format="channels_last" if last else "channels_first",
+    )
+    return to_first(y) if last else y
+
+
+def _fits_depthwise(frame: Window) -> bool:
+    """TensorFlow's kernel wants one stride for both axes, and no dilation beside a stride."""
+    stride = set(frame.strides)
+    dilated = set(frame.dilations) != {1}
+    return len(frame.kernel) == 2 and len(stride) == 1 and not (dilated and stride != {1})
+
+
+def _depthwise(x: Any, w: Any, frame: Window, groups: int) -> Any:
+    multiplier = w.shape[0] // groups
+    kernel = ops.reshape(w, (groups, multiplier, *frame.kernel))
+    y = ops.depthwise_conv(
+        to_last(padded(x, frame.pads)),
+        ops.transpose(kernel, (2, 3, 0, 1)),
+        strides=frame.strides,
+        padding="valid",
+        dilation_rate=frame.dilations,
+        data_format="channels_last",
+    )
+    return to_first(y)
+
+
+def _grouped(x: Any, w: Any, frame: Window, groups: int) -> Any:
+    """A product of matrices for each place of the kernel.
+
+    TensorFlow has no gradient of grouped convolutions on a CPU, and takes no dilation beside a
+    stride.
+    """
+    views = taps(padded(x, frame.pads), frame)
+    out = w.shape[0] // groups
+    kernel = ops.reshape(w, (groups, out, w.shape[1], math.prod(frame.kernel)))
+    total = None
+    for place, view in enumerate(views):
+        shape = sizes(view)
+        split = ops.reshape(view, (shape[0], groups, w.shape[1], *shape[2:]))
+        part = ops.einsum("bgi...,goi->bgo...", split, kernel[..., place])
+        total = part if total is None else total + part
+    shape = sizes(views[0])
+    return ops.reshape(total, (shape[0], w.shape[0], *shape[2:]))
+
+
+def conv_transpose(call: Call, x: Any, w: Any, b: Any = None) -> Any:
+    """What a convolution's gradient is: every entry spreads the kernel."""
+    x, w = tensor(x), tensor(w)
+    groups = call.attribute("group", 1)
+    frame = window_of_transpose(call, x, w)
+    if groups == 1:
+        return add_bias(_spread(x, w, frame), b)
+    parts = zip(ops.split(x, groups, axis=1), ops.split(w, groups, axis=0), strict=True)
+    return add_bias(ops.concatenate([_spread(a, k, frame) for a, k in parts], axis=1), b)
+
+
+def window_of_transpose(call: Call, x: Any, w: Any) -> Window:
+    """Its pads are what is cut from the full result; a negative one adds zeros."""
+    rank = len(w.shape) - 2
+    strides = tuple(call.attribute("strides") or [1] * rank)
+    dilations = tuple(call.attribute("dilations") or [1] * rank)
+    extra = call.attribute("output_padding") or [0] * rank
+    given = call.attribute("pads") or [0] * (2 * rank)
+    shape = call.attribute("output_shape")
+    mode = call.attribute("auto_pad", "NOTSET")
+    pads: list[tuple[Any, Any]] = []
+    for axis in range(rank):
+        span = (w.shape[2 + axis] - 1) * dilations[axis] + 1
+        length = sizes(x)[2 + axis]
+        before, after = given[axis], given[axis + rank]
+        if shape is not None or mode.startswith("SAME"):
+            total = extra[axis] + span - strides[axis]
+            if shape is not None:
+                total = total + length * strides[axis] - shape[axis]
+            # As onnxruntime does: the odd one is cut in front but for SAME_UPPER, and what a
+            # stated shape has beyond the full size is added behind.
+            cut = max(total, 0) if isinstance(total, int) else ops.maximum(total, 0)
+            before = cut // 2 if mode == "SAME_UPPER" else cut - cut // 2
+            after = cut - before
+            if shape is not None:
+                after = total - before
+        pads.append((before, after - extra[axis]))
+    return Window(tuple(w.shape[2:]), strides, dilations, tuple(pads))
+
+
+def _spread(x: Any, w: Any, frame: Window) -> Any:
+    """Zeros between the entries, then a convolution with the kernel turned round."""
+    if set(frame.dilations) != {1} or not channels_last():
+        return _by_zeros(x, w, frame)
+    kernel = ops.transpose(w, (*range(2, len(w.shape)), 1, 0))
+    y = ops.conv_transpose(
+        to_last(x), kernel, strides=frame.strides, padding="valid", data_format="channels_last"
+    )
+    # Keras goes on with zeros to a whole number of strides where those exceed the kernel.
+    surplus = [max(s - k, 0) for s, k in zip(frame.strides, frame.kernel, strict=True)]
+    cut = [(-a, -b - more) for (a, b), more in zip(frame.pads, surplus, strict=True)]
+    return padded(to_first(y), cut)
+
+
+def _by_zeros(x: Any, w: Any, frame: Window) -> Any:
+    for axis, stride in enumerate(frame.strides, 2):
+        x = _spaced(x, axis, stride)
+    around = [(s - 1 - a, s - 1 - b) for s, (a, b) in zip(frame.spans, frame.pads, strict=True)]
+    turned = ops.flip(ops.swapaxes(w, 0, 1), tuple(range(2, len(w.shape))))
+    ones = (1,) * len(frame.kernel)
+    return _plain(x, turned, Window(frame.kernel, ones, frame.dilations, tuple(around)))
+
+
+def _spaced(x: Any, axis: int, stride: int) -> Any:
+    """``stride - 1`` zeros between the entries of one axis."""
+    if stride == 1:
+        return x
+    shape = sizes(x)
+    wide = ops.expand_dims(x, axis + 1)
+    pads = [(0, 0)] * len(wide.shape)
+    pads[axis + 1] = (0, stride - 1)
+    shape[axis] = shape[axis] * stride
+    y = ops.reshape(ops.pad(wide, pads), shape)
+    index: list[Any] = [slice(None)] * len(shape)
+    index[axis] = slice(0, shape[axis] - (stride - 1))
+    return y[tuple(index)]
+
+
+def fused_conv(call: Call, x: Any, w: Any, b: Any = None, z: Any = None) -> Any:
+    """Convolution, sum, activation."""
+    y = conv(call, x, w, b)
+    y = y if z is None else y + tensor(z)
+    name = call.attribute("activation", "")
+    given = call.attribute("activation_params", [])
+    if name == "Clip":
+        return ops.clip(y, given[0], given[1])
+    keys = ("alpha", "beta")[: len(given)]
+    return activation(name, **dict(zip(keys, given, strict=True)))(y) if name else y
+
+
+def col2im(call: Call, x: Any, image: Any, block: Any) -> Any:
+    """Overlapping blocks summed into an image: a transposed convolution by unit kernels."""
+    from onnx_net2net.frameworks.keras.values import ints
+
+    x = tensor(x)
+    shape, kernel = ints(image), ints(block)
+    if not all(isinstance(n, int) for n in (*shape, *kernel)):
+        call.refuse("the size of its output is not known ahead")
+    rank, area = len(kernel), math.prod(kernel)
+    strides = tuple(call.attribute("strides") or [1] * rank)
+    dilations = tuple(call.attribute("dilations") or [1] * rank)
+    given = call.attribute("pads") or [0] * (2 * rank)
+    pads = tuple(zip(given[:rank], given[rank:], strict=True))
+    frame = Window(tuple(kernel), strides, dilations, pads)
+    counts = [
+        (n + a + b - span) // s + 1
+        for n, (a, b), span, s in zip(shape, pads, frame.spans, strides, strict=True)
+    ]
+    batch, rows = sizes(x)[:2]
+    channels = rows // area
+    blocks = ops.reshape(x, (batch * channels, area, *counts))
+    kernels = ops.reshape(ops.eye(area, dtype=dtype_of(x)), (area, 1, *kernel))
+    short = [
+        n + a - ((c - 1) * s + span)
+        for n, (a, _), c, s, span in zip(shape, pads, counts, strides, frame.spans, strict=True)
+    ]
+    cut = tuple((a, -more) for (a, _), more in zip(pads, short, strict=True))
+    y = _by_zeros(blocks, kernels, Window(tuple(kernel), strides, dilations, cut))
+    return ops.reshape(y, (batch, channels, *shape))
+
+
+TABLES: dict[str, dict[str, Entry]] = {
+    "": {"Col2Im": col2im, "Conv": conv, "ConvTranspose": conv_transpose},
+    "com.microsoft": {"FusedConv": fused_conv},
+}

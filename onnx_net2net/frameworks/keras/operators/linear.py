@@ -1,0 +1,124 @@
+"""Products of matrices."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import keras
+from keras import ops
+
+from onnx_net2net.frameworks.keras.operators.elementwise import activation
+from onnx_net2net.frameworks.keras.trace import Call, Entry
+from onnx_net2net.frameworks.keras.values import cast, dtype_of, sizes, tensor
+
+__all__ = ["TABLES", "gemm", "swapped"]
+
+
+def swapped(x: Any) -> Any:
+    """The last two axes exchanged."""
+    return ops.swapaxes(x, -1, -2)
+
+
+def multiplied(a: Any, b: Any) -> Any:
+    """The product of two tensors; Keras' own is computed in float32 by PyTorch, or if whole."""
+    if "int" in dtype_of(a):
+        return _whole(a, b)
+    if keras.backend.backend() == "torch" and dtype_of(a) == "float64":
+        return operator.matmul(a, b)
+    return ops.matmul(a, b)
+
+
+def _whole(a: Any, b: Any) -> Any:
+    """The product of whole numbers, each in its type."""
+    left, right = (ops.cast(x, "int64") for x in (a, b))
+    left = ops.expand_dims(left, 0) if len(a.shape) == 1 else left
+    right = ops.expand_dims(right, 1) if len(b.shape) == 1 else right
+    y = operator.matmul(left, right)
+    y = ops.squeeze(y, -2) if len(a.shape) == 1 else y
+    y = ops.squeeze(y, -1) if len(b.shape) == 1 else y
+    return cast(y, dtype_of(a))
+
+
+def determinant(call: Call, x: Any) -> Any:
+    """Of matrices that are square, whether both of their sizes are known or one."""
+    x = tensor(x)
+    size = x.shape[-1] or x.shape[-2]
+    return ops.det(ops.reshape(x, [*sizes(x)[:-2], size, size]) if size else x)
+
+
+def matmul(call: Call, a: Any, b: Any) -> Any:
+    """As NumPy's."""
+    return multiplied(tensor(a), tensor(b))
+
+
+def scaled(x: Any, factor: float) -> Any:
+    """``x`` times a number, in its own type."""
+    return x if factor == 1 else ops.multiply(x, ops.cast(factor, dtype_of(x)))
+
+
+def gemm(call: Call, a: Any, b: Any, c: Any = None) -> Any:
+    """alpha * A' B' + beta * C."""
+    a, b = tensor(a), tensor(b)
+    a = swapped(a) if call.attribute("transA", 0) else a
+    b = swapped(b) if call.attribute("transB", 0) else b
+    y, beta = scaled(multiplied(a, b), call.attribute("alpha", 1.0)), call.attribute("beta", 1.0)
+    return y if c is None else y + scaled(tensor(c), beta)
+
+
+def fused_gemm(call: Call, *values: Any) -> Any:
+    """Gemm and an activation."""
+    name, prefix = call.attribute("activation", ""), "activation_"
+    given = {
+        key.removeprefix(prefix): call.attribute(key)
+        for key in call.step.attributes
+        if key.startswith(prefix)
+    }
+    y = gemm(call, *values)
+    return activation(name, **given)(y) if name else y
+
+
+def fused_matmul(call: Call, a: Any, b: Any) -> Any:
+    """MatMul of turned operands, scaled; ``transBatch`` moves the first axis before the last."""
+    a = _oriented(tensor(a), call.attribute("transA", 0), call.attribute("transBatchA", 0))
+    b = _oriented(tensor(b), call.attribute("transB", 0), call.attribute("transBatchB", 0))
+    return scaled(multiplied(a, b), call.attribute("alpha", 1.0))
+
+
+def _oriented(x: Any, transposed: int, batch: int) -> Any:
+    if len(x.shape) < 2:
+        return x
+    if batch:
+        x = ops.moveaxis(x, 0, -2)
+    return swapped(x) if transposed else x
+
+
+def einsum(call: Call, *values: Any) -> Any:
+    """As NumPy's; with no output given, letters that occur once, in the order of the alphabet."""
+    equation = call.attribute("equation").replace(" ", "")
+    if "->" not in equation:
+        letters = equation.replace(",", "").replace("...", "")
+        once = sorted(letter for letter in set(letters) if letters.count(letter) == 1)
+        dots = "..." if "..." in equation else ""
+        equation = f"{equation}->{dots}{''.join(once)}"
+    found = [tensor(value) for value in values]
+    if "int" in dtype_of(found[0]) and keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.einsum(equation, *found)  # Keras goes by float32
+    return cast(ops.einsum(equation, *found), dtype_of(found[0]))
+
+
+TABLES: dict[str, dict[str, Entry]] = {
+    "": {
+        "Det": determinant,
+        "Einsum": einsum,
+        "Gemm": gemm,
+        "MatMul": matmul,
+    },
+    "com.microsoft": {
+        "FusedGemm": fused_gemm,
+        "FusedMatMul": fused_matmul,
+        "TransposeMatMul": fused_matmul,
+    },
+}

@@ -1,0 +1,180 @@
+"""Normalisations. BatchNormalization follows ``training=`` and moves its statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from keras import ops
+
+from onnx_net2net.frameworks.keras.trace import Call, Entry
+from onnx_net2net.frameworks.keras.values import axis_of, cast, dtype_of, product, sizes, tensor
+
+__all__ = ["TABLES", "layer_norm", "root_mean_square"]
+
+
+def by_channel(vector: Any, x: Any) -> Any:
+    """A vector along axis 1 of ``x``."""
+    return ops.reshape(tensor(vector), (1, -1, *[1] * (len(x.shape) - 2)))
+
+
+def batch_norm(call: Call, x: Any, scale: Any, bias: Any, mean: Any, variance: Any) -> list[Any]:
+    """By the running statistics, in training by those of the batch.
+
+    The running variance moves towards the unbiased one, as PyTorch's and TensorFlow's fused kernel
+    do; ONNX's own training mode (``training_mode=1``) and Keras' layer take the biased one.
+    """
+    x = tensor(x)
+    forced = call.opset >= 14 and call.attribute("training_mode", 0)
+    if call.opset < 9 and not call.attribute("spatial", 1):
+        call.refuse("statistics for each pixel (spatial=0) are not translated")
+    epsilon, momentum = call.attribute("epsilon", 1e-5), call.attribute("momentum", 0.9)
+    if not (call.training or forced):
+        return [_normalised(x, by_channel(mean, x), by_channel(variance, x), scale, bias, epsilon)]
+    axes = [axis for axis in range(len(x.shape)) if axis != 1]
+    wide = _single(x)
+    now = ops.mean(wide, axis=axes, keepdims=True)
+    spread = ops.mean(ops.square(wide - now), axis=axes, keepdims=True)
+    y = _normalised(x, cast(now, dtype_of(x)), cast(spread, dtype_of(x)), scale, bias, epsilon)
+    count = product(sizes(x)[axis] for axis in axes)
+    unbiased = spread
+    if not (forced or call.trace.population):
+        count = ops.cast(count, dtype_of(spread))
+        unbiased = spread * count / ops.maximum(count - 1, 1)
+    moved = []
+    for index, old, new in ((3, mean, now), (4, variance, unbiased)):
+        old = tensor(old)
+        towards = cast(ops.reshape(new, (-1,)), dtype_of(old))
+        moved.append(old * momentum + ops.stop_gradient(towards) * (1 - momentum))
+        if call.training:
+            call.trace.moved(call.step.inputs[index], moved[-1])
+    return [y, *moved]
+
+
+def _single(x: Any) -> Any:
+    """Sums in half precision lose too much."""
+    return ops.cast(x, "float32") if dtype_of(x) in ("float16", "bfloat16") else x
+
+
+def _normalised(x: Any, mean: Any, variance: Any, scale: Any, bias: Any, epsilon: float) -> Any:
+    factor = by_channel(scale, x) * ops.rsqrt(variance + ops.cast(epsilon, dtype_of(variance)))
+    return x * cast(factor, dtype_of(x)) + (by_channel(bias, x) - cast(mean * factor, dtype_of(x)))
+
+
+def standardised(x: Any, axes: Sequence[int], epsilon: float) -> tuple[Any, Any, Any]:
+    """Mean 0 and variance 1 over axes; the mean, and the inverse of the deviation."""
+    wide = _single(x)
+    mean = ops.mean(wide, axis=axes, keepdims=True)
+    centred = wide - mean
+    variance = ops.mean(ops.square(centred), axis=axes, keepdims=True)
+    inverse = ops.rsqrt(variance + ops.cast(epsilon, dtype_of(variance)))
+    return cast(centred * inverse, dtype_of(x)), mean, inverse
+
+
+def layer_norm(x: Any, axis: int, scale: Any, bias: Any, epsilon: float) -> tuple[Any, Any, Any]:
+    """From ``axis`` on."""
+    axes = list(range(axis_of(axis, x), len(x.shape)))
+    y, mean, inverse = standardised(x, axes, epsilon)
+    y = y if scale is None else y * tensor(scale)
+    return (y if bias is None else y + tensor(bias)), mean, inverse
+
+
+def layer_normalization(call: Call, x: Any, scale: Any, bias: Any = None) -> list[Any]:
+    """With its mean and inverse deviation."""
+    axis, epsilon = call.attribute("axis", -1), call.attribute("epsilon", 1e-5)
+    y, *statistics = layer_norm(tensor(x), axis, scale, bias, epsilon)
+    return [y, *(cast(value, "float32") for value in statistics)]
+
+
+def root_mean_square(x: Any, axis: int, scale: Any, epsilon: float) -> tuple[Any, Any]:
+    """Divided by the root of the mean square from ``axis`` on; the inverse of that root."""
+    axes = list(range(axis_of(axis, x), len(x.shape)))
+    wide = _single(x)
+    square = ops.mean(ops.square(wide), axis=axes, keepdims=True)
+    inverse = ops.rsqrt(square + ops.cast(epsilon, dtype_of(square)))
+    y = cast(wide * inverse, dtype_of(x))
+    return (y if scale is None else y * tensor(scale)), inverse
+
+
+def rms_normalization(call: Call, x: Any, scale: Any = None) -> Any:
+    """RMSNormalization."""
+    axis, epsilon = call.attribute("axis", -1), call.attribute("epsilon", 1e-5)
+    return root_mean_square(tensor(x), axis, scale, epsilon)[0]
+
+
+def simplified_layer_norm(call: Call, x: Any, scale: Any) -> list[Any]:
+    """onnxruntime's RMSNormalization."""
+    axis, epsilon = call.attribute("axis", -1), call.attribute("epsilon", 1e-5)
+    return list(root_mean_square(tensor(x), axis, scale, epsilon))
+
+
+def instance_norm(call: Call, x: Any, scale: Any, bias: Any) -> Any:
+    """Each channel by itself."""
+    x = tensor(x)
+    axes = range(2, len(x.shape))
+    y = standardised(x, list(axes), call.attribute("epsilon", 1e-5))[0]
+    return y * by_channel(scale, x) + by_channel(bias, x)
+
+
+def group_norm(call: Call, x: Any, scale: Any, bias: Any) -> Any:
+    """Groups of channels; before opset 21, scale and bias are one number a group."""
+    x = tensor(x)
+    shape = sizes(x)
+    groups = call.attribute("num_groups")
+    split = ops.reshape(x, (shape[0], groups, shape[1] // groups, *shape[2:]))
+    axes = list(range(2, len(split.shape)))
+    y = standardised(split, axes, call.attribute("epsilon", 1e-5))[0]
+    if call.opset < 21:
+        return ops.reshape(y * by_channel(scale, y) + by_channel(bias, y), shape)
+    y = ops.reshape(y, shape)
+    return y * by_channel(scale, x) + by_channel(bias, x)
+
+
+def response_norm(call: Call, x: Any) -> Any:
+    """LRN: divided by the squares of neighbouring channels."""
+    x = tensor(x)
+    size = call.attribute("size")
+    before = (size - 1) // 2
+    pads = [(0, 0)] * len(x.shape)
+    pads[1] = (before, size - 1 - before)
+    squares = ops.pad(ops.square(x), pads)
+    channels = x.shape[1]
+    total = sum(squares[:, i : i + channels] for i in range(size))
+    base = total * (call.attribute("alpha", 1e-4) / size) + call.attribute("bias", 1.0)
+    return x / ops.power(base, call.attribute("beta", 0.75))
+
+
+def lp_norm(call: Call, x: Any) -> Any:
+    """Of length 1 along an axis."""
+    x = tensor(x)
+    axis = call.attribute("axis", -1)
+    if call.attribute("p", 2) == 1:
+        length = ops.sum(ops.abs(x), axis=axis, keepdims=True)
+    else:
+        length = ops.sqrt(ops.sum(ops.square(x), axis=axis, keepdims=True))
+    empty = ops.equal(length, 0)
+    return ops.where(empty, ops.zeros_like(x), x / ops.where(empty, ops.ones_like(length), length))
+
+
+def mean_variance(call: Call, x: Any) -> Any:
+    """Mean 0 and variance 1 over axes."""
+    x = tensor(x)
+    axes = call.attribute("axes", [0, 2, 3])
+    mean = ops.mean(x, axis=axes, keepdims=True)
+    deviation = ops.sqrt(ops.mean(ops.square(x), axis=axes, keepdims=True) - ops.square(mean))
+    return (x - mean) / (deviation + 1e-9)
+
+
+TABLES: dict[str, dict[str, Entry]] = {
+    "": {
+        "BatchNormalization": batch_norm,
+        "GroupNormalization": group_norm,
+        "InstanceNormalization": instance_norm,
+        "LRN": response_norm,
+        "LayerNormalization": layer_normalization,
+        "LpNormalization": lp_norm,
+        "MeanVarianceNormalization": mean_variance,
+        "RMSNormalization": rms_normalization,
+        "SimplifiedLayerNormalization": simplified_layer_norm,
+    }
+}

@@ -1,0 +1,230 @@
+"""Quantized numbers: to them and back, and products of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from keras import ops
+from onnx import helper
+
+from onnx_net2net.frameworks.keras.operators.convolution import convolve
+from onnx_net2net.frameworks.keras.trace import Call, Entry
+from onnx_net2net.frameworks.keras.values import (
+    axis_of,
+    cast,
+    dtype_of,
+    product,
+    rank,
+    sizes,
+    tensor,
+)
+from onnx_net2net.frameworks.keras.windows import window
+
+__all__ = ["TABLES", "dequantized", "quantized"]
+
+RANGES = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767), "uint16": (0, 65535)}
+
+
+def _float(x: Any, dtype: str = "float32") -> Any:
+    """Numbers of any width as floats; what the backend has no type for is converted here."""
+    if isinstance(x, np.ndarray):
+        return tensor(x.astype(np.float32), dtype)
+    return ops.cast(tensor(x), dtype)
+
+
+def spread(call: Call, vector: Any, x: Any, dtype: str) -> Any:
+    """A scale or zero point: one, one a channel along ``axis``, or one a block."""
+    value, block = _float(vector, dtype), call.attribute("block_size", 0)
+    axis = call.attribute("axis", 1)
+    if rank(value) == 0 or value.shape == (1,):
+        return ops.reshape(value, ())
+    axis = axis_of(axis, x)
+    if block:
+        wide = ops.repeat(value, block, axis=axis)
+        index: list[Any] = [slice(None)] * rank(wide)
+        index[axis] = slice(0, x.shape[axis])
+        return wide[tuple(index)]
+    shape = [1] * rank(x)
+    shape[axis] = -1
+    return ops.reshape(value, shape)
+
+
+def dequantized(call: Call, x: Any, scale: Any, zero: Any = None) -> Any:
+    """(x - zero) * scale, in the type of the scale."""
+    kind = dtype_of(scale)
+    y = _float(x)
+    if zero is not None:
+        y = y - spread(call, zero, y, "float32")
+    return cast(y * spread(call, scale, y, "float32"), kind)
+
+
+def quantized(call: Call, x: Any, scale: Any, zero: Any = None) -> Any:
+    """Rounded to even, and cut to the range of the type."""
+    x = tensor(x)
+    target = _target(call, zero)
+    if target not in RANGES:
+        call.refuse(f"quantization to {target} is not translated")
+    y = ops.round(_float(x) / spread(call, scale, x, "float32"))
+    if zero is not None:
+        y = y + spread(call, zero, x, "float32")
+    return ops.cast(ops.clip(y, *RANGES[target]), target)
+
+
+def _target(call: Call, zero: Any) -> str:
+    given = call.attribute("output_dtype", 0)
+    if given:
+        return str(np.dtype(helper.tensor_dtype_to_np_dtype(given)).name)
+    return "uint8" if zero is None else dtype_of(zero)
+
+
+def dynamic_quantized(call: Call, x: Any) -> list[Any]:
+    """To uint8 by the range of the tensor itself."""
+    x = tensor(x)
+    high, low = ops.maximum(ops.max(x), 0), ops.minimum(ops.min(x), 0)
+    scale = (high - low) / 255
+    scale = ops.where(scale == 0, ops.ones_like(scale), scale)
+    zero = ops.clip(ops.round(-low / scale), 0, 255)
+    y = ops.clip(ops.round(x / scale) + zero, 0, 255)
+    return [ops.cast(y, "uint8"), scale, ops.cast(zero, "uint8")]
+
+
+def _centred(x: Any, zero: Any, along: int | None = None) -> Any:
+    """Whole numbers less their zero point, as floats that hold products of them exactly."""
+    y = _float(x, "float64")
+    if zero is None:
+        return y
+    z = _float(zero, "float64")
+    if rank(z) == 0 or z.shape == (1,) or along is None:
+        return y - (ops.reshape(z, ()) if z.shape == (1,) else z)
+    shape = [1] * rank(y)
+    shape[along] = -1
+    return y - ops.reshape(z, shape)
+
+
+def _matmul(a: Any, b: Any, a_zero: Any, b_zero: Any) -> Any:
+    a = _centred(a, a_zero, None if a_zero is None or rank(a_zero) > 1 else rank(a) - 2)
+    b = _centred(b, b_zero, None if b_zero is None or rank(b_zero) > 1 else rank(b) - 1)
+    return ops.matmul(a, b)
+
+
+def _single(call: Call, *values: Any) -> None:
+    """Refuse one scale for each row, which would be taken for one a column."""
+    if any(product(sizes(value)) != 1 for value in values):
+        call.refuse("scales or zero points by row are not translated")
+
+
+def matmul_integer(call: Call, a: Any, b: Any, a_zero: Any = None, b_zero: Any = None) -> Any:
+    """A product of whole numbers, in int32."""
+    return ops.cast(ops.round(_matmul(a, b, a_zero, b_zero)), "int32")
+
+
+def matmul_to_float(
+    call: Call,
+    a: Any,
+    b: Any,
+    a_scale: Any,
+    b_scale: Any,
+    a_zero: Any = None,
+    b_zero: Any = None,
+    bias: Any = None,
+) -> Any:
+    """A product of whole numbers, scaled."""
+    _single(call, a_scale)
+    y = ops.cast(_matmul(a, b, a_zero, b_zero), "float32")
+    y = y * _float(a_scale) * _float(b_scale)
+    return y if bias is None else y + tensor(bias)
+
+
+def dynamic_matmul(
+    call: Call, a: Any, b: Any, b_scale: Any, b_zero: Any = None, bias: Any = None
+) -> Any:
+    """The left operand is quantized by its own range first."""
+    whole, scale, zero = dynamic_quantized(call, a)
+    return matmul_to_float(call, whole, b, scale, b_scale, zero, b_zero, bias)
+
+
+def qlinear_matmul(
+    call: Call, a: Any, a_scale: Any, a_zero: Any, b: Any, b_scale: Any, b_zero: Any,
+    y_scale: Any, y_zero: Any,
+) -> Any:  # fmt: skip
+    """Quantized operands, quantized result."""
+    _single(call, a_scale, y_scale, y_zero)
+    y = _matmul(a, b, a_zero, b_zero)
+    return _requantized(y, _float(a_scale) * _float(b_scale) / _float(y_scale), y_zero)
+
+
+def _requantized(y: Any, factor: Any, zero: Any) -> Any:
+    target = dtype_of(zero)
+    y = ops.round(ops.cast(y, "float32") * factor) + _float(zero)
+    return ops.cast(ops.clip(y, *RANGES[target]), target)
+
+
+def _conv(call: Call, x: Any, w: Any, x_zero: Any, w_zero: Any) -> Any:
+    """A convolution of whole numbers; padding is the zero point, so nothing once centred."""
+    x, w = _centred(x, x_zero), _centred(w, w_zero, 0)
+    strides = call.attribute("strides") or [1]
+    if call.attribute("auto_pad", "NOTSET").startswith("SAME") and max(strides) > min(w.shape[2:]):
+        call.refuse("strides larger than the kernel with auto_pad are not translated")
+    return convolve(x, w, window(call, x, w.shape[2:]), call.attribute("group", 1))
+
+
+def conv_integer(call: Call, x: Any, w: Any, x_zero: Any = None, w_zero: Any = None) -> Any:
+    """A convolution of whole numbers, in int32."""
+    return ops.cast(ops.round(_conv(call, x, w, x_zero, w_zero)), "int32")
+
+
+def qlinear_conv(
+    call: Call, x: Any, x_scale: Any, x_zero: Any, w: Any, w_scale: Any, w_zero: Any,
+    y_scale: Any, y_zero: Any, bias: Any = None,
+) -> Any:  # fmt: skip
+    """Quantized operands, quantized result; the bias is in units of both scales."""
+    y = _conv(call, x, w, x_zero, w_zero)
+    shape = (1, -1, *[1] * (rank(y) - 2))
+    if bias is not None:
+        y = y + ops.reshape(_float(bias, "float64"), shape)
+    factor = _float(x_scale) * _float(w_scale) / _float(y_scale)
+    factor = ops.reshape(factor, shape) if rank(factor) == 1 else factor
+    return _requantized(y, factor, y_zero)
+
+
+def qlinear(function: Any) -> Entry:
+    """A pointwise operator between two quantized tensors: computed in floats."""
+
+    def entry(call: Call, *values: Any) -> Any:
+        *operands, scale, zero = values
+        given = [
+            (_float(operands[i]) - _float(operands[i + 2])) * _float(operands[i + 1])
+            for i in range(0, len(operands), 3)
+        ]
+        return _requantized(function(call, *given), 1 / _float(scale), zero)
+
+    return entry
+
+
+def leaky(call: Call, x: Any) -> Any:
+    """LeakyRelu."""
+    return ops.where(x < 0, x * call.attribute("alpha", 0.01), x)
+
+
+TABLES: dict[str, dict[str, Entry]] = {
+    "": {
+        "ConvInteger": conv_integer,
+        "DequantizeLinear": dequantized,
+        "DynamicQuantizeLinear": dynamic_quantized,
+        "MatMulInteger": matmul_integer,
+        "QLinearConv": qlinear_conv,
+        "QLinearMatMul": qlinear_matmul,
+        "QuantizeLinear": quantized,
+    },
+    "com.microsoft": {
+        "DequantizeLinear": dequantized,
+        "DynamicQuantizeMatMul": dynamic_matmul,
+        "MatMulIntegerToFloat": matmul_to_float,
+        "QLinearAdd": qlinear(lambda call, a, b: a + b),
+        "QLinearLeakyRelu": qlinear(leaky),
+        "QLinearMul": qlinear(lambda call, a, b: a * b),
+        "QLinearSigmoid": qlinear(lambda call, x: ops.sigmoid(x)),
+        "QuantizeLinear": quantized,
+    },
+}

@@ -1,0 +1,222 @@
+"""Sums, means and the like over axes; softmax and its family."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from onnx_net2net.frameworks.keras.open_axes import axes_behind, axis_last
+from onnx_net2net.frameworks.keras.trace import Call, Entry
+from onnx_net2net.frameworks.keras.values import axis_of, dtype_of, known, product, sizes
+from onnx_net2net.frameworks.keras.values import tensor as lifted
+
+__all__ = ["TABLES"]
+
+
+def reduced(function: Callable[..., Any]) -> Entry:
+    """A reduction; axes are an attribute or, from opset 13 or 18 on, an input."""
+
+    def entry(call: Call, x: Any, axes: Any = None) -> Any:
+        x = lifted(x)
+        given, keep = call.attribute("axes"), bool(call.attribute("keepdims", 1))
+        none = call.attribute("noop_with_empty_axes", 0)
+        if function is log_sum_exp and "int" in dtype_of(x):
+            call.refuse("logarithms of whole numbers are not translated: their last bit decides")
+        if axes is not None:
+            found = known(axes) if 0 not in axes.shape else np.zeros(0, np.int64)
+            if found is None:
+                flat, restored = axes_behind(call, x, axes)
+                return restored(function(flat, axis=(1,), keepdims=False), keep)
+            given = found.reshape(-1).tolist()
+        if none and not given:
+            return x if function not in POINTWISE else POINTWISE[function](x)
+        if min(given or [0]) < 0 and 0 in x.shape:
+            call.refuse("onnxruntime does not reduce negative axes of an empty tensor")
+        over = tuple(axis_of(a, x) for a in given) if given else tuple(range(len(x.shape)))
+        return function(x, axis=over, keepdims=keep)
+
+    return entry
+
+
+def summed(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    """Sum."""
+    return ops.sum(x, axis=axis, keepdims=keepdims)
+
+
+def absolute_sum(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    """Sum of absolute values."""
+    return summed(ops.abs(x), axis, keepdims)
+
+
+def square_sum(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    """Sum of squares."""
+    return summed(ops.square(x), axis, keepdims)
+
+
+def real(x: Any) -> Any:
+    """Whole numbers as floats that hold them."""
+    return ops.cast(x, "float64") if "int" in dtype_of(x) else x
+
+
+def length(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    """Euclidean norm."""
+    return ops.sqrt(square_sum(real(x), axis, keepdims))
+
+
+def log_sum(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    """Logarithm of the sum."""
+    return ops.log(summed(real(x), axis, keepdims))
+
+
+def averaged(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    """Mean; of whole numbers cut towards zero."""
+    if "int" not in dtype_of(x):
+        return ops.mean(x, axis=axis, keepdims=keepdims)
+    total = ops.sum(x, axis=axis, keepdims=keepdims)
+    count = ops.cast(product(sizes(x)[a] for a in axis), dtype_of(total))
+    return ops.sign(total) * ops.floor_divide(ops.abs(total), ops.maximum(count, 1))
+
+
+def greatest(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    """Largest entry; of truth values: whether any is true."""
+    if dtype_of(x) == "bool":
+        return ops.any(x, axis=axis, keepdims=keepdims)
+    return ops.max(x, axis=axis, keepdims=keepdims, initial=_extreme(x, axis, lowest=True))
+
+
+def least(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    """Smallest entry; of truth values: whether all are true."""
+    if dtype_of(x) == "bool":
+        return ops.all(x, axis=axis, keepdims=keepdims)
+    return ops.min(x, axis=axis, keepdims=keepdims, initial=_extreme(x, axis, lowest=False))
+
+
+def _extreme(x: Any, axis: tuple[int, ...], lowest: bool) -> Any:
+    """What the largest or smallest of no entries is; None where there are some."""
+    lengths = [sizes(x)[place] for place in axis]
+    if all(isinstance(size, int) and size for size in lengths):
+        return None
+    if "float" in dtype_of(x):
+        return ops.cast(-math.inf if lowest else math.inf, dtype_of(x))
+    limits = np.iinfo(dtype_of(x))
+    return ops.cast(limits.min if lowest else limits.max, dtype_of(x))
+
+
+def multiplied(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    """Product."""
+    for place in sorted(axis, reverse=True):
+        x = ops.prod(x, axis=place, keepdims=keepdims)
+    return x
+
+
+def log_sum_exp(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    """Logarithm of the sum of exponentials."""
+    return ops.logsumexp(real(x), axis=axis, keepdims=keepdims)
+
+
+# What a reduction over no axis still does to each entry.
+POINTWISE: dict[Callable[..., Any], Callable[[Any], Any]] = {
+    absolute_sum: ops.abs,
+    length: ops.abs,
+    log_sum: lambda x: ops.log(real(x)),
+    square_sum: ops.square,
+}
+
+
+def flattened(call: Call, x: Any, function: Callable[[Any], Any]) -> Any:
+    """Before opset 13: over all axes from ``axis`` on."""
+    axis = axis_of(call.attribute("axis", 1), x)
+    shape = sizes(x)
+    flat = ops.reshape(x, (product(shape[:axis]), product(shape[axis:])))
+    return ops.reshape(function(flat), shape)
+
+
+def normalised(function: Callable[..., Any]) -> Entry:
+    """Softmax and its like, whose default axis changed in opset 13."""
+
+    def entry(call: Call, x: Any) -> Any:
+        x = lifted(x)
+        if call.opset < 13:
+            return flattened(call, x, lambda flat: function(flat, axis=-1))
+        return function(x, axis=axis_of(call.attribute("axis", -1), x))
+
+    return entry
+
+
+def hardmax(x: Any, axis: int) -> Any:
+    """One where the first largest entry is."""
+    place = ops.expand_dims(ops.argmax(x, axis=axis), axis)
+    span = [1] * len(x.shape)
+    span[axis] = -1
+    index = ops.reshape(ops.arange(sizes(x)[axis], dtype=dtype_of(place)), span)
+    return ops.cast(ops.equal(index, place), dtype_of(x))
+
+
+def place_of(function: Callable[..., Any]) -> Entry:
+    """ArgMax and ArgMin; the first, or with ``select_last_index`` the last."""
+
+    def entry(call: Call, x: Any) -> Any:
+        x = lifted(x)
+        axis = axis_of(call.attribute("axis", 0), x)
+        last = call.attribute("select_last_index", 0)
+        found = ops.cast(function(ops.flip(x, axis) if last else x, axis=axis), "int64")
+        if last:
+            found = ops.cast(sizes(x)[axis], "int64") - 1 - found
+        return ops.expand_dims(found, axis) if call.attribute("keepdims", 1) else found
+
+    return entry
+
+
+def running(function: Callable[..., Any], neutral: int) -> Entry:
+    """Sums or products of all entries so far."""
+
+    def entry(call: Call, x: Any, axis: Any) -> Any:
+        x = lifted(x)
+        found, back = known(axis), None
+        if found is None:
+            x, back = axis_last(call, x, axis)
+        place = axis_of(-1 if found is None else int(found.reshape(-1)[0]), x)
+        backward = bool(call.attribute("reverse", 0))
+        x = ops.flip(x, place) if backward else x
+        if call.attribute("exclusive", 0):
+            first = ops.take(x, [0], axis=place) * 0 + neutral
+            rest = ops.slice(x, [0] * len(x.shape), _shorter(x, place))
+            x = ops.concatenate([first, rest], axis=place)
+        y = function(x, axis=place)
+        y = ops.flip(y, place) if backward else y
+        return y if back is None else back(y)
+
+    return entry
+
+
+def _shorter(x: Any, axis: int) -> list[Any]:
+    shape = sizes(x)
+    shape[axis] = shape[axis] - 1
+    return shape
+
+
+TABLES: dict[str, dict[str, Entry]] = {
+    "": {
+        "ArgMax": place_of(ops.argmax),
+        "ArgMin": place_of(ops.argmin),
+        "CumProd": running(ops.cumprod, 1),
+        "CumSum": running(ops.cumsum, 0),
+        "Hardmax": normalised(hardmax),
+        "LogSoftmax": normalised(ops.log_softmax),
+        "ReduceL1": reduced(absolute_sum),
+        "ReduceL2": reduced(length),
+        "ReduceLogSum": reduced(log_sum),
+        "ReduceLogSumExp": reduced(log_sum_exp),
+        "ReduceMax": reduced(greatest),
+        "ReduceMean": reduced(averaged),
+        "ReduceMin": reduced(least),
+        "ReduceProd": reduced(multiplied),
+        "ReduceSum": reduced(summed),
+        "ReduceSumSquare": reduced(square_sum),
+        "Softmax": normalised(ops.softmax),
+    }
+}

@@ -1,0 +1,46 @@
+"""Element types of outputs, as the operators' schemas tie them to those of inputs.
+
+Keras widens some sums and means; ONNX says that the result is of the operand's type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import onnx
+from keras import ops
+
+from onnx_net2net.frameworks.keras.program import Step
+from onnx_net2net.frameworks.keras.values import cast, dtype_of
+
+__all__ = ["tied", "typed"]
+
+
+def tied(step: Step, operands: Sequence[Any]) -> dict[int, str]:
+    """The types of those outputs whose types are those of operands, by position."""
+    if step.domain or not onnx.defs.has(step.op, step.opset, ""):
+        return {}
+    schema = onnx.defs.get_schema(step.op, step.opset, "")
+    kinds: dict[str, str] = {}
+    for index, operand in enumerate(operands):
+        formal = schema.inputs[min(index, len(schema.inputs) - 1)]
+        if operand is not None and not isinstance(operand, list) and formal.is_homogeneous:
+            kinds.setdefault(formal.type_str, dtype_of(operand))
+    outputs = [
+        schema.outputs[min(index, len(schema.outputs) - 1)] for index in range(len(step.outputs))
+    ]
+    return {
+        index: kinds[formal.type_str]
+        for index, formal in enumerate(outputs)
+        if formal.is_homogeneous and formal.type_str in kinds
+    }
+
+
+def typed(step: Step, operands: Sequence[Any], results: Sequence[Any]) -> list[Any]:
+    """The results in the types that the schema says."""
+    kinds = tied(step, operands)
+    return [
+        cast(value, kinds[index]) if index in kinds and ops.is_tensor(value) else value
+        for index, value in enumerate(results)
+    ]

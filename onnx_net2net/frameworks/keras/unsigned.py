@@ -1,0 +1,157 @@
+"""uint64, which Keras counts in 32 bits, on TensorFlow: computed on the same bits as int64.
+
+Sums, products and what only moves entries are the same for both; what orders entries sees them
+with the highest bit turned. Quotients and shifts are TensorFlow's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from onnx_net2net.frameworks.keras.types import tied
+from onnx_net2net.frameworks.keras.values import dtype_of, tensor
+
+if TYPE_CHECKING:
+    from onnx_net2net.frameworks.keras.trace import Call, Entry
+
+__all__ = ["by_bits", "concerned"]
+
+SAME_BITS = frozenset(
+    [
+        "Add",
+        "BitwiseAnd",
+        "BitwiseNot",
+        "BitwiseOr",
+        "BitwiseXor",
+        "CenterCropPad",
+        "Compress",
+        "Concat",
+        "CumSum",
+        "DepthToSpace",
+        "Equal",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "Gemm",
+        "Identity",
+        "If",
+        "MatMul",
+        "Mul",
+        "Pad",
+        "ReduceSum",
+        "Reshape",
+        "ReverseSequence",
+        "ScatterElements",
+        "ScatterND",
+        "Slice",
+        "SpaceToDepth",
+        "Split",
+        "Squeeze",
+        "Sub",
+        "Sum",
+        "Tile",
+        "Transpose",
+        "Trilu",
+        "Unsqueeze",
+        "Where",
+    ]
+)
+ORDER = frozenset(
+    [
+        "ArgMax",
+        "ArgMin",
+        "Clip",
+        "Greater",
+        "GreaterOrEqual",
+        "Less",
+        "LessOrEqual",
+        "Max",
+        "Min",
+        "ReduceMax",
+        "ReduceMin",
+        "TopK",
+        "Unique",
+    ]
+)
+NATIVE = frozenset(["BitShift", "Div", "Mod"])
+# Those that look at no entry, or take the type as it is.
+OWN = frozenset(
+    [
+        "Abs",
+        "Sign",
+        "BitCast",
+        "Cast",
+        "CastLike",
+        "ConcatFromSequence",
+        "EyeLike",
+        "If",
+        "Loop",
+        "Scan",
+        "SequenceAt",
+        "SequenceConstruct",
+        "SequenceErase",
+        "SequenceInsert",
+        "SequenceLength",
+        "Shape",
+        "Size",
+    ]
+)
+HIGHEST = np.int64(-(2**63))
+
+
+def concerned(operands: Sequence[Any]) -> bool:
+    """Whether TensorFlow gets numbers of this type."""
+    return keras.backend.backend() == "tensorflow" and any(
+        not isinstance(x, list) and x is not None and dtype_of(x) == "uint64" for x in operands
+    )
+
+
+def by_bits(call: Call, entry: Entry, operands: Sequence[Any]) -> Any:
+    """What ``entry`` computes for these operands."""
+    step = call.step
+    if step.domain or step.op in OWN:
+        return entry(call, *operands)
+    if step.op in NATIVE:
+        return _native(call, *(tensor(x) for x in operands))
+    if step.op not in SAME_BITS | ORDER or call.attribute("reduction", "none") in ("max", "min"):
+        call.refuse("arithmetic on uint64 is not translated")
+    turn = HIGHEST if step.op in ORDER else np.int64(0)
+    results = entry(call, *(_signed(x, turn) for x in operands))
+    several = isinstance(results, list | tuple)
+    back = {index for index, kind in tied(step, operands).items() if kind == "uint64"}
+    found = [
+        _unsigned(value, turn) if index in back else value
+        for index, value in enumerate(results if several else [results])
+    ]
+    return found if several else found[0]
+
+
+def _signed(x: Any, turn: np.int64) -> Any:
+    import tensorflow as tf
+
+    if x is None or dtype_of(x) != "uint64":
+        return x
+    return tf.bitwise.bitwise_xor(tf.bitcast(tensor(x), "int64"), turn)
+
+
+def _unsigned(x: Any, turn: np.int64) -> Any:
+    import tensorflow as tf
+
+    return tf.bitcast(tf.bitwise.bitwise_xor(tensor(x), turn), "uint64")
+
+
+def _native(call: Call, x: Any, y: Any) -> Any:
+    import tensorflow as tf
+
+    if call.step.op == "BitShift":
+        left = call.attribute("direction") == "LEFT"
+        shift = tf.bitwise.left_shift if left else tf.bitwise.right_shift
+        return tf.where(y < 64, shift(x, y), tf.zeros_like(x))
+    call.attribute("fmod")  # the same for numbers without a sign
+    return (tf.math.floordiv if call.step.op == "Div" else tf.math.floormod)(x, y)

@@ -1,0 +1,190 @@
+"""Kernels that slide over the spatial axes: padding, strides, and where the channels stand.
+
+TensorFlow has no convolution with channels first on a CPU; the other backends take both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import keras
+from keras import ops
+
+from onnx_net2net.frameworks.keras.trace import Call
+from onnx_net2net.frameworks.keras.values import dtype_of, sizes
+
+__all__ = [
+    "Window",
+    "channels_last",
+    "extended",
+    "padded",
+    "positive",
+    "taps",
+    "to_first",
+    "to_last",
+    "window",
+]
+
+Pads = list[tuple[Any, Any]]
+
+
+def channels_last() -> bool:
+    """Whether the backend wants the channels behind."""
+    return keras.backend.backend() == "tensorflow"
+
+
+def to_last(x: Any) -> Any:
+    """N C ... -> N ... C."""
+    return ops.moveaxis(x, 1, -1)
+
+
+def to_first(x: Any) -> Any:
+    """N ... C -> N C ..."""
+    return ops.moveaxis(x, -1, 1)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A kernel's size, how it moves, and what is put around the spatial axes."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    pads: tuple[tuple[Any, Any], ...]
+
+    @property
+    def spans(self) -> tuple[int, ...]:
+        """What a window covers along each axis."""
+        return tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True))
+
+    @property
+    def same(self) -> bool:
+        """Whether the padding is what Keras calls "same" at stride 1."""
+        if set(self.strides) != {1} or not all(isinstance(n, int) for p in self.pads for n in p):
+            return False
+        return self.pads == tuple(((s - 1) // 2, (s - 1) - (s - 1) // 2) for s in self.spans)
+
+
+def window(call: Call, x: Any, kernel: Sequence[int], *, ceil: bool | None = None) -> Window:
+    """The window of a convolution of ``x`` (N C ...), or with ``ceil`` given of a pooling.
+
+    A pooling counts its stated mode of padding without dilation, as onnxruntime does.
+    """
+    rank = len(kernel)
+    strides = tuple(call.attribute("strides") or [1] * rank)
+    dilations = tuple(call.attribute("dilations") or [1] * rank)
+    spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    lengths = sizes(x)[2:]
+    mode = call.attribute("auto_pad", "NOTSET")
+    pads: Pads
+    if mode in ("SAME_UPPER", "SAME_LOWER"):
+        pads = [
+            _same(length, span, stride, mode == "SAME_LOWER")
+            if ceil is None
+            else _same_of_pool(length, size, stride, mode == "SAME_LOWER")
+            for length, span, size, stride in zip(lengths, spans, kernel, strides, strict=True)
+        ]
+    elif mode == "VALID":
+        pads = [(0, 0)] * rank
+    else:
+        given = call.attribute("pads") or [0] * (2 * rank)
+        pads = list(zip(given[:rank], given[rank:], strict=True))
+    if ceil:
+        pads = [
+            (before, after + _overhang(length, before, after, span, stride))
+            for length, (before, after), span, stride in zip(
+                lengths, pads, spans, strides, strict=True
+            )
+        ]
+    if ceil is not None:
+        for length, (before, after), span in zip(lengths, pads, spans, strict=True):
+            known = all(isinstance(n, int) for n in (length, before, after))
+            if known and length + before + after < span:
+                call.refuse("its window is larger than what it slides over")
+    return Window(tuple(kernel), strides, dilations, tuple(pads))
+
+
+def _same(length: Any, span: int, stride: int, lower: bool) -> tuple[Any, Any]:
+    """As many outputs as there are strides in the input."""
+    if stride == 1:
+        total: Any = span - 1
+    else:
+        total = positive((-(-length // stride) - 1) * stride + span - length)
+    less = total // 2
+    return (total - less, less) if lower else (less, total - less)
+
+
+def _same_of_pool(length: Any, size: int, stride: int, lower: bool) -> tuple[Any, Any]:
+    """The same without dilation, and less than nothing where strides exceed the kernel."""
+    total = (-(-length // stride) - 1) * stride + size - length
+    odd = total + 1 if lower else total
+    below = odd < 0
+    first = (odd + (int(below) if isinstance(below, bool) else ops.cast(below, "int32"))) // 2
+    return first, total - first
+
+
+def _overhang(length: Any, before: int, after: int, span: int, stride: int) -> Any:
+    """What must follow so that the last, partial window fits; it may not start in the padding."""
+    if stride == 1:
+        return 0
+    total = length + before + after
+    count = -(-(total - span) // stride) + 1
+    beyond = (count - 1) * stride >= length + before
+    if isinstance(length, int):
+        count -= bool(beyond)
+        return max((count - 1) * stride + span - total, 0)
+    count = count - ops.cast(beyond, "int32")
+    return ops.maximum((count - 1) * stride + span - total, 0)
+
+
+def padded(x: Any, pads: Sequence[tuple[Any, Any]], value: float = 0) -> Any:
+    """``x`` (N C ...) with its spatial axes padded, or cut where a pad is negative."""
+    if all(isinstance(n, int) for pair in pads for n in pair):
+        if any(n < 0 for pair in pads for n in pair):
+            inner = [slice(max(-a, 0), -max(-b, 0) or None) for a, b in pads]
+            x = x[(slice(None), slice(None), *inner)]
+            pads = [(max(a, 0), max(b, 0)) for a, b in pads]
+        if not any(n for pair in pads for n in pair):
+            return x
+        return ops.pad(x, [(0, 0), (0, 0), *pads], constant_values=value or None)
+    for axis, (before, after) in enumerate(pads, 2):
+        index = [slice(None)] * len(x.shape)
+        index[axis] = slice(positive(-before), sizes(x)[axis] - positive(-after))
+        x = extended(x[tuple(index)], axis, positive(before), positive(after), value)
+    return x
+
+
+def extended(x: Any, axis: int, before: Any, after: Any, value: float = 0) -> Any:
+    """``x`` with so many entries of a value before and after those of an axis."""
+    parts = [x]
+    for place, count in ((0, before), (2, after)):
+        if not isinstance(count, int) or count:
+            shape = sizes(x)
+            shape[axis] = count
+            parts.insert(place, ops.broadcast_to(ops.cast(value, dtype_of(x)), shape))
+    return ops.concatenate(parts, axis=axis) if len(parts) > 1 else x
+
+
+def positive(count: Any) -> Any:
+    """The count, or 0 where it is below."""
+    return max(count, 0) if isinstance(count, int) else ops.maximum(count, 0)
+
+
+def taps(x: Any, frame: Window) -> list[Any]:
+    """One strided view of the padded ``x`` (N C ...) for each place of the kernel, in its order."""
+    lengths = sizes(x)[2:]
+    counts = [
+        (length - span) // stride + 1
+        for length, span, stride in zip(lengths, frame.spans, frame.strides, strict=True)
+    ]
+    found = []
+    for place in product(*(range(k) for k in frame.kernel)):
+        index = [
+            slice(i * d, i * d + (count - 1) * s + 1, s)
+            for i, d, s, count in zip(place, frame.dilations, frame.strides, counts, strict=True)
+        ]
+        found.append(x[(slice(None), slice(None), *index)])
+    return found

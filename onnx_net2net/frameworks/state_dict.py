@@ -1,0 +1,112 @@
+"""Weights out of the file, as their author names and shapes them.
+
+    BiggerNet().load_state_dict(state_dict(grown))
+    save_safetensors(grown, "grown.safetensors")
+
+An export of :func:`from_torch` keeps names and layouts. Those that other exports lost come back
+with the original weights and the original file: see matching.py.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from onnx import TensorProto
+
+from onnx_net2net.errors import Refused
+from onnx_net2net.frameworks import safetensors_file
+from onnx_net2net.frameworks.names import ties
+from onnx_net2net.frameworks.roles import MADE, Role, recorded, roles
+from onnx_net2net.frameworks.state_dicts import Weights, to_tensor
+from onnx_net2net.frameworks.weight_matching import recovered
+from onnx_net2net.model.model import AnyModel, Model, Weight, load
+
+__all__ = ["named_weights", "save_safetensors", "state_dict"]
+
+SHOWN = 8
+
+
+def state_dict(
+    model: AnyModel, like: Weights | None = None, base: AnyModel | None = None
+) -> dict[str, Any]:
+    """The weights of ``model`` as PyTorch tensors under the names and in the layouts of its author.
+
+    That is every parameter, BatchNormalization statistic and persistent buffer, tied weights under
+    each of their names. Where the export lost names, ``like`` gives the original state dict (or its
+    file, or its module) and ``base`` the ONNX file exported from it, which ``model`` was grown
+    from: weights are recognised there by value, and followed to ``model``.
+
+    What a class computes from its sizes is not in a state dict: 1/sqrt(head_dim) after growing
+    head_dim, epsilon after padding a norm. Compare the class with the file where these grew.
+
+    Raises Refused where names are lost and ``like`` does not bring them back.
+    """
+    weights = named_weights(model, like, base)
+    tensors: dict[int, Any] = {}  # tied weights share one
+    return {
+        name: tensors.setdefault(id(weight), to_tensor(weight.array()))
+        if id(weight) not in tensors
+        else tensors[id(weight)]
+        for name, weight in weights.items()
+    }
+
+
+def save_safetensors(
+    model: AnyModel,
+    path: str | os.PathLike[str],
+    like: Weights | None = None,
+    base: AnyModel | None = None,
+    *,
+    force: bool = True,
+) -> Path:
+    """Write what :func:`state_dict` gives to a safetensors file, one tensor at a time.
+
+    Takes no PyTorch. An existing file is kept with ``force=False``. Raises OutputError, and Refused
+    as :func:`state_dict` does.
+    """
+    weights = named_weights(model, like, base)
+    safetensors_file.write(Path(path), weights, force=force)
+    return Path(path)
+
+
+def named_weights(
+    model: AnyModel, like: Weights | None = None, base: AnyModel | None = None
+) -> dict[str, Weight]:
+    """What :func:`state_dict` gives, unread."""
+    model = load(model)
+    if (like is None) != (base is None):
+        raise Refused(
+            None,
+            "names are recovered by comparing two things, and only one is given",
+            "give the original weights (like) and the original ONNX file (base)",
+        )
+    if like is not None and base is not None:
+        return recovered(model, like, load(base))
+    found = {name: model.weights[name] for name in _own(model)}
+    lost = [name for name in found if MADE.match(name)]
+    if lost:
+        raise Refused(
+            ", ".join(lost[:SHOWN]) + (f" and {len(lost) - SHOWN} more" * (len(lost) > SHOWN)),
+            "the export lost the author's names of these weights",
+            "give the original weights and ONNX file (like and base, --like and --base), or "
+            "export with onnx_net2net.from_torch",
+        )
+    found |= {alias: found[owner] for alias, owner in ties(model).items() if owner in found}
+    return found
+
+
+def _own(model: Model) -> list[str]:
+    """Parameters, statistics and persistent buffers, and what growing put beside them."""
+    role = roles(model)
+    buffers = {name for name, (kind, lasting) in recorded(model).items() if lasting}
+    initializers = {entry.name for entry in model.proto.graph.initializer}
+    inserted = {name for step in model.history for name in step.get("inserted", ())}
+    return [
+        name
+        for name, weight in model.weights.items()
+        if weight.dtype != TensorProto.STRING
+        and (role[name] is not Role.CONSTANT or name in buffers or name in inserted)
+        and (name in initializers or role[name] is not Role.CONSTANT)
+    ]

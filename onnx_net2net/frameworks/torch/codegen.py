@@ -1,0 +1,306 @@
+"""The statements of a ``forward``, written with numbered values and given names at the end.
+
+    block = Block()
+    x = block.input("x")                                  # value(0)
+    y = block.add(f"self.conv1({x})", "conv1")            # value(1)
+    block.lines(f"F.relu({y})")                           # ["return F.relu(self.conv1(x))"]
+
+Values are numbers until the whole function is known: then those that nobody reads are dropped,
+those read once move into their reader where the line stays short, and names are given and taken
+over like a programmer would, so that a tensor is freed once it is no longer needed.
+
+In code a value is its number behind MARK, a character that no written code can hold: names are
+plain ASCII, and :func:`~.types.literal` escapes it in texts.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+
+from onnx_net2net.frameworks.torch.layout import STEP, wrapped
+from onnx_net2net.frameworks.torch.library import identifier, reserved
+
+MARK = "\ue000"
+VALUE = re.compile(rf"{MARK}(\d+)")
+BARE = rf"[\w.{MARK}]+"  # a name, or attributes of one
+LONGEST = 76  # characters of a line up to which what is read once is written into its reader
+LONGEST_NAME = 28
+DEEPEST = 3  # calls inside calls
+NEAREST = 6  # statements between the two
+
+
+@dataclass(eq=False)
+class Statement:
+    """``targets = code``, or ``def`` of a function, with numbered values in ``code``."""
+
+    targets: tuple[int, ...]
+    code: str
+    hints: tuple[str, ...]  # for the names of its targets
+    kind: str = "tensor"  # names go over only to values of one kind
+    fresh: bool = False  # never takes over a name: it is called after its layer
+    inline: bool = True
+    depth: int = 1
+    body: Block | None = None
+    parameters: tuple[int, ...] = ()
+
+    def uses(self) -> Iterator[int]:
+        """The values that it reads, once for each time."""
+        yield from _values(self.code)
+        if self.body is not None:
+            for statement in self.body.statements:
+                yield from statement.uses()
+            yield from _values(self.body.result)
+
+
+def value(number: int) -> str:
+    """The code of a numbered value."""
+    return f"{MARK}{number}"
+
+
+def computed(code: str) -> bool:
+    """Whether an expression reads a value, and so is known as the network runs only."""
+    return MARK in code
+
+
+def _values(code: str) -> list[int]:
+    return [int(number) for number in VALUE.findall(code)]
+
+
+@dataclass
+class Block:
+    """The statements of one function, and the expression that it returns."""
+
+    numbers: Iterator[int] = field(default_factory=count)
+    statements: list[Statement] = field(default_factory=list)
+    result: str = ""
+    inputs: dict[int, str] = field(default_factory=dict)
+
+    def input(self, name: str) -> str:
+        """A parameter of the function."""
+        number = next(self.numbers)
+        self.inputs[number] = name
+        return value(number)
+
+    def add(
+        self,
+        code: str,
+        hint: str,
+        *,
+        kind: str = "tensor",
+        fresh: bool = False,
+        inline: bool = True,
+        depth: int = 1,
+    ) -> str:
+        """The value of an expression."""
+        number = next(self.numbers)
+        self.statements.append(
+            Statement((number,), code, (hint,), kind, fresh, inline=inline, depth=depth)
+        )
+        return value(number)
+
+    def first(self, code: str, hint: str) -> str:
+        """A value computed before all others."""
+        number = next(self.numbers)
+        self.statements.insert(0, Statement((number,), code, (hint,), "size", depth=0))
+        return value(number)
+
+    def unpack(self, code: str, hints: Iterable[str], kind: str = "tensor") -> list[str]:
+        """The values that an expression gives as a tuple."""
+        names = list(hints)
+        if len(names) == 1:
+            return [self.add(f"({code})[0]", names[0], kind=kind, fresh=True, inline=False)]
+        numbers = tuple(next(self.numbers) for _ in names)
+        self.statements.append(
+            Statement(numbers, code, tuple(names), kind, fresh=True, inline=False)
+        )
+        return [value(number) for number in numbers]
+
+    def function(self, body: Block, hint: str) -> str:
+        """A function defined inside, which may read the values around it."""
+        number = next(self.numbers)
+        self.statements.append(
+            Statement(
+                (number,),
+                "",
+                (hint,),
+                "function",
+                inline=False,
+                body=body,
+                parameters=tuple(body.inputs),
+            )
+        )
+        return value(number)
+
+    def lines(self) -> list[str]:
+        """The function's lines, without indentation."""
+        names = dict(self.inputs)
+        _clean(self)
+        return _Naming(names, reserved()).lines(self)
+
+
+def _clean(block: Block) -> None:
+    """Drop what nobody reads, and inline what is read once."""
+    _drop_unused(block)
+    for statement in block.statements:
+        if statement.body is not None:
+            _clean(statement.body)
+    _inline(block)
+
+
+def _drop_unused(block: Block) -> None:
+    used = set(_values(block.result))
+    kept = []
+    for statement in reversed(block.statements):
+        if not used.isdisjoint(statement.targets):
+            used.update(statement.uses())
+            kept.append(statement)
+    block.statements = kept[::-1]
+
+
+def _inline(block: Block) -> None:
+    readers: Counter[int] = Counter(_values(block.result))
+    for statement in block.statements:
+        readers.update(statement.uses())
+    end = Statement((), block.result, (), inline=False)
+    pending: dict[int, tuple[int, Statement]] = {}
+    kept: list[Statement] = []
+    for position, statement in enumerate([*block.statements, end]):
+        for read in _values(statement.code):
+            found = pending.get(read)
+            if found and position - found[0] <= NEAREST and _fits(found[1], statement):
+                statement.code = _replaced(statement.code, read, found[1].code)
+                statement.depth = max(statement.depth, found[1].depth + (statement.depth > 0))
+                kept.remove(found[1])
+                del pending[read]
+        kept.append(statement)
+        if statement.inline and readers[statement.targets[0]] == 1:
+            pending[statement.targets[0]] = position, statement
+    block.result = end.code
+    block.statements = kept[:-1]
+
+
+def _fits(inner: Statement, outer: Statement) -> bool:
+    length = len(VALUE.sub("_____", outer.code)) + len(VALUE.sub("_____", inner.code))
+    return length <= LONGEST and inner.depth + (outer.depth > 0) <= DEEPEST
+
+
+def _replaced(code: str, number: int, by: str) -> str:
+    bare = re.fullmatch(rf"{BARE}(\([^()]*\)|\[[^\[\]]*\])*", by) is not None
+    inner = by if bare else f"({by})"
+    return re.sub(rf"{MARK}{number}(?!\d)", lambda _: inner, code)
+
+
+class _Naming:
+    """Names for values while a function is written out."""
+
+    def __init__(self, names: dict[int, str], reserved: Iterable[str]) -> None:
+        self.names = names
+        self.reserved = set(reserved)
+        self.protected = set(names)  # parameters keep their names
+
+    def lines(self, block: Block) -> list[str]:
+        """All lines of ``block``, with its return."""
+        last: dict[int, int] = {}
+        readers: Counter[int] = Counter()
+        for position, statement in enumerate(block.statements):
+            last.update(dict.fromkeys(statement.uses(), position))
+            readers.update(set(statement.uses()))
+        last.update(dict.fromkeys(_values(block.result), len(block.statements)))
+        kinds = {t: s.kind for s in block.statements for t in s.targets}
+        outer = set(self.names)
+        live = {self.names[value]: value for value in self.names}
+        found: list[str] = []
+        for position, statement in enumerate(block.statements):
+            ending = [
+                v for v in dict.fromkeys(statement.uses()) if last[v] == position and v not in outer
+            ]
+            if statement.body is not None:
+                found += self._function(statement, live)
+                continue
+            code = self._named(statement.code)
+            for value in ending:
+                if live.get(self.names[value]) == value:
+                    del live[self.names[value]]
+            taken = _taken(statement, ending, kinds, readers)
+            self._assign(statement, taken, live)
+            targets = ", ".join(self.names[t] for t in statement.targets)
+            found.append(f"{targets} = {code}")
+        return [*found, f"return {self._named(block.result)}"]
+
+    def _assign(self, statement: Statement, taken: int | None, live: dict[str, int]) -> None:
+        for target, hint in zip(statement.targets, statement.hints, strict=True):
+            name = self.names[taken] if taken is not None else self._free(hint, live)
+            self.names[target] = name
+            live[name] = target
+
+    def _free(self, hint: str, live: dict[str, int]) -> str:
+        base = identifier(hint).strip("_").lower()[-LONGEST_NAME:].strip("_") or "x"
+        base = base if not base[0].isdigit() else f"x{base}"
+        name = base
+        for number in count(2):
+            if name not in live and name not in self.reserved:
+                return name
+            name = f"{base}_{number}"
+        raise AssertionError
+
+    def _function(self, statement: Statement, live: dict[str, int]) -> list[str]:
+        assert statement.body is not None
+        (target,) = statement.targets
+        name = self.names[target] = self._free(statement.hints[0], live)
+        live[name] = target
+        inner = _Naming(dict(self.names), self.reserved | set(live))
+        parameters = []
+        taken = dict(live)
+        for value in statement.parameters:
+            parameter = inner._free(statement.body.inputs[value], taken)
+            inner.names[value] = parameter
+            taken[parameter] = value
+            parameters.append(parameter)
+        lines = [f"def {name}({', '.join(parameters)}):"]
+        inner.reserved |= set(taken)
+        return [*lines, *(" " * STEP + line for line in inner.lines(statement.body)), ""]
+
+    def _named(self, code: str) -> str:
+        return plain(VALUE.sub(lambda match: self.names[int(match[1])], code))
+
+
+def _taken(
+    statement: Statement, ending: list[int], kinds: dict[int, str], readers: Counter[int]
+) -> int | None:
+    """The value whose name goes over to what the statement computes."""
+    if len(statement.targets) != 1:
+        return None
+    for value in ending:
+        if kinds.get(value) != statement.kind or statement.kind == "size":
+            continue
+        if not statement.fresh:
+            return value
+    return None
+
+
+def plain(code: str) -> str:
+    """An expression with only the parentheses it needs.
+
+    >>> plain("(a * b) + (c)")
+    'a * b + c'
+    """
+    tree = ast.parse(code, mode="eval").body
+    texts = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)]
+    text = ast.unparse(tree)
+    if all(re.fullmatch(r"[^\\\"']*", t) for t in texts if isinstance(t, str)):
+        text = text.replace("'", '"')
+    return re.sub(r"(\de)\+", r"\1", text)
+
+
+def formatted(lines: Iterable[str], indent: int) -> str:
+    """Lines at an indentation, long ones broken."""
+    written = []
+    for line in lines:
+        text = line.lstrip(" ")
+        written.append(wrapped(text, indent + len(line) - len(text)) if text else "")
+    return "\n".join(written)

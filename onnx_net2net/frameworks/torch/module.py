@@ -1,0 +1,84 @@
+"""The generated source as a live module, in this process.
+
+    module = build(text, weights, constants)
+
+The text is the one that a package is written from. It is kept with the module, so that tracebacks
+show its lines, and so that the module can be pickled and copied like any other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import linecache
+import sys
+import types
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from onnx_net2net.frameworks.torch.source import CLASS
+
+_classes: dict[str, type[nn.Module]] = {}
+
+
+def tensor_of(array: np.ndarray[Any, Any]) -> torch.Tensor:
+    """A copy of an array. NumPy has no bfloat16 and float8 of its own, PyTorch no int4 and int2."""
+    array = np.array(array, copy=True, order="C")
+    name = array.dtype.name
+    if name == "bfloat16" or name.startswith("float8"):
+        bits = array.view(np.int16 if name == "bfloat16" else np.int8)
+        return torch.from_numpy(bits).view(getattr(torch, name))
+    if name in ("int4", "int2", "uint4", "uint2"):
+        return torch.from_numpy(array.astype(np.uint8 if name[0] == "u" else np.int8))
+    return torch.from_numpy(array)
+
+
+def class_of(text: str, constants: Mapping[str, torch.Tensor]) -> type[nn.Module]:
+    """The class that the source defines; one for each text."""
+    digest = hashlib.sha256(text.encode())
+    for name, value in constants.items():
+        digest.update(name.encode())
+        digest.update(value.contiguous().view(torch.uint8).numpy().tobytes())
+    key = digest.hexdigest()
+    if key not in _classes:
+        _classes[key] = _executed(text, dict(constants), key)
+    return _classes[key]
+
+
+def _executed(text: str, constants: dict[str, torch.Tensor], key: str) -> type[nn.Module]:
+    name = f"onnx_net2net_model_{key[:16]}"
+    filename = f"<{name}.py>"
+    module = types.ModuleType(name)
+    module.__file__ = filename
+    sys.modules[name] = module  # torch.compile and inspect look modules up by name
+    linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
+    exec(compile(text, filename, "exec"), module.__dict__)  # what source.py has written
+    if constants:
+        module.__dict__["stored_constants"] = lambda: dict(constants)
+    found: type[nn.Module] = module.__dict__[CLASS]
+
+    def reduce(self: nn.Module) -> tuple[Any, ...]:
+        return _rebuilt, (text, constants), self.__dict__
+
+    found.__reduce__ = reduce  # type: ignore[method-assign,assignment]
+    return found
+
+
+def _rebuilt(text: str, constants: Mapping[str, torch.Tensor]) -> nn.Module:
+    """An empty instance, to be filled with the pickled state."""
+    found = class_of(text, constants)
+    return found.__new__(found)
+
+
+def build(
+    text: str, weights: Mapping[str, torch.Tensor], constants: Mapping[str, torch.Tensor]
+) -> nn.Module:
+    """An instance with these weights."""
+    module = class_of(text, constants)()
+    module.load_state_dict(dict(weights))
+    if not hasattr(module, "source"):  # unless the network has a part that is called so
+        module.source = text  # type: ignore[assignment]
+    return module.eval()

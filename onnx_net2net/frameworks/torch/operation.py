@@ -1,0 +1,323 @@
+"""One step as the operator tables see it: operands as code, attributes, sizes.
+
+    def gelu(op: Operation) -> str:
+        return f"F.gelu({op.tensor(0)})"
+
+An entry is such a function, or a template: ``"torch.abs({0})"``, ``"{0} + {1}"``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto
+
+from onnx_net2net.frameworks.attributes import SETTLED_OPERANDS
+from onnx_net2net.frameworks.program import Step
+from onnx_net2net.frameworks.roles import Role
+from onnx_net2net.frameworks.torch import size_code
+from onnx_net2net.frameworks.torch.codegen import BARE, VALUE
+from onnx_net2net.frameworks.torch.translator import TensorList, Translator
+from onnx_net2net.frameworks.torch.types import Untranslated, literal, torch_dtype
+from onnx_net2net.frameworks.torch.unsigned import is_widened, narrowed, widened
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """An expression that gives all outputs as a tuple."""
+
+    code: str
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An expression that gives a Python list: a sequence of tensors."""
+
+    code: str
+
+
+Result = str | Sequence[str | Listed] | Unpacked | Listed | None
+Entry = str | Callable[["Operation"], Result]
+
+
+class Operation:
+    """A step and where its operands are found."""
+
+    def __init__(self, translator: Translator, step: Step) -> None:
+        self.translator = translator
+        self.program = translator.program
+        self.step = step
+        self.opset = self.program.opset.get(step.domain, 1)
+        self.hint = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", step.op).lower()
+        self.fresh = False  # a layer's result has a name of its own
+        self.read: set[int] = set()  # operands that were looked at
+
+    # ---- operands ---------------------------------------------------------------------------
+
+    def has(self, index: int) -> bool:
+        """Whether an operand is given."""
+        return index < len(self.step.inputs) and bool(self.step.inputs[index])
+
+    def name(self, index: int) -> str:
+        """The ONNX name of an operand."""
+        if not self.has(index):
+            raise Untranslated(f"its operand {index} is missing")
+        self.read.add(index)
+        return self.step.inputs[index]
+
+    def unread(self) -> list[str]:
+        """Operands that are given, by index, and that the translation did not look at."""
+        seen = self.read | SETTLED_OPERANDS.get(self.step.op, {}).keys()
+        return [str(i) for i in range(len(self.step.inputs)) if self.has(i) and i not in seen]
+
+    def tensor(self, index: int) -> str:
+        """An operand as a tensor, in a type that PyTorch computes with."""
+        name = self.name(index)
+        return widened(self.translator.tensor(name), self.program.dtype(name), self.step)
+
+    def optional(self, index: int) -> str:
+        """An operand as a tensor, or ``None``."""
+        return self.tensor(index) if self.has(index) else "None"
+
+    def constant(self, index: int) -> Array | None:
+        """The contents of a constant operand."""
+        return self.program.constant(self.name(index)) if self.has(index) else None
+
+    def needed(self, index: int, what: str) -> Array:
+        """The contents of an operand that must be constant."""
+        found = self.constant(index)
+        if found is None:
+            raise Untranslated(f"its {what} is computed")
+        return found
+
+    def number(self, index: int) -> str | None:
+        """A single number as Python code, or None."""
+        name = self.name(index)
+        dtype = self.program.dtype(name)
+        if dtype == TensorProto.UINT64 and is_widened(dtype, self.step):
+            return None  # its bits count, not its value
+        found = self.translator.host(name)
+        if found is not None:
+            return size_code.number(found.reshape(-1)[0]) if found.size == 1 else None
+        shape = self.program.shapes.of(name)
+        if not self.program.is_constant(name) or shape is None or np.prod(shape) != 1:
+            return None
+        constant = self.program.constant(name)
+        if constant is None or constant.dtype == object:
+            return None
+        return literal(constant.reshape(())[()])
+
+    def scalar(self, index: int) -> str:
+        """A single number as Python code where it is known, else a tensor."""
+        found = self.number(index)
+        return self.tensor(index) if found is None else found
+
+    def operands(self) -> list[str]:
+        """All operands, single numbers as such where that changes neither shape nor type."""
+        indices = [i for i in range(len(self.step.inputs)) if self.has(i)]
+        ranks = {i: self.rank(i) for i in indices}
+        numbers = {i: self.number(i) for i in indices}
+        tensors = [i for i in indices if numbers[i] is None]
+        widest = max((r for i in tensors if (r := ranks[i]) is not None), default=None)
+        found = []
+        for i in indices:
+            known, rank = numbers[i], ranks[i]
+            narrow = rank == 0 or (None not in (rank, widest) and rank <= widest)  # type: ignore[operator]
+            plain = known is not None and narrow and bool(tensors)
+            found.append(known if plain and known is not None else self.tensor(i))
+        return found
+
+    def is_sequence(self, index: int) -> bool:
+        """Whether an operand is a sequence of tensors."""
+        return isinstance(self.translator.values.get(self.name(index)), TensorList)
+
+    def sequence(self, index: int) -> str:
+        """An operand that is a sequence of tensors."""
+        found = self.translator.values.get(self.name(index))
+        if not isinstance(found, TensorList):
+            raise Untranslated(f"its operand {index} is no sequence")
+        return found.code
+
+    def value(self, index: int) -> str | Listed:
+        """An operand, be it a tensor or a sequence of them."""
+        return Listed(self.sequence(index)) if self.is_sequence(index) else self.tensor(index)
+
+    # ---- sizes ------------------------------------------------------------------------------
+
+    def rank(self, index: int) -> int | None:
+        """The number of axes of an operand."""
+        return self.program.rank(self.name(index))
+
+    def axes_of(self, index: int) -> int:
+        """The number of axes of an operand, which must be known."""
+        found = self.rank(index)
+        if found is None:
+            raise Untranslated(f"the number of axes of {self.name(index)!r} is not known")
+        return found
+
+    def size(self, index: int, axis: int) -> Any:
+        """One size of an operand: a number, or code."""
+        return self.translator.size_of(self.name(index), axis % self.axes_of(index))
+
+    def fixed(self, index: int, axis: int) -> int:
+        """One size of an operand, which must always be the same."""
+        found = self.program.size(self.name(index), axis)
+        if found is None:
+            found = self._same_size(index, axis)
+        if found is None:
+            raise Untranslated(f"size {axis} of {self.name(index)!r} changes")
+        return found
+
+    def _same_size(self, index: int, axis: int) -> int | None:
+        """A size that is the same under two choices of the dynamic sizes."""
+        shapes = self.program.shapes
+        found = [s.of(self.name(index)) for s in (shapes, shapes.elsewhere)]
+        if None in found or found[0][axis] != found[1][axis]:  # type: ignore[index]
+            return None
+        return found[0][axis]  # type: ignore[index]
+
+    def shape(self, index: int) -> tuple[int, ...] | None:
+        """The shape of an operand where no size changes."""
+        dims = self.program.dims(self.name(index))
+        if dims is None or any(not isinstance(d, int) for d in dims):
+            return None
+        return tuple(d for d in dims if isinstance(d, int))
+
+    def sizes(self, index: int) -> list[Any]:
+        """An operand that holds sizes, as numbers and code."""
+        found = self.translator.host(self.name(index))
+        if found is not None:
+            return list(found.reshape(-1))
+        length = self.length(index)
+        if length is None:
+            raise Untranslated(f"the length of {self.name(index)!r} is not known")
+        listed = self.translator.block.add(
+            f"{self.tensor(index)}.reshape(-1).tolist()", "sizes", kind="list", inline=False
+        )
+        return [size_code.Size(f"{listed}[{i}]", natural=False) for i in range(length)]
+
+    def length(self, index: int) -> int | None:
+        """How many entries a vector has, or a single number, where that is always the same."""
+        rank = self.rank(index)
+        if rank == 0:
+            return 1
+        found = self.program.size(self.name(index), 0) if rank == 1 else None
+        return self._same_size(index, 0) if rank == 1 and found is None else found
+
+    def integers(self, index: int) -> list[int] | None:
+        """An operand that holds constant integers."""
+        found = self.constant(index)
+        return None if found is None else [int(i) for i in found.reshape(-1)]
+
+    # ---- attributes and types ---------------------------------------------------------------
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """An attribute, or what it is by default."""
+        return self.step.attributes.get(name, default)
+
+    def dtype(self, index: int = 0) -> int:
+        """The element type of an operand."""
+        found = self.program.dtype(self.name(index))
+        if found is None:
+            raise Untranslated(f"the type of {self.name(index)!r} is not known")
+        return found
+
+    def gives(self, output: int = 0) -> str:
+        """PyTorch's type of an output, while it is computed."""
+        dtype = self.program.dtype(self.step.outputs[output])
+        return "torch.int64" if is_widened(dtype, self.step) else torch_dtype(dtype)
+
+    def wants(self, output: int) -> bool:
+        """Whether an output is named and read."""
+        if output >= len(self.step.outputs) or not self.step.outputs[output]:
+            return False
+        name, graph = self.step.outputs[output], self.program.graph
+        return bool(graph.consumers.get(name)) or name in graph.results
+
+    # ---- what it writes ---------------------------------------------------------------------
+
+    def add(self, code: str, hint: str | None = None, **options: Any) -> str:
+        """An intermediate value."""
+        return self.translator.block.add(code, hint or self.hint, **options)
+
+    def kernel(self, name: str, *arguments: Any) -> str:
+        """A call of one of the functions that are written beside the class."""
+        self.translator.state.kernels[name] = None
+        return f"{name}({', '.join(map(str, arguments))})"
+
+    def path(self, index: int) -> str | None:
+        """The path of an operand that is a weight."""
+        name = self.name(index)
+        return self.program.paths[name] if self.program.is_weight(name) else None
+
+    def layer(self, module: str, **parts: int) -> str | None:
+        """The module whose weights are just these operands (attribute=index), or None."""
+        paths = {name: self.path(index) for name, index in parts.items()}
+        known = {name: path for name, path in paths.items() if path is not None}
+        if len(known) < len(paths) or "weight" not in known:
+            return None
+        for attribute, index in parts.items():
+            statistic = attribute.startswith("running_")
+            wanted = Role.STATISTIC if statistic else Role.PARAMETER
+            if self.program.roles[self.name(index)] is not wanted:
+                return None
+        path, found, last = known["weight"].rpartition(".")
+        self.named(known["weight"])
+        if not found or last != "weight" or not self.translator.tree.fit(path, module, known):
+            return None
+        return self.translator.tree.access(path)
+
+    def named(self, path: str | None) -> None:
+        """Name the result after the module at a weight's path."""
+        self.fresh = True
+        parts = [p for p in (path or "").split(".")[:-1] if not p.isdigit()]
+        if parts:
+            self.hint = parts[-1]
+
+    def write(self, entry: Entry) -> None:
+        """Translate the step. Raises Untranslated."""
+        self.store(self.filled(entry) if isinstance(entry, str) else entry(self))
+
+    def filled(self, template: str) -> str:
+        """A template with the operands in it: ``{0}`` may be a number, ``{t0}`` is a tensor."""
+        before = set(self.read)
+        plain = self.operands() if re.search(r"\{\d\}", template) else []
+        self.read = before.union(map(int, re.findall(r"\{t?(\d)\}", template)))
+
+        def operand(match: re.Match[str]) -> str:
+            index = int(match[2])
+            code = self.tensor(index) if match[1] else plain[index]
+            bare = re.fullmatch(BARE, code)
+            return code if bare else f"({code})"
+
+        return re.sub(r"\{(t?)(\d)\}", operand, template)
+
+    def store(self, result: Result) -> None:
+        """Give the outputs their values."""
+        values, block = self.translator.values, self.translator.block
+        if isinstance(result, Unpacked):
+            self.store(block.unpack(result.code, [self.hint] * len(self.step.outputs)))
+        elif isinstance(result, Listed):
+            self.store([result])
+        elif result is not None:
+            codes = [result] if isinstance(result, str) else result
+            for name, code in zip(self.step.outputs, codes, strict=False):
+                if not name:
+                    continue
+                if isinstance(code, Listed):
+                    values[name] = TensorList(block.add(code.code, self.hint, kind="list"))
+                    continue
+                code = narrowed(code, self.program.dtype(name), self.step)
+                bare = VALUE.fullmatch(code) is not None
+                values[name] = code if bare else self._value(name, code)
+
+    def _value(self, name: str, code: str) -> str:
+        dtype = self.program.dtype(name)
+        kind = "tensor" if dtype in (1, 10, 11, 16, None) else "integers"
+        return self.translator.block.add(code, self.hint, kind=kind, fresh=self.fresh)

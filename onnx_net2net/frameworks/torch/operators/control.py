@@ -1,0 +1,136 @@
+"""If, Loop and Scan as Python's own control flow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import zip_longest
+
+from onnx_net2net.frameworks.program import Section
+from onnx_net2net.frameworks.torch import size_code
+from onnx_net2net.frameworks.torch.operation import Entry, Listed, Operation
+from onnx_net2net.frameworks.torch.translator import TensorList
+from onnx_net2net.frameworks.torch.types import Untranslated, torch_dtype
+
+
+def _results(op: Operation, names: list[str]) -> str:
+    """What a function returns."""
+    found = []
+    for name in names:
+        value = op.translator.values.get(name)
+        found.append(value.code if isinstance(value, TensorList) else op.translator.tensor(name))
+    return f"({', '.join(found)},)" if len(found) != 1 else found[0]
+
+
+def _body(
+    op: Operation, section: Section, parameters: list[str], lists: list[str]
+) -> tuple[str, list[bool]]:
+    """A function for a body, and which of its results are sequences."""
+    op.translator.enter(parameters, lists)
+    try:
+        op.translator.section(section)
+        result = _results(op, section.outputs)
+        kinds = [isinstance(op.translator.values.get(n), TensorList) for n in section.outputs]
+    finally:
+        body = op.translator.leave()
+    body.result = result
+    hint = "body" if parameters else "branch"
+    return op.translator.block.function(body, hint), kinds
+
+
+def _kinds(codes: list[str], lists: list[bool]) -> list[str | Listed]:
+    return [Listed(code) if kind else code for code, kind in zip(codes, lists, strict=True)]
+
+
+def branch(op: Operation) -> list[str | Listed]:
+    """One of two functions is called."""
+    found = op.translator.host(op.name(0))
+    if found is not None and size_code.known(found):
+        condition = str(bool(found.reshape(-1)[0]))
+    else:
+        condition = op.scalar(0)
+    calls, kinds = [], []
+    for name in ("then_branch", "else_branch"):
+        section = op.step.bodies.get(name)
+        if section is None:
+            raise Untranslated("its branches are not followed")
+        function, lists = _body(op, section, [], [])
+        calls.append(f"{function}()")
+        kinds.append(lists)
+    if kinds[0] != kinds[1]:
+        raise Untranslated("one of its branches gives a sequence, the other a tensor")
+    code = f"{calls[0]} if {condition} else {calls[1]}"
+    if len(op.step.outputs) == 1:
+        return _kinds([op.add(code, op.hint, inline=False)], kinds[0])
+    return _kinds(op.translator.block.unpack(code, [op.hint] * len(op.step.outputs)), kinds[0])
+
+
+def loop(op: Operation) -> list[str | Listed]:
+    """Runs until the condition fails or the count is reached; scanned outputs are stacked."""
+    section = op.step.bodies.get("body")
+    if section is None:
+        raise Untranslated("its body is not followed")
+    start = [op.value(i) for i in range(2, len(op.step.inputs))]
+    most = op.number(0) if op.has(0) else "None"
+    most = most if most is not None else f"int({op.tensor(0)})"
+    condition = op.number(1) if op.has(1) else "True"
+    condition = condition if condition is not None else op.tensor(1)
+    device = op.translator.device()
+    states = len(section.inputs) - 2
+    lists = [n for n, s in zip(section.inputs[2:], start, strict=True) if isinstance(s, Listed)]
+    body, kinds = _body(op, section, section.inputs, lists)
+    if any(n in lists for n in section.inputs[2:]) and kinds[1 : states + 1] != [
+        isinstance(s, Listed) for s in start
+    ]:
+        raise Untranslated("a state of it is a sequence at times")
+    codes = [s.code if isinstance(s, Listed) else s for s in start]
+    given = [body, most, condition, f"({', '.join(codes)},)" if codes else "()", states, device]
+    empty = _empty_rows(op, section.outputs[1 + states :], op.step.outputs[states:])
+    code = op.kernel("loop", *given, *empty)
+    names = op.translator.block.unpack(code, [op.hint] * (len(section.outputs) - 1))
+    return _kinds(names, kinds[1:])[: len(op.step.outputs)]
+
+
+def _empty_rows(op: Operation, rows: list[str], stacks: Sequence[str]) -> list[str]:
+    """Shapes and types of what is stacked, for a loop that does not run; None if not known."""
+    found = []
+    for row, stack in zip_longest(rows, stacks, fillvalue=""):
+        dims, dtype = op.program.dims(row), op.program.dtype(row)
+        stacked = (op.program.dims(stack) or ())[1:] if stack else ()
+        pairs = list(zip_longest(dims or stacked, stacked))
+        sizes = tuple(next((d for d in pair if isinstance(d, int)), None) for pair in pairs)
+        if dtype is None or None in sizes or (dims is None and not stacked):
+            return ["None"]
+        found.append(f"({sizes}, {torch_dtype(dtype)})")
+    return [f"({', '.join(found)},)"] if found else []
+
+
+def scan(op: Operation) -> list[str]:
+    """Runs over the entries of its inputs; scanned outputs are stacked."""
+    section = op.step.bodies.get("body")
+    if section is None:
+        raise Untranslated("its body is not followed")
+    scanned = op.attribute("num_scan_inputs")
+    states = len(op.step.inputs) - scanned
+    outputs = len(section.outputs) - states
+    options = {
+        "axes": op.attribute("scan_input_axes") or [0] * scanned,
+        "backward": op.attribute("scan_input_directions") or [0] * scanned,
+        "out_axes": op.attribute("scan_output_axes") or [0] * outputs,
+        "out_backward": op.attribute("scan_output_directions") or [0] * outputs,
+    }
+    start = [op.tensor(i) for i in range(len(op.step.inputs))]
+    body, _ = _body(op, section, section.inputs, [])
+    given = [body, f"({', '.join(start)},)", states, *(f"{k}={v}" for k, v in options.items())]
+    code = op.kernel("scan", *given)
+    return op.translator.block.unpack(code, [op.hint] * len(section.outputs))[
+        : len(op.step.outputs)
+    ]
+
+
+TABLES: dict[str, dict[str, Entry]] = {
+    "": {
+        "If": branch,
+        "Loop": loop,
+        "Scan": scan,
+    },
+}

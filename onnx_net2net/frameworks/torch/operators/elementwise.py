@@ -1,0 +1,384 @@
+"""Operators that work element by element."""
+
+from __future__ import annotations
+
+from onnx import TensorProto, helper
+
+from onnx_net2net.frameworks.torch.operation import Entry, Operation
+from onnx_net2net.frameworks.torch.types import (
+    FLOATS,
+    FLOATS8,
+    INTEGERS,
+    SMALL,
+    UNSIGNED,
+    Untranslated,
+    literal,
+    short,
+    torch_dtype,
+)
+
+BOOL = 9
+UINT64 = 13
+
+
+def divide(op: Operation) -> str:
+    """Integers are rounded towards zero."""
+    if op.dtype() in FLOATS:
+        return op.filled("{0} / {1}")
+    if op.dtype() == UINT64:
+        return op.kernel("unsigned_divided", op.tensor(0), op.tensor(1))
+    return op.filled('torch.div({0}, {1}, rounding_mode="trunc")')
+
+
+def modulo(op: Operation) -> str:
+    """The sign is the divisor's, or with ``fmod`` the dividend's."""
+    fmod = bool(op.attribute("fmod", 0))
+    if op.dtype() == UINT64:
+        if fmod:
+            raise Untranslated("ONNX Runtime rounds what it divides")
+        return op.kernel("unsigned_remainder", op.tensor(0), op.tensor(1))
+    if fmod and op.dtype() == TensorProto.INT64:  # through float64, as ONNX Runtime does
+        return op.filled("torch.fmod({t0}.double(), {t1}.double()).to(torch.int64)")
+    name = "fmod" if fmod else "remainder"
+    left = "{0}" if op.number(0) is None else "{t0}"
+    return op.filled(f"torch.{name}({left}, {{1}})")
+
+
+def power(op: Operation) -> str:
+    """The result has the type of the base."""
+    if op.dtype() == UINT64:
+        raise Untranslated("PyTorch has no powers of UINT64")
+    exponent = op.number(1)
+    rank, other = op.rank(0), op.rank(1)
+    if exponent is not None and (other == 0 or (None not in (rank, other) and other <= rank)):  # type: ignore[operator]
+        exponent = exponent.removesuffix(".0")
+        code = f"({op.tensor(0)}) ** ({exponent})"
+    else:
+        code = f"torch.pow({op.tensor(0)}, {op.tensor(1)})"
+    wider = op.dtype(1) in (*FLOATS, *UNSIGNED) and op.dtype(1) != op.dtype(0)
+    return f"({code}).to({op.gives()})" if wider or op.dtype(0) not in FLOATS else code
+
+
+def extreme(name: str) -> Entry:
+    """Max and Min of any number of tensors."""
+
+    def entry(op: Operation) -> str:
+        count = len(op.step.inputs)
+        if count == 1:
+            return op.tensor(0)
+        numbers = [op.number(i) for i in range(count)]
+        if (count == 2 and op.rank(0) == 0) or op.rank(1 if count > 1 else 0) == 0:
+            for known, other in ((1, 0), (0, 1)):
+                if count == 2 and numbers[known] is not None and op.rank(known) == 0:
+                    bound = "min" if name == "maximum" else "max"
+                    return f"({op.tensor(other)}).clamp({bound}={numbers[known]})"
+        code = op.tensor(0)
+        for index in range(1, count):
+            code = f"torch.{name}({code}, {op.tensor(index)})"
+        return code
+
+    return entry
+
+
+def clip(op: Operation) -> str:
+    """Bounds are attributes or operands."""
+    bounds, numbers = [], set()
+    for index, name in ((1, "min"), (2, "max")):
+        if name in op.step.attributes:
+            number: str | None = short(op.attribute(name))
+        elif op.has(index):
+            number = op.number(index)
+        else:
+            continue
+        numbers.add(number is not None)
+        bounds.append(f"{name}={number if number is not None else op.tensor(index)}")
+    if not bounds:
+        return op.tensor(0)
+    if len(numbers) > 1:  # PyTorch takes numbers or tensors, not one of each
+        lower, upper = bounds
+        return f"torch.clamp(torch.clamp({op.tensor(0)}, {lower}), {upper})"
+    if [op.number(i) for i in (1, 2) if op.has(i)] == ["0.0", "6.0"]:
+        return f"F.relu6({op.tensor(0)})"
+    return f"torch.clamp({op.tensor(0)}, {', '.join(bounds)})"
+
+
+def cast(op: Operation) -> str:
+    """To another type; from a float, towards zero."""
+    return converted(op, op.attribute("to"))
+
+
+def cast_like(op: Operation) -> str:
+    """To the type of another tensor."""
+    op.name(1)
+    return converted(op, op.dtype(1))
+
+
+def converted(op: Operation, to: int) -> str:
+    """An operand in another type."""
+    wanted, saturate = torch_dtype(to), bool(op.attribute("saturate", 1))
+    source = op.program.dtype(op.name(0))
+    if source == to:
+        return op.tensor(0)
+    if to in FLOATS8:
+        return op.kernel("small_float", op.tensor(0), wanted, saturate)
+    if to in SMALL:
+        return op.kernel("few_bits", op.tensor(0), SMALL[to], wanted == "torch.int8")
+    if source is not None:
+        torch_dtype(source)  # text is no number
+    return f"({op.tensor(0)}).to({wanted})"
+
+
+def where(op: Operation) -> str:
+    """Numbers on both sides have to be given their type."""
+    condition = op.tensor(0)
+    numbers = [op.number(1), op.number(2)]
+    wide = op.rank(0)
+    narrow = [wide is not None and (r := op.rank(i)) is not None and r <= wide for i in (1, 2)]
+    if None not in numbers and all(narrow):
+        code = f"torch.where({condition}, {numbers[0]}, {numbers[1]})"
+        plain = op.gives() in ("torch.float32", "torch.int64")
+        return code if plain else f"{code}.to({op.gives()})"
+    parts = []
+    for index, other in ((1, 2), (2, 1)):
+        number, rank = numbers[index - 1], op.rank(index)
+        limit = max((r for r in (op.rank(0), op.rank(other)) if r is not None), default=-1)
+        usable = number is not None and rank is not None and rank <= limit
+        parts.append(number if usable and number is not None else op.tensor(index))
+    return f"torch.where({condition}, {parts[0]}, {parts[1]})"
+
+
+def gelu(op: Operation) -> str:
+    """Exact, or by the tanh formula."""
+    form = op.attribute("approximate", "none")
+    options = "" if form == "none" else ', approximate="tanh"'
+    return f"F.gelu({op.tensor(0)}{options})"
+
+
+def bounded(template: str, **defaults: float) -> Entry:
+    """A template with float attributes as ``{alpha}``."""
+
+    def entry(op: Operation) -> str:
+        code = template
+        for name, default in defaults.items():
+            code = code.replace(f"{{{name}}}", short(op.attribute(name, default)))
+        return op.filled(code)
+
+    return entry
+
+
+def hard_sigmoid(op: Operation) -> str:
+    """PyTorch's own where the slope is 1/6."""
+    alpha, beta = op.attribute("alpha", 0.2), op.attribute("beta", 0.5)
+    if abs(alpha - 1 / 6) < 1e-7 and beta == 0.5:
+        return f"F.hardsigmoid({op.tensor(0)})"
+    return f"torch.clamp({short(alpha)} * ({op.tensor(0)}) + {short(beta)}, 0, 1)"
+
+
+def leaky(op: Operation) -> str:
+    """A slope for negative values."""
+    return f"F.leaky_relu({op.tensor(0)}, {short(op.attribute('alpha', 0.01))})"
+
+
+def prelu(op: Operation) -> str:
+    """The slope broadcasts; where it is one a channel it is PyTorch's module."""
+    slope = op.shape(1)
+    rank = op.axes_of(0)
+    x, channels = op.tensor(0), (op.program.size(op.name(0), 1) if rank > 1 else None)
+    if slope is not None and len(slope) <= 1 and rank == 1:
+        layer = op.layer("nn.PReLU()", weight=1) if slope == (1,) else None
+        return f"{layer}({x})" if layer else f"torch.where({x} >= 0, {x}, {x} * {op.tensor(1)})"
+    if slope == (1,):
+        layer = op.layer("nn.PReLU()", weight=1)
+        if layer:
+            return f"{layer}({x})"
+    del channels
+    return f"torch.where(({x}) >= 0, {x}, ({x}) * {op.tensor(1)})"
+
+
+def shrink(op: Operation) -> str:
+    """Nothing between -lambd and lambd, beyond it nearer by the bias."""
+    bias, limit = short(op.attribute("bias", 0.0)), short(op.attribute("lambd", 0.5))
+    x = op.add(op.tensor(0), "x", inline=False)
+    inner = f"torch.where({x} > {limit}, {x} - {bias}, torch.zeros_like({x}))"
+    code = f"torch.where({x} < -{limit}, {x} + {bias}, {inner})"
+    return code if op.dtype() in FLOATS else f"({code}).to({op.gives()})"
+
+
+def absolute(op: Operation) -> str:
+    """Without the sign."""
+    return op.tensor(0) if op.dtype() == UINT64 else f"torch.abs({op.tensor(0)})"
+
+
+def sign(op: Operation) -> str:
+    """-1, 0 or 1; what is not a number stays so."""
+    if op.dtype() == UINT64:
+        return f"({op.tensor(0)} != 0).to(torch.int64)"
+    if op.dtype() in FLOATS:
+        return op.filled("torch.where({t0} != {t0}, {t0}, torch.sign({t0}))")
+    return f"torch.sign({op.tensor(0)})"
+
+
+def thresholded(op: Operation) -> str:
+    """Values up to alpha become zero."""
+    return f"F.threshold({op.tensor(0)}, {short(op.attribute('alpha', 1.0))}, 0.0)"
+
+
+def round_even(op: Operation) -> str:
+    """Halves go to the even neighbour."""
+    return f"torch.round({op.tensor(0)})"
+
+
+def is_inf(op: Operation) -> str:
+    """Either sign may be left out."""
+    negative, positive = op.attribute("detect_negative", 1), op.attribute("detect_positive", 1)
+    if negative and positive:
+        return f"torch.isinf({op.tensor(0)})"
+    if not negative and not positive:
+        return f"torch.zeros_like({op.tensor(0)}, dtype=torch.bool)"
+    return f"torch.is{'neg' if negative else 'pos'}inf({op.tensor(0)})"
+
+
+def shift(op: Operation) -> str:
+    """Bits to the left or right."""
+    bits = 8 * helper.tensor_dtype_to_np_dtype(op.dtype()).itemsize
+    if op.attribute("direction") == "LEFT":
+        return op.kernel("shifted_left", op.tensor(0), op.tensor(1), bits)
+    signed = op.dtype() in (
+        TensorProto.INT8,
+        TensorProto.INT16,
+        TensorProto.INT32,
+        TensorProto.INT64,
+    )
+    return op.kernel("shifted_right", op.tensor(0), op.tensor(1), bits, signed)
+
+
+def variadic(sign: str, mean: bool = False) -> Entry:
+    """Sum or mean of any number of tensors."""
+
+    def entry(op: Operation) -> str:
+        names = [op.tensor(i) for i in range(len(op.step.inputs))]
+        total = f" {sign} ".join(f"({name})" for name in names)
+        return f"({total}) / {len(names)}" if mean else total
+
+    return entry
+
+
+def negated(op: Operation) -> str:
+    """Unary minus."""
+    return f"-({op.tensor(0)})"
+
+
+def equal(op: Operation) -> str:
+    """Numbers or truth values; no text."""
+    if op.dtype() not in (*FLOATS, *INTEGERS, BOOL):
+        raise Untranslated("it compares text")
+    return op.filled("{0} == {1}")
+
+
+def bits(op: Operation) -> str:
+    """The same bytes as another type."""
+    return f"({op.tensor(0)}).view({torch_dtype(op.attribute('to'))})"
+
+
+def swish(op: Operation) -> str:
+    """x * sigmoid(alpha * x)."""
+    alpha = op.attribute("alpha", 1.0)
+    if alpha == 1.0:
+        return f"F.silu({op.tensor(0)})"
+    return f"({op.tensor(0)}) * torch.sigmoid({literal(alpha)} * ({op.tensor(0)}))"
+
+
+def dropout(op: Operation) -> list[str]:
+    """Follows ``train()`` and ``eval()``, whatever mode the file was exported in."""
+    ratio = short(op.attribute("ratio", 0.5))
+    if op.has(1):
+        number = op.number(1)
+        ratio = f"float({op.tensor(1)})" if number is None else number
+    x = op.tensor(0)
+    if not op.wants(1):
+        return [f"F.dropout({x}, {ratio}, self.training)"]
+    ones = f"torch.ones_like({x})"
+    kept = op.add(f"F.dropout({ones}, {ratio}, self.training)", "kept", inline=False)
+    mask = f"{kept} != 0"  # before opset 12 a float where the ratio is an attribute
+    return [f"{x} * {kept}", mask if op.opset >= 10 else f"({mask}).to({op.gives(1)})"]
+
+
+TABLES: dict[str, dict[str, Entry]] = {
+    "": {
+        "Abs": absolute,
+        "Acos": "torch.acos({0})",
+        "Acosh": "torch.acosh({0})",
+        "Add": "{0} + {1}",
+        "And": "{0} & {1}",
+        "Asin": "torch.asin({0})",
+        "Asinh": "torch.asinh({0})",
+        "Atan": "torch.atan({0})",
+        "Atanh": "torch.atanh({0})",
+        "BitCast": bits,
+        "BitShift": shift,
+        "BitwiseAnd": "{0} & {1}",
+        "BitwiseNot": "~{0}",
+        "BitwiseOr": "{0} | {1}",
+        "BitwiseXor": "{0} ^ {1}",
+        "Cast": cast,
+        "CastLike": cast_like,
+        "Ceil": "torch.ceil({0})",
+        "Celu": bounded("F.celu({0}, {alpha})", alpha=1.0),
+        "Clip": clip,
+        "Cos": "torch.cos({0})",
+        "Cosh": "torch.cosh({0})",
+        "Div": divide,
+        "Dropout": dropout,
+        "Elu": bounded("F.elu({0}, {alpha})", alpha=1.0),
+        "Equal": equal,
+        "Erf": "torch.erf({0})",
+        "Exp": "torch.exp({0})",
+        "Floor": "torch.floor({0})",
+        "Gelu": gelu,
+        "Greater": "{0} > {1}",
+        "GreaterOrEqual": "{0} >= {1}",
+        "HardSigmoid": hard_sigmoid,
+        "HardSwish": "F.hardswish({0})",
+        "IsInf": is_inf,
+        "IsNaN": "torch.isnan({0})",
+        "LeakyRelu": leaky,
+        "Less": "{0} < {1}",
+        "LessOrEqual": "{0} <= {1}",
+        "Log": "torch.log({0})",
+        "Max": extreme("maximum"),
+        "Mean": variadic("+", mean=True),
+        "Min": extreme("minimum"),
+        "Mish": "F.mish({0})",
+        "Mod": modulo,
+        "Mul": "{0} * {1}",
+        "Neg": negated,
+        "Not": "torch.logical_not({0})",
+        "Or": "{0} | {1}",
+        "PRelu": prelu,
+        "Pow": power,
+        "Reciprocal": "torch.reciprocal({0})",
+        "Relu": "F.relu({0})",
+        "Round": round_even,
+        "Selu": bounded(
+            "{gamma} * torch.where({0} > 0, {0}, {alpha} * torch.expm1({0}))",
+            gamma=1.05070102214813232421875,
+            alpha=1.67326319217681884765625,
+        ),
+        "Shrink": shrink,
+        "Sigmoid": "torch.sigmoid({0})",
+        "Sign": sign,
+        "Sin": "torch.sin({0})",
+        "Sinh": "torch.sinh({0})",
+        "Softplus": "F.softplus({0}, threshold=40)",
+        "Softsign": "F.softsign({0})",
+        "Sqrt": "torch.sqrt({0})",
+        "Sub": "{0} - {1}",
+        "Sum": variadic("+"),
+        "Swish": swish,
+        "Tan": "torch.tan({0})",
+        "Tanh": "torch.tanh({0})",
+        "ThresholdedRelu": thresholded,
+        "Where": where,
+        "Xor": "{0} ^ {1}",
+    },
+}

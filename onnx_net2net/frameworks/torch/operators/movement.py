@@ -1,0 +1,367 @@
+"""Operators that move entries around, repeat them or leave some out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onnx_net2net.frameworks.torch.operation import Entry, Operation
+from onnx_net2net.frameworks.torch.size_code import Size, number
+from onnx_net2net.frameworks.torch.types import Untranslated, literal
+
+LAST = 2**31 - 1
+
+
+def listed(sizes: list[Any]) -> str:
+    """Sizes as arguments."""
+    return ", ".join(number(size) for size in sizes)
+
+
+def reshape(op: Operation) -> str:
+    """0 keeps the size that stands there, unless ``allowzero``."""
+    x = op.tensor(0)
+    keeps = not op.attribute("allowzero", 0)
+    if "shape" in op.step.attributes:
+        sizes: list[Any] = list(op.attribute("shape"))
+    elif op.translator.host(op.name(1)) is None:
+        wanted = f"{op.tensor(1)}.tolist()"
+        return op.kernel("reshaped", x, wanted) if keeps else f"({x}).reshape({wanted})"
+    else:
+        sizes = op.sizes(1)
+    if keeps:
+        if any(isinstance(size, Size) and not size.natural for size in sizes):
+            return op.kernel("reshaped", x, f"[{listed(sizes)}]")
+        for axis, size in enumerate(sizes):
+            if not isinstance(size, Size) and size == 0:
+                sizes[axis] = op.size(0, axis)
+    return f"({x}).reshape({listed(sizes)})" if sizes else f"({x}).reshape(())"
+
+
+def transpose(op: Operation) -> str:
+    """Two axes swapped, or all of them permuted."""
+    rank = op.axes_of(0)
+    perm = list(op.attribute("perm") or reversed(range(rank)))
+    moved = [axis for axis, source in enumerate(perm) if axis != source]
+    if not moved:
+        return op.tensor(0)
+    if len(moved) == 2:
+        if rank == 2:
+            return f"({op.tensor(0)}).T"
+        return f"({op.tensor(0)}).transpose({moved[0]}, {moved[1]})"
+    return f"({op.tensor(0)}).permute({', '.join(map(str, perm))})"
+
+
+def axes(op: Operation, index: int = 1) -> list[Any] | None:
+    """The axes, an attribute or an operand."""
+    if op.attribute("axes") is not None:
+        return list(op.attribute("axes"))
+    return op.sizes(index) if op.has(index) else None
+
+
+def unsqueeze(op: Operation) -> str:
+    """New axes; several are counted in the result."""
+    new = axes(op) or []
+    if any(isinstance(axis, Size) for axis in new):
+        return op.kernel("unsqueezed", op.tensor(0), f"[{listed(new)}]")
+    rank = op.axes_of(0) + len(new)
+    code = op.tensor(0)
+    for axis in sorted(a % rank for a in new):
+        code = f"({code}).unsqueeze({axis if axis < rank - 1 or rank == 1 else -1})"
+    return code
+
+
+def squeeze(op: Operation) -> str:
+    """Axes of size 1 away: those named, or all."""
+    gone = axes(op)
+    if gone is None:
+        return f"({op.tensor(0)}).squeeze()"
+    if len(gone) == 1:
+        return f"({op.tensor(0)}).squeeze({number(gone[0])})"
+    return f"({op.tensor(0)}).squeeze(({listed(gone)}))" if gone else op.tensor(0)
+
+
+def flatten(op: Operation) -> str:
+    """Two axes: all before ``axis`` and all after."""
+    rank = op.axes_of(0)
+    axis = op.attribute("axis", 1)
+    axis = axis + rank if axis < 0 else axis
+    if axis == 0:
+        return f"({op.tensor(0)}).reshape(1, -1)"
+    if axis == rank:
+        return f"({op.tensor(0)}).reshape(-1, 1)"
+    code = op.tensor(0)
+    if axis > 1:
+        code = f"({code}).flatten(0, {axis - 1})"
+    return f"({code}).flatten(1)" if axis < rank - 1 or (axis > 1 and rank - axis > 1) else code
+
+
+def concat(op: Operation) -> str:
+    """One behind the other."""
+    names, axis = [op.tensor(i) for i in range(len(op.step.inputs))], op.attribute("axis", 1)
+    if len(names) == 1:
+        return names[0]
+    return f"torch.cat(({', '.join(names)}), dim={axis})"
+
+
+def split(op: Operation) -> list[str]:
+    """Parts of given or of equal sizes."""
+    axis, count = op.attribute("axis", 0), len(op.step.outputs)
+    x = op.tensor(0)
+    if "split" in op.step.attributes:
+        sizes: list[Any] = list(op.attribute("split"))
+    elif op.has(1):
+        sizes = op.sizes(1)
+    else:
+        if op.rank(0) is None:
+            whole = Size(op.translator.expression(f"({x}).shape[{axis}]", "size"))
+        else:
+            whole = op.size(0, axis)
+        if isinstance(whole, int):
+            each = -(-whole // count)
+            sizes = [min(each, max(whole - each * i, 0)) for i in range(count)]
+        else:
+            each_code = op.translator.expression(f"({whole} + {count - 1}) // {count}", "part")
+            last = op.translator.expression(f"{whole} - {each_code} * {count - 1}", "rest")
+            sizes = [Size(each_code)] * (count - 1) + [Size(last)]
+    code = f"torch.split({x}, [{listed(sizes)}], dim={axis})"
+    if len(set(map(str, sizes))) == 1 and (isinstance(sizes[0], Size) or sizes[0]):
+        code = f"torch.split({x}, {number(sizes[0])}, dim={axis})"
+    if count == 1:
+        return [x]
+    return op.translator.block.unpack(code, [op.hint] * count)
+
+
+def slice_(op: Operation) -> str:
+    """Ranges along axes; a negative step runs backwards."""
+    if op.opset < 10 or "starts" in op.step.attributes:
+        starts, ends = list(op.attribute("starts")), list(op.attribute("ends"))
+        chosen = list(op.attribute("axes") or range(len(starts)))
+        steps = [1] * len(starts)
+    else:
+        starts, ends = op.sizes(1), op.sizes(2)
+        chosen = op.sizes(3) if op.has(3) else list(range(len(starts)))
+        steps = op.sizes(4) if op.has(4) else [1] * len(starts)
+    if any(isinstance(item, Size) for item in (*chosen, *steps)):
+        ranges = (f"[{listed(items)}]" for items in (starts, ends, chosen, steps))
+        return op.kernel("sliced", op.tensor(0), *ranges)
+    rank = op.axes_of(0)
+    parts = [":"] * rank
+    x, backwards = op.tensor(0), {}
+    for start, end, axis, step in zip(starts, ends, chosen, steps, strict=True):
+        if step > 0:
+            parts[axis % rank] = _range(start, end, step)
+        else:
+            backwards[axis % rank] = (start, end, step)
+    for axis, (start, end, step) in backwards.items():
+        given_ = [number(start), number(end), step, axis]
+        x = op.kernel("backwards", x, *given_)
+    return _indexed(x, parts)
+
+
+def _range(start: Any, end: Any, step: int) -> str:
+    first = "" if start == 0 else number(start)
+    last = "" if not isinstance(end, Size) and end >= LAST else number(end)
+    return f"{first}:{last}" + (f":{step}" if step != 1 else "")
+
+
+def _indexed(x: str, parts: list[str]) -> str:
+    """``x[..., 2:]`` or ``x[:, 2:]``, whichever is shorter."""
+    if all(part == ":" for part in parts):
+        return x
+    used = [axis for axis, part in enumerate(parts) if part != ":"]
+    if used == [len(parts) - 1] and len(parts) > 2:
+        return f"({x})[..., {parts[-1]}]"
+    return f"({x})[{', '.join(parts[: used[-1] + 1])}]"
+
+
+def expand(op: Operation) -> str:
+    """To a shape that both broadcast to."""
+    if op.translator.host(op.name(1)) is None and op.length(1) is None:
+        x = op.add(op.tensor(0), "x", inline=False)
+        return f"{x}.expand(torch.broadcast_shapes({x}.shape, {op.tensor(1)}.tolist()))"
+    sizes = op.sizes(1)
+    rank = op.axes_of(0)
+    x = op.tensor(0)
+    lead = max(len(sizes) - rank, 0)
+    wanted: list[str] = []
+    for axis, size in enumerate([1] * max(rank - len(sizes), 0) + sizes):
+        own = 1 if axis < lead else op.program.size(op.name(0), axis - lead)
+        if size == 1 and not isinstance(size, Size):
+            wanted.append("1" if axis < lead else "-1")
+        elif own == 1 or own == size or _same(op, axis - lead, size):
+            wanted.append(number(size))
+        else:
+            shape = f"({listed(sizes)},)"
+            return f"({x}).expand(torch.broadcast_shapes({x}.shape, {shape}))"
+    if all(w == "-1" for w in wanted):
+        return x
+    return f"({x}).expand({', '.join(wanted)})"
+
+
+def _same(op: Operation, axis: int, size: Any) -> bool:
+    """Whether ``size`` is read off this very axis."""
+    if not isinstance(size, Size) or axis < 0:
+        return False
+    own = op.size(0, axis)
+    if isinstance(own, Size) and own.code == size.code:
+        return True
+    dims = op.program.dims(op.name(0))
+    symbol = dims[axis] if dims is not None else None
+    return isinstance(symbol, str) and op.translator.symbol_of(size.code) == symbol
+
+
+def tile(op: Operation) -> str:
+    """Repeats along each axis."""
+    if op.opset < 6:
+        raise Untranslated("its repeats are along one axis (opset 1)")
+    repeats = op.sizes(1)
+    return f"({op.tensor(0)}).repeat({listed(repeats)})" if repeats else op.tensor(0)
+
+
+def pad(op: Operation) -> str:
+    """Constants, reflections, edges, or around the other end; negative pads cut."""
+    mode = op.attribute("mode", "constant")
+    rank = op.axes_of(0)
+    attribute = op.attribute("pads") or op.attribute("paddings")
+    pads = list(attribute) if attribute else op.sizes(1)
+    chosen = op.sizes(3) if op.has(3) else list(range(rank))
+    if any(isinstance(axis, Size) for axis in chosen):
+        both = f"[{listed(pads)}], [{listed(chosen)}]"
+        return op.kernel("padded_axes", op.tensor(0), both, _fill(op), literal(mode))
+    begins: list[Any] = [0] * rank
+    ends: list[Any] = [0] * rank
+    for index, axis in enumerate(chosen):
+        begins[axis % rank], ends[axis % rank] = pads[index], pads[index + len(chosen)]
+    if mode != "constant":
+        both = f"(({listed(begins)},), ({listed(ends)},))"
+        return op.kernel("padded", op.tensor(0), both, literal(mode))
+    value = _fill(op)
+    while len(begins) > 1 and begins[0] == 0 and ends[0] == 0:
+        begins, ends = begins[1:], ends[1:]
+    order = [p for b, e in zip(reversed(begins), reversed(ends), strict=True) for p in (b, e)]
+    options = "" if value in ("0", "0.0") else f", value={value}"
+    return f"F.pad({op.tensor(0)}, ({listed(order)}){options})"
+
+
+def _fill(op: Operation) -> str:
+    """What a pad holds."""
+    if not op.has(2):
+        return literal(op.attribute("value", 0.0))
+    found = op.number(2)
+    return found if found is not None else f"{op.tensor(2)}.item()"
+
+
+def depth_to_space(op: Operation) -> str:
+    """Blocks of channels become squares of pixels."""
+    block, mode = op.attribute("blocksize"), op.attribute("mode", "DCR")
+    if mode == "CRD":
+        return f"F.pixel_shuffle({op.tensor(0)}, {block})"
+    return op.kernel("depth_to_space", op.tensor(0), block)
+
+
+def space_to_depth(op: Operation) -> str:
+    """Squares of pixels become blocks of channels."""
+    if op.attribute("mode", "DCR") == "CRD":
+        return f"F.pixel_unshuffle({op.tensor(0)}, {op.attribute('blocksize')})"
+    return op.kernel("space_to_depth", op.tensor(0), op.attribute("blocksize"))
+
+
+def crop_or_pad(op: Operation) -> str:
+    """To a size around the centre."""
+    chosen = op.attribute("axes") or list(range(op.axes_of(0)))
+    return op.kernel(
+        "center_crop_pad", op.tensor(0), f"({listed(op.sizes(1))},)", f"({listed(chosen)},)"
+    )
+
+
+def constant_of_shape(op: Operation) -> str:
+    """One value everywhere."""
+    value = op.attribute("value")
+    fill = "0.0" if value is None else literal(value.reshape(-1)[0])
+    device = op.translator.device()
+    if op.translator.host(op.name(0)) is None and op.length(0) is None:
+        shape = f"{op.tensor(0)}.tolist()"
+    else:
+        sizes = op.sizes(0)
+        shape = f"({listed(sizes)},)" if sizes else "()"
+    return f"torch.full({shape}, {fill}, dtype={op.gives()}, device={device})"
+
+
+def arange(op: Operation) -> str:
+    """Numbers from start to limit."""
+    parts = [op.number(i) for i in range(3)]
+    start, limit, step = (
+        part if part is not None else f"({op.tensor(i)}).item()" for i, part in enumerate(parts)
+    )
+    options = f"dtype={op.gives()}, device={op.translator.device()}"
+    if step in ("1", "1.0"):
+        bounds = limit if start in ("0", "0.0") else f"{start}, {limit}"
+        return f"torch.arange({bounds}, {options})"
+    return f"torch.arange({start}, {limit}, {step}, {options})"
+
+
+def eye(op: Operation) -> str:
+    """Ones on a diagonal."""
+    rows, columns = op.size(0, 0), op.size(0, 1)
+    options = f"dtype={op.gives()}, device={op.translator.device()}"
+    offset = op.attribute("k", 0)
+    op.attribute("dtype")  # what the output is declared with
+    return op.kernel("eye", number(rows), number(columns), offset, options)
+
+
+def triangle(op: Operation) -> str:
+    """The upper or the lower triangle; zero elsewhere."""
+    name = "triu" if op.attribute("upper", 1) else "tril"
+    offset = op.number(1) if op.has(1) else "0"
+    if offset is None:
+        offset = f"int({op.tensor(1)})"
+    return f"torch.{name}({op.tensor(0)}{'' if offset == '0' else f', {offset}'})"
+
+
+def reverse_sequence(op: Operation) -> str:
+    """Each sequence backwards up to its length."""
+    batch, time = op.attribute("batch_axis", 1), op.attribute("time_axis", 0)
+    return op.kernel("reverse_sequence", op.tensor(0), op.tensor(1), batch, time)
+
+
+def col2im(op: Operation) -> str:
+    """Overlapping blocks summed into an image."""
+    rank = op.length(1)
+    if rank is None:
+        raise Untranslated("the number of axes of its image is not known")
+    pads = list(op.attribute("pads") or [0] * (2 * rank))
+    options = [list(op.attribute(n) or [1] * rank) for n in ("dilations", "strides")]
+    image, block = f"({listed(op.sizes(1))},)", f"({listed(op.sizes(2))},)"
+    if rank == 2 and pads[:2] == pads[2:]:
+        given = f"{image}, {block}, dilation={tuple(options[0])}"
+        given += f", padding={tuple(pads[:2])}, stride={tuple(options[1])}"
+        return f"F.fold({op.tensor(0)}, {given})"
+    return op.kernel("folded", op.tensor(0), image, block, *map(tuple, options), tuple(pads))
+
+
+TABLES: dict[str, dict[str, Entry]] = {
+    "": {
+        "CenterCropPad": crop_or_pad,
+        "Col2Im": col2im,
+        "Concat": concat,
+        "ConstantOfShape": constant_of_shape,
+        "DepthToSpace": depth_to_space,
+        "Expand": expand,
+        "EyeLike": eye,
+        "Flatten": flatten,
+        "Pad": pad,
+        "Range": arange,
+        "Reshape": reshape,
+        "ReverseSequence": reverse_sequence,
+        "Slice": slice_,
+        "SpaceToDepth": space_to_depth,
+        "Split": split,
+        "Squeeze": squeeze,
+        "Tile": tile,
+        "Transpose": transpose,
+        "Trilu": triangle,
+        "Unsqueeze": unsqueeze,
+    },
+    "com.microsoft": {
+        "Trilu": triangle,
+    },
+}

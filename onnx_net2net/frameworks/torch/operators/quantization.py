@@ -1,0 +1,182 @@
+"""Quantised operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from onnx import TensorProto, helper
+
+from onnx_net2net.frameworks.torch.operation import Entry, Operation
+from onnx_net2net.frameworks.torch.types import (
+    FLOATS8,
+    INTEGERS,
+    SMALL,
+    Untranslated,
+    short,
+    torch_dtype,
+)
+
+UINT8 = 2
+
+
+def target(op: Operation) -> int:
+    """The type that QuantizeLinear gives."""
+    dtype = op.dtype(2) if op.has(2) else op.attribute("output_dtype", 0) or UINT8
+    if dtype not in INTEGERS and dtype not in SMALL and dtype not in FLOATS8:
+        raise Untranslated(f"it quantises to {TensorProto.DataType.Name(dtype)}")
+    return int(dtype)
+
+
+def limits(dtype: int) -> tuple[int, int]:
+    """The least and the largest number of an integer type."""
+    if dtype in SMALL:
+        half = 2 ** (SMALL[dtype] - 1)
+        return (-half, half - 1) if torch_dtype(dtype) == "torch.int8" else (0, 2 * half - 1)
+    info = np.iinfo(helper.tensor_dtype_to_np_dtype(dtype))
+    return int(info.min), int(info.max)
+
+
+def quantize(op: Operation) -> str:
+    """round(x / scale) + zero, within the type."""
+    dtype, options = target(op), [op.attribute("axis", 1), op.attribute("block_size", 0)]
+    given = [op.tensor(0), op.tensor(1), op.optional(2)]
+    if dtype in FLOATS8:
+        saturate = bool(op.attribute("saturate", 1))
+        return op.kernel("quantized_float", *given, torch_dtype(dtype), *options, saturate)
+    return op.kernel("quantized", *given, torch_dtype(dtype), limits(dtype), *options)
+
+
+def dequantize(op: Operation) -> str:
+    """(x - zero) * scale."""
+    if op.dtype(0) not in (*INTEGERS, *SMALL, *FLOATS8):
+        raise Untranslated(f"it reads {TensorProto.DataType.Name(op.dtype(0))}")
+    options = [op.attribute("axis", 1), op.attribute("block_size", 0)]
+    given = [op.tensor(0), op.tensor(1), op.optional(2), *options]
+    name = "dequantized_float" if op.dtype(0) in FLOATS8 else "dequantized"
+    code = op.kernel(name, *given)
+    wanted = op.attribute("output_dtype", 0)
+    return f"({code}).to({torch_dtype(wanted)})" if wanted else code
+
+
+def fake(op: Operation) -> str:
+    """QuantizeLinear and DequantizeLinear in one: gradients pass."""
+    dtype, options = target(op), [op.attribute("axis", 1), op.attribute("block_size", 0)]
+    scaled = [op.tensor(1), op.optional(2)]
+    if dtype in FLOATS8:
+        saturate = bool(op.attribute("saturate", 1))
+        given = [op.tensor(0), *scaled, torch_dtype(dtype), *options, saturate]
+        return op.kernel(
+            "dequantized_float", op.kernel("quantized_float", *given), *scaled, *options
+        )
+    given = [op.tensor(0), *scaled, limits(dtype)]
+    return op.kernel("fake_quantized", *given, *options)
+
+
+def dynamic(op: Operation) -> list[str]:
+    """Scale and zero point from the range."""
+    code = op.kernel("dynamically_quantized", op.tensor(0))
+    return op.translator.block.unpack(code, [op.hint, "scale", "zero"])[: len(op.step.outputs)]
+
+
+def real(op: Operation, index: int, axis: int) -> str:
+    """An operand with its scale and zero point behind it, as a float."""
+    zero = op.optional(index + 2)
+    return op.kernel("dequantized", op.tensor(index), op.tensor(index + 1), zero, axis, 0)
+
+
+def quantized_binary(form: str) -> Entry:
+    """An arithmetic operator between bytes."""
+
+    def entry(op: Operation) -> str:
+        code = form.replace("{a}", real(op, 0, -1)).replace("{b}", real(op, 3, -1))
+        return op.kernel("requantized", code, op.tensor(6), op.tensor(7))
+
+    return entry
+
+
+def quantized_unary(form: Callable[[Operation], str]) -> Entry:
+    """A function of bytes."""
+
+    def entry(op: Operation) -> str:
+        code = form(op).replace("{x}", real(op, 0, -1))
+        return op.kernel("requantized", code, op.tensor(3), op.tensor(4))
+
+    return entry
+
+
+def quantized_matmul(op: Operation) -> str:
+    """A product of bytes."""
+    product = f"{real(op, 0, -2)} @ {real(op, 3, -1)}"
+    return op.kernel("requantized", product, op.tensor(6), op.tensor(7))
+
+
+def quantized_conv(op: Operation) -> str:
+    """A convolution of bytes; the bias is an integer in units of both scales."""
+    from onnx_net2net.frameworks.torch.operators.linear import padded, padding, pair
+
+    rank = op.axes_of(3) - 2
+    kernel = op.attribute("kernel_shape") or [op.fixed(3, a) for a in range(2, rank + 2)]
+    pads, _ = padding(op, kernel)
+    strides = list(op.attribute("strides") or [1] * rank)
+    dilations = list(op.attribute("dilations") or [1] * rank)
+    options = (
+        f"stride={pair(strides)}, dilation={pair(dilations)}, groups={op.attribute('group', 1)}"
+    )
+    x = padded(real(op, 0, 1), pads)
+    bias = f", {op.tensor(8)} * {op.tensor(1)} * {op.tensor(4)}" if op.has(8) else ""
+    code = f"F.conv{rank}d({x}, {real(op, 3, 0)}{bias}, {options})"
+    return op.kernel("requantized", code, op.tensor(6), op.tensor(7))
+
+
+def integer_to_float(op: Operation) -> str:
+    """A product of bytes as a float."""
+    a = op.kernel("dequantized", op.tensor(0), op.tensor(2), op.optional(4), -1, 0)
+    b = op.kernel("dequantized", op.tensor(1), op.tensor(3), op.optional(5), -1, 0)
+    return f"{a} @ {b} + {op.tensor(6)}" if op.has(6) else f"{a} @ {b}"
+
+
+def dynamic_matmul(op: Operation) -> str:
+    """Activations are quantised as they come."""
+    code = op.kernel("dynamically_quantized", op.tensor(0))
+    x, scale, zero = op.translator.block.unpack(code, ["x", "scale", "zero"])
+    a = op.kernel("dequantized", x, scale, zero, -1, 0)
+    b = op.kernel("dequantized", op.tensor(1), op.tensor(2), op.optional(3), -1, 0)
+    return f"{a} @ {b} + {op.tensor(4)}" if op.has(4) else f"{a} @ {b}"
+
+
+def n_bits(op: Operation) -> str:
+    """A weight of small integers, scaled by blocks."""
+    if op.has(4):
+        raise Untranslated("its groups are permuted")
+    sizes = (op.attribute("K"), op.attribute("N"))
+    given = [op.tensor(0), op.tensor(1), op.tensor(2), op.optional(3), sizes]
+    code = op.kernel("matmul_n_bits", *given, op.attribute("bits", 4), op.attribute("block_size"))
+    return f"{code} + {op.tensor(5)}" if op.has(5) else code
+
+
+TABLES: dict[str, dict[str, Entry]] = {
+    "": {
+        "DequantizeLinear": dequantize,
+        "DynamicQuantizeLinear": dynamic,
+        "QLinearConv": quantized_conv,
+        "QLinearMatMul": quantized_matmul,
+        "QuantizeLinear": quantize,
+    },
+    "com.microsoft": {
+        "DequantizeLinear": dequantize,
+        "DynamicQuantizeMatMul": dynamic_matmul,
+        "MatMulIntegerToFloat": integer_to_float,
+        "MatMulNBits": n_bits,
+        "QLinearAdd": quantized_binary("{a} + {b}"),
+        "QLinearLeakyRelu": quantized_unary(
+            lambda op: f"F.leaky_relu({{x}}, {short(op.attribute('alpha', 0.01))})"
+        ),
+        "QLinearMul": quantized_binary("{a} * {b}"),
+        "QLinearSigmoid": quantized_unary(lambda op: "torch.sigmoid({x})"),
+        "QuantizeLinear": quantize,
+    },
+    "idiom": {
+        "FakeQuantize": fake,
+    },
+}

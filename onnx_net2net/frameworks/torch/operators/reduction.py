@@ -1,0 +1,151 @@
+"""Sums, means and extremes over axes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onnx_net2net.frameworks.torch.operation import Entry, Operation
+from onnx_net2net.frameworks.torch.size_code import Size, number
+from onnx_net2net.frameworks.torch.types import FLOATS, literal
+
+BOOL = 9
+
+
+def axes(op: Operation) -> list[Any] | str | None:
+    """The axes, an attribute or an operand; None for all, code where nobody knows how many."""
+    if op.attribute("axes") is not None:
+        return list(op.attribute("axes"))
+    if not op.has(1):
+        return None
+    if op.translator.host(op.name(1)) is None and op.length(1) is None:
+        return op.add(f"{op.tensor(1)}.tolist()", "axes", kind="list", inline=False)
+    return op.sizes(1)
+
+
+def reduction(floats: str, integers: str, each: str = "{x}") -> Entry:
+    """``{x}``, ``{dims}`` and ``{keep}`` are filled in; ``each`` is for no axis at all."""
+
+    def entry(op: Operation) -> str:
+        dims, none = axes(op), bool(op.attribute("noop_with_empty_axes", 0))
+        unchanged = each.replace("{x}", f"({op.tensor(0)})")
+        if none and not dims:
+            op.attribute("keepdims")
+            return _typed(op, unchanged)
+        template = floats if op.dtype() in FLOATS else integers
+        op.translator.state.kernels.update(dict.fromkeys(_called(template)))
+        code = over(op, dims, template)
+        if none and isinstance(dims, str):
+            code = f"({code}) if {dims} else ({unchanged})"
+        return _typed(op, code)
+
+    return entry
+
+
+def _called(template: str) -> list[str]:
+    """The kernels that a template calls."""
+    name = template.partition("(")[0]
+    return [name] if name.isidentifier() else []
+
+
+def _typed(op: Operation, code: str) -> str:
+    return code if op.dtype() in FLOATS else f"({code}).to({op.gives()})"
+
+
+def over(op: Operation, dims: list[Any] | str | None, template: str) -> str:
+    """A template with its operand, its axes, and whether they are kept."""
+    rank, x = op.rank(0), op.tensor(0)
+    if rank == 0:  # PyTorch takes the axis 0 of a single number
+        dims = [0]
+    if isinstance(dims, str):
+        x = op.add(x, "x", inline=False)
+        listed = f"tuple({dims} or range({x}.dim()))"
+    elif dims:
+        listed = number(dims[0]) if len(dims) == 1 else f"({', '.join(map(number, dims))})"
+    elif rank is not None:
+        listed = str(tuple(range(rank))) if rank > 1 else "0"
+    else:
+        x = op.add(x, "x", inline=False)
+        listed = f"tuple(range({x}.dim()))"
+    keep = ", keepdim=True" if op.attribute("keepdims", 1) and rank != 0 else ""
+    return template.replace("{x}", f"({x})").replace("{dims}", listed).replace("{keep}", keep)
+
+
+def arg(name: str) -> Entry:
+    """The first, or with ``select_last_index`` the last, of the extremes."""
+
+    def entry(op: Operation) -> str:
+        axis, keep = op.attribute("axis", 0), bool(op.attribute("keepdims", 1))
+        if op.attribute("select_last_index", 0):
+            return op.kernel(
+                "last_extreme", op.tensor(0), axis, f"keep={keep}", f"name={literal(name)}"
+            )
+        return f"torch.{name}({op.tensor(0)}, {axis}{', keepdim=True' if keep else ''})"
+
+    return entry
+
+
+def extreme(name: str) -> Entry:
+    """ReduceMax and ReduceMin, which have a value over no entries, too."""
+
+    def entry(op: Operation) -> str:
+        dims, none = axes(op), bool(op.attribute("noop_with_empty_axes", 0))
+        if none and not dims:
+            op.attribute("keepdims")
+            return op.tensor(0)
+        if op.dtype() == BOOL:
+            template = f"{{x}}.{'all' if name == 'amin' else 'any'}({{dims}}{{keep}})"
+        elif _never_empty(op, dims):
+            template = f"torch.{name}({{x}}, {{dims}}{{keep}})"
+        else:
+            op.translator.state.kernels["extreme"] = None
+            template = f'extreme({{x}}, {{dims}}, "{name}"{{keep}})'
+        code = over(op, dims, template)
+        return (
+            f"({code}) if {dims} else ({op.tensor(0)})" if none and isinstance(dims, str) else code
+        )
+
+    return entry
+
+
+def _never_empty(op: Operation, dims: list[Any] | str | None) -> bool:
+    shape = op.program.dims(op.name(0))
+    if shape is None or isinstance(dims, str) or any(isinstance(d, Size) for d in dims or ()):
+        return False
+    chosen = [shape[d] for d in dims] if dims else shape
+    return all(isinstance(size, int) and size > 0 for size in chosen)
+
+
+TABLES: dict[str, dict[str, Entry]] = {
+    "": {
+        "ArgMax": arg("argmax"),
+        "ArgMin": arg("argmin"),
+        "ReduceL1": reduction(
+            "torch.abs({x}).sum({dims}{keep})",
+            "torch.abs({x}).sum({dims}{keep})",
+            "torch.abs({x})",
+        ),
+        "ReduceL2": reduction(
+            "torch.linalg.vector_norm({x}, dim={dims}{keep})",
+            "integer_norm({x}, {dims}{keep})",
+            "torch.abs({x})",
+        ),
+        "ReduceLogSum": reduction(
+            "torch.log({x}.sum({dims}{keep}))",
+            "integer_log_sum({x}, {dims}{keep})",
+            "torch.log({x})",
+        ),
+        "ReduceLogSumExp": reduction(
+            "torch.logsumexp({x}, {dims}{keep})", "integer_log_sum_exp({x}, {dims}{keep})"
+        ),
+        "ReduceMax": extreme("amax"),
+        "ReduceMean": reduction("{x}.mean({dims}{keep})", "integer_mean({x}, {dims}{keep})"),
+        "ReduceMin": extreme("amin"),
+        "ReduceProd": reduction("product({x}, {dims}{keep})", "product({x}, {dims}{keep})"),
+        "ReduceSum": reduction("{x}.sum({dims}{keep})", "{x}.sum({dims}{keep})"),
+        "ReduceSumSquare": reduction(
+            "torch.square({x}).sum({dims}{keep})",
+            "torch.square({x}).sum({dims}{keep})",
+            "torch.square({x})",
+        ),
+    },
+}

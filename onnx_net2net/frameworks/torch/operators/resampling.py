@@ -1,0 +1,187 @@
+"""Resizing, sampling at given places, and regions of images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from onnx_net2net.frameworks.torch.operation import Entry, Operation
+from onnx_net2net.frameworks.torch.size_code import Size, number
+from onnx_net2net.frameworks.torch.types import Untranslated, literal, short
+
+MODES = {"bilinear": "linear", "bicubic": "cubic"}
+
+
+def resize(op: Operation) -> str:
+    """F.interpolate where that means the same, else by explicit coordinates."""
+    if op.opset < 11:
+        return _scaled(op, 1, "asymmetric", "simple")
+    mode = op.attribute("coordinate_transformation_mode", "half_pixel")
+    return _scaled(op, 2, mode, op.attribute("nearest_mode", "round_prefer_floor"))
+
+
+def upsample(op: Operation) -> str:
+    """Resize of opset 7 and 9."""
+    return _scaled(op, 1, "asymmetric", "floor")
+
+
+def _scales(op: Operation, index: int) -> list[float] | str | None:
+    """The scales: numbers where they are constant, else the code of a tensor; None for sizes."""
+    stated = op.attribute("scales")
+    if stated is not None:
+        return [float(s) for s in stated]
+    if not op.has(index):
+        return None
+    found = op.constant(index)
+    if found is None:
+        # Before opset 13 an empty tensor stood for no scales where there are sizes.
+        return None if op.has(index + 1) else f"tuple({op.tensor(index)}.tolist())"
+    return [float(s) for s in found.reshape(-1)] or None
+
+
+def _scaled(op: Operation, index: int, coordinates: str, nearest: str) -> str:
+    rank, policy = op.axes_of(0), op.attribute("keep_aspect_ratio_policy", "stretch")
+    axes = list(op.attribute("axes") or range(rank))
+    if policy != "stretch" and min(axes, default=0) < 0:
+        raise Untranslated("it keeps the aspect ratio of axes that are counted from the end")
+    axes = [a % rank for a in axes]
+    scales = _scales(op, index)
+    sizes = op.sizes(index + 1) if scales is None else None
+    mode = MODES.get(op.attribute("mode", "nearest"), op.attribute("mode", "nearest"))
+    if mode not in ("nearest", "linear", "cubic"):
+        raise Untranslated(f"its mode is {mode}")
+    if (mode, coordinates) == ("nearest", "half_pixel_symmetric") and nearest in ("floor", "ceil"):
+        raise Untranslated("the last digit decides which entry its symmetric places fall on")
+    cubic, outside = op.attribute("cubic_coeff_a", -0.75), op.attribute("exclude_outside", 0)
+    smooth, region = bool(op.attribute("antialias", 0)), coordinates == "tf_crop_and_resize"
+    if policy == "stretch" and not region:
+        axes, sizes, scales = _changed(op, axes, sizes, scales)
+        if not axes:
+            return op.tensor(0)
+    spatial = axes == list(range(2, rank)) and policy == "stretch" and not smooth
+    if spatial and not isinstance(scales, str):
+        name = _own(op, mode, coordinates, nearest, (cubic, outside), sizes, scales)
+        if name is not None:
+            aligned = ", align_corners=True" if coordinates == "align_corners" else ""
+            if scales is not None:
+                factor = f"scale_factor={_numbers(scales)}"
+            else:
+                factor = f"size=({', '.join(map(number, sizes or []))},)"
+            how = "" if name == "nearest" else f", mode={literal(name)}"
+            return f"F.interpolate({op.tensor(0)}, {factor}{how}{aligned})"
+    given = [op.tensor(0), tuple(axes)]
+    given.append("None" if sizes is None else f"({', '.join(map(number, sizes))},)")
+    listed = scales if isinstance(scales, str) else f"({', '.join(map(short, scales or []))},)"
+    given += ["None" if scales is None else listed, literal(mode), literal(coordinates)]
+    options: list[Any] = [literal(nearest), short(cubic), bool(outside), literal(policy), smooth]
+    if region:
+        value = short(op.attribute("extrapolation_value", 0.0))
+        options += [f"{op.tensor(index - 1)}.tolist()", value]
+    return op.kernel("resized", *given, *options)
+
+
+def _changed(
+    op: Operation, axes: list[int], sizes: list[Any] | None, scales: list[float] | str | None
+) -> tuple[list[int], list[Any] | None, list[float] | str | None]:
+    """Without the axes that stay as they are."""
+    if isinstance(scales, str):
+        return axes, None, scales
+    if scales is not None:
+        kept = [(a, s) for a, s in zip(axes, scales, strict=True) if s != 1.0]
+        return [a for a, _ in kept], None, [s for _, s in kept]
+    moved = [(a, s) for a, s in zip(axes, sizes or [], strict=True) if not _stays(op, a, s)]
+    return [a for a, _ in moved], [s for _, s in moved], None
+
+
+def _stays(op: Operation, axis: int, size: Any) -> bool:
+    own = op.size(0, axis)
+    if isinstance(own, Size) and isinstance(size, Size):
+        return own.code == size.code
+    return not isinstance(own, Size) and not isinstance(size, Size) and own == size
+
+
+def _numbers(scales: list[float]) -> str:
+    plain = [int(s) if s == int(s) else s for s in scales]
+    if len(set(plain)) == 1:
+        return str(plain[0]) if isinstance(plain[0], int) else short(plain[0])
+    return f"({', '.join(str(p) if isinstance(p, int) else short(p) for p in plain)})"
+
+
+def _own(
+    op: Operation, mode: str, coordinates: str, nearest: str, options: tuple[float, int],
+    sizes: list[Any] | None, scales: list[float] | None,
+) -> str | None:  # fmt: skip
+    """The mode of F.interpolate that does this, or None."""
+    rank = op.axes_of(0)
+    if scales is not None and not all(s >= 1 and (s * 64).is_integer() for s in scales):
+        return None  # ONNX Runtime finds the sizes in float32
+    if mode == "nearest":
+        exact = scales is not None and all(_divides(s) for s in scales)
+        own = exact and coordinates == "asymmetric" and nearest in ("floor", "simple")
+        return "nearest" if own and 3 <= rank <= 5 else None
+    if coordinates == "pytorch_half_pixel":  # one entry is taken from the start, not the middle
+        before = [op.program.size(op.name(0), axis) for axis in range(2, rank)]
+        known = sizes if sizes is not None else [b and b * 2 for b in before]
+        if not all(isinstance(size, int) and size > 1 for size in known):
+            return None
+    elif coordinates not in ("half_pixel", "align_corners"):
+        return None
+    if mode == "linear":
+        return {3: "linear", 4: "bilinear", 5: "trilinear"}.get(rank)
+    own = mode == "cubic" and abs(options[0] + 0.75) < 1e-6 and not options[1]
+    return "bicubic" if own and rank == 4 else None
+
+
+def _divides(scale: float) -> bool:
+    """Whether a whole scale's reciprocal in float32, times a multiple of it, is not too small."""
+    return scale.is_integer() and float(np.float32(1 / scale)) >= 1 / scale
+
+
+def grid_sample(op: Operation) -> str:
+    """Entries at coordinates from -1 to 1."""
+    mode = op.attribute("mode", "bilinear")
+    mode = {"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode)
+    options = "" if mode == "bilinear" else f", mode={literal(mode)}"
+    padding = op.attribute("padding_mode", "zeros")
+    options += "" if padding == "zeros" else f", padding_mode={literal(padding)}"
+    options += f", align_corners={bool(op.attribute('align_corners', 0))}"
+    return f"F.grid_sample({op.tensor(0)}, {op.tensor(1)}{options})"
+
+
+def affine_grid(op: Operation) -> str:
+    """Coordinates of a grid that is turned and moved."""
+    sizes = ", ".join(map(number, op.sizes(1)))
+    aligned = bool(op.attribute("align_corners", 0))
+    return f"F.affine_grid({op.tensor(0)}, ({sizes}), align_corners={aligned})"
+
+
+def roi_align(op: Operation) -> str:
+    """Regions of images, resampled to one size."""
+    mode = op.attribute("coordinate_transformation_mode", "half_pixel")
+    offset = 0.5 if op.opset >= 16 and mode == "half_pixel" else 0.0
+    size = op.attribute("output_height", 1), op.attribute("output_width", 1)
+    return op.kernel(
+        "roi_align", op.tensor(0), op.tensor(1), op.tensor(2), size,
+        op.attribute("sampling_ratio", 0), short(op.attribute("spatial_scale", 1.0)), offset,
+        literal(op.attribute("mode", "avg")),
+    )  # fmt: skip
+
+
+def max_roi_pool(op: Operation) -> str:
+    """The largest entry of each part of each region."""
+    scale = short(op.attribute("spatial_scale", 1.0))
+    size = tuple(op.attribute("pooled_shape"))
+    return op.kernel("max_roi_pool", op.tensor(0), op.tensor(1), size, scale)
+
+
+TABLES: dict[str, dict[str, Entry]] = {
+    "": {
+        "AffineGrid": affine_grid,
+        "GridSample": grid_sample,
+        "MaxRoiPool": max_roi_pool,
+        "Resize": resize,
+        "RoiAlign": roi_align,
+        "Upsample": upsample,
+    },
+}

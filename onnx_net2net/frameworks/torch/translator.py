@@ -1,0 +1,275 @@
+"""Where every tensor is found while a program's steps are translated in order.
+
+    translator = Translator(program, write)
+    translator.section(program.main)         # calls write(translator, step) for each step
+    translator.tensor("hidden")              # the code of a tensor: a value, a weight, a buffer
+
+Steps that compute sizes become Python numbers (see size_code.py); what has no translation is
+collected.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from onnx import helper
+
+from onnx_net2net.frameworks.attributes import unread
+from onnx_net2net.frameworks.program import Program, Section, Step
+from onnx_net2net.frameworks.roles import Role
+from onnx_net2net.frameworks.torch import size_code
+from onnx_net2net.frameworks.torch.codegen import Block, value
+from onnx_net2net.frameworks.torch.library import identifier
+from onnx_net2net.frameworks.torch.module_tree import Leaf, Tree, taken_names
+from onnx_net2net.frameworks.torch.size_code import Hosted, Size, Unhosted
+from onnx_net2net.frameworks.torch.types import Untranslated, literal, tensor_code, torch_dtype
+
+Array = np.ndarray[Any, Any]
+MOST_LITERALS = 16  # elements of a constant that is written out
+
+
+@dataclass
+class TensorList:
+    """A Python list of tensors."""
+
+    code: str
+
+
+@dataclass
+class _State:
+    problems: list[str] = field(default_factory=list)
+    kernels: dict[str, None] = field(default_factory=dict)
+    stored: dict[str, Array] = field(default_factory=dict)
+
+
+class Translator:
+    """Holds where every tensor is found while the steps are translated in order."""
+
+    def __init__(self, program: Program, write: Callable[[Translator, Step], None]) -> None:
+        self.program = program
+        self.write = write
+        leaves = {
+            path: Leaf(
+                program.model.weights[name].shape,
+                program.model.weights[name].dtype,
+                program.roles[name] is Role.PARAMETER,
+            )
+            for name, path in program.paths.items()
+            if program.is_weight(name)
+        }
+        self.tree = Tree(leaves)
+        self.block = Block()
+        self.blocks = [self.block]
+        self.values: dict[str, str | Array | TensorList] = {}
+        self.state = _State()
+        self._sizes: dict[tuple[int, str, int], str] = {}
+        self._expressions: dict[tuple[int, str], str] = {}
+        self._device: str | None = None
+        self._buffers: dict[str, str] = {}
+        dims = [d for name in program.main.inputs for d in program.dims(name) or ()]
+        self._symbols = {d for d in dims if isinstance(d, str) and d.isidentifier()}
+
+    # ---- where tensors are found ------------------------------------------------------------
+
+    def tensor(self, name: str) -> str:
+        """Code of a tensor, whatever it is."""
+        found = self.values.get(name)
+        if isinstance(found, str):
+            return found
+        if isinstance(found, TensorList):
+            raise Untranslated(f"{name!r} is a sequence where a tensor is expected")
+        if found is not None:
+            return self.lifted(found, self.program.dtype(name))
+        if self.program.is_weight(name):
+            return self.tree.access(self.program.paths[name])
+        if self.program.is_constant(name):
+            return self.buffer(name)
+        raise Untranslated(f"nothing here computes {name!r}")
+
+    def lifted(self, items: Array, dtype: int | None) -> str:
+        """Sizes as a tensor."""
+        wanted = torch_dtype(dtype or 7)
+        flat = list(items.reshape(-1))
+        if not any(isinstance(item, Size) for item in flat):
+            code = tensor_code(np.array(flat, helper.tensor_dtype_to_np_dtype(dtype or 7)))
+            shaped = code if items.ndim == 1 else f"{code}.reshape({items.shape})"
+            return f"{shaped}.to({self.device()})"
+        options = f"dtype={wanted}, device={self.device()}"
+        parts = [f"torch.full((), {size_code.number(item)}, {options})" for item in flat]
+        if items.ndim == 0:
+            return self.block.add(parts[0], "size")
+        stacked = f"torch.stack(({', '.join(parts)},))"
+        return self.block.add(
+            stacked if items.ndim == 1 else f"{stacked}.reshape({items.shape})", "sizes"
+        )
+
+    def buffer(self, name: str) -> str:
+        """A constant as a buffer of the module, which moves with it."""
+        if name not in self._buffers:
+            array = self.program.constant(name)
+            assert array is not None
+            if array.dtype == object:
+                raise Untranslated("it reads text")
+            base = re.sub("_+", "_", identifier(name)).strip("_") or "constant"
+            key = self._unused(base)
+            if array.size <= MOST_LITERALS:
+                self.tree.constants[key] = tensor_code(array)
+            else:
+                self.state.stored[key] = array
+                self.tree.constants[key] = f"constants[{literal(key)}]"
+            self._buffers[name] = f"self.{key}"
+        return self._buffers[name]
+
+    def inline_constant(self, name: str, code: str) -> str:
+        """A constant that no tensor of the file holds, as a buffer."""
+        key = self._unused(name)
+        self.tree.constants[key] = code
+        return f"self.{key}"
+
+    def _unused(self, base: str) -> str:
+        if keyword.iskeyword(base):
+            base = f"{base}_"
+        key, number = base, 2
+        while key in self.tree.constants or key in self.tree.root.children or key in taken_names():
+            key, number = f"{base}_{number}", number + 1
+        return key
+
+    def device(self) -> str:
+        """Where the inputs lie."""
+        if self._device is None:
+            types = {v.name: v.type for v in self.program.model.proto.graph.input}
+            plain = (n for n in self.program.main.inputs if types[n].HasField("tensor_type"))
+            weights = [p for n, p in self.program.paths.items() if self.program.is_weight(n)]
+            first = next((self.values[n] for n in plain), None)
+            if first is None and weights:
+                first = self.tree.access(weights[0])
+            code = 'torch.device("cpu")' if first is None else f"{first}.device"
+            self._device = self.blocks[0].first(code, "device")
+        return self._device
+
+    def host(self, name: str) -> Array | None:
+        """Numbers and sizes, where a tensor is one of these."""
+        found = self.values.get(name)
+        if isinstance(found, np.ndarray):
+            return found
+        shape = self.program.shapes.of(name)
+        if not self.program.is_constant(name) or (shape and np.prod(shape) > size_code.MOST):
+            return None
+        constant = self.program.constant(name)
+        if constant is None or constant.dtype.kind not in "iub" or constant.size > size_code.MOST:
+            return None
+        return size_code.array(constant.astype(object))
+
+    def sizes_of(self, name: str) -> list[Any]:
+        """The shape of a tensor, as numbers and sizes."""
+        rank = self.program.rank(name)
+        if rank is None:
+            raise Untranslated(f"the number of axes of {name!r} is not known")
+        return [self.size_of(name, axis) for axis in range(rank)]
+
+    def size_of(self, name: str, axis: int) -> Any:
+        """One size: a number where it never changes."""
+        known = self.program.size(name, axis)
+        if known is not None:
+            return known
+        for block in reversed(self.blocks):
+            code = self._sizes.get((id(block), name, axis))
+            if code is not None:
+                return Size(code)
+        dims = self.program.dims(name)
+        symbol = dims[axis] if dims is not None else None
+        named = isinstance(symbol, str) and symbol in self._symbols
+        hint = symbol if named and isinstance(symbol, str) else "size"
+        code = self.block.add(f"{self.tensor(name)}.shape[{axis}]", hint, kind="size", depth=0)
+        self._sizes[id(self.block), name, axis] = code
+        return Size(code)
+
+    def symbol_of(self, code: str) -> str | None:
+        """The symbol of the axis that ``code`` reads the size of."""
+        for (_, name, axis), found in self._sizes.items():
+            if found == code:
+                dims = self.program.dims(name)
+                symbol = dims[axis] if dims is not None else None
+                return symbol if isinstance(symbol, str) else None
+        return None
+
+    def expression(self, code: str, hint: str) -> str:
+        """A number computed from sizes; the same expression once."""
+        for block in reversed(self.blocks):
+            if (id(block), code) in self._expressions:
+                return self._expressions[id(block), code]
+        name = self.block.add(code, hint, kind="size", depth=0)
+        self._expressions[id(self.block), code] = name
+        return name
+
+    # ---- the walk ---------------------------------------------------------------------------
+
+    def section(self, section: Section) -> None:
+        """Translate the steps of a graph in order; problems are collected."""
+        for step in section.steps:
+            try:
+                if not self._hosted(step):
+                    self.write(self, step)
+            except Untranslated as problem:
+                self.state.problems.append(f"{step.label}: {problem}")
+                for name in step.outputs:
+                    self.values[name] = value(0)  # so that what follows is looked at, too
+
+    def _hosted(self, step: Step) -> bool:
+        """Translate a step of sizes; False where it computes tensors."""
+        if step.domain or step.bodies:
+            return False
+        if set(step.attributes) - {"start", "end"} and step.op in ("Shape", "Size"):
+            raise Untranslated(unread(sorted(step.attributes)))
+        if step.op == "Shape" and self.program.rank(step.inputs[0]) is None:
+            start, end = step.attributes.get("start", 0), step.attributes.get("end")
+            code = (
+                f"tuple({self.tensor(step.inputs[0])}.shape)[{start}:{'' if end is None else end}]"
+            )
+            code = f"torch.tensor({code}, dtype=torch.int64, device={self.device()})"
+            self.values[step.output] = self.block.add(code, "shape", kind="integers")
+            return True
+        if step.op == "Shape":
+            sizes = self.sizes_of(step.inputs[0])
+            start, end = step.attributes.get("start", 0), step.attributes.get("end", len(sizes))
+            self.values[step.output] = size_code.array(sizes[start:end])
+            return True
+        if step.op == "Size":
+            code = f"{self.tensor(step.inputs[0])}.numel()"
+            self.values[step.output] = size_code.array(Size(self.expression(code, "size")))
+            return True
+        inputs = [self.host(name) if name else None for name in step.inputs]
+        if any(i is None and name for i, name in zip(inputs, step.inputs, strict=True)):
+            return False
+        if all(self.program.is_constant(name) for name in step.inputs if name):
+            return False
+        host = Hosted(self.expression, self.program.opset.get("", 1))
+        step.attributes.begin()
+        try:
+            found = host.evaluate(step, inputs)
+        except Unhosted:
+            return False
+        if self.program.ignored(step):
+            return False
+        self.values.update(zip(step.outputs, found, strict=False))
+        return True
+
+    def enter(self, names: Sequence[str], lists: Collection[str] = ()) -> None:
+        """Begin a function with these parameters; ``lists`` are sequences of tensors."""
+        body = Block(self.blocks[0].numbers)
+        self.blocks.append(body)
+        self.block = body
+        for name in names:
+            code = body.input(name)
+            self.values[name] = TensorList(code) if name in lists else code
+
+    def leave(self) -> Block:
+        """End the function that was begun last."""
+        body = self.blocks.pop()
+        self.block = self.blocks[-1]
+        return body

@@ -1,0 +1,55 @@
+"""Does a network in a framework compute what onnxruntime says the file does?
+
+    report = agreement(model, call)      # call: {input: array} -> {output: array}
+
+The judge is that of :func:`onnx_net2net.verify`, and so are inputs and tolerances: what differs by
+more than the model's own rounding noise is another network.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from onnx_net2net.model.model import Model
+from onnx_net2net.verification.feeds import Feeds
+from onnx_net2net.verification.interior import Interior
+from onnx_net2net.verification.judgement import How, Outputs, compare_models
+from onnx_net2net.verification.report import Report
+from onnx_net2net.verification.trials import Planner
+from onnx_net2net.verification.verify import VERSION, candidate
+
+__all__ = ["agreement"]
+
+Call = Callable[[Feeds], Outputs]
+
+
+class _Imported:
+    """The network in the framework, as the judge wants its subjects."""
+
+    label = "exported"
+    both = False  # there is nothing to compare an optimised session of it with
+
+    def __init__(self, model: Model, call: Call) -> None:
+        self.graph = model.proto.graph
+        self.run = call
+
+    def rerun(self, feeds: Sequence[Feeds], how: How = "again") -> list[Outputs] | None:
+        """With the inputs moved: no other way shows the noise of the framework's own kernels."""
+        return [self.run(inputs) for inputs in feeds] if how == "again" else None
+
+
+def agreement(model: Model, call: Call, *, seeds: int = 3) -> Report:
+    """Compare ``call`` with ``model`` on random inputs, on the CPU."""
+    started = time.monotonic()
+    with candidate(model, "cpu") as first:
+        first.open()
+        report = Report(onnxruntime=VERSION, provider=first.running_on)
+        interior = Interior(model, first.specs)
+        planner = Planner(
+            first.run, first.specs, (first.graph,), nbytes=first.nbytes, interior=interior
+        )
+        planned = planner.seeded(seeds, None)
+        compare_models(first, _Imported(model, call), planned, report, (None, None))
+    report.seconds = time.monotonic() - started
+    return report

@@ -1,0 +1,369 @@
+"""Loading and saving: the only owner of model files.
+
+    model = load("resnet18.onnx")
+    model.weights["conv1.weight"].array()      # read now, and only this one
+    model.save("copy.onnx")                    # byte for byte the same
+
+A :class:`Model` is a *skeleton*, the parsed ``ModelProto`` without its big payloads, and the
+weights by name, unread. So a model larger than memory can be loaded, changed and saved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+
+from onnx_net2net.errors import InvalidModel, Net2NetError
+from onnx_net2net.model import history
+from onnx_net2net.model.attributes import check_attributes, check_attributes_as_written
+from onnx_net2net.model.external import Folder
+from onnx_net2net.model.inlining import inline_functions
+from onnx_net2net.model.loading import (
+    embed_external,
+    lift,
+    open_sizes,
+    opened,
+    serialised,
+    skeleton,
+)
+from onnx_net2net.model.saving import SINGLE_FILE_LIMIT, Pieces, message, stream, whole, write
+from onnx_net2net.model.sparse import densify, sparsify
+from onnx_net2net.model.tensors import (
+    check_tensor,
+    clear_data,
+    constants,
+    data_fields,
+    set_constant,
+    subgraphs,
+)
+from onnx_net2net.model.validation import check_model, opset_versions
+from onnx_net2net.model.weights import Computed, Inline, Source, Weight
+from onnx_net2net.model.wire import THRESHOLD
+
+__all__ = ["AnyModel", "Computed", "Model", "Weight", "load"]
+
+_SMALL = 4096  # elements
+_FLOATS = frozenset(
+    kind
+    for name, kind in TensorProto.DataType.items()
+    if "FLOAT" in name or name in ("DOUBLE", "COMPLEX64", "COMPLEX128")
+)
+
+
+# How often a file that somebody replaces while it is read is tried again.
+_RETRIES = 5
+
+
+class Model:
+    """A network: its skeleton and its weights. Never changed in place; see :meth:`with_changes`.
+
+    ``proto`` is the skeleton: everything but the payloads above 1 KiB of the main graph's
+    initializers. ``weights`` gives the contents of those initializers, of Constant nodes, and of
+    tensors in subgraphs whose name is unique. ``changes`` tells what was done to get here.
+    """
+
+    def __init__(
+        self,
+        proto: ModelProto,
+        lifted: Mapping[str, Weight],
+        *,
+        path: Path | None = None,
+        sources: tuple[Source, ...] = (),
+        original: Source | None = None,
+        external: bool = False,
+        inlined: bool = False,
+        opened_sizes: bool = False,
+        changes: Iterable[Any] = (),
+    ) -> None:
+        self.proto = proto
+        self.path = path
+        self.inlined = inlined
+        self.changes = list(changes)
+        self.opset = opset_versions(proto)
+        self.weights: Mapping[str, Weight] = MappingProxyType(_weights(proto, lifted))
+        self._lifted = dict(lifted)
+        self._sources = sources
+        self._original = original
+        self._external = external
+        self._opened_sizes = opened_sizes
+        self._sha256: str | None = None
+
+    def __repr__(self) -> str:
+        where = f"{str(self.path)!r}, " if self.path else ""
+        return f"Model({where}{len(self.proto.graph.node)} nodes, {self.parameters} parameters)"
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The model's ``metadata_props``."""
+        return {entry.key: entry.value for entry in self.proto.metadata_props}
+
+    @property
+    def files(self) -> set[Path]:
+        """The files that it is read from: its own, and all with external data."""
+        return {source.path for source in self._sources if source.path is not None}
+
+    @property
+    def file(self) -> Path | None:
+        """The file that holds this very model to this day, data and all; else None."""
+        return self.path if self.is_current and not self._opened_sizes else None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the files that it was loaded from are there still, and unchanged."""
+        return all(source.current for source in self._sources)
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """What was done to the model, oldest step first. Raises InvalidModel if unreadable."""
+        return history.read(self.proto)
+
+    @property
+    def parameters(self) -> int:
+        """Number of weight elements: all initializers, and Constants of a floating-point type."""
+        graphs = [self.proto.graph, *subgraphs(self.proto.graph)]
+        total = 0
+        for graph in graphs:
+            total += sum(math.prod(entry.dims) for entry in graph.initializer)
+            for _, value, _ in constants(graph):
+                total += math.prod(value.dims) if value.data_type in _FLOATS else 0
+        return total
+
+    def small(self, name: str) -> np.ndarray[Any, Any] | None:
+        """The contents of a weight that may say how much is computed, None of larger ones."""
+        weight = self.weights.get(name)
+        return weight.array() if weight is not None and weight.size <= _SMALL else None
+
+    def with_changes(
+        self, proto: ModelProto, weights: Mapping[str, Weight], extra: Iterable[Any] = ()
+    ) -> Model:
+        """A new model from an edited *copy* of :attr:`proto` (which it keeps) and new contents.
+
+        ``weights`` gives contents by initializer name or Constant output; every other initializer
+        keeps its own, shared and unread. Dims and type of each entry follow its contents. ``extra``
+        becomes the new model's ``changes``. Raises ``KeyError`` for an initializer without
+        contents, and for contents whose name the graph does not have.
+        """
+        unused = set(weights)
+        lifted: dict[str, Weight] = {}
+        for entry in proto.graph.initializer:
+            name = entry.name
+            if name in weights:
+                unused.discard(name)
+                weight = weights[name]
+            elif data_fields(entry) or 0 in entry.dims or entry.HasField("segment"):
+                continue
+            else:
+                weight = self._lifted[name]
+            _declare(entry, weight)
+            if weight.nbytes > THRESHOLD:
+                lifted[name] = weight if weight.name == name else weight.renamed(name)
+            else:
+                entry.raw_data = bytes(weight.payload())
+        unused -= _change_inner(proto.graph, {name: weights[name] for name in unused})
+        if unused:
+            raise KeyError(f"no initializer or Constant named {', '.join(sorted(unused))}")
+        return Model(
+            proto,
+            lifted,
+            sources=self._sources,
+            external=self._external,
+            inlined=self.inlined,
+            changes=extra,
+        )
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        force: bool = True,
+        external: bool | None = None,
+    ) -> Path:
+        """Write the model and give its path.
+
+        One file, or with ``external=True`` a small one and its data in ``<name>.<digest>.data``
+        beside it; by default as the source was, and external whenever one file could not hold it.
+        Whoever reads an existing file meanwhile finds the old model or the new one, whole;
+        ``force=False`` keeps it. Raises :class:`OutputError`, and then nothing has changed.
+        """
+        path = Path(path)
+        if external is None and self._external:
+            external = True
+        original = self._original if self._is_untouched() else None
+        proto, lifted = self._written()
+        write(path, proto, lifted, original=original, external=external, force=force)
+        return path
+
+    def to_bytes(self) -> bytes:
+        """The whole model as one protobuf message, for sessions in memory.
+
+        Raises :class:`Net2NetError` above protobuf's limit of 2 GiB.
+        """
+        _, pieces = message(*self._written())
+        if sum(piece.nbytes for piece in pieces) > SINGLE_FILE_LIMIT:
+            raise Net2NetError(
+                "the model is above the 2 GiB that a single protobuf message can hold",
+                "save it to a file, with its weights as external data",
+            )
+        buffer = io.BytesIO()
+        stream(pieces, buffer.write)
+        return buffer.getvalue()
+
+    def sha256(self) -> str:
+        """Digest of the one file it was loaded from, else of what it would be as one file.
+
+        So external data counts, and not how it is spread over files.
+        """
+        if self._sha256 is None:
+            digest = hashlib.sha256()
+            stream(self._whole(), digest.update)
+            self._sha256 = digest.hexdigest()
+        return self._sha256
+
+    def _is_untouched(self) -> bool:
+        """Whether the file it was loaded from still says what ``proto`` says, edited or not."""
+        if self._original is None or self.inlined:
+            return False
+        return _load(self._original).proto == self.proto
+
+    def _whole(self) -> Pieces:
+        """The file that the model was loaded from, or the one that would hold it."""
+        if self._original is None:
+            return message(*self._written())[1]
+        return [whole(self._original)]
+
+    def _written(self) -> tuple[ModelProto, dict[int, Weight]]:
+        """The skeleton as files have it, and the contents that it lacks, by position."""
+        proto, lifted = sparsify(self.proto, self._lifted)
+        return proto, {
+            index: lifted[entry.name]
+            for index, entry in enumerate(proto.graph.initializer)
+            if entry.name in lifted
+        }
+
+
+def _inner_tensors(
+    graph: GraphProto,
+) -> Iterator[tuple[str, TensorProto, NodeProto | None]]:
+    """Constants of the graph, then initializers and Constants of its subgraphs.
+
+    Gives name, contents, and the Constant node where it is one.
+    """
+    yield from constants(graph)
+    for inner in subgraphs(graph):
+        for entry in inner.initializer:
+            yield entry.name, entry, None
+        yield from constants(inner)
+
+
+def _weights(proto: ModelProto, lifted: Mapping[str, Weight]) -> dict[str, Weight]:
+    """All weights of the model by name."""
+    weights: dict[str, Weight] = {}
+    for entry in proto.graph.initializer:
+        if not entry.HasField("segment"):
+            weights[entry.name] = lifted.get(entry.name) or Inline(entry.name, entry)
+    inner: dict[str, Weight | None] = {}
+    for name, tensor, _ in _inner_tensors(proto.graph):
+        # A name used twice in separate subgraphs means two tensors: neither can be asked for.
+        ambiguous = name in weights or name in inner or tensor.HasField("segment")
+        inner[name] = None if ambiguous else Inline(name, tensor)
+    weights.update((name, weight) for name, weight in inner.items() if weight is not None)
+    return weights
+
+
+def _declare(entry: TensorProto, weight: Weight) -> None:
+    """Make the entry's dims and type those of its contents, and its own contents none."""
+    clear_data(entry)
+    entry.data_type = weight.dtype
+    del entry.dims[:]
+    entry.dims.extend(weight.shape)
+
+
+def _change_inner(graph: GraphProto, weights: Mapping[str, Weight]) -> set[str]:
+    """Write new contents of Constants and subgraph tensors into the skeleton, where they lie."""
+    found: set[str] = set()
+    if not weights:
+        return found
+    for name, entry, node in list(_inner_tensors(graph)):
+        if name not in weights:
+            continue
+        found.add(name)
+        tensor = TensorProto(name=entry.name, metadata_props=entry.metadata_props)
+        _declare(tensor, weights[name])
+        tensor.raw_data = bytes(weights[name].payload())
+        if node is None:
+            entry.CopyFrom(tensor)
+        else:
+            set_constant(node, tensor)
+    return found
+
+
+AnyModel: TypeAlias = Model | str | os.PathLike[str] | ModelProto | bytes
+
+
+def load(model: AnyModel) -> Model:
+    """Load a model from a file, from its contents, or from a ``ModelProto`` (which is copied).
+
+    Gives a :class:`Model` back as it is, so that every function that takes one takes all of these.
+    Big tensors are not read; external data must lie in the model's folder. Local functions
+    are inlined. Raises :class:`InvalidModel` for anything that is not a whole, sound model.
+    """
+    if isinstance(model, Model):
+        return model
+    name = os.fspath(model) if isinstance(model, str | os.PathLike) else "the model"
+    try:
+        if isinstance(model, str | os.PathLike):
+            return _load_file(Path(model))
+        contents = serialised(model) if isinstance(model, ModelProto) else model
+        return _load(Source(None, memoryview(contents)))
+    except InvalidModel as error:
+        raise InvalidModel(f"{name}: {error.problem}", error.remedy) from None
+
+
+def _load_file(path: Path) -> Model:
+    """The model of a file; of the new one where it is replaced, data and all, while it is read."""
+    for _ in range(_RETRIES):
+        source = opened(path)
+        try:
+            return _load(source)
+        except InvalidModel:
+            if source.current:
+                raise
+    return _load(opened(path))
+
+
+def _load(source: Source) -> Model:
+    if not len(source.view):
+        raise InvalidModel("is empty", "export or download the model again")
+    proto, spans = skeleton(source)
+    check_model(proto)
+    check_attributes_as_written(proto)
+    folder = Folder(source.path)
+    lifted = lift(proto, spans, source, folder)
+    embed_external(proto, folder)
+    plain = inline_functions(proto)
+    check_attributes(plain, opset_versions(plain))
+    lifted |= densify(plain)
+    opened_sizes = open_sizes(plain)
+    model = Model(
+        plain,
+        lifted,
+        path=source.path,
+        sources=(source, *folder.sources.values()),
+        original=None if folder.sources else source,
+        external=bool(folder.sources),
+        inlined=plain is not proto,
+        opened_sizes=opened_sizes,
+    )
+    for name, weight in model.weights.items():
+        if isinstance(weight, Inline):
+            check_tensor(weight.tensor, f"tensor {name!r}")
+    return model

@@ -1,0 +1,280 @@
+"""Finished drafts become the user's files: at every instant the old ones are there or the new.
+
+    check_target(path, force=False)              # before any work is done
+    final = followed(path)                       # what a link leads to, not the link
+    place_model(draft, data, final, force=False)
+
+A model with external data is two files, and no two renames are one. So the data file has a name of
+its own, ``<model>.<digest of its contents>.data``: it is renamed into place first, beside the old
+one; then the model, which refers to it; then the old data goes, unless another model needs it. The
+digest makes the same growth give the same files again, byte for byte.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+from onnx import ModelProto
+
+from onnx_net2net.errors import InvalidModel, OutputError
+from onnx_net2net.model.drafts import locked
+from onnx_net2net.model.tensors import attribute_tensors, is_external
+from onnx_net2net.model.weights import Source
+from onnx_net2net.model.wire import WireError, strip
+
+__all__ = [
+    "check_target", "data_name", "followed", "place_file", "place_folder", "place_model",
+    "reported",
+]  # fmt: skip
+
+_TOKEN = "[0-9a-f]{16}"
+_REMEDIES = {
+    errno.ENOSPC: "free some space or choose another folder",
+    errno.EDQUOT: "free some space or choose another folder",
+    errno.EFBIG: "raise the file size limit (ulimit -f) or choose another file system",
+    errno.EROFS: "choose another folder",
+    errno.EACCES: "choose another folder or change its permissions",
+    errno.EPERM: "choose another folder or change its permissions",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+@contextlib.contextmanager
+def reported(path: Path) -> Iterator[None]:
+    """Failures of the file system as :class:`OutputError`, which names the file asked for."""
+    try:
+        yield
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    remedy = _REMEDIES.get(error.errno or 0, "choose another folder")
+    return OutputError(f"{path}: cannot be written: {error.strerror or error}", remedy)
+
+
+def check_target(path: Path, force: bool) -> None:
+    """Raise unless a file may be created, or with ``force`` replaced, at ``path``."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        _check_new(path, force)
+        return
+    except NotADirectoryError:
+        raise OutputError(
+            f"{path}: {path.parent} is not a folder", "choose another folder"
+        ) from None
+    except ValueError as error:  # a null byte
+        raise OutputError(f"{str(path)!r}: {error}", "choose another name") from None
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    if stat.S_ISDIR(mode):
+        raise OutputError(f"{path}: is a folder", "give the name of a file in it")
+    if not stat.S_ISREG(mode):
+        raise OutputError(f"{path}: is not a regular file", "give the name of a file")
+    if not force:
+        raise _exists(path)
+
+
+def _check_new(path: Path, force: bool) -> None:
+    """Nothing is there, or a link that leads nowhere: is there a folder for the file?"""
+    if path.is_symlink() and not force:
+        raise _exists(path)
+    folder = followed(path).parent
+    if not folder.is_dir():
+        problem = "is not a folder" if folder.exists() else "does not exist"
+        raise OutputError(f"{path}: the folder {folder} {problem}", "create it or choose another")
+
+
+def _exists(path: Path) -> OutputError:
+    return OutputError(f"{path}: exists already", "choose another name, or overwrite (--force)")
+
+
+def followed(path: Path) -> Path:
+    """The file that a link leads to, over any number of links; any other path as it is."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def data_name(model: str, digest: str) -> str:
+    """What the data file of a model is called, by the digest of its contents."""
+    return f"{model}.{digest[:16]}.data"
+
+
+def place_file(draft: Path, final: Path, force: bool) -> None:
+    """Rename a finished draft, of any kind of file, into place."""
+    check_target(final, force)  # again, for somebody else may have made a file of that name
+    _like_the_old(draft, final)
+    os.replace(draft, final)
+    _sync_folder(final.parent)
+
+
+def place_model(draft: Path, data: Path | None, final: Path, force: bool) -> None:
+    """Rename a model, and its data file if there is one, into place; drop what it replaces."""
+    with locked(final.parent) as alone:
+        check_target(final, force)
+        old = _data_of(final) if final.exists() else set()
+        published = None if data is None else _publish(data, final)
+        try:
+            place_file(draft, final, force)
+        except BaseException:
+            if published is not None and draft.exists():
+                _unlink([published])
+            raise
+        if alone:
+            _remove_unused(final, old or set(), keep=None if data is None else data.name)
+
+
+def _publish(data: Path, final: Path) -> Path | None:
+    """Rename the data file into place; its path, unless it was there before."""
+    target = final.with_name(data.name)
+    check_target(target, force=True)
+    new = not target.exists()
+    _like_the_old(data, final)
+    os.replace(data, target)  # of the same name are the same contents, if they are whole
+    _sync_folder(target.parent)
+    return target if new else None
+
+
+def _like_the_old(draft: Path, final: Path) -> None:
+    """Give a draft the permissions and the owner of the file that it replaces."""
+    try:
+        old = os.stat(final)
+    except FileNotFoundError:
+        return  # as any new file
+    new = os.stat(draft)
+    if hasattr(os, "chown") and (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+        with contextlib.suppress(OSError):  # root may; others keep what they made
+            os.chown(draft, old.st_uid, old.st_gid)
+    os.chmod(draft, stat.S_IMODE(old.st_mode))
+
+
+def _data_of(path: Path) -> set[str] | None:
+    """The data files that a model file refers to; None where it cannot be looked at."""
+    if not path.is_file():
+        return set()
+    try:
+        proto = ModelProto.FromString(strip(Source.open(path).view)[0])
+    except (WireError, DecodeError):
+        return set()  # no model at all
+    except (OSError, InvalidModel):
+        return None
+    tensors = (*proto.graph.initializer, *attribute_tensors(proto))
+    entries = [entry for tensor in tensors if is_external(tensor) for entry in tensor.external_data]
+    return {str(entry.value) for entry in entries if entry.key == "location"}
+
+
+def _remove_unused(final: Path, old: set[str], keep: str | None) -> None:
+    """Remove data files that were written for ``final`` and that no model beside it refers to."""
+    own = re.compile(rf"{re.escape(final.name)}\.{_TOKEN}\.data")
+    with contextlib.suppress(OSError):  # the model is complete; what is left is only in the way
+        names = os.listdir(final.parent)
+        unused = {name for name in names if own.fullmatch(name)} - {keep}
+        unused |= {f"{final.name}.data"} & old & set(names)
+        for name in names if unused else ():
+            if name != final.name and not own.fullmatch(name):
+                found = _data_of(final.with_name(name))
+                unused = set() if found is None else unused - found
+        for name in unused:
+            final.with_name(name).unlink()
+
+
+def place_folder(draft: Path, target: Path, entry: str, force: bool) -> None:
+    """Put a folder of files into place, ``entry`` naming the others, as :func:`place_model` does.
+
+    Where ``entry`` exists, two of it are put there. First one that refers to the other files under
+    names of their own; once nothing needs the old ones, those are replaced, and then ``entry``.
+    """
+    if not os.path.lexists(target):
+        os.rename(draft, target)
+        _sync_folder(target.parent)
+        return
+    names = sorted(file.name for file in draft.iterdir() if file.name != entry)
+    for name in (*names, entry):
+        check_target(target / name, force)
+    with locked(target):
+        for name in names:
+            _like_the_old(draft / name, target / name)
+        put = _exchange if (target / entry).exists() else _add
+        put(draft, target, names, entry)
+
+
+def _add(draft: Path, target: Path, names: Sequence[str], entry: str) -> None:
+    """Put files into a folder without ``entry``, which comes last: it alone refers to them."""
+    new = [target / name for name in names if not (target / name).exists()]
+    try:
+        for name in (*names, entry):
+            _replace(draft / name, target / name)
+    except BaseException:
+        if not (target / entry).exists():
+            _unlink(new)
+        raise
+
+
+def _exchange(draft: Path, target: Path, names: Sequence[str], entry: str) -> None:
+    """Put files over those of a folder whose ``entry`` refers to them."""
+    bridge = _bridge(draft, names, entry)
+    try:
+        for name in bridge.values():
+            _replace(draft / name, target / name)
+        _replace(draft / f"{entry}.bridge", target / entry)
+    except BaseException:
+        if (draft / f"{entry}.bridge").exists():
+            _unlink(target / name for name in bridge.values())
+        raise
+    # From here on the new package is there; this only gives it its usual names.
+    with contextlib.suppress(OSError):
+        for name in (*names, entry):
+            _replace(draft / name, target / name)
+        old = re.compile("|".join(_bridged(re.escape(name), _TOKEN) for name in names) or "(?!)")
+        _unlink(file for file in target.iterdir() if old.fullmatch(file.name))
+
+
+def _replace(draft: Path, target: Path) -> None:
+    place_file(draft, followed(target), force=True)
+
+
+def _bridge(draft: Path, names: Iterable[str], entry: str) -> dict[str, str]:
+    """Copies of the files under names of their own, and an entry that refers to those."""
+    token = secrets.token_hex(8)
+    names_for = {name: _bridged(name, token) for name in names}
+    text = (draft / entry).read_text(encoding="utf-8")
+    for name, other in names_for.items():
+        text = text.replace(name, other)
+        try:
+            os.link(draft / name, draft / other)
+        except OSError:
+            shutil.copy(draft / name, draft / other)
+    (draft / f"{entry}.bridge").write_text(text, encoding="utf-8")
+    return names_for
+
+
+def _bridged(name: str, token: str) -> str:
+    stem, dot, suffix = name.rpartition(".")
+    return f"{stem}.{token}{dot}{suffix}"
+
+
+def _unlink(files: Iterable[Path]) -> None:
+    with contextlib.suppress(OSError):
+        for file in files:
+            file.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself survive a power failure, where the system can."""
+    # Some file systems cannot; the file itself is complete and flushed.
+    with contextlib.suppress(OSError):
+        if os.name == "posix":
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)

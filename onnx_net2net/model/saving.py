@@ -1,0 +1,215 @@
+"""Writing a model: one tensor at a time, beside the target, checked, then renamed into place.
+
+    write(Path("grown.onnx"), proto, lifted, external=False, force=False)
+
+``lifted`` holds the contents that are not in ``proto``, by initializer index. The result is one
+file, or a small one and a ``.data`` file beside it (external data), which onnxruntime can map.
+A failure at any point, Ctrl-C included, leaves neither a partial file nor a temporary one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+from google.protobuf.message import EncodeError
+from onnx import ModelProto, TensorProto
+
+from onnx_net2net.errors import OutputError
+from onnx_net2net.model.drafts import draft_folder
+from onnx_net2net.model.placing import (
+    check_target,
+    data_name,
+    followed,
+    place_file,
+    place_model,
+    reported,
+)
+from onnx_net2net.model.tensors import clear_data
+from onnx_net2net.model.weights import Source, Stored, Weight
+from onnx_net2net.model.wire import RAW_DATA, WireError, splice, strip
+
+__all__ = [
+    "SINGLE_FILE_LIMIT", "Pieces", "message", "stream", "whole", "write", "write_plain",
+]  # fmt: skip
+
+# Protobuf, and with it onnxruntime, reads no message of 2 GiB or more.
+SINGLE_FILE_LIMIT = 2**31 - 1
+# Tensors worth mapping start at the allocation granularity of Windows, the coarsest of all systems.
+_COARSE, _FINE, _WORTH_MAPPING = 64 << 10, 64, 1 << 20
+_PADDING = memoryview(bytes(_COARSE))
+
+Pieces = Sequence[memoryview | Weight]
+
+
+def message(proto: ModelProto, lifted: Mapping[int, Weight]) -> tuple[bytes, Pieces]:
+    """The serialised skeleton, and the whole model in pieces.
+
+    Raises :class:`OutputError` if the skeleton alone is above protobuf's limit.
+    """
+    try:
+        skeleton = proto.SerializeToString()
+    except (EncodeError, ValueError):
+        raise OutputError(
+            "the model without its initializers is above protobuf's limit of 2 GiB",
+            "export it with its weights as initializers, not as Constant nodes",
+        ) from None
+    if not lifted:
+        return skeleton, [memoryview(skeleton)]
+    fields = {
+        index: (weight.field if isinstance(weight, Stored) else RAW_DATA, weight)
+        for index, weight in lifted.items()
+    }
+    return skeleton, splice(skeleton, fields)
+
+
+def stream(pieces: Iterable[memoryview | Weight], sink: Callable[[memoryview], object]) -> None:
+    """Hand all bytes to ``sink``, holding one tensor at a time."""
+    for piece in pieces:
+        for chunk in piece.chunks() if isinstance(piece, Weight) else (piece,):
+            sink(chunk)
+
+
+def write(
+    path: Path,
+    proto: ModelProto,
+    lifted: Mapping[int, Weight],
+    *,
+    original: Source | None = None,
+    external: bool | None,
+    force: bool,
+) -> None:
+    """Write the model to ``path``. ``external=None``: external data only above 2 GiB.
+
+    ``original`` is the one file that holds the model as it is, to be copied byte for byte. Raises
+    :class:`OutputError`.
+    """
+    check_target(path, force)
+    skeleton, pieces = message(proto, lifted)
+    if sum(piece.nbytes for piece in pieces) > SINGLE_FILE_LIMIT and not external:
+        if external is False:
+            raise OutputError(
+                f"{path}: the model is above the 2 GiB that fit into one file",
+                "let the weights be written as external data",
+            )
+        external = True
+    if original is not None and not external:
+        skeleton, pieces = strip(original.view)[0], [whole(original)]
+    final = followed(path)
+    with reported(path), draft_folder(final.parent) as folder:
+        data = None
+        if external and lifted:
+            _check_place_of_data(path, final)
+            small, layout = _externalised(proto, lifted)
+            data = _write_data(folder, final, layout)
+            _refer(small, lifted, data.name)
+            skeleton, pieces = message(small, {})
+        draft = folder / final.name
+        _write_file(draft, path, pieces)
+        _check_written(draft, skeleton, path)
+        place_model(draft, data, final, force)
+
+
+def whole(source: Source) -> Weight:
+    """A file as one piece."""
+    return Stored("", TensorProto.UINT8, (len(source.view),), source=source, offset=0)
+
+
+def write_plain(path: Path, pieces: Pieces, *, force: bool) -> None:
+    """Write any file in pieces, as carefully as a model. Raises :class:`OutputError`."""
+    check_target(path, force)
+    final = followed(path)
+    with reported(path), draft_folder(final.parent) as folder:
+        draft = folder / final.name
+        _write_file(draft, path, pieces)
+        place_file(draft, final, force)
+
+
+def _check_place_of_data(path: Path, final: Path) -> None:
+    """Raise where ``path`` is a link out of its folder: a model's data is looked for beside it."""
+    if final != path and not os.path.samefile(final.parent, path.parent):
+        raise OutputError(
+            f"{path}: is a link to {final}, and external data would not be found beside the link",
+            f"write to {final}, or keep the weights in the model's file",
+        )
+
+
+def _write_file(
+    draft: Path,
+    target: Path,
+    pieces: Pieces,
+    also: Callable[[memoryview], object] = lambda chunk: None,
+) -> None:
+    """Write and flush a draft of ``target``; ``also`` sees all that is written."""
+
+    def sink(chunk: memoryview) -> None:
+        also(chunk)
+        file.write(chunk)
+
+    with open(draft, "xb", buffering=1 << 20) as file:
+        stream(pieces, sink)
+        file.flush()
+        os.fsync(file.fileno())
+    if draft.stat().st_size != sum(piece.nbytes for piece in pieces):
+        raise _not_as_written(target)
+
+
+def _write_data(folder: Path, final: Path, layout: Pieces) -> Path:
+    """Write the data file of a model, and name it by its contents."""
+    digest = sha256()
+    draft = folder / f"{final.name}.data"
+    _write_file(draft, final, layout, digest.update)
+    named = folder / data_name(final.name, digest.hexdigest())
+    os.rename(draft, named)
+    return named
+
+
+def _not_as_written(target: Path) -> OutputError:
+    return OutputError(
+        f"{target}: the written file does not read back as it was written",
+        "check the disk, or write to another one",
+    )
+
+
+def _check_written(draft: Path, skeleton: bytes, target: Path) -> None:
+    """Read the file's structure again: lengths, nesting and all fields but the payloads.
+
+    What the same scan leaves of the file must be the skeleton that was to be written.
+    """
+    try:
+        again, _ = strip(Source.open(draft).view)
+        whole = again == strip(memoryview(skeleton))[0]
+    except WireError:
+        whole = False
+    if not whole:
+        raise _not_as_written(target)
+
+
+def _externalised(
+    proto: ModelProto, lifted: Mapping[int, Weight]
+) -> tuple[ModelProto, list[memoryview | Weight]]:
+    """A copy of the skeleton that refers to a data file, and that file's contents in pieces."""
+    small = ModelProto()
+    small.CopyFrom(proto)
+    pieces: list[memoryview | Weight] = []
+    offset = 0
+    for index, weight in sorted(lifted.items()):
+        padding = -offset % (_COARSE if weight.nbytes >= _WORTH_MAPPING else _FINE)
+        pieces += [_PADDING[:padding], weight]
+        offset += padding
+        tensor = small.graph.initializer[index]
+        clear_data(tensor)
+        tensor.data_location = TensorProto.EXTERNAL
+        entries = {"location": "", "offset": offset, "length": weight.nbytes}
+        for key, value in entries.items():
+            tensor.external_data.add(key=key, value=str(value))
+        offset += weight.nbytes
+    return small, pieces
+
+
+def _refer(small: ModelProto, lifted: Mapping[int, Weight], location: str) -> None:
+    """Tell the skeleton what its data file is called: known only when it has been written."""
+    for index in lifted:
+        small.graph.initializer[index].external_data[0].value = location

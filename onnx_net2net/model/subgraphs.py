@@ -1,0 +1,171 @@
+"""If, Loop and Scan: which tensors of a body are which tensors of the node around it.
+
+    links(loop)  ->  enter:  x, which the node reads,  is  x_in  of the body
+                     carry:  x_out of one iteration    is  x_in  of the next
+                     leave:  x_out of the body         is  x_end, which the node writes
+
+Along ``axis`` a loop walks or stacks: the tensor outside has this axis, the one inside has not.
+This is all that the analysis knows of these operators; what a body computes it sees as nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from onnx import AttributeProto, GraphProto, NodeProto, helper
+
+from onnx_net2net.model.tensors import carried
+
+T = TypeVar("T")
+GRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
+BODIES = {"If": ("then_branch", "else_branch"), "Loop": ("body",), "Scan": ("body",)}
+CARRIERS = {*BODIES, "SequenceMap"}  # ONNX's own operators with subgraphs
+FIRST_SCAN = 9  # before, Scan had a batch axis
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """``outer`` and ``inner`` of the node's body ``body`` are one tensor, but for an ``axis``."""
+
+    outer: str
+    inner: str
+    axis: int | None = None
+    body: int = 0
+
+    def without(self, entries: Sequence[T]) -> list[T]:
+        """What is inside of the axes or sizes that are outside."""
+        inside = list(entries)
+        if self.axis is not None and -len(inside) <= self.axis < len(inside):
+            del inside[self.axis]  # else nothing fits, as whoever compares the two finds out
+        return inside
+
+    def with_axis(self, entries: Sequence[T], entry: T) -> list[T]:
+        """What is outside of the axes or sizes that are inside, ``entry`` being walked along."""
+        outside = list(entries)
+        if self.axis is not None:
+            outside.insert(self.axis % (len(outside) + 1), entry)
+        return outside
+
+
+@dataclass(slots=True)
+class Links:
+    """How the bodies of one node are tied to it. ``carry`` links a body's input and output."""
+
+    enter: list[Link] = field(default_factory=list)
+    carry: list[Link] = field(default_factory=list)
+    leave: list[Link] = field(default_factory=list)
+    pinned: list[str] = field(default_factory=list)  # counters and conditions
+
+
+class Unfollowed(Exception):
+    """A body that cannot be followed: what it touches is pinned with this reason."""
+
+
+def bodies(proto: NodeProto, opset: int) -> list[tuple[str, GraphProto]]:
+    """The bodies of an If, Loop or Scan by attribute. Raises Unfollowed for all others."""
+    wanted = BODIES.get(proto.op_type) if proto.domain in ("", "ai.onnx") else None
+    if wanted is None:
+        raise Unfollowed(f"operator {proto.op_type} is not known")
+    if proto.op_type == "Scan" and opset < FIRST_SCAN:
+        raise Unfollowed("its scan has a batch axis (opset 8)")
+    given = {a.name: a.g for a in proto.attribute if a.type == AttributeProto.GRAPH}
+    if any(name not in given for name in wanted):
+        raise Unfollowed("its body is missing")
+    for name in wanted:
+        _check(given[name])
+    return [(name, given[name]) for name in wanted]
+
+
+def _check(graph: GraphProto) -> None:
+    stored = {tensor.name for tensor in graph.initializer}
+    if any(value.name in stored for value in graph.input):
+        raise Unfollowed("an input of its body has a default")
+
+
+def links(proto: NodeProto, graphs: Sequence[GraphProto]) -> Links:
+    """The links of a node to what :func:`bodies` found. Raises Unfollowed."""
+    if proto.op_type == "If":
+        return _branches(proto, graphs)
+    return _loop(proto, graphs[0]) if proto.op_type == "Loop" else _scan(proto, graphs[0])
+
+
+def _branches(proto: NodeProto, graphs: Sequence[GraphProto]) -> Links:
+    found = Links(pinned=list(proto.input))
+    for index, graph in enumerate(graphs):
+        if len(graph.output) != len(proto.output):
+            raise Unfollowed("its branches give another number of tensors")
+        pairs = zip(proto.output, graph.output, strict=True)
+        found.leave += [Link(name, value.name, body=index) for name, value in pairs if name]
+    return found
+
+
+def _loop(proto: NodeProto, graph: GraphProto) -> Links:
+    inputs, outputs = [v.name for v in graph.input], [v.name for v in graph.output]
+    states = len(proto.input) - 2
+    if states < 0 or len(inputs) != states + 2 or len(outputs) < states + 1:
+        raise Unfollowed("its body takes another number of tensors than it is given")
+    found = Links(pinned=[n for n in (*proto.input[:2], *inputs[:2], outputs[0]) if n])
+    found.enter = _pairs(proto.input[2:], inputs[2:])
+    found.carry = _pairs(inputs[2:], outputs[1 : 1 + states])
+    found.leave = _pairs(proto.output[:states], outputs[1 : 1 + states])
+    found.leave += _pairs(proto.output[states:], outputs[1 + states :], [0] * len(outputs))
+    return found
+
+
+def _scan(proto: NodeProto, graph: GraphProto) -> Links:
+    plain = (a for a in proto.attribute if a.type not in GRAPHS and not a.ref_attr_name)
+    given = {a.name: helper.get_attribute_value(a) for a in plain}
+    inputs, outputs = [v.name for v in graph.input], [v.name for v in graph.output]
+    walked = given.get("num_scan_inputs")
+    if not isinstance(walked, int):
+        raise Unfollowed("it does not say how many of its inputs it walks along")
+    states = len(proto.input) - walked
+    if (
+        not 0 <= states <= len(proto.input)
+        or len(inputs) != len(proto.input)
+        or len(outputs) < states
+    ):
+        raise Unfollowed("its body takes another number of tensors than it is given")
+    taken = given.get("scan_input_axes") or [0] * walked
+    given_out = given.get("scan_output_axes") or [0] * (len(outputs) - states)
+    if len(taken) != walked or len(given_out) != len(outputs) - states:
+        raise Unfollowed("it gives an axis for another number of tensors than it has")
+    found = Links(enter=_pairs(proto.input[:states], inputs[:states]))
+    found.enter += _pairs(proto.input[states:], inputs[states:], taken)
+    found.carry = _pairs(inputs[:states], outputs[:states])
+    found.leave = _pairs(proto.output[:states], outputs[:states])
+    found.leave += _pairs(proto.output[states:], outputs[states:], given_out)
+    return found
+
+
+def _pairs(
+    outer: Sequence[str], inner: Sequence[str], axes: Sequence[int] | None = None
+) -> list[Link]:
+    """Links of tensors in order, without those that are absent."""
+    return [
+        Link(a, b, axes[index] if axes else None)
+        for index, (a, b) in enumerate(zip(outer, inner, strict=False))
+        if a and b
+    ]
+
+
+def has_subgraph(proto: NodeProto) -> bool:
+    """Whether the node carries a graph of its own (If, Loop, Scan)."""
+    if not proto.domain and proto.op_type not in CARRIERS:
+        return False
+    return any(a.type in GRAPHS for a in proto.attribute)
+
+
+def captured(proto: NodeProto) -> set[str]:
+    """Names that the node's subgraphs read from outside."""
+    names: set[str] = set()
+    for graph in carried(proto):
+        inner = {o for n in graph.node for o in n.output}
+        inner |= {v.name for v in graph.input} | {t.name for t in graph.initializer}
+        read = {i for n in graph.node for i in n.input} | {v.name for v in graph.output}
+        for node in graph.node:
+            read |= captured(node)
+        names |= read - inner
+    return names - {""}

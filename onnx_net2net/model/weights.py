@@ -1,0 +1,247 @@
+"""The contents of one tensor, read when asked for and not before.
+
+    weight = model.weights["conv1.weight"]
+    weight.shape, weight.nbytes        # known without reading
+    weight.array()                     # read-only, read from the file by each call
+
+Three kinds: :class:`Stored` lies raw in a file, :class:`Inline` lies in the parsed skeleton,
+:class:`Computed` is the result of a function, called each time it is written or looked at.
+"""
+
+from __future__ import annotations
+
+import copy
+import errno
+import math
+import os
+import stat
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from onnx_net2net.errors import Net2NetError
+from onnx_net2net.model.reading import OpenFile
+from onnx_net2net.model.wire import RAW_DATA
+
+__all__ = [
+    "Computed", "Inline", "Source", "Stored", "Weight", "dtype_name", "is_possible", "raw_size",
+]  # fmt: skip
+
+CHUNK = 8 << 20
+MOST_AXES = 64
+_PACKED_BITS = {
+    "UINT2": 2, "INT2": 2, "UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "FLOAT6E2M3": 6, "FLOAT6E3M2": 6,
+}  # fmt: skip
+
+
+@cache
+def dtype_name(dtype: int) -> str:
+    """``"FLOAT16"`` for 10; the number itself where onnx knows no such type."""
+    known = dtype in TensorProto.DataType.values()
+    return TensorProto.DataType.Name(dtype) if known else f"type {dtype}"
+
+
+@cache
+def element_bits(dtype: int) -> int | None:
+    """Bits an element takes in ``raw_data``, ``None`` for strings and unknown types."""
+    name = dtype_name(dtype)
+    if name in _PACKED_BITS:
+        return _PACKED_BITS[name]
+    if name in ("UNDEFINED", "STRING") or name.startswith("type "):
+        return None
+    return 8 * helper.tensor_dtype_to_np_dtype(dtype).itemsize
+
+
+def raw_size(dtype: int, shape: tuple[int, ...]) -> int | None:
+    """Bytes of ``raw_data`` for a tensor; int4 and its like are packed. ``None``: cannot lie raw.
+
+    >>> raw_size(TensorProto.INT4, (3, 3))
+    5
+    """
+    bits = element_bits(dtype)
+    return None if bits is None else -(-math.prod(shape) * bits // 8)
+
+
+def is_possible(shape: Sequence[int]) -> bool:
+    """Whether NumPy can hold an array of this shape, even an empty one."""
+    return len(shape) <= MOST_AXES and math.prod(size or 1 for size in shape) < 2**58
+
+
+class Source:
+    """The bytes of one file, read as they are asked for, or of one ``bytes`` object."""
+
+    def __init__(self, path: Path | None, view: memoryview | OpenFile) -> None:
+        self.path = path
+        self.view = view
+
+    @classmethod
+    def open(cls, path: Path) -> Source:
+        """Open a regular file. Raises ``OSError``."""
+        # A pipe or a device would block or never end; stat before open, for open itself can block.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return cls(path, OpenFile(path))
+
+    def chunks(self, start: int, end: int) -> Iterator[memoryview]:
+        """Some bytes in pieces, each of which lasts until the next is asked for."""
+        if isinstance(self.view, OpenFile):
+            yield from self.view.chunks(start, end, CHUNK)
+        else:
+            for at in range(start, end, CHUNK):
+                yield self.view[at : min(at + CHUNK, end)]
+
+    @property
+    def current(self) -> bool:
+        """Whether its path leads to the very file that was opened, unchanged."""
+        return isinstance(self.view, OpenFile) and self.view.current
+
+
+class Weight(ABC):
+    """One tensor's contents, not yet read."""
+
+    def __init__(self, name: str, dtype: int, shape: tuple[int, ...]) -> None:
+        self.name = name
+        self.dtype = dtype
+        self.shape = shape
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {dtype_name(self.dtype)}, {self.shape})"
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes as raw data; 0 for strings, which have none."""
+        return raw_size(self.dtype, self.shape) or 0
+
+    @abstractmethod
+    def array(self) -> np.ndarray:
+        """The contents, read-only; bfloat16, float8 and int4 as ``ml_dtypes``."""
+
+    def payload(self) -> memoryview:
+        """The contents as they lie in ``raw_data``: little-endian, row-major, int4 packed."""
+        return _raw_bytes(self.array(), self.dtype)
+
+    def chunks(self) -> Iterator[memoryview]:
+        """:meth:`payload` in pieces, each of which lasts until the next is asked for."""
+        payload = self.payload()
+        for start in range(0, len(payload), CHUNK):
+            yield payload[start : start + CHUNK]
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        """:meth:`array`, flat and in pieces, each of which lasts until the next is asked for."""
+        yield self.array().reshape(-1)
+
+    def renamed(self, name: str) -> Weight:
+        """The same contents under another name."""
+        twin = copy.copy(self)
+        twin.name = name
+        return twin
+
+
+class Stored(Weight):
+    """Contents that lie raw in a file, at ``offset``."""
+
+    def __init__(
+        self,
+        name: str,
+        dtype: int,
+        shape: tuple[int, ...],
+        *,
+        source: Source,
+        offset: int,
+        field: int = RAW_DATA,
+    ) -> None:
+        super().__init__(name, dtype, shape)
+        self.source = source
+        self.offset = offset
+        self.field = field
+
+    def payload(self) -> memoryview:
+        return self.source.view[self.offset : self.offset + self.nbytes]
+
+    def chunks(self) -> Iterator[memoryview]:
+        return self.source.chunks(self.offset, self.offset + self.nbytes)
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        if dtype_name(self.dtype) in _PACKED_BITS:
+            yield from super().pieces()
+            return
+        for chunk in self.chunks():
+            yield _decoded(chunk, self.dtype, (-1,))
+
+    def array(self) -> np.ndarray:
+        return _decoded(self.payload(), self.dtype, self.shape)
+
+
+class Inline(Weight):
+    """Contents that lie in the parsed skeleton: small, typed (``int64_data``), or a Constant's."""
+
+    def __init__(self, name: str, tensor: TensorProto) -> None:
+        super().__init__(name, tensor.data_type, tuple(tensor.dims))
+        self.tensor = tensor
+
+    def array(self) -> np.ndarray:
+        if self.dtype == TensorProto.STRING:  # undecoded, for nothing says that they are UTF-8
+            array = np.array(list(self.tensor.string_data), dtype=object).reshape(self.shape)
+        else:
+            array = numpy_helper.to_array(self.tensor)
+        array.flags.writeable = False
+        return array
+
+
+class Computed(Weight):
+    """Contents that ``fn()`` gives when they are written; nothing is kept.
+
+    >>> Computed("bias", TensorProto.FLOAT, (2,), lambda: np.float32([1, 2])).array()
+    array([1., 2.], dtype=float32)
+    """
+
+    def __init__(
+        self, name: str, dtype: int, shape: tuple[int, ...], fn: Callable[[], np.ndarray]
+    ) -> None:
+        super().__init__(name, dtype, tuple(shape))
+        self.fn = fn
+
+    def array(self) -> np.ndarray:
+        array = np.asarray(self.fn())
+        wanted = helper.tensor_dtype_to_np_dtype(self.dtype)
+        if array.shape != self.shape or array.dtype.newbyteorder("=") != wanted:
+            raise Net2NetError(
+                f"{self.name}: computed contents are {array.dtype} {array.shape}, "
+                f"declared were {wanted} {self.shape}",
+                "this is a defect of the program; please report it with the model",
+            )
+        array = array.view()
+        array.flags.writeable = False
+        return array
+
+
+def _decoded(payload: memoryview, dtype: int, shape: tuple[int, ...]) -> np.ndarray:
+    """``raw_data`` as an array, without a copy where elements are whole bytes."""
+    if dtype_name(dtype) in _PACKED_BITS:
+        tensor = TensorProto(dims=shape, data_type=dtype, raw_data=bytes(payload))
+        array = numpy_helper.to_array(tensor)
+        array.flags.writeable = False
+        return array
+    stored = helper.tensor_dtype_to_np_dtype(dtype).newbyteorder("<")
+    return np.frombuffer(payload, dtype=stored).reshape(shape)
+
+
+def _raw_bytes(array: np.ndarray, dtype: int) -> memoryview:
+    """An array as ``raw_data``, without a copy where it already lies so."""
+    if dtype_name(dtype) in _PACKED_BITS:
+        return memoryview(numpy_helper.from_array(array).raw_data)
+    array = np.ascontiguousarray(array)
+    big = array.dtype.byteorder == ">" or (array.dtype.byteorder == "=" and sys.byteorder == "big")
+    if big:
+        array = array.byteswap()
+    return array.reshape(-1).view(np.uint8).data

@@ -1,0 +1,216 @@
+"""Operators that read or write entries by position: Slice, Gather, Scatter, ..."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from onnx_net2net.operators.factors import segments
+from onnx_net2net.operators.language import (
+    AT_RUN_TIME,
+    Op,
+    Repeated,
+    Rule,
+    Table,
+    line,
+    names,
+    place_of,
+    repeated,
+    slot,
+)
+
+INDEXED = "indexed by "
+FAR = 10**9  # bounds as far away as this mean the end, whatever the size
+STEP = "every so many entries are taken from it"
+WRITTEN = "entries are written along it"
+COVERED = f"how far the indices reach {AT_RUN_TIME}"
+CUT = f"where it is cut {AT_RUN_TIME}"
+
+Bound = str | Repeated | None  # what a bound repeats
+
+
+def _slice(op: Op) -> Rule:
+    rank, shape = op.rank(), op.shape(0)
+    starts, ends, axes, steps = _bounds(op)
+    cut = _Cut(op, names("x", rank), names("x", rank))
+    first: list[Bound] = []
+    last: list[Bound] = []
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        if start is None or end is None or step is None:
+            cut.fix(axis, CUT)
+            terms: tuple[Bound, Bound] = (None, None)
+        elif not op.static(axis) and (-FAR < start < -shape[axis] or shape[axis] < end < FAR):
+            cut.fix(axis, "a bound lies beyond its end, and would not if it were longer")
+            terms = (None, None)
+        elif step == 1:
+            terms = cut.keep(axis, start, end)
+        else:
+            terms = cut.stride(axis, start, end, step, shape[axis])
+        first.append(terms[0])
+        last.append(terms[1])
+    where: tuple[str | int, str | int] = ("starts", "ends") if op.opset < 10 else (1, 2)
+    slots = [slot(where[0], *first), slot(where[1], *last)]
+    inputs = [cut.left] + [["_"]] * (0 if op.opset < 10 else len(op.node.input) - 1)
+    # What is cut off is read by nobody: how often it is copied does not matter.
+    dropped = {n: "max" for n in cut.sizes if n[0] in "ab"}
+    return Rule(
+        line(inputs, [cut.right]), cut.sizes, cut.fixed, reduce=dropped, slots=slots, kind="move"
+    )
+
+
+class _Cut:
+    """The axes of Slice's input and output, cut one by one."""
+
+    def __init__(self, op: Op, left: list[str], right: list[str]) -> None:
+        self.op, self.left, self.right = op, left, right
+        self.sizes: dict[str, int] = {}
+        self.fixed: dict[str, str] = {}
+
+    def fix(self, axis: int, reason: str) -> None:
+        """Keep this axis from growing on both sides."""
+        self.right[axis] = f"y{axis}"
+        self.sizes[f"y{axis}"] = self.op.output()[axis]
+        self.fixed |= {f"x{axis}": reason, f"y{axis}": reason}
+
+    def keep(self, axis: int, start: int, end: int) -> tuple[Bound, Bound]:
+        """Keep the entries from ``start`` to ``end``; the terms that the two bounds repeat."""
+        size = self.op.shape(0)[axis]
+        begin, stop, _ = slice(start, end, 1).indices(size)
+        if stop <= begin:
+            self.fix(axis, "no entry of it is kept")
+            return None, None
+        parts = {f"b{axis}": begin, f"x{axis}": stop - begin, f"a{axis}": size - stop}
+        parts = {name: n for name, n in parts.items() if n}
+        self.left[axis] = segments(list(parts))
+        if len(parts) > 1:
+            self.sizes |= parts
+        upto, since = list(parts), list(parts)
+        if f"a{axis}" in upto:
+            upto.remove(f"a{axis}")
+        if f"b{axis}" in since:
+            since.remove(f"b{axis}")
+        low: Bound = None
+        high: Bound = None
+        if begin:
+            low = f"b{axis}" if start > 0 else "-" + segments(since)
+        elif start <= -size:
+            low = repeated("-" + segments(since), start if start < -size else None)
+        if end > 0:
+            high = repeated(segments(upto), end if end > size else None)
+        elif end < 0:
+            high = f"-a{axis}"
+        return low, high
+
+    def stride(self, axis: int, start: int, end: int, step: int, size: int) -> tuple[Bound, Bound]:
+        """Take one of every ``step`` entries: the axis is so many groups, if that divides it."""
+        if step < 1 or not 0 <= start < step or end < size or size % step:
+            self.fix(axis, STEP)
+            return None, None
+        self.left[axis] = f"(x{axis} s{axis})"
+        self.sizes |= {f"s{axis}": step, f"x{axis}": size // step}
+        self.fixed[f"s{axis}"] = STEP
+        return None, repeated(f"(x{axis} s{axis})", end if end > size else None)
+
+
+Bounds = Sequence[int | None]
+
+
+def _bounds(op: Op) -> tuple[Bounds, Bounds, list[int], Bounds]:
+    """Starts, ends, axes and steps, None where they are known at run time only."""
+    rank = op.rank()
+    if op.opset < 10:
+        starts, ends = list(op.attr("starts")), list(op.attr("ends"))
+        axes = op.attr("axes", range(len(starts)))
+        return starts, ends, [place_of(a, rank) for a in axes], [1] * len(starts)
+    count = int(np.prod(op.shape(1)))
+    given = op.known(3).ravel() if op.has(3) else range(count)
+    axes = [place_of(a, rank) for a in given]
+    steps: Bounds = _numbers(op, 4, count) if op.has(4) else [1] * count
+    return _numbers(op, 1, count), _numbers(op, 2, count), axes, steps
+
+
+def _numbers(op: Op, index: int, count: int) -> Bounds:
+    return [None] * count if op.value(index) is None else op.settled(index)
+
+
+def _gather(op: Op) -> Rule:
+    axis = op.axis(default=0)
+    data, chosen = names("x", op.rank()), names("i", op.rank(1))
+    out = data[:axis] + chosen + data[axis + 1 :]
+    return Rule(line([data, chosen], [out]), fixed={data[axis]: INDEXED + "Gather"}, kind="move")
+
+
+def _gather_elements(op: Op) -> Rule:
+    axis = op.axis(default=0)
+    data, chosen, sizes, fixed = _beside(op, axis)
+    chosen[axis] = "i"
+    fixed[f"x{axis}"] = INDEXED + op.node.op_type
+    reduce = {n: "max" for n in sizes if n[0] == "r"}
+    return Rule(line([data, chosen], [chosen]), sizes, fixed, reduce=reduce, kind="move")
+
+
+def _beside(op: Op, axis: int) -> tuple[list[str], list[str], dict[str, int], dict[str, str]]:
+    """Axes of data and indices: beside ``axis`` the indices cover its first entries."""
+    data, chosen = names("x", op.rank()), names("x", op.rank())
+    sizes: dict[str, int] = {}
+    fixed: dict[str, str] = {}
+    for i, (whole, part) in enumerate(zip(op.shape(0), op.shape(1), strict=True)):
+        if i != axis and part == whole and not op.same(i, i):
+            chosen[i] = f"u{i}"
+            fixed |= dict.fromkeys((f"x{i}", f"u{i}"), COVERED)
+        elif i != axis and part < whole:
+            data[i] = f"(x{i} + r{i})"
+            sizes |= {f"x{i}": part, f"r{i}": whole - part}
+    return data, chosen, sizes, fixed
+
+
+def _scatter_elements(op: Op) -> Rule:
+    axis = op.axis(default=0)
+    data, chosen, sizes, fixed = _beside(op, axis)
+    chosen[axis] = "i"
+    fixed |= {f"x{axis}": WRITTEN, "i": WRITTEN}
+    return Rule(line([data, chosen, chosen], [data]), sizes, fixed)
+
+
+def _gather_nd(op: Op) -> Rule:
+    depth, skipped = op.shape(1)[-1], int(op.attr("batch_dims", 0))
+    data = names("x", op.rank())
+    batch, rest = data[:skipped], data[skipped + depth :]
+    chosen = batch + names("i", op.rank(1) - 1 - skipped)
+    fixed = dict.fromkeys(data[skipped : skipped + depth], INDEXED + "GatherND")
+    fixed["k"] = "it holds an index"
+    return Rule(line([data, [*chosen, "k"]], [chosen + rest]), fixed=fixed, kind="move")
+
+
+def _scatter_nd(op: Op) -> Rule:
+    depth = op.shape(1)[-1]
+    data = names("x", op.rank())
+    chosen = names("i", op.rank(1) - 1)
+    # A copied index would write, or add, its update twice.
+    fixed = dict.fromkeys([*data[:depth], *chosen], WRITTEN) | {"k": "it holds an index"}
+    text = line([data, [*chosen, "k"], chosen + data[depth:]], [data])
+    return Rule(text, fixed=fixed)
+
+
+def _tensor_scatter(op: Op) -> Rule:
+    axis = op.axis(default=-2)
+    cache, update = names("x", op.rank()), names("x", op.rank())
+    update[axis] = "u"
+    fixed = {f"x{axis}": WRITTEN, "u": WRITTEN}
+    inputs = [cache, update] + ([["x0"]] if op.has(2) else [])
+    return Rule(line(inputs, [cache]), fixed=fixed)
+
+
+TABLES: dict[str, Table] = {
+    "": {
+        "Gather": _gather,
+        "GatherElements": _gather_elements,
+        "GatherND": _gather_nd,
+        "Scatter": _scatter_elements,
+        "ScatterElements": _scatter_elements,
+        "ScatterND": _scatter_nd,
+        "Slice": _slice,
+        "TensorScatter": _tensor_scatter,
+    }
+}

@@ -1,0 +1,158 @@
+"""Products of matrices and convolutions.
+
+    "... m k, ... k n -> ... m n"                MatMul
+    "b i *s, o i *k, o -> b o *t"                Conv
+    "b (g i) *s, (g o) i *k, (g o) -> b (g o) *t"    Conv with groups
+
+Group 1 is written without its name: only an axis that a contracted name has to itself can
+receive the shares of copies.
+"""
+
+from __future__ import annotations
+
+import re
+
+from onnx_net2net.operators.broadcast import broadcast
+from onnx_net2net.operators.language import Op, Rule, Slot, Table, Unsupported, line, slot
+
+WINDOW = "a kernel window slides over it"
+SPATIAL = {"s*": WINDOW, "k*": "it is a kernel window", "t*": WINDOW}
+
+
+def conv(op: Op) -> Rule:
+    """Dense, grouped and depthwise convolutions; only 1x1 ones let spatial axes pass."""
+    group, out = int(op.attr("group", 1)), "*s" if pointwise(op) else "*t"
+    kind = "affine" if op.has(2) else "scale"
+    fixed = {"k*": SPATIAL["k*"]} if pointwise(op) else SPATIAL
+    if group == 1:
+        text = f"b i *s, o i *k, o -> b o {out}"
+        return Rule(text, fixed=fixed, kind=kind)
+    channels, weight, bias, sizes = grouped(op, group)
+    text = f"b {channels} *s, {weight} *k, {bias} -> b {bias} {out}"
+    return Rule(text, sizes=sizes, fixed=fixed, slots=[GROUP], kind=kind)
+
+
+GROUP: Slot = slot("group", "g")
+
+
+def grouped(op: Op, group: int, weight: int = 1) -> tuple[str, str, str, dict[str, int]]:
+    """Names of input channels, of the weight's first two axes and of the output channels."""
+    out, inner = op.shape(weight)[:2]
+    if out % group:
+        raise Unsupported(f"{out} output channels are not {group} equal groups")
+    channels, inner_name = ("g", "1") if inner == 1 else ("(g i)", "i")
+    result = "g" if out == group else "(g o)"
+    return channels, f"{result} {inner_name}", result, {"g": group}
+
+
+def pointwise(op: Op, weight: int = 1) -> bool:
+    """Whether the window is one entry that moves by one: spatial axes are then untouched."""
+    return (
+        all(k == 1 for k in op.shape(weight)[2:])
+        and all(s == 1 for s in op.attr("strides", ()))
+        and not any(op.attr("pads", ()))
+        and not any(op.attr("output_padding", ()))
+        and not op.attr("output_shape", ())
+    )
+
+
+def conv_transpose(op: Op) -> Rule:
+    """Like Conv, with the weight's axes swapped: input channels first."""
+    if len(op.attr("output_shape", ())) > op.rank() - 2:
+        raise Unsupported("its output_shape repeats batch or channels")
+    group, out = int(op.attr("group", 1)), "*s" if pointwise(op) else "*t"
+    kind = "affine" if op.has(2) else "scale"
+    fixed = {"k*": SPATIAL["k*"]} if pointwise(op) else dict(SPATIAL)
+    if group == 1:
+        return Rule(f"b i *s, i o *k, o -> b o {out}", fixed=fixed, kind=kind)
+    inner, outer = op.shape(1)[0] // group, op.shape(1)[1]
+    channels, result = "g" if inner == 1 else "(g i)", "g" if outer == 1 else "(g o)"
+    second = "1" if outer == 1 else "o"
+    fixed["i"] = "it is summed inside groups, on an axis shared with them"
+    text = f"b {channels} *s, {channels} {second} *k, {result} -> b {result} {out}"
+    return Rule(text, sizes={"g": group}, fixed=fixed, slots=[GROUP], kind=kind)
+
+
+def deform_conv(op: Op) -> Rule:
+    """A convolution at learned offsets, which each offset group has for itself."""
+    group, offsets = int(op.attr("group", 1)), int(op.attr("offset_group", 1))
+    sizes: dict[str, int] = {}
+    fixed = {**SPATIAL, "f": "offsets of a kernel window", "e": "a mask of a kernel window"}
+    if group == 1:
+        channels, weight, result = "i", "o i", "o"
+    else:
+        channels, weight, result, sizes = grouped(op, group)
+    if offsets > 1:
+        fixed |= dict.fromkeys("gi", "its offset groups divide it")
+    text = f"b {channels} *s, {weight} *k, b f *t, {result}, b e *t -> b {result} *t"
+    return Rule(
+        text,
+        sizes=sizes,
+        fixed=fixed,
+        slots=[GROUP] if group > 1 else [],
+    )
+
+
+def einsum(op: Op) -> Rule:
+    """The equation is a rule already: its letters are the names."""
+    left, arrow, right = "".join(str(op.attr("equation")).split()).partition("->")
+    inputs = [_letters(side) for side in left.split(",")]
+    letters = [name for spec in inputs for name in spec]
+    once = [n for n in dict.fromkeys(letters) if letters.count(n) == 1]
+    if not arrow:
+        dots = ["..."] if "..." in letters else []
+        output = dots + sorted(n for n in once if n != "...")
+    else:
+        output = _letters(right)
+    if "..." in letters and "..." not in output:
+        raise Unsupported("its equation sums over an ellipsis")
+    if any(len(set(spec)) < len(spec) for spec in (*inputs, output)):
+        raise Unsupported("its equation takes a diagonal")
+    alone = {n: "sum" for n in once if n not in output and n != "..."}
+    return Rule(line(inputs, [output]), reduce=alone, kind="scale")
+
+
+def _letters(side: str) -> list[str]:
+    found = re.findall(r"\.\.\.|[A-Za-z]", side)
+    if "".join(found) != side:
+        raise Unsupported(f"cannot read '{side}' of its equation")
+    return found
+
+
+def gemm(op: Op) -> Rule:
+    """C is broadcast to (m, n) in any of its forms."""
+    a = "k m" if op.attr("transA", 0) else "m k"
+    b = "n k" if op.attr("transB", 0) else "k n"
+    c = broadcast(["m", "n"], op.shape(2)) if op.has(2) else ["n"]
+    return Rule(f"{a}, {b}, {' '.join(c)} -> m n", kind="affine" if op.has(2) else "scale")
+
+
+def matmul(op: Op) -> Rule:
+    """A vector takes part as a row on the left, as a column on the right."""
+    a, b = matrices(op.rank(0), op.rank(1))
+    return Rule(line([a, b], [product_of(a, b)]), kind="scale")
+
+
+def matrices(left: int, right: int) -> tuple[list[str], list[str]]:
+    """Axis names of MatMul's operands of the given ranks."""
+    a = ["k"] if left == 1 else ["...", "m", "k"]
+    b = ["k"] if right == 1 else ["...", "k", "n"]
+    return a, b
+
+
+def product_of(a: list[str], b: list[str]) -> list[str]:
+    """Axis names of MatMul's result."""
+    dots = ["..."] if "..." in (*a, *b) else []
+    return dots + [name for name in ("m", "n") if name in (*a, *b)]
+
+
+TABLES: dict[str, Table] = {
+    "": {
+        "Conv": conv,
+        "ConvTranspose": conv_transpose,
+        "DeformConv": deform_conv,
+        "Einsum": einsum,
+        "Gemm": gemm,
+        "MatMul": matmul,
+    }
+}

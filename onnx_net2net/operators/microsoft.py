@@ -1,0 +1,228 @@
+"""Operators that ONNX Runtime's optimisers write: fused forms of standard ones.
+
+    "b i *s, o i *k, o, b o t0 t1 -> b o t0 t1"    FusedConv with its residual
+    "a0 a1 n, a0 a1 n, n, n -> a0 a1 n, ..."       SkipLayerNormalization, n normalised
+
+onnx infers no shapes for this domain, so every size of an output follows from its rule.
+"""
+
+from __future__ import annotations
+
+from onnx_net2net.operators.attention import count
+from onnx_net2net.operators.broadcast import broadcast
+from onnx_net2net.operators.elementwise import pointwise
+from onnx_net2net.operators.language import Norm, Op, Rule, Table, Unsupported, line, names, slot
+from onnx_net2net.operators.linear import conv, gemm, matrices, product_of
+from onnx_net2net.operators.normalisation import rms_normalization
+from onnx_net2net.operators.quantization import INTEGERS, quantize
+
+# Fused activations that work entry by entry; a Softmax would not.
+SIGMOIDS = ("HardSigmoid", "Sigmoid", "Softplus", "Softsign", "Tanh")
+RECTIFIERS = ("Clip", "Elu", "Gelu", "HardSwish", "LeakyRelu", "Relu", "Selu", "ThresholdedRelu")
+ACTIVATIONS = {"", *SIGMOIDS, *RECTIFIERS}
+FUSED_EPSILON = 1e-12  # what the fused norms add to the variance unless told otherwise
+INDEXED = "its rows are looked up by index"
+
+
+def _pointwise_activation(op: Op) -> None:
+    name = op.attr("activation", "")
+    if name not in ACTIVATIONS:
+        raise Unsupported(f"activation {name} is not known")
+
+
+def fused_conv(op: Op) -> Rule:
+    """Conv, a residual Z of the output's shape, an activation."""
+    _pointwise_activation(op)
+    base = conv(op)
+    sizes = _windows(op)
+    out = base.pattern.rsplit("->", 1)[1].split("*")[0].strip()  # batch and channels
+    spatial = " ".join(sizes)
+    inputs = base.pattern.rsplit("->", 1)[0].strip()
+    return Rule(
+        f"{inputs}, {out} {spatial} -> {out} {spatial}",
+        sizes={**base.sizes, **sizes},
+        fixed={**base.fixed, "s*": "a kernel window slides over it"},
+        slots=base.slots,
+    )
+
+
+def _windows(op: Op) -> dict[str, int]:
+    """The output's spatial axes t0, t1, ... with their sizes."""
+    image, kernel = op.shape(0)[2:], op.shape(1)[2:]
+    rank = len(image)
+    if len(kernel) != rank:
+        raise Unsupported("its kernel and its image have different ranks")
+    strides = op.attr("strides") or [1] * rank
+    dilations = op.attr("dilations") or [1] * rank
+    pads = op.attr("pads") or [0] * 2 * rank
+    mode = op.attr("auto_pad", "NOTSET") or "NOTSET"
+    found = {}
+    for i in range(rank):
+        extent = dilations[i] * (kernel[i] - 1) + 1
+        if mode.startswith("SAME"):
+            size = -(-image[i] // strides[i])
+        else:
+            padding = pads[i] + pads[rank + i] if mode == "NOTSET" else 0
+            size = (image[i] + padding - extent) // strides[i] + 1
+        found[f"t{i}"] = size
+    return found
+
+
+def fused_gemm(op: Op) -> Rule:
+    """Gemm and an activation."""
+    _pointwise_activation(op)
+    return Rule(gemm(op).pattern)
+
+
+def fused_matmul(op: Op) -> Rule:
+    """MatMul of operands whose last two axes may be swapped, and a factor."""
+    if op.attr("transBatchA", 0) or op.attr("transBatchB", 0):
+        raise Unsupported("it transposes batch axes")
+    a, b = matrices(op.rank(0), op.rank(1))
+    out = product_of(a, b)
+    if op.attr("transA", 0):
+        a = _swapped(a)
+    if op.attr("transB", 0):
+        b = _swapped(b)
+    return Rule(line([a, b], [out]), kind="scale")
+
+
+def _swapped(axes: list[str]) -> list[str]:
+    if len(axes) < 2:
+        raise Unsupported("it transposes a vector")
+    return [*axes[:-2], axes[-1], axes[-2]]
+
+
+def fast_gelu(op: Op) -> Rule:
+    """Gelu of the input plus an optional bias."""
+    return Rule("..., ... -> ...", kind="" if op.has(1) else "zero")
+
+
+def skip_layer_normalization(op: Op) -> Rule:
+    """input, skip, gamma, beta, bias: the sum is normalised, and may be an output itself."""
+    beta = 3 if op.has(3) else None
+    return _skip(op, Norm("n", True, FUSED_EPSILON, (0, 1, 4), scale=2, bias=beta, total=3))
+
+
+def skip_simplified_layer_normalization(op: Op) -> Rule:
+    """input, skip, gamma, bias: the same without mean and beta."""
+    return _skip(op, Norm("n", False, FUSED_EPSILON, (0, 1, 3), scale=2, total=3))
+
+
+def _skip(op: Op, norm: Norm) -> Rule:
+    axes = [*names("a", op.rank() - 1), "n"]
+    skip = broadcast(axes, op.shape(1))
+    statistics = [*axes[:-1], "1"]
+    text = line([axes, skip, ["n"], ["n"], ["n"]], [axes, statistics, statistics, axes])
+    return Rule(text, normalised=["n"], norm=norm)
+
+
+def simplified_layer_normalization(op: Op) -> Rule:
+    """RMSNormalization that may give the inverse deviation too."""
+    base = rms_normalization(op)
+    statistics = ["1" if name in base.normalised else name for name in _output(base)]
+    return Rule(
+        f"{base.pattern}, {' '.join(statistics)}", normalised=base.normalised, norm=base.norm
+    )
+
+
+def _output(rule: Rule) -> list[str]:
+    return rule.pattern.rsplit("->", 1)[1].split()
+
+
+def embed_layer_normalization(op: Op) -> Rule:
+    """Word, position and segment embeddings, summed and normalised."""
+    positions = broadcast(["b", "s"], op.shape(8)) if op.has(8) else ["b", "s"]
+    tables = "b s, b s, v n, p n, g n, n, n, b s"
+    return Rule(
+        f"{tables}, {' '.join(positions)} -> b s n, b, b s n",
+        fixed={**dict.fromkeys("vpg", INDEXED), "s": "positions are counted along it"},
+        normalised=["n"],
+        norm=Norm("n", True, FUSED_EPSILON, (2, 3, 4), scale=5, bias=6, total=2),
+    )
+
+
+def matmul_nbits(op: Op) -> Rule:
+    """The weight lies quantised in blocks of k, one row of blocks for each n."""
+    if op.attr("weight_prepacked", 0):
+        raise Unsupported("its weight is packed for one device")
+    if op.has(4):
+        raise Unsupported("group indices reorder its blocks")
+    zeros = ("(n q)" if op.rank(3) == 1 else "n q") if op.has(3) else "n q"
+    scales = "(n c)" if op.rank(2) == 1 else "n c"
+    return Rule(
+        f"... k, n c d, {scales}, {zeros}, _, n -> ... n",
+        sizes={"n": count(op, "N")},
+        fixed=dict.fromkeys("kcdq", "its weight is quantised in blocks"),
+        slots=[slot("N", "n")],
+    )
+
+
+def dynamic_quantize_matmul(op: Op) -> Rule:
+    """DynamicQuantizeMatMul: a, b, b_scale, b_zero_point, bias."""
+    return _integer_product(op, [_column(op, 2), _column(op, 3), ["n"]])
+
+
+def matmul_integer_to_float(op: Op) -> Rule:
+    """MatMulIntegerToFloat: a, b, a_scale, b_scale, a_zero_point, b_zero_point, bias."""
+    for index in (2, 4):
+        if op.has(index) and op.rank(index) > 0 and op.shape(index) != (1,):
+            raise Unsupported("its left operand has a scale for every row")
+    one = [["1"] * op.rank(i) if op.has(i) else [] for i in (2, 4)]
+    return _integer_product(op, [one[0], _column(op, 3), one[1], _column(op, 5), ["n"]])
+
+
+def _integer_product(op: Op, others: list[list[str]]) -> Rule:
+    if op.rank(1) != 2 or op.rank(0) < 2:
+        raise Unsupported("its weight is not a matrix")
+    a, b = matrices(op.rank(0), 2)
+    return Rule(line([a, ["k", "n"], *others], [product_of(a, b)]), fixed={"k": INTEGERS})
+
+
+def _column(op: Op, index: int) -> list[str]:
+    """A scale or zero point: a scalar, one number, or one for each column."""
+    if not op.has(index) or op.rank(index) == 0:
+        return []
+    if op.rank(index) > 1:
+        raise Unsupported(f"input {index} has a scale for every row of a batch")
+    return ["1" if op.shape(index)[0] == 1 else "n"]
+
+
+def matrix(op: Op) -> Rule:
+    """The last two axes are a matrix as a whole."""
+    return Rule(
+        "*b m n, _ -> *b m n", fixed=dict.fromkeys("mn", f"{op.node.op_type} reads matrices")
+    )
+
+
+QLINEAR_BINARY = "..., _, _, ..., _, _, _, _ -> ..."
+QLINEAR_UNARY = "..., _, _, _, _ -> ..."
+
+TABLES: dict[str, Table] = {
+    "": {"SimplifiedLayerNormalization": simplified_layer_normalization},
+    "com.microsoft": {
+        "BiasGelu": pointwise(),
+        "DequantizeLinear": quantize,
+        "DynamicQuantizeMatMul": dynamic_quantize_matmul,
+        "EmbedLayerNormalization": embed_layer_normalization,
+        "FastGelu": fast_gelu,
+        "FusedConv": fused_conv,
+        "FusedGemm": fused_gemm,
+        "FusedMatMul": fused_matmul,
+        "GatedAdd": pointwise(),
+        "Gelu": Rule("... -> ...", kind="zero"),
+        "Inverse": matrix,
+        "MatMulIntegerToFloat": matmul_integer_to_float,
+        "MatMulNBits": matmul_nbits,
+        "QLinearAdd": QLINEAR_BINARY,
+        "QLinearLeakyRelu": QLINEAR_UNARY,
+        "QLinearMul": QLINEAR_BINARY,
+        "QLinearSigmoid": QLINEAR_UNARY,
+        "QuantizeLinear": quantize,
+        "QuickGelu": Rule("... -> ...", kind="zero"),
+        "SkipLayerNormalization": skip_layer_normalization,
+        "SkipSimplifiedLayerNormalization": skip_simplified_layer_normalization,
+        "TransposeMatMul": fused_matmul,
+        "Trilu": matrix,
+    },
+}

@@ -1,0 +1,83 @@
+"""Pooling and other windows without weights.
+
+"b c *s -> b c *t"      MaxPool
+"b c *s -> b c 1 1"     GlobalAveragePool
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from onnx_net2net.operators.language import Entry, Op, Rule, Table, Unsupported, line, names
+
+WINDOW = "a pooling window slides over it"
+POWERS = {1: "l1", 2: "l2"}
+
+
+def pool(op: Op) -> Rule:
+    """Spatial axes pass only where the window is a single entry. MaxPool's second output, indices
+    into the whole tensor, is not described."""
+    trivial = (
+        all(k == 1 for k in op.attr("kernel_shape", ()))
+        and all(s == 1 for s in op.attr("strides", ()))
+        and not any(op.attr("pads", ()))
+    )
+    if trivial:
+        return Rule("b c *s -> b c *s")
+    linear = "scale" if op.node.op_type == "AveragePool" else ""
+    return Rule("b c *s -> b c *t", fixed={"s*": WINDOW, "t*": WINDOW}, kind=linear)
+
+
+def global_pool(kind: str) -> Entry:
+    """All spatial axes are reduced by ``kind``."""
+
+    def rule(op: Op) -> Rule:
+        return _global(op, dict.fromkeys(names("s", op.rank() - 2), kind))
+
+    return rule
+
+
+def global_lp_pool(op: Op) -> Rule:
+    """The Lp norm over all spatial axes."""
+    power = int(op.attr("p", 2))
+    if power in POWERS:
+        return _global(op, dict.fromkeys(names("s", op.rank() - 2), POWERS[power]))
+    return _global(op, {}, {"s*": f"an L{power} norm runs over it"})
+
+
+def _global(op: Op, reduce: dict[str, str], fixed: dict[str, str] | None = None) -> Rule:
+    spatial = op.rank() - 2
+    text = line([["b", "c", *names("s", spatial)]], [["b", "c", *["1"] * spatial]])
+    linear = "scale" if "mean" in reduce.values() else ""
+    return Rule(text, reduce=reduce, fixed=fixed or {}, kind=linear)
+
+
+def col2im(op: Op) -> Rule:
+    """Columns of kernel windows, channel by channel, are added into an image."""
+    window = prod(int(n) for n in op.known(2))
+    fixed = {
+        "k": "it is a kernel window",
+        "l": "its windows are laid out in an image",
+        "t*": WINDOW,
+    }
+    return Rule("b (c k) l, _, _ -> b c *t", sizes={"k": window}, fixed=fixed)
+
+
+def max_unpool(op: Op) -> Rule:
+    """Not followed."""
+    raise Unsupported("its indices count through the whole tensor")
+
+
+TABLES: dict[str, Table] = {
+    "": {
+        "AveragePool": pool,
+        "Col2Im": col2im,
+        "GlobalAveragePool": global_pool("mean"),
+        "GlobalLpPool": global_lp_pool,
+        "GlobalMaxPool": global_pool("max"),
+        "LRN": Rule("b c *s -> b c *s", fixed={"c": "it is normalised in a window of channels"}),
+        "LpPool": pool,
+        "MaxPool": pool,
+        "MaxUnpool": max_unpool,
+    }
+}

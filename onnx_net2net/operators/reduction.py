@@ -1,0 +1,63 @@
+"""Reductions along axes, and running sums.
+
+"a0 a1 a2 -> a0 1 a2"      ReduceMean(axes=[1]), a1 reduced
+"""
+
+from __future__ import annotations
+
+from onnx_net2net.operators.language import Entry, Op, Rule, Table, line, names, place_of
+
+# How copies are undone: see Rule.reduce. The logarithm of a sum needs its summands rescaled.
+KINDS = {
+    "ReduceL1": "l1",
+    "ReduceL2": "l2",
+    "ReduceLogSum": "sum",
+    "ReduceLogSumExp": "logsumexp",
+    "ReduceMax": "max",
+    "ReduceMean": "mean",
+    "ReduceMin": "max",
+    "ReduceSum": "sum",
+    "ReduceSumSquare": "sumsquare",
+}
+
+
+def reduction(kind: str) -> Entry:
+    """The rule of a reduction whose copies are undone by ``kind`` (none: its axes are fixed)."""
+
+    def rule(op: Op) -> Rule:
+        axes = names("a", op.rank())
+        over = [axes[i] for i in _axes(op)]
+        rest = ["1" if a in over else a for a in axes if op.attr("keepdims", 1) or a not in over]
+        text = line([axes, ["_"]], [rest])
+        if kind:
+            linear = "scale" if op.node.op_type in ("ReduceMean", "ReduceSum") else ""
+            return Rule(text, reduce=dict.fromkeys(over, kind), kind=linear)
+        return Rule(text, fixed=dict.fromkeys(over, "a product runs over it"))
+
+    return rule
+
+
+def _axes(op: Op) -> list[int]:
+    """The axes reduced: an attribute, or an input (ReduceSum from opset 13, all from opset 18)."""
+    given = op.known(1).ravel().tolist() if op.has(1) else list(op.attr("axes", ()))
+    if not given and not op.attr("noop_with_empty_axes", 0):
+        return list(range(op.rank()))
+    return sorted({place_of(axis, op.rank()) for axis in given})
+
+
+def running(op: Op) -> Rule:
+    """Every entry depends on those before it."""
+    axes = names("a", op.rank())
+    axis = axes[place_of(op.known(1).item(), op.rank())]
+    return Rule(line([axes, ["_"]], [axes]), fixed={axis: f"{op.node.op_type} runs along it"})
+
+
+TABLES: dict[str, Table] = {
+    "": {
+        "CumProd": running,
+        "CumSum": running,
+        "Det": Rule("... m n -> ...", fixed=dict.fromkeys("mn", "a determinant is taken of it")),
+        **{name: reduction(kind) for name, kind in KINDS.items()},
+        "ReduceProd": reduction(""),
+    }
+}

@@ -1,0 +1,97 @@
+"""Operators that compare, sample or pick entries: TopK, ArgMax, OneHot, RoiAlign, GridSample."""
+
+from __future__ import annotations
+
+from onnx_net2net.operators.language import Op, Rule, Table, Unsupported, line, names
+
+COMPARED = "its entries are compared with one another"
+CLASS = "a position on it is a class"
+BOX = "it holds the corners of a box"
+SAMPLED = "it is sampled at computed places"
+FOUND = "its length depends on the data"
+TIME = "its entries are reversed"
+
+
+def _top_k(op: Op) -> Rule:
+    axis, axes = op.axis(), names("x", op.rank())
+    best = [*axes[:axis], "k", *axes[axis + 1 :]]
+    inputs = [axes] + ([["_"]] if op.opset >= 10 else [])
+    fixed = {f"x{axis}": COMPARED, "k": COMPARED}
+    return Rule(line(inputs, [best, best]), {"k": op.output()[axis]}, fixed)
+
+
+def _arg(op: Op) -> Rule:
+    axis, axes = op.axis(default=0), names("x", op.rank())
+    kept = ["1"] if op.attr("keepdims", 1) else []
+    out = [*axes[:axis], *kept, *axes[axis + 1 :]]
+    return Rule(line([axes], [out]), fixed={f"x{axis}": COMPARED})
+
+
+def _one_hot(op: Op) -> Rule:
+    axes = names("x", op.rank())
+    axis = op.axis(rank=len(axes) + 1)
+    out = [*axes[:axis], "k", *axes[axis:]]
+    size = op.output()[axis] if op.outputs[0] is not None else int(op.known(1).item())
+    return Rule(line([axes, ["_"], ["_"]], [out]), {"k": size}, {"k": CLASS})
+
+
+def _compress(op: Op) -> Rule:
+    axes = names("x", op.rank())
+    if op.attr("axis") is None:
+        reasons = dict.fromkeys([*axes, "k"], "it is flattened and picked from")
+        return Rule(line([axes, ["_"]], [["k"]]), _found(op, 0), reasons)
+    axis = op.axis()
+    out = [*axes[:axis], "k", *axes[axis + 1 :]]
+    fixed = dict.fromkeys((f"x{axis}", "k"), "it is picked from")
+    return Rule(line([axes, ["_"]], [out]), _found(op, axis), fixed)
+
+
+def _found(op: Op, axis: int) -> dict[str, int]:
+    condition = op.value(1)
+    return {"k": op.output()[axis] if condition is None else int(condition.sum())}
+
+
+def _reverse_sequence(op: Op) -> Rule:
+    batch, time = op.axis("batch_axis", 1), op.axis("time_axis", 0)
+    axes = names("x", op.rank())
+    return Rule(line([axes, [axes[batch]]], [axes]), fixed={axes[time]: TIME}, kind="zero")
+
+
+def _grid_sample(op: Op) -> Rule:
+    fixed = {"s*": SAMPLED, "k": "it holds coordinates"}
+    return Rule("n c *s, n *t k -> n c *t", fixed=fixed)
+
+
+def _roi_align(op: Op) -> Rule:
+    text = "n c h w, r k, r -> r c y x"
+    fixed = {"n": "indexed by RoiAlign", "k": BOX, **dict.fromkeys("hwyx", SAMPLED)}
+    height, width = op.attr("output_height", 1), op.attr("output_width", 1)
+    return Rule(text, {"y": height, "x": width}, fixed)
+
+
+def _max_roi_pool(op: Op) -> Rule:
+    fixed = {"n": "indexed by MaxRoiPool", "k": BOX, **dict.fromkeys("hwyx", SAMPLED)}
+    height, width = op.attr("pooled_shape")
+    return Rule("n c h w, r k -> r c y x", {"y": height, "x": width}, fixed)
+
+
+def _data_dependent(op: Op) -> Rule:
+    raise Unsupported("how much it finds depends on the data")
+
+
+TABLES: dict[str, Table] = {
+    "": {
+        "ArgMax": _arg,
+        "ArgMin": _arg,
+        "Compress": _compress,
+        "GridSample": _grid_sample,
+        "MaxRoiPool": _max_roi_pool,
+        "NonMaxSuppression": _data_dependent,
+        "NonZero": _data_dependent,
+        "OneHot": _one_hot,
+        "ReverseSequence": _reverse_sequence,
+        "RoiAlign": _roi_align,
+        "TopK": _top_k,
+        "Unique": _data_dependent,
+    }
+}

@@ -1,0 +1,140 @@
+"""onnxruntime itself: its sessions, those of ordinary models here, of odd ones elsewhere.
+
+    engine = open_engine(model.to_bytes(), "CPUExecutionProvider", optimised=False)
+    engine.run(["y"], {"x": np.zeros((1, 3), np.float32)})
+
+A kernel that divides by a size of 0, or makes a terabyte, would end this process: a model in which
+that may be runs in a process of its own (``isolated``).
+
+``ONNX_NET2NET_THREADS`` or ``OMP_NUM_THREADS`` set the number of threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_dtypes  # noqa: F401  (its types are among the arrays that are handed over)
+import numpy as np
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
+
+from onnx_net2net.model.isolation import Died, Failed, Isolated
+from onnx_net2net.model.model import Model
+from onnx_net2net.model.native import absurd_inside
+from onnx_net2net.model.oddities import odd_graph, told_by_inputs
+
+__all__ = ["CPU", "ERRORS", "VERSION", "Engine", "is_odd", "lacks_kernel", "open_engine"]
+
+VERSION = ort.__version__
+CPU = "CPUExecutionProvider"
+# What onnxruntime raises: classes of its own, and Python's for arguments it cannot convert.
+ERRORS: tuple[type[Exception], ...] = (
+    *(v for v in vars(ort_state).values() if isinstance(v, type) and issubclass(v, Exception)),
+    RuntimeError,
+    ValueError,
+)
+MEMORY = 2 << 30  # bytes for an odd model, beside what its weights take
+SECONDS = 20.0
+
+
+def is_odd(model: Model) -> str | None:
+    """Why a model had better run elsewhere, or None."""
+    graph = model.proto.graph
+    return odd_graph(graph, model.small) or told_by_inputs(graph) or absurd_inside(model.proto)
+
+
+def lacks_kernel(error: Exception) -> bool:
+    """Whether onnxruntime raised ``error`` because it has no kernel for a sound model."""
+    return isinstance(error, ort_state.NotImplemented) or "NOT_IMPLEMENTED" in str(error)
+
+
+class Engine:
+    """A session in this process: ``inputs``, ``outputs``, ``provider``, :meth:`run`."""
+
+    def __init__(self, source: str | bytes, provider: str, optimised: bool, prepack: bool) -> None:
+        self._session = _session(source, provider, optimised, prepack)
+        self.provider = self._session.get_providers()[0]
+        self.inputs = [value.name for value in self._session.get_inputs()]
+        self.outputs = [value.name for value in self._session.get_outputs()]
+
+    def run(self, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[Any]:
+        """Compute some outputs. Raises :data:`ERRORS`."""
+        return list(self._session.run(list(names), dict(feeds)))
+
+
+class _Elsewhere(Engine):
+    """The same in a process of its own."""
+
+    def __init__(self, source: str | bytes, provider: str, optimised: bool, prepack: bool) -> None:
+        size = len(source) if isinstance(source, bytes) else os.path.getsize(source)
+        self._process = Isolated(__name__, MEMORY + 8 * size)
+        self.provider, self.inputs, self.outputs = self._process.call(
+            "open", SECONDS, source=source, provider=provider, optimised=optimised, prepack=prepack
+        )
+
+        self._died: str | None = None
+
+    def run(self, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[Any]:
+        if self._died:
+            raise Failed(self._died)
+        try:
+            values: list[Any] = self._process.call(
+                "run", SECONDS, names=list(names), feeds=dict(feeds)
+            )
+        except Died as error:  # and would so again
+            self._died = str(error)
+            raise
+        return values
+
+
+def open_engine(
+    source: str | bytes,
+    provider: str,
+    *,
+    optimised: bool,
+    isolated: bool = False,
+    prepack: bool = True,
+) -> Engine:
+    """Open a session of a model file, or of its contents. Raises :data:`ERRORS`."""
+    return (_Elsewhere if isolated else Engine)(source, provider, optimised, prepack)
+
+
+def _session(
+    source: str | bytes, provider: str, optimised: bool, prepack: bool
+) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.use_deterministic_compute = True
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not prepack:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    level = ort.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
+    threads = os.environ.get("ONNX_NET2NET_THREADS") or os.environ.get("OMP_NUM_THREADS", "")
+    if threads.isdigit():
+        options.intra_op_num_threads = int(threads)
+    # TF32 keeps 10 bits of the mantissa, which would hide most differences.
+    settings = {"use_tf32": "0"} if provider.startswith("CUDA") else {}
+    providers = [(provider, settings), (CPU, {})]
+    return ort.InferenceSession(source, options, providers=providers[: 1 + (provider != CPU)])
+
+
+# In the process of an odd model.
+_one: list[Engine] = []
+
+
+def _open(
+    source: str | bytes, provider: str, optimised: bool, prepack: bool
+) -> tuple[str, list[str], list[str]]:
+    engine = Engine(source, provider, optimised, prepack)
+    _one[:] = [engine]
+    return engine.provider, engine.inputs, engine.outputs
+
+
+def _run(names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[Any]:
+    return _one[0].run(names, feeds)
+
+
+CALLS = {"open": _open, "run": _run}

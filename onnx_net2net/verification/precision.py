@@ -1,0 +1,235 @@
+"""Copies of a model that compute the same function, with other rounding errors or more outputs.
+
+>>> double = in_precision(proto, TensorProto.DOUBLE)     # every float tensor in float64
+>>> moved = nudged(model)                                # its weights moved by one ulp
+
+How far their outputs lie from the model's own is its rounding noise: moving each operand by a
+random ulp is Monte Carlo arithmetic (Parker, 1997), and float64 gives the error itself.
+Arguments are never modified.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnx.defs
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
+
+from onnx_net2net.model.model import Computed, Model
+from onnx_net2net.verification.comparison import is_float
+from onnx_net2net.verification.kernels import graphs
+from onnx_net2net.verification.recurrence import is_recurrent, unrolled
+
+HALF_TYPES = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
+FLOAT_TYPES = HALF_TYPES | {TensorProto.FLOAT, TensorProto.DOUBLE}
+
+# Attributes that hold an element type.
+_TYPE_ATTRIBUTES = {"to", "dtype"}
+
+
+# One ulp -------------------------------------------------------------------------------------
+
+
+def nudged_array(array: np.ndarray, rng: np.random.Generator, sign: int = 1) -> np.ndarray:
+    """A quarter of the elements moved by one unit in the last place, up or down.
+
+    With ``sign`` -1 each moves the other way. That is half a unit on average (root mean square),
+    somewhat more than rounding to nearest does. Whole numbers stay: 0, 1, a mask or an exponent
+    are meant exactly.
+    """
+    if not is_float(array.dtype):
+        return array
+    draw = rng.integers(0, 8, array.shape, np.uint8)
+    # Neighbouring numbers of one sign have neighbouring bit patterns.
+    bits = np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")
+    up = (draw == 0).astype(np.int8) - (draw == 1)
+    moved = (bits + (sign * up).astype(bits.dtype)).astype(bits.dtype).view(array.dtype)
+    with np.errstate(invalid="ignore"):
+        keep = (np.floor(array) == array) | np.isnan(array)
+    return np.where(keep, array, moved.reshape(array.shape))
+
+
+def nudged_feeds(feeds: dict[str, np.ndarray], seed: Sequence[int]) -> dict[str, np.ndarray]:
+    """The same inputs, each floating-point number moved by one ulp."""
+    rng = np.random.default_rng(seed)
+    return {name: nudged_array(value, rng) for name, value in feeds.items()}
+
+
+def nudged(
+    model: Model, seed: int = 0, sign: int = 1, proto: onnx.ModelProto | None = None
+) -> Model:
+    """The same model with every weight moved by one ulp, computed one tensor at a time.
+
+    ``proto`` is an edited copy of its skeleton, if there is one already. Single numbers (exponents,
+    scales) stay as they are.
+    """
+
+    def moved(name: str) -> Computed:
+        weight = model.weights[name]
+
+        def contents() -> np.ndarray:
+            rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+            return nudged_array(weight.array(), rng, sign)
+
+        return Computed(name, weight.dtype, weight.shape, contents)
+
+    if proto is None:
+        proto = onnx.ModelProto()
+        proto.CopyFrom(model.proto)
+    names = [n for n, w in model.weights.items() if w.dtype in FLOAT_TYPES and w.size > 1]
+    return model.with_changes(proto, {name: moved(name) for name in names})
+
+
+# Another type --------------------------------------------------------------------------------
+
+
+def in_precision(
+    model: onnx.ModelProto,
+    target: int,
+    sources: frozenset[int] = FLOAT_TYPES,
+    lacking: Callable[[onnx.NodeProto], bool] | None = None,
+) -> onnx.ModelProto:
+    """A copy in which every tensor of one of the ``sources`` types has the type ``target``.
+
+    Recurrent nodes are written out in float64. Nodes that are ``lacking`` a kernel for the target
+    compute in float32, between Casts. The proto must hold its weights.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    opsets = {entry.domain: entry.version for entry in copy.opset_import}
+    for graph in graphs(copy.graph):
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            if value.type.tensor_type.elem_type in sources:
+                value.type.tensor_type.elem_type = target
+        for tensor in graph.initializer:
+            _convert(tensor, target, sources)
+        nodes = list(graph.node)
+        del graph.node[:]
+        for node in nodes:
+            _retype(node, target, sources)
+            if target == TensorProto.DOUBLE and is_recurrent(node):
+                graph.node.extend(unrolled(node, opsets.get("", 1)))
+            elif target == TensorProto.FLOAT or not node.output:
+                graph.node.append(node)
+            else:
+                single = lacking is not None and lacking(node)
+                graph.node.extend(_with_casts(node, target, opsets, single))
+    return copy
+
+
+def _convert(tensor: onnx.TensorProto, target: int, sources: frozenset[int]) -> None:
+    if tensor.data_type in sources and tensor.data_type != target:
+        array = numpy_helper.to_array(tensor).astype(helper.tensor_dtype_to_np_dtype(target))
+        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+
+
+def _retype(node: onnx.NodeProto, target: int, sources: frozenset[int]) -> None:
+    if node.op_type == "Constant":
+        _unpack_floats(node)
+    if node.op_type == "ConstantOfShape" and not node.attribute:
+        node.attribute.append(
+            helper.make_attribute("value", helper.make_tensor("value", TensorProto.FLOAT, [1], [0]))
+        )
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.TENSOR:
+            _convert(attribute.t, target, sources)
+        elif attribute.name in _TYPE_ATTRIBUTES and attribute.i in sources:
+            attribute.i = target
+
+
+def _unpack_floats(node: onnx.NodeProto) -> None:
+    """Write ``Constant(value_float=...)`` as a tensor, whose type can be changed."""
+    for attribute in list(node.attribute):
+        if attribute.name in ("value_float", "value_floats"):
+            scalar = attribute.name == "value_float"
+            array = np.array(attribute.f if scalar else list(attribute.floats), np.float32)
+            node.attribute.remove(attribute)
+            node.attribute.append(helper.make_attribute("value", numpy_helper.from_array(array)))
+
+
+def _with_casts(
+    node: onnx.NodeProto, target: int, opsets: Mapping[str, int], single: bool
+) -> Iterator[onnx.NodeProto]:
+    """The node, between Casts where its schema or, if ``single``, the runtime demands float32."""
+    schema = schema_of(node, opsets)
+    inputs = _in_float32(schema, node.input, schema.inputs, single) if schema else []
+    outputs = _in_float32(schema, node.output, schema.outputs, single) if schema else []
+    for index in inputs:
+        narrow = f"{node.output[0]}/single_{index}"
+        yield helper.make_node("Cast", [node.input[index]], [narrow], to=TensorProto.FLOAT)
+        node.input[index] = narrow
+    widened = []
+    for index in outputs:
+        wide = node.output[index]
+        node.output[index] = f"{wide}/single"
+        widened.append(helper.make_node("Cast", [node.output[index]], [wide], to=target))
+    yield node  # copied as it is now
+    yield from widened
+
+
+def schema_of(node: onnx.NodeProto, opsets: Mapping[str, int]) -> onnx.defs.OpSchema | None:
+    """What the standard says of the operator, if it is of the standard."""
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    try:
+        return onnx.defs.get_schema(node.op_type, opsets.get(domain, 1), domain)
+    except onnx.defs.SchemaError:
+        return None
+
+
+def _in_float32(
+    schema: onnx.defs.OpSchema,
+    names: Sequence[str],
+    formal: Sequence[onnx.defs.OpSchema.FormalParameter],
+    single: bool,
+) -> list[int]:
+    """Positions of inputs or outputs that hold float32 and, but for ``single``, cannot be wider."""
+    found = []
+    for index, name in enumerate(names):
+        types = formal[min(index, len(formal) - 1)].types
+        if name and "tensor(float)" in types and (single or "tensor(double)" not in types):
+            found.append(index)
+    return found
+
+
+# Questions and outputs -----------------------------------------------------------------------
+
+
+def takes_bfloat16(graph: onnx.GraphProto) -> bool:
+    """Whether an input or output is bfloat16, which NumPy and onnxruntime cannot exchange."""
+    values = (*graph.input, *graph.output)
+    return any(v.type.tensor_type.elem_type == TensorProto.BFLOAT16 for v in values)
+
+
+def has_bfloat16(model: Model) -> bool:
+    """Whether a weight, an input or an output is bfloat16, or a node casts to it."""
+    held = any(weight.dtype == TensorProto.BFLOAT16 for weight in model.weights.values())
+    cast = any(
+        attribute.name in _TYPE_ATTRIBUTES and attribute.i == TensorProto.BFLOAT16
+        for graph in graphs(model.proto.graph)
+        for node in graph.node
+        for attribute in node.attribute
+    )
+    return held or cast or takes_bfloat16(model.proto.graph)
+
+
+def is_single(model: Model) -> bool:
+    """Whether all floats that the model says the type of are float32."""
+    values = (*model.proto.graph.input, *model.proto.graph.output)
+    held = {weight.dtype for weight in model.weights.values()}
+    held.update(value.type.tensor_type.elem_type for value in values)
+    for graph in graphs(model.proto.graph):
+        for node in graph.node:
+            held.update(a.i for a in node.attribute if a.name in _TYPE_ATTRIBUTES)
+    return not held & (FLOAT_TYPES - {TensorProto.FLOAT})
+
+
+def with_outputs(model: Model, names: Sequence[str]) -> Model:
+    """The model with more tensors as outputs, of types that the runtime is left to infer."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    present = {value.name for value in proto.graph.output}
+    proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in present)
+    return model.with_changes(proto, {})

@@ -1,0 +1,247 @@
+"""Where a grown dimension is summed over: who takes the shares of the copies.
+
+A contraction over d is exact after growth if one of its operands is split, so that the
+copies of a unit add up to the unit. A weight takes the split itself, also behind the
+Transpose or Reshape that an exporter put there, if all that read it want the same;
+otherwise the operand is multiplied by a vector of shares on its way in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from onnx_net2net.algebra.axes import Atom, Axis, atoms
+from onnx_net2net.analysis.solver import Applied, Solution
+from onnx_net2net.operators.notation import Term, leaves
+
+Edge = tuple[int, int, int]  # node position, input index, axis
+Site = tuple[str, int]  # weight, axis
+
+SPLITTING = ("move", "linear", "product", "scale")
+FOLD = "fold the weights first (--fold)"
+FLOATS = {1, 10, 11, 16}  # FLOAT, FLOAT16, DOUBLE, BFLOAT16: what a share can multiply
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contraction:
+    """Name ``name`` of ``applied`` is summed over; ``reduce`` says how if by one operand alone."""
+
+    applied: Applied
+    name: str
+    places: tuple[tuple[int, int], ...]
+    reduce: str  # "" for a sum of products
+
+    @property
+    def axis(self) -> Axis:
+        """What is summed over."""
+        return self.applied.env[self.name]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rescale:
+    """Multiply input ``index`` of the node by shares along ``axis`` before the contraction."""
+
+    contraction: Contraction
+    index: int
+    axis: int
+
+
+@dataclass(slots=True, eq=False)
+class Chain:
+    """How a split reaches the weights behind an operand: their sites, and the edges between."""
+
+    contraction: Contraction
+    sites: list[Site] = field(default_factory=list)
+    edges: set[Edge] = field(default_factory=set)
+    tensors: dict[tuple[str, int], None] = field(default_factory=dict)
+
+
+def contractions(solution: Solution) -> Iterator[Contraction]:
+    """Every sum over axes that a rule does not forbid or call normalised."""
+    for applied in solution.applied.values():
+        rule = applied.rule
+        for name, places in applied.pattern.contracted.items():
+            if name in applied.env and name not in rule.normalised and not _is_fixed(name, applied):
+                yield Contraction(applied, name, places, _reduce(name, applied))
+
+
+def _is_fixed(name: str, applied: Applied) -> bool:
+    return any(
+        name == key or (key.endswith("*") and name.startswith(key[:-1]))
+        for key in applied.rule.fixed
+    )
+
+
+def _reduce(name: str, applied: Applied) -> str:
+    reduce = applied.rule.reduce
+    return reduce.get(name) or reduce.get(name.partition(".")[0] + "*", "")
+
+
+def obstacle(solution: Solution, contraction: Contraction) -> tuple[str, str | None] | None:
+    """Why copies of this sum cannot share, with a remedy; None where they can."""
+    node = contraction.applied.node
+    name = contraction.name
+    if contraction.reduce == "max" or name in contraction.applied.rule.rescale:
+        return None
+    if contraction.reduce:
+        operand = node.inputs[contraction.places[0][0]]
+        if operand in solution.graph.derived:
+            return "a statistic of the weights themselves is computed in the graph", FOLD
+    elif len({index for index, _ in contraction.places}) < 2 and not _recurrent(contraction):
+        return f"sums over '{name}' in a way that copies cannot share", None
+    if _rescale(solution, contraction) is None:
+        return "it sums integers, which copies cannot share", None
+    return None
+
+
+def _recurrent(contraction: Contraction) -> bool:
+    """Whether the other operand is a state inside the operator (marked ``~``)."""
+    index, axis = contraction.places[0]
+    spec = contraction.applied.pattern.inputs[index]
+    return spec is not None and spec[axis] == "~" + contraction.name
+
+
+def _rescale(solution: Solution, contraction: Contraction) -> Rescale | None:
+    """The operand to multiply by shares: an activation rather than a weight."""
+    node, chosen = contraction.applied.node, None
+    forced = contraction.applied.rule.rescale.get(contraction.name)
+    for index, axis in contraction.places:
+        operand = node.inputs[index]
+        if forced is not None and index != forced:
+            continue
+        if solution.shapes.dtype.get(operand, 1) not in FLOATS:
+            continue
+        if chosen is None or operand not in solution.graph.derived:
+            chosen = Rescale(contraction, index, axis)
+            if operand not in solution.graph.derived:
+                break
+    return chosen
+
+
+def distribute(solution: Solution, grown: set[Atom]) -> tuple[set[Site], list[Rescale]]:
+    """Sites of weights to split, and operands to rescale, for the contractions over ``grown``."""
+    chains: list[Chain] = []
+    rescales: list[Rescale] = []
+    for contraction in contractions(solution):
+        if contraction.reduce == "max" or not grown.intersection(atoms(contraction.axis)):
+            continue
+        chain = None if contraction.reduce else _best_chain(solution, contraction, grown)
+        if chain is not None:
+            chains.append(chain)
+        else:
+            rescales.append(_must_rescale(solution, contraction))
+    accepted = _consistent(solution, chains)
+    rescales += [_must_rescale(solution, c.contraction) for c in chains if c not in accepted]
+    return {site for chain in accepted for site in chain.sites}, rescales
+
+
+def _must_rescale(solution: Solution, contraction: Contraction) -> Rescale:
+    rescale = _rescale(solution, contraction)
+    assert rescale is not None, "obstacle() found one"
+    return rescale
+
+
+def _best_chain(solution: Solution, contraction: Contraction, grown: set[Atom]) -> Chain | None:
+    node, specs = contraction.applied.node, contraction.applied.pattern.inputs
+    if contraction.name in contraction.applied.rule.rescale:
+        return None
+    for index, axis in contraction.places:
+        spec = specs[index]
+        alone = spec is not None and isinstance(spec[axis], str)
+        if alone and node.inputs[index] in solution.graph.derived:
+            chain, edge = Chain(contraction), (node.position, index, axis)
+            if _push(solution, node.inputs[index], axis, edge, grown, chain):
+                return chain
+    return None
+
+
+def _push(
+    solution: Solution, tensor: str, axis: int, edge: Edge, grown: set[Atom], chain: Chain
+) -> bool:
+    """Follow a weight's axis up to the initializers through operators that split as it does."""
+    chain.edges.add(edge)
+    chain.tensors[tensor, axis] = None
+    weight = solution.graph.model.weights.get(tensor)
+    if weight is not None:
+        chain.sites.append((tensor, axis))
+        return weight.dtype in FLOATS
+    node = solution.graph.producer.get(tensor)
+    applied = solution.applied.get(node.position) if node is not None else None
+    if node is None or applied is None or applied.rule.kind not in SPLITTING:
+        return False
+    spec = applied.pattern.outputs[node.outputs.index(tensor)]
+    wanted = set(leaves(spec[axis])) if spec else set()
+    for other, terms in zip(node.outputs, applied.pattern.outputs, strict=False):
+        # What Split cuts from the weight beside this piece is split as well.
+        places = [i for i, item in enumerate(terms or ()) if wanted & set(leaves(item))]
+        chain.tensors.update(((other, place), None) for place in places if other)
+    carriers = _carriers(solution, applied, wanted, grown)
+    if not carriers or not _splits(applied, {index for index, _ in carriers}):
+        return False
+    return all(
+        _push(solution, node.inputs[i], a, (node.position, i, a), grown, chain) for i, a in carriers
+    )
+
+
+def _carriers(
+    solution: Solution, applied: Applied, wanted: set[str], grown: set[Atom]
+) -> list[tuple[int, int]]:
+    """Input axes made of ``wanted`` names; none at all where one is mixed with grown others."""
+    found: list[tuple[int, int]] = []
+    for index, spec in enumerate(applied.pattern.inputs):
+        for axis, item in enumerate(spec or ()):
+            here = set(leaves(item))
+            if not here & wanted or _size(solution, applied, index, axis) == 1:
+                continue
+            others = (applied.env[n] for n in here - wanted if n in applied.env)
+            if any(grown.intersection(atoms(other)) for other in others):
+                return []
+            found.append((index, axis))
+    return found
+
+
+def _size(solution: Solution, applied: Applied, index: int, axis: int) -> int:
+    shape = solution.shapes.of(applied.node.inputs[index])
+    return 1 if shape is None else shape[axis]
+
+
+def _splits(applied: Applied, carriers: set[int]) -> bool:
+    """Whether splitting these operands splits the result."""
+    tracked = {i for i, spec in enumerate(applied.pattern.inputs) if spec is not None}
+    if applied.rule.kind == "linear":  # a summand that is not split would be counted per copy
+        return carriers == tracked
+    if applied.rule.kind == "product":
+        return len(carriers) == 1
+    return applied.rule.kind == "move" or carriers == {0}
+
+
+def _consistent(solution: Solution, chains: list[Chain]) -> list[Chain]:
+    """The chains whose weights nobody reads otherwise; dropping one may cost another."""
+    kept = list(chains)
+    while True:
+        covered = {edge for chain in kept for edge in chain.edges}
+        good = [chain for chain in kept if _covered(solution, chain, covered)]
+        if len(good) == len(kept):
+            return kept
+        kept = good
+
+
+def _covered(solution: Solution, chain: Chain, covered: set[Edge]) -> bool:
+    outputs = solution.graph.results
+    return all(
+        tensor not in outputs
+        and all(
+            (node.position, index, axis) in covered
+            for node, index in solution.graph.consumers.get(tensor, ())
+            if node.position not in solution.shapes.computed
+        )
+        for tensor, axis in chain.tensors
+    )
+
+
+def term_at(rescale: Rescale) -> Term:
+    """The axis term that the shares lie along."""
+    spec = rescale.contraction.applied.pattern.inputs[rescale.index]
+    assert spec is not None
+    return spec[rescale.axis]

@@ -1,0 +1,363 @@
+"""Named dimensions of a model: their widths, how they may grow, and what they touch.
+
+>>> for dimension in inspect(model):
+...     print(dimension.name, dimension.width, dimension.growth)
+conv1 64 any
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import prod
+from weakref import WeakKeyDictionary
+
+from onnx_net2net.algebra.axes import Atom, Axis, Pin, Sum, atoms, canonical, pin
+from onnx_net2net.analysis.folding import foldable
+from onnx_net2net.analysis.solver import Applied, Solution, solve
+from onnx_net2net.model.graph import Graph, Node, parameter_path, scope_path
+from onnx_net2net.model.model import AnyModel, Model, load
+from onnx_net2net.model.sequences import without_sequences
+from onnx_net2net.model.unique_names import with_unique_names
+from onnx_net2net.model.untying import untied
+from onnx_net2net.widening.contraction import FLOATS, FOLD, Contraction, contractions, obstacle
+from onnx_net2net.widening.feasibility import rehearse
+from onnx_net2net.widening.padding import NotPaddable, Padding, plan
+from onnx_net2net.widening.runtime_sizes import RuntimeSizes
+
+
+@dataclass(eq=False)
+class Dimension:
+    """A set of axes that resize together.
+
+    ``width`` is in units; ``growth`` is "any" (every larger width), "multiple" (every multiple
+    of the width) or "fixed", and ``reason`` says why it is not "any". ``sites`` are the
+    (initializer, axis) pairs it lies on, ``elements`` the number of weight elements there.
+    """
+
+    name: str
+    width: int
+    growth: str
+    reason: str | None
+    remedy: str | None
+    sites: list[tuple[str, int]]
+    nodes: list[str]
+    writers: list[str]
+    readers: list[str]
+    elements: int
+    atom: Atom = field(repr=False)
+    uses: dict[str, str] = field(repr=False)  # copies that get their own, and of which initializer
+
+
+@dataclass
+class Analysis:
+    """A solved model with its dimensions. ``solution`` may be of a plainer form of ``model``."""
+
+    model: Model
+    solution: Solution
+    dimensions: list[Dimension]
+    by_name: dict[str, Dimension]
+    by_atom: dict[Atom, Dimension]
+    paddings: dict[Atom, Padding]
+
+
+_known: WeakKeyDictionary[Model, Analysis] = WeakKeyDictionary()
+
+
+def inspect(model: AnyModel) -> list[Dimension]:
+    """All dimensions on which weights lie, in graph order."""
+    return analyse(load(model)).dimensions
+
+
+def analyse(model: Model) -> Analysis:
+    """Solve ``model`` once; later calls reuse the result."""
+    found = _known.get(model)
+    if found is None:
+        with _uncollected():
+            found = _known[model] = _analyse(model)
+    return found
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the cyclic garbage collector, which would scan the growing graph time and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _analyse(model: Model) -> Analysis:
+    plain, copies = untied(with_unique_names(without_sequences(model)))
+    solution = solve(Graph(plain, copies))
+    sizes = RuntimeSizes(solution)
+    multiples = _constrain(solution, sizes)
+    survey = _survey(solution)
+    for free in survey.sites:
+        if free.size < 1:
+            pin(free, Pin(None, "it is empty: there is no unit to copy"))
+        elif not free.pins and not sizes.static(free):
+            pin(free, Pin(None, "its size is not proved to be the same at all sizes of the inputs"))
+    for free, why in rehearse(solution, (a for a in survey.sites if not a.pins)).items():
+        pin(free, why)
+    paddings = _paddings(solution, survey, multiples)
+    dimensions = _named(solution, survey, multiples)
+    return Analysis(
+        model,
+        solution,
+        dimensions,
+        {d.name: d for d in dimensions},
+        {d.atom: d for d in dimensions},
+        paddings,
+    )
+
+
+def _paddings(
+    solution: Solution, survey: _Survey, multiples: dict[Atom, Pin]
+) -> dict[Atom, Padding]:
+    """Padding lifts the restriction to multiples where everything around agrees to it."""
+    found: dict[Atom, Padding] = {}
+    for free, why in list(multiples.items()):
+        if free.pins or free not in survey.sites:
+            continue
+        try:
+            found[free] = plan(solution, free, survey.applied[free])
+            del multiples[free]
+        except NotPaddable as problem:
+            reason = f"{why.reason}; padding would not be exact: {problem}"
+            multiples[free] = Pin(why.node, reason, why.remedy)
+    return found
+
+
+def _constrain(solution: Solution, sizes: RuntimeSizes) -> dict[Atom, Pin]:
+    """Pin what cannot be shared; return the atoms that grow by multiples only, and why."""
+    for contraction in contractions(solution):
+        problem = obstacle(solution, contraction) or _unsteady(solution, contraction, sizes)
+        if problem is not None:
+            reason, remedy = problem
+            pin(contraction.axis, Pin(contraction.applied.node.label, reason, remedy))
+    multiples: dict[Atom, Pin] = {}
+    for applied in solution.applied.values():
+        for name in _normalised(applied):
+            _normalise(solution, applied, name, multiples)
+    return multiples
+
+
+def _unsteady(
+    solution: Solution, contraction: Contraction, sizes: RuntimeSizes
+) -> tuple[str, None] | None:
+    """Why shares cannot lie along an axis: a part of it that is as long as the inputs say."""
+    if contraction.reduce == "max" or all(free.pins for free in atoms(contraction.axis)):
+        return None
+    node = contraction.applied.node
+    sides = [solution.axes[node.inputs[index]][axis] for index, axis in contraction.places]
+    if all(len(atoms(side)) == 1 or sizes.static(side) for side in sides):
+        return None
+    return "it is summed over together with what is known at run time only", None
+
+
+def _normalised(applied: Applied) -> list[str]:
+    names: list[str] = []
+    for name in applied.rule.normalised:
+        if name.endswith("*"):
+            names += [key for key in applied.env if key.startswith(name[:-1])]
+        elif name in applied.env:
+            names.append(name)
+    return names
+
+
+def _normalise(solution: Solution, applied: Applied, name: str, multiples: dict[Atom, Pin]) -> None:
+    axis = canonical(applied.env[name])
+    label = applied.node.label
+    if applied.node.inputs[0] in solution.graph.derived:
+        reason = "the weights themselves are normalised in the graph (weight standardisation)"
+        return pin(axis, Pin(label, reason, FOLD))
+    if isinstance(axis, Sum) and len({tuple(atoms(s)) for s in axis.segments}) > 1:
+        # Copies must be equally frequent over the whole; one segment cannot grow by itself.
+        return pin(axis, Pin(label, "normalises over several dimensions together"))
+    why = Pin(label, "is normalised over it, so all units must be copied equally often")
+    for free in atoms(axis):
+        multiples.setdefault(free, why)
+    return None
+
+
+@dataclass
+class _Survey:
+    """Who touches which atom."""
+
+    sites: dict[Atom, list[tuple[str, int]]] = field(default_factory=lambda: defaultdict(list))
+    writers: dict[Atom, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
+    readers: dict[Atom, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
+    names: dict[Atom, str] = field(default_factory=dict)
+    applied: dict[Atom, list[Applied]] = field(default_factory=lambda: defaultdict(list))
+    _atoms: dict[Axis, tuple[Atom, ...]] = field(default_factory=dict)
+
+    def met(self, applied: Applied) -> set[Atom]:
+        """The atoms that a node touches and on which weights lie."""
+        return {free for axis in set(_touched(applied).values()) for free in self.atoms(axis)}
+
+    def atoms(self, axis: Axis) -> tuple[Atom, ...]:
+        """The atoms of ``axis`` on which weights lie."""
+        found = self._atoms.get(axis)
+        if found is None:
+            found = self._atoms[axis] = tuple(
+                free for free in dict.fromkeys(atoms(axis)) if free in self.sites
+            )
+        return found
+
+
+def _touched(applied: Applied) -> dict[str, Axis]:
+    """The axes of a node by their names, but for those that it only cuts off."""
+    rule, axes = applied.rule, applied.env
+    if rule.kind != "move" or "max" not in rule.reduce.values():
+        return axes
+    return {name: axis for name, axis in axes.items() if rule.reduce.get(name) != "max"}
+
+
+def _survey(solution: Solution) -> _Survey:
+    survey = _Survey()
+    for name in solution.graph.model.weights:
+        for index, axis in enumerate(solution.axes.get(name, ())):
+            for free in dict.fromkeys(atoms(axis)):
+                survey.sites[free].append((name, index))
+    for applied in solution.applied.values():
+        _survey_node(solution, applied, survey)
+    return survey
+
+
+def _survey_node(solution: Solution, applied: Applied, survey: _Survey) -> None:
+    met = survey.met(applied)
+    if not met:
+        return
+    node, name = applied.node, applied.node.name
+    for free in met:
+        survey.applied[free].append(applied)
+    touched = _touched(applied)
+    for contracted in applied.pattern.contracted:
+        for free in survey.atoms(touched[contracted]) if contracted in touched else ():
+            survey.readers[free][name] = None
+    if node.outputs and node.outputs[0] in solution.graph.derived:
+        return
+    for axis in written(solution, applied):
+        found = list(dict.fromkeys(atoms(axis)))
+        for free in found:
+            survey.writers[free][name] = None
+        if survey.names.keys() >= set(found):
+            continue
+        base = title(solution, applied)
+        for position, free in enumerate(found):
+            own = canonical(axis) is free  # else a width of the node is not one of the dimension
+            survey.names.setdefault(free, base if own else f"{base}:{position}")
+
+
+def written(solution: Solution, applied: Applied) -> list[Axis]:
+    """Output axes of a node that its weights give: rows of a matrix, filters of a convolution."""
+    node, derived = applied.node, solution.graph.derived
+    if derived.isdisjoint(node.inputs):
+        return []
+    given: set[int] = set()
+    for operand, axes in zip(node.inputs, applied.pattern.gives, strict=False):
+        if operand in derived:
+            given.update(axes)
+    if not given:
+        return []
+    written = solution.axes.get(node.outputs[0], [])
+    return [written[i] for i in sorted(given) if i < len(written) and written[i].size > 1]
+
+
+def title(solution: Solution, applied: Applied) -> str:
+    """What people call this node: its weight's module path, its own, or its name.
+
+    A weight that several nodes read (a tied embedding) bears the name of one of them only.
+    """
+    node, graph = applied.node, solution.graph
+    own = module_path(node)
+    for operand in node.inputs[1:2] + node.inputs[:1] + node.inputs[2:]:
+        path = parameter_path(operand) if operand in graph.model.weights else None
+        if path and (own is None or len(graph.consumers[operand]) == 1):
+            return path
+    return own or node.name
+
+
+def module_path(node: Node) -> str | None:
+    """The module that PyTorch's exporters say this node came from."""
+    return scope_path(node.proto)
+
+
+def _named(solution: Solution, survey: _Survey, multiples: dict[Atom, Pin]) -> list[Dimension]:
+    weights = solution.graph.model.weights
+    order = dict.fromkeys(survey.names) | dict.fromkeys(survey.sites)
+    found = [free for free in order if survey.sites.get(free)]
+    names = _names(solution, survey, found, multiples)
+    folds = {solution.graph.nodes[at].label for at in foldable(solution.graph)}
+    dimensions = []
+    for free in found:
+        sites = list(dict.fromkeys(_site(solution, place) for place in survey.sites[free]))
+        growth, why = _growth(free, multiples)
+        helps = why is not None and why.node in folds and weights[sites[0][0]].dtype in FLOATS
+        dimensions.append(
+            Dimension(
+                name=names[free],
+                width=free.size,
+                growth=growth,
+                reason=None if why is None else f"{why.node or ''} {why.reason}".strip(),
+                remedy=(why.remedy if why is not None else None) or (FOLD if helps else None),
+                sites=sites,
+                nodes=list(dict.fromkeys(a.node.name for a in survey.applied[free])),
+                writers=list(survey.writers[free]),
+                readers=list(survey.readers[free]),
+                elements=sum(prod(weights[w].shape) for w in {s[0] for s in sites}),
+                atom=free,
+                uses={n: _site(solution, (n, a))[0] for n, a in survey.sites[free]},
+            )
+        )
+    return dimensions
+
+
+def _names(
+    solution: Solution, survey: _Survey, found: list[Atom], multiples: dict[Atom, Pin]
+) -> dict[Atom, str]:
+    """Unique names; what can grow has the first choice: an LSTM's units before its directions."""
+    taken: set[str] = set()
+    names: dict[Atom, str] = {}
+    for free in sorted(found, key=lambda free: _growth(free, multiples)[0] == "fixed"):
+        weight, axis = _site(solution, survey.sites[free][0])
+        names[free] = _unique(survey.names.get(free) or f"{weight}[{axis}]", taken)
+    return names
+
+
+def _site(solution: Solution, place: tuple[str, int]) -> tuple[str, int]:
+    """Where the file has what the analysis may have as a copy."""
+    name, axis = place
+    copied = solution.graph.copies.get(name)
+    return (name, axis) if copied is None else (copied.original, axis)
+
+
+def _growth(free: Atom, multiples: dict[Atom, Pin]) -> tuple[str, Pin | None]:
+    if free.pins:
+        return "fixed", free.pins[0]
+    if free.size < 1:
+        return "fixed", Pin(None, "has no unit that could be copied")
+    if free in multiples:
+        return "multiple", multiples[free]
+    return "any", None
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    found, count = name, 1
+    while found in taken:
+        count += 1
+        found = f"{name}#{count}"
+    taken.add(found)
+    return found
+
+
+def growable(dimensions: Iterable[Dimension]) -> list[Dimension]:
+    """Those that may grow."""
+    return [d for d in dimensions if d.growth != "fixed"]

@@ -1,0 +1,321 @@
+"""Any width through a fused normalisation: pad what whole copies do not fill (LEMON, ICLR 2024).
+
+LayerNorm and RMSNorm are exact under k whole copies of all n units. For n' = k n + r the r
+remaining entries of the stream are padded: with the mean of the vector in front of LayerNorm,
+with zeros in front of RMSNorm, so that its statistics change by a known factor only:
+
+    gamma' = eta gamma,  epsilon' = eta^2 epsilon,  eta = sqrt(k n / n')
+
+and its output is zero there (gamma', beta' zero), so readers' columns are free. Going backward
+through the graph, each tensor is asked for pads that are a fixed weighting of its old entries;
+weights that write the dimension give it, and where nobody can, there is no padding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from onnx_net2net.algebra.axes import Atom, atoms, canonical
+from onnx_net2net.analysis.solver import Applied, Solution
+from onnx_net2net.model.graph import Node
+from onnx_net2net.operators.language import Norm
+from onnx_net2net.operators.notation import Spec, leaves
+from onnx_net2net.widening.contraction import FLOATS, Site
+
+Vector = np.ndarray
+
+
+class NotPaddable(Exception):
+    """Why the dimension cannot be padded."""
+
+
+@dataclass
+class Padding:
+    """How to pad one dimension: what weights hold in padded entries, and which norms change.
+
+    ``fills`` gives for a site the weighting of its old entries that a padded entry holds;
+    ``free`` are sites whose padded entries meet zeros only; ``ones`` hold 1.
+    """
+
+    atom: Atom
+    fills: dict[Site, Vector] = field(default_factory=dict)
+    free: set[Site] = field(default_factory=set)
+    ones: set[str] = field(default_factory=set)
+    norms: list[Applied] = field(default_factory=list)
+    zero: set[str] = field(default_factory=set)  # tensors whose padded entries are zero
+
+    def eta(self, width: int) -> float:
+        """The factor by which the deviation of the padded vector is smaller."""
+        copies = width // self.atom.size
+        return float(np.sqrt(copies * self.atom.size / width))
+
+    def gammas(self) -> set[str]:
+        """The scale weights that ``eta`` multiplies."""
+        return {_scale(applied) for applied in self.norms}
+
+
+@dataclass
+class _Plan:
+    """Demands on padded entries, gathered from the readers back to the writers."""
+
+    solution: Solution
+    atom: Atom
+    demands: dict[Site, Vector] = field(default_factory=dict)
+    read: dict[Site, list[str]] = field(default_factory=dict)  # weights read, and by what partner
+    padding: Padding = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.padding = Padding(self.atom)
+        self.none = np.zeros(self.atom.size)
+        self.mean = np.full(self.atom.size, 1 / self.atom.size)
+
+    def carries(self, tensor: str, axis: int) -> bool:
+        axes = self.solution.axes.get(tensor)
+        return axes is not None and axis < len(axes) and self.atom in atoms(axes[axis])
+
+    def carried(self, tensor: str) -> list[int]:
+        """The axes of ``tensor`` that hold the dimension."""
+        axes = self.solution.axes.get(tensor, [])
+        return [i for i, axis in enumerate(axes) if self.atom in atoms(axis)]
+
+    def derived(self, tensor: str) -> bool:
+        return tensor in self.solution.graph.derived
+
+    def demand(self, tensor: str, axis: int, vector: Vector) -> None:
+        if self.solution.shapes.dtype.get(tensor) not in FLOATS:  # an index has no mean
+            raise NotPaddable(f"'{tensor}' holds no real numbers")
+        known = self.demands.setdefault((tensor, axis), vector)
+        if not np.allclose(known, vector, rtol=1e-6, atol=0):
+            raise NotPaddable(f"'{tensor}' would have to hold two different paddings")
+
+
+def plan(solution: Solution, atom: Atom, touching: list[Applied]) -> Padding:
+    """How to pad ``atom``, given all the nodes that touch it in order. Raises NotPaddable."""
+    state = _Plan(solution, atom)
+    for applied in reversed(touching):
+        _backward(state, applied)
+    for applied in touching:
+        _forward(state, applied)
+    _fills(state)
+    return state.padding
+
+
+def _backward(state: _Plan, applied: Applied) -> None:
+    """Hand the demands on a node's outputs to its inputs."""
+    norm = applied.rule.norm
+    if norm is not None and state.atom in atoms(applied.env[norm.name]):
+        return _through_norm(state, applied, norm)
+    if any(state.atom in atoms(applied.env[n]) for n in _named(applied)):
+        raise NotPaddable(f"{applied.node.label} normalises over it in groups")
+    _reading(state, applied)
+    for output, spec in zip(applied.node.outputs, applied.pattern.outputs, strict=False):
+        for axis in state.carried(output) if output and spec else ():
+            _passing(state, applied, output, axis, spec or ())
+    return None
+
+
+def _named(applied: Applied) -> list[str]:
+    return [name for name in applied.rule.normalised if name in applied.env]
+
+
+def _through_norm(state: _Plan, applied: Applied, norm: Norm) -> None:
+    node, label = applied.node, applied.node.label
+    if canonical(applied.env[norm.name]) is not state.atom:
+        raise NotPaddable(f"{label} normalises over it together with others")
+    for position, output in enumerate(node.outputs):
+        if position not in (0, norm.total) and output in state.solution.graph.consumers:
+            raise NotPaddable(f"the deviation that {label} gives is used elsewhere")
+        for axis in state.carried(output) if output else ():
+            wanted = state.demands.get((output, axis))
+            if position == norm.total:
+                if wanted is not None:
+                    state.demand(output, axis, _vector(state, norm))
+            elif wanted is not None and wanted.any():
+                raise NotPaddable(f"{label} gives zeros where its reader needs a mean")
+    for index in norm.summands:
+        if index < len(node.inputs) and node.inputs[index]:
+            _demand_all(state, node.inputs[index], _vector(state, norm), label)
+    scale = _scale(applied)
+    if scale not in state.solution.graph.model.weights or len(state.solution.axes[scale]) != 1:
+        raise NotPaddable(f"the scale of {label} is not a weight of its own")
+    if norm.bias is not None and node.inputs[norm.bias]:
+        _demand_all(state, node.inputs[norm.bias], state.none, label)
+    state.demand(scale, 0, state.none)
+    state.padding.norms.append(applied)
+
+
+def _vector(state: _Plan, norm: Norm) -> Vector:
+    return state.mean if norm.centred else state.none
+
+
+def _scale(applied: Applied) -> str:
+    assert applied.rule.norm is not None
+    return applied.node.inputs[applied.rule.norm.scale]
+
+
+def _demand_all(state: _Plan, tensor: str, vector: Vector, label: str) -> None:
+    axes = state.carried(tensor)
+    if len(axes) != 1:
+        raise NotPaddable(f"{label} reads '{tensor}', which carries it {len(axes)} times")
+    state.demand(tensor, axes[0], vector)
+
+
+def _reading(state: _Plan, applied: Applied) -> None:
+    """Weights that are summed over the dimension: their padded entries meet the partner's."""
+    node = applied.node
+    for name, places in applied.pattern.contracted.items():
+        if name not in applied.env or state.atom not in atoms(applied.env[name]):
+            continue
+        reduce = applied.rule.reduce.get(name, "")
+        if reduce in ("max", "logsumexp"):
+            raise NotPaddable(f"{node.label} takes an extreme over it")
+        partners = [node.inputs[i] for i, _ in places if not state.derived(node.inputs[i])]
+        for index, axis in places:
+            if state.derived(node.inputs[index]):
+                state.read.setdefault((node.inputs[index], axis), []).extend(partners)
+
+
+def _passing(state: _Plan, applied: Applied, output: str, axis: int, spec: Spec) -> None:
+    """One output axis that carries the dimension: what its inputs must hold."""
+    names = {n for n in leaves(spec[axis]) if state.atom in atoms(applied.env.get(n, state.atom))}
+    carriers = [
+        (tensor, place)
+        for tensor, inner in zip(applied.node.inputs, applied.pattern.inputs, strict=False)
+        for place, item in enumerate(inner or ())
+        if names & set(leaves(item)) and state.carries(tensor, place)
+    ]
+    wanted = state.demands.get((output, axis))
+    if state.derived(output) and (output, axis) in state.read:
+        if applied.rule.kind != "move":
+            raise NotPaddable(f"{applied.node.label} computes weights")
+        for site in carriers:
+            state.read.setdefault(site, []).extend(state.read[output, axis])
+    handler = HANDLERS.get(applied.rule.kind)
+    if handler is None:
+        raise NotPaddable(f"{applied.node.label} treats padded entries like units")
+    handler(state, applied.node, carriers, wanted)
+
+
+Carriers = list[Site]
+
+
+def _move(state: _Plan, node: Node, carriers: Carriers, wanted: Vector | None) -> None:
+    for tensor, axis in carriers if wanted is not None else ():
+        state.demand(tensor, axis, wanted)  # type: ignore[arg-type]
+
+
+def _linear(state: _Plan, node: Node, carriers: Carriers, wanted: Vector | None) -> None:
+    """A summand that does not carry the dimension is added to pads as to units."""
+    if wanted is None:
+        wanted = state.mean
+    if len(carriers) < len([n for n in node.inputs if n]) and not np.isclose(wanted.sum(), 1):
+        raise NotPaddable(f"{node.label} adds the same to padded entries")
+    _move(state, node, carriers, wanted)
+
+
+def _product(state: _Plan, node: Node, carriers: Carriers, wanted: Vector | None) -> None:
+    weights = [site for site in carriers if state.derived(site[0])]
+    others = [site for site in carriers if not state.derived(site[0])]
+    if not others:  # a weight spreads over what does not carry the dimension
+        return _move(state, node, carriers, state.mean if wanted is None else wanted)
+    if wanted is None or not wanted.any():
+        for tensor, axis in weights:
+            state.demand(tensor, axis, state.none)
+        return _move(state, node, others, wanted if not weights else None)
+    if len(others) != 1 or len(weights) > 1:
+        raise NotPaddable(f"{node.label} multiplies units with each other")
+    for tensor, axis in weights:
+        wanted = wanted * _alone(state, tensor, axis, node)
+        state.padding.ones.add(tensor)
+    return _move(state, node, others, wanted)
+
+
+def _alone(state: _Plan, tensor: str, axis: int, node: Node) -> Vector:
+    weight = state.solution.graph.model.weights.get(tensor)
+    if weight is None or np.prod(weight.shape) != state.atom.size:
+        raise NotPaddable(f"{node.label} scales units by more than one number each")
+    return np.asarray(weight.array(), np.float64).reshape(-1)
+
+
+def _scaled(state: _Plan, node: Node, carriers: Carriers, wanted: Vector | None) -> None:
+    """Linear in one operand: rows of a weight write it, or a weight scales each unit apart."""
+    weights = [site for site in carriers if state.derived(site[0])]
+    others = [site for site in carriers if not state.derived(site[0])]
+    if others and weights:
+        if wanted is not None and wanted.any():
+            raise NotPaddable(f"{node.label} treats each unit apart")
+        wanted = state.none
+        return _move(state, node, weights, wanted)
+    if others and [s[0] for s in others] != [node.inputs[0]]:
+        raise NotPaddable(f"{node.label} divides by its units")
+    return _move(state, node, carriers, state.mean if wanted is None and weights else wanted)
+
+
+def _affine(state: _Plan, node: Node, carriers: Carriers, wanted: Vector | None) -> None:
+    _scaled(state, node, carriers, wanted)
+
+
+def _zero(state: _Plan, node: Node, carriers: Carriers, wanted: Vector | None) -> None:
+    if wanted is not None and wanted.any():
+        raise NotPaddable(f"{node.label} does not keep a mean")
+    _move(state, node, carriers, state.none)
+
+
+HANDLERS = {
+    "affine": _affine,
+    "linear": _linear,
+    "move": _move,
+    "product": _product,
+    "scale": _scaled,
+    "zero": _zero,
+}
+
+
+def _forward(state: _Plan, applied: Applied) -> None:
+    """Which activations are certainly zero in their padded entries."""
+    node, zero = applied.node, state.padding.zero
+    for position, output in enumerate(node.outputs):
+        if not output or not state.carried(output):
+            continue
+        if applied in state.padding.norms:
+            assert applied.rule.norm is not None
+            if position != applied.rule.norm.total:
+                zero.add(output)
+            continue
+        inputs = [n for n in node.inputs if n and state.carried(n)]
+        passed = [n in zero or _zero_weight(state, n) for n in inputs]
+        writes = applied.rule.kind in ("scale", "affine") and all(map(state.derived, inputs))
+        keeps = (writes or applied.rule.kind in ("move", "linear", "zero")) and all(passed)
+        if passed and (keeps or (applied.rule.kind == "product" and any(passed))):
+            zero.add(output)
+
+
+def _zero_weight(state: _Plan, tensor: str) -> bool:
+    axes = state.carried(tensor)
+    wanted = state.demands.get((tensor, axes[0])) if len(axes) == 1 else None
+    return state.derived(tensor) and wanted is not None and not wanted.any()
+
+
+def _fills(state: _Plan) -> None:
+    """Settle what every weight holds in its padded entries."""
+    graph, padding = state.solution.graph, state.padding
+    for (tensor, axis), vector in state.demands.items():
+        if tensor in graph.model.weights:
+            padding.fills[tensor, axis] = vector
+    for site, partners in state.read.items():
+        if site[0] not in graph.model.weights:
+            continue
+        safe = bool(partners) and all(p in padding.zero for p in partners)
+        known = padding.fills.get(site)
+        if known is not None and known.any() and not safe:
+            raise NotPaddable(f"'{site[0]}' both writes and reads it")
+        if known is None and safe:
+            padding.free.add(site)
+    if clash := padding.ones & {tensor for tensor, _ in state.demands}:
+        raise NotPaddable(f"'{min(clash)}' would have to hold two different paddings")
+    for name in padding.gammas():
+        readers = graph.consumers[name]
+        if not {node.position for node, _ in readers} <= {a.node.position for a in padding.norms}:
+            raise NotPaddable(f"the scale '{name}' is read elsewhere too")

@@ -1,0 +1,165 @@
+"""What is asked of a growth: options, names and widths, checked, and the source maps they mean."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from weakref import WeakSet
+
+import numpy as np
+
+from onnx_net2net.algebra.expansion import MAPPINGS, PAD, SPLITS, Index, draw
+from onnx_net2net.errors import InvalidModel, Refused, UsageError
+from onnx_net2net.model.model import Model
+from onnx_net2net.verification.comparison import is_float
+from onnx_net2net.widening.dimensions import Analysis, Dimension
+from onnx_net2net.widening.growth import Growth
+from onnx_net2net.widening.naming import growing, is_pattern, resolve
+
+MOST = 2**24  # units; a wider dimension is a mistyped one
+TIMES = 2**16  # as many units as there were; each round of copies is drawn by itself
+
+
+@dataclass(frozen=True)
+class Change:
+    """One dimension that grew. ``source`` is a digest of the map from new units to old ones."""
+
+    dimension: str
+    old: int
+    new: int
+    source: str
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to grow: see :func:`onnx_net2net.widen`."""
+
+    seed: int = 0
+    split: str = "project"
+    noise: float = 0.01
+    mapping: str = "random"
+
+
+def options_of(seed: int, split: str, noise: float, mapping: str) -> Options:
+    """The options, checked. Raises UsageError for what :func:`onnx_net2net.widen` does not know."""
+    for given, known, what in ((split, SPLITS, "split"), (mapping, MAPPINGS, "mapping")):
+        if given not in known:
+            raise UsageError(f"there is no {what} '{given}'", f"one of {', '.join(known)}")
+    if not 0 < noise < 1:
+        raise UsageError(f"noise {noise} is not between 0 and 1", "0.01 is usual")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise UsageError(f"seed {seed!r} is not a non-negative integer", "use --seed 0")
+    return Options(seed, split, noise, mapping)
+
+
+_finite: WeakSet[Model] = WeakSet()  # a model never changes: it is searched once
+
+
+def check_finite(analysis: Analysis, wanted: Iterable[Dimension]) -> None:
+    """InvalidModel where a weight holds NaN: all that the network computes is then NaN, too,
+    and any two such networks look alike. Refused where one along a ``wanted`` dimension is
+    infinite: shares of infinity, or its products with shares of both signs, add up to NaN.
+    """
+    model = analysis.model
+    names = {name for dimension in analysis.dimensions for name, _ in dimension.sites}
+    for name in sorted(names) if model not in _finite else ():
+        weight = analysis.solution.graph.model.weights[name]
+        if any(_holds_nan(piece) for piece in weight.pieces()):
+            count = int(np.isnan(weight.array()).sum())
+            raise InvalidModel(
+                f"weight '{name}' holds NaN ({count} of {weight.size} elements)",
+                "export a checkpoint from before the training diverged",
+            )
+    _finite.add(model)
+    for dimension in wanted:
+        for name in sorted({name for name, _ in dimension.sites}):
+            if any(map(_holds_infinity, analysis.solution.graph.model.weights[name].pieces())):
+                reason = f"weight '{name}' holds infinity, of which copies cannot have shares"
+                raise Refused(dimension.name, reason, "replace it by the largest number")
+
+
+def _holds_nan(array: np.ndarray) -> bool:
+    # The minimum propagates NaN and needs no second array.
+    return bool(array.size) and is_float(array.dtype) and bool(np.isnan(array.min()))
+
+
+def _holds_infinity(array: np.ndarray) -> bool:
+    ends = (array.min(), array.max()) if array.size and is_float(array.dtype) else ()
+    return any(abs(float(end)) == np.inf for end in ends)
+
+
+def requested(analysis: Analysis, widths: Mapping[str, int]) -> dict[Dimension, int]:
+    """The dimensions meant by names and the widths they grow to, checked."""
+    if not widths:
+        raise UsageError("nothing to grow", "name a dimension and a width")
+    wanted: dict[Dimension, int] = {}
+    for name, given in widths.items():
+        if isinstance(given, int) and (bits := given.bit_length()) > 64:  # too long to be shown
+            raise UsageError(f"'{name}': a width of {bits} bits is absurd", f"at most {MOST}")
+        if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 1:
+            problem = f"'{name}': width {given!r} is not a positive whole number"
+            raise UsageError(problem, "give the number of units it shall have")
+        for called, dimension, width in _meant(analysis, name, int(given)):
+            _check(called, dimension, width)
+            if wanted.setdefault(dimension, width) != width:
+                raise UsageError(
+                    f"'{name}' is dimension '{dimension.name}', which shall also become "
+                    f"{wanted[dimension]} wide",
+                    "both names mean the same units; give one width",
+                )
+    return wanted
+
+
+def _meant(analysis: Analysis, name: str, width: int) -> list[tuple[str, Dimension, int]]:
+    """What a name means, or all that a pattern means and ``width`` widens, and how wide it gets."""
+    if not is_pattern(analysis, name):
+        return [(name, *resolve(analysis, name, width))]
+    found = growing(analysis, name)
+    return [(d.name, d, width) for d in [d for d in found if d.width < width] or found]
+
+
+def _check(name: str, dimension: Dimension, width: int) -> None:
+    if width < dimension.width:
+        raise UsageError(
+            f"'{name}' is {dimension.width} wide already, {width} is less",
+            "give a larger width: growing only adds units",
+        )
+    most = max(dimension.width, min(MOST, TIMES * dimension.width))
+    if width > most:
+        raise UsageError(f"'{name}': a width of {width} is absurd", f"at most {most}")
+    if width == dimension.width:
+        return
+    if dimension.growth == "fixed":
+        raise Refused(name, f"it cannot grow: {dimension.reason}", dimension.remedy)
+    if dimension.growth == "multiple" and width % dimension.width:
+        down = width // dimension.width * dimension.width
+        near = [w for w in (down, down + dimension.width) if w > dimension.width]
+        raise Refused(
+            name,
+            f"width {width} is no multiple of {dimension.width}: {dimension.reason}",
+            f"use {' or '.join(map(str, near))}",
+        )
+
+
+def _source(analysis: Analysis, dimension: Dimension, width: int, options: Options) -> Index:
+    seed = [options.seed, zlib.crc32(dimension.name.encode())]
+    pads = width % dimension.width if dimension.atom in analysis.paddings else 0
+    source = draw(dimension.width, width - pads, seed=seed, mapping=options.mapping)
+    return np.concatenate([source, np.full(pads, PAD)])
+
+
+def growth_of(
+    analysis: Analysis, wanted: Mapping[Dimension, int], options: Options
+) -> tuple[Growth, list[Change]]:
+    """Source maps for these widths, drawn by seed and name, and a line of history for each."""
+    sources = {
+        d: _source(analysis, d, width, options) for d, width in wanted.items() if width > d.width
+    }
+    changes = [Change(d.name, d.width, len(s), _digest(s)) for d, s in sources.items()]
+    return Growth({d.atom: source for d, source in sources.items()}), changes
+
+
+def _digest(source: Index) -> str:
+    return sha256(source.astype("<i8").tobytes()).hexdigest()[:16]

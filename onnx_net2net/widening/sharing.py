@@ -1,0 +1,133 @@
+"""All that a growth does to keep its contractions: splits, scales and inserted operators.
+
+Contractions against weights split the weights. Others scale an operand by shares: weights that
+write it absorb the scale where they can, else an operator is put in front of the contraction.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from onnx_net2net.algebra.expansion import PAD, multiplicity
+from onnx_net2net.widening.absorption import absorb
+from onnx_net2net.widening.contraction import Rescale, Site, distribute, term_at
+from onnx_net2net.widening.dimensions import Analysis
+from onnx_net2net.widening.growth import Growth
+from onnx_net2net.widening.padding import Padding
+
+Vector = np.ndarray
+
+
+@dataclass(frozen=True)
+class Insertion:
+    """``op`` with ``vector`` along the operand's axis, in front of a contraction."""
+
+    rescale: Rescale
+    op: str
+    vector: Vector
+
+
+@dataclass
+class Sharing:
+    """``splits`` are weights that share; ``scaled`` tensors and weights are multiplied.
+
+    ``received`` tells of writers whose copies do not get equal parts of the old gradient: factors
+    to those parts.
+    """
+
+    splits: set[Site]
+    paddings: list[Padding]
+    scaled: dict[Site, Vector] = field(default_factory=dict)
+    insertions: list[Insertion] = field(default_factory=list)
+    received: dict[Site, Vector] = field(default_factory=dict)
+
+
+def share(analysis: Analysis, growth: Growth, seed: int, split: str) -> Sharing:
+    """Decide how every contraction over a grown dimension stays exact."""
+    splits, rescales = distribute(analysis.solution, growth.atoms)
+    sharing = Sharing(splits, [p for a, p in analysis.paddings.items() if growth.padded(a)])
+    for rescale in rescales:
+        found = _insertion(sharing, growth, rescale, seed, split)
+        if found is None:
+            continue
+        if not rescale.contraction.reduce and found.vector.all():
+            taken = sharing.splits | sharing.scaled.keys()
+            absorbed = absorb(analysis.solution, growth, rescale, found.vector, taken)
+            whole = rescale if absorbed is not None else None
+            _receive(analysis, growth, rescale, (seed, split), sharing, whole)
+            if absorbed is not None:
+                sharing.scaled |= absorbed.scaled
+                continue
+        sharing.insertions.append(found)
+    return sharing
+
+
+def _receive(
+    analysis: Analysis,
+    growth: Growth,
+    rescale: Rescale,
+    drawn: tuple[int, str],
+    sharing: Sharing,
+    whole: Rescale | None,
+) -> None:
+    """Note how gradients of the operands' writers differ from equal parts for all copies.
+
+    The sum over j of (s_j a_j) b_j gives each copy b_j the part s_j of the gradient of b. The
+    scaled operand's own writers get s_j too where an operator scales it, and all of it where they
+    scale themselves (``whole``). The way to the writers is the one that a scale would take.
+    """
+    contraction, (seed, split) = rescale.contraction, drawn
+    applied = contraction.applied
+    for index, axis in contraction.places:
+        other = Rescale(contraction, index, axis)
+        # The same shares, laid out as this operand has its axis: grouped keys repeat no head.
+        term, seeds = term_at(other), _seeds(rescale, seed)
+        vectors = (
+            growth.vector(term, contraction.name, applied.env, seeds, way)
+            for way in ("even", split)
+        )
+        ways = [absorb(analysis.solution, growth, other, vector, set()) for vector in vectors]
+        if ways[0] is None or ways[1] is None:
+            continue
+        for site, equal in ways[0].scaled.items():
+            own = whole is not None and index == whole.index
+            given = np.ones(1) if own else ways[1].scaled.get(site, equal)
+            ratio = np.nan_to_num(given / equal, nan=1.0)
+            sharing.received[site] = sharing.received.get(site, 1.0) * ratio
+
+
+def _seeds(rescale: Rescale, seed: int) -> list[int]:
+    name = rescale.contraction.applied.node.name
+    return [seed, zlib.crc32(name.encode()), rescale.axis]
+
+
+def _insertion(
+    sharing: Sharing, growth: Growth, rescale: Rescale, seed: int, split: str
+) -> Insertion | None:
+    contraction = rescale.contraction
+    applied, name = contraction.applied, contraction.name
+    source = growth.source(contraction.axis)
+    pads = (source == PAD).any()
+    if contraction.reduce == "mean" and not pads and len(set(multiplicity(source).tolist())) == 1:
+        return None
+    chosen = "even" if contraction.reduce else split
+    vector = growth.vector(term_at(rescale), name, applied.env, _seeds(rescale, seed), chosen)
+    zero = any(applied.node.inputs[rescale.index] in p.zero for p in sharing.paddings)
+    if (vector[vector != 0] == 1).all() and (not pads or zero):
+        return None  # nothing is copied, and pads add nothing
+    op, vector = _operation(contraction.reduce, vector, contraction.axis.size, len(source))
+    return Insertion(rescale, op, vector)
+
+
+def _operation(reduce: str, vector: Vector, old: int, new: int) -> tuple[str, Vector]:
+    """What to do to the summands so that copies count once."""
+    if reduce == "mean":
+        return "Mul", vector * (new / old)
+    if reduce in ("l2", "sumsquare"):
+        return "Mul", np.sqrt(vector)
+    if reduce == "logsumexp":
+        return "Add", np.log(vector)
+    return "Mul", vector

@@ -1,0 +1,110 @@
+"""What the command line asks to grow, as widths by name.
+
+--node conv5 --width 512 --dim 'fc:1' --width 40        each name is followed by its width
+--factor 1.5 --all                                      every dimension that can grow
+--factor 1.5 --node 'layer2.*'                          those whose name matches
+--node 'layer2.*' --width 96                            the same: each, where it is narrower
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
+
+from onnx_net2net.errors import Refused, UsageError
+from onnx_net2net.widening.dimensions import Analysis, Dimension, growable
+from onnx_net2net.widening.naming import growing, is_pattern, near
+
+_EXAMPLE = "for example: --node conv5 --width 512 --node conv6 --width 640"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One ``--node`` or ``--dim``, and the ``--width`` behind it if there was one."""
+
+    option: str
+    name: str
+    width: int | None = None
+
+
+def wishes(order: Iterable[tuple[str, str | int]]) -> list[Wish]:
+    """Options in the order of the command line, each name with the width behind it.
+
+    >>> wishes([("node", "a"), ("width", 5), ("dim", "b"), ("width", 7)])
+    [Wish(option='node', name='a', width=5), Wish(option='dim', name='b', width=7)]
+    """
+    found: list[Wish] = []
+    for option, value in order:
+        if option != "width":
+            found.append(Wish(option, str(value)))
+        elif not found:
+            raise UsageError(f"--width {value} stands before any --node or --dim", _EXAMPLE)
+        elif found[-1].width is not None:
+            last = found[-1]
+            raise UsageError(f"--{last.option} {last.name} has more than one --width", _EXAMPLE)
+        else:
+            found[-1] = Wish(found[-1].option, found[-1].name, int(value))
+    return found
+
+
+def check_wishes(asked: Sequence[Wish], factor: Fraction | None, everything: bool) -> None:
+    """UsageError unless names, widths, ``--factor`` and ``--all`` go together."""
+    if factor is None:
+        if everything:
+            raise UsageError("--all needs --factor", "for example: --all --factor 1.5")
+        if not asked:
+            raise UsageError("nothing to grow", _EXAMPLE)
+        for wish in asked:
+            if wish.width is None:
+                raise UsageError(f"--{wish.option} {wish.name} has no --width", _EXAMPLE)
+        return
+    if factor <= 1:
+        raise UsageError(f"--factor {float(factor):g} is not above 1", "growing only adds units")
+    if any(wish.width is not None for wish in asked):
+        raise UsageError("--width and --factor exclude each other", "leave one of them away")
+    if everything == bool(asked):
+        raise UsageError(
+            "--factor needs either --all or the names of what shall grow",
+            "for example: --factor 1.5 --node 'layer2.*'",
+        )
+
+
+def targets(analysis: Analysis, asked: Sequence[Wish], factor: Fraction | None) -> dict[str, int]:
+    """The widths to give to :func:`onnx_net2net.widen`, by the name it was asked by."""
+    if factor is None:
+        return _explicit(analysis, asked)
+    chosen: dict[Dimension, None] = {}
+    for wish in asked:
+        chosen.update(dict.fromkeys(growing(analysis, wish.name)))
+    if not asked:
+        chosen.update(dict.fromkeys(growable(analysis.dimensions)))
+    if not chosen:
+        raise Refused(None, "no dimension of this model can grow", "inspect it with --all")
+    return {dimension.name: admissible(dimension, factor) for dimension in chosen}
+
+
+def _explicit(analysis: Analysis, asked: Sequence[Wish]) -> dict[str, int]:
+    widths: dict[str, int] = {}
+    for wish in asked:
+        assert wish.width is not None  # check_wishes
+        if wish.option == "dim" and not _is_dimension(analysis, wish.name):
+            known = [d.name for d in growable(analysis.dimensions)]
+            raise UsageError(f"there is no dimension '{wish.name}'", near(wish.name, known))
+        if widths.setdefault(wish.name, wish.width) != wish.width:
+            raise UsageError(
+                f"'{wish.name}' shall become both {widths[wish.name]} and {wish.width} wide",
+                "give one width",
+            )
+    return widths
+
+
+def _is_dimension(analysis: Analysis, name: str) -> bool:
+    return name in analysis.by_name or is_pattern(analysis, name)
+
+
+def admissible(dimension: Dimension, factor: Fraction) -> int:
+    """The smallest width that the dimension may have, ``factor`` times the present one or above."""
+    step = dimension.width if dimension.growth == "multiple" else 1
+    return step * ceil(dimension.width * factor / step)

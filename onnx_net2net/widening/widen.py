@@ -1,0 +1,226 @@
+"""Widening: a new model that computes the same function with more units.
+
+grown = widen(model, {"conv5": 512, "layer2.0.conv1": 200})
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+from onnx import helper
+
+from onnx_net2net.algebra.axes import Axis
+from onnx_net2net.algebra.expansion import (
+    Index,
+    fill_pads,
+    gather_axes,
+    random_pads,
+    scale_axis,
+    share_copies,
+)
+from onnx_net2net.model.editing import Editor
+from onnx_net2net.model.history import append
+from onnx_net2net.model.model import AnyModel, Computed, Model, Weight, load
+from onnx_net2net.widening.dimensions import Analysis, analyse
+from onnx_net2net.widening.growth import Fill, Growth
+from onnx_net2net.widening.growth_record import Along, Grown, pack
+from onnx_net2net.widening.padding import Padding
+from onnx_net2net.widening.patching import apply
+from onnx_net2net.widening.request import (
+    Change,
+    Options,
+    check_finite,
+    growth_of,
+    options_of,
+    requested,
+)
+from onnx_net2net.widening.sharing import Insertion, Sharing, share
+from onnx_net2net.widening.sizing import Sizing
+
+
+def widen(
+    model: AnyModel,
+    widths: Mapping[str, int],
+    *,
+    seed: int = 0,
+    split: str = "project",
+    noise: float = 0.01,
+    mapping: str = "random",
+) -> Model:
+    """``model`` with the named dimensions grown to the given widths, in units.
+
+    Names are those of :func:`inspect`, of nodes, tensors, parameters or modules; a pattern such as
+    ``layer2.*`` means each dimension that it matches and that can grow. ``split`` says how copies
+    share what reads them: "project" (random parts that add up exactly), "even" (equal parts; copies
+    then never differ) or "noise" (even with relative noise of standard deviation ``noise``; not
+    exact). ``mapping`` says which units are copied: "random" or "round-robin".
+
+    Returns a new model whose ``changes`` lists what grew; ``model`` is untouched. Raises
+    UsageError for names and widths that make no sense, Refused where growing would not provably
+    keep the function, InvalidModel where weights hold NaN. Source: Net2WiderNet, Chen,
+    Goodfellow, Shlens, ICLR 2016.
+    """
+    options = options_of(seed, split, noise, mapping)
+    analysis = analyse(load(model))
+    wanted = requested(analysis, widths)
+    check_finite(analysis, [d for d, width in wanted.items() if width > d.width])
+    growth, changes = growth_of(analysis, wanted, options)
+    return _grow(analysis, growth, options, changes)
+
+
+def _grow(analysis: Analysis, growth: Growth, options: Options, changes: list[Change]) -> Model:
+    solution = analysis.solution
+    found = Sizing(solution, growth).find()
+    sharing = share(analysis, growth, options.seed, options.split)
+    editor = Editor(solution.graph)
+    grown = _weights(analysis, growth, options, sharing, editor)
+    _norms(growth, sharing.paddings, editor)
+    inserted = [_insert(analysis, insertion, editor) for insertion in sharing.insertions]
+    apply(found, editor)
+    names = editor.join()
+    touched = {n: axes for n, axes in solution.axes.items() if any(map(growth.touches, axes))}
+    editor.resize(
+        {
+            names.get(name, name): [growth.size(a) if growth.touches(a) else None for a in axes]
+            for name, axes in touched.items()
+        }
+    )
+    sizes = {name: solution.graph.model.weights[name].shape for name in grown}
+    grown = {names.get(name, name): weight for name, weight in grown.items()}
+    sizes = {names.get(name, name): shape for name, shape in sizes.items()}
+    details = asdict(options) | {"changes": [asdict(change) for change in changes]}
+    details |= pack(grown, sizes) | {"inserted": inserted}
+    if copied := {
+        n: solution.graph.copies[n].original for n in grown if n in solution.graph.copies
+    }:
+        details["copied"] = copied
+    append(editor.proto, "widen", analysis.model.sha256(), details)
+    return editor.finish(changes)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What happens to one axis of a weight: gathered or split among copies, and how pads fill:
+    with a number, and then with sums of old entries.
+    """
+
+    axis: int
+    source: Index
+    splits: bool
+    scale: np.ndarray | None = None
+    pads: float = 0.0
+    fills: tuple[Fill, ...] = ()
+    free: bool = False
+
+    @property
+    def kind(self) -> tuple[Hashable, ...]:
+        """Equal for steps that do the same."""
+        scale = b"" if self.scale is None else self.scale.tobytes()
+        fills = (array.tobytes() for fill in self.fills for array in fill)
+        plain = (self.axis, self.source.tobytes(), self.splits, self.pads, self.free)
+        return (*plain, scale, *fills)
+
+
+def _weights(
+    analysis: Analysis,
+    growth: Growth,
+    options: Options,
+    sharing: Sharing,
+    editor: Editor,
+) -> dict[str, Grown]:
+    """New contents, computed when written, for every weight on a grown dimension."""
+    solution, copies = analysis.solution, analysis.solution.graph.copies
+    told: dict[str, Grown] = {}
+    for name, weight in solution.graph.model.weights.items():
+        axes = solution.axes.get(name)
+        if axes is None or not any(map(growth.touches, axes)):
+            continue
+        steps = [
+            _step(name, index, axis, growth, sharing)
+            for index, axis in enumerate(axes)
+            if growth.touches(axis)
+        ]
+        padded = (p for p in sharing.paddings if name in p.gammas())
+        eta = next((p.eta(growth.size(p.atom)) for p in padded), 1.0)
+        own = copies[name].original if name in copies else name
+        editor.weights[name] = Computed(
+            name, weight.dtype, growth.shape(axes), _grown(own, weight, steps, eta, options)
+        )
+        editor.kinds[name] = (eta, *(step.kind for step in steps))
+        told[name] = Grown([_told(name, step, sharing) for step in steps], eta)
+    return told
+
+
+def _told(name: str, step: Step, sharing: Sharing) -> Along:
+    """One axis for the history: with the parts of the gradient where they are not equal ones."""
+    plain = Along(step.axis, step.source, "splits" if step.splits else "writes")
+    ratio = sharing.received.get((name, step.axis))
+    if step.splits or ratio is None or np.allclose(ratio, 1):
+        return plain
+    return replace(plain, shares=plain.parts() * ratio)
+
+
+def _step(name: str, index: int, axis: Axis, growth: Growth, sharing: Sharing) -> Step:
+    site = name, index
+    step = Step(index, growth.source(axis), site in sharing.splits, sharing.scaled.get(site))
+    if any(name in padding.ones for padding in sharing.paddings):
+        return replace(step, pads=1.0)
+    known = {p.atom: p.fills[site] for p in sharing.paddings if site in p.fills}
+    if known:
+        weightings = {atom: vector for atom, vector in known.items() if vector.any()}
+        return replace(step, fills=() if step.splits else tuple(growth.fills(axis, weightings)))
+    return replace(step, free=any(site in padding.free for padding in sharing.paddings))
+
+
+def _grown(
+    name: str, weight: Weight, steps: list[Step], eta: float, options: Options
+) -> Callable[[], np.ndarray]:
+    def compute() -> np.ndarray:
+        array = gather_axes(weight.array(), {s.axis: s.source for s in steps})
+        for step in sorted(steps, key=lambda s: s.splits):  # copies first, then shares
+            axis, source = step.axis, step.source
+            seed = [options.seed, zlib.crc32(name.encode()), axis]
+            fill_pads(array, axis, source, 0.0 if step.splits else step.pads)
+            for places, weighting in step.fills:
+                fill_pads(array, axis, source, weighting, places)
+            if step.splits:
+                share_copies(
+                    array, axis, source, split=options.split, noise=options.noise, seed=seed
+                )
+            if step.free:
+                random_pads(array, axis, source, seed)
+            if step.scale is not None:
+                scale_axis(array, axis, step.scale)
+        return array if eta == 1.0 else (array * eta).astype(array.dtype)
+
+    return compute
+
+
+def _norms(growth: Growth, paddings: list[Padding], editor: Editor) -> None:
+    """Padded vectors deviate less, by eta: so must epsilon, for the norm to stay what it was."""
+    for padding in paddings:
+        eta = padding.eta(growth.size(padding.atom))
+        for applied in padding.norms:
+            assert applied.rule.norm is not None
+            epsilon = applied.rule.norm.epsilon_of(applied.node.proto)
+            editor.set_attribute(applied.node, "epsilon", eta * eta * epsilon)
+
+
+def _insert(analysis: Analysis, insertion: Insertion, editor: Editor) -> str:
+    """Put an operator by shares in front of the operand that takes them; the shares' name."""
+    rescale, vector = insertion.rescale, insertion.vector
+    node = rescale.contraction.applied.node
+    tensor = node.inputs[rescale.index]
+    rank = len(analysis.solution.axes[tensor])
+    dtype = helper.tensor_dtype_to_np_dtype(analysis.solution.shapes.dtype.get(tensor, 1))
+    shaped = vector.reshape(-1, *[1] * (rank - 1 - rescale.axis)).astype(dtype)
+    factor = editor.add_weight(f"{node.name}_shares", shaped)
+    output = editor.unique(f"{tensor}_shared")
+    current = editor.node(node).input[rescale.index]
+    proto = helper.make_node(insertion.op, [current, factor], [output], name=output)
+    editor.insert(node, proto)
+    editor.node(node).input[rescale.index] = output
+    return factor

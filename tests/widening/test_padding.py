@@ -1,0 +1,153 @@
+"""Any width through LayerNorm and RMSNorm: exact with eta, wrong without it."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import onnx_net2net as n2n
+from tests.console import ROOT
+from tests.networks import Net
+
+FIXTURES = ROOT / "fixtures"
+
+
+def stream(name: str) -> tuple[n2n.Model, n2n.Dimension]:
+    """The residual stream of a fixture: the dimension that most nodes touch."""
+    model = n2n.load(FIXTURES / f"{name}.onnx")
+    growing = [d for d in n2n.inspect(model) if d.growth != "fixed"]
+    return model, max(growing, key=lambda d: len(d.nodes))
+
+
+@pytest.mark.parametrize("name", ["gpt2.dynamo", "vit.ts17", "llama-positions.dynamo23"])
+@pytest.mark.parametrize("factor", [1.1, 1.9, 2.0, 2.7])
+def test_the_residual_stream_grows_to_any_width(name: str, factor: float) -> None:
+    model, dimension = stream(name)
+    assert dimension.growth == "any"
+    grown = n2n.widen(model, {dimension.name: round(factor * dimension.width)}, seed=2)
+    assert n2n.verify(model, grown, seeds=1)
+
+
+def test_padding_and_other_growth_go_together() -> None:
+    model, dimension = stream("gpt2.dynamo")
+    widths = {d.name: d.width + 5 for d in n2n.inspect(model) if d.growth == "any"}
+    assert dimension.name in widths
+    assert n2n.verify(model, n2n.widen(model, widths, seed=4), seeds=1)
+
+
+def test_without_eta_the_judge_objects() -> None:
+    model, dimension = stream("vit.dynamo")
+    grown = n2n.widen(model, {dimension.name: dimension.width + 5})
+    proto = onnx.ModelProto.FromString(grown.to_bytes())
+    for node in proto.graph.node:
+        if node.op_type == "LayerNormalization":
+            for attribute in node.attribute:
+                if attribute.name == "epsilon":
+                    attribute.f *= 1e4
+    assert not n2n.verify(model, proto, seeds=1)
+    proto = onnx.ModelProto.FromString(grown.to_bytes())
+    scales = {n.input[1] for n in proto.graph.node if n.op_type == "LayerNormalization"}
+    chosen = next(t for t in proto.graph.initializer if t.name in scales)
+    chosen.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(chosen) * 1.05, chosen.name))
+    assert not n2n.verify(model, proto, seeds=1)
+
+
+def test_post_norm_streams_grow_by_multiples_and_say_why() -> None:
+    _, dimension = stream("bert.dynamo")
+    assert dimension.growth == "multiple"
+    assert dimension.reason is not None and "padding would not be exact" in dimension.reason
+
+
+def layer_scale() -> onnx.ModelProto:
+    """x W1 gamma added to x W0, then LayerNorm: pads of W1 must hold a weighted mean."""
+    rng = np.random.default_rng(0)
+
+    def weight(name: str, *shape: int) -> TensorProto:
+        return numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name)
+
+    nodes = [
+        helper.make_node("MatMul", ["x", "w0"], ["a"]),
+        helper.make_node("MatMul", ["x", "w1"], ["b"]),
+        helper.make_node("Mul", ["b", "gamma"], ["c"]),
+        helper.make_node("Add", ["a", "c"], ["d"]),
+        helper.make_node("LayerNormalization", ["d", "scale", "bias"], ["e"], axis=-1),
+        helper.make_node("MatMul", ["e", "w2"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "layer_scale",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4, 5])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4, 3])],
+        [
+            *(weight(name, 5, 8) for name in ("w0", "w1")),
+            *(weight(name, 8) for name in ("gamma", "scale", "bias")),
+            weight("w2", 8, 3),
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_layer_scale_is_seen_through() -> None:
+    model = n2n.load(layer_scale())
+    dimension = next(d for d in n2n.inspect(model) if d.growth != "fixed")
+    assert dimension.growth == "any"
+    assert n2n.verify(model, n2n.widen(model, {dimension.name: 13}))
+
+
+def test_an_index_is_never_padded() -> None:
+    """Units chosen by an index tensor are copied by copying indices; an index has no mean."""
+    rng = np.random.default_rng(1)
+
+    def weight(name: str, *shape: int) -> TensorProto:
+        return numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name)
+
+    nodes = [
+        helper.make_node("Gather", ["x", "index"], ["a"], axis=1),
+        helper.make_node("LayerNormalization", ["a", "scale", "bias"], ["b"], axis=-1),
+        helper.make_node("MatMul", ["b", "w"], ["y"]),
+    ]
+    index = numpy_helper.from_array(rng.permutation(6).astype(np.int64), "index")
+    graph = helper.make_graph(
+        nodes,
+        "chosen",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4, 6])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4, 3])],
+        [index, weight("scale", 6), weight("bias", 6), weight("w", 6, 3)],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    model = n2n.load(helper.make_model(graph, opset_imports=opset, ir_version=8))
+    dimension = next(d for d in n2n.inspect(model) if d.growth != "fixed")
+    assert dimension.growth == "multiple"
+    assert n2n.verify(model, n2n.widen(model, {dimension.name: 12}))
+
+
+def normed(net: Net, tensor: str, width: int) -> str:
+    return net("LayerNormalization", tensor, net.weight(width), net.weight(width))
+
+
+def test_latents_that_one_weight_writes_are_padded_each() -> None:
+    net = Net()
+    written = net("MatMul", net.input("batch", 7), net.weight(7, 12))
+    written = net("Add", written, net.weight(12))
+    one, two, rest = net("Split", written, net.put(np.array([4, 6, 2])), axis=1, results=3)
+    read = [net("MatMul", normed(net, t, n), net.weight(n, 3)) for t, n in ((one, 4), (two, 6))]
+    last = net("MatMul", rest, net.weight(2, 3))
+    model = n2n.load(net.model(net("Sum", *read, last)))
+    widths = {d.name: 2 * d.width + 1 for d in n2n.inspect(model) if d.growth == "any"}
+    assert sorted(widths.values()) == [5, 9, 13]
+    assert n2n.verify(model, n2n.widen(model, widths), seeds=1)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [0, 2, 1]], ids=["inner", "outer"])
+def test_a_norm_of_each_head_is_padded_in_all_of_them(order: list[int]) -> None:
+    net = Net()
+    written = net("MatMul", net.input("batch", 7), net.weight(7, 12))
+    sizes = np.array([0, 3, 4])[order]
+    heads = net("Reshape", written, net.put(sizes))
+    merged = net("Reshape", normed(net, net("Transpose", heads, perm=order), 4), net.put([0, 12]))
+    model = n2n.load(net.model(net("MatMul", merged, net.weight(12, 2))))
+    widths = {d.name: d.width + 2 for d in n2n.inspect(model) if d.growth == "any"}
+    assert sorted(widths.values()) == [5, 6]
+    assert n2n.verify(model, n2n.widen(model, widths), seeds=1)

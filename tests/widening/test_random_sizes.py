@@ -1,0 +1,45 @@
+"""Promises hold at all sizes, also in networks that compute shapes from sizes in odd ways."""
+
+from __future__ import annotations
+
+import pytest
+
+from onnx_net2net.analysis.dependence import Dependence
+from onnx_net2net.analysis.evidence import Evidence
+from onnx_net2net.model.model import load
+from onnx_net2net.widening.dimensions import inspect
+from onnx_net2net.widening.runtime_sizes import RuntimeSizes
+from tests.random_sizes import IMAGES, SEQUENCES, Maker, broken
+
+SEEDS = range(128)
+
+
+@pytest.mark.parametrize("images", [False, True], ids=["sequences", "images"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_is_promised_holds_at_all_sizes(seed: int, images: bool) -> None:
+    assert list(broken(Maker(seed, images))) == []
+
+
+def test_the_networks_show_all_steps_and_keep_promises() -> None:
+    """Else nothing was tested: many of them can grow somewhere."""
+    makers = [Maker(seed, images) for seed in SEEDS for images in (False, True)]
+    growing = [any(d.growth != "fixed" for d in inspect(load(m.build()))) for m in makers]
+    assert sum(growing) > len(makers) / 3
+    steps = {step for maker in makers for step in maker.steps}
+    assert steps == {step.__name__ for step in (*SEQUENCES, *IMAGES)}
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "trusting"),
+    [
+        (Evidence, "proven", None),
+        (Dependence, "follows", False),
+        (RuntimeSizes, "static", True),
+    ],
+    ids=["proven", "follows", "static"],
+)
+def test_trusting_the_sizes_that_are_tried_is_caught(
+    where: type, name: str, trusting: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(where, name, lambda *given: trusting)
+    assert any(list(broken(Maker(seed, images))) for seed in SEEDS for images in (False, True))
