@@ -22,6 +22,8 @@ from math import prod
 from operator import attrgetter
 from typing import Any, Union
 
+from onnx_net2net.algebra.sizes import AnySize, Undecided, exact
+
 # No counter on the class: setting it would make Python forget what it knows of the class.
 _serials = count()
 
@@ -31,7 +33,7 @@ class Atom:
 
     __slots__ = ("bound", "pins", "serial", "size")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: AnySize) -> None:
         self.size = size
         self.bound: Axis | None = None
         self.pins: tuple[Pin, ...] = ()
@@ -46,7 +48,7 @@ class Product:
     """Row-major merge: index = (i0 * size1 + i1) * size2 + i2 ..."""
 
     factors: tuple[Axis, ...]
-    size: int
+    size: AnySize
     bound: Axis | None = None  # its canonical form, as far as that is known
 
     def __str__(self) -> str:
@@ -58,7 +60,7 @@ class Sum:
     """Concatenation of segments."""
 
     segments: tuple[Axis, ...]
-    size: int
+    size: AnySize
     bound: Axis | None = None  # its canonical form, as far as that is known
     plain: bool | None = None  # whether its segments are atoms
 
@@ -87,7 +89,7 @@ class Pin:
 MOST_PINS = 4
 
 
-def atom(size: int) -> Axis:
+def atom(size: AnySize) -> Axis:
     """A new atom of ``size``; size 1 is the unit, which never grows."""
     return ONE if size == 1 else Atom(size)
 
@@ -133,7 +135,7 @@ def _is_plain(axis: Sum) -> bool:
     """Whether all segments are free atoms or units, none empty: asked often, of long sums."""
     if axis.plain is None:
         kinds = set(axis.segments)
-        axis.plain = all((type(s) is Atom and s.size) or s is ONE for s in kinds)
+        axis.plain = all((type(s) is Atom and s.size != 0) or s is ONE for s in kinds)
         axis.plain &= len(axis.segments) > 1
     return axis.plain and not any(map(_BOUND, axis.segments))
 
@@ -167,7 +169,7 @@ def _canonical_sum(axis: Sum) -> Steps:
         if isinstance(part, Sum):
             segments.extend(part.segments)
             changed = True
-        elif part.size:
+        elif part.size != 0:
             segments.append(part)
         else:
             changed = True
@@ -181,7 +183,7 @@ def _canonical_product(axis: Product) -> Steps:
     *leading, last = axis.factors
     if leading and all(type(f) is Atom and f.bound is None for f in leading):
         tail = yield last
-        if tail is last and tail.size > 1 and not isinstance(tail, Product):
+        if tail is last and tail.size not in (0, 1) and not isinstance(tail, Product):
             return axis
     factors: list[Axis] = []
     pending = list(reversed(axis.factors))
@@ -226,13 +228,13 @@ def _atoms(axis: Axis) -> tuple[Atom, ...]:
     return tuple(found)
 
 
-def size_after(axis: Axis, sizes: Callable[[Atom], int]) -> int:
+def size_after(axis: Axis, sizes: Callable[[Atom], AnySize]) -> AnySize:
     """The size of ``axis`` once every free atom has the size that ``sizes`` gives it."""
     axis = canonical(axis)
     return _size(axis, sizes)
 
 
-def _size(axis: Axis, sizes: Callable[[Atom], int]) -> int:
+def _size(axis: Axis, sizes: Callable[[Atom], AnySize]) -> AnySize:
     if isinstance(axis, Atom):
         return sizes(axis)
     if isinstance(axis, Product):
@@ -284,8 +286,10 @@ def _unify(a: Axis, b: Axis, why: Pin | None) -> bool:
 
 
 def _bind(free: Atom, to: Axis) -> bool:
-    # No occurs check is needed: in canonical form every part is smaller than the whole,
-    # so nothing of the same size can contain ``free``.
+    # No occurs check is needed: in canonical form every part is smaller than the whole, so
+    # nothing of the same size can contain ``free``. Segments that are symbols may all be empty.
+    if type(free.size) is not int and free in atoms(to):
+        return False
     free.bound = to
     if free.pins:
         for leaf in atoms(to):
@@ -307,9 +311,11 @@ def _unify_sums(left: list[Axis], right: list[Axis], why: Pin | None) -> bool:
         elif x.size == y.size:
             unify(x, y, why)
         else:
-            large, small, mine, others = (
-                (x, y, left, right) if x.size > y.size else (y, x, right, left)
-            )
+            try:
+                larger = bool(x.size > y.size)
+            except Undecided:
+                return _pin_all(why, x, y, *left, *right)
+            large, small, mine, others = (x, y, left, right) if larger else (y, x, right, left)
             if isinstance(large, Atom) and (group := _covering(large, small, others)):
                 _bind(large, Sum(tuple(group), large.size))
                 continue
@@ -324,7 +330,7 @@ def _unify_sums(left: list[Axis], right: list[Axis], why: Pin | None) -> bool:
 def _covering(large: Atom, first: Axis, rest: list[Axis]) -> list[Axis] | None:
     """``first`` and as many of ``rest``, taken from its end, as are together ``large``."""
     size, start = first.size, len(rest)
-    while size < large.size and start:
+    while size != large.size and start:
         start -= 1
         size += rest[start].size
     if size != large.size:
@@ -334,7 +340,7 @@ def _covering(large: Atom, first: Axis, rest: list[Axis]) -> list[Axis] | None:
     return group
 
 
-def _split(axis: Axis, at: int) -> tuple[Axis, Axis] | None:
+def _split(axis: Axis, at: AnySize) -> tuple[Axis, Axis] | None:
     """Cut canonical ``axis`` (no Sum) behind its first ``at`` entries, refining its first atom."""
     if isinstance(axis, Atom):
         head, tail = atom(at), atom(axis.size - at)
@@ -342,21 +348,21 @@ def _split(axis: Axis, at: int) -> tuple[Axis, Axis] | None:
         return head, tail
     assert isinstance(axis, Product) and axis.factors
     first, rest = axis.factors[0], axis.factors[1:]
-    inner = axis.size // first.size
-    if at % inner or not isinstance(first, Atom):
+    place = exact(at, exact(axis.size, first.size))
+    if place is None or not isinstance(first, Atom):
         return None
-    halves = _split(first, at // inner)
+    halves = _split(first, place)
     return halves and (product(halves[0], *rest), product(halves[1], *rest))
 
 
 def _unify_product_with_sum(a: Product, b: Sum, why: Pin | None) -> bool:
     """Split the leading atom of ``a`` where groups of ``b``'s segments end on its boundaries."""
     first, rest = a.factors[0], a.factors[1:]
-    inner = a.size // first.size
+    inner = exact(a.size, first.size)
     groups = _groups(b.segments, inner)
     if groups is None or len(groups) == 1 or not isinstance(first, Atom):
         return False
-    heads = [atom(sum(s.size for s in group) // inner) for group in groups]
+    heads = [atom(exact(sum(s.size for s in group), inner)) for group in groups]
     _bind(first, total(*heads))
     results = [
         unify(product(head, *rest), total(*group), why)
@@ -365,14 +371,17 @@ def _unify_product_with_sum(a: Product, b: Sum, why: Pin | None) -> bool:
     return all(results)
 
 
-def _groups(segments: Sequence[Axis], unit: int) -> list[list[Axis]] | None:
+def _groups(segments: Sequence[Axis], unit: AnySize) -> list[list[Axis]] | None:
     """Shortest consecutive groups of ``segments`` whose sizes are multiples of ``unit``."""
     groups: list[list[Axis]] = [[]]
+    size: AnySize = 0
     for segment in segments:
-        if groups[-1] and sum(s.size for s in groups[-1]) % unit == 0:
+        if groups[-1] and exact(size, unit) is not None:
             groups.append([])
+            size = 0
         groups[-1].append(segment)
-    return groups if sum(s.size for s in groups[-1]) % unit == 0 else None
+        size += segment.size
+    return groups if exact(size, unit) is not None else None
 
 
 def _unify_products(left: list[Axis], right: list[Axis], why: Pin | None) -> bool:
@@ -389,7 +398,7 @@ def _unify_products(left: list[Axis], right: list[Axis], why: Pin | None) -> boo
         elif x.size == y.size:
             unify(x, y, why)
         else:
-            swap = x.size < y.size
+            swap = exact(y.size, x.size) is not None
             large, small = (y, x) if swap else (x, y)
             mine, others = (right, left) if swap else (left, right)
             if not _refine(large, small, mine, others, why):
@@ -405,9 +414,10 @@ def _refine(
         rest = [small, *reversed(others)]
         others.clear()
         return not mine and unify(large, product(*rest), why)
-    if not isinstance(large, Atom) or large.size % small.size:
+    quotient = exact(large.size, small.size)
+    if not isinstance(large, Atom) or quotient is None:
         return False
-    remainder = atom(large.size // small.size)
+    remainder = atom(quotient)
     _bind(large, product(small, remainder))
     mine.append(remainder)
     return True

@@ -238,28 +238,6 @@ def trial(size: Any) -> Any:
     return size.trial if isinstance(size, Size) else size
 
 
-def replaced(size: Any, equal: Mapping[Unknown, Any]) -> Any:
-    """``size`` with some of its unknowns replaced by what they are ``equal`` to."""
-    if not isinstance(size, Size) or equal.keys().isdisjoint(size.unknowns):
-        return size
-    total: Any = 0
-    for monomial, factor in size.terms.items():
-        total += reduce(lambda a, b: a * b, (equal.get(u, _of(u)) for u in monomial), factor)
-    return total
-
-
-def solved(left: Any, right: Any) -> tuple[Unknown, Any] | None:
-    """A named unknown and what it is if two sizes are equal, where that is a formula of others."""
-    difference = left - right
-    for one in sorted(difference.unknowns, key=lambda u: -u.serial):
-        factor = difference.terms.get((one,), 0)
-        rest = difference - factor * _of(one)
-        others = rest.unknowns if isinstance(rest, Size) else set()
-        if abs(factor) == 1 and one not in others and not any(u.operands for u in (one, *others)):
-            return one, -factor * rest
-    return None
-
-
 # --- division -----------------------------------------------------------------------------------
 
 
@@ -267,7 +245,7 @@ def exact(dividend: Any, divisor: Any) -> Any:
     """``dividend / divisor`` where that is a polynomial with integer coefficients, else None."""
     if not isinstance(dividend, Size) and not isinstance(divisor, Size):
         return dividend // divisor if divisor and dividend % divisor == 0 else None
-    parts = _terms(divisor)
+    parts = {} if divisor is None else _terms(divisor)
     if not parts:
         return None
     lead, by = max(parts.items(), key=_order)

@@ -83,7 +83,10 @@ def _elementwise(node: NodeProto, inputs: Sequence[Array | None], output: Array)
             continue
         whole = [i if isinstance(i, Size) or i != int(i) else int(i) for i in items]
         fractions = any(isinstance(item, float) for item in whole)
-        found = None if fractions else function(whole, attributes, floats)
+        try:
+            found = None if fractions else function(whole, attributes, floats)
+        except Undecided:
+            found = None
         if found is None or trial(found) != number:
             truth = output.dtype.kind == "b"
             found = opaque(name, items, number, *((0, 1) if truth else ()))
@@ -141,10 +144,10 @@ def _rounded(upwards: bool) -> Formula:
 
 
 def _cast(items: Elements, attributes: dict[str, Any], floats: bool) -> Any:
-    (item,) = items
+    item = items[0]
     if attributes.get("to", TensorProto.INT64) not in EXACT:
         return None
-    if floats or isinstance(item.trial, int):
+    if floats or isinstance(trial(item), int):
         return item
     ratio = _ratio(item)
     return ratio[0] // ratio[1] if ratio is not None and _natural(*ratio) else None
@@ -165,10 +168,7 @@ def _clip(items: Elements, attributes: dict[str, Any], floats: bool) -> Any:
 
 def _compared(holds: Callable[[Any, Any], bool]) -> Formula:
     def apply(items: Elements, attributes: dict[str, Any], floats: bool) -> Any:
-        try:
-            return holds(*items)
-        except Undecided:
-            return None
+        return holds(*items)
 
     return apply
 
@@ -196,7 +196,7 @@ FORMULAS: dict[str, Formula] = {
     "Add": _fold(lambda a, b: a + b),
     "And": _joined(False),
     "Cast": _cast,
-    "CastLike": lambda items, a, f: _cast(items[:1], a, f),
+    "CastLike": _cast,
     "Ceil": _rounded(True),
     "Clip": _clip,
     "Div": _divide,

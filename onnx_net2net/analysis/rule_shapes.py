@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from onnx_net2net.algebra.sizes import AnySize, bounds, exact, opaque, trial
+from onnx_net2net.algebra.sizes import AnySize, exact, trial
 from onnx_net2net.operators import lookup
+from onnx_net2net.operators.broadcast import repeated
 from onnx_net2net.operators.language import Op, Pattern, Rule, Unsupported, expand, ranks
 from onnx_net2net.operators.notation import Group, Spec, Term, leaves, parse
 
@@ -24,7 +25,12 @@ class Followed:
     rule: Rule
     pattern: Pattern
     outputs: list[tuple[AnySize | None, ...]] = field(default_factory=list)  # None: not told
-    equal: list[tuple[AnySize, AnySize]] = field(default_factory=list)  # else the node fails
+
+    def forget(self, output: int, axis: int) -> None:
+        """Leave a size open that is not what was inferred."""
+        names = leaves(self.pattern.outputs[output][axis])  # type: ignore[index]
+        kept = {name: size for name, size in self.rule.sizes.items() if name not in names}
+        self.rule = replace(self.rule, sizes=kept)
 
 
 def follow(op: Op, outputs: Sequence[int | None] | None = None) -> Followed:
@@ -46,18 +52,6 @@ def follow(op: Op, outputs: Sequence[int | None] | None = None) -> Followed:
     return found
 
 
-def repeated(one: AnySize, other: AnySize) -> AnySize:
-    """The size of an axis of two operands, either of which is repeated if it has size 1."""
-    if one == other or other == 1:
-        return one
-    if one == 1 or bounds(other)[0] > 1:
-        return other
-    if bounds(one)[0] > 1:
-        return one
-    pair = sorted((one, other), key=str)
-    return opaque("broadcast", pair, max(trial(one), trial(other)), 0)
-
-
 def _match(term: Term, size: AnySize, sizes: dict[str, AnySize], found: Followed) -> bool:
     """Note the sizes that ``term`` being ``size`` long tells; False where it cannot be."""
     if isinstance(term, str):
@@ -73,8 +67,7 @@ def _match(term: Term, size: AnySize, sizes: dict[str, AnySize], found: Followed
         if name in found.pattern.broadcast:
             sizes[name] = repeated(known, size)
             return True
-        found.equal.append((known, size))
-        sizes[name] = size if isinstance(size, int) else known
+        sizes[name] = size if isinstance(size, int) else known  # the node fails where they differ
         return True
     given = found.rule.sizes
     parts = [_measure(part, sizes, given) for part in term.terms]
@@ -85,8 +78,6 @@ def _match(term: Term, size: AnySize, sizes: dict[str, AnySize], found: Followed
         if part is not None:
             known = known * part if isinstance(term, Group) else known + part
     if None not in parts:
-        if known != size and trial(known) == trial(size):
-            found.equal.append((known, size))
         return bool(trial(known) == trial(size))
     rest = exact(size, known) if isinstance(term, Group) else size - known
     return rest is not None and _match(term.terms[parts.index(None)], rest, sizes, found)

@@ -17,7 +17,7 @@ from math import prod
 import numpy as np
 from onnx import NodeProto, TensorProto
 
-from onnx_net2net.algebra.sizes import AnySize, Size, Unknown, replaced, solved, trial, unknown
+from onnx_net2net.algebra.sizes import AnySize, Size, trial, unknown
 from onnx_net2net.analysis.formulas import formulas, symbols
 from onnx_net2net.analysis.onnx_inference import Ahead, Known, Shape
 from onnx_net2net.analysis.rule_shapes import Followed, Sizes, follow
@@ -54,7 +54,6 @@ class Shapes:
     graph: Graph
     stored: Stored
     binding: dict[str, int]
-    equal: dict[Unknown, AnySize] = field(default_factory=dict)  # what nodes state of symbols
     fixed: bool = False  # under ``binding`` only, without formulas
     shape: dict[str, Shape] = field(default_factory=dict)
     sizes: dict[str, Sizes] = field(default_factory=dict)  # of the shapes that vary
@@ -66,7 +65,6 @@ class Shapes:
     taken: dict[int, int] = field(default_factory=dict)  # If that always takes this branch
     dead: set[int] = field(default_factory=set)  # nodes in a branch that is never taken
     unsteady: set[str] = field(default_factory=set)  # loop states that change their shape
-    learned: dict[Unknown, AnySize] = field(default_factory=dict)  # to be in ``equal``
     misfits: list[str] = field(default_factory=list)  # formulas that are not what was inferred
     unknown: int = 0
 
@@ -93,7 +91,7 @@ class Shapes:
 
     def settled(self, name: str) -> bool:
         """Whether a value is the same for all dynamic sizes."""
-        return name in self.value and name not in self.formula
+        return self.known(name) is not None and name not in self.formula
 
     def put(self, name: str, sizes: Sequence[AnySize]) -> None:
         """Note the sizes of a tensor."""
@@ -106,11 +104,10 @@ class Shapes:
     def fresh(self, name: str, axis: int, number: int | None = None) -> AnySize:
         """A symbol for the size of an axis that depends on data."""
         number = next(self._numbers) if number is None else number
-        return number if self.fixed else replaced(unknown(f"{name}[{axis}]", number, 0), self.equal)
+        return number if self.fixed else unknown(f"{name}[{axis}]", number, 0)
 
 
 NUMBERS = (31, 37, 41, 43, 47, 53, 59, 61, 67, 71)  # trial values of what depends on data
-PASSES = 4  # over a graph whose nodes state that symbols are equal
 
 
 def infer(graph: Graph) -> Shapes:
@@ -118,17 +115,12 @@ def infer(graph: Graph) -> Shapes:
     best: Shapes | None = None
     stored = _stored(graph)
     for sizes in CANDIDATES:
-        binding = bind(graph.model.proto.graph.input, sizes)
-        found = _inferred(Shapes(graph, stored, binding))
+        found = _inferred(Shapes(graph, stored, bind(graph.model.proto.graph.input, sizes)))
         if best is None or found.unknown < best.unknown:
             best = found
         if not found.unknown or not found.binding:
             break
     assert best is not None
-    for _ in range(PASSES):
-        if not best.learned:
-            break
-        best = _inferred(Shapes(graph, stored, best.binding, {**best.equal, **best.learned}))
     return best
 
 
@@ -163,11 +155,12 @@ def _inferred(shapes: Shapes) -> Shapes:
             if shapes.fixed:
                 sizes: Sizes | None = bound(value, shapes.binding)
             else:
-                sizes = sized(value, shapes.binding, shapes.equal)
+                sizes = sized(value, shapes.binding)
             if sizes is not None:
                 shapes.put(value.name, sizes)
     _walk(shapes, graph.main)
-    shapes.unknown += sum(not _is_known(shapes, node) for node in graph.nodes)
+    # Where formulas do not fit what was inferred, no network runs at these sizes.
+    shapes.unknown = bool(shapes.misfits) + sum(not _is_known(shapes, node) for node in graph.nodes)
     return shapes
 
 
@@ -247,7 +240,7 @@ def _fill(shapes: Shapes, node: Node, ahead: Ahead, index: int) -> None:
             if sizes is not None and None not in sizes:
                 shapes.shape.setdefault(name, sizes)  # type: ignore[arg-type]
             elif sizes is not None and name in node.outputs:
-                _count(shapes, node, name, sizes)
+                _count(shapes, name, sizes)
     if not _is_known(shapes, node):
         # A rule may know the shapes of operators that onnx does not (other domains).
         found = _by_rule(shapes, node, None)
@@ -263,11 +256,10 @@ def _fill(shapes: Shapes, node: Node, ahead: Ahead, index: int) -> None:
             shapes.dtype[name] = chosen
 
 
-def _count(shapes: Shapes, node: Node, name: str, sizes: Sequence[int | None]) -> None:
+def _count(shapes: Shapes, name: str, sizes: Sequence[int | None]) -> None:
     """Sizes of an output that depend on the data."""
     if name not in shapes.shape:
         shapes.put(name, [shapes.fresh(name, i) if n is None else n for i, n in enumerate(sizes)])
-        shapes.unknown += node.op not in COUNTING
 
 
 def _by_rule(shapes: Shapes, node: Node, ranks: Sequence[int | None] | None) -> Followed | None:
@@ -295,37 +287,28 @@ def _follow(shapes: Shapes, node: Node) -> None:
     for index, (name, shape) in enumerate(zip(node.outputs, known, strict=True)):
         if name and shape is not None:
             sizes = told[index] if index < len(told) else ()
-            shapes.put(name, _agreed(shapes, node, name, sizes, shape))
+            agreed = _agreed(shapes, name, sizes, shape)
+            shapes.put(name, agreed)
+            for axis, (one, other) in enumerate(zip(sizes, agreed, strict=False)):
+                if found is not None and one is not None and one != other:
+                    shapes.misfits.append(f"{node.label}: axis {axis} is {shape[axis]}, not {one}")
+                    found.forget(index, axis)
     if found is not None:
         shapes.followed[node.position] = found
-        for left, right in found.equal if node.parent is None else ():
-            _learn(shapes, left, right)
 
 
 def _agreed(
-    shapes: Shapes, node: Node, name: str, sizes: Sequence[AnySize | None], shape: Shape
+    shapes: Shapes, name: str, sizes: Sequence[AnySize | None], shape: Shape
 ) -> list[AnySize]:
     """``sizes`` where they are those of ``shape`` under the binding, else symbols of their own."""
     own = shapes.sizes.get(name, ())
     found: list[AnySize] = []
     for axis, number in enumerate(shape):
         size = sizes[axis] if axis < len(sizes) else None
-        if size is not None and trial(size) != number:
-            shapes.misfits.append(f"{node.label}: axis {axis} is {number}, not {size}")
-            size = None
-        if size is None:
+        if size is None or trial(size) != number:
             size = own[axis] if own else shapes.fresh(name, axis, number)
         found.append(size)
     return found
-
-
-def _learn(shapes: Shapes, left: AnySize, right: AnySize) -> None:
-    """Note that two sizes are equal wherever the network runs."""
-    left, right = replaced(left, shapes.learned), replaced(right, shapes.learned)
-    found = solved(left, right) if left != right else None
-    if found is not None:
-        one = {found[0]: found[1]}
-        shapes.learned = {u: replaced(size, one) for u, size in shapes.learned.items()} | one
 
 
 def _control(shapes: Shapes, node: Node) -> None:
@@ -461,7 +444,7 @@ def _join(shapes: Shapes, node: Node, ways: list[Link], taken: Link, sure: bool)
     else:
         agreed = [s[0] if s.count(s[0]) == len(s) else None for s in zip(*others, strict=True)]
     shapes.sizes.pop(taken.outer, None)
-    shapes.put(taken.outer, _agreed(shapes, node, taken.outer, agreed, shape))
+    shapes.put(taken.outer, _agreed(shapes, taken.outer, agreed, shape))
 
 
 def _bury(shapes: Shapes, nodes: Sequence[Node]) -> None:

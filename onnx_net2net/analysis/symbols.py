@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from onnx import TensorShapeProto, ValueInfoProto
 
-from onnx_net2net.algebra.sizes import AnySize, Undecided, Unknown, replaced, trial, unknown
+from onnx_net2net.algebra.sizes import AnySize, Undecided, trial, unknown
 from onnx_net2net.verification.sizes import computed, evaluated, made_of, size_name
 
 PRIMES = (5, 7, 11, 13, 17, 19, 23, 29)
@@ -48,24 +48,20 @@ def bound(value: ValueInfoProto, binding: Mapping[str, int]) -> tuple[int, ...] 
     return tuple(found)
 
 
-def sized(
-    value: ValueInfoProto, binding: Mapping[str, int], equal: Mapping[Unknown, AnySize]
-) -> tuple[AnySize, ...] | None:
-    """The shape of an input: symbols, of which some are ``equal`` to others or to numbers."""
+def sized(value: ValueInfoProto, binding: Mapping[str, int]) -> tuple[AnySize, ...] | None:
+    """The shape of an input, with symbols for the sizes that vary."""
     shape = bound(value, binding)
     if shape is None:
         return None
     found: list[AnySize] = []
     for axis, (dim, known) in enumerate(zip(value.type.tensor_type.shape.dim, shape, strict=True)):
         key = symbol(value.name, axis, dim)
-        found.append(known if key is None else _formula(key, known, binding, equal))
+        found.append(known if key is None else _formula(key, known, binding))
     return tuple(found)
 
 
-def _formula(
-    key: str, known: int, binding: Mapping[str, int], equal: Mapping[Unknown, AnySize]
-) -> AnySize:
-    symbols = {name: replaced(unknown(name, size), equal) for name, size in binding.items()}
+def _formula(key: str, known: int, binding: Mapping[str, int]) -> AnySize:
+    symbols = {name: unknown(name, size) for name, size in binding.items()}
     if key in symbols:
         return symbols[key]
     try:

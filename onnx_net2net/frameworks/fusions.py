@@ -217,14 +217,11 @@ def _flattened_transpose(around: Surroundings, last: Step) -> str | None:
     first = around.producer.get(middle.inputs[0])
     if first is None or first.op != "Reshape" or around.program.rank(first.inputs[0]) != 4:
         return None
-    # Two choices of all dynamic sizes tell a transposition from a coincidence.
-    for shapes in (around.program.shapes, around.program.shapes.elsewhere):
-        source, flat, result = (shapes.of(n) for n in (first.inputs[0], first.output, last.output))
-        if source is None or flat != (source[0] * source[1], *source[2:]):
-            return None
-        if result != (source[0], source[1], source[3], source[2]):
-            return None
-    return first.inputs[0]
+    names = (first.inputs[0], first.output, last.output)
+    source, flat, result = map(around.program.shapes.sizes_of, names)
+    if source is None or flat != (source[0] * source[1], *source[2:]):
+        return None
+    return first.inputs[0] if result == (*source[:2], source[3], source[2]) else None
 
 
 _SCORES = "(MatMul(Mul(q, s), Mul(k, t)) | MatMul(Mul(q, s), k) | MatMul(q, k))"

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache, lru_cache
 
+import numpy as np
+
+from onnx_net2net.algebra.sizes import Undecided
 from onnx_net2net.operators.assembly import assembled
 from onnx_net2net.operators.language import Entry, Op, Rule, Unsupported
 
@@ -67,18 +70,23 @@ def _looked_at(op: Op) -> tuple[object, ...]:
         op.shapes,
         op.outputs,
         tuple([a.SerializeToString() for a in node.attribute]),
-        tuple([v if v is None else (v.dtype, v.shape, v.tobytes()) for v in op.values]),
+        tuple([None if v is None else _contents(v) for v in op.values]),
         # What has a shape is there; what has none may be absent.
         tuple(map(bool, node.input)) if None in op.shapes else None,
         tuple(map(bool, node.output)) if None in op.outputs else None,
-        op.dynamic,
-        op.proven,
     )
+
+
+def _contents(value: np.ndarray) -> tuple[object, ...]:
+    symbols = value.dtype == object
+    return value.dtype, value.shape, tuple(value.ravel()) if symbols else value.tobytes()
 
 
 def _called(entry: Callable[[Op], str | Rule], op: Op) -> Rule:
     try:
         rule = entry(op)
+    except Undecided as problem:
+        raise Unsupported(str(problem)) from None
     except (ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError):
         raise Unsupported("its attributes or shapes do not fit the operator") from None
     return _plain(rule) if isinstance(rule, str) else rule

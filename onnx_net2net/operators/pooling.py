@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import prod
 
 from onnx_net2net.operators.language import Entry, Op, Rule, Table, Unsupported, line, names
+from onnx_net2net.operators.windows import sliding, told
 
 WINDOW = "a pooling window slides over it"
 POWERS = {1: "l1", 2: "l2"}
@@ -25,7 +26,8 @@ def pool(op: Op) -> Rule:
     if trivial:
         return Rule("b c *s -> b c *s")
     linear = "scale" if op.node.op_type == "AveragePool" else ""
-    return Rule("b c *s -> b c *t", fixed={"s*": WINDOW, "t*": WINDOW}, kind=linear)
+    sizes = {} if told(op) else sliding(op, op.attr("kernel_shape", ()), "t.")
+    return Rule("b c *s -> b c *t", sizes, {"s*": WINDOW, "t*": WINDOW}, kind=linear)
 
 
 def global_pool(kind: str) -> Entry:

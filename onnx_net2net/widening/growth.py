@@ -13,6 +13,7 @@ import numpy as np
 
 from onnx_net2net.algebra.axes import Atom, Axis, Product, Sum, atoms, canonical, size_after
 from onnx_net2net.algebra.expansion import PAD, Index, shares
+from onnx_net2net.algebra.sizes import AnySize, trial
 from onnx_net2net.analysis.solver import Env
 from onnx_net2net.operators.notation import Group, Term
 
@@ -39,15 +40,15 @@ class Growth:
         """Whether ``axis`` grows."""
         return any(free in self.sources for free in atoms(axis))
 
-    def size(self, axis: Axis) -> int:
+    def size(self, axis: Axis) -> AnySize:
         """The new size of ``axis``."""
         return size_after(axis, self._width)
 
-    def _width(self, free: Atom) -> int:
+    def _width(self, free: Atom) -> AnySize:
         source = self.sources.get(free)
         return free.size if source is None else len(source)
 
-    def shape(self, axes: list[Axis]) -> tuple[int, ...]:
+    def shape(self, axes: list[Axis]) -> tuple[AnySize, ...]:
         """The new shape of a tensor with these axes."""
         return tuple(self.size(axis) for axis in axes)
 
@@ -56,7 +57,7 @@ class Growth:
         axis = canonical(axis)
         if isinstance(axis, Atom):
             found = self.sources.get(axis)
-            return np.arange(axis.size) if found is None else found
+            return np.arange(trial(axis.size)) if found is None else found
         if axis not in self._flat:
             if isinstance(axis, Product):
                 self._flat[axis] = self._merged(axis)
@@ -68,9 +69,9 @@ class Growth:
         def step(done: tuple[Index, int], factor: Axis) -> tuple[Index, int]:
             outer, size = done
             inner = self.source(factor)
-            merged = outer[:, None] * factor.size + inner[None, :]
+            merged = outer[:, None] * trial(factor.size) + inner[None, :]
             merged[(outer == PAD)[:, None] | (inner == PAD)[None, :]] = PAD
-            return merged.reshape(-1), size * factor.size
+            return merged.reshape(-1), size * trial(factor.size)
 
         return reduce(step, axis.factors, (np.zeros(1, np.int64), 1))[0]
 
@@ -79,7 +80,7 @@ class Growth:
         for segment in segments:
             part = self.source(segment)
             parts.append(np.where(part == PAD, PAD, part + offset))
-            offset += segment.size
+            offset += trial(segment.size)
         return np.concatenate(parts)
 
     def fills(self, axis: Axis, weightings: Mapping[Atom, np.ndarray]) -> Iterator[Fill]:
