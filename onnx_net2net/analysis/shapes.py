@@ -177,7 +177,7 @@ def _walk(shapes: Shapes, nodes: Sequence[Node]) -> None:
         elif not _evaluated(shapes, node, opset.get("", 1)):
             if not _is_known(shapes, node):
                 _fill(shapes, node, ahead, index)
-            if not (shapes.formula.keys() | shapes.sizes.keys()).isdisjoint(node.inputs):
+            if any(n in shapes.sizes or n in shapes.formula for n in node.inputs + node.outputs):
                 _follow(shapes, node)
 
 
@@ -203,7 +203,7 @@ def _evaluated(shapes: Shapes, node: Node, opset: int) -> bool:
         if arrays is None:
             return False
         numbers, found = arrays, None
-        if not shapes.formula.keys().isdisjoint(node.inputs):
+        if any(name in shapes.formula for name in node.inputs):
             terms = [
                 shapes.formula.get(name, v) for name, v in zip(node.inputs, given, strict=True)
             ]
@@ -240,7 +240,7 @@ def _fill(shapes: Shapes, node: Node, ahead: Ahead, index: int) -> None:
             if sizes is not None and None not in sizes:
                 shapes.shape.setdefault(name, sizes)  # type: ignore[arg-type]
             elif sizes is not None and name in node.outputs:
-                _count(shapes, name, sizes)
+                _count(shapes, node, name, sizes)
     if not _is_known(shapes, node):
         # A rule may know the shapes of operators that onnx does not (other domains).
         found = _by_rule(shapes, node, None)
@@ -256,10 +256,18 @@ def _fill(shapes: Shapes, node: Node, ahead: Ahead, index: int) -> None:
             shapes.dtype[name] = chosen
 
 
-def _count(shapes: Shapes, name: str, sizes: Sequence[int | None]) -> None:
-    """Sizes of an output that depend on the data."""
-    if name not in shapes.shape:
-        shapes.put(name, [shapes.fresh(name, i) if n is None else n for i, n in enumerate(sizes)])
+def _count(shapes: Shapes, node: Node, name: str, sizes: Sequence[int | None]) -> None:
+    """Sizes of an output that onnx does not know: those of its rule, else they depend on data."""
+    index = node.outputs.index(name)
+    ranks: list[int | None] = [None] * len(node.outputs)
+    ranks[index] = len(sizes)
+    found = _by_rule(shapes, node, ranks)
+    told = found.outputs[index] if found is not None and index < len(found.outputs) else ()
+    shapes.put(name, [
+        n if n is not None else told[axis] if axis < len(told) and told[axis] is not None
+        else shapes.fresh(name, axis)
+        for axis, n in enumerate(sizes)
+    ])  # fmt: skip
 
 
 def _by_rule(shapes: Shapes, node: Node, ranks: Sequence[int | None] | None) -> Followed | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from onnx_net2net.analysis.dependence import Dependence
-from onnx_net2net.analysis.evidence import Evidence
 from onnx_net2net.model.model import load
 from onnx_net2net.widening.dimensions import inspect
-from onnx_net2net.widening.runtime_sizes import RuntimeSizes
 from tests.random_sizes import IMAGES, SEQUENCES, Maker, broken
 
 SEEDS = range(128)
@@ -30,16 +29,16 @@ def test_the_networks_show_all_steps_and_keep_promises() -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "name", "trusting"),
+    ("where", "wrong"),
     [
-        (Evidence, "proven", None),
-        (Dependence, "follows", False),
-        (RuntimeSizes, "static", True),
+        ("onnx_net2net.analysis.symbols.unknown", lambda name, number: number),
+        ("onnx_net2net.widening.dimensions.static", lambda axis: True),
+        ("onnx_net2net.operators.factors._Alignment._fix", lambda self, left, right: None),
     ],
-    ids=["proven", "follows", "static"],
+    ids=["unknown", "static", "fix"],
 )
 def test_trusting_the_sizes_that_are_tried_is_caught(
-    where: type, name: str, trusting: bool | None, monkeypatch: pytest.MonkeyPatch
+    where: str, wrong: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(where, name, lambda *given: trusting)
+    monkeypatch.setattr(where, wrong)
     assert any(list(broken(Maker(seed, images))) for seed in SEEDS for images in (False, True))
