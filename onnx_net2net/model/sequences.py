@@ -99,7 +99,7 @@ def _slices(
     places: list[int],
     added: dict[str, np.ndarray],
 ) -> list[NodeProto] | None:
-    if min(places) < 0:
+    if any(place < 0 for place in places):
         return None
     nodes = []
     for node, place in zip(taken, places, strict=True):

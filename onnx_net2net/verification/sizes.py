@@ -87,6 +87,8 @@ def _input_spec(value: onnx.ValueInfoProto) -> InputSpec:
             "only models whose inputs are tensors can be compared",
         )
     tensor = value.type.tensor_type
+    if tensor.elem_type == TensorProto.UNDEFINED:
+        raise UsageError(f"input {value.name!r} has no element type", "export the model again")
     if not tensor.HasField("shape"):
         return InputSpec(value.name, tensor.elem_type, None)
     shape: list[int | str] = []

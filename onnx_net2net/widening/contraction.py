@@ -82,9 +82,11 @@ def obstacle(solution: Solution, contraction: Contraction) -> tuple[str, str | N
     """Why copies of this sum cannot share, with a remedy; None where they can."""
     node = contraction.applied.node
     name = contraction.name
-    if contraction.reduce == "max" or name in contraction.applied.rule.rescale:
+    if contraction.reduce == "max":
         return None
-    if contraction.reduce:
+    if name in contraction.applied.rule.rescale:
+        pass  # the operand to rescale is stated
+    elif contraction.reduce:
         operand = node.inputs[contraction.places[0][0]]
         if operand in solution.graph.derived:
             return "a statistic of the weights themselves is computed in the graph", FOLD

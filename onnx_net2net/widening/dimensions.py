@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 from onnx import TensorProto
 
 from onnx_net2net.algebra.axes import Atom, Axis, Pin, Sum, atoms, canonical, pin
+from onnx_net2net.algebra.measures import Measure
 from onnx_net2net.algebra.sizes import AT_RUN_TIME
 from onnx_net2net.analysis.folding import foldable
 from onnx_net2net.analysis.solver import Applied, Solution, solve
@@ -29,7 +30,6 @@ from onnx_net2net.model.untying import untied
 from onnx_net2net.widening.contraction import FLOATS, FOLD, Contraction, contractions, obstacle
 from onnx_net2net.widening.feasibility import rehearse
 from onnx_net2net.widening.padding import NotPaddable, Padding, plan
-from onnx_net2net.widening.runtime_sizes import static
 
 
 @dataclass(eq=False)
@@ -104,7 +104,7 @@ def _analyse(model: Model) -> Analysis:
     for free in survey.sites:
         if free.size == 0:
             pin(free, Pin(None, "it is empty: there is no unit to copy"))
-        elif not free.pins and not static(free):
+        elif not free.pins and not isinstance(free.size, int):
             pin(free, Pin(None, f"its size, {free.size}, {AT_RUN_TIME}"))
     for free, why in rehearse(solution, (a for a in survey.sites if not a.pins)).items():
         pin(free, why)
@@ -139,8 +139,9 @@ def _paddings(
 
 def _constrain(solution: Solution) -> dict[Atom, Pin]:
     """Pin what cannot be shared; return the atoms that grow by multiples only, and why."""
+    symbols = Measure(lambda free: not isinstance(free.size, int), sum)
     for contraction in contractions(solution):
-        problem = obstacle(solution, contraction) or _unsteady(solution, contraction)
+        problem = obstacle(solution, contraction) or _unsteady(solution, contraction, symbols)
         if problem is not None:
             reason, remedy = problem
             pin(contraction.axis, Pin(contraction.applied.node.label, reason, remedy))
@@ -151,13 +152,15 @@ def _constrain(solution: Solution) -> dict[Atom, Pin]:
     return multiples
 
 
-def _unsteady(solution: Solution, contraction: Contraction) -> tuple[str, None] | None:
+def _unsteady(
+    solution: Solution, contraction: Contraction, symbols: Measure
+) -> tuple[str, None] | None:
     """Why shares cannot lie along an axis: a part of it that is as long as the inputs say."""
     if contraction.reduce == "max" or all(free.pins for free in atoms(contraction.axis)):
         return None
     node = contraction.applied.node
     sides = [solution.axes[node.inputs[index]][axis] for index, axis in contraction.places]
-    if all(len(atoms(side)) == 1 or static(side) for side in sides):
+    if not any(symbols(side) and len(atoms(side)) > 1 for side in sides):
         return None
     return "it is summed over together with what is known at run time only", None
 

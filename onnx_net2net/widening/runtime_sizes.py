@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import gcd
 
-from onnx_net2net.algebra.axes import Axis, atoms
 from onnx_net2net.algebra.sizes import AnySize, Size, Unknown
 from onnx_net2net.analysis.solver import Solution
 
@@ -35,11 +34,6 @@ class Fresh:
 
 
 NewElement = int | Kept | Fresh
-
-
-def static(axis: Axis) -> bool:
-    """Whether the size of ``axis`` is the same at all dynamic sizes."""
-    return all(isinstance(free.size, int) for free in atoms(axis))
 
 
 def input_places(solution: Solution) -> Places:

@@ -212,12 +212,15 @@ class Sizing:
             self.attributes.append(AttributePatch(applied.node, slot.where, value))
 
     def _absent(self, applied: Applied, slot: Slot, sizes: list[Change]) -> None:
-        """Sizes that were implicit: equal parts, as Split takes them."""
+        """Sizes that were implicit: equal parts, as Split takes them; the last may be smaller
+        only where an attribute states how many there are.
+        """
         assert isinstance(slot.where, int)
         node = applied.node
         want = [new for _, new in sizes]
         part = -(-sum(want) // len(want))
-        if want == [*[part] * (len(want) - 1), sum(want) - part * (len(want) - 1)]:
+        last = sum(want) - part * (len(want) - 1)
+        if want == [*[part] * (len(want) - 1), last] and (last == part or slot.drops):
             return
         if any(isinstance(size, Size) for size in want):
             raise Refused(node.name, "it gives equal parts of a size known only at run time")
@@ -233,6 +236,8 @@ class Sizing:
         if not symbols(want):
             self.patches.append(Patch(node, index, name, want))
             return
+        if want.ndim > 1:
+            raise Refused(node.name, f"'{name}' is a table of sizes known only at run time")
         pairs = zip(now.ravel().tolist(), want.ravel().tolist(), strict=True)
         elements = [element(i, a, b, self.places) for i, (a, b) in enumerate(pairs)]
         if None in elements or not want.ndim:

@@ -32,10 +32,9 @@ def test_the_networks_show_all_steps_and_keep_promises() -> None:
     ("where", "wrong"),
     [
         ("onnx_net2net.analysis.symbols.unknown", lambda name, number: number),
-        ("onnx_net2net.widening.dimensions.static", lambda axis: True),
-        ("onnx_net2net.operators.factors._Alignment._fix", lambda self, left, right: None),
+        ("onnx_net2net.operators.indexing._place", lambda bound, size: size),
     ],
-    ids=["unknown", "static", "fix"],
+    ids=["unknown", "place"],
 )
 def test_trusting_the_sizes_that_are_tried_is_caught(
     where: str, wrong: Any, monkeypatch: pytest.MonkeyPatch
