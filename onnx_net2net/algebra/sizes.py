@@ -32,7 +32,9 @@ from weakref import WeakValueDictionary
 
 AT_RUN_TIME = "is known at run time only"  # how reasons end that fixed input sizes would lift
 MOST_TERMS = 64  # of a polynomial; a longer one is an unknown
+LONGEST = 60  # characters of a formula that are shown
 DEPTH = 2  # of cases within cases that bounds are told apart by
+MOST_CASED = 8  # terms of a polynomial whose bounds are told apart by cases
 MOST_CASES = 3  # unknowns of a polynomial that are looked into for its bounds
 
 Number = int | float  # a float where a chain of sizes runs through floats
@@ -85,13 +87,15 @@ class Size:
         return {u for monomial in self.terms for u in monomial}
 
     def __str__(self) -> str:
+        """Its formula; of a long one the beginning."""
         parts = []
         for monomial, factor in sorted(self.terms.items(), key=_order, reverse=True):
             text = "*".join(map(str, monomial))
             head = "" if text and abs(factor) == 1 else str(abs(factor))
             joined = "*".join(filter(None, (head, text)))
             parts.append(f"{'-' if factor < 0 else '+'} {joined}")
-        return " ".join(parts).removeprefix("+ ")
+        text = " ".join(parts).removeprefix("+ ")
+        return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
     __repr__ = __str__
 
@@ -353,7 +357,7 @@ def bounds(size: Any, depth: int = DEPTH) -> Interval:
             free = one.low == -math.inf and one.high == math.inf
             part = _times(part, (-math.inf if free else 0, one.high - one.low))
         low, high = low + part[0], high + part[1]
-    if depth and (math.isinf(low) or low < 0 or math.isinf(high) or high > 0):
+    if depth and len(size.terms) <= MOST_CASED:
         looked_into = [u for u in size.unknowns if u.operator in _CASES and (u,) in size.terms]
         for one in sorted(looked_into, key=lambda u: -u.serial)[:MOST_CASES]:
             factor = size.terms[one,]
@@ -374,6 +378,9 @@ def _shifted(size: Size) -> Counter[Monomial]:
         for one in monomial:
             start, sign = (one.low, 1) if one.low > -math.inf else (one.high, -1)
             start, sign = (start, sign) if math.isfinite(start) else (0, 1)
+            if start == 0 < sign:
+                parts = {_merged(known, (one,)): n for known, n in parts.items()}
+                continue
             grown = Counter({m: n * start for m, n in parts.items()})  # type: ignore[misc]
             for known, n in parts.items():
                 grown[_merged(known, (one,))] += n * sign  # type: ignore[assignment]

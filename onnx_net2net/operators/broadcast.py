@@ -32,5 +32,5 @@ def repeated(one: AnySize, other: AnySize) -> AnySize:
         return one
     if bounds(one)[0] == bounds(other)[0] == 1:
         return most(one, other)  # type: ignore[no-any-return]
-    pair = sorted((one, other), key=str)
+    pair = sorted((one, other), key=hash)
     return opaque("broadcast", pair, max(trial(one), trial(other)), 0)

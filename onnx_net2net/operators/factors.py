@@ -149,7 +149,8 @@ class _Alignment:
         name = self._named(size)
         for side in (self.left, self.right):
             part = side[end]
-            part.take(name, exact(part.rest, size) or 1, end)
+            rest = exact(part.rest, size)
+            part.take(name, 1 if rest is None else rest, end)
             if part.rest == 1:
                 del side[end]
 
