@@ -21,7 +21,7 @@ from math import prod
 from typing import Any, Union
 
 from onnx_net2net.algebra.cuts import Cuts
-from onnx_net2net.algebra.sizes import AnySize, Undecided, exact
+from onnx_net2net.algebra.sizes import AnySize, exact, exceeds
 
 # No counter on the class: setting it would make Python forget what it knows of the class.
 _serials = count()
@@ -270,8 +270,7 @@ def _unify(a: Axis, b: Axis, why: Pin | None) -> bool:
 
 
 def _bind(free: Atom, to: Axis) -> bool:
-    # No occurs check is needed: in canonical form every part is smaller than the whole, so
-    # nothing of the same size can contain ``free``. Segments that are symbols may all be empty.
+    # Parts of canonical axes are smaller than the whole; but symbols may all be empty.
     if type(free.size) is not int and free in atoms(to):
         return False
     free.bound = to
@@ -290,25 +289,17 @@ def _unify_sums(a: Sum, b: Sum, why: Pin | None) -> bool:
         if x.size == y.size:
             same &= unify(x, y, why)
             at += x.size
-            continue
-        longer = _is_longer(x, y)
-        if longer and isinstance(x, Atom) and _cut(many, at + x.size):
+        elif (
+            (longer := exceeds(x.size, y.size)) and isinstance(x, Atom) and _cut(many, at + x.size)
+        ):
             if x.bound is None:  # else ``many`` holds it as well, and has just cut it
-                _bind(x, many.stretch(at, x.size))
+                same &= _bind(x, many.stretch(at, x.size))
                 at += x.size
         elif longer is None or not (_cut(few, at + y.size) if longer else _cut(many, at + x.size)):
             return _pin_all(why, *(s.stretch(at, s.size - at) for s in (few, many)))
     if same:
         few.bound = many
     return True
-
-
-def _is_longer(x: Axis, y: Axis) -> bool | None:
-    """Whether the first is longer; None where that depends on symbols."""
-    try:
-        return bool(x.size > y.size)
-    except Undecided:
-        return None
 
 
 def _part(axis: Sum, at: AnySize) -> Axis:

@@ -24,50 +24,24 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import reduce
-from itertools import count
 from typing import Any, Union
-from weakref import WeakValueDictionary
+
+from onnx_net2net.algebra.unknowns import Monomial, Number, Terms, Unknown, intern, merged, order
 
 AT_RUN_TIME = "is known at run time only"  # how reasons end that fixed input sizes would lift
-MOST_TERMS = 64  # of a polynomial; a longer one is an unknown
+MOST_TERMS = 64  # of a product; a longer one is an unknown
 LONGEST = 60  # characters of a formula that are shown
 DEPTH = 2  # of cases within cases that bounds are told apart by
 MOST_CASED = 8  # terms of a polynomial whose bounds are told apart by cases
 MOST_CASES = 3  # unknowns of a polynomial that are looked into for its bounds
 
-Number = int | float  # a float where a chain of sizes runs through floats
 Interval = tuple[Number, Number]
 
 
 class Undecided(Exception):
     """The answer depends on sizes that are known at run time only."""
-
-
-class Unknown:
-    """A size without a formula: of an input, or what ``operator`` makes of ``operands``."""
-
-    __slots__ = ("__weakref__", "high", "low", "operands", "operator", "serial", "trial")
-
-    def __init__(
-        self, operator: str, operands: tuple[Any, ...], trial: Number, low: Number, high: Number
-    ) -> None:
-        self.operator, self.operands, self.trial = operator, operands, trial
-        self.low, self.high = low, high
-        self.serial = next(_serials)
-
-    def __str__(self) -> str:
-        if not self.operands:
-            return self.operator
-        return f"{self.operator}({', '.join(map(str, self.operands))})"
-
-
-_serials = count()
-_interned: WeakValueDictionary[Hashable, Unknown] = WeakValueDictionary()
-
-Monomial = tuple[Unknown, ...]  # a product, in order of their serial numbers
-Terms = Mapping[Monomial, Number]
 
 
 class Size:
@@ -89,7 +63,7 @@ class Size:
     def __str__(self) -> str:
         """Its formula; of a long one the beginning."""
         parts = []
-        for monomial, factor in sorted(self.terms.items(), key=_order, reverse=True):
+        for monomial, factor in sorted(self.terms.items(), key=order, reverse=True):
             text = "*".join(map(str, monomial))
             head = "" if text and abs(factor) == 1 else str(abs(factor))
             joined = "*".join(filter(None, (head, text)))
@@ -119,14 +93,15 @@ class Size:
         return _sum(-self, other, 1)
 
     def __neg__(self) -> Any:
-        return _made({monomial: -factor for monomial, factor in self.terms.items()})
+        return self * -1
 
     def __mul__(self, other: Any) -> Any:
         found: Counter[Monomial] = Counter()
         for left, a in self.terms.items():
             for right, b in _terms(other).items():
-                found[_merged(left, right)] += a * b  # type: ignore[assignment]
-        return _made(found)
+                found[merged(left, right)] += a * b  # type: ignore[assignment]
+        size = _made(found)
+        return size if len(found) <= MOST_TERMS else opaque("size", [size], trial(size))
 
     __rmul__ = __mul__
 
@@ -162,18 +137,13 @@ class Size:
     def __index__(self) -> int:
         raise Undecided(f"the number {self} {AT_RUN_TIME}")
 
-    __int__ = __index__
-
-    def __float__(self) -> float:
-        raise Undecided(f"the number {self} {AT_RUN_TIME}")
-
 
 AnySize = Union[int, Size]  # noqa: UP007 (a runtime alias)
 
 
 def unknown(name: str, trial: int, low: int = 1) -> Size:
     """The size called ``name``, at least ``low``. Equal arguments give the same unknown."""
-    return _of(_intern(name, (), trial, low, math.inf))
+    return opaque(name, (), trial, low)
 
 
 def opaque(
@@ -184,26 +154,11 @@ def opaque(
     high: Number = math.inf,
 ) -> Size:
     """What ``operator`` makes of ``operands``, of which nothing but bounds is known."""
-    return _of(_intern(operator, tuple(operands), trial, low, high))
-
-
-def _intern(
-    operator: str, operands: tuple[Any, ...], trial: Number, low: Number, high: Number
-) -> Unknown:
-    key = (operator, operands, trial, low)
-    found = _interned.get(key)
-    if found is None:
-        found = _interned.setdefault(key, Unknown(operator, operands, trial, low, high))
-    return found
+    return _of(intern(operator, tuple(operands), trial, low, high))
 
 
 def _of(one: Unknown) -> Size:
     return Size({(one,): 1})
-
-
-def _order(term: tuple[Monomial, Number]) -> tuple[int, tuple[int, ...]]:
-    """Sort key of a term: by degree, then by the unknowns. Admissible: products keep it."""
-    return len(term[0]), tuple([-u.serial for u in term[0]])
 
 
 def _terms(size: Any) -> Terms:
@@ -213,12 +168,6 @@ def _terms(size: Any) -> Terms:
     return {(): plain} if plain else {}
 
 
-def _merged(left: Monomial, right: Monomial) -> Monomial:
-    if not left or not right:
-        return left or right
-    return tuple(sorted(left + right, key=lambda u: u.serial))
-
-
 def _made(terms: Terms) -> Any:
     """A polynomial, or a number where it is one."""
     kept = {monomial: factor for monomial, factor in terms.items() if factor}
@@ -226,8 +175,7 @@ def _made(terms: Terms) -> Any:
         return 0
     if len(kept) == 1 and () in kept:
         return kept[()]
-    size = Size(kept)
-    return size if len(kept) <= MOST_TERMS else opaque("size", [size], size.trial)
+    return Size(kept)
 
 
 def _sum(left: Size, right: Any, sign: int) -> Any:
@@ -252,10 +200,10 @@ def exact(dividend: Any, divisor: Any) -> Any:
     parts = {} if divisor is None else _terms(divisor)
     if not parts:
         return None
-    lead, by = max(parts.items(), key=_order)
+    lead, by = max(parts.items(), key=order)
     rest, result = dividend, 0
     while rest != 0:
-        monomial, factor = max(_terms(rest).items(), key=_order)
+        monomial, factor = max(_terms(rest).items(), key=order)
         left = Counter(monomial)
         left.subtract(lead)
         if factor % by or min(left.values(), default=0) < 0:
@@ -336,7 +284,7 @@ def _negative_part(size: Any) -> Any:
     low, high = bounds(size)
     if low >= 0 or high <= 0:
         return 0 if low >= 0 else size
-    if max(size.terms.items(), key=_order)[1] < 0:
+    if max(size.terms.items(), key=order)[1] < 0:
         return size + _negative_part(-size)
     factor = math.gcd(*(int(n) for n in size.terms.values()))
     part = exact(size, factor)
@@ -379,11 +327,11 @@ def _shifted(size: Size) -> Counter[Monomial]:
             start, sign = (one.low, 1) if one.low > -math.inf else (one.high, -1)
             start, sign = (start, sign) if math.isfinite(start) else (0, 1)
             if start == 0 < sign:
-                parts = {_merged(known, (one,)): n for known, n in parts.items()}
+                parts = {merged(known, (one,)): n for known, n in parts.items()}
                 continue
             grown = Counter({m: n * start for m, n in parts.items()})  # type: ignore[misc]
             for known, n in parts.items():
-                grown[_merged(known, (one,))] += n * sign  # type: ignore[assignment]
+                grown[merged(known, (one,))] += n * sign  # type: ignore[assignment]
             parts = grown  # type: ignore[assignment]
         for known, n in parts.items():
             found[known] += n  # type: ignore[assignment]
@@ -450,3 +398,11 @@ def same(left: Any, right: Any) -> bool:
     if differ(left, right):
         return False
     raise Undecided(f"whether {left} is {right} {AT_RUN_TIME}")
+
+
+def exceeds(left: Any, right: Any) -> bool | None:
+    """Whether the first size is larger; None where that depends on the unknowns."""
+    try:
+        return bool(left > right)
+    except Undecided:
+        return None

@@ -9,12 +9,14 @@ Operators that move elements do so whatever these are (:mod:`values`); arithmeti
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 from onnx import NodeProto, TensorProto
 
 from onnx_net2net.algebra.sizes import (
+    AnySize,
     Size,
     Undecided,
     bounds,
@@ -36,6 +38,14 @@ Elements = Sequence[Any]
 def symbols(array: Array | None) -> bool:
     """Whether an array holds a symbol."""
     return array is not None and array.dtype == object
+
+
+def shape_value(node: NodeProto, sizes: Sequence[AnySize]) -> Array:
+    """What Shape or Size yields for a tensor of these sizes."""
+    given = {a.name: a.i for a in node.attribute}
+    part = sizes[given.get("start", 0) : given.get("end", len(sizes))]
+    kind = object if any(isinstance(size, Size) for size in sizes) else np.int64
+    return np.asarray(prod(sizes) if node.op_type == "Size" else list(part), kind)
 
 
 def formulas(

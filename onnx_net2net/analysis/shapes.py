@@ -1,50 +1,33 @@
 """Sizes and small values of every tensor: at one choice of the dynamic sizes, and as formulas.
 
-Symbolic input dimensions are bound to distinct sizes. Then one walk over the nodes, through the
-bodies of If, Loop and Scan, takes shapes from onnx's inference and evaluates the small integer
-chains that it leaves open. Beside them it computes what these sizes and values are whatever the
-dynamic sizes: by the rules that say which axes are the same, and by the arithmetic of the chains.
+Symbolic input dimensions are bound to distinct sizes. Then one walk over the nodes, also through
+bodies, takes shapes from onnx's inference and evaluates the small integer chains that it leaves
+open. Beside them it computes what they are whatever the dynamic sizes, by rules and by arithmetic.
 What depends on data, or has no formula, is a symbol of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
-from math import prod
 
-import numpy as np
-from onnx import NodeProto, TensorProto
+from onnx import TensorProto
 
 from onnx_net2net.algebra.sizes import AnySize, Size, trial, unknown
-from onnx_net2net.analysis.formulas import formulas, symbols
+from onnx_net2net.analysis.formulas import formulas, shape_value, symbols
 from onnx_net2net.analysis.onnx_inference import Ahead, Known, Shape
 from onnx_net2net.analysis.rule_shapes import Followed, Sizes, follow
+from onnx_net2net.analysis.stored import Stored
 from onnx_net2net.analysis.symbols import CANDIDATES, bind, bound, sized
-from onnx_net2net.analysis.values import MOST, Array, evaluate, small
+from onnx_net2net.analysis.values import Array, evaluate
 from onnx_net2net.model.graph import Graph, Node
 from onnx_net2net.model.subgraphs import Link
 from onnx_net2net.operators.language import Op, Unsupported
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
-INTEGERS = {TensorProto.BOOL, TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8}
-MOST_SCALES = 16  # elements; a longer float vector is a weight, not a parameter
 MOST_TRIPS = 4096  # a higher bound of a loop is none
-TRIPS = 29  # of a loop without a bound
 ITERATIONS = "iterations of "  # a Loop: what its number of trips is called among dynamic sizes
-
-
-@dataclass
-class Stored:
-    """What is known of the weights, whatever the dynamic sizes."""
-
-    shape: dict[str, Shape] = field(default_factory=dict)
-    dtype: dict[str, int] = field(default_factory=dict)
-    value: dict[str, Array] = field(default_factory=dict)  # shape-like
-    scales: dict[str, Array] = field(default_factory=dict)  # small float weights, e.g. Resize's
-    entries: dict[str, TensorProto] = field(default_factory=dict)
-    stuck: set[int] = field(default_factory=set)
 
 
 @dataclass
@@ -66,10 +49,8 @@ class Shapes:
     dead: set[int] = field(default_factory=set)  # nodes in a branch that is never taken
     unsteady: set[str] = field(default_factory=set)  # loop states that change their shape
     misfits: list[str] = field(default_factory=list)  # formulas that are not what was inferred
+    numbers: Iterator[int] = field(default_factory=lambda: cycle(NUMBERS))  # still to be tried
     unknown: int = 0
-
-    def __post_init__(self) -> None:
-        self._numbers = cycle(NUMBERS)
 
     def of(self, name: str) -> Shape | None:
         """The shape of a tensor under ``binding``, or None where it is unknown."""
@@ -103,7 +84,7 @@ class Shapes:
 
     def fresh(self, name: str, axis: int, number: int | None = None) -> AnySize:
         """A symbol for the size of an axis that depends on data."""
-        number = next(self._numbers) if number is None else number
+        number = next(self.numbers) if number is None else number
         return number if self.fixed else unknown(f"{name}[{axis}]", number, 0)
 
 
@@ -113,7 +94,7 @@ NUMBERS = (31, 37, 41, 43, 47, 53, 59, 61, 67, 71)  # trial values of what depen
 def infer(graph: Graph) -> Shapes:
     """Shapes under the first candidate sizes for which everything is known (else the best)."""
     best: Shapes | None = None
-    stored = _stored(graph)
+    stored = Stored.of(graph)
     for sizes in CANDIDATES:
         found = _inferred(Shapes(graph, stored, bind(graph.model.proto.graph.input, sizes)))
         if best is None or found.unknown < best.unknown:
@@ -124,24 +105,9 @@ def infer(graph: Graph) -> Shapes:
     return best
 
 
-def _stored(graph: Graph) -> Stored:
-    stored = Stored()
-    for name, weight in graph.model.weights.items():
-        stored.shape[name], stored.dtype[name] = weight.shape, weight.dtype
-        size = prod(weight.shape)
-        if size <= (MOST if weight.dtype in INTEGERS else MOST_SCALES):
-            array = weight.array()
-            if small(array):
-                stored.value[name] = array
-            elif size <= MOST_SCALES and weight.dtype != TensorProto.STRING:
-                stored.scales[name] = array
-    stored.entries.update((entry.name, entry) for entry in graph.model.proto.graph.initializer)
-    return stored
-
-
 def infer_at(graph: Graph, binding: Mapping[str, int]) -> Shapes:
     """Shapes where each symbolic dimension, or expression of some, has the size in ``binding``."""
-    return _inferred(Shapes(graph, _stored(graph), dict(binding), fixed=True))
+    return _inferred(Shapes(graph, Stored.of(graph), dict(binding), fixed=True))
 
 
 def _inferred(shapes: Shapes) -> Shapes:
@@ -218,14 +184,6 @@ def _evaluated(shapes: Shapes, node: Node, opset: int) -> bool:
             if found is not None and symbols(found[index]):
                 shapes.formula[name] = found[index]
     return True
-
-
-def shape_value(node: NodeProto, sizes: Sequence[AnySize]) -> Array:
-    """What Shape or Size yields for a tensor of these sizes."""
-    given = {a.name: a.i for a in node.attribute}
-    part = sizes[given.get("start", 0) : given.get("end", len(sizes))]
-    kind = object if any(isinstance(size, Size) for size in sizes) else np.int64
-    return np.asarray(prod(sizes) if node.op_type == "Size" else list(part), kind)
 
 
 def _fill(shapes: Shapes, node: Node, ahead: Ahead, index: int) -> None:
@@ -394,7 +352,7 @@ def iterations(shapes: Shapes, node: Node) -> AnySize | None:
     if bounded and _never_stops(shapes, node):
         return trips if isinstance(trips, Size) else int(trips)
     name = ITERATIONS + node.name
-    size = shapes.binding.setdefault(name, int(trial(trips)) if bounded else TRIPS)
+    size = shapes.binding.setdefault(name, int(trial(trips)) if bounded else NUMBERS[0])
     return size if shapes.fixed else unknown(name, size, 0)
 
 

@@ -94,8 +94,8 @@ def _non_zero(op: Op) -> Rule:
 
 
 def _non_max_suppression(op: Op) -> Rule:
-    fixed = {"b": BOX, "n": FOUND, "c": CLASS, "k": BOX, "f": FOUND, "i": "it holds an index"}
-    return Rule("b n k, b c n, _, _, _ -> f i", {"i": 3}, fixed)
+    fixed = {"f": FOUND, "i": "it holds an index"}
+    return Rule("_, _, _, _, _ -> f i", {"i": 3}, fixed)
 
 
 def _unique(op: Op) -> Rule:

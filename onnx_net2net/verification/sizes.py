@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ast
 import difflib
-import functools
 import itertools
 import math
 import operator
@@ -25,7 +24,6 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from onnx_net2net.algebra.sizes import least, most
 from onnx_net2net.errors import UsageError
 
 Sizes = dict[str, int]
@@ -126,8 +124,8 @@ _OPERATORS: dict[type, Callable[..., float]] = {
     ast.USub: operator.neg,
 }
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "max": lambda *sizes: functools.reduce(most, sizes),
-    "min": lambda *sizes: functools.reduce(least, sizes),
+    "max": max,
+    "min": min,
     "floor": math.floor,
     "ceil": math.ceil,
     "ceiling": math.ceil,

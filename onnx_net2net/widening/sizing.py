@@ -15,8 +15,7 @@ from onnx import helper
 
 from onnx_net2net.algebra.axes import Axis
 from onnx_net2net.algebra.sizes import AnySize, Size, trial
-from onnx_net2net.analysis.formulas import formulas, symbols
-from onnx_net2net.analysis.shapes import shape_value
+from onnx_net2net.analysis.formulas import formulas, shape_value, symbols
 from onnx_net2net.analysis.solver import Applied, Solution, axis_of
 from onnx_net2net.analysis.values import Array, evaluate
 from onnx_net2net.errors import Refused

@@ -104,7 +104,7 @@ def test_normal_forms_hold_at_all_values(start: int) -> None:
     [
         ("_rounded", lambda dividend, divisor: exact(dividend - dividend.trial, 1)),
         ("_negative_part", lambda size: 0),
-        ("_bounds_with_minimum", lambda *given: (0, 0)),
+        ("_bounds_with_minimum", lambda *given: (-2, 3)),
         ("_shifted", lambda size: dict.fromkeys(size.terms, 1)),
     ],
 )

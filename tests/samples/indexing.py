@@ -308,7 +308,7 @@ SELECTED = [
         [3],
         order="x0 x1 w0",
         opset=11,
-        expect="b fixed, n fixed, c fixed, k fixed, f fixed, i fixed",
+        expect="f fixed, i fixed",
     ),
     sample(
         "NonZero",
