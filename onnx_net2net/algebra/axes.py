@@ -134,7 +134,8 @@ def canonical(axis: Axis) -> Axis:
     if known.bound is None and (type(known) is Atom or (type(known) is Sum and known.several)):
         return known
     # Bindings may follow one another as often as the graph is long: no recursion.
-    stack, found = [_canonical(axis)], None
+    stack = [_canonical(axis)]
+    found: Axis | None = None
     while stack:
         try:
             part = stack[-1].send(found)
@@ -150,7 +151,7 @@ def canonical(axis: Axis) -> Axis:
 
 def _canonical(axis: Axis) -> Steps:
     """One step of :func:`canonical`: yields the parts whose canonical form it needs."""
-    known = axis.bound
+    known, found = axis.bound, axis
     if known is not None:
         found = yield known
     elif isinstance(axis, Atom):
@@ -158,7 +159,8 @@ def _canonical(axis: Axis) -> Steps:
     elif isinstance(axis, Sum):
         first, last = axis.span
         if last == first + 1:
-            return (yield axis.cuts.parts[first])  # taken down nowhere, for it may be cut
+            part: Axis = yield axis.cuts.parts[first]
+            return part  # taken down nowhere, for it may be cut
         axis.several = True
         return axis
     else:
@@ -265,8 +267,7 @@ def _unify(a: Axis, b: Axis, why: Pin | None) -> bool:
         return _unify_products(list(a.factors), list(b.factors), why)
     if isinstance(a, Sum):
         a, b = b, a
-    assert isinstance(a, Product) and isinstance(b, Sum)
-    return _unify_product_with_sum(a, b, why)
+    return _unify_product_with_sum(a, b, why)  # type: ignore[arg-type]
 
 
 def _bind(free: Atom, to: Axis) -> bool:

@@ -5,14 +5,12 @@ A layer that sums over them gives NaN, be its weights zero: 0 * inf.
 
 from __future__ import annotations
 
-from weakref import WeakKeyDictionary
-
 import ml_dtypes
 import numpy as np
 
 from onnx_net2net.model.model import Model
 from onnx_net2net.widening.contraction import FLOATS
-from onnx_net2net.widening.dimensions import Analysis
+from onnx_net2net.widening.dimensions import Analysis, analyse
 
 __all__ = ["mask_in"]
 
@@ -20,18 +18,15 @@ __all__ = ["mask_in"]
 _PASSING = ("linear", "move", "product", "scale")
 _ROOM = 64  # for sums of what is large
 
-_found: WeakKeyDictionary[Model, dict[str, str]] = WeakKeyDictionary()
-
 
 def mask_in(analysis: Analysis, tensor: str) -> str | None:
     """The constant far from zero that ``tensor`` may hold entries of, if there is one."""
-    if analysis.model not in _found:
-        _found[analysis.model] = _spread(analysis)
-    return _found[analysis.model].get(tensor)
+    return analysis.model.derived(_spread).get(tensor)
 
 
-def _spread(analysis: Analysis) -> dict[str, str]:
+def _spread(model: Model) -> dict[str, str]:
     """For each tensor that may hold numbers far from zero the constant that they come from."""
+    analysis = analyse(model)
     found: dict[str, str] = {}
     for node in analysis.solution.graph.nodes:
         applied = analysis.solution.applied.get(node.position)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from onnx_net2net.analysis.shapes import infer
@@ -271,8 +271,7 @@ def computed(
 
 def _static_dims(model: Model, *, isolated: bool) -> dict[str, tuple[int | str | None, ...]]:
     """What onnx infers with the symbols left symbols: sizes that hold for every input."""
-    proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = model.editable()
     del proto.graph.value_info[:]
     inferred = infer_shapes(proto, model.small, isolated=isolated) or proto.graph
     found: dict[str, tuple[int | str | None, ...]] = {}

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
-from weakref import WeakKeyDictionary
 
 from onnx import TensorProto
 
@@ -67,9 +66,6 @@ class Analysis:
     paddings: dict[Atom, Padding]
 
 
-_known: WeakKeyDictionary[Model, Analysis] = WeakKeyDictionary()
-
-
 def inspect(model: AnyModel) -> list[Dimension]:
     """All dimensions on which weights lie, in graph order."""
     return analyse(load(model)).dimensions
@@ -77,16 +73,12 @@ def inspect(model: AnyModel) -> list[Dimension]:
 
 def analyse(model: Model) -> Analysis:
     """Solve ``model`` once; later calls reuse the result."""
-    found = _known.get(model)
-    if found is None:
-        with _uncollected():
-            found = _known[model] = _analyse(model)
-    return found
+    return model.derived(_analyse)
 
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Without the cyclic garbage collector, which would scan the growing graph time and again."""
+    """Pause the cyclic garbage collector, which would scan the growing graph time and again."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -96,6 +88,7 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
+@_uncollected()
 def _analyse(model: Model) -> Analysis:
     plain, copies = untied(with_unique_names(without_sequences(model)))
     solution = solve(Graph(plain, copies))

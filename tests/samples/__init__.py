@@ -22,7 +22,7 @@ from onnx import NodeProto, helper
 Spec = tuple[Any, tuple[int, ...]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sample:
     """One node with its operands."""
 
