@@ -71,8 +71,9 @@ KNOW_NO_OPERATOR = (
     "algebra.axes", "algebra.expansion", "analysis.solver", "widening.contraction",
     "widening.dimensions", "widening.growth", "widening.naming",
 )  # fmt: skip
-# The judge shares nothing with the accused: it knows of files and models, and of nothing else.
-JUDGE_KNOWS = {"_version", "errors", "model", "verification"}
+# The judge shares nothing with the accused: it knows of files and models, and what operators are.
+# That one draws random numbers, or indexes a table, is a fact; how to grow is not among them.
+JUDGE_KNOWS = {"_version", "algebra", "errors", "model", "operators", "verification"}
 
 
 @cache

@@ -15,7 +15,6 @@ from rich.text import Text
 
 from onnx_net2net.cli.tables import empty_table, text
 from onnx_net2net.cli.terminal import one_line
-from onnx_net2net.deepening.deepen import Copies, Insertion
 from onnx_net2net.model.model import Model
 from onnx_net2net.plan.costs import elements, parameters
 from onnx_net2net.verification.report import OutputReport, Report
@@ -317,20 +316,20 @@ def insertion_text(changes: Sequence[Any], source: Model, deeper: Model) -> str:
     table = empty_table(("behind", "left"), ("inserted", "fold"), ("new parameters", "right"))
     for change in changes:
         count = sum(deeper.weights[name].size for name in change.parameters)
-        table.add_row(*described(change), f"{count:,}")
+        table.add_row(*described(asdict(change)), f"{count:,}")
     total = f"{source.parameters:,} -> {deeper.parameters:,} parameters"
     return f"{text(table)}\n{total}"
 
 
-def described(change: Change | Copies | Insertion) -> tuple[str, str]:
+def described(change: Mapping[str, Any]) -> tuple[str, str]:
     """Say where a change was made, or behind what, and what it is."""
-    if isinstance(change, Change):
-        return change.dimension, f"{change.old} -> {change.new}"
-    if isinstance(change, Copies):
-        where, what, note = change.block, f"{change.copies} x the block", change.exact
+    if "dimension" in change:
+        return change["dimension"], f"{change['old']} -> {change['new']}"
+    if "block" in change:
+        where, what, note = change["block"], f"{change['copies']} x the block", change["exact"]
     else:
-        where, what, note = change.after, change.init, ""
-        if not change.training:
+        where, what, note = change["after"], change["init"], ""
+        if not change["training"]:
             note = "the identity in inference only: no calibration data"
     return where, f"{what}{note and f' ({note})'}"
 

@@ -14,7 +14,7 @@ from onnx_net2net.deepening.norms import in_a_row
 from onnx_net2net.deepening.paths import norm_of, trained_behind
 from onnx_net2net.deepening.places import writes
 from onnx_net2net.model.graph import Node
-from onnx_net2net.widening.contraction import FLOATS
+from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.widening.dimensions import Analysis
 
 NO_SUM = "no sum leads from its input to its output past weights that could be zero"

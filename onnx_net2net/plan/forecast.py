@@ -23,8 +23,8 @@ from onnx_net2net.algebra.measures import Measure
 from onnx_net2net.deepening.blocks import blocks
 from onnx_net2net.deepening.segments import Block
 from onnx_net2net.model.graph import Node
+from onnx_net2net.operators import multiply_adds
 from onnx_net2net.plan.costs import Workload, elements
-from onnx_net2net.plan.flops import multiply_adds
 from onnx_net2net.widening.dimensions import Analysis, Dimension
 
 Widths = Mapping[Dimension, int]

@@ -50,7 +50,10 @@ def share(analysis: Analysis, growth: Growth, seed: int, split: str) -> Sharing:
     """Decide how every contraction over a grown dimension stays exact."""
     splits, rescales = distribute(analysis.solution, growth.atoms)
     sharing = Sharing(splits, [p for a, p in analysis.paddings.items() if growth.padded(a)])
+    normed = {position for padding in sharing.paddings for position in padding.nodes()}
     for rescale in rescales:
+        if rescale.contraction.applied.node.position in normed:
+            continue  # its epsilon and its scale change instead
         found = _insertion(sharing, growth, rescale, seed, split)
         if found is None:
             continue

@@ -209,7 +209,7 @@ def test_preferences_differ_as_they_say() -> None:
         ({"params": "0.5x"}, "is less than the model has now"),
         ({"params": "1x"}, "is what the model has now"),
         ({"params": 7}, "7 is less than the model has now"),
-        ({"params": "2x", "seed": -1}, "seed -1 is not"),
+        ({"params": "2x", "seed": -1}, "seed: -1 is not"),
         ({"params": "2x", "sizes": {"bacth": 2}}, "no dynamic dimension 'bacth'"),
     ],
 )
