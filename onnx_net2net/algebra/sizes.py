@@ -298,7 +298,8 @@ def bounds(size: Any, depth: int = DEPTH) -> Interval:
         return size, size
     if size._bounds is not None:
         return size._bounds
-    low, high = 0, 0  # type: tuple[Number, Number]
+    low: Number = 0
+    high: Number = 0
     for monomial, factor in _shifted(size).items():
         part: Interval = (factor, factor)
         for one in monomial:
@@ -329,7 +330,7 @@ def _shifted(size: Size) -> Counter[Monomial]:
             if start == 0 < sign:
                 parts = {merged(known, (one,)): n for known, n in parts.items()}
                 continue
-            grown = Counter({m: n * start for m, n in parts.items()})  # type: ignore[misc]
+            grown = Counter({m: n * start for m, n in parts.items()})
             for known, n in parts.items():
                 grown[merged(known, (one,))] += n * sign  # type: ignore[assignment]
             parts = grown  # type: ignore[assignment]

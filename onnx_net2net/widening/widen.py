@@ -21,6 +21,7 @@ from onnx_net2net.algebra.expansion import (
     scale_axis,
     share_copies,
 )
+from onnx_net2net.algebra.sizes import trial
 from onnx_net2net.model.editing import Editor
 from onnx_net2net.model.history import append
 from onnx_net2net.model.model import AnyModel, Computed, Model, Weight, load
@@ -88,7 +89,7 @@ def _grow(analysis: Analysis, growth: Growth, step: Widen, changes: list[Change]
     touched = {n: axes for n, axes in solution.axes.items() if any(map(growth.touches, axes))}
     editor.resize(
         {
-            names.get(name, name): [growth.size(a) if growth.touches(a) else None for a in axes]
+            names.get(name, name): [_at_trial(growth, axis) for axis in axes]
             for name, axes in touched.items()
         }
     )
@@ -148,10 +149,13 @@ def _weights(
             if growth.touches(axis)
         ]
         padded = (p for p in sharing.paddings if name in p.gammas())
-        eta = next((p.eta(growth.size(p.atom)) for p in padded), 1.0)
+        eta = next((p.eta(int(growth.size(p.atom))) for p in padded), 1.0)
         own = copies[name].original if name in copies else name
         editor.weights[name] = Computed(
-            name, weight.dtype, growth.shape(axes), _grown(own, weight, along, eta, step)
+            name,
+            weight.dtype,
+            tuple(map(int, growth.shape(axes))),
+            _grown(own, weight, along, eta, step),
         )
         editor.kinds[name] = (eta, *(axis.kind for axis in along))
         told[name] = WeightGrowth([_told(name, axis, sharing) for axis in along], eta)
@@ -201,10 +205,15 @@ def _grown(
     return compute
 
 
+def _at_trial(growth: Growth, axis: Axis) -> int | None:
+    """The size of an axis that grows, among the dynamic sizes that were tried."""
+    return int(trial(growth.size(axis))) if growth.touches(axis) else None
+
+
 def _norms(growth: Growth, paddings: list[Padding], editor: Editor) -> None:
     """Padded vectors deviate less, by eta: so must epsilon, for the norm to stay what it was."""
     for padding in paddings:
-        eta = padding.eta(growth.size(padding.atom))
+        eta = padding.eta(int(growth.size(padding.atom)))
         for applied in padding.norms:
             assert applied.rule.norm is not None
             epsilon = applied.rule.norm.epsilon_of(applied.node.proto)
