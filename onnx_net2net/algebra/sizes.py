@@ -309,10 +309,10 @@ def bounds(size: Any, depth: int = DEPTH) -> Interval:
     if depth and len(size.terms) <= MOST_CASED:
         looked_into = [u for u in size.unknowns if u.operator in _CASES and (u,) in size.terms]
         for one in sorted(looked_into, key=lambda u: -u.serial)[:MOST_CASES]:
-            factor = size.terms[one,]
-            rest = size - factor * _of(one)
+            times = size.terms[one,]
+            rest = size - times * _of(one)
             if not isinstance(rest, Size) or one not in rest.unknowns:
-                found = _CASES[one.operator](one, factor, rest, depth - 1)
+                found = _CASES[one.operator](one, times, rest, depth - 1)
                 low, high = max(low, found[0]), min(high, found[1])
     if depth == DEPTH:
         size._bounds = low, high
