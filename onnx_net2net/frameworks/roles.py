@@ -33,6 +33,7 @@ from onnx_net2net.frameworks.constant_detection import (
     triangular,
     uniform,
 )
+from onnx_net2net.frameworks.function_bodies import lowered
 from onnx_net2net.frameworks.paths import unique_paths
 from onnx_net2net.frameworks.weight_operands import DROPS_VALUES, SLOTS, STREAM, VIEWS, Slot
 from onnx_net2net.model.graph import Graph, Node
@@ -93,7 +94,7 @@ class _Judge:
     """Follows weights through the graph to the places they are read at."""
 
     def __init__(self, model: Model) -> None:
-        self.model = model
+        self.model = model = lowered(model)
         self.graph = Graph(model)
         self.said = {name: kind for name, (kind, _) in recorded(model).items()}
         self.said |= {name: "SHARES" for step in model.history for name in step.get("inserted", ())}

@@ -2,7 +2,8 @@
 
     SLOTS[("", "Conv")] == {1: Slot.WEIGHT, 2: Slot.AFFINE}
 
-An operator that is missing here takes no weights; tensors that it is given are constants.
+An operator that is missing here takes no weights; tensors that it is given are constants. Where it
+has a function text, what that calls is looked at.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ _WEIGHT_BIAS = {1: Slot.WEIGHT, 2: Slot.AFFINE}
 _PRODUCT = {0: Slot.MATRIX, 1: Slot.MATRIX}
 _NORM = {1: Slot.AFFINE, 2: Slot.AFFINE}
 _RECURRENT = {1: Slot.WEIGHT, 2: Slot.WEIGHT, 3: Slot.AFFINE, 5: Slot.STATE}
-_SKIP_NORM = {1: Slot.TABLE, 2: Slot.AFFINE, 3: Slot.AFFINE, 4: Slot.AFFINE}
 _ROWS = {0: Slot.TABLE}
 
 SLOTS: Mapping[tuple[str, str], Mapping[int, Slot]] = {
@@ -51,26 +51,8 @@ SLOTS: Mapping[tuple[str, str], Mapping[int, Slot]] = {
     ("", "RMSNormalization"): {1: Slot.AFFINE},
     ("", "RNN"): _RECURRENT,
     ("", "SimplifiedLayerNormalization"): {1: Slot.AFFINE},
-    (MICROSOFT, "Attention"): _WEIGHT_BIAS,
     (MICROSOFT, "BiasAdd"): {1: Slot.WEIGHT},
-    (MICROSOFT, "BiasGelu"): {1: Slot.WEIGHT},
-    (MICROSOFT, "EmbedLayerNormalization"): {
-        **dict.fromkeys((2, 3, 4), Slot.TABLE),
-        **dict.fromkeys((5, 6), Slot.AFFINE),
-    },
-    (MICROSOFT, "FastGelu"): {1: Slot.WEIGHT},
-    (MICROSOFT, "FusedConv"): _WEIGHT_BIAS,
-    (MICROSOFT, "FusedGemm"): {**_PRODUCT, 2: Slot.AFFINE},
-    (MICROSOFT, "FusedMatMul"): _PRODUCT,
     (MICROSOFT, "GroupNorm"): _NORM,
-    (MICROSOFT, "MultiHeadAttention"): {3: Slot.WEIGHT},
-    (MICROSOFT, "SkipLayerNormalization"): _SKIP_NORM,
-    (MICROSOFT, "SkipSimplifiedLayerNormalization"): {
-        1: Slot.TABLE,
-        2: Slot.AFFINE,
-        3: Slot.AFFINE,
-    },
-    (MICROSOFT, "TransposeMatMul"): _PRODUCT,
 }
 
 # Arithmetic with activations: what the tensor holds decides (biases, scales, position tables,

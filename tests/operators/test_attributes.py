@@ -12,6 +12,7 @@ from onnx import TensorProto, defs, helper
 from onnx_net2net.errors import InvalidModel, Refused
 from onnx_net2net.frameworks.attributes import SETTLED, Attributes, unread
 from onnx_net2net.model.model import load
+from onnx_net2net.operators.functions import functions
 from tests.operators.test_rules import BY_ID
 from tests.samples import Sample
 from tests.samples.network import network
@@ -35,16 +36,16 @@ def translated(framework: str, proto: onnx.ModelProto) -> Any:
 
 
 def known(framework: str) -> set[tuple[str, str]]:
-    """Operators that have a translation and a sample."""
+    """Operators that have a translation or a text, and a sample."""
     if framework == "torch":
         pytest.importorskip("torch")
         from onnx_net2net.frameworks.torch.operators import tables
 
-        return tables().keys() & FIRST.keys()
+        return (tables().keys() | functions().keys()) & FIRST.keys()
     import tests.keras_models  # noqa: F401
     from onnx_net2net.frameworks.keras.operators import registry
 
-    return registry().keys() & FIRST.keys()
+    return (registry().keys() | functions().keys()) & FIRST.keys()
 
 
 def stated(proto: onnx.ModelProto, **attributes: object) -> onnx.ModelProto:

@@ -1,4 +1,4 @@
-"""onnxruntime's fused operators, but for attention."""
+"""Operators of onnxruntime that no function text covers, but for attention."""
 
 from __future__ import annotations
 
@@ -7,80 +7,10 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from onnx_net2net.frameworks.keras.operators.normalisation import layer_norm, root_mean_square
 from onnx_net2net.frameworks.keras.trace import Call, Entry
-from onnx_net2net.frameworks.keras.values import dtype_of, sizes, tensor
+from onnx_net2net.frameworks.keras.values import dtype_of, tensor
 
 __all__ = ["TABLES"]
-
-
-def gelu(call: Call, x: Any) -> Any:
-    """By erf."""
-    return ops.gelu(tensor(x), approximate=False)
-
-
-def bias_gelu(call: Call, x: Any, bias: Any) -> Any:
-    """gelu(x + bias)."""
-    return ops.gelu(tensor(x) + tensor(bias), approximate=False)
-
-
-def fast_gelu(call: Call, x: Any, bias: Any = None) -> Any:
-    """gelu(x + bias) by tanh."""
-    x = tensor(x)
-    return ops.gelu(x if bias is None else x + tensor(bias), approximate=True)
-
-
-def quick_gelu(call: Call, x: Any) -> Any:
-    """x * sigmoid(alpha * x)."""
-    x = tensor(x)
-    return x * ops.sigmoid(x * call.attribute("alpha", 1.702))
-
-
-def summed(x: Any, skip: Any, bias: Any) -> Any:
-    """A residual sum."""
-    x = tensor(x) + tensor(skip)
-    return x if bias is None else x + tensor(bias)
-
-
-def skip_layer_norm(
-    call: Call, x: Any, skip: Any, scale: Any, shift: Any = None, bias: Any = None
-) -> list[Any]:
-    """The norm of a residual sum; the sum is the fourth output."""
-    total = summed(x, skip, bias)
-    y, mean, inverse = layer_norm(total, -1, scale, shift, call.attribute("epsilon", 1e-12))
-    return [y, mean, inverse, total]
-
-
-def skip_rms_norm(call: Call, x: Any, skip: Any, scale: Any, bias: Any = None) -> list[Any]:
-    """The same with a root mean square."""
-    total = summed(x, skip, bias)
-    y, inverse = root_mean_square(total, -1, scale, call.attribute("epsilon", 1e-12))
-    return [y, inverse, inverse, total]
-
-
-def embed_layer_norm(call: Call, ids: Any, segments: Any, *rest: Any) -> list[Any]:
-    """BERT's three tables, their sum normalised; the lengths of the mask, the sum."""
-    words, places, kinds, scale, shift, mask, position_ids = call.padded(rest, 7)
-    ids = tensor(ids)
-    batch, length = sizes(ids)
-    where = ops.arange(length, dtype="int32") if position_ids is None else tensor(position_ids)
-    total = ops.take(tensor(words), ids, axis=0)
-    total = total + ops.take(tensor(places), where, axis=0)
-    if segments is not None:
-        total = total + ops.take(tensor(kinds), tensor(segments), axis=0)
-    y = layer_norm(total, -1, scale, shift, call.attribute("epsilon", 1e-12))[0]
-    if mask is None:
-        ends = ops.broadcast_to(ops.zeros((1,), "int32"), (batch,))
-    elif call.attribute("mask_index_type", 0):
-        call.refuse("its mask index does not hold lengths, the only form that is translated")
-    else:
-        ends = ops.sum(ops.cast(tensor(mask), "int32"), axis=1)
-    return [y, ops.cast(ends, "int32"), total]
-
-
-def gated_add(call: Call, a: Any, b: Any, gate: Any) -> Any:
-    """a + gate * b."""
-    return tensor(a) + tensor(gate) * tensor(b)
 
 
 def inverse(call: Call, x: Any) -> Any:
@@ -120,15 +50,7 @@ def _unpacked(call: Call, packed: Any, bits: int) -> np.ndarray:
 
 TABLES: dict[str, dict[str, Entry]] = {
     "com.microsoft": {
-        "BiasGelu": bias_gelu,
-        "EmbedLayerNormalization": embed_layer_norm,
-        "FastGelu": fast_gelu,
-        "GatedAdd": gated_add,
-        "Gelu": gelu,
         "Inverse": inverse,
         "MatMulNBits": matmul_nbits,
-        "QuickGelu": quick_gelu,
-        "SkipLayerNormalization": skip_layer_norm,
-        "SkipSimplifiedLayerNormalization": skip_rms_norm,
     }
 }

@@ -8,13 +8,11 @@ from typing import Any
 from keras import ops
 
 from onnx_net2net.frameworks.keras.operators.attention import (
-    by_head,
     merged,
     repeated,
     rotated,
 )
 from onnx_net2net.frameworks.keras.operators.linear import swapped
-from onnx_net2net.frameworks.keras.operators.movement import broadcast
 from onnx_net2net.frameworks.keras.trace import Call, Entry
 from onnx_net2net.frameworks.keras.values import cast, dtype_of, ints, sizes, tensor
 
@@ -26,37 +24,12 @@ def _scores(call: Call, q: Any, k: Any) -> Any:
     return ops.matmul(q, swapped(k)) * ops.cast(scale, dtype_of(q))
 
 
-def _padding(call: Call, scores: Any, mask: Any) -> Any:
-    """Masks of tokens (batch, keys), of rows (batch, queries, keys), or lengths (batch)."""
-    if mask is None:
-        return scores
-    mask = tensor(mask)
-    keys = sizes(scores)[-1]
-    if len(mask.shape) == 1:
-        ends = ops.reshape(ops.cast(mask, "int32"), (-1, 1))
-        kept = ops.arange(keys, dtype="int32") < ends
-        if call.attribute("unidirectional", 0) or mask.shape[0] != scores.shape[0]:
-            call.refuse("this form of a mask of lengths is not translated")
-    elif len(mask.shape) in (2, 3):
-        kept = ops.not_equal(mask, 0)
-    else:
-        call.refuse("a mask of four axes is not translated")
-    kept = ops.expand_dims(kept, 1) if len(mask.shape) == 3 else kept[:, None, None, :]
-    low = ops.cast(call.attribute("mask_filter_value", -10000.0), dtype_of(scores))
-    return scores + ops.where(kept, ops.cast(0, dtype_of(scores)), low)
-
-
-def _causal(scores: Any, past: Any, window: int = -1, *, last: bool = False) -> Any:
-    """Minus infinity ahead of each query, and behind a window.
-
-    With ``last`` the last query sees all keys, as in onnxruntime, also if these are more.
-    """
+def _causal(scores: Any, past: Any, window: int = -1) -> Any:
+    """Minus infinity ahead of each query, and behind a window."""
     queries, keys = sizes(scores)[-2:]
     row = ops.expand_dims(ops.arange(queries, dtype="int32"), -1) + past
     column = ops.arange(keys, dtype="int32")
     hidden = column > row
-    if last:
-        hidden = ops.logical_and(hidden, row < past + queries - 1)
     if window > 0:
         hidden = ops.logical_or(hidden, column <= row - window)
     return ops.where(hidden, ops.cast(-math.inf, dtype_of(scores)), scores)
@@ -64,67 +37,6 @@ def _causal(scores: Any, past: Any, window: int = -1, *, last: bool = False) -> 
 
 def _sum(scores: Any, bias: Any) -> Any:
     return scores if bias is None else scores + tensor(bias)
-
-
-def attention(call: Call, x: Any, w: Any, b: Any = None, *rest: Any) -> list[Any]:
-    """The projections are inside; keys and values of the past are one tensor."""
-    mask, past, bias, length = call.padded(rest, 4)
-    if length is not None or call.attribute("past_present_share_buffer", 0):
-        call.refuse("caches that share a buffer are not translated")
-    if call.attribute("do_rotary", 0):
-        call.refuse("its rotary embedding is not translated")
-    x, w = tensor(x), tensor(w)
-    heads = call.attribute("num_heads")
-    widths = call.attribute("qkv_hidden_sizes") or [w.shape[1] // 3] * 3
-    parts = ops.matmul(x, w)
-    parts = parts if b is None else parts + tensor(b)
-    ends = [widths[0], widths[0] + widths[1]]
-    q, k, v = (
-        by_head(parts[..., start:stop], heads)
-        for start, stop in zip((0, *ends), (*ends, sum(widths)), strict=True)
-    )
-    before: Any = 0
-    if past is not None:
-        past = tensor(past)
-        before = sizes(past)[3]
-        k = ops.concatenate([past[0], k], axis=2)
-        v = ops.concatenate([past[1], v], axis=2)
-    scores = _padding(call, _sum(_scores(call, q, k), bias), mask)
-    if call.attribute("unidirectional", 0):
-        scores = _causal(scores, before)
-    y = merged(ops.matmul(ops.softmax(scores, axis=-1), v))
-    return [y, ops.stack([k, v])] if call.wants(1) else [y]
-
-
-def multi_head_attention(call: Call, q: Any, k: Any = None, v: Any = None, *rest: Any) -> list[Any]:
-    """Queries, keys and values of their own."""
-    bias, mask, scores_bias, past_key, past_value, *others = call.padded(rest, 7)
-    if any(other is not None for other in others):
-        call.refuse("caches that share a buffer are not translated")
-    if k is None or v is None or len(q.shape) != 3:
-        call.refuse("queries, keys and values in one operand are not translated")
-    heads = call.attribute("num_heads")
-    q, k, v = tensor(q), tensor(k), tensor(v)
-    if bias is not None:
-        bias = tensor(bias)
-        width = q.shape[2]
-        q = q + bias[:width]
-        k = k + bias[width : 2 * width] if len(k.shape) == 3 else k
-        v = v + bias[2 * width :] if len(v.shape) == 3 else v
-    q = by_head(q, heads)
-    k = by_head(k, heads) if len(k.shape) == 3 else k
-    v = by_head(v, heads) if len(v.shape) == 3 else v
-    before: Any = 0
-    if past_key is not None:
-        before = sizes(tensor(past_key))[2]
-        k = ops.concatenate([tensor(past_key), k], axis=2)
-        v = ops.concatenate([tensor(past_value), v], axis=2)
-    raw = _scores(call, q, k)
-    scores = _padding(call, _sum(raw, scores_bias), mask)
-    if call.attribute("unidirectional", 0):
-        scores = _causal(scores, before, last=True)
-    y = merged(ops.matmul(ops.softmax(scores, axis=-1), v))
-    return [y, k, v, raw]
 
 
 def group_query_attention(
@@ -195,34 +107,6 @@ def _cached(past: Any, new: Any, first: Any, room: Any) -> Any:
     return ops.where((beyond < steps)[:, None, :, None], found, ops.zeros_like(found))
 
 
-def rotary_embedding(call: Call, x: Any, positions: Any, cos: Any, sin: Any) -> Any:
-    """Tables, and a matrix of positions or where they start."""
-    if call.attribute("is_packed_batching", 0):
-        call.refuse("sequences packed into one are not translated")
-    x, cos, sin = tensor(x), tensor(cos), tensor(sin)
-    shape = sizes(x)
-    if len(shape) == 4:
-        split = ops.transpose(x, (0, 2, 1, 3))
-    else:
-        heads = call.attribute("num_heads", 0) or shape[2] // (2 * cos.shape[-1])
-        split = ops.reshape(x, (shape[0], shape[1], heads, shape[2] // heads))
-    at = tensor(positions)
-    if len(at.shape) == 1:
-        at = cast(at, "int32") + ops.arange(sizes(split)[1], dtype="int32")
-        at = broadcast(ops.expand_dims(at, 0), sizes(split)[:2])
-    cos, sin = (ops.take(t, at, axis=0) for t in (cos, sin))
-    scale = call.attribute("scale", 1.0)
-    if scale not in (0.0, 1.0):
-        call.refuse("its scale is not translated")
-    y = rotated(split, cos, sin, bool(call.attribute("interleaved", 0)))
-    return ops.transpose(y, (0, 2, 1, 3)) if len(shape) == 4 else ops.reshape(y, shape)
-
-
 TABLES: dict[str, dict[str, Entry]] = {
-    "com.microsoft": {
-        "Attention": attention,
-        "GroupQueryAttention": group_query_attention,
-        "MultiHeadAttention": multi_head_attention,
-        "RotaryEmbedding": rotary_embedding,
-    }
+    "com.microsoft": {"GroupQueryAttention": group_query_attention}
 }

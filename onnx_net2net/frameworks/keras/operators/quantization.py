@@ -119,31 +119,6 @@ def matmul_integer(call: Call, a: Any, b: Any, a_zero: Any = None, b_zero: Any =
     return ops.cast(ops.round(_matmul(a, b, a_zero, b_zero)), "int32")
 
 
-def matmul_to_float(
-    call: Call,
-    a: Any,
-    b: Any,
-    a_scale: Any,
-    b_scale: Any,
-    a_zero: Any = None,
-    b_zero: Any = None,
-    bias: Any = None,
-) -> Any:
-    """A product of whole numbers, scaled."""
-    _single(call, a_scale)
-    y = ops.cast(_matmul(a, b, a_zero, b_zero), "float32")
-    y = y * _float(a_scale) * _float(b_scale)
-    return y if bias is None else y + tensor(bias)
-
-
-def dynamic_matmul(
-    call: Call, a: Any, b: Any, b_scale: Any, b_zero: Any = None, bias: Any = None
-) -> Any:
-    """The left operand is quantized by its own range first."""
-    whole, scale, zero = dynamic_quantized(call, a)
-    return matmul_to_float(call, whole, b, scale, b_scale, zero, b_zero, bias)
-
-
 def qlinear_matmul(
     call: Call, a: Any, a_scale: Any, a_zero: Any, b: Any, b_scale: Any, b_zero: Any,
     y_scale: Any, y_zero: Any,
@@ -188,25 +163,6 @@ def qlinear_conv(
     return _requantized(y, factor, y_zero)
 
 
-def qlinear(function: Any) -> Entry:
-    """A pointwise operator between two quantized tensors: computed in floats."""
-
-    def entry(call: Call, *values: Any) -> Any:
-        *operands, scale, zero = values
-        given = [
-            (_float(operands[i]) - _float(operands[i + 2])) * _float(operands[i + 1])
-            for i in range(0, len(operands), 3)
-        ]
-        return _requantized(function(call, *given), 1 / _float(scale), zero)
-
-    return entry
-
-
-def leaky(call: Call, x: Any) -> Any:
-    """LeakyRelu."""
-    return ops.where(x < 0, x * call.attribute("alpha", 0.01), x)
-
-
 TABLES: dict[str, dict[str, Entry]] = {
     "": {
         "ConvInteger": conv_integer,
@@ -215,16 +171,6 @@ TABLES: dict[str, dict[str, Entry]] = {
         "MatMulInteger": matmul_integer,
         "QLinearConv": qlinear_conv,
         "QLinearMatMul": qlinear_matmul,
-        "QuantizeLinear": quantized,
-    },
-    "com.microsoft": {
-        "DequantizeLinear": dequantized,
-        "DynamicQuantizeMatMul": dynamic_matmul,
-        "MatMulIntegerToFloat": matmul_to_float,
-        "QLinearAdd": qlinear(lambda call, a, b: a + b),
-        "QLinearLeakyRelu": qlinear(leaky),
-        "QLinearMul": qlinear(lambda call, a, b: a * b),
-        "QLinearSigmoid": qlinear(lambda call, x: ops.sigmoid(x)),
         "QuantizeLinear": quantized,
     },
 }

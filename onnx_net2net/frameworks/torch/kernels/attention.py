@@ -122,24 +122,6 @@ def rotated(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool, size: int) -
     return torch.cat((y, rest), dim=-1)
 
 
-def token_mask(mask: Tensor, columns: int, low: float) -> Tensor:
-    """``low`` where a token is not to be looked at; 1-d masks hold lengths."""
-    if mask.dim() == 1:
-        mask = torch.arange(columns, device=mask.device) < mask[:, None]
-    if mask.dim() == 2:
-        mask = mask[:, None, None]
-    elif mask.dim() == 3:
-        mask = mask[:, None]
-    return torch.where(mask != 0, 0.0, low)
-
-
-def fused_causal_mask(q: Tensor, k: Tensor, before: int) -> Tensor:
-    """What ONNX Runtime's fused attention adds; its last row sees all columns."""
-    allowed = causal_mask(q.shape[2], k.shape[2], before, q.device)
-    last = torch.arange(q.shape[2], device=q.device)[:, None] == q.shape[2] - 1
-    return torch.where(allowed | last, 0.0, float("-inf")).to(q.dtype)
-
-
 def group_query_attention(
     q: Tensor,
     k: Tensor,

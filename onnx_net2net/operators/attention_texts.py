@@ -1,0 +1,206 @@
+"""The texts of fused attention: projections, caches and masks around products and a softmax.
+
+Queries, keys and values become (batch, head, place, entry). What is added to their scores hides
+padding by ``mask_filter_value``, and keys that are later than a query by infinity.
+"""
+
+from __future__ import annotations
+
+# Numbers, the shape that splits heads off, and the one that merges them.
+_SHAPES = """
+    zero = Constant <value = int64[1] {0}> ()
+    one = Constant <value = int64[1] {1}> ()
+    two = Constant <value = int64[1] {2}> ()
+    three = Constant <value = int64[1] {3}> ()
+    last = Constant <value = int64[1] {-1}> ()
+    zeros = Constant <value = int64[2] {0, 0}> ()
+    heads = Constant <value_ints: ints = @num_heads> ()
+    split = Concat <axis = 0> (zeros, heads, last)
+    merged = Constant <value = int64[3] {0, 0, -1}> ()
+    start = Constant <value = int64 {0}> ()
+    step = Constant <value = int64 {1}> ()
+"""
+
+# From "query", "new_key", "new_value" by head to "y"; caches are "past_key" and "past_value".
+_ATTEND = """
+    key = Concat <axis = 2> (past_key, new_key)             # past_key
+    value = Concat <axis = 2> (past_value, new_value)       # past_key
+    key = Identity (new_key)                                # not past_key
+    value = Identity (new_value)                            # not past_key
+    query_shape = Shape (query)
+    key_shape = Shape (key)
+    length = Gather (query_shape, two)
+    total = Gather (key_shape, two)
+    entries = Gather (query_shape, three)
+
+    flipped = Transpose <perm = [0, 1, 3, 2]> (key)
+    product = MatMul (query, flipped)
+    number = Constant <value_float: float = @scale> ()      # scale
+    size = Cast <to = 1> (entries)                          # not scale
+    root = Sqrt (size)                                      # not scale
+    number = Reciprocal (root)                              # not scale
+    factor = CastLike (number, product)
+    scaled = Mul (product, factor)
+
+    end = Squeeze (total)
+    columns = Range (start, end, step)
+    none = Constant <value = float {0}> ()
+    nothing = CastLike (none, query)
+    filter = Constant <value_float: float = @mask_filter_value> ()
+    low = CastLike (filter, query)
+    batch = Gather (query_shape, zero)
+    by_sample = Concat <axis = 0> (batch, one, one, one)    # mask:1, not unidirectional
+    lengths = Reshape (mask, by_sample)                     # mask:1, not unidirectional
+    ends = Cast <to = 7> (lengths)                          # mask:1, not unidirectional
+    kept = Less (columns, ends)                             # mask:1, not unidirectional
+    by_token = Constant <value = int64[4] {0, 1, 1, -1}> ()
+    tokens = Reshape (mask, by_token)                       # mask:2
+    kept = Cast <to = 9> (tokens)                           # mask:2
+    mask_shape = Shape (mask)                               # mask:3
+    queries = Gather (mask_shape, one)                      # mask:3
+    by_row = Concat <axis = 0> (zero, one, queries, last)   # mask:3
+    rows = Reshape (mask, by_row)                           # mask:3
+    kept = Cast <to = 9> (rows)                             # mask:3
+    padding = Where (kept, nothing, low)                    # kept
+
+    past_shape = Shape (past_key)                           # past_key
+    before = Gather (past_shape, two)                       # past_key
+    before = Identity (zero)                                # not past_key
+    from = Squeeze (before)
+    until = Add (before, length)
+    to = Squeeze (until)
+    places = Range (from, to, step)
+    column = Constant <value = int64[2] {-1, 1}> ()
+    place = Reshape (places, column)
+    later = Greater (columns, place)
+    final = Sub (until, one)
+    not_final = Less (place, final)
+    hidden = And (later, not_final)
+    infinity = Constant <value = float {-inf}> ()
+    never = CastLike (infinity, query)
+    future = Where (hidden, never, nothing)                 # unidirectional
+
+    given = Add (padding, scores)                           # padding, scores
+    given = Identity (padding)                              # padding, not scores
+    given = Identity (scores)                               # not padding, scores
+    bias = Add (given, future)                              # given, future
+    bias = Identity (given)                                 # given, not future
+    bias = Identity (future)                                # not given, future
+    biased = Add (scaled, bias)                             # bias
+    biased = Identity (scaled)                              # not bias
+    weights = Softmax <axis = -1> (biased)
+    attended = MatMul (weights, value)
+    by_place = Transpose <perm = [0, 2, 1, 3]> (attended)
+"""
+
+ATTENTION = (
+    """Attention <num_heads, qkv_hidden_sizes, do_rotary: int = 0,
+    mask_filter_value: float = -10000, past_present_share_buffer: int = 0, scale: float = 0,
+    unidirectional: int = 0> (x, w, b, mask, past, scores) => (y, present) {"""
+    + _SHAPES
+    + """
+    product_of_all = MatMul (x, w)
+    all = Add (product_of_all, b)                           # b
+    all = Identity (product_of_all)                         # not b
+    of_query = Constant <value_ints: ints = @qkv_hidden_sizes_0> ()    # qkv_hidden_sizes
+    of_key = Constant <value_ints: ints = @qkv_hidden_sizes_1> ()      # qkv_hidden_sizes
+    shape = Shape (all)
+    width = Gather (shape, two)
+    of_query = Div (width, three)                           # not qkv_hidden_sizes
+    of_key = Identity (of_query)                            # not qkv_hidden_sizes
+    both = Add (of_query, of_key)
+    query_part = Slice (all, zero, of_query, two)
+    key_part = Slice (all, of_query, both, two)
+    value_part = Slice (all, both, width, two)
+    query_split = Reshape (query_part, split)
+    key_split = Reshape (key_part, split)
+    value_split = Reshape (value_part, split)
+    query = Transpose <perm = [0, 2, 1, 3]> (query_split)
+    new_key = Transpose <perm = [0, 2, 1, 3]> (key_split)
+    new_value = Transpose <perm = [0, 2, 1, 3]> (value_split)
+    past_key = Gather <axis = 0> (past, start)              # past
+    past_value = Gather <axis = 0> (past, step)             # past
+"""
+    + _ATTEND
+    + """
+    stacked = Concat <axis = 0> (one, key_shape)
+    first = Reshape (key, stacked)
+    second = Reshape (value, stacked)
+    present = Concat <axis = 0> (first, second)
+    y = Reshape (by_place, merged)          # do_rotary=0, past_present_share_buffer=0
+}"""
+)
+
+MULTI_HEAD_ATTENTION = (
+    """MultiHeadAttention <num_heads, mask_filter_value: float = -10000, scale: float = 0,
+    unidirectional: int = 0>
+    (q, k, v, b, mask, scores, past_key, past_value) => (y, key, value) {"""
+    + _SHAPES
+    + """
+    q_shape = Shape (q)
+    q_width = Gather (q_shape, two)
+    k_shape = Shape (k)
+    k_width = Gather (k_shape, two)
+    both = Add (q_width, k_width)
+    b_shape = Shape (b)                                     # b
+    q_bias = Slice (b, zero, q_width, zero)                 # b
+    k_bias = Slice (b, q_width, both, zero)                 # b
+    v_bias = Slice (b, both, b_shape, zero)                 # b
+    q_sum = Add (q, q_bias)                                 # b, k:3, v:3
+    k_sum = Add (k, k_bias)                                 # b, k:3, v:3
+    v_sum = Add (v, v_bias)                                 # b, k:3, v:3
+    q_sum = Identity (q)                                    # not b
+    k_sum = Identity (k)                                    # not b
+    v_sum = Identity (v)                                    # not b
+    q_split = Reshape (q_sum, split)                        # q:3
+    k_split = Reshape (k_sum, split)                        # k:3
+    v_split = Reshape (v_sum, split)                        # v:3
+    query = Transpose <perm = [0, 2, 1, 3]> (q_split)
+    new_key = Transpose <perm = [0, 2, 1, 3]> (k_split)     # k:3
+    new_key = Identity (k)                                  # k:4
+    new_value = Transpose <perm = [0, 2, 1, 3]> (v_split)   # v:3
+    new_value = Identity (v)                                # v:4
+"""
+    + _ATTEND
+    + """
+    y = Reshape (by_place, merged)
+}"""
+)
+
+ROTARY_EMBEDDING = """RotaryEmbedding <interleaved: int = 0, is_packed_batching: int = 0,
+    num_heads: int = 0, rotary_embedding_dim: int = 0, scale: float = 1>
+    (x, at, cos, sin) => (y) {
+    shape = Shape (x)
+    zero = Constant <value = int64[1] {0}> ()
+    one = Constant <value = int64[1] {1}> ()
+    two = Constant <value = int64[1] {2}> ()
+    last = Constant <value = int64[1] {-1}> ()
+    start = Constant <value = int64 {0}> ()
+    step = Constant <value = int64 {1}> ()
+    batch = Gather (shape, zero)
+    length = Gather (shape, one)                            # x:3
+    length = Gather (shape, two)                            # x:4
+    end = Squeeze (length)
+    steps = Range (start, end, step)
+    counted = Add (at, steps)
+    all = Concat <axis = 0> (batch, length)
+    places = Expand (counted, all)                          # at:1
+    places = Identity (at)                                  # at:2
+    table = Shape (cos)
+    half = Gather (table, one)
+    size = Add (half, half)
+    zeros = Constant <value = int64[2] {0, 0}> ()
+    split = Concat <axis = 0> (zeros, last, size)
+    by_head = Reshape (x, split)
+    moved = Transpose <perm = [0, 2, 1, 3]> (by_head)       # x:3, not num_heads
+    moved = Identity (x)                                    # x:3, num_heads
+    moved = Identity (x)                                    # x:4
+    turned = RotaryEmbedding <interleaved = @interleaved, num_heads = @num_heads,
+        rotary_embedding_dim = @rotary_embedding_dim> (moved, cos, sin, places)
+    back = Transpose <perm = [0, 2, 1, 3]> (turned)
+    merged = Constant <value = int64[3] {0, 0, -1}> ()
+    whole = Reshape (back, merged)                          # x:3, not num_heads
+    whole = Identity (turned)                               # x:3, num_heads
+    whole = Identity (turned)                               # x:4
+    y = Identity (whole)                                    # scale=1, is_packed_batching=0
+}"""
