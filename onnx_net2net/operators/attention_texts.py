@@ -2,6 +2,8 @@
 
 Queries, keys and values become (batch, head, place, entry). What is added to their scores hides
 padding by ``mask_filter_value``, and keys that are later than a query by infinity.
+
+Sizes are read off weights where they can be: those are known where activations' are not.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ _SHAPES = """
     step = Constant <value = int64 {1}> ()
 """
 
-# From "query", "new_key", "new_value" by head to "y"; caches are "past_key" and "past_value".
+# From "query", "new_key", "new_value" by head to "by_place". Caches are "past_key", "past_value";
+# "of_query" is the size of all heads.
 _ATTEND = """
     key = Concat <axis = 2> (past_key, new_key)             # past_key
     value = Concat <axis = 2> (past_value, new_value)       # past_key
@@ -31,11 +34,11 @@ _ATTEND = """
     key_shape = Shape (key)
     length = Gather (query_shape, two)
     total = Gather (key_shape, two)
-    entries = Gather (query_shape, three)
 
     flipped = Transpose <perm = [0, 1, 3, 2]> (key)
     product = MatMul (query, flipped)
     number = Constant <value_float: float = @scale> ()      # scale
+    entries = Div (of_query, heads)                         # not scale
     size = Cast <to = 1> (entries)                          # not scale
     root = Sqrt (size)                                      # not scale
     number = Reciprocal (root)                              # not scale
@@ -104,8 +107,8 @@ ATTENTION = (
     all = Identity (product_of_all)                         # not b
     of_query = Constant <value_ints: ints = @qkv_hidden_sizes_0> ()    # qkv_hidden_sizes
     of_key = Constant <value_ints: ints = @qkv_hidden_sizes_1> ()      # qkv_hidden_sizes
-    shape = Shape (all)
-    width = Gather (shape, two)
+    shape = Shape (w)
+    width = Gather (shape, one)
     of_query = Div (width, three)                           # not qkv_hidden_sizes
     of_key = Identity (of_query)                            # not qkv_hidden_sizes
     both = Add (of_query, of_key)
@@ -138,13 +141,13 @@ MULTI_HEAD_ATTENTION = (
     + _SHAPES
     + """
     q_shape = Shape (q)
-    q_width = Gather (q_shape, two)
+    of_query = Gather (q_shape, two)
     k_shape = Shape (k)
     k_width = Gather (k_shape, two)
-    both = Add (q_width, k_width)
+    both = Add (of_query, k_width)
     b_shape = Shape (b)                                     # b
-    q_bias = Slice (b, zero, q_width, zero)                 # b
-    k_bias = Slice (b, q_width, both, zero)                 # b
+    q_bias = Slice (b, zero, of_query, zero)                 # b
+    k_bias = Slice (b, of_query, both, zero)                 # b
     v_bias = Slice (b, both, b_shape, zero)                 # b
     q_sum = Add (q, q_bias)                                 # b, k:3, v:3
     k_sum = Add (k, k_bias)                                 # b, k:3, v:3
