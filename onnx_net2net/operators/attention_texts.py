@@ -23,18 +23,8 @@ _SHAPES = """
     step = Constant <value = int64 {1}> ()
 """
 
-# From "query", "new_key", "new_value" by head to "by_place". Caches are "past_key", "past_value";
-# "of_query" is the size of all heads.
-_ATTEND = """
-    key = Concat <axis = 2> (past_key, new_key)             # past_key
-    value = Concat <axis = 2> (past_value, new_value)       # past_key
-    key = Identity (new_key)                                # not past_key
-    value = Identity (new_value)                            # not past_key
-    query_shape = Shape (query)
-    key_shape = Shape (key)
-    length = Gather (query_shape, two)
-    total = Gather (key_shape, two)
-
+# Scaled products of "query" and "key"; "of_query" is the size of all heads.
+_PRODUCT = """
     flipped = Transpose <perm = [0, 1, 3, 2]> (key)
     product = MatMul (query, flipped)
     number = Constant <value_float: float = @scale> ()      # scale
@@ -44,7 +34,22 @@ _ATTEND = """
     number = Reciprocal (root)                              # not scale
     factor = CastLike (number, product)
     scaled = Mul (product, factor)
+"""
 
+# From "query", "new_key", "new_value" by head to "by_place"; caches are "past_key", "past_value".
+_ATTEND = (
+    """
+    key = Concat <axis = 2> (past_key, new_key)             # past_key
+    value = Concat <axis = 2> (past_value, new_value)       # past_key
+    key = Identity (new_key)                                # not past_key
+    value = Identity (new_value)                            # not past_key
+    query_shape = Shape (query)
+    key_shape = Shape (key)
+    length = Gather (query_shape, two)
+    total = Gather (key_shape, two)
+"""
+    + _PRODUCT
+    + """
     end = Squeeze (total)
     columns = Range (start, end, step)
     none = Constant <value = float {0}> ()
@@ -95,6 +100,7 @@ _ATTEND = """
     attended = MatMul (weights, value)
     by_place = Transpose <perm = [0, 2, 1, 3]> (attended)
 """
+)
 
 ATTENTION = (
     """Attention <num_heads, qkv_hidden_sizes, do_rotary: int = 0,
@@ -167,6 +173,139 @@ MULTI_HEAD_ATTENTION = (
     + _ATTEND
     + """
     y = Reshape (by_place, merged)
+}"""
+)
+
+GROUP_QUERY_ATTENTION = (
+    """GroupQueryAttention <num_heads, kv_num_heads, do_rotary: int = 0,
+    k_quant_type: string = "NONE", kv_cache_bit_width: int = 0, local_window_size: int = -1,
+    qk_output: int = 0, rotary_interleaved: int = 0, scale: float = 0,
+    sliding_window_cache: int = 0, smooth_softmax: int = -1, softcap: float = 0,
+    v_quant_type: string = "NONE">
+    (q, k, v, past_key, past_value, ends, room, cos, sin, at, scores) => (y, key, value) {"""
+    + _SHAPES
+    + """
+    groups = Constant <value_ints: ints = @kv_num_heads> ()
+    split_group = Concat <axis = 0> (zeros, groups, last)
+    q_shape = Shape (q)
+    width = Gather (q_shape, two)
+    of_query = Identity (width)                             # k
+    others = Mul (groups, two)                              # not k
+    parts = Add (heads, others)                             # not k
+    entry = Div (width, parts)                              # not k
+    of_query = Mul (heads, entry)                           # not k
+    of_key = Mul (groups, entry)                            # not k
+    both = Add (of_query, of_key)                           # not k
+    q_part = Slice (q, zero, of_query, two)                 # not k
+    k_part = Slice (q, of_query, both, two)                 # not k
+    v_part = Slice (q, both, width, two)                    # not k
+    q_part = Identity (q)                                   # k
+    k_part = Identity (k)                                   # k
+    v_part = Identity (v)                                   # k
+    q_split = Reshape (q_part, split)
+    k_split = Reshape (k_part, split_group)
+    v_split = Reshape (v_part, split_group)
+    q_by_head = Transpose <perm = [0, 2, 1, 3]> (q_split)
+    k_by_head = Transpose <perm = [0, 2, 1, 3]> (k_split)
+    new_value = Transpose <perm = [0, 2, 1, 3]> (v_split)
+
+    length = Gather (q_shape, one)
+    column = Constant <value = int64[2] {-1, 1}> ()
+    ends_column = Reshape (ends, column)
+    lasts = Cast <to = 7> (ends_column)
+    behind = Add (lasts, one)
+    begun = Sub (behind, length)
+    room_vector = Reshape (room, last)
+    least = Cast <to = 7> (room_vector)
+    anew = Equal (least, length)
+    first = Where (anew, zero, begun)
+    end = Squeeze (length)
+    steps = Range (start, end, step)
+    places = Add (first, steps)
+    angles = Identity (at)                                  # at
+    angles = Identity (places)                              # not at
+    query = RotaryEmbedding <interleaved = @rotary_interleaved>
+        (q_by_head, cos, sin, angles)                       # do_rotary
+    new_key = RotaryEmbedding <interleaved = @rotary_interleaved>
+        (k_by_head, cos, sin, angles)                       # do_rotary
+    query = Identity (q_by_head)                            # not do_rotary
+    new_key = Identity (k_by_head)                          # not do_rotary
+
+    key = Identity (new_key)                                # not past_key
+    value = Identity (new_value)                            # not past_key
+    past_shape = Shape (past_key)                           # past_key
+    held = Gather (past_shape, two)                         # past_key
+    longest = Max (held, least)                             # past_key
+    until = Squeeze (longest)                               # past_key
+    rows = Range (start, until, step)                       # past_key
+    beyond = Sub (rows, first)                              # past_key
+    old = Less (beyond, zero)                               # past_key
+    newest = Sub (length, one)                              # past_key
+    within = Min (beyond, newest)                           # past_key
+    shifted = Add (within, held)                            # past_key
+    source = Where (old, rows, shifted)                     # past_key
+    on_third = Constant <value = int64[4] {0, 1, -1, 1}> ()
+    sources = Reshape (source, on_third)                    # past_key
+    leading = Constant <value = int64[2] {0, 1}> ()
+    outer = Gather (past_shape, leading)                    # past_key
+    inner = Gather (past_shape, three)                      # past_key
+    cache_shape = Concat <axis = 0> (outer, longest, inner) # past_key
+    index = Expand (sources, cache_shape)                   # past_key
+    all_keys = Concat <axis = 2> (past_key, new_key)        # past_key
+    all_values = Concat <axis = 2> (past_value, new_value)  # past_key
+    keys_taken = GatherElements <axis = 2> (all_keys, index)        # past_key
+    values_taken = GatherElements <axis = 2> (all_values, index)    # past_key
+    filled = Less (beyond, length)                          # past_key
+    is_filled = Reshape (filled, on_third)                  # past_key
+    none = Constant <value = float {0}> ()
+    nothing = CastLike (none, query)
+    key = Where (is_filled, keys_taken, nothing)            # past_key
+    value = Where (is_filled, values_taken, nothing)        # past_key
+
+    key_shape = Shape (key)
+    trailing = Constant <value = int64[2] {2, 3}> ()
+    tail = Gather (key_shape, trailing)
+    apart = Concat <axis = 0> (zeros, one, tail)
+    ratio = Div (heads, groups)
+    times = Concat <axis = 0> (one, one, ratio, one, one)
+    together = Concat <axis = 0> (zero, heads, tail)
+    key_apart = Reshape (key, apart)
+    key_wide = Expand (key_apart, times)
+    keys = Reshape (key_wide, together)
+    value_apart = Reshape (value, apart)
+    value_wide = Expand (value_apart, times)
+    values = Reshape (value_wide, together)
+"""
+    + _PRODUCT.replace("(key)", "(keys)")
+    + """
+    cap = Constant <value_float: float = @softcap> ()       # softcap
+    bound = CastLike (cap, scaled)                          # softcap
+    part = Div (scaled, bound)                              # softcap
+    bent = Tanh (part)                                      # softcap
+    capped = Mul (bent, bound)                              # softcap
+    capped = Identity (scaled)                              # not softcap
+    total = Gather (key_shape, two)
+    total_end = Squeeze (total)
+    columns = Range (start, total_end, step)
+    place = Reshape (places, on_third)
+    later = Greater (columns, place)
+    reach = Constant <value_ints: ints = @local_window_size> ()
+    horizon = Sub (place, reach)
+    beyond_horizon = LessOrEqual (columns, horizon)
+    hidden = Or (later, beyond_horizon)                     # not local_window_size=-1
+    hidden = Identity (later)                               # local_window_size=-1
+    infinity = Constant <value = float {-inf}> ()
+    never = CastLike (infinity, query)
+    causal = Where (hidden, never, nothing)
+    bias = Add (causal, scores)                             # scores
+    bias = Identity (causal)                                # not scores
+    biased = Add (capped, bias)
+    weights = Softmax <axis = -1> (biased)
+    attended = MatMul (weights, values)
+    by_place = Transpose <perm = [0, 2, 1, 3]> (attended)
+    joined = Reshape (by_place, merged)                     # sliding_window_cache=0, qk_output=0
+    y = Identity (joined)                                   # smooth_softmax=-1
+    y = Identity (joined)                                   # smooth_softmax=0
 }"""
 )
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from onnx_net2net.operators.attention_texts import (
     ATTENTION,
+    GROUP_QUERY_ATTENTION,
     MULTI_HEAD_ATTENTION,
     ROTARY_EMBEDDING,
 )
@@ -189,6 +190,6 @@ _TRIANGLE = """Trilu <upper: int = 1> (x, k) => (y) {
 TEXTS: Mapping[str, Sequence[str]] = {
     "com.microsoft": [
         *(*_ACTIVATIONS, *_NORMS, *_PRODUCTS, *_QUANTIZED, _TRIANGLE),
-        *(ATTENTION, MULTI_HEAD_ATTENTION, ROTARY_EMBEDDING),
+        *(ATTENTION, GROUP_QUERY_ATTENTION, MULTI_HEAD_ATTENTION, ROTARY_EMBEDDING),
     ],
 }

@@ -64,8 +64,12 @@ def functions() -> Mapping[tuple[str, str], Text]:
 def parsed(text: str, domain: str = "com.microsoft") -> Text:
     """Return a text with its conditions. Raise ValueError where it is none."""
     function = parser.parse_function(HEADER.format(domain=domain, opset=OPSET) + text)
-    written = [line.partition("#") for line in text.splitlines()]
-    comments = [comment for code, _, comment in written if NODE.match(code)]
+    comments: list[str] = []
+    for code, _, comment in (line.partition("#") for line in text.splitlines()):
+        if NODE.match(code):
+            comments.append(comment)
+        elif comment:  # of a node that began on a line above
+            comments[-1] += f", {comment}"
     lines = []
     for node, comment in zip(function.node, comments, strict=True):
         parts = [CONDITION.fullmatch(part.strip()) for part in comment.split(",") if part.strip()]
@@ -162,8 +166,7 @@ class _Call:
         whole, _, position = name.rpartition("_")
         items = self.attribute(whole) if whole and position.isdigit() else None
         self.looked_at.add(whole)
-        is_list = items is not None and not isinstance(items, str | int | float)
-        return items[int(position)] if is_list and int(position) < len(items) else None
+        return next(iter(items[int(position) :]), None) if isinstance(items, list) else None
 
     def _check_all_read(self, chosen: Sequence[NodeProto]) -> None:
         """Raise where a line that counts looks at none of what the node has."""

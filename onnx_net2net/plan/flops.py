@@ -64,8 +64,8 @@ def _body_terms(serialized: bytes, shapes: tuple[tuple[int, ...] | None, ...]) -
     found = infer(inner)
     terms: list[int] = []
     for n in inner.nodes:
-        sides = [tuple(map(found.of, side)) for side in (n.inputs, n.outputs)]
-        terms += multiply_adds(Op(n.proto, OPSET, *sides, (None,) * len(n.inputs)))
+        given, made = tuple(map(found.of, n.inputs)), tuple(map(found.of, n.outputs))
+        terms += multiply_adds(Op(n.proto, OPSET, given, made, (None,) * len(given)))
     return tuple(terms)
 
 

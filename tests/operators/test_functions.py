@@ -17,7 +17,7 @@ from tests.operators.test_rules import BY_ID
 from tests.samples import Sample, weight
 from tests.samples.microsoft import fused
 from tests.samples.microsoft import sample as plain
-from tests.samples.microsoft_attention import attention, multi_head
+from tests.samples.microsoft_attention import attention, grouped, multi_head
 
 # Forms that no rule needs to know, or that differ from a sample in no axis.
 IMAGE = {"x": (2, 3, 7, 6)}
@@ -67,15 +67,23 @@ MORE = [
     multi_head("rows", "q k v _ rows scores", unidirectional=1),
     multi_head("filter", "q k v b mask", mask_filter_value=-3.0),
     multi_head("later", "q k vd _ _ _ pk pv", "", "y k2 v2", unidirectional=1),
+    grouped("window", "q k v _ _ n total", "", "y k2 v2", local_window_size=2, scale=0.3),
+    grouped("capped", "q k v _ _ n total", "", "y k2 v2", softcap=0.7),
+    grouped("both", "q k v _ _ n total _ _ _ scores", "", "y k2 v2", softcap=0.7),
+    grouped("bias", "qkv _ _ _ _ n total _ _ _ scores", "", "y k2 v2"),
     attention("later", "x w b wide past", "", "y present", unidirectional=1),
 ]  # fmt: skip
 MORE_WEIGHTS = {
     "lengths": np.array([4, 2], np.int32),
+    "scores": weight(1, 1, 4, 4),
     "wide": np.tri(2, 11, 6, np.int32),
     "rows": np.tri(4, 5, 1, np.int32)[None].repeat(2, 0),
 }
 for extra in MORE:
-    extra.weights.update({k: v for k, v in MORE_WEIGHTS.items() if k in extra.node.input})
+    extra.weights.update({
+        name: value for name, value in MORE_WEIGHTS.items()
+        if name in extra.node.input and name not in extra.inputs
+    })  # fmt: skip
 SAMPLES = {
     **{key: sample for key, sample in BY_ID.items() if sample.operator in functions()},
     **{f"more:{sample.node.op_type}-{sample.id}": sample for sample in MORE},
@@ -180,6 +188,7 @@ FAULTS = {
         "And (later, not_final)",
         "Or (later, later)",
     ),
+    "keys for values": ("GroupQueryAttention", "(value_wide, together)", "(key_wide, together)"),
     "tanh for erf": ("BiasGelu", "Gelu (sum)", 'Gelu <approximate = "tanh"> (sum)'),
 }
 
@@ -194,7 +203,7 @@ def test_planted_faults_are_found(fault: str, monkeypatch: pytest.MonkeyPatch) -
 
     def fails(sample: Sample) -> bool:
         try:
-            return max(distance(a, b) for a, b in pairs(sample)) > 3e-6
+            return not max(distance(a, b) for a, b in pairs(sample)) < 3e-6
         except (AssertionError, Unsupported):
             return True
 

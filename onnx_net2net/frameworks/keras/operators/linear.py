@@ -81,6 +81,11 @@ def einsum(call: Call, *values: Any) -> Any:
     return cast(ops.einsum(equation, *found), dtype_of(found[0]))
 
 
+def inverse(call: Call, x: Any) -> Any:
+    """Of matrices."""
+    return ops.inv(tensor(x))
+
+
 TABLES: dict[str, dict[str, Entry]] = {
     "": {
         "Det": determinant,
@@ -88,4 +93,5 @@ TABLES: dict[str, dict[str, Entry]] = {
         "Gemm": gemm,
         "MatMul": matmul,
     },
+    "com.microsoft": {"Inverse": inverse},
 }
