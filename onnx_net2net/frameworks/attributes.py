@@ -30,7 +30,7 @@ SETTLED: Mapping[str, Mapping[str, str]] = {
     },
     "extrapolation_value": {"Resize": "read where a region is resized, the only one that needs it"},
     "hidden_size": dict.fromkeys(("GRU", "LSTM", "RNN"), _WEIGHTS),
-    "kernel_shape": dict.fromkeys(("Conv", "ConvTranspose", "DeformConv", "FusedConv"), _WEIGHTS),
+    "kernel_shape": dict.fromkeys(("Conv", "ConvTranspose", "DeformConv"), _WEIGHTS),
     "num_outputs": {"Split": "the outputs are counted"},
     "rotary_embedding_dim": {"RotaryEmbedding": "the tables of cosines have this size"},
     "saturate": {"QuantizeLinear": "of float8 types alone"},
@@ -49,8 +49,6 @@ SETTLED_OPERANDS: Mapping[str, Mapping[int, str]] = {
     "Pad": {2: "what a pad holds, where it is constant"},
     "Resize": {1: "read where a region is resized, the only one that needs it"},
 }
-# Defaults of an operator that onnxruntime has in ONNX's domain, and onnx has not.
-_OWN = {"SimplifiedLayerNormalization": {"stash_type": 1}}
 
 
 class Attributes(dict[str, Any]):
@@ -114,7 +112,7 @@ def _schema(op: str, domain: str, opset: int) -> defs.OpSchema | None:
 @cache
 def _defaults(op: str, domain: str, opset: int) -> dict[str, Any]:
     schema = _schema(op, domain, opset)
-    found: dict[str, Any] = dict(_OWN.get(op, {}))
+    found: dict[str, Any] = {}
     for name, attribute in (schema.attributes if schema else {}).items():
         if attribute.default_value.name:
             value = helper.get_attribute_value(attribute.default_value)

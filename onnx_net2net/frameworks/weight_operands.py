@@ -50,7 +50,6 @@ SLOTS: Mapping[tuple[str, str], Mapping[int, Slot]] = {
     ("", "PRelu"): {1: Slot.WEIGHT},
     ("", "RMSNormalization"): {1: Slot.AFFINE},
     ("", "RNN"): _RECURRENT,
-    ("", "SimplifiedLayerNormalization"): {1: Slot.AFFINE},
     (MICROSOFT, "BiasAdd"): {1: Slot.WEIGHT},
     (MICROSOFT, "GroupNorm"): _NORM,
 }

@@ -188,6 +188,12 @@ _TRIANGLE = """Trilu <upper: int = 1> (x, k) => (y) {
 }"""
 
 TEXTS: Mapping[str, Sequence[str]] = {
+    "": [
+        """SimplifiedLayerNormalization <axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1>
+    (x, scale) => (y, inverse) {
+    y = RMSNormalization <axis = @axis, epsilon = @epsilon> (x, scale)     # stash_type=1
+}"""
+    ],
     "com.microsoft": [
         *(*_ACTIVATIONS, *_NORMS, *_PRODUCTS, *_QUANTIZED, _TRIANGLE),
         *(ATTENTION, GROUP_QUERY_ATTENTION, MULTI_HEAD_ATTENTION, ROTARY_EMBEDDING),

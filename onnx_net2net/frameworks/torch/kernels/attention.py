@@ -17,12 +17,6 @@ def merged_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
-def causal_mask(rows: int, columns: int, before: int, device: torch.device) -> Tensor:
-    """True where a column is not behind its row, ``before`` columns being older than all rows."""
-    row = torch.arange(rows, device=device)[:, None] + before
-    return torch.arange(columns, device=device) <= row
-
-
 def visible_mask(
     q: Tensor,
     k: Tensor,

@@ -108,13 +108,6 @@ def rms_norm(op: Operation) -> str:
     return f"F.rms_norm({op.tensor(0)}, {_tuple(shape)}, {op.tensor(1)}, eps={epsilon})"
 
 
-def simplified(op: Operation) -> list[str]:
-    """ONNX Runtime's name for RMSNorm."""
-    if op.wants(1):
-        raise Untranslated("its second output is read")
-    return [rms_norm(op)]
-
-
 def group_norm(op: Operation) -> str:
     """One scale a channel (opset 21), or one a group (opset 18)."""
     groups = op.attribute("num_groups")
@@ -198,7 +191,6 @@ TABLES: dict[str, dict[str, Entry]] = {
         "LpNormalization": lp_norm,
         "MeanVarianceNormalization": mean_variance,
         "RMSNormalization": rms_norm,
-        "SimplifiedLayerNormalization": simplified,
         "Softmax": softmax("softmax"),
     },
 }
