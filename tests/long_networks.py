@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from onnx import ModelProto
@@ -111,35 +112,69 @@ def shapes(parts: int) -> ModelProto:
     return net.model(x)
 
 
-def slices(parts: int) -> ModelProto:
+def _slice(net: Net, x: str, start: int, stop: int) -> str:
+    return net("Slice", x, _ints(net, start), _ints(net, stop), _ints(net, 1))
+
+
+def _shuffled(parts: int) -> list[int]:
+    return random.Random(0).sample(range(parts), parts)
+
+
+def slices(parts: int, order: Sequence[int] = ()) -> ModelProto:
     """Pieces of one tensor, each cut by a Slice of its own, added up."""
     net = Net()
     x = net("MatMul", net.input("batch", 7), net.weight(7, 3 * parts))
-    axis = _ints(net, 1)
-    pieces = [net("Slice", x, _ints(net, 3 * i), _ints(net, 3 * i + 3), axis) for i in range(parts)]
+    pieces = [_slice(net, x, 3 * i, 3 * i + 3) for i in order or range(parts)]
     return net.model(net("MatMul", net("Sum", *pieces), net.weight(3, 2)))
 
 
-def windows(parts: int) -> ModelProto:
+def slices_in_any_order(parts: int) -> ModelProto:
+    """The same, cut here and there."""
+    return slices(parts, _shuffled(parts))
+
+
+def slices_of_products(parts: int) -> ModelProto:
+    """Pieces of an axis that was merged of two."""
+    net = Net()
+    x = net("MatMul", net.input("batch", 3 * parts, 4), net.weight(4, 4))
+    x = net("Reshape", x, _ints(net, 0, 12 * parts))
+    pieces = [_slice(net, x, 12 * i, 12 * i + 12) for i in _shuffled(parts)]
+    return net.model(net("MatMul", net("Sum", *pieces), net.weight(12, 2)))
+
+
+def slices_of_slices(parts: int) -> ModelProto:
+    """One tensor, halved by Slices until pieces of three are left."""
+    net = Net()
+    pieces = [(net("MatMul", net.input("batch", 7), net.weight(7, 3 * parts)), parts)]
+    for x, size in pieces:  # grows as it is walked
+        if size > 1:
+            ends = (0, size // 2), (size // 2, size)
+            pieces += [(_slice(net, x, 3 * a, 3 * b), b - a) for a, b in ends]
+    least = [x for x, size in pieces if size == 1]
+    return net.model(net("MatMul", net("Sum", *least), net.weight(3, 2)))
+
+
+def windows(parts: int, length: int = 3, hop: int = 1, order: Sequence[int] = ()) -> ModelProto:
     """Overlapping windows of one tensor, each with a layer of its own."""
     net = Net()
-    x = net("MatMul", net.input("batch", 7), net.weight(7, parts + 2))
-    axis = _ints(net, 1)
+    x = net("MatMul", net.input("batch", 7), net.weight(7, hop * (parts - 1) + length))
     found = [
-        net(
-            "MatMul",
-            net("Slice", x, _ints(net, i), _ints(net, i + 3), axis),
-            net.weight(3, 2),
-        )
-        for i in range(parts)
+        net("MatMul", _slice(net, x, hop * i, hop * i + length), net.weight(length, 2))
+        for i in order or range(parts)
     ]
     return net.model(net("Sum", *found))
+
+
+def windows_in_any_order(parts: int) -> ModelProto:
+    """Windows whose overlaps are dimensions of their own."""
+    return windows(parts, 10, 5, _shuffled(parts))
 
 
 NETWORKS: dict[str, Callable[[int], ModelProto]] = {
     network.__name__: network
     for network in (
-        chain, frames, halves, joined, readers, residual, shapes, shared, slices, split_and_added,
-        split_and_joined, windows,
+        chain, frames, halves, joined, readers, residual, shapes, shared, slices,
+        slices_in_any_order, slices_of_products, slices_of_slices, split_and_added,
+        split_and_joined, windows, windows_in_any_order,
     )
 }  # fmt: skip

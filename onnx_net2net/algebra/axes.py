@@ -14,13 +14,13 @@ makes it). Nothing here knows an operator, a graph or ONNX.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from math import prod
-from operator import attrgetter
 from typing import Any, Union
+
+from onnx_net2net.algebra.cuts import Cuts
 
 # No counter on the class: setting it would make Python forget what it knows of the class.
 _serials = count()
@@ -55,12 +55,33 @@ class Product:
 
 @dataclass(slots=True, eq=False)
 class Sum:
-    """Concatenation of segments."""
+    """Concatenation of segments: a stretch of the list that all share who cut the same axis."""
 
-    segments: tuple[Axis, ...]
+    cuts: Cuts
+    start: int
     size: int
     bound: Axis | None = None  # its canonical form, as far as that is known
-    plain: bool | None = None  # whether its segments are atoms
+    several: bool = False  # whether it was seen to have more than one part: it keeps them
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The indices of its first part, and of the first behind it."""
+        return self.cuts.beginning(self.start), self.cuts.beginning(self.start + self.size)
+
+    @property
+    def parts(self) -> list[Axis]:
+        """What it consists of as far as its list is cut; a part may be bound to something finer."""
+        return self.cuts.parts[slice(*self.span)]
+
+    @property
+    def segments(self) -> tuple[Axis, ...]:
+        """Its segments in canonical form: none of them is a Sum."""
+        return tuple(flattened(self.parts))
+
+    def stretch(self, at: int, size: int) -> Sum:
+        """``size`` entries of it, behind the first ``at``: always the same object."""
+        key = self.start + at, size
+        return self.cuts.stretches.setdefault(key, Sum(self.cuts, *key))
 
     def __str__(self) -> str:
         return "(" + " + ".join(map(str, self.segments)) + ")"
@@ -71,7 +92,6 @@ Axis = Union[Atom, Product, Sum]  # noqa: UP007 (a runtime alias of forward-decl
 Steps = Generator["Axis", Any, "Axis"]
 
 ONE = Product((), 1)
-_BOUND = attrgetter("bound")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +118,9 @@ def product(*factors: Axis) -> Axis:
 
 
 def total(*segments: Axis) -> Axis:
-    """Concatenation of ``segments``."""
-    return segments[0] if len(segments) == 1 else Sum(segments, sum(s.size for s in segments))
+    """Concatenation of ``segments``, those without entries left out."""
+    parts = [s for s in segments if s.size] or segments[:1]
+    return parts[0] if len(parts) == 1 else Sum(Cuts(parts), 0, sum(s.size for s in parts))
 
 
 def canonical(axis: Axis) -> Axis:
@@ -108,14 +129,12 @@ def canonical(axis: Axis) -> Axis:
     In the result a Sum stands alone or as the last factor of a Product, so the
     first factor of a Product is always an Atom.
     """
-    known = axis.bound
-    if known is None:
-        if type(axis) is Atom or (type(axis) is Sum and _is_plain(axis)):
-            return axis
-    elif type(known) is Atom and known.bound is None:
+    known = axis.bound or axis
+    if known.bound is None and (type(known) is Atom or (type(known) is Sum and known.several)):
         return known
     # Bindings may follow one another as often as the graph is long: no recursion.
-    stack, found = [_canonical(axis)], None
+    stack = [_canonical(axis)]
+    found: Axis | None = None
     while stack:
         try:
             part = stack[-1].send(found)
@@ -129,24 +148,20 @@ def canonical(axis: Axis) -> Axis:
     return found
 
 
-def _is_plain(axis: Sum) -> bool:
-    """Whether all segments are free atoms or units, none empty: asked often, of long sums."""
-    if axis.plain is None:
-        kinds = set(axis.segments)
-        axis.plain = all((type(s) is Atom and s.size) or s is ONE for s in kinds)
-        axis.plain &= len(axis.segments) > 1
-    return axis.plain and not any(map(_BOUND, axis.segments))
-
-
 def _canonical(axis: Axis) -> Steps:
     """One step of :func:`canonical`: yields the parts whose canonical form it needs."""
-    known = axis.bound
+    known, found = axis.bound, axis
     if known is not None:
         found = yield known
     elif isinstance(axis, Atom):
         return axis
     elif isinstance(axis, Sum):
-        found = axis if _is_plain(axis) else (yield from _canonical_sum(axis))
+        first, last = axis.span
+        if last == first + 1:
+            part: Axis = yield axis.cuts.parts[first]
+            return part  # taken down nowhere, for it may be cut
+        axis.several = True
+        return axis
     else:
         found = (yield from _canonical_product(axis)) if axis.factors else ONE
     if found is not axis:
@@ -154,27 +169,15 @@ def _canonical(axis: Axis) -> Steps:
     return found
 
 
-def _canonical_sum(axis: Sum) -> Steps:
-    segments: list[Axis] = []
-    changed = False
-    for segment in axis.segments:
-        part, known = segment, segment.bound
-        if known is not None and type(known) is Atom and known.bound is None:
-            part = known
-        elif known is not None or not (type(segment) is Atom or segment is ONE):
-            part = yield segment
-        changed |= part is not segment
+def flattened(parts: Sequence[Axis]) -> Iterator[Axis]:
+    """The canonical forms of ``parts``, and of the parts of those that are Sums."""
+    pending = list(reversed(parts))
+    while pending:
+        part = canonical(pending.pop())
         if isinstance(part, Sum):
-            segments.extend(part.segments)
-            changed = True
-        elif part.size:
-            segments.append(part)
+            pending += reversed(part.parts)
         else:
-            changed = True
-    if len(segments) == 1:
-        return segments[0]
-    # What is canonical already stays the same object, so that equal axes are found at once.
-    return Sum(tuple(segments), axis.size) if changed else axis
+            yield part
 
 
 def _canonical_product(axis: Product) -> Steps:
@@ -215,8 +218,6 @@ def _atoms(axis: Axis) -> tuple[Atom, ...]:
     """Those of a canonical axis, whose parts are canonical as well."""
     if isinstance(axis, Atom):
         return (axis,)
-    if isinstance(axis, Sum) and axis.plain and ONE not in axis.segments:
-        return axis.segments  # type: ignore[return-value]
     found: list[Atom] = []
     for part in axis.factors if isinstance(axis, Product) else axis.segments:
         if isinstance(part, Atom):
@@ -224,20 +225,6 @@ def _atoms(axis: Axis) -> tuple[Atom, ...]:
         else:
             found.extend(_atoms(part))
     return tuple(found)
-
-
-def size_after(axis: Axis, sizes: Callable[[Atom], int]) -> int:
-    """The size of ``axis`` once every free atom has the size that ``sizes`` gives it."""
-    axis = canonical(axis)
-    return _size(axis, sizes)
-
-
-def _size(axis: Axis, sizes: Callable[[Atom], int]) -> int:
-    if isinstance(axis, Atom):
-        return sizes(axis)
-    if isinstance(axis, Product):
-        return prod(_size(f, sizes) for f in axis.factors)
-    return sum(count * _size(s, sizes) for s, count in Counter(axis.segments).items())
 
 
 def pin(axis: Axis, why: Pin) -> None:
@@ -274,7 +261,7 @@ def _unify(a: Axis, b: Axis, why: Pin | None) -> bool:
     if isinstance(b, Atom):
         return _bind(b, a)
     if isinstance(a, Sum) and isinstance(b, Sum):
-        return _unify_sums(list(a.segments), list(b.segments), why)
+        return _unify_sums(a, b, why)
     if isinstance(a, Product) and isinstance(b, Product):
         return _unify_products(list(a.factors), list(b.factors), why)
     if isinstance(a, Sum):
@@ -293,45 +280,48 @@ def _bind(free: Atom, to: Axis) -> bool:
     return True
 
 
-def _unify_sums(left: list[Axis], right: list[Axis], why: Pin | None) -> bool:
-    left.reverse()
-    right.reverse()
-    while left and right:
-        x, y = canonical(left.pop()), canonical(right.pop())
-        if isinstance(x, Sum):
-            left.extend(reversed(x.segments))
-            right.append(y)
-        elif isinstance(y, Sum):
-            right.extend(reversed(y.segments))
-            left.append(x)
-        elif x.size == y.size:
-            unify(x, y, why)
-        else:
-            large, small, mine, others = (
-                (x, y, left, right) if x.size > y.size else (y, x, right, left)
-            )
-            if isinstance(large, Atom) and (group := _covering(large, small, others)):
-                _bind(large, Sum(tuple(group), large.size))
-                continue
-            halves = _split(large, small.size)
-            if halves is None:
-                return _pin_all(why, x, y, *left, *right)
-            unify(halves[0], small, why)
-            mine.append(halves[1])
+def _unify_sums(a: Sum, b: Sum, why: Pin | None) -> bool:
+    """Walk along the one of fewer parts, and cut each where the other has a boundary."""
+    few, many = sorted((a, b), key=lambda s: s.span[1] - s.span[0])
+    at, same = 0, True
+    while at < few.size:
+        x, y = _part(few, at), _part(many, at)
+        if x.size == y.size:
+            same &= unify(x, y, why)
+            at += x.size
+        elif x.size > y.size and isinstance(x, Atom) and _cut(many, at + x.size):
+            if x.bound is None:  # else ``many`` holds it as well, and has just cut it
+                _bind(x, many.stretch(at, x.size))
+                at += x.size
+        elif not (_cut(few, at + y.size) if x.size > y.size else _cut(many, at + x.size)):
+            return _pin_all(why, *(s.stretch(at, s.size - at) for s in (few, many)))
+    if same:
+        few.bound = many
     return True
 
 
-def _covering(large: Atom, first: Axis, rest: list[Axis]) -> list[Axis] | None:
-    """``first`` and as many of ``rest``, taken from its end, as are together ``large``."""
-    size, start = first.size, len(rest)
-    while size < large.size and start:
-        start -= 1
-        size += rest[start].size
-    if size != large.size:
-        return None
-    group = [first, *reversed(rest[start:])]
-    del rest[start:]
-    return group
+def _part(axis: Sum, at: int) -> Axis:
+    """The segment that begins behind the first ``at`` entries."""
+    cuts = axis.cuts
+    index = cuts.beginning(axis.start + at)
+    while isinstance(part := canonical(cuts.parts[index]), Sum):
+        cuts.replace(index, part.parts)
+    return part
+
+
+def _cut(axis: Sum, at: int) -> bool:
+    """Let a segment end behind the first ``at`` entries; False where none can."""
+    cuts, place = axis.cuts, axis.start + at
+    while (start := cuts.starts[index := cuts.holding(place)]) != place:
+        part = canonical(cuts.parts[index])
+        if isinstance(part, Sum):
+            cuts.replace(index, part.parts)
+        elif halves := _split(part, place - start):
+            cuts.replace(index, halves)
+            part.bound = axis.stretch(start - axis.start, part.size)
+        else:
+            return False
+    return True
 
 
 def _split(axis: Axis, at: int) -> tuple[Axis, Axis] | None:
@@ -362,17 +352,21 @@ def _unify_product_with_sum(a: Product, b: Sum, why: Pin | None) -> bool:
         unify(product(head, *rest), total(*group), why)
         for head, group in zip(heads, groups, strict=True)
     ]
+    if all(results):
+        a.bound = b
     return all(results)
 
 
 def _groups(segments: Sequence[Axis], unit: int) -> list[list[Axis]] | None:
     """Shortest consecutive groups of ``segments`` whose sizes are multiples of ``unit``."""
-    groups: list[list[Axis]] = [[]]
+    groups: list[list[Axis]] = []
+    size = 0
     for segment in segments:
-        if groups[-1] and sum(s.size for s in groups[-1]) % unit == 0:
+        if size % unit == 0:
             groups.append([])
         groups[-1].append(segment)
-    return groups if sum(s.size for s in groups[-1]) % unit == 0 else None
+        size += segment.size
+    return groups if size % unit == 0 else None
 
 
 def _unify_products(left: list[Axis], right: list[Axis], why: Pin | None) -> bool:

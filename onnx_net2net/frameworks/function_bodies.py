@@ -113,8 +113,7 @@ class _Lowering:
 
 def _typed(model: Model) -> ModelProto:
     """The model with the types of its weights written down where functions ask for types."""
-    proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = model.editable()
     stated = {value.name for value in (*proto.graph.value_info, *proto.graph.input)}
     for name, weight in model.weights.items():
         if name not in stated:

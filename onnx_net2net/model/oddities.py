@@ -18,7 +18,7 @@ from onnx import AttributeProto, GraphProto, NodeProto
 
 from onnx_net2net.model.tensors import carried
 
-__all__ = ["absurd_shape", "odd", "odd_graph", "told_by_inputs"]
+__all__ = ["absurd_shape", "odd", "odd_graph", "read_from_nowhere", "told_by_inputs"]
 
 Array = np.ndarray[Any, Any]
 Value = Callable[[str], Array | None]
@@ -86,6 +86,20 @@ def told_by_inputs(graph: GraphProto, outer: Collection[str] = ()) -> str | None
     return None
 
 
+def read_from_nowhere(graph: GraphProto, outer: frozenset[str] = frozenset()) -> str | None:
+    """The first tensor that a node reads and nothing writes: some kernels read it all the same."""
+    names = {entry.name for entry in (*graph.input, *graph.initializer)}
+    known = outer.union(names, *(node.output for node in graph.node))
+    for node in graph.node:
+        for name in node.input:
+            if name and name not in known:
+                return f"{node.op_type} '{node.name}' reads '{name}', which nothing writes"
+        for inner in carried(node):
+            if reason := read_from_nowhere(inner, known):
+                return reason
+    return None
+
+
 def absurd_shape(shape: Iterable[int]) -> bool:
     """Whether no tensor has such sizes."""
     sizes = list(shape)
@@ -137,6 +151,8 @@ def _odd_operands(node: NodeProto, value: Value) -> str | None:
             # A start is brought into its axis whatever it is, an end too far back is not.
             if low < BACK and index != 1 and not _backwards(node, value):
                 return f"a bound of {low}"
+            if index == 4 and not -FAR < low <= high < FAR:
+                return "a step of absurd size"  # cut down to 32 bits it may be 0, and never arrive
         elif op in ("Add", "Mul") and array.dtype.kind in "iu" and array.size == 1 and high > MOST:
             return f"a factor of {high}"
         elif op not in _ANY and not -FAR <= low <= high <= FAR:

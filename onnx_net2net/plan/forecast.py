@@ -11,18 +11,20 @@ before it is done, so what is reported is counted on the grown model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from math import prod
 from typing import TypeVar
 
-from onnx_net2net.algebra.axes import Atom, Axis, atoms, canonical, size_after
-from onnx_net2net.deepening.blocks import Block, found_blocks
+from onnx_net2net.algebra.axes import Atom, Axis, atoms, canonical
+from onnx_net2net.algebra.measures import Measure
+from onnx_net2net.deepening.blocks import blocks
+from onnx_net2net.deepening.segments import Block
 from onnx_net2net.model.graph import Node
+from onnx_net2net.operators import multiply_adds
 from onnx_net2net.plan.costs import Workload, elements
-from onnx_net2net.plan.flops import multiply_adds
 from onnx_net2net.widening.dimensions import Analysis, Dimension
 
 Widths = Mapping[Dimension, int]
@@ -66,7 +68,7 @@ class Forecast:
         nodes = self.analysis.solution.graph.nodes
         return [
             block
-            for block in found_blocks(self.analysis)
+            for block in blocks(self.analysis.model)
             if block.exact and not any(nodes[at].bodies for at in block.positions)
         ]
 
@@ -76,11 +78,11 @@ class Forecast:
         total = self.costs.parameters
         for weight in self._weights:
             own: dict[tuple[Axis, ...], int] = {}
-            for axes, blocks in weight.uses:
+            for axes, inside in weight.uses:
                 grows = any(not new.isdisjoint(atoms(axis)) for axis in axes)
-                now = prod(size_after(a, size) for a in axes) if grows else weight.count
+                now = prod(map(size, axes)) if grows else weight.count
                 own[tuple(map(canonical, axes)) if grows else ()] = now
-                total += now * _times(blocks, copies)
+                total += now * _times(inside, copies)
             total += sum(own.values()) - weight.count
         return total
 
@@ -133,14 +135,14 @@ class Forecast:
         found = {free for axis in axes for free in atoms(axis)}
         return frozenset(a for a in found if a in known and known[a].growth != "fixed")
 
-    def _growth(self, node: Node, size: Callable[[Atom], int]) -> Fraction:
+    def _growth(self, node: Node, size: Measure) -> Fraction:
         """By which factor the work of a node grows."""
         solution = self.analysis.solution
         shape = dict(solution.shapes.shape)
         op = self.workload.op(node, shape)
         for name in (*node.inputs, *node.outputs):
             if name in solution.axes:
-                shape[name] = tuple(size_after(axis, size) for axis in solution.axes[name])
+                shape[name] = tuple(map(size, solution.axes[name]))
         # Sizes at run time are others than those of the analysis, but each product has them once.
         before, after = multiply_adds(op), multiply_adds(self.workload.op(node, shape))
         now = self.workload.terms[node.position]
@@ -148,9 +150,9 @@ class Forecast:
         return Fraction(total) / sum(now)
 
 
-def _sizes(widths: Widths) -> Callable[[Atom], int]:
+def _sizes(widths: Widths) -> Measure:
     new = {dimension.atom: width for dimension, width in widths.items()}
-    return lambda free: new.get(free, free.size)
+    return Measure(lambda free: new.get(free, free.size), prod)
 
 
 def _times(blocks: Iterable[str], copies: Copies) -> int:

@@ -23,7 +23,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 from onnx_net2net.model.isolation import Died, Failed, Isolated
 from onnx_net2net.model.model import Model
 from onnx_net2net.model.native import absurd_inside
-from onnx_net2net.model.oddities import odd_graph, told_by_inputs
+from onnx_net2net.model.oddities import odd_graph, read_from_nowhere, told_by_inputs
 
 __all__ = ["CPU", "ERRORS", "VERSION", "Engine", "is_odd", "lacks_kernel", "open_engine"]
 
@@ -42,7 +42,12 @@ SECONDS = 20.0
 def is_odd(model: Model) -> str | None:
     """Why a model had better run elsewhere, or None."""
     graph = model.proto.graph
-    return odd_graph(graph, model.small) or told_by_inputs(graph) or absurd_inside(model.proto)
+    return (
+        odd_graph(graph, model.small)
+        or read_from_nowhere(graph)
+        or told_by_inputs(graph)
+        or absurd_inside(model.proto)
+    )
 
 
 def lacks_kernel(error: Exception) -> bool:
@@ -55,7 +60,7 @@ class Engine:
 
     def __init__(self, source: str | bytes, provider: str, optimised: bool, prepack: bool) -> None:
         self._session = _session(source, provider, optimised, prepack)
-        self.provider = self._session.get_providers()[0]
+        self.provider: str = self._session.get_providers()[0]
         self.inputs = [value.name for value in self._session.get_inputs()]
         self.outputs = [value.name for value in self._session.get_outputs()]
 

@@ -58,7 +58,8 @@ class InputSpec:
     @property
     def type_name(self) -> str:
         """The element type as ONNX calls it, in lower case: ``float``, ``int64``."""
-        return TensorProto.DataType.Name(self.elem_type).lower()
+        name: str = TensorProto.DataType.Name(self.elem_type)
+        return name.lower()
 
     def lowered(self) -> InputSpec:
         """The same input in float32, if it is bfloat16 in all models."""
@@ -84,6 +85,8 @@ def _input_spec(value: onnx.ValueInfoProto) -> InputSpec:
             "only models whose inputs are tensors can be compared",
         )
     tensor = value.type.tensor_type
+    if tensor.elem_type == TensorProto.UNDEFINED:
+        raise UsageError(f"input {value.name!r} has no element type", "export the model again")
     if not tensor.HasField("shape"):
         return InputSpec(value.name, tensor.elem_type, None)
     shape: list[int | str] = []

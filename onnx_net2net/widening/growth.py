@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
+from math import prod
 
 import numpy as np
 
-from onnx_net2net.algebra.axes import Atom, Axis, Product, Sum, atoms, canonical, size_after
+from onnx_net2net.algebra.axes import Atom, Axis, Product, Sum, canonical
 from onnx_net2net.algebra.expansion import PAD, Index, shares
+from onnx_net2net.algebra.measures import Measure
 from onnx_net2net.analysis.solver import Env
 from onnx_net2net.operators.notation import Group, Term
 
@@ -26,6 +28,10 @@ class Growth:
     sources: dict[Atom, Index]
     _flat: dict[Axis, Index] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._size = Measure(self._width, prod)
+        self._grown = Measure(self.sources.__contains__, sum)
+
     @property
     def atoms(self) -> set[Atom]:
         """The grown atoms."""
@@ -37,11 +43,11 @@ class Growth:
 
     def touches(self, axis: Axis) -> bool:
         """Whether ``axis`` grows."""
-        return any(free in self.sources for free in atoms(axis))
+        return self._grown(axis) > 0
 
     def size(self, axis: Axis) -> int:
         """The new size of ``axis``."""
-        return size_after(axis, self._width)
+        return self._size(axis)
 
     def _width(self, free: Atom) -> int:
         source = self.sources.get(free)

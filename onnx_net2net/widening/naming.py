@@ -17,8 +17,10 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 from itertools import islice
+from math import prod
 
-from onnx_net2net.algebra.axes import Axis, atoms, canonical, size_after
+from onnx_net2net.algebra.axes import Axis, atoms, canonical
+from onnx_net2net.algebra.measures import Measure
 from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.model.graph import Graph, Node, parameter_path
 from onnx_net2net.widening.dimensions import (
@@ -265,7 +267,7 @@ def _above(dimension: Dimension, width: int) -> int:
 
 
 def _total(axis: Axis, dimension: Dimension, width: int) -> int:
-    return size_after(axis, lambda a: width if a is dimension.atom else a.size)
+    return Measure(lambda a: width if a is dimension.atom else a.size, prod)(axis)
 
 
 def _names(analysis: Analysis) -> dict[str, None]:

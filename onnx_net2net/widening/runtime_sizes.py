@@ -13,7 +13,8 @@ from math import gcd, prod
 
 import numpy as np
 
-from onnx_net2net.algebra.axes import Atom, Axis, Product, atoms, canonical
+from onnx_net2net.algebra.axes import Atom, Axis, Product, Sum, atoms, canonical
+from onnx_net2net.algebra.measures import Measure, shortest
 from onnx_net2net.analysis.dependence import MOVES, Dependence, Element, Key, Side
 from onnx_net2net.analysis.solver import Solution
 from onnx_net2net.analysis.values import Array
@@ -66,10 +67,12 @@ class RuntimeSizes:
         """Whether the size of ``axis`` is the same at all dynamic sizes."""
         if self.dependence is None:
             return True
-        return all(map(self._proved, atoms(axis)))
+        return not self._unproved(axis)
 
-    def _proved(self, free: Atom) -> bool:
-        return self._shown(free) or free in self._deduced
+    @cached_property
+    def _unproved(self) -> Measure:
+        """How many atoms of an axis are not proved to be static."""
+        return Measure(lambda free: not (self._shown(free) or free in self._deduced), sum)
 
     def _shown(self, free: Atom) -> bool:
         """Whether a tensor shows that ``free`` is static."""
@@ -150,9 +153,18 @@ class RuntimeSizes:
         """Atoms that are static because an axis is static, and so is all else it is made of."""
         assert self.dependence is not None
         found: set[Atom] = set()
+        static: list[Sum] = []
+        axes: list[tuple[Axis, Callable[[], bool]]] = []
+        for axis, follows in self._axes(self.dependence):
+            axis = canonical(axis)
+            if not isinstance(axis, Sum):
+                axes.append((axis, follows))
+            elif not follows():
+                static.append(axis)
+        axes += [(axis, lambda: False) for axis in shortest(static)]
         pending = [
             ({free for free in atoms(axis) if not self._shown(free)}, follows)
-            for axis, follows in self._axes(self.dependence)
+            for axis, follows in axes
         ]
         while True:
             pending = [(left, follows) for free, follows in pending if (left := free - found)]

@@ -187,12 +187,15 @@ class Sizing:
             self.attributes.append(AttributePatch(applied.node, slot.where, value))
 
     def _absent(self, applied: Applied, slot: Slot, sizes: list[tuple[int, int]]) -> None:
-        """Sizes that were implicit: equal parts, as Split takes them."""
+        """Sizes that were implicit: equal parts, as Split takes them; the last may be smaller
+        only where an attribute states how many there are.
+        """
         assert isinstance(slot.where, int)
         node = applied.node
         want = [new for _, new in sizes]
         part = -(-sum(want) // len(want))
-        if want == [*[part] * (len(want) - 1), sum(want) - part * (len(want) - 1)]:
+        last = sum(want) - part * (len(want) - 1)
+        if want == [*[part] * (len(want) - 1), last] and (last == part or slot.drops):
             return
         axes = [self._axis(applied, item) for item in slot.terms]
         if not all(axis is not None and self.runtime.static(axis) for axis in axes):
@@ -216,6 +219,8 @@ class Sizing:
         if not dynamic.any():
             self.patches.append(Patch(node, index, name, want))
             return
+        if want.ndim > 1:
+            raise Refused(node.name, f"'{name}' is a table of sizes known only at run time")
         old = np.atleast_1d(self.solution.shapes.value[name])
         elements: list[NewElement] = np.atleast_1d(want).tolist()
         for place in np.flatnonzero(dynamic).tolist():

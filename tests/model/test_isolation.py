@@ -157,6 +157,14 @@ HOSTILE = {
         [helper.make_node("Attention", ["x", "x", "x"], ["y"], q_num_heads=0, kv_num_heads=0)],
         {}, [1, 4, 8], 23,
     ),
+    "slice-step": _model(  # onnx's inference counts a shape's elements with the step in 32 bits
+        [helper.make_node("Shape", ["x"], ["s"]),
+         helper.make_node("Slice", ["s", "b", "e", "a", "t"], ["n"]),
+         helper.make_node("ConstantOfShape", ["n"], ["y"])],
+        {"b": np.zeros(1, np.int64), "e": np.ones(1, np.int64), "a": np.zeros(1, np.int64),
+         "t": np.array([1 << 40])},
+        [2, 3],
+    ),
     "gather-batch": _model(
         [helper.make_node("GatherND", ["x", "i"], ["y"], batch_dims=-2)],
         {"i": np.zeros((1, 1), np.int64)}, [2, 3],
@@ -178,6 +186,17 @@ def test_hostile_operands_end_no_process(name: str) -> None:
             call(model)
         except n2n.Net2NetError as error:
             assert str(error)
+
+
+def test_reading_what_nothing_writes_ends_no_process() -> None:
+    nodes = [
+        helper.make_node("RegexFullMatch", ["nowhere"], ["match"], pattern="a"),
+        helper.make_node("Cast", ["match"], ["number"], to=1),
+        helper.make_node("Add", ["x", "number"], ["y"]),
+    ]
+    model = n2n.load(_model(nodes, {}, [2, 3]))
+    with pytest.raises(n2n.Net2NetError, match="nowhere"):
+        n2n.verify(model, model)
 
 
 @pytest.mark.parametrize("name", ["Concat", "EyeLike", "LayerNormalization", "Max", "Sum"])
