@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from onnx_net2net.operators import odd
 from onnx_net2net.operators.factors import segments
 from onnx_net2net.operators.language import (
     AT_RUN_TIME,
@@ -18,7 +20,7 @@ from onnx_net2net.operators.language import (
     repeated,
     slot,
 )
-from onnx_net2net.operators.record import Operand, Operator, Table, move
+from onnx_net2net.operators.record import Extent, Operand, Operator, Table, move
 
 INDEXED = "indexed by "
 FAR = 10**9  # bounds as far away as this mean the end, whatever the size
@@ -200,16 +202,23 @@ def _tensor_scatter(op: Op) -> Rule:
     return Rule(line(inputs, [cache]), fixed=fixed)
 
 
-ROWS = {"indexes": {1: 0}, "weights": {0: Operand.TABLE}}
+ROWS: dict[str, Any] = {"indexes": {1: 0}, "weights": {0: Operand.TABLE}}
+WRITES = {"reduction": ("add", "max", "min", "mul", "none")}
+
 TABLES: dict[str, Table] = {
     "": {
         "Gather": move(_gather, **ROWS),
         "GatherElements": move(_gather_elements, **ROWS),
         "GatherND": move(_gather_nd, **ROWS),
         "Scatter": Operator(_scatter_elements, indexes={1: 0}),
-        "ScatterElements": Operator(_scatter_elements, indexes={1: 0}),
-        "ScatterND": Operator(_scatter_nd, indexes={1: 0}),
-        "Slice": move(_slice),
-        "TensorScatter": Operator(_tensor_scatter),
+        "ScatterElements": Operator(_scatter_elements, indexes={1: 0}, choices=WRITES),
+        "ScatterND": Operator(_scatter_nd, indexes={1: 0}, choices=WRITES),
+        "Slice": move(
+            _slice,
+            extents=dict.fromkeys((1, 2, 3, 4), Extent.PLACE),
+            unlimited=True,
+            odd=odd.bounds,
+        ),
+        "TensorScatter": Operator(_tensor_scatter, choices={"mode": ("circular", "linear")}),
     }
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnx_net2net.operators.language import Kind, Op, Rule, Unsupported, line, names
-from onnx_net2net.operators.record import FIRST, Operator, Table
+from onnx_net2net.operators.record import FIRST, Extent, Operator, Table
 
 COMPARED = "its entries are compared with one another"
 CLASS = "a position on it is a class"
@@ -80,19 +80,29 @@ def _data_dependent(op: Op) -> Rule:
     raise Unsupported("how much it finds depends on the data")
 
 
+SAMPLING = {"mode": ("bicubic", "bilinear", "cubic", "linear", "nearest")}
+
 TABLES: dict[str, Table] = {
     "": {
         "ArgMax": Operator(_arg, differentiable=False),
         "ArgMin": Operator(_arg, differentiable=False),
         "Compress": Operator(_compress),
-        "GridSample": Operator(_grid_sample),
+        "GridSample": Operator(_grid_sample, choices=SAMPLING),
         "MaxRoiPool": Operator(_max_roi_pool),
         "NonMaxSuppression": Operator(_data_dependent),
         "NonZero": Operator(_data_dependent, differentiable=False),
-        "OneHot": Operator(_one_hot),
+        "OneHot": Operator(_one_hot, extents={1: Extent.SHAPE}),
         "ReverseSequence": Operator(_reverse_sequence, Kind.ZERO, carries=FIRST, computes=False),
-        "RoiAlign": Operator(_roi_align),
-        "TopK": Operator(_top_k, implied={"sorted": "0 leaves the order open"}),
+        "RoiAlign": Operator(
+            _roi_align,
+            choices={
+                "coordinate_transformation_mode": ("half_pixel", "output_half_pixel"),
+                "mode": ("avg", "max"),
+            },
+        ),
+        "TopK": Operator(
+            _top_k, extents={1: Extent.PLACE}, implied={"sorted": "0 leaves the order open"}
+        ),
         "Unique": Operator(_data_dependent),
     }
 }
