@@ -51,14 +51,14 @@ def fold(model: AnyModel) -> Model:
 
 
 @dataclass(frozen=True, eq=False)
-class _Plan:
+class _Folding:
     """Tensors to store (``results``), and nodes that nobody needs then (``dead``, indices)."""
 
     results: dict[str, None]
     dead: set[int]
 
 
-def _plan(graph: Graph) -> _Plan:
+def _plan(graph: Graph) -> _Folding:
     folds = foldable(graph)
     results: dict[str, None] = {}
     needed: set[int] = set()
@@ -80,7 +80,7 @@ def _plan(graph: Graph) -> _Plan:
             pending += _reads(source.proto)
     ordered = [name for node in _main(graph) for name in node.outputs if name in results]
     dead = _ancestors(graph, ordered) - needed
-    return _Plan(
+    return _Folding(
         dict.fromkeys(ordered),
         {index for index, node in enumerate(_main(graph)) if node.position in dead},
     )
@@ -133,7 +133,7 @@ def _ancestors(graph: Graph, names: Iterable[str]) -> set[int]:
     return found
 
 
-def _parts(graph: Graph, plan: _Plan) -> Iterator[tuple[list[Node], list[str]]]:
+def _parts(graph: Graph, plan: _Folding) -> Iterator[tuple[list[Node], list[str]]]:
     """The nodes behind results, and the results: one weight at a time, so that memory is small."""
     home: dict[int, int] = {}  # node -> part; parts that meet are merged
     members: dict[int, tuple[set[int], list[str]]] = {}
@@ -198,10 +198,9 @@ def _part(model: Model, nodes: list[Node], results: list[str]) -> ModelProto:
     return part
 
 
-def _replaced(model: Model, plan: _Plan, contents: dict[str, np.ndarray]) -> Model:
+def _replaced(model: Model, plan: _Folding, contents: dict[str, np.ndarray]) -> Model:
     """``model`` without the dead nodes and their weights, and with ``contents``."""
-    proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = model.editable()
     graph = proto.graph
     gone = _gone(graph, plan)
     for field in (graph.initializer, graph.input, graph.value_info):
@@ -218,7 +217,7 @@ def _replaced(model: Model, plan: _Plan, contents: dict[str, np.ndarray]) -> Mod
     return model.with_changes(proto, weights)
 
 
-def _gone(graph: GraphProto, plan: _Plan) -> set[str]:
+def _gone(graph: GraphProto, plan: _Folding) -> set[str]:
     """Tensors that the dead nodes wrote, and those that nobody else read."""
     read = {value.name for value in graph.output} | plan.results.keys()
     gone: set[str] = set()

@@ -23,6 +23,10 @@ OWN_EPSILONS = "exact, its norms having epsilons of their own; up to epsilon whe
 AFTER = "insert single layers instead (--after)"
 
 
+# Operators with weights: domain, type, how many inputs.
+Signature = tuple[tuple[str, str, int], ...]
+
+
 @dataclass(frozen=True)
 class Block:
     """A segment of the graph from tensor ``input`` to tensor ``output``.
@@ -233,7 +237,7 @@ def plain(analysis: Analysis, node: Node) -> bool:
     return not node.bodies and not any(trained_behind(analysis, node.inputs))
 
 
-def signature(analysis: Analysis, block: Block) -> tuple:
+def signature(analysis: Analysis, block: Block) -> Signature:
     """Equal for blocks of one structure, whatever their widths: their operators with weights."""
     nodes = (analysis.solution.graph.nodes[at] for at in sorted(block.positions))
     return tuple((n.domain, n.op, len(n.inputs)) for n in nodes if not plain(analysis, n))

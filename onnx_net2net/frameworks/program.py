@@ -11,14 +11,16 @@ once; what depends on parameters stays a step, so that it is computed again as t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from onnx_net2net.analysis.fusion_patterns import Surroundings
+from onnx_net2net.analysis.fusions import Fusion, fusions
 from onnx_net2net.analysis.shapes import infer
 from onnx_net2net.analysis.values import evaluate
 from onnx_net2net.frameworks.attributes import Attributes
@@ -128,14 +130,37 @@ class Program:
             return helper.np_dtype_to_tensor_dtype(self._constants[name].dtype)
         return found
 
-    def derive(self, name: str, source: str, perm: list[int]) -> None:
+    def fuse(self) -> None:
+        """Replace every group of steps that one operator computes, in the bodies as well."""
+        around = Surroundings(self.graph, self.shapes, self.constant, self.is_weight)
+        made: dict[tuple[str, ...], list[Step]] = {}
+        for fusion in (f for f in fusions(around) if f.op):
+            made |= {node.outputs: [] for node in fusion.nodes[1:]}
+            made[fusion.nodes[0].outputs] = self._fused(fusion)
+        for section in _sections(self.main):
+            section.steps = [new for s in section.steps for new in made.get(s.outputs, [s])]
+
+    def _fused(self, fusion: Fusion) -> list[Step]:
+        """The step in place of a fusion, behind one that permutes what it reads."""
+        root, inputs, steps = fusion.nodes[0], list(fusion.inputs), []
+        if fusion.permuted is not None:
+            index, order = fusion.permuted
+            new, perm = f"{root.outputs[0]}/permuted", list(order)
+            self._derive(new, inputs[index], perm)
+            operands, attributes = (inputs[index],), Attributes(perm=perm)
+            steps.append(Step("Transpose", "", operands, (new,), attributes, root.label))
+            inputs[index] = new
+        attributes = Attributes(fusion.attributes)
+        step = Step(fusion.op, fusion.domain, tuple(inputs), root.outputs, attributes, root.label)
+        return [*steps, step]
+
+    def _derive(self, name: str, source: str, perm: list[int]) -> None:
         """Note the type and shape of a new tensor: ``source`` with its axes permuted."""
-        for shapes in (self.shapes, self.shapes.elsewhere):
-            shape = shapes.of(source)
-            if shape is not None:
-                shapes.shape[name] = tuple(shape[axis] for axis in perm)
-            if source in shapes.dtype:
-                shapes.dtype[name] = shapes.dtype[source]
+        sizes = self.shapes.sizes_of(source)
+        if sizes is not None:
+            self.shapes.put(name, [sizes[axis] for axis in perm])
+        if source in self.shapes.dtype:
+            self.shapes.dtype[name] = self.shapes.dtype[source]
         if source in self._static:
             self._static[name] = tuple(self._static[source][axis] for axis in perm)
 
@@ -239,6 +264,13 @@ def _stays(step: Step) -> bool:
     return larger or step.facts.random or step.facts.sequence
 
 
+def _sections(section: Section) -> Iterator[Section]:
+    yield section
+    for step in section.steps:
+        for body in step.bodies.values():
+            yield from _sections(body)
+
+
 def _attribute(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode(errors="backslashreplace")
@@ -279,8 +311,7 @@ def computed(
 
 def _static_dims(model: Model, *, isolated: bool) -> dict[str, tuple[int | str | None, ...]]:
     """What onnx infers with the symbols left symbols: sizes that hold for every input."""
-    proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = model.editable()
     del proto.graph.value_info[:]
     inferred = infer_shapes(proto, model.small, isolated=isolated) or proto.graph
     found: dict[str, tuple[int | str | None, ...]] = {}

@@ -20,7 +20,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from enum import StrEnum
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from onnx import TensorProto
@@ -60,20 +59,17 @@ class Role(StrEnum):
     CONSTANT = "constant"  # masks, positions, sizes, epsilons, quantization: stays as it is
 
 
-_found: WeakKeyDictionary[Model, dict[str, Role]] = WeakKeyDictionary()
-
-
 def roles(model: Model) -> dict[str, Role]:
     """The role of every name in ``model.weights``, by the exporter's word, else by use.
 
     Found once for a model: some contents are looked at, which a grown model computes anew.
     """
-    found = _found.get(model)
-    if found is None:
-        judge = _Judge(model)
-        found = {name: judge.role(name, weight) for name, weight in model.weights.items()}
-        _found[model] = found
-    return dict(found)
+    return dict(model.derived(_roles))
+
+
+def _roles(model: Model) -> dict[str, Role]:
+    judge = _Judge(model)
+    return {name: judge.role(name, weight) for name, weight in model.weights.items()}
 
 
 def paths(model: Model) -> dict[str, str]:
@@ -215,13 +211,13 @@ class _Judge:
                 return self.model.weights[name].dtype not in FLOATS
             return self._described(name) not in FLOATS
         if node.op == "Cast":
-            target = next((a.i for a in node.proto.attribute if a.name == "to"), 0)
+            target: int = next((a.i for a in node.proto.attribute if a.name == "to"), 0)
             return target not in FLOATS
         return node.op not in ("Mul", "Div") and self._described(name) not in FLOATS
 
     def _described(self, name: str) -> int:
         """The element type that the file states for a tensor, FLOAT where it states none."""
-        return self.types.get(name, TensorProto.FLOAT)
+        return int(self.types.get(name, TensorProto.FLOAT))
 
 
 def _is_view(node: Node, index: int) -> bool:

@@ -28,7 +28,7 @@ def cast(op: Op) -> Rule:
 def cast_like(op: Op) -> Rule:
     """Only the type of the second operand is read, so its axes are nobody's business."""
     like = names("l", op.rank(1))
-    reduce = dict.fromkeys(like, "max")
+    reduce = dict.fromkeys(like, "unread")
     return Rule(line([["..."], like], [["..."]]), reduce=reduce, kind=Kind.ZERO)
 
 

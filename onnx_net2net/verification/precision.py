@@ -77,8 +77,7 @@ def nudged(
         return Computed(name, weight.dtype, weight.shape, contents)
 
     if proto is None:
-        proto = onnx.ModelProto()
-        proto.CopyFrom(model.proto)
+        proto = model.editable()
     names = [n for n, w in model.weights.items() if w.dtype in FLOATS and w.size > 1]
     return model.with_changes(proto, {name: moved(name) for name in names})
 
@@ -228,8 +227,7 @@ def is_single(model: Model) -> bool:
 
 def with_outputs(model: Model, names: Sequence[str]) -> Model:
     """The model with more tensors as outputs, of types that the runtime is left to infer."""
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = model.editable()
     present = {value.name for value in proto.graph.output}
     proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in present)
     return model.with_changes(proto, {})

@@ -48,7 +48,7 @@ def absorb(
     ``taken`` are sites that something else splits or scales already.
     """
     node = rescale.contraction.applied.node
-    walk = _Walk(solution, growth, Absorbed())
+    walk = _Absorption(solution, growth, Absorbed())
     try:
         edge = (node.position, rescale.index, rescale.axis)
         walk.demand(node.inputs[rescale.index], rescale.axis, vector, edge)
@@ -60,7 +60,7 @@ def absorb(
 
 
 @dataclass
-class _Walk:
+class _Absorption:
     solution: Solution
     growth: Growth
     result: Absorbed

@@ -9,25 +9,29 @@ from __future__ import annotations
 
 import gc
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
-from weakref import WeakKeyDictionary
+
+from onnx import TensorProto
 
 from onnx_net2net.algebra.axes import Atom, Axis, Pin, Sum, atoms, canonical, pin
+from onnx_net2net.algebra.measures import Measure
+from onnx_net2net.algebra.sizes import AT_RUN_TIME
 from onnx_net2net.analysis.folding import foldable
+from onnx_net2net.analysis.norms import Normalization, normalizations
 from onnx_net2net.analysis.solver import Applied, Solution, solve
 from onnx_net2net.model.graph import Graph, Node, parameter_path, scope_path
 from onnx_net2net.model.model import AnyModel, Model, load
 from onnx_net2net.model.sequences import without_sequences
 from onnx_net2net.model.unique_names import with_unique_names
 from onnx_net2net.model.untying import untied
+from onnx_net2net.operators.language import AS_OFTEN
 from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.widening.contraction import FOLD, Contraction, contractions, obstacle
 from onnx_net2net.widening.feasibility import rehearse
 from onnx_net2net.widening.padding import NotPaddable, Padding, plan
-from onnx_net2net.widening.runtime_sizes import RuntimeSizes
 
 
 @dataclass(eq=False)
@@ -62,10 +66,8 @@ class Analysis:
     dimensions: list[Dimension]
     by_name: dict[str, Dimension]
     by_atom: dict[Atom, Dimension]
+    norms: dict[int, Normalization]  # by the positions of the nodes that compute one
     paddings: dict[Atom, Padding]
-
-
-_known: WeakKeyDictionary[Model, Analysis] = WeakKeyDictionary()
 
 
 def inspect(model: AnyModel) -> list[Dimension]:
@@ -75,16 +77,12 @@ def inspect(model: AnyModel) -> list[Dimension]:
 
 def analyse(model: Model) -> Analysis:
     """Solve ``model`` once; later calls reuse the result."""
-    found = _known.get(model)
-    if found is None:
-        with _uncollected():
-            found = _known[model] = _analyse(model)
-    return found
+    return model.derived(_analyse)
 
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Without the cyclic garbage collector, which would scan the growing graph time and again."""
+    """Pause the cyclic garbage collector, which would scan the growing graph time and again."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -94,20 +92,21 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
+@_uncollected()
 def _analyse(model: Model) -> Analysis:
     plain, copies = untied(with_unique_names(without_sequences(model)))
     solution = solve(Graph(plain, copies))
-    sizes = RuntimeSizes(solution)
-    multiples = _constrain(solution, sizes)
+    multiples = _constrain(solution)
     survey = _survey(solution)
     for free in survey.sites:
-        if free.size < 1:
+        if free.size == 0:
             pin(free, Pin(None, "it is empty: there is no unit to copy"))
-        elif not free.pins and not sizes.static(free):
-            pin(free, Pin(None, "its size is not proved to be the same at all sizes of the inputs"))
+        elif not free.pins and not isinstance(free.size, int):
+            pin(free, Pin(None, f"its size, {free.size}, {AT_RUN_TIME}"))
     for free, why in rehearse(solution, (a for a in survey.sites if not a.pins)).items():
         pin(free, why)
-    paddings = _paddings(solution, survey, multiples)
+    norms = normalizations(solution)
+    paddings = _paddings(solution, survey, multiples, norms)
     dimensions = _named(solution, survey, multiples)
     return Analysis(
         model,
@@ -115,31 +114,44 @@ def _analyse(model: Model) -> Analysis:
         dimensions,
         {d.name: d for d in dimensions},
         {d.atom: d for d in dimensions},
+        norms,
         paddings,
     )
 
 
 def _paddings(
-    solution: Solution, survey: _Survey, multiples: dict[Atom, Pin]
+    solution: Solution,
+    survey: _Survey,
+    multiples: dict[Atom, Pin],
+    norms: Mapping[int, Normalization],
 ) -> dict[Atom, Padding]:
-    """Padding lifts the restriction to multiples where everything around agrees to it."""
+    """Padding lifts the restriction to multiples where everything around agrees to it.
+
+    Of several nodes that are one norm it spares the operators that shares would insert.
+    """
     found: dict[Atom, Padding] = {}
-    for free, why in list(multiples.items()):
+    decomposed = (free for n in norms.values() if n.epsilon_input for free in atoms(n.axis))
+    for free in dict.fromkeys((*multiples, *decomposed)):
         if free.pins or free not in survey.sites:
             continue
         try:
-            found[free] = plan(solution, free, survey.applied[free])
-            del multiples[free]
+            padding = plan(solution, norms, free, survey.applied[free])
         except NotPaddable as problem:
-            reason = f"{why.reason}; padding would not be exact: {problem}"
-            multiples[free] = Pin(why.node, reason, why.remedy)
+            if (why := multiples.get(free)) is not None:
+                reason = f"{why.reason}; padding would not be exact: {problem}"
+                multiples[free] = Pin(why.node, reason, why.remedy)
+            continue
+        if free in multiples or not padding.idle:
+            found[free] = padding
+            multiples.pop(free, None)
     return found
 
 
-def _constrain(solution: Solution, sizes: RuntimeSizes) -> dict[Atom, Pin]:
+def _constrain(solution: Solution) -> dict[Atom, Pin]:
     """Pin what cannot be shared; return the atoms that grow by multiples only, and why."""
+    symbols = Measure(lambda free: not isinstance(free.size, int), sum)
     for contraction in contractions(solution):
-        problem = obstacle(solution, contraction) or _unsteady(solution, contraction, sizes)
+        problem = obstacle(solution, contraction) or _unsteady(solution, contraction, symbols)
         if problem is not None:
             reason, remedy = problem
             pin(contraction.axis, Pin(contraction.applied.node.label, reason, remedy))
@@ -151,14 +163,14 @@ def _constrain(solution: Solution, sizes: RuntimeSizes) -> dict[Atom, Pin]:
 
 
 def _unsteady(
-    solution: Solution, contraction: Contraction, sizes: RuntimeSizes
+    solution: Solution, contraction: Contraction, symbols: Measure
 ) -> tuple[str, None] | None:
     """Why shares cannot lie along an axis: a part of it that is as long as the inputs say."""
-    if contraction.reduce == "max" or all(free.pins for free in atoms(contraction.axis)):
+    if contraction.reduce in AS_OFTEN or all(free.pins for free in atoms(contraction.axis)):
         return None
     node = contraction.applied.node
     sides = [solution.axes[node.inputs[index]][axis] for index, axis in contraction.places]
-    if all(len(atoms(side)) == 1 or sizes.static(side) for side in sides):
+    if not any(symbols(side) and len(atoms(side)) > 1 for side in sides):
         return None
     return "it is summed over together with what is known at run time only", None
 
@@ -215,10 +227,10 @@ class _Survey:
 
 def _touched(applied: Applied) -> dict[str, Axis]:
     """The axes of a node by their names, but for those that it only cuts off."""
-    rule, axes = applied.rule, applied.env
-    if rule.kind != "move" or "max" not in rule.reduce.values():
+    reduce, axes = applied.rule.reduce, applied.env
+    if "unread" not in reduce.values():
         return axes
-    return {name: axis for name, axis in axes.items() if rule.reduce.get(name) != "max"}
+    return {name: axis for name, axis in axes.items() if reduce.get(name) != "unread"}
 
 
 def _survey(solution: Solution) -> _Survey:
@@ -269,7 +281,7 @@ def written(solution: Solution, applied: Applied) -> list[Axis]:
     if not given:
         return []
     written = solution.axes.get(node.outputs[0], [])
-    return [written[i] for i in sorted(given) if i < len(written) and written[i].size > 1]
+    return [written[i] for i in sorted(given) if i < len(written) and written[i].size != 1]
 
 
 def title(solution: Solution, applied: Applied) -> str:
@@ -301,6 +313,8 @@ def _named(solution: Solution, survey: _Survey, multiples: dict[Atom, Pin]) -> l
     for free in found:
         sites = list(dict.fromkeys(_site(solution, place) for place in survey.sites[free]))
         growth, why = _growth(free, multiples)
+        if growth == "fixed" and all(_holds_sizes(solution, name) for name, _ in sites):
+            continue
         helps = why is not None and why.node in folds and weights[sites[0][0]].dtype in FLOATS
         dimensions.append(
             Dimension(
@@ -319,6 +333,12 @@ def _named(solution: Solution, survey: _Survey, multiples: dict[Atom, Pin]) -> l
             )
         )
     return dimensions
+
+
+def _holds_sizes(solution: Solution, weight: str) -> bool:
+    """Whether a weight is a few whole numbers: sizes, axes, positions."""
+    dtype = solution.graph.model.weights[weight].dtype
+    return dtype == TensorProto.INT64 and weight in solution.shapes.stored.value
 
 
 def _names(
@@ -343,7 +363,7 @@ def _site(solution: Solution, place: tuple[str, int]) -> tuple[str, int]:
 def _growth(free: Atom, multiples: dict[Atom, Pin]) -> tuple[str, Pin | None]:
     if free.pins:
         return "fixed", free.pins[0]
-    if free.size < 1:
+    if free.size == 0:
         return "fixed", Pin(None, "has no unit that could be copied")
     if free in multiples:
         return "multiple", multiples[free]

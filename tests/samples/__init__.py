@@ -25,7 +25,7 @@ Spec = tuple[Any, tuple[int, ...]]
 RULED = {key for key, record in registry().items() if record.rule is not None}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sample:
     """One node with its operands."""
 
