@@ -157,9 +157,10 @@ def types(op: str, domain: str, version: int, name: str) -> frozenset[int]:
     if found is not None and name in found.attributes:
         return frozenset({_number(found.attributes[name])})
     kinds = _kinds(domain).get((op, name), frozenset())
-    if kinds or domain not in ("", MICROSOFT) or defs.has(op, domain):
+    if kinds or defs.has(op, domain):
         return kinds
-    kind = facts(op, domain).types.get(name, _TYPE_OF.get(name))
+    common = _TYPE_OF if domain in ("", MICROSOFT) else {}
+    kind = facts(op, domain).types.get(name, common.get(name))
     return frozenset() if kind is None else frozenset({int(kind)})
 
 

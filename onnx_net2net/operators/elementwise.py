@@ -94,10 +94,14 @@ TABLES: dict[str, Table] = {
         **_several("And BitwiseAnd BitwiseOr BitwiseXor Or Xor"),
         **_several("BitShift", choices={"direction": ("LEFT", "RIGHT")}),
         **_several(
-            "Equal Greater GreaterOrEqual Less LessOrEqual", differentiable=False, unlimited=True
+            "Greater GreaterOrEqual Less LessOrEqual",
+            differentiable=False,
+            unlimited=True,
+            compares=True,
         ),
-        **_several("Max", carries=EVERY, unlimited=True, least=least.highest),
-        **_several("Min", carries=FIRST, unlimited=True, least=least.lowest),
+        **_several("Equal", differentiable=False, unlimited=True),
+        **_several("Max", compares=True, carries=EVERY, unlimited=True, least=least.highest),
+        **_several("Min", compares=True, carries=FIRST, unlimited=True, least=least.lowest),
         **_several("Mod", singular=1),
         **_several("Pow", singular=0, least=least.power),
         **_several("Where", carries=(1, 2), terms=(1, 2), unlimited=True),
@@ -117,7 +121,7 @@ TABLES: dict[str, Table] = {
         "Cast": Operator(cast, least=least.cast, **COPY),
         "CastLike": Operator(cast_like, **COPY),
         "Clip": Operator(
-            clip, activation=True, idempotent=True, carries=FIRST, unlimited=True,
+            clip, activation=True, compares=True, idempotent=True, carries=FIRST, unlimited=True,
             least=least.clipped,
         ),
         "Dropout": move(

@@ -69,6 +69,7 @@ class Operator:
         True  # else its elements are constants, or elsewhere or of another type already
     )
     measures: bool = False  # reads the sizes of its operand, and no element
+    compares: bool = False  # asks which of its elements are larger
     quantizes: bool = False
     differentiable: bool = True  # else no gradient comes back to what it reads
     sequence: bool = False  # gives a sequence of tensors

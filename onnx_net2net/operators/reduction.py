@@ -52,9 +52,9 @@ TABLES: dict[str, Table] = {
         "ReduceL2": Operator(reduction("l2"), least=least.zero),
         "ReduceLogSum": Operator(reduction("sum"), singular=0),  # its summands are rescaled
         "ReduceLogSumExp": Operator(reduction("logsumexp")),
-        "ReduceMax": Operator(reduction("max"), least=least.first),
+        "ReduceMax": Operator(reduction("max"), compares=True, least=least.first),
         "ReduceMean": Operator(reduction("mean"), Kind.SCALE, least=least.first),
-        "ReduceMin": Operator(reduction("max"), least=least.first),
+        "ReduceMin": Operator(reduction("max"), compares=True, least=least.first),
         "ReduceProd": Operator(reduction("")),
         "ReduceSum": Operator(reduction("sum"), Kind.SCALE, least=least.summed),
         "ReduceSumSquare": Operator(reduction("sumsquare"), least=least.zero),

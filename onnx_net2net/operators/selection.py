@@ -115,8 +115,8 @@ SAMPLING = {"mode": ("bicubic", "bilinear", "cubic", "linear", "nearest")}
 
 TABLES: dict[str, Table] = {
     "": {
-        "ArgMax": Operator(_arg, differentiable=False),
-        "ArgMin": Operator(_arg, differentiable=False),
+        "ArgMax": Operator(_arg, compares=True, differentiable=False),
+        "ArgMin": Operator(_arg, compares=True, differentiable=False),
         "Compress": Operator(_compress),
         "GridSample": Operator(_grid_sample, choices=SAMPLING),
         "MaxRoiPool": Operator(_max_roi_pool),
@@ -132,8 +132,11 @@ TABLES: dict[str, Table] = {
             },
         ),
         "TopK": Operator(
-            _top_k, extents={1: Extent.PLACE}, implied={"sorted": "0 leaves the order open"}
+            _top_k,
+            compares=True,
+            extents={1: Extent.PLACE},
+            implied={"sorted": "0 leaves the order open"},
         ),
-        "Unique": Operator(_unique),
+        "Unique": Operator(_unique, compares=True),
     }
 }
