@@ -120,7 +120,8 @@ class Vanishing:
         return ""
 
     def _kept_by_sum(self, operands: list[str], node: Node) -> Weights | None:
-        for index in range(min(len(node.facts.summands), len(operands))):
+        added = node.facts.summands or range(len(operands))  # a norm adds all of its summands
+        for index in (i for i in range(len(operands)) if i in added):
             kept = self.kept(operands[index])
             if kept is None:
                 continue
@@ -186,7 +187,7 @@ class Vanishing:
         producer = self.analysis.graph.producer
         tensor = self.source
         while (node := producer.get(tensor)) is not None and node.outputs[0] == tensor:
-            if not node.facts.unchanged or not self._passes(node):
+            if not node.facts.in_place or not self._passes(node):
                 return node
             tensor = node.inputs[0]
         return None
