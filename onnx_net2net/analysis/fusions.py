@@ -18,9 +18,9 @@ import numpy as np
 
 from onnx_net2net.analysis.fusion_patterns import Match, Pattern, Surroundings, attributes_of
 from onnx_net2net.model.graph import Node
+from onnx_net2net.operators.types import FLOATS
 
 IDIOM = "idiom"
-FLOATS = (1, 10, 11, 16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +113,7 @@ def _norm(op: str) -> Maker:
         if not all(_along(around, name, names["x"], axis) for name in affine):
             return None
         types = {attributes_of(node)["to"] for node in match.nodes if node.op == "Cast"}
-        if not types <= set(FLOATS):
+        if not types <= FLOATS:
             return None
         plain = types <= {dtype} and "difference" not in names and axis == -1
         plain &= all(around.rank(name) == 1 for name in affine)
@@ -222,16 +222,11 @@ def _flattened_transpose(around: Surroundings, last: Node) -> str | None:
         return None
     if attributes_of(middle).get("perm") != [0, 2, 1] or around.rank(first.inputs[0]) != 4:
         return None
-    # Two choices of all dynamic sizes tell a transposition from a coincidence.
-    for shapes in (around.shapes, around.shapes.elsewhere):
-        source, flat, result = (
-            shapes.of(n) for n in (first.inputs[0], first.outputs[0], last.outputs[0])
-        )
-        if source is None or flat != (source[0] * source[1], *source[2:]):
-            return None
-        if result != (source[0], source[1], source[3], source[2]):
-            return None
-    return first.inputs[0]
+    names = (first.inputs[0], first.outputs[0], last.outputs[0])
+    source, flat, result = map(around.shapes.sizes_of, names)
+    if source is None or flat != (source[0] * source[1], *source[2:]):
+        return None
+    return first.inputs[0] if result == (*source[:2], source[3], source[2]) else None
 
 
 _SCORES = "(MatMul(Mul(q, s), Mul(k, t)) | MatMul(Mul(q, s), k) | MatMul(q, k))"

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from onnx_net2net.analysis.fusion_patterns import Surroundings
@@ -30,15 +30,11 @@ from onnx_net2net.model.model import Model
 from onnx_net2net.model.native import infer_shapes
 from onnx_net2net.model.oddities import odd
 from onnx_net2net.model.unique_names import with_unique_names
+from onnx_net2net.operators import facts
+from onnx_net2net.operators.record import Operator
 
 Array = np.ndarray[Any, Any]
 LARGEST = 1 << 20  # elements of a result that is computed once; a larger one is computed as it runs
-# Something else each time, or tables that are larger than what they are made from.
-_NEVER = frozenset({
-    "Bernoulli", "DequantizeLinear", "Dropout", "Multinomial", "Optional", "RandomNormal",
-    "RandomNormalLike", "RandomUniform", "RandomUniformLike", "SequenceConstruct",
-    "SequenceEmpty", "SplitToSequence",
-})  # fmt: skip
 # What onnx's reference raises where it has no implementation for an operator or a type.
 _NO_REFERENCE = (
     ArithmeticError, AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError,
@@ -62,6 +58,11 @@ class Step:
     def output(self) -> str:
         """The first output."""
         return self.outputs[0]
+
+    @property
+    def facts(self) -> Operator:
+        """What the operator is."""
+        return facts(self.op, self.domain)
 
 
 @dataclass(eq=False)
@@ -155,12 +156,11 @@ class Program:
 
     def _derive(self, name: str, source: str, perm: list[int]) -> None:
         """Note the type and shape of a new tensor: ``source`` with its axes permuted."""
-        for shapes in (self.shapes, self.shapes.elsewhere):
-            shape = shapes.of(source)
-            if shape is not None:
-                shapes.shape[name] = tuple(shape[axis] for axis in perm)
-            if source in shapes.dtype:
-                shapes.dtype[name] = shapes.dtype[source]
+        sizes = self.shapes.sizes_of(source)
+        if sizes is not None:
+            self.shapes.put(name, [sizes[axis] for axis in perm])
+        if source in self.shapes.dtype:
+            self.shapes.dtype[name] = self.shapes.dtype[source]
         if source in self._static:
             self._static[name] = tuple(self._static[source][axis] for axis in perm)
 
@@ -188,7 +188,7 @@ class Program:
     ) -> Section:
         steps = []
         for node in nodes:
-            if node.op == "Constant" and not node.domain:
+            if node.stores:
                 continue
             step = self._step(node)
             if not self._fold(step, node):
@@ -214,7 +214,7 @@ class Program:
     def _fold(self, step: Step, node: Node) -> bool:
         """Compute a step of constants; False where it stays."""
         given = [name for name in step.inputs if name]
-        if step.bodies or node.opaque or step.op in _NEVER or step.domain:
+        if step.bodies or node.opaque or _stays(step) or step.domain:
             return False
         if step.attributes.foreign(step.op, step.domain, self.opset.get("", 1)):
             return False
@@ -256,6 +256,12 @@ class Program:
         found = np.asarray(sizes, np.int64) if step.op == "Shape" else np.int64(math.prod(sizes))
         self._constants[step.output] = np.asarray(found)
         return True
+
+
+def _stays(step: Step) -> bool:
+    """Whether a result is another each time, no tensor, or a table larger than what it is from."""
+    larger = step.op in ("DequantizeLinear", "Optional")
+    return larger or step.facts.random or step.facts.sequence
 
 
 def _sections(section: Section) -> Iterator[Section]:
@@ -305,8 +311,7 @@ def computed(
 
 def _static_dims(model: Model, *, isolated: bool) -> dict[str, tuple[int | str | None, ...]]:
     """What onnx infers with the symbols left symbols: sizes that hold for every input."""
-    proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = model.editable()
     del proto.graph.value_info[:]
     inferred = infer_shapes(proto, model.small, isolated=isolated) or proto.graph
     found: dict[str, tuple[int | str | None, ...]] = {}

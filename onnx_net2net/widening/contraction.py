@@ -15,13 +15,13 @@ from onnx_net2net.algebra.axes import Atom, Axis, atoms
 from onnx_net2net.analysis.solver import Applied, Solution
 from onnx_net2net.operators.language import AS_OFTEN
 from onnx_net2net.operators.notation import Term, leaves
+from onnx_net2net.operators.types import FLOATS
 
 Edge = tuple[int, int, int]  # node position, input index, axis
 Site = tuple[str, int]  # weight, axis
 
 SPLITTING = ("move", "linear", "product", "scale")
 FOLD = "fold the weights first (--fold)"
-FLOATS = {1, 10, 11, 16}  # FLOAT, FLOAT16, DOUBLE, BFLOAT16: what a share can multiply
 
 
 @dataclass(frozen=True, slots=True, eq=False)

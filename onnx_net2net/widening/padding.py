@@ -27,7 +27,8 @@ from onnx_net2net.analysis.norms import Normalization
 from onnx_net2net.analysis.solver import Applied, Solution
 from onnx_net2net.model.graph import Node
 from onnx_net2net.operators.notation import Spec, leaves
-from onnx_net2net.widening.contraction import FLOATS, Site
+from onnx_net2net.operators.types import FLOATS
+from onnx_net2net.widening.contraction import Site
 
 Vector = np.ndarray
 

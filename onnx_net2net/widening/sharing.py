@@ -22,7 +22,7 @@ Vector = np.ndarray
 
 
 @dataclass(frozen=True)
-class Insertion:
+class OperandScale:
     """``op`` with ``vector`` along the operand's axis, in front of a contraction."""
 
     rescale: Rescale
@@ -41,7 +41,7 @@ class Sharing:
     splits: set[Site]
     paddings: list[Padding]
     scaled: dict[Site, Vector] = field(default_factory=dict)
-    insertions: list[Insertion] = field(default_factory=list)
+    insertions: list[OperandScale] = field(default_factory=list)
     received: dict[Site, Vector] = field(default_factory=dict)
 
 
@@ -109,7 +109,7 @@ def _seeds(rescale: Rescale, seed: int) -> list[int]:
 
 def _insertion(
     sharing: Sharing, growth: Growth, rescale: Rescale, seed: int, split: str
-) -> Insertion | None:
+) -> OperandScale | None:
     contraction = rescale.contraction
     applied, name = contraction.applied, contraction.name
     source = growth.source(contraction.axis)
@@ -122,7 +122,7 @@ def _insertion(
     if (vector[vector != 0] == 1).all() and (not pads or zero):
         return None  # nothing is copied, and pads add nothing
     op, vector = _operation(contraction.reduce, vector, contraction.axis.size, len(source))
-    return Insertion(rescale, op, vector)
+    return OperandScale(rescale, op, vector)
 
 
 def _operation(reduce: str, vector: Vector, old: int, new: int) -> tuple[str, Vector]:

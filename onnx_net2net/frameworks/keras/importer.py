@@ -79,8 +79,7 @@ def variables_of(model: Model) -> list[Slot]:
 
 def skeleton(model: Model, without: frozenset[str]) -> ModelProto:
     """The whole model but for the contents of these weights."""
-    proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = model.editable()
     for entry in proto.graph.initializer:
         if entry.name in without:
             clear_data(entry)
@@ -109,10 +108,8 @@ def declare_fixed(proto: ModelProto, model: Model) -> None:
         return
     for node in proto.graph.node:
         for name in node.output:
-            here, there = shapes.of(name), shapes.elsewhere.of(name)
-            if here is None or there is None or len(here) != len(there):
-                continue
-            fixed = [a if a == b else None for a, b in zip(here, there, strict=True)]
+            sizes = shapes.sizes_of(name) or ()
+            fixed = [size if isinstance(size, int) else None for size in sizes]
             if None in fixed and any(size is not None for size in fixed):
                 value = helper.make_tensor_value_info(name, TensorProto.UNDEFINED, fixed)
                 proto.graph.value_info.append(value)

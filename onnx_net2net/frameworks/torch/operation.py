@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from onnx_net2net.frameworks.attributes import SETTLED_OPERANDS
 from onnx_net2net.frameworks.program import Step
 from onnx_net2net.frameworks.roles import Role
 from onnx_net2net.frameworks.torch import size_code
@@ -73,7 +72,7 @@ class Operation:
 
     def unread(self) -> list[str]:
         """Operands that are given, by index, and that the translation did not look at."""
-        seen = self.read | SETTLED_OPERANDS.get(self.step.op, {}).keys()
+        seen = self.read | self.step.facts.implied.keys()
         return [str(i) for i in range(len(self.step.inputs)) if self.has(i) and i not in seen]
 
     def tensor(self, index: int) -> str:
@@ -175,12 +174,9 @@ class Operation:
         return found
 
     def _same_size(self, index: int, axis: int) -> int | None:
-        """A size that is the same under two choices of the dynamic sizes."""
-        shapes = self.program.shapes
-        found = [s.of(self.name(index)) for s in (shapes, shapes.elsewhere)]
-        if None in found or found[0][axis] != found[1][axis]:  # type: ignore[index]
-            return None
-        return found[0][axis]  # type: ignore[index]
+        """A size that is the same whatever the dynamic sizes."""
+        sizes = self.program.shapes.sizes_of(self.name(index))
+        return sizes[axis] if sizes is not None and isinstance(sizes[axis], int) else None
 
     def shape(self, index: int) -> tuple[int, ...] | None:
         """The shape of an operand where no size changes."""
