@@ -46,8 +46,9 @@ class Cuts:
         return bisect_left(self.starts, place) if self._ordered else self.starts.index(place)
 
     def holding(self, place: AnySize) -> int | None:
-        """The index of the part in which the entry at ``place`` is; None where symbols hide it."""
-        known = self._ordered and type(place) is int
+        """The index of the part in which the entry at ``place`` is; None where symbols hide it, and
+        behind the end."""
+        known = self._ordered and type(place) is int and place < self.starts[-1]
         return bisect_right(self.starts, place) - 1 if known else None
 
     def replace(self, index: int, parts: Sequence[Axis]) -> None:
