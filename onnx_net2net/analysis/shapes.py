@@ -12,8 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 
-from onnx import TensorProto
-
 from onnx_net2net.algebra.sizes import AnySize, Size, trial, unknown
 from onnx_net2net.analysis.formulas import formulas, shape_value, symbols
 from onnx_net2net.analysis.onnx_inference import Ahead, Known, Shape
@@ -24,8 +22,8 @@ from onnx_net2net.analysis.values import Array, evaluate
 from onnx_net2net.model.graph import Graph, Node
 from onnx_net2net.model.subgraphs import Link
 from onnx_net2net.operators.language import Op, Unsupported
+from onnx_net2net.operators.types import FLOATS
 
-FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 MOST_TRIPS = 4096  # a higher bound of a loop is none
 NUMBERS = (31, 37, 41, 43, 47, 53, 59, 61, 67, 71)  # trial values of what depends on data
 ITERATIONS = "iterations of "  # a Loop: what its number of trips is called among dynamic sizes

@@ -74,7 +74,7 @@ def solve(graph: Graph) -> Solution:
         if sizes is not None:
             solution.axes[value.name] = [atom(size) for size in sizes]
     for node in graph.nodes:
-        if node.op != "Constant" and node.position not in solution.shapes.computed:
+        if not node.stores and node.position not in solution.shapes.computed:
             _visit(solution, node)
     for name in graph.outputs:
         _pin_interface(solution, name, "output")

@@ -15,7 +15,6 @@ from rich.text import Text
 
 from onnx_net2net.cli.tables import empty_table, text
 from onnx_net2net.cli.terminal import one_line
-from onnx_net2net.deepening.deepen import Copies, Insertion
 from onnx_net2net.model.model import Model
 from onnx_net2net.plan.costs import elements, parameters
 from onnx_net2net.verification.report import OutputReport, Report
@@ -35,7 +34,7 @@ _SHOWN = 5  # reasons, or tensors behind the first at which two models part; the
 
 def shown(dimensions: Iterable[Dimension]) -> list[Dimension]:
     """Without those that nobody writes and that cannot grow: kernel windows, tables of shapes."""
-    return [d for d in dimensions if d.writers or d.growth != "fixed"]
+    return [d for d in dimensions if d.writers or d.grows]
 
 
 def dimension_text(dimensions: Sequence[Dimension], model: Model) -> str:
@@ -62,7 +61,7 @@ def _dimension_table(dimensions: Sequence[Dimension], model: Model, *, nodes: bo
         table.add_row(
             d.name,
             str(d.width),
-            Text(_grows(d), style="dim" if d.growth == "fixed" else ""),
+            Text(_grows(d), style="dim" if not d.grows else ""),
             f"{_share(d, model, total):.1%}",
             *([_short(d.writers), _short(d.readers)] if nodes else []),
             *([why] if reasons else []),
@@ -71,7 +70,7 @@ def _dimension_table(dimensions: Sequence[Dimension], model: Model, *, nodes: bo
 
 
 def _grows(dimension: Dimension) -> str:
-    if dimension.growth == "multiple":
+    if dimension.step > 1:
         return f"multiples of {dimension.width}"
     return dimension.growth
 
@@ -88,7 +87,7 @@ def _share(dimension: Dimension, model: Model, total: int) -> float:
 
 def growable_share(dimensions: Iterable[Dimension], model: Model) -> float:
     """The share of weight elements that lie on at least one dimension that can grow."""
-    reached = {name for d in dimensions if d.growth != "fixed" for name, _ in d.sites}
+    reached = {name for d in dimensions if d.grows for name, _ in d.sites}
     return elements(reached, model) / max(1, parameters(model))
 
 
@@ -317,20 +316,20 @@ def insertion_text(changes: Sequence[Any], source: Model, deeper: Model) -> str:
     table = empty_table(("behind", "left"), ("inserted", "fold"), ("new parameters", "right"))
     for change in changes:
         count = sum(deeper.weights[name].size for name in change.parameters)
-        table.add_row(*described(change), f"{count:,}")
+        table.add_row(*described(asdict(change)), f"{count:,}")
     total = f"{source.parameters:,} -> {deeper.parameters:,} parameters"
     return f"{text(table)}\n{total}"
 
 
-def described(change: Change | Copies | Insertion) -> tuple[str, str]:
+def described(change: Mapping[str, Any]) -> tuple[str, str]:
     """Say where a change was made, or behind what, and what it is."""
-    if isinstance(change, Change):
-        return change.dimension, f"{change.old} -> {change.new}"
-    if isinstance(change, Copies):
-        where, what, note = change.block, f"{change.copies} x the block", change.exact
+    if "dimension" in change:
+        return change["dimension"], f"{change['old']} -> {change['new']}"
+    if "block" in change:
+        where, what, note = change["block"], f"{change['copies']} x the block", change["exact"]
     else:
-        where, what, note = change.after, change.init, ""
-        if not change.training:
+        where, what, note = change["after"], change["init"], ""
+        if not change["training"]:
             note = "the identity in inference only: no calibration data"
     return where, f"{what}{note and f' ({note})'}"
 

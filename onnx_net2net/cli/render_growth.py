@@ -31,7 +31,7 @@ def _changes(grown: Grown) -> str:
     table = empty_table(("step", "left"), ("where", "left"), ("what", "fold"))
     for change in grown.model.changes:
         operation = "widen" if isinstance(change, Change) else "deepen"
-        table.add_row(operation, *described(change))
+        table.add_row(operation, *described(asdict(change)))
     return text(table)
 
 

@@ -9,13 +9,14 @@ import ml_dtypes
 import numpy as np
 
 from onnx_net2net.model.model import Model
-from onnx_net2net.widening.contraction import FLOATS
+from onnx_net2net.operators.language import Kind
+from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.widening.dimensions import Analysis, analyse
 
 __all__ = ["mask_in"]
 
 # Kinds of operators that pass on what is large; the others bound it, or sum over it.
-_PASSING = ("linear", "move", "product", "scale")
+_PASSING = (Kind.LINEAR, Kind.MOVE, Kind.PRODUCT, Kind.SCALE)
 _ROOM = 64  # for sums of what is large
 
 
@@ -28,11 +29,12 @@ def _spread(model: Model) -> dict[str, str]:
     """For each tensor that may hold numbers far from zero the constant that they come from."""
     analysis = analyse(model)
     found: dict[str, str] = {}
-    for node in analysis.solution.graph.nodes:
+    for node in analysis.graph.nodes:
         applied = analysis.solution.applied.get(node.position)
         if applied is None or applied.pattern.contracted:
             continue
-        if applied.rule.kind in _PASSING or node.op in ("Max", "Min", "Where"):
+        handed = node.facts.carries and not node.facts.activation  # which bounds them
+        if applied.rule.kind in _PASSING or handed:
             read = [name for name in node.inputs if name]
             sources = (found.get(n) or (n if _far(analysis, n) else None) for n in read)
             if source := next(filter(None, sources), None):

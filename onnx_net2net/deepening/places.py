@@ -19,30 +19,9 @@ from onnx_net2net.deepening.masks import mask_in
 from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.model.graph import Node
 from onnx_net2net.operators.language import Op
-from onnx_net2net.widening.contraction import FLOATS
+from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.widening.dimensions import Analysis, title, written
 from onnx_net2net.widening.naming import begun, called, inside, near
-
-# Activations of one operand; what they become in between does not matter here.
-ACTIVATIONS = frozenset(
-    {
-        "Celu", "Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "PRelu",
-        "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Swish", "Tanh", "ThresholdedRelu",
-    }
-)  # fmt: skip
-# f(f(x)) = f(x), whatever their attributes and bounds.
-IDEMPOTENT = frozenset({"Clip", "Relu"})
-
-
-def activates(node: Node) -> bool:
-    """Whether ``node`` is an activation that is known by its name."""
-    return node.domain == "" and node.op in ACTIVATIONS
-
-
-def idempotent(node: Node) -> bool:
-    """Whether applying ``node`` twice is applying it once."""
-    return node.domain == "" and node.op in IDEMPOTENT
-
 
 # How far a tensor's neighbourhood reaches, in nodes.
 _NEAR = 12
@@ -72,7 +51,7 @@ class Place:
     @property
     def idempotent(self) -> bool:
         """Whether the tensor is what an activation f with f(f(x)) = f(x) gives."""
-        return self.activation is not None and idempotent(self.activation)
+        return self.activation is not None and self.activation.facts.idempotent
 
     @property
     def convolved(self) -> bool:
@@ -113,7 +92,7 @@ def every_place(analysis: Analysis) -> Iterator[Place]:
 
 def place_of(analysis: Analysis, name: str) -> Place:
     """The place that ``name`` means: a tensor itself, or behind the unit of a node or module."""
-    graph, applied = analysis.solution.graph, analysis.solution.applied
+    graph, applied = analysis.graph, analysis.solution.applied
     if name in graph.inputs:
         raise Refused(name, "it is an input of the network", "choose a layer behind it")
     nodes = [n for n in called(graph, name) if n.position in applied]
@@ -143,19 +122,19 @@ def _applied(analysis: Analysis, node: Node) -> Applied:
 def writes(analysis: Analysis, node: Node) -> bool:
     """Whether a node's weights give it its output channels."""
     applied = analysis.solution.applied.get(node.position)
-    if applied is None or node.outputs[0] in analysis.solution.graph.derived:
+    if applied is None or node.outputs[0] in analysis.graph.derived:
         return False
     contracted = [name for name in applied.pattern.contracted if name in applied.env]
     return bool(contracted) and bool(written(analysis.solution, applied))
 
 
 def _layers(analysis: Analysis) -> Iterator[Node]:
-    return (node for node in analysis.solution.graph.main if writes(analysis, node))
+    return (node for node in analysis.graph.main if writes(analysis, node))
 
 
 def _end_of_unit(analysis: Analysis, node: Node) -> str:
     """The tensor behind the norm and the activation that belong to ``node`` alone."""
-    graph = analysis.solution.graph
+    graph = analysis.graph
     tensor = node.outputs[0]
     while tensor not in graph.results:
         readers = graph.consumers.get(tensor, [])
@@ -170,14 +149,14 @@ def _end_of_unit(analysis: Analysis, node: Node) -> str:
 
 def _continues(analysis: Analysis, node: Node) -> bool:
     """Whether ``node`` only norms, shifts or activates what it reads."""
-    derived = analysis.solution.graph.derived
+    derived = analysis.graph.derived
     others = [name for name in node.inputs[1:] if name]
     if any(name not in derived for name in others) or len([o for o in node.outputs if o]) != 1:
         return False
     if node.position not in analysis.solution.applied or node.domain:
         return False
     shifts = node.op == "Add" and bool(others)
-    return shifts or node.op == "BatchNormalization" or activates(node)
+    return shifts or node.op == "BatchNormalization" or node.facts.activation
 
 
 def _place(analysis: Analysis, name: str, tensor: str) -> Place:
@@ -213,7 +192,7 @@ def _place(analysis: Analysis, name: str, tensor: str) -> Place:
         dtype,
         writer,
         norm if norm and (writer is None or norm.position > writer.position) else None,
-        producer if activates(producer) else None,
+        producer if producer.facts.activation else None,
         next(_activations(analysis, producer, (*before, *_after(analysis, tensor))), None),
     )
 
@@ -222,13 +201,13 @@ def _activations(analysis: Analysis, producer: Node, nodes: Iterable[Node]) -> I
     """Those of ``nodes`` that could stand behind ``producer``: their bounds are known there, and
     of its type.
     """
-    writers, dtypes = analysis.solution.graph.producer, analysis.solution.shapes.dtype
+    writers, dtypes = analysis.graph.producer, analysis.solution.shapes.dtype
     for node in nodes:
         sources = (writers.get(name) for name in node.inputs[1:] if name)
         known = all(s is None or s.position < producer.position for s in sources)
         alike = dtypes.get(node.outputs[0]) == dtypes.get(producer.outputs[0])
         # What stands in a body may read what is known nowhere else.
-        if activates(node) and known and alike and node.parent is None:
+        if node.facts.activation and known and alike and node.parent is None:
             yield node
 
 
@@ -241,7 +220,7 @@ def _channel_axis(analysis: Analysis, name: str, tensor: str, writer: Node | Non
         given = {free for axis in outputs for free in atoms(axis)}
         found = [i for i, axis in enumerate(axes) if not given.isdisjoint(atoms(axis))]
     if len(found) != 1:
-        free = {d.atom for d in analysis.dimensions if d.growth != "fixed"}
+        free = {d.atom for d in analysis.dimensions if d.grows}
         found = [i for i, axis in enumerate(axes) if not free.isdisjoint(atoms(axis))]
     if len(found) == 1 and found[0] in (1, len(axes) - 1):
         return found[0]
@@ -255,7 +234,7 @@ def _channel_axis(analysis: Analysis, name: str, tensor: str, writer: Node | Non
 
 def _before(analysis: Analysis, tensor: str) -> Iterator[Node]:
     """The nodes that lead to ``tensor``, nearest first."""
-    graph = analysis.solution.graph
+    graph = analysis.graph
     pending, seen = [tensor], set()
     for _ in range(_NEAR):
         if not pending:
@@ -270,7 +249,7 @@ def _before(analysis: Analysis, tensor: str) -> Iterator[Node]:
 
 def _after(analysis: Analysis, tensor: str) -> Iterator[Node]:
     """The nodes that ``tensor`` leads to, nearest first."""
-    graph = analysis.solution.graph
+    graph = analysis.graph
     pending, seen = [tensor], set()
     for _ in range(_NEAR):
         if not pending:

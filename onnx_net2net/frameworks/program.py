@@ -11,7 +11,7 @@ once; what depends on parameters stays a step, so that it is computed again as t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,8 @@ import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from onnx_net2net.analysis.fusion_patterns import Surroundings
+from onnx_net2net.analysis.fusions import Fusion, fusions
 from onnx_net2net.analysis.shapes import infer
 from onnx_net2net.analysis.values import evaluate
 from onnx_net2net.frameworks.attributes import Attributes
@@ -28,15 +30,11 @@ from onnx_net2net.model.model import Model
 from onnx_net2net.model.native import infer_shapes
 from onnx_net2net.model.oddities import odd
 from onnx_net2net.model.unique_names import with_unique_names
+from onnx_net2net.operators import facts
+from onnx_net2net.operators.record import Operator
 
 Array = np.ndarray[Any, Any]
 LARGEST = 1 << 20  # elements of a result that is computed once; a larger one is computed as it runs
-# Something else each time, or tables that are larger than what they are made from.
-_NEVER = frozenset({
-    "Bernoulli", "DequantizeLinear", "Dropout", "Multinomial", "Optional", "RandomNormal",
-    "RandomNormalLike", "RandomUniform", "RandomUniformLike", "SequenceConstruct",
-    "SequenceEmpty", "SplitToSequence",
-})  # fmt: skip
 # What onnx's reference raises where it has no implementation for an operator or a type.
 _NO_REFERENCE = (
     ArithmeticError, AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError,
@@ -60,6 +58,11 @@ class Step:
     def output(self) -> str:
         """The first output."""
         return self.outputs[0]
+
+    @property
+    def facts(self) -> Operator:
+        """What the operator is."""
+        return facts(self.op, self.domain)
 
 
 @dataclass(eq=False)
@@ -127,7 +130,31 @@ class Program:
             return helper.np_dtype_to_tensor_dtype(self._constants[name].dtype)
         return found
 
-    def derive(self, name: str, source: str, perm: list[int]) -> None:
+    def fuse(self) -> None:
+        """Replace every group of steps that one operator computes, in the bodies as well."""
+        around = Surroundings(self.graph, self.shapes, self.constant, self.is_weight)
+        made: dict[tuple[str, ...], list[Step]] = {}
+        for fusion in (f for f in fusions(around) if f.op):
+            made |= {node.outputs: [] for node in fusion.nodes[1:]}
+            made[fusion.nodes[0].outputs] = self._fused(fusion)
+        for section in _sections(self.main):
+            section.steps = [new for s in section.steps for new in made.get(s.outputs, [s])]
+
+    def _fused(self, fusion: Fusion) -> list[Step]:
+        """The step in place of a fusion, behind one that permutes what it reads."""
+        root, inputs, steps = fusion.nodes[0], list(fusion.inputs), []
+        if fusion.permuted is not None:
+            index, order = fusion.permuted
+            new, perm = f"{root.outputs[0]}/permuted", list(order)
+            self._derive(new, inputs[index], perm)
+            operands, attributes = (inputs[index],), Attributes(perm=perm)
+            steps.append(Step("Transpose", "", operands, (new,), attributes, root.label))
+            inputs[index] = new
+        attributes = Attributes(fusion.attributes)
+        step = Step(fusion.op, fusion.domain, tuple(inputs), root.outputs, attributes, root.label)
+        return [*steps, step]
+
+    def _derive(self, name: str, source: str, perm: list[int]) -> None:
         """Note the type and shape of a new tensor: ``source`` with its axes permuted."""
         sizes = self.shapes.sizes_of(source)
         if sizes is not None:
@@ -161,7 +188,7 @@ class Program:
     ) -> Section:
         steps = []
         for node in nodes:
-            if node.op == "Constant" and not node.domain:
+            if node.stores:
                 continue
             step = self._step(node)
             if not self._fold(step, node):
@@ -187,7 +214,7 @@ class Program:
     def _fold(self, step: Step, node: Node) -> bool:
         """Compute a step of constants; False where it stays."""
         given = [name for name in step.inputs if name]
-        if step.bodies or node.opaque or step.op in _NEVER or step.domain:
+        if step.bodies or node.opaque or _stays(step) or step.domain:
             return False
         if step.attributes.foreign(step.op, step.domain, self.opset.get("", 1)):
             return False
@@ -229,6 +256,19 @@ class Program:
         found = np.asarray(sizes, np.int64) if step.op == "Shape" else np.int64(math.prod(sizes))
         self._constants[step.output] = np.asarray(found)
         return True
+
+
+def _stays(step: Step) -> bool:
+    """Whether a result is another each time, no tensor, or a table larger than what it is from."""
+    larger = step.op in ("DequantizeLinear", "Optional")
+    return larger or step.facts.random or step.facts.sequence
+
+
+def _sections(section: Section) -> Iterator[Section]:
+    yield section
+    for step in section.steps:
+        for body in step.bodies.values():
+            yield from _sections(body)
 
 
 def _attribute(value: Any) -> Any:

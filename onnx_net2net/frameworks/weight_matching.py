@@ -20,12 +20,12 @@ from onnx import NodeProto, helper
 
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.constant_detection import computed
-from onnx_net2net.frameworks.roles import FLOATS, Role, roles
+from onnx_net2net.frameworks.roles import Role, roles
 from onnx_net2net.frameworks.state_dicts import Weights, weight_set
-from onnx_net2net.frameworks.weight_operands import VIEWS
 from onnx_net2net.model.graph import Graph, Node, scopes
 from onnx_net2net.model.model import Computed, Model, Weight
 from onnx_net2net.model.weights import Stored
+from onnx_net2net.operators.types import FLOATS
 
 __all__ = ["recovered"]
 
@@ -208,7 +208,7 @@ def _pieces(model: Model) -> Iterator[Piece]:
 def _readers(graph: Graph, name: str) -> Iterator[tuple[Node, int]]:
     """The nodes that read a tensor, through views of it."""
     for node, index in graph.consumers.get(name, ()):
-        if node.op in VIEWS and index == 0 and all(o in graph.derived for o in node.outputs):
+        if node.facts.reshapes and index == 0 and all(o in graph.derived for o in node.outputs):
             for output in node.outputs:
                 yield from _readers(graph, output)
         else:

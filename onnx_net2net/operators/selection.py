@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from onnx_net2net.algebra.sizes import AnySize, Size
-from onnx_net2net.operators.language import Op, Rule, Table, line, names, place_of
+from onnx_net2net.operators.language import Kind, Op, Rule, line, names, place_of
+from onnx_net2net.operators.record import FIRST, Extent, Operator, Table
 
 COMPARED = "its entries are compared with one another"
 CLASS = "a position on it is a class"
@@ -66,7 +67,7 @@ def _found(op: Op) -> dict[str, AnySize]:
 def _reverse_sequence(op: Op) -> Rule:
     batch, time = op.axis("batch_axis", 1), op.axis("time_axis", 0)
     axes = names("x", op.rank())
-    return Rule(line([axes, [axes[batch]]], [axes]), fixed={axes[time]: TIME}, kind="zero")
+    return Rule(line([axes, [axes[batch]]], [axes]), fixed={axes[time]: TIME})
 
 
 def _grid_sample(op: Op) -> Rule:
@@ -110,19 +111,32 @@ def _unique(op: Op) -> Rule:
     return Rule(text, fixed={**fixed, "n": FOUND, "m": FOUND})
 
 
+SAMPLING = {"mode": ("bicubic", "bilinear", "cubic", "linear", "nearest")}
+
 TABLES: dict[str, Table] = {
     "": {
-        "ArgMax": _arg,
-        "ArgMin": _arg,
-        "Compress": _compress,
-        "GridSample": _grid_sample,
-        "MaxRoiPool": _max_roi_pool,
-        "NonMaxSuppression": _non_max_suppression,
-        "NonZero": _non_zero,
-        "OneHot": _one_hot,
-        "ReverseSequence": _reverse_sequence,
-        "RoiAlign": _roi_align,
-        "TopK": _top_k,
-        "Unique": _unique,
+        "ArgMax": Operator(_arg, compares=True, differentiable=False),
+        "ArgMin": Operator(_arg, compares=True, differentiable=False),
+        "Compress": Operator(_compress),
+        "GridSample": Operator(_grid_sample, choices=SAMPLING),
+        "MaxRoiPool": Operator(_max_roi_pool),
+        "NonMaxSuppression": Operator(_non_max_suppression),
+        "NonZero": Operator(_non_zero, differentiable=False),
+        "OneHot": Operator(_one_hot, extents={1: Extent.SHAPE}),
+        "ReverseSequence": Operator(_reverse_sequence, Kind.ZERO, carries=FIRST, computes=False),
+        "RoiAlign": Operator(
+            _roi_align,
+            choices={
+                "coordinate_transformation_mode": ("half_pixel", "output_half_pixel"),
+                "mode": ("avg", "max"),
+            },
+        ),
+        "TopK": Operator(
+            _top_k,
+            compares=True,
+            extents={1: Extent.PLACE},
+            implied={"sorted": "0 leaves the order open"},
+        ),
+        "Unique": Operator(_unique, compares=True),
     }
 }

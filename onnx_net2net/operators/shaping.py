@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
 from onnx_net2net.algebra.sizes import AT_RUN_TIME, AnySize, Size, least, most, trial
+from onnx_net2net.operators import odd
 from onnx_net2net.operators.factors import segments
 from onnx_net2net.operators.language import (
+    Kind,
     Op,
     Rule,
-    Table,
     Unsupported,
     line,
     names,
     place_of,
     slot,
 )
+from onnx_net2net.operators.record import FIRST, Extent, Operator, Table
 
 BORDER = "its borders are padded with its own entries"
 MOVING = f"how far it is padded {AT_RUN_TIME}"
@@ -53,7 +56,7 @@ def _pad(op: Op) -> Rule:
         right.append(segments([n for n in around if n[0] == "x" or around[n] > 0]))
         cut = {n for n in around if n[0] != "x" and around[n] < 0}
         sizes |= {n: -s if n in cut else s for n, s in around.items() if s != 0}
-        reduce |= dict.fromkeys(cut, "max")  # cut off: copies do not matter
+        reduce |= dict.fromkeys(cut, "unread")
     elements = _pad_elements(op, begins, ends, fixed)
     inputs = [left] + [["_"]] * (0 if op.opset < 11 else len(op.node.input) - 1)
     return Rule(line(inputs, [right]), sizes, fixed, reduce=reduce, slots=[slot(where, *elements)])
@@ -184,7 +187,7 @@ def _range(op: Op) -> Rule:
 def _trilu(op: Op) -> Rule:
     inputs = ", _" if op.has(1) else ""
     corner = "a triangle is cut out of it"
-    return Rule(f"*b r c{inputs} -> *b r c", fixed={"r": corner, "c": corner}, kind="zero")
+    return Rule(f"*b r c{inputs} -> *b r c", fixed={"r": corner, "c": corner})
 
 
 def _affine_grid(op: Op) -> Rule:
@@ -208,19 +211,49 @@ def _center_crop_pad(op: Op) -> Rule:
     sizes = {f"y{i}": n for i, n in after.items() if not same[i]}
     fixed = {n: CROPPED for i, s in enumerate(same) if not s for n in (left[i], right[i])}
     terms = [left[i] if same[i] else None for i in listed]
-    return Rule(line([left, ["_"]], [right]), sizes, fixed, slots=[slot(1, *terms)], kind="")
+    return Rule(line([left, ["_"]], [right]), sizes, fixed, slots=[slot(1, *terms)])
 
+
+REGION = "read where a region is resized, the only one that needs it"
+
+PADDING: dict[str, Any] = {
+    "choices": {"mode": ("constant", "edge", "reflect", "wrap")},
+    "extents": {1: Extent.AMOUNT, 3: Extent.PLACE},
+    "odd": odd.pads,
+}
+COUNTING: dict[str, Any] = {
+    "extents": dict.fromkeys((0, 1, 2), Extent.AMOUNT),
+    "odd": odd.counting,
+}
+MADE = Extent.SHAPE
 
 TABLES: dict[str, Table] = {
     "": {
-        "AffineGrid": _affine_grid,
-        "CenterCropPad": _center_crop_pad,
-        "ConstantOfShape": _constant_of_shape,
-        "EyeLike": Rule("r c -> r c", fixed={"r": COUNTED, "c": COUNTED}),
-        "Pad": _pad,
-        "Range": _range,
-        "Resize": _resize,
-        "Trilu": _trilu,
-        "Upsample": _upsample,
+        "AffineGrid": Operator(_affine_grid),
+        "CenterCropPad": Operator(
+            _center_crop_pad, carries=FIRST, computes=False, extents={1: MADE}
+        ),
+        "ConstantOfShape": Operator(_constant_of_shape, computes=False, extents={0: MADE}),
+        "EyeLike": Operator(Rule("r c -> r c", fixed={"r": COUNTED, "c": COUNTED}), computes=False),
+        "Pad": Operator(
+            _pad,
+            carries=FIRST,
+            computes=False,
+            implied={2: "what a pad holds, where it is constant"},
+            **PADDING,
+        ),
+        "Range": Operator(_range, **COUNTING),
+        "Resize": Operator(
+            _resize,
+            extents={1: MADE, 2: MADE, 3: MADE},
+            choices={"mode": ("cubic", "linear", "nearest")},
+            implied={1: REGION, "extrapolation_value": REGION},
+        ),
+        "Trilu": Operator(_trilu, Kind.ZERO),
+        "Upsample": Operator(
+            _upsample,
+            extents={1: MADE},
+            choices={"mode": ("bilinear", "cubic", "linear", "nearest")},
+        ),
     }
 }

@@ -21,7 +21,7 @@ from onnx_net2net.algebra.expansion import PAD
 from onnx_net2net.errors import UsageError
 from onnx_net2net.model.model import Model
 from onnx_net2net.plan.steps import replay
-from onnx_net2net.step import Widen, recorded
+from onnx_net2net.step import Split, Widen, recorded
 from onnx_net2net.verification.comparison import compare, distance, larger, tolerances
 from onnx_net2net.verification.feeds import Feeds
 from onnx_net2net.verification.interface import merged_specs
@@ -144,8 +144,8 @@ def _compare(
     """What is found of each tensor; the names of those that are not judged."""
     analysis = analyse(parent)
     growth = _growth(analysis, step)
-    sharing = share(analysis, growth, step.get("seed", 0), step.get("split", "project"))
-    names = _shared(analysis, grown)
+    sharing = share(analysis, growth, step.get("seed", 0), step.get("split", Split.PROJECT))
+    names = _shared(analysis, grown, sharing)
     nodes = _writers(grown)
     feeds = _feeds(parent, grown, analysis.solution.shapes.binding, provider)
     before = tensors(parent, names, feeds, provider=provider)
@@ -174,17 +174,20 @@ def _fits(growth: Growth, axes: Sequence[Axis], shape: Sequence[int]) -> bool:
     )
 
 
-def _shared(analysis: Analysis, grown: Model) -> list[str]:
+def _shared(analysis: Analysis, grown: Model, sharing: Sharing) -> list[str]:
     """Tensors that both models compute from what they are fed, but for sizes, which may grow.
 
-    What is made of weights alone is read on the side where copies share, so it is no copy.
+    What is made of weights alone is read on the side where copies share, so it is no copy. What
+    several nodes compute on the way to a padded norm is smaller, as its epsilon is.
     """
     solution = analysis.solution
+    norms = [norm for padding in sharing.paddings for norm in padding.norms]
+    inside = {at for norm in norms for at in norm.nodes if at != norm.node.position}
     written = {o for node in grown.proto.graph.node for o in node.output if o}
     return [
         name
         for node in solution.graph.nodes
-        if node.position not in solution.shapes.computed
+        if node.position not in solution.shapes.computed and node.position not in inside
         for name in node.outputs
         if name in written and name in solution.axes and name not in solution.graph.derived
     ]

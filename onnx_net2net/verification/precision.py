@@ -19,12 +19,12 @@ import onnx.defs
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from onnx_net2net.model.model import Computed, Model
+from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.verification.comparison import is_float
 from onnx_net2net.verification.kernels import graphs
 from onnx_net2net.verification.recurrence import is_recurrent, unrolled
 
 HALF_TYPES = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
-FLOAT_TYPES = HALF_TYPES | {TensorProto.FLOAT, TensorProto.DOUBLE}
 
 # Attributes that hold an element type.
 _TYPE_ATTRIBUTES = {"to", "dtype"}
@@ -78,7 +78,7 @@ def nudged(
 
     if proto is None:
         proto = model.editable()
-    names = [n for n, w in model.weights.items() if w.dtype in FLOAT_TYPES and w.size > 1]
+    names = [n for n, w in model.weights.items() if w.dtype in FLOATS and w.size > 1]
     return model.with_changes(proto, {name: moved(name) for name in names})
 
 
@@ -88,7 +88,7 @@ def nudged(
 def in_precision(
     model: onnx.ModelProto,
     target: int,
-    sources: frozenset[int] = FLOAT_TYPES,
+    sources: frozenset[int] = FLOATS,
     lacking: Callable[[onnx.NodeProto], bool] | None = None,
 ) -> onnx.ModelProto:
     """A copy in which every tensor of one of the ``sources`` types has the type ``target``.
@@ -222,7 +222,7 @@ def is_single(model: Model) -> bool:
     for graph in graphs(model.proto.graph):
         for node in graph.node:
             held.update(a.i for a in node.attribute if a.name in _TYPE_ATTRIBUTES)
-    return not held & (FLOAT_TYPES - {TensorProto.FLOAT})
+    return not held & (FLOATS - {TensorProto.FLOAT})
 
 
 def with_outputs(model: Model, names: Sequence[str]) -> Model:

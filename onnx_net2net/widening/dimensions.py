@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import gc
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from math import prod
 
 from onnx import TensorProto
@@ -20,15 +21,26 @@ from onnx_net2net.algebra.axes import Atom, Axis, Pin, Sum, atoms, canonical, pi
 from onnx_net2net.algebra.measures import Measure
 from onnx_net2net.algebra.sizes import AT_RUN_TIME
 from onnx_net2net.analysis.folding import foldable
+from onnx_net2net.analysis.norms import Normalization, normalizations
 from onnx_net2net.analysis.solver import Applied, Solution, solve
 from onnx_net2net.model.graph import Graph, Node, parameter_path, scope_path
 from onnx_net2net.model.model import AnyModel, Model, load
 from onnx_net2net.model.sequences import without_sequences
 from onnx_net2net.model.unique_names import with_unique_names
 from onnx_net2net.model.untying import untied
-from onnx_net2net.widening.contraction import FLOATS, FOLD, Contraction, contractions, obstacle
+from onnx_net2net.operators.language import AS_OFTEN
+from onnx_net2net.operators.types import FLOATS
+from onnx_net2net.widening.contraction import FOLD, Contraction, contractions, obstacle
 from onnx_net2net.widening.feasibility import rehearse
 from onnx_net2net.widening.padding import NotPaddable, Padding, plan
+
+
+class Freedom(StrEnum):
+    """How a dimension may grow."""
+
+    ANY = "any"  # to every larger width
+    MULTIPLE = "multiple"  # to every multiple of its width
+    FIXED = "fixed"
 
 
 @dataclass(eq=False)
@@ -42,7 +54,7 @@ class Dimension:
 
     name: str
     width: int
-    growth: str
+    growth: Freedom
     reason: str | None
     remedy: str | None
     sites: list[tuple[str, int]]
@@ -52,6 +64,16 @@ class Dimension:
     elements: int
     atom: Atom = field(repr=False)
     uses: dict[str, str] = field(repr=False)  # copies that get their own, and of which initializer
+
+    @property
+    def grows(self) -> bool:
+        """Whether it may have any larger width."""
+        return self.growth is not Freedom.FIXED
+
+    @property
+    def step(self) -> int:
+        """What every width that it may have is a multiple of."""
+        return self.width if self.growth is Freedom.MULTIPLE else 1
 
 
 @dataclass
@@ -63,7 +85,13 @@ class Analysis:
     dimensions: list[Dimension]
     by_name: dict[str, Dimension]
     by_atom: dict[Atom, Dimension]
+    norms: dict[int, Normalization]  # by the positions of the nodes that compute one
     paddings: dict[Atom, Padding]
+
+    @property
+    def graph(self) -> Graph:
+        """The graph that was solved."""
+        return self.solution.graph
 
 
 def inspect(model: AnyModel) -> list[Dimension]:
@@ -101,7 +129,8 @@ def _analyse(model: Model) -> Analysis:
             pin(free, Pin(None, f"its size, {free.size}, {AT_RUN_TIME}"))
     for free, why in rehearse(solution, (a for a in survey.sites if not a.pins)).items():
         pin(free, why)
-    paddings = _paddings(solution, survey, multiples)
+    norms = normalizations(solution)
+    paddings = _paddings(solution, survey, multiples, norms)
     dimensions = _named(solution, survey, multiples)
     return Analysis(
         model,
@@ -109,24 +138,36 @@ def _analyse(model: Model) -> Analysis:
         dimensions,
         {d.name: d for d in dimensions},
         {d.atom: d for d in dimensions},
+        norms,
         paddings,
     )
 
 
 def _paddings(
-    solution: Solution, survey: _Survey, multiples: dict[Atom, Pin]
+    solution: Solution,
+    survey: _Survey,
+    multiples: dict[Atom, Pin],
+    norms: Mapping[int, Normalization],
 ) -> dict[Atom, Padding]:
-    """Padding lifts the restriction to multiples where everything around agrees to it."""
+    """Padding lifts the restriction to multiples where everything around agrees to it.
+
+    Of several nodes that are one norm it spares the operators that shares would insert.
+    """
     found: dict[Atom, Padding] = {}
-    for free, why in list(multiples.items()):
+    decomposed = (free for n in norms.values() if n.epsilon_input for free in atoms(n.axis))
+    for free in dict.fromkeys((*multiples, *decomposed)):
         if free.pins or free not in survey.sites:
             continue
         try:
-            found[free] = plan(solution, free, survey.applied[free])
-            del multiples[free]
+            padding = plan(solution, norms, free, survey.applied[free])
         except NotPaddable as problem:
-            reason = f"{why.reason}; padding would not be exact: {problem}"
-            multiples[free] = Pin(why.node, reason, why.remedy)
+            if (why := multiples.get(free)) is not None:
+                reason = f"{why.reason}; padding would not be exact: {problem}"
+                multiples[free] = Pin(why.node, reason, why.remedy)
+            continue
+        if free in multiples or not padding.idle:
+            found[free] = padding
+            multiples.pop(free, None)
     return found
 
 
@@ -149,7 +190,7 @@ def _unsteady(
     solution: Solution, contraction: Contraction, symbols: Measure
 ) -> tuple[str, None] | None:
     """Why shares cannot lie along an axis: a part of it that is as long as the inputs say."""
-    if contraction.reduce == "max" or all(free.pins for free in atoms(contraction.axis)):
+    if contraction.reduce in AS_OFTEN or all(free.pins for free in atoms(contraction.axis)):
         return None
     node = contraction.applied.node
     sides = [solution.axes[node.inputs[index]][axis] for index, axis in contraction.places]
@@ -210,10 +251,10 @@ class _Survey:
 
 def _touched(applied: Applied) -> dict[str, Axis]:
     """The axes of a node by their names, but for those that it only cuts off."""
-    rule, axes = applied.rule, applied.env
-    if rule.kind != "move" or "max" not in rule.reduce.values():
+    reduce, axes = applied.rule.reduce, applied.env
+    if "unread" not in reduce.values():
         return axes
-    return {name: axis for name, axis in axes.items() if rule.reduce.get(name) != "max"}
+    return {name: axis for name, axis in axes.items() if reduce.get(name) != "unread"}
 
 
 def _survey(solution: Solution) -> _Survey:
@@ -330,7 +371,7 @@ def _names(
     """Unique names; what can grow has the first choice: an LSTM's units before its directions."""
     taken: set[str] = set()
     names: dict[Atom, str] = {}
-    for free in sorted(found, key=lambda free: _growth(free, multiples)[0] == "fixed"):
+    for free in sorted(found, key=lambda free: _growth(free, multiples)[0] is Freedom.FIXED):
         weight, axis = _site(solution, survey.sites[free][0])
         names[free] = _unique(survey.names.get(free) or f"{weight}[{axis}]", taken)
     return names
@@ -343,14 +384,14 @@ def _site(solution: Solution, place: tuple[str, int]) -> tuple[str, int]:
     return (name, axis) if copied is None else (copied.original, axis)
 
 
-def _growth(free: Atom, multiples: dict[Atom, Pin]) -> tuple[str, Pin | None]:
+def _growth(free: Atom, multiples: dict[Atom, Pin]) -> tuple[Freedom, Pin | None]:
     if free.pins:
-        return "fixed", free.pins[0]
+        return Freedom.FIXED, free.pins[0]
     if free.size == 0:
-        return "fixed", Pin(None, "has no unit that could be copied")
+        return Freedom.FIXED, Pin(None, "has no unit that could be copied")
     if free in multiples:
-        return "multiple", multiples[free]
-    return "any", None
+        return Freedom.MULTIPLE, multiples[free]
+    return Freedom.ANY, None
 
 
 def _unique(name: str, taken: set[str]) -> str:
@@ -364,4 +405,4 @@ def _unique(name: str, taken: set[str]) -> str:
 
 def growable(dimensions: Iterable[Dimension]) -> list[Dimension]:
     """Those that may grow."""
-    return [d for d in dimensions if d.growth != "fixed"]
+    return [d for d in dimensions if d.grows]

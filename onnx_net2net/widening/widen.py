@@ -22,10 +22,12 @@ from onnx_net2net.algebra.expansion import (
     share_copies,
 )
 from onnx_net2net.algebra.sizes import trial
+from onnx_net2net.analysis.solver import Solution
 from onnx_net2net.model.editing import Editor
+from onnx_net2net.model.graph import Node
 from onnx_net2net.model.history import append
 from onnx_net2net.model.model import AnyModel, Computed, Model, Weight, load
-from onnx_net2net.step import Widen, listed
+from onnx_net2net.step import Split, Widen, listed
 from onnx_net2net.widening.dimensions import Analysis, analyse
 from onnx_net2net.widening.growth import Fill, Growth
 from onnx_net2net.widening.growth_record import Along, WeightGrowth, pack
@@ -42,7 +44,7 @@ def widen(
     widths: Mapping[str, int],
     *,
     seed: int = 0,
-    split: str = "project",
+    split: str = Split.PROJECT,
     noise: float = 0.01,
     mapping: str = "random",
 ) -> Model:
@@ -82,7 +84,7 @@ def _grow(analysis: Analysis, growth: Growth, step: Widen, changes: list[Change]
     sharing = share(analysis, growth, step.seed, step.split)
     editor = Editor(solution.graph)
     grown = _weights(analysis, growth, step, sharing, editor)
-    _norms(growth, sharing.paddings, editor)
+    _norms(solution, growth, sharing.paddings, editor)
     inserted = [_insert(analysis, insertion, editor) for insertion in sharing.insertions]
     apply(found, editor)
     names = editor.join()
@@ -137,7 +139,7 @@ def _weights(
     editor: Editor,
 ) -> dict[str, WeightGrowth]:
     """New contents, computed when written, for every weight on a grown dimension."""
-    solution, copies = analysis.solution, analysis.solution.graph.copies
+    solution, copies = analysis.solution, analysis.graph.copies
     told: dict[str, WeightGrowth] = {}
     for name, weight in solution.graph.model.weights.items():
         axes = solution.axes.get(name)
@@ -210,14 +212,36 @@ def _at_trial(growth: Growth, axis: Axis) -> int | None:
     return int(trial(growth.size(axis))) if growth.touches(axis) else None
 
 
-def _norms(growth: Growth, paddings: list[Padding], editor: Editor) -> None:
+def _norms(solution: Solution, growth: Growth, paddings: list[Padding], editor: Editor) -> None:
     """Padded vectors deviate less, by eta: so must epsilon, for the norm to stay what it was."""
+    operands: dict[str, dict[tuple[Node, int], float]] = {}
     for padding in paddings:
         eta = padding.eta(int(growth.size(padding.atom)))
-        for applied in padding.norms:
-            assert applied.rule.norm is not None
-            epsilon = applied.rule.norm.epsilon_of(applied.node.proto)
-            editor.set_attribute(applied.node, "epsilon", eta * eta * epsilon)
+        for norm in padding.norms:
+            epsilon = eta * eta * norm.epsilon
+            if norm.epsilon_input is None:
+                editor.set_attribute(norm.node, "epsilon", epsilon)
+            else:
+                node, index = norm.epsilon_input
+                operands.setdefault(node.inputs[index], {})[node, index] = epsilon
+    for name, wanted in operands.items():
+        _epsilons(solution, name, wanted, editor)
+
+
+def _epsilons(
+    solution: Solution, name: str, wanted: dict[tuple[Node, int], float], editor: Editor
+) -> None:
+    """Let the operands that read ``name`` hold other numbers; in place if all become the same."""
+    graph, shapes = solution.graph, solution.shapes
+    dtype = helper.tensor_dtype_to_np_dtype(shapes.dtype[name])
+    arrays = {v: np.full(shapes.shape[name], v, dtype) for v in set(wanted.values())}
+    alone = name in graph.model.weights and name not in graph.results
+    if alone and len(arrays) == 1 and len(graph.consumers[name]) == len(wanted):
+        return editor.set_weight(name, *arrays.values())
+    names = {value: editor.add_weight(f"{name}_padded", array) for value, array in arrays.items()}
+    for (node, index), value in wanted.items():
+        editor.connect(node, index, names[value])
+    return None
 
 
 def _insert(analysis: Analysis, insertion: OperandScale, editor: Editor) -> str:

@@ -48,7 +48,7 @@ def test_twice_the_parameters(name: str, prefer: str) -> None:
     grown = n2n.grow(model, params="2x", prefer=prefer)
     written = n2n.load(grown.to_bytes())
     assert near(costs(written).parameters, 2 * costs(model).parameters)
-    assert source.judge(written)
+    assert source.agrees(written)
 
 
 @pytest.mark.parametrize("name", ["gpt2.dynamo-raw", "lstm.dynamo", "resnet.dynamo-raw"])
@@ -209,7 +209,7 @@ def test_preferences_differ_as_they_say() -> None:
         ({"params": "0.5x"}, "is less than the model has now"),
         ({"params": "1x"}, "is what the model has now"),
         ({"params": 7}, "7 is less than the model has now"),
-        ({"params": "2x", "seed": -1}, "seed -1 is not"),
+        ({"params": "2x", "seed": -1}, "seed: -1 is not"),
         ({"params": "2x", "sizes": {"bacth": 2}}, "no dynamic dimension 'bacth'"),
     ],
 )

@@ -19,7 +19,10 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, helper
 
+from onnx_net2net.operators import registry
+
 Spec = tuple[Any, tuple[int, ...]]
+RULED = {key for key, record in registry().items() if record.rule is not None}
 
 
 @dataclass(frozen=True, eq=False)

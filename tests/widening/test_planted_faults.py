@@ -19,6 +19,7 @@ from onnx_net2net.errors import InvalidModel
 from onnx_net2net.model.model import load
 from onnx_net2net.operators import registry
 from onnx_net2net.operators.language import Rule
+from onnx_net2net.operators.record import Operator
 from onnx_net2net.verification.verify import verify
 from onnx_net2net.widening import growth, padding, sharing, sizing
 from onnx_net2net.widening import widen as widen_module
@@ -234,15 +235,15 @@ def absorbed_by_the_bias_alone(patch: Patch) -> None:
 
 
 def softmax_taken_as_pointwise(patch: Patch) -> None:
-    patch.setitem(registry(), ("", "Softmax"), Rule("... -> ..."))
+    patch.setitem(registry(), ("", "Softmax"), Operator(Rule("... -> ...")))
 
 
 def norm_taken_as_pointwise(patch: Patch) -> None:
-    patch.setitem(registry(), ("", "LayerNormalization"), Rule("a c, c, c -> a c"))
+    patch.setitem(registry(), ("", "LayerNormalization"), Operator(Rule("a c, c, c -> a c")))
 
 
 def sums_of_squares_taken_as_pointwise(patch: Patch) -> None:
-    patch.setitem(registry(), ("", "ReduceL2"), Rule("a c -> a 1", reduce={"c": "max"}))
+    patch.setitem(registry(), ("", "ReduceL2"), Operator(Rule("a c -> a 1", reduce={"c": "max"})))
 
 
 def sources_by_weight(patch: Patch) -> None:

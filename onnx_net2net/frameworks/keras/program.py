@@ -18,6 +18,8 @@ from onnx_net2net.analysis.values import attribute_value, constant
 from onnx_net2net.frameworks.attributes import Attributes
 from onnx_net2net.model.graph import captured
 from onnx_net2net.model.validation import opset_versions
+from onnx_net2net.operators import facts
+from onnx_net2net.operators.record import Operator
 
 __all__ = ["Program", "Step", "all_steps", "compiled"]
 
@@ -35,6 +37,11 @@ class Step:
     opset: int
     bodies: dict[str, Program] = field(default_factory=dict)
     done: tuple[str, ...] = ()  # tensors that nothing reads after this step
+
+    @property
+    def facts(self) -> Operator:
+        """What the operator is."""
+        return facts(self.op, self.domain)
 
     def ignored(self) -> list[str]:
         """Attributes that it states and nobody looked up, but for defaults."""

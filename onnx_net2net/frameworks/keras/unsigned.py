@@ -62,23 +62,6 @@ SAME_BITS = frozenset(
         "Where",
     ]
 )
-ORDER = frozenset(
-    [
-        "ArgMax",
-        "ArgMin",
-        "Clip",
-        "Greater",
-        "GreaterOrEqual",
-        "Less",
-        "LessOrEqual",
-        "Max",
-        "Min",
-        "ReduceMax",
-        "ReduceMin",
-        "TopK",
-        "Unique",
-    ]
-)
 NATIVE = frozenset(["BitShift", "Div", "Mod"])
 # Those that look at no entry, or take the type as it is.
 OWN = frozenset(
@@ -119,9 +102,12 @@ def by_bits(call: Call, entry: Entry, operands: Sequence[Any]) -> Any:
         return entry(call, *operands)
     if step.op in NATIVE:
         return _native(call, *(tensor(x) for x in operands))
-    if step.op not in SAME_BITS | ORDER or call.attribute("reduction", "none") in ("max", "min"):
+    if not (step.op in SAME_BITS or step.facts.compares) or call.attribute("reduction", "none") in (
+        "max",
+        "min",
+    ):
         call.refuse("arithmetic on uint64 is not translated")
-    turn = HIGHEST if step.op in ORDER else np.int64(0)
+    turn = HIGHEST if step.facts.compares else np.int64(0)
     results = entry(call, *(_signed(x, turn) for x in operands))
     several = isinstance(results, list | tuple)
     back = {index for index, kind in tied(step, operands).items() if kind == "uint64"}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from onnx_net2net.frameworks.torch.operation import Entry, Operation, Unpacked
 from onnx_net2net.frameworks.torch.operators.linear import typed
 from onnx_net2net.frameworks.torch.size_code import Size
-from onnx_net2net.frameworks.torch.types import FLOATS, literal
+from onnx_net2net.frameworks.torch.types import literal
+from onnx_net2net.operators.types import FLOATS
 
 
 def gather(op: Operation) -> str:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 from onnx_net2net.frameworks.torch.operation import Entry, Operation
 from onnx_net2net.frameworks.torch.operators.linear import padding, pair
-from onnx_net2net.frameworks.torch.types import FLOATS, Untranslated
+from onnx_net2net.frameworks.torch.types import Untranslated
+from onnx_net2net.operators.types import FLOATS
 
 
 @dataclass
