@@ -319,6 +319,7 @@ def _forget(shapes: Shapes, nodes: Sequence[Node]) -> None:
         for body in node.bodies:
             _forget(shapes, body.nodes)
         shapes.computed.discard(node.position)
+        shapes.followed.pop(node.position, None)
         if node.op != "Constant":
             for name in node.outputs:
                 for known in (shapes.shape, shapes.sizes, shapes.value, shapes.formula):

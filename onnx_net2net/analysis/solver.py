@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from onnx_net2net.algebra.axes import ONE, Axis, Pin, atom, canonical, pin, product, total, unify
-from onnx_net2net.algebra.sizes import AT_RUN_TIME, AnySize, exact
+from onnx_net2net.algebra.sizes import AT_RUN_TIME, AnySize, Undecided, exact
 from onnx_net2net.analysis.rule_shapes import Followed
 from onnx_net2net.analysis.shapes import Shapes, infer
 from onnx_net2net.model.graph import Graph, Node
@@ -101,7 +101,7 @@ def _visit(solution: Solution, node: Node) -> None:
     try:
         rule, pattern = _rule(shapes, node)
         _apply(solution, Applied(node, rule, pattern, {}))
-    except Unsupported as problem:
+    except (Unsupported, Undecided) as problem:
         _barrier(solution, node, str(problem))
     except _Misfit as problem:
         _barrier(solution, node, f"{problem} (rule: {rule.pattern if rule else ''})")

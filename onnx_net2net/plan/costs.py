@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from onnx import TensorProto
 from onnx.helper import tensor_dtype_to_np_dtype
 
+from onnx_net2net.algebra.sizes import trial
 from onnx_net2net.analysis.onnx_inference import Shape
 from onnx_net2net.analysis.shapes import ITERATIONS, Shapes, infer, infer_at, iterations
 from onnx_net2net.analysis.symbols import symbol
@@ -145,7 +146,9 @@ class Workload:
                 self._choose(node)
             else:
                 for body in node.bodies:
-                    self._enter(body.nodes, times * (iterations(self.shapes, node) or 1))
+                    self._enter(
+                        body.nodes, times * (int(trial(iterations(self.shapes, node)) or 1))
+                    )
 
     def _choose(self, node: Node) -> None:
         """Of branches that are not known to be taken the more expensive one counts."""

@@ -19,7 +19,7 @@ from onnx import TensorProto
 
 from onnx_net2net.algebra.axes import Atom, Axis, Pin, Sum, atoms, canonical, pin
 from onnx_net2net.algebra.measures import Measure
-from onnx_net2net.algebra.sizes import AT_RUN_TIME
+from onnx_net2net.algebra.sizes import AT_RUN_TIME, trial
 from onnx_net2net.analysis.folding import foldable
 from onnx_net2net.analysis.norms import Normalization, normalizations
 from onnx_net2net.analysis.solver import Applied, Solution, solve
@@ -343,7 +343,7 @@ def _named(solution: Solution, survey: _Survey, multiples: dict[Atom, Pin]) -> l
         dimensions.append(
             Dimension(
                 name=names[free],
-                width=int(free.size),
+                width=int(trial(free.size)),
                 growth=growth,
                 reason=None if why is None else f"{why.node or ''} {why.reason}".strip(),
                 remedy=(why.remedy if why is not None else None) or (FOLD if helps else None),
