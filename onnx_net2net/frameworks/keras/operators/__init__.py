@@ -22,8 +22,6 @@ FAMILIES = (
     "elementwise",
     "indexing",
     "linear",
-    "microsoft",
-    "microsoft_attention",
     "movement",
     "normalisation",
     "pooling",

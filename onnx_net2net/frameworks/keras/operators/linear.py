@@ -8,7 +8,6 @@ from typing import Any
 import keras
 from keras import ops
 
-from onnx_net2net.frameworks.keras.operators.elementwise import activation
 from onnx_net2net.frameworks.keras.trace import Call, Entry
 from onnx_net2net.frameworks.keras.values import cast, dtype_of, sizes, tensor
 
@@ -66,33 +65,6 @@ def gemm(call: Call, a: Any, b: Any, c: Any = None) -> Any:
     return y if c is None else y + scaled(tensor(c), beta)
 
 
-def fused_gemm(call: Call, *values: Any) -> Any:
-    """Gemm and an activation."""
-    name, prefix = call.attribute("activation", ""), "activation_"
-    given = {
-        key.removeprefix(prefix): call.attribute(key)
-        for key in call.step.attributes
-        if key.startswith(prefix)
-    }
-    y = gemm(call, *values)
-    return activation(name, **given)(y) if name else y
-
-
-def fused_matmul(call: Call, a: Any, b: Any) -> Any:
-    """MatMul of turned operands, scaled; ``transBatch`` moves the first axis before the last."""
-    a = _oriented(tensor(a), call.attribute("transA", 0), call.attribute("transBatchA", 0))
-    b = _oriented(tensor(b), call.attribute("transB", 0), call.attribute("transBatchB", 0))
-    return scaled(multiplied(a, b), call.attribute("alpha", 1.0))
-
-
-def _oriented(x: Any, transposed: int, batch: int) -> Any:
-    if len(x.shape) < 2:
-        return x
-    if batch:
-        x = ops.moveaxis(x, 0, -2)
-    return swapped(x) if transposed else x
-
-
 def einsum(call: Call, *values: Any) -> Any:
     """As NumPy's; with no output given, letters that occur once, in the order of the alphabet."""
     equation = call.attribute("equation").replace(" ", "")
@@ -109,6 +81,11 @@ def einsum(call: Call, *values: Any) -> Any:
     return cast(ops.einsum(equation, *found), dtype_of(found[0]))
 
 
+def inverse(call: Call, x: Any) -> Any:
+    """Of matrices."""
+    return ops.inv(tensor(x))
+
+
 TABLES: dict[str, dict[str, Entry]] = {
     "": {
         "Det": determinant,
@@ -116,9 +93,5 @@ TABLES: dict[str, dict[str, Entry]] = {
         "Gemm": gemm,
         "MatMul": matmul,
     },
-    "com.microsoft": {
-        "FusedGemm": fused_gemm,
-        "FusedMatMul": fused_matmul,
-        "TransposeMatMul": fused_matmul,
-    },
+    "com.microsoft": {"Inverse": inverse},
 }

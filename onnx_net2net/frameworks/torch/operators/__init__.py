@@ -16,7 +16,6 @@ FAMILIES = (
     "elementwise",
     "indexing",
     "linear",
-    "microsoft",
     "movement",
     "normalisation",
     "pooling",

@@ -136,13 +136,13 @@ def padded(x: str, pads: Sequence[str], value: str = "") -> str:
     return f"F.pad({x}, ({', '.join(order)}){value})"
 
 
-def convolution(op: Operation, x: str, x_index: int, weight: int, bias: int | None) -> str:
+def conv(op: Operation) -> str:
     """A convolution module where the weights are one's, else the function."""
-    rank = op.axes_of(weight) - 2
+    rank = op.axes_of(1) - 2
     if rank not in (1, 2, 3):
         raise Untranslated(f"it has {rank} axes to slide along")
-    shape = op.program.dims(op.name(weight)) or ()
-    kernel = op.attribute("kernel_shape") or [op.fixed(weight, a) for a in range(2, rank + 2)]
+    shape = op.program.dims(op.name(1)) or ()
+    kernel = op.attribute("kernel_shape") or [op.fixed(1, a) for a in range(2, rank + 2)]
     pads, even = padding(op, kernel)
     given = {
         "stride": list(op.attribute("strides") or [1] * rank),
@@ -152,21 +152,17 @@ def convolution(op: Operation, x: str, x_index: int, weight: int, bias: int | No
     }
     usual = {"stride": 1, "padding": "0", "dilation": 1, "groups": 1}
     options = options_of(given, usual)
-    x = x if even else padded(x, pads)
+    x = op.tensor(0) if even else padded(op.tensor(0), pads)
+    bias = 2 if op.has(2) else None
     if all(isinstance(size, int) for size in shape) and not any(map(computed, pads)):
         channels = int(shape[1] or 0) * op.attribute("group", 1)
         module = f"nn.Conv{rank}d({channels}, {shape[0]}, {pair(kernel)}{options})"
-        found = layer(op, module, x, weight, bias)
+        found = layer(op, module, x, 1, bias)
         if found is not None:
             return found
-    op.named(op.path(weight))
+    op.named(op.path(1))
     b = "" if bias is None else f", {op.tensor(bias)}"
-    return f"F.conv{rank}d({x}, {op.tensor(weight)}{b}{options})"
-
-
-def conv(op: Operation) -> str:
-    """Conv of one to three spatial axes."""
-    return convolution(op, op.tensor(0), 0, 1, 2 if op.has(2) else None)
+    return f"F.conv{rank}d({x}, {op.tensor(1)}{b}{options})"
 
 
 def conv_transpose(op: Operation) -> str:
@@ -317,6 +313,9 @@ TABLES: dict[str, dict[str, Entry]] = {
         "Gemm": gemm,
         "MatMul": matmul,
         "MatMulInteger": matmul_integer,
+    },
+    "com.microsoft": {
+        "Inverse": "torch.linalg.inv({0})",
     },
     "idiom": {
         "Linear": linear_step,
