@@ -68,8 +68,8 @@ PRINTING = {"breakpoint", "exit", "os._exit", "print", "quit", "sys.exit"}
 PRINTING |= {f"sys.{stream}.write" for stream in ("stdout", "stderr", "__stdout__")}
 # These find the dimensions of any graph, so they may know no operator by name.
 KNOW_NO_OPERATOR = (
-    "algebra.axes", "algebra.expansion", "analysis.solver", "widening.contraction",
-    "widening.dimensions", "widening.growth", "widening.naming",
+    "algebra.axes", "algebra.expansion", "analysis.norms", "analysis.solver",
+    "widening.contraction", "widening.dimensions", "widening.growth", "widening.naming",
 )  # fmt: skip
 # The judge shares nothing with the accused: it knows of files and models, and what operators are.
 # That one draws random numbers, or indexes a table, is a fact; how to grow is not among them.

@@ -44,7 +44,7 @@ class Signs:
                 found = float(value.min()) if value.size else -inf
             elif node is not None and node.facts.least and node.outputs[0] == tensor and deep:
                 found = self._bound(node, [self.least(n, deep - 1) for n in node.inputs if n])
-            self._found[tensor] = found if found > -inf else -inf  # NaN is no bound
+            self._found[tensor] = found if found > -inf else -inf  # noqa: FURB136 (NaN is no bound)
         return self._found[tensor]
 
     def _bound(self, node: Node, given: list[float]) -> float:

@@ -87,7 +87,7 @@ def test_every_init(name: str, init: str) -> None:
         except n2n.Refused as refusal:
             assert init == "factor" and refusal.remedy == "use --init residual"
             continue
-        assert source.judge(deeper)
+        assert source.agrees(deeper)
         right += 1
     assert right or (name, init) == ("gpt2.ts17.onnx", "identity")
 
