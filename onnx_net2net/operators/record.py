@@ -65,9 +65,7 @@ class Operator:
     random: bool = False  # something else each time it runs, in training mode at least
     in_order: bool = False  # gives the elements of its first operand in their order
     in_place: bool = False  # and in their places, though maybe in another type
-    computes: bool = (
-        True  # else its elements are constants, or elsewhere or of another type already
-    )
+    computes: bool = True  # else it moves elements, changes their type, or makes constants
     measures: bool = False  # reads the sizes of its operand, and no element
     compares: bool = False  # asks which of its elements are larger
     quantizes: bool = False
