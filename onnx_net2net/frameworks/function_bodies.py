@@ -1,6 +1,6 @@
 """Operators that a translator does not know, as the operators that onnx defines them by.
 
-expanded(model, tables().keys())       # SoftmaxCrossEntropyLoss: LogSoftmax, Gather, ...
+expanded(model, translations().keys())       # SoftmaxCrossEntropyLoss: LogSoftmax, Gather, ...
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.function_bodies import expanded
 from onnx_net2net.frameworks.keras.layer import Graph as Layer
 from onnx_net2net.frameworks.keras.layer import Network, Slot, encoded
-from onnx_net2net.frameworks.keras.operators import registry
+from onnx_net2net.frameworks.keras.operators import translations
 from onnx_net2net.frameworks.keras.operators.elementwise import NUMBERS
 from onnx_net2net.frameworks.keras.program import Step, all_steps, compiled
 from onnx_net2net.frameworks.roles import Role, paths, roles
@@ -33,7 +33,7 @@ NO_SCOPE = re.compile(r"[^A-Za-z0-9_.\\/>-]", re.ASCII)
 
 def keras_model(model: Model) -> keras.Model:
     """See :func:`onnx_net2net.frameworks.keras.to_keras`."""
-    source, model = model, expanded(model, registry().keys())
+    source, model = model, expanded(model, translations().keys())
     _raise(list(_boundary(model.proto.graph)))
     slots = variables_of(model)
     proto = skeleton(model, frozenset(slot.initializer for slot in slots))
@@ -120,7 +120,7 @@ def declare_fixed(proto: ModelProto, model: Model) -> None:
 
 def _unknown(step: Step) -> Iterator[Refused]:
     """An operator, or an attribute of it, that no translation knows."""
-    if (step.domain, step.op) not in registry():
+    if (step.domain, step.op) not in translations():
         yield Refused(step.label, f"operator {step.operator} has no translation to Keras")
         return
     if step.domain or not onnx.defs.has(step.op, step.opset, ""):

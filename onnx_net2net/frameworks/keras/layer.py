@@ -20,7 +20,7 @@ from keras import ops
 from onnx import ModelProto
 
 from onnx_net2net.errors import InvalidModel, Refused
-from onnx_net2net.frameworks.keras.operators import registry
+from onnx_net2net.frameworks.keras.operators import translations
 from onnx_net2net.frameworks.keras.operators.elementwise import POINTWISE
 from onnx_net2net.frameworks.keras.output_spec import TRIALS, output_spec, simple
 from onnx_net2net.frameworks.keras.program import all_steps, compiled
@@ -142,7 +142,7 @@ class Graph(keras.layers.Layer):
         """The outputs in the order of the graph."""
         given = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
         trace = Trace(
-            registry(),
+            translations(),
             frozenset(POINTWISE),
             {name: ops.convert_to_tensor(v) for name, v in self.by_initializer.items()},
             training=bool(training),

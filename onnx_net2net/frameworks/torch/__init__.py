@@ -16,7 +16,7 @@ from onnx_net2net.frameworks.function_bodies import expanded
 from onnx_net2net.frameworks.fusions import condense
 from onnx_net2net.frameworks.program import Program
 from onnx_net2net.frameworks.safetensors_file import write
-from onnx_net2net.frameworks.torch.operators import tables
+from onnx_net2net.frameworks.torch.operators import translations
 from onnx_net2net.frameworks.torch.source import source
 from onnx_net2net.frameworks.torch.translation import Translation, translate
 from onnx_net2net.model.atomic_write import place
@@ -80,7 +80,7 @@ def _stored(name: str, array: np.ndarray) -> Weight:
 
 
 def _translation(model: Model) -> Translation:
-    program = Program(expanded(model, tables().keys() | SIZES))
+    program = Program(expanded(model, translations().keys() | SIZES))
     condense(program)
     translation = translate(program)
     require_accepted(model)  # before anything that was made of it runs, or is kept

@@ -20,7 +20,7 @@ from onnx_net2net.frameworks.torch.codegen import Block
 from onnx_net2net.frameworks.torch.library import identifier, reserved
 from onnx_net2net.frameworks.torch.module_tree import Tree
 from onnx_net2net.frameworks.torch.operation import Operation
-from onnx_net2net.frameworks.torch.operators import entry_of
+from onnx_net2net.frameworks.torch.operators import translations
 from onnx_net2net.frameworks.torch.translator import TensorList, Translator
 from onnx_net2net.frameworks.torch.types import Untranslated, torch_dtype
 
@@ -41,7 +41,7 @@ class Translation:
 
 
 def _write(translator: Translator, step: Step) -> None:
-    entry = entry_of(step)
+    entry = translations().get((step.domain, step.op))
     if entry is None:
         name = f"{step.domain}.{step.op}" if step.domain else step.op
         raise Untranslated(f"operator {name} is not known")

@@ -8,9 +8,21 @@ import numpy as np
 from keras import ops
 
 from onnx_net2net.frameworks.keras.trace import Call, Entry
-from onnx_net2net.frameworks.keras.values import cast, dtype_of, tensor
+from onnx_net2net.frameworks.keras.values import cast, dtype_of, gathered, tensor
 
 __all__ = ["TABLES"]
+
+
+def array_feature_extractor(call: Call, x: Any, indices: Any) -> Any:
+    """Columns of the last axis."""
+    x = tensor(x)
+    if len(x.shape) == 1:
+        x = ops.expand_dims(x, 0)
+    if isinstance(indices, np.ndarray):
+        indices = indices.reshape(-1)
+    else:
+        indices = ops.reshape(tensor(indices), (-1,))
+    return gathered(x, indices, len(x.shape) - 1)
 
 
 def scaler(call: Call, x: Any) -> Any:
@@ -59,6 +71,7 @@ def normalizer(call: Call, x: Any) -> Any:
 
 TABLES: dict[str, dict[str, Entry]] = {
     "ai.onnx.ml": {
+        "ArrayFeatureExtractor": array_feature_extractor,
         "Binarizer": binarizer,
         "Imputer": imputer,
         "Normalizer": normalizer,

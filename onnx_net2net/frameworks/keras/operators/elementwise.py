@@ -314,7 +314,6 @@ POINTWISE: dict[str, Entry] = {
     "Greater": binary(ops.greater),
     "GreaterOrEqual": binary(ops.greater_equal),
     "HardSwish": unary(lambda x: x * ops.clip(x / 6 + 0.5, 0, 1)),
-    "Identity": lambda call, x: x,
     "IsInf": infinite,
     "IsNaN": unary(ops.isnan),
     "Less": binary(ops.less),

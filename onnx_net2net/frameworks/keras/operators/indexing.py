@@ -1,4 +1,4 @@
-"""Operators that read entries by their place."""
+"""Operators that read, write or pick elements by position."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from onnx_net2net.frameworks.keras.operators.movement import broadcast
 from onnx_net2net.frameworks.keras.trace import Call, Entry
 from onnx_net2net.frameworks.keras.values import (
     axis_of,
@@ -20,7 +21,7 @@ from onnx_net2net.frameworks.keras.values import (
     tensor,
 )
 
-__all__ = ["TABLES", "flat_places", "whole_places"]
+__all__ = ["TABLES"]
 
 
 def gather(call: Call, x: Any, indices: Any) -> Any:
@@ -137,18 +138,6 @@ def top_k(call: Call, x: Any, k: Any = None) -> list[Any]:
     return [ops.moveaxis(values, -1, axis), ops.moveaxis(ops.cast(places, "int64"), -1, axis)]
 
 
-def array_feature_extractor(call: Call, x: Any, indices: Any) -> Any:
-    """Columns of the last axis."""
-    x = tensor(x)
-    if len(x.shape) == 1:
-        x = ops.expand_dims(x, 0)
-    if isinstance(indices, np.ndarray):
-        indices = indices.reshape(-1)
-    else:
-        indices = ops.reshape(tensor(indices), (-1,))
-    return gathered(x, indices, len(x.shape) - 1)
-
-
 def unique(call: Call, x: Any) -> list[Any]:
     """Distinct entries, where they are known when the graph is built."""
     found = known(x)
@@ -164,6 +153,63 @@ def unique(call: Call, x: Any) -> list[Any]:
     return [values, first, inverse.reshape(-1), counts]
 
 
+REDUCTIONS = {"none": None, "add": "add", "max": "max", "min": "min", "mul": "mul"}
+
+
+def _written(call: Call, flat: Any, places: Any, updates: Any) -> Any:
+    """Rows of ``flat`` replaced, or combined with what stands there."""
+    way = REDUCTIONS[call.attribute("reduction", "none")]
+    places = ops.reshape(places, (-1, 1))
+    if way is not None and dtype_of(flat) == "bool":
+        way = {"add": "max", "mul": "min"}.get(way, way)
+        flat, updates = ops.cast(flat, "int32"), ops.cast(updates, "int32")
+        return ops.cast(ops.scatter_update(flat, places, updates, reduction=way), "bool")
+    return ops.scatter_update(flat, places, updates, reduction=way)
+
+
+def scatter_elements(call: Call, x: Any, indices: Any, updates: Any) -> Any:
+    """An index of its own for each entry."""
+    x = tensor(x)
+    axis = axis_of(call.attribute("axis", 0), x)
+    places = element_places(x, indices, axis)
+    flat = ops.reshape(x, (-1,))
+    return ops.reshape(_written(call, flat, places, ops.reshape(tensor(updates), (-1,))), sizes(x))
+
+
+def scatter_nd(call: Call, x: Any, indices: Any, updates: Any) -> Any:
+    """Slices at tuples of places."""
+    x, indices, updates = tensor(x), tensor(indices), tensor(updates)
+    if 0 in x.shape:
+        return x  # no entry that TensorFlow could be told to replace
+    own, depth = sizes(x), indices.shape[-1]
+    rows = product(own[depth:])
+    flat = ops.reshape(x, (product(own[:depth]), rows))
+    places = flat_places(own, indices)
+    flat = _written(call, flat, places, ops.reshape(updates, (-1, rows)))
+    return ops.reshape(flat, own)
+
+
+def tensor_scatter(call: Call, past: Any, update: Any, starts: Any = None) -> Any:
+    """A cache with new entries from a place on, one for each image of the batch."""
+    past, update = tensor(past), tensor(update)
+    axis = axis_of(call.attribute("axis", -2), past)
+    own, news = sizes(past), sizes(update)
+    steps = ops.arange(news[axis], dtype="int32")
+    first = ops.zeros((1,), "int32") if starts is None else cast(tensor(starts), "int32")
+    at = ops.expand_dims(first, -1) + steps
+    if call.attribute("mode", "linear") == "circular":
+        at = ops.mod(at, ops.cast(own[axis], "int32"))
+    at = broadcast(at, [own[0], news[axis]])
+    batch = ops.expand_dims(ops.arange(own[0], dtype="int32"), -1) * ops.cast(own[axis], "int32")
+    turned = ops.moveaxis(past, axis, 1)
+    shape = sizes(turned)
+    rows = product(shape[2:])
+    flat = ops.reshape(turned, (product(shape[:2]), rows))
+    values = ops.reshape(ops.moveaxis(update, axis, 1), (-1, rows))
+    flat = ops.scatter_update(flat, ops.reshape(batch + at, (-1, 1)), values)
+    return ops.moveaxis(ops.reshape(flat, shape), 1, axis)
+
+
 TABLES: dict[str, dict[str, Entry]] = {
     "": {
         "Compress": compress,
@@ -172,8 +218,11 @@ TABLES: dict[str, dict[str, Entry]] = {
         "GatherND": gather_nd,
         "NonZero": nonzero,
         "OneHot": one_hot,
+        "Scatter": scatter_elements,
+        "ScatterElements": scatter_elements,
+        "ScatterND": scatter_nd,
+        "TensorScatter": tensor_scatter,
         "TopK": top_k,
         "Unique": unique,
     },
-    "ai.onnx.ml": {"ArrayFeatureExtractor": array_feature_extractor},
 }

@@ -1,4 +1,4 @@
-"""Operators that move, cut and repeat entries."""
+"""Operators that move, cut and repeat elements, or make tensors of a shape."""
 
 from __future__ import annotations
 
@@ -368,6 +368,7 @@ TABLES: dict[str, dict[str, Entry]] = {
         "Expand": expand,
         "EyeLike": eye_like,
         "Flatten": flatten,
+        "Identity": lambda call, x: x,
         "Range": span,
         "Reshape": reshape,
         "Shape": shape_of,

@@ -1,8 +1,8 @@
-"""Normalisations. BatchNormalization follows ``training=`` and moves its statistics."""
+"""Normalisations and softmax. BatchNormalization follows ``training=`` and moves its statistics."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras import ops
@@ -165,16 +165,48 @@ def mean_variance(call: Call, x: Any) -> Any:
     return (x - mean) / (deviation + 1e-9)
 
 
+def flattened(call: Call, x: Any, function: Callable[[Any], Any]) -> Any:
+    """Before opset 13: over all axes from ``axis`` on."""
+    axis = axis_of(call.attribute("axis", 1), x)
+    shape = sizes(x)
+    flat = ops.reshape(x, (product(shape[:axis]), product(shape[axis:])))
+    return ops.reshape(function(flat), shape)
+
+
+def normalised(function: Callable[..., Any]) -> Entry:
+    """Softmax and its like, whose default axis changed in opset 13."""
+
+    def entry(call: Call, x: Any) -> Any:
+        x = tensor(x)
+        if call.opset < 13:
+            return flattened(call, x, lambda flat: function(flat, axis=-1))
+        return function(x, axis=axis_of(call.attribute("axis", -1), x))
+
+    return entry
+
+
+def hardmax(x: Any, axis: int) -> Any:
+    """One where the first largest entry is."""
+    place = ops.expand_dims(ops.argmax(x, axis=axis), axis)
+    span = [1] * len(x.shape)
+    span[axis] = -1
+    index = ops.reshape(ops.arange(sizes(x)[axis], dtype=dtype_of(place)), span)
+    return ops.cast(ops.equal(index, place), dtype_of(x))
+
+
 TABLES: dict[str, dict[str, Entry]] = {
     "": {
         "BatchNormalization": batch_norm,
         "GroupNormalization": group_norm,
+        "Hardmax": normalised(hardmax),
         "InstanceNormalization": instance_norm,
         "LRN": response_norm,
         "LayerNormalization": layer_normalization,
+        "LogSoftmax": normalised(ops.log_softmax),
         "LpNormalization": lp_norm,
         "MeanVarianceNormalization": mean_variance,
         "RMSNormalization": rms_normalization,
         "SimplifiedLayerNormalization": simplified_layer_norm,
+        "Softmax": normalised(ops.softmax),
     }
 }

@@ -1,4 +1,4 @@
-"""Operators that move entries by blocks, from one end to the other, or beyond the ends."""
+"""Operators that move elements by blocks, from one end to the other, or beyond the ends."""
 
 from __future__ import annotations
 

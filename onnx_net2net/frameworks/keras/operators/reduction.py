@@ -1,4 +1,4 @@
-"""Sums, means and the like over axes; softmax and its family."""
+"""Sums, means and extremes over axes, or of all elements so far."""
 
 from __future__ import annotations
 
@@ -127,35 +127,6 @@ POINTWISE: dict[Callable[..., Any], Callable[[Any], Any]] = {
 }
 
 
-def flattened(call: Call, x: Any, function: Callable[[Any], Any]) -> Any:
-    """Before opset 13: over all axes from ``axis`` on."""
-    axis = axis_of(call.attribute("axis", 1), x)
-    shape = sizes(x)
-    flat = ops.reshape(x, (product(shape[:axis]), product(shape[axis:])))
-    return ops.reshape(function(flat), shape)
-
-
-def normalised(function: Callable[..., Any]) -> Entry:
-    """Softmax and its like, whose default axis changed in opset 13."""
-
-    def entry(call: Call, x: Any) -> Any:
-        x = lifted(x)
-        if call.opset < 13:
-            return flattened(call, x, lambda flat: function(flat, axis=-1))
-        return function(x, axis=axis_of(call.attribute("axis", -1), x))
-
-    return entry
-
-
-def hardmax(x: Any, axis: int) -> Any:
-    """One where the first largest entry is."""
-    place = ops.expand_dims(ops.argmax(x, axis=axis), axis)
-    span = [1] * len(x.shape)
-    span[axis] = -1
-    index = ops.reshape(ops.arange(sizes(x)[axis], dtype=dtype_of(place)), span)
-    return ops.cast(ops.equal(index, place), dtype_of(x))
-
-
 def place_of(function: Callable[..., Any]) -> Entry:
     """ArgMax and ArgMin; the first, or with ``select_last_index`` the last."""
 
@@ -205,8 +176,6 @@ TABLES: dict[str, dict[str, Entry]] = {
         "ArgMin": place_of(ops.argmin),
         "CumProd": running(ops.cumprod, 1),
         "CumSum": running(ops.cumsum, 0),
-        "Hardmax": normalised(hardmax),
-        "LogSoftmax": normalised(ops.log_softmax),
         "ReduceL1": reduced(absolute_sum),
         "ReduceL2": reduced(length),
         "ReduceLogSum": reduced(log_sum),
@@ -217,6 +186,5 @@ TABLES: dict[str, dict[str, Entry]] = {
         "ReduceProd": reduced(multiplied),
         "ReduceSum": reduced(summed),
         "ReduceSumSquare": reduced(square_sum),
-        "Softmax": normalised(ops.softmax),
     }
 }

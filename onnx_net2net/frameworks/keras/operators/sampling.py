@@ -1,4 +1,4 @@
-"""Pictures read between their pixels: grids, deformed kernels, regions."""
+"""Images sampled between their pixels: grids, deformed kernels, regions."""
 
 from __future__ import annotations
 

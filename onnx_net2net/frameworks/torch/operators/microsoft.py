@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from onnx_net2net.frameworks.torch.operation import Entry, Operation
-from onnx_net2net.frameworks.torch.operators.linear import convolution, gemm
+from onnx_net2net.frameworks.torch.operators.convolution import convolution
+from onnx_net2net.frameworks.torch.operators.linear import gemm
 from onnx_net2net.frameworks.torch.operators.normalisation import (
     normalised,
     rms_layer,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from onnx_net2net.frameworks.torch.operation import Entry, Operation
-from onnx_net2net.frameworks.torch.operators.linear import padding, pair
+from onnx_net2net.frameworks.torch.operators.convolution import padding, pair
 from onnx_net2net.frameworks.torch.types import FLOATS, Untranslated
 
 

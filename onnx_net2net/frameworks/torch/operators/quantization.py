@@ -8,6 +8,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from onnx_net2net.frameworks.torch.operation import Entry, Operation
+from onnx_net2net.frameworks.torch.operators.convolution import padded, padding, pair
 from onnx_net2net.frameworks.torch.types import (
     FLOATS8,
     INTEGERS,
@@ -113,8 +114,6 @@ def quantized_matmul(op: Operation) -> str:
 
 def quantized_conv(op: Operation) -> str:
     """A convolution of bytes; the bias is an integer in units of both scales."""
-    from onnx_net2net.frameworks.torch.operators.linear import padded, padding, pair
-
     rank = op.axes_of(3) - 2
     kernel = op.attribute("kernel_shape") or [op.fixed(3, a) for a in range(2, rank + 2)]
     pads, _ = padding(op, kernel)
@@ -155,10 +154,43 @@ def n_bits(op: Operation) -> str:
     return f"{code} + {op.tensor(5)}" if op.has(5) else code
 
 
+def matmul_integer(op: Operation) -> str:
+    """Products of integers less their zero points."""
+    a, b = (f"({op.tensor(i)}).to(torch.int32)" for i in (0, 1))
+    if op.has(2):
+        point = op.tensor(2)
+        point = f"({point}).unsqueeze(-1)" if op.rank(2) == 1 and op.axes_of(0) > 1 else point
+        a = f"({a} - {point})"
+    if op.has(3):
+        b = f"({b} - {op.tensor(3)})"
+    return f"torch.matmul({a}, {b})"
+
+
+def conv_integer(op: Operation) -> str:
+    """A convolution of integers less their zero points, exact in float64."""
+    x, w = (f"({op.tensor(i)}).double()" for i in (0, 1))
+    if op.has(2):
+        x = f"({x} - {op.tensor(2)})"
+    if op.has(3):
+        point = op.tensor(3)
+        shaped = f"{point}.reshape(-1, *[1] * {op.axes_of(1) - 1})" if op.rank(3) else point
+        w = f"({w} - {shaped})"
+    rank = op.axes_of(1) - 2
+    kernel = op.attribute("kernel_shape") or [op.fixed(1, a) for a in range(2, rank + 2)]
+    pads, _ = padding(op, kernel)
+    strides = list(op.attribute("strides") or [1] * rank)
+    dilations = list(op.attribute("dilations") or [1] * rank)
+    options = f"stride={pair(strides)}, dilation={pair(dilations)}"
+    options += f", groups={op.attribute('group', 1)}"
+    return f"F.conv{rank}d({padded(x, pads)}, {w}, {options}).round().to(torch.int32)"
+
+
 TABLES: dict[str, dict[str, Entry]] = {
     "": {
+        "ConvInteger": conv_integer,
         "DequantizeLinear": dequantize,
         "DynamicQuantizeLinear": dynamic,
+        "MatMulInteger": matmul_integer,
         "QLinearConv": quantized_conv,
         "QLinearMatMul": quantized_matmul,
         "QuantizeLinear": quantize,

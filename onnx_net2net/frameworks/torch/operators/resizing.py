@@ -1,4 +1,4 @@
-"""Resizing, sampling at given places, and regions of images."""
+"""Resize and Upsample."""
 
 from __future__ import annotations
 
@@ -138,50 +138,9 @@ def _divides(scale: float) -> bool:
     return scale.is_integer() and float(np.float32(1 / scale)) >= 1 / scale
 
 
-def grid_sample(op: Operation) -> str:
-    """Entries at coordinates from -1 to 1."""
-    mode = op.attribute("mode", "bilinear")
-    mode = {"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode)
-    options = "" if mode == "bilinear" else f", mode={literal(mode)}"
-    padding = op.attribute("padding_mode", "zeros")
-    options += "" if padding == "zeros" else f", padding_mode={literal(padding)}"
-    options += f", align_corners={bool(op.attribute('align_corners', 0))}"
-    return f"F.grid_sample({op.tensor(0)}, {op.tensor(1)}{options})"
-
-
-def affine_grid(op: Operation) -> str:
-    """Coordinates of a grid that is turned and moved."""
-    sizes = ", ".join(map(number, op.sizes(1)))
-    aligned = bool(op.attribute("align_corners", 0))
-    return f"F.affine_grid({op.tensor(0)}, ({sizes}), align_corners={aligned})"
-
-
-def roi_align(op: Operation) -> str:
-    """Regions of images, resampled to one size."""
-    mode = op.attribute("coordinate_transformation_mode", "half_pixel")
-    offset = 0.5 if op.opset >= 16 and mode == "half_pixel" else 0.0
-    size = op.attribute("output_height", 1), op.attribute("output_width", 1)
-    return op.kernel(
-        "roi_align", op.tensor(0), op.tensor(1), op.tensor(2), size,
-        op.attribute("sampling_ratio", 0), short(op.attribute("spatial_scale", 1.0)), offset,
-        literal(op.attribute("mode", "avg")),
-    )  # fmt: skip
-
-
-def max_roi_pool(op: Operation) -> str:
-    """The largest entry of each part of each region."""
-    scale = short(op.attribute("spatial_scale", 1.0))
-    size = tuple(op.attribute("pooled_shape"))
-    return op.kernel("max_roi_pool", op.tensor(0), op.tensor(1), size, scale)
-
-
 TABLES: dict[str, dict[str, Entry]] = {
     "": {
-        "AffineGrid": affine_grid,
-        "GridSample": grid_sample,
-        "MaxRoiPool": max_roi_pool,
         "Resize": resize,
-        "RoiAlign": roi_align,
         "Upsample": upsample,
     },
 }
