@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from onnx_net2net.frameworks.program import Program, Section, Step
+from onnx_net2net.frameworks.program import Program
+from onnx_net2net.frameworks.step import Section, Step
 
 COMMUTE = {"Add", "And", "Mul"}
 CLOSE = 1e-5  # relative: constants are rounded to float32

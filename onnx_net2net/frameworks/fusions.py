@@ -14,7 +14,8 @@ import numpy as np
 
 from onnx_net2net.frameworks.attributes import Attributes
 from onnx_net2net.frameworks.fusion_patterns import Match, Pattern, Surroundings
-from onnx_net2net.frameworks.program import Program, Section, Step
+from onnx_net2net.frameworks.program import Program
+from onnx_net2net.frameworks.step import Section, Step
 
 IDIOM = "idiom"
 Made = list[Step] | None
@@ -22,7 +23,9 @@ FLOATS = (1, 10, 11, 16)
 
 
 def _step(root: Step, op: str, inputs: list[str], domain: str = "", **attributes: object) -> Step:
-    return Step(op, domain, tuple(inputs), (root.output,), Attributes(attributes), root.label)
+    opset = root.opset if domain == root.domain else 1
+    outputs, stated = (root.output,), Attributes(attributes)
+    return Step(op, domain, tuple(inputs), outputs, stated, root.label, opset)
 
 
 # ---- steps that do nothing ---------------------------------------------------------------------
@@ -181,7 +184,7 @@ def _attention(around: Surroundings, found: Match) -> Made:
         scale = scale / number if key == "d" else scale * number
     if "mask" in names and (program.rank(names["mask"]) or 5) > 4:
         return None
-    key, steps = _untransposed(around, names["k"], f"{root.output}/key", root.label)
+    key, steps = _untransposed(around, names["k"], f"{root.output}/key", root)
     inputs = [names["q"], key, names["v"], *([names["mask"]] if "mask" in names else [])]
     return [*steps, _step(root, "Attention", inputs, IDIOM, scale=scale)]
 
@@ -192,7 +195,7 @@ def _softmax_last(found: Match, program: Program) -> bool:
     return step.attributes.get("axis", 1 if old else -1) in (-1, 3)
 
 
-def _untransposed(around: Surroundings, name: str, new: str, label: str) -> tuple[str, list[Step]]:
+def _untransposed(around: Surroundings, name: str, new: str, root: Step) -> tuple[str, list[Step]]:
     """The keys whose last two axes are swapped in ``name``, and a step that gives them."""
     step = around.producer.get(name)
     perm = [0, 1, 3, 2]
@@ -206,7 +209,9 @@ def _untransposed(around: Surroundings, name: str, new: str, label: str) -> tupl
     if perm == [0, 1, 2, 3]:
         return name, []
     around.program.derive(new, name, perm)
-    return new, [Step("Transpose", "", (name,), (new,), Attributes(perm=perm), label)]
+    return new, [
+        Step("Transpose", "", (name,), (new,), Attributes(perm=perm), root.label, root.opset)
+    ]
 
 
 def _flattened_transpose(around: Surroundings, last: Step) -> str | None:
@@ -297,7 +302,7 @@ def _instead(
     for step in found.steps:
         step.attributes.begin()
     made = make(around, found)
-    if made is None or any(map(around.program.ignored, found.steps)):
+    if made is None or any(step.ignored() for step in found.steps):
         return None
     return made
 

@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from onnx_net2net.analysis.shapes import infer
 from onnx_net2net.analysis.values import evaluate
-from onnx_net2net.frameworks.attributes import Attributes
 from onnx_net2net.frameworks.roles import Role, paths, roles
+from onnx_net2net.frameworks.step import Section, attributes_of
+from onnx_net2net.frameworks.step import Step as Step
 from onnx_net2net.model.graph import Graph, Node
 from onnx_net2net.model.model import Model
 from onnx_net2net.model.native import infer_shapes
@@ -42,33 +42,6 @@ _NO_REFERENCE = (
     ArithmeticError, AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError,
     TypeError, ValueError,
 )  # fmt: skip
-
-
-@dataclass(eq=False)
-class Step:
-    """One node. ``bodies`` are the subgraphs of If, Loop and Scan by attribute."""
-
-    op: str
-    domain: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: Attributes
-    label: str
-    bodies: dict[str, Section] = field(default_factory=dict)
-
-    @property
-    def output(self) -> str:
-        """The first output."""
-        return self.outputs[0]
-
-
-@dataclass(eq=False)
-class Section:
-    """The steps of one graph, with the names that it takes and gives."""
-
-    inputs: list[str]
-    outputs: list[str]
-    steps: list[Step]
 
 
 class Program:
@@ -106,10 +79,6 @@ class Program:
     def is_weight(self, name: str) -> bool:
         """Whether ``name`` is a parameter or a statistic."""
         return name in self.roles and self.roles[name] is not Role.CONSTANT
-
-    def ignored(self, step: Step) -> list[str]:
-        """Attributes that ``step`` states and nobody looked up, but for defaults."""
-        return step.attributes.ignored(step.op, step.domain, self.opset.get(step.domain, 1))
 
     def rank(self, name: str) -> int | None:
         """How many axes a tensor has, None where that is not known."""
@@ -170,11 +139,6 @@ class Program:
         return Section(list(inputs), list(outputs), steps)
 
     def _step(self, node: Node) -> Step:
-        attributes = Attributes(
-            (a.name, _attribute(helper.get_attribute_value(a)))
-            for a in node.proto.attribute
-            if a.type not in (a.GRAPH, a.GRAPHS)
-        )
         bodies = {
             body.attribute: self._section(
                 body.nodes,
@@ -183,14 +147,17 @@ class Program:
             )
             for body in node.bodies
         }
-        return Step(node.op, node.domain, node.inputs, node.outputs, attributes, node.label, bodies)
+        attributes, opset = attributes_of(node.proto), self.opset.get(node.domain, 1)
+        return Step(
+            node.op, node.domain, node.inputs, node.outputs, attributes, node.label, opset, bodies
+        )
 
     def _fold(self, step: Step, node: Node) -> bool:
         """Compute a step of constants; False where it stays."""
         given = [name for name in step.inputs if name]
         if step.bodies or node.opaque or step.op in _NEVER or step.domain:
             return False
-        if step.attributes.foreign(step.op, step.domain, self.opset.get("", 1)):
+        if step.attributes.foreign(step.op, step.domain, step.opset):
             return False
         if step.op == "CastLike" and self.is_constant(given[0]):
             return self._fold_type(step)
@@ -230,16 +197,6 @@ class Program:
         found = np.asarray(sizes, np.int64) if step.op == "Shape" else np.int64(math.prod(sizes))
         self._constants[step.output] = np.asarray(found)
         return True
-
-
-def _attribute(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode(errors="backslashreplace")
-    if isinstance(value, TensorProto):
-        return numpy_helper.to_array(value)
-    if isinstance(value, list) and value and isinstance(value[0], bytes):
-        return [item.decode(errors="backslashreplace") for item in value]
-    return value
 
 
 def computed(

@@ -17,8 +17,10 @@ from onnx_net2net.frameworks.keras.layer import Graph as Layer
 from onnx_net2net.frameworks.keras.layer import Network, Slot, encoded
 from onnx_net2net.frameworks.keras.operators import translations
 from onnx_net2net.frameworks.keras.operators.elementwise import NUMBERS
-from onnx_net2net.frameworks.keras.program import Step, all_steps, compiled
+from onnx_net2net.frameworks.keras.program import compiled
+from onnx_net2net.frameworks.keras.types import type_name
 from onnx_net2net.frameworks.roles import Role, paths, roles
+from onnx_net2net.frameworks.step import Step
 from onnx_net2net.model.graph import Graph
 from onnx_net2net.model.model import Model
 from onnx_net2net.model.tensors import clear_data, constants, data_fields, set_constant, subgraphs
@@ -39,7 +41,7 @@ def keras_model(model: Model) -> keras.Model:
     proto = skeleton(model, frozenset(slot.initializer for slot in slots))
     declare_fixed(proto, model)
     program = compiled(proto, frozenset(slot.initializer for slot in slots))
-    _raise([problem for step in all_steps(program) for problem in _unknown(step)])
+    _raise([problem for step in program.every_step() for problem in _unknown(step)])
     require_accepted(source)
     given = [value for value in proto.graph.input if value.name in program.inputs]
     *names, layer_name, model_name = _unique(
@@ -71,7 +73,7 @@ def variables_of(model: Model) -> list[Slot]:
     for wanted in (Role.PARAMETER, Role.STATISTIC):
         for name, weight in model.weights.items():
             if kinds[name] is wanted:
-                dtype = helper.tensor_dtype_to_np_dtype(weight.dtype).name
+                dtype = type_name(weight.dtype)
                 trains = wanted is Role.PARAMETER
                 found.append(Slot(name, names[name], trains, dtype, list(weight.shape)))
     return found
@@ -183,12 +185,8 @@ def _not_a_tensor(value: ValueInfoProto) -> str:
 
 
 def _dtype(number: int) -> str:
-    """Name of an ONNX element type as NumPy calls it."""
-    return (
-        "strings"
-        if number == TensorProto.STRING
-        else str(helper.tensor_dtype_to_np_dtype(number).name)
-    )
+    """The name of an ONNX element type in messages and in Keras."""
+    return "strings" if number == TensorProto.STRING else type_name(number)
 
 
 def _input(value: ValueInfoProto, name: str) -> keras.KerasTensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import cache
 
 from onnx_net2net.frameworks import FAMILIES
-from onnx_net2net.frameworks.keras.trace import Entry
+from onnx_net2net.frameworks.keras.operation import Entry
 from onnx_net2net.operators.assembly import assembled
 
 

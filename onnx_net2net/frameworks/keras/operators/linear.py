@@ -8,8 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from onnx_net2net.frameworks.keras.operation import Entry, Operation
 from onnx_net2net.frameworks.keras.operators.elementwise import activation
-from onnx_net2net.frameworks.keras.trace import Call, Entry
 from onnx_net2net.frameworks.keras.values import cast, dtype_of, sizes, tensor
 
 __all__ = ["TABLES", "gemm", "swapped"]
@@ -40,14 +40,14 @@ def _whole(a: Any, b: Any) -> Any:
     return cast(y, dtype_of(a))
 
 
-def determinant(call: Call, x: Any) -> Any:
+def determinant(op: Operation, x: Any) -> Any:
     """Of matrices that are square, whether both of their sizes are known or one."""
     x = tensor(x)
     size = x.shape[-1] or x.shape[-2]
     return ops.det(ops.reshape(x, [*sizes(x)[:-2], size, size]) if size else x)
 
 
-def matmul(call: Call, a: Any, b: Any) -> Any:
+def matmul(op: Operation, a: Any, b: Any) -> Any:
     """As NumPy's."""
     return multiplied(tensor(a), tensor(b))
 
@@ -57,32 +57,32 @@ def scaled(x: Any, factor: float) -> Any:
     return x if factor == 1 else ops.multiply(x, ops.cast(factor, dtype_of(x)))
 
 
-def gemm(call: Call, a: Any, b: Any, c: Any = None) -> Any:
+def gemm(op: Operation, a: Any, b: Any, c: Any = None) -> Any:
     """alpha * A' B' + beta * C."""
     a, b = tensor(a), tensor(b)
-    a = swapped(a) if call.attribute("transA", 0) else a
-    b = swapped(b) if call.attribute("transB", 0) else b
-    y, beta = scaled(multiplied(a, b), call.attribute("alpha", 1.0)), call.attribute("beta", 1.0)
+    a = swapped(a) if op.attribute("transA", 0) else a
+    b = swapped(b) if op.attribute("transB", 0) else b
+    y, beta = scaled(multiplied(a, b), op.attribute("alpha", 1.0)), op.attribute("beta", 1.0)
     return y if c is None else y + scaled(tensor(c), beta)
 
 
-def fused_gemm(call: Call, *values: Any) -> Any:
+def fused_gemm(op: Operation, *values: Any) -> Any:
     """Gemm and an activation."""
-    name, prefix = call.attribute("activation", ""), "activation_"
+    name, prefix = op.attribute("activation", ""), "activation_"
     given = {
-        key.removeprefix(prefix): call.attribute(key)
-        for key in call.step.attributes
+        key.removeprefix(prefix): op.attribute(key)
+        for key in op.step.attributes
         if key.startswith(prefix)
     }
-    y = gemm(call, *values)
+    y = gemm(op, *values)
     return activation(name, **given)(y) if name else y
 
 
-def fused_matmul(call: Call, a: Any, b: Any) -> Any:
+def fused_matmul(op: Operation, a: Any, b: Any) -> Any:
     """MatMul of turned operands, scaled; ``transBatch`` moves the first axis before the last."""
-    a = _oriented(tensor(a), call.attribute("transA", 0), call.attribute("transBatchA", 0))
-    b = _oriented(tensor(b), call.attribute("transB", 0), call.attribute("transBatchB", 0))
-    return scaled(multiplied(a, b), call.attribute("alpha", 1.0))
+    a = _oriented(tensor(a), op.attribute("transA", 0), op.attribute("transBatchA", 0))
+    b = _oriented(tensor(b), op.attribute("transB", 0), op.attribute("transBatchB", 0))
+    return scaled(multiplied(a, b), op.attribute("alpha", 1.0))
 
 
 def _oriented(x: Any, transposed: int, batch: int) -> Any:
@@ -93,9 +93,9 @@ def _oriented(x: Any, transposed: int, batch: int) -> Any:
     return swapped(x) if transposed else x
 
 
-def einsum(call: Call, *values: Any) -> Any:
+def einsum(op: Operation, *values: Any) -> Any:
     """As NumPy's; with no output given, letters that occur once, in the order of the alphabet."""
-    equation = call.attribute("equation").replace(" ", "")
+    equation = op.attribute("equation").replace(" ", "")
     if "->" not in equation:
         letters = equation.replace(",", "").replace("...", "")
         once = sorted(letter for letter in set(letters) if letters.count(letter) == 1)

@@ -7,6 +7,7 @@ from typing import Any
 
 from keras import ops
 
+from onnx_net2net.frameworks.keras.operation import Entry, Operation
 from onnx_net2net.frameworks.keras.operators.attention import (
     by_head,
     merged,
@@ -15,18 +16,17 @@ from onnx_net2net.frameworks.keras.operators.attention import (
 )
 from onnx_net2net.frameworks.keras.operators.linear import swapped
 from onnx_net2net.frameworks.keras.operators.movement import broadcast
-from onnx_net2net.frameworks.keras.trace import Call, Entry
 from onnx_net2net.frameworks.keras.values import cast, dtype_of, ints, sizes, tensor
 
 __all__ = ["TABLES"]
 
 
-def _scores(call: Call, q: Any, k: Any) -> Any:
-    scale = call.attribute("scale", 0.0) or 1 / math.sqrt(q.shape[-1])
+def _scores(op: Operation, q: Any, k: Any) -> Any:
+    scale = op.attribute("scale", 0.0) or 1 / math.sqrt(q.shape[-1])
     return ops.matmul(q, swapped(k)) * ops.cast(scale, dtype_of(q))
 
 
-def _padding(call: Call, scores: Any, mask: Any) -> Any:
+def _padding(op: Operation, scores: Any, mask: Any) -> Any:
     """Masks of tokens (batch, keys), of rows (batch, queries, keys), or lengths (batch)."""
     if mask is None:
         return scores
@@ -35,14 +35,14 @@ def _padding(call: Call, scores: Any, mask: Any) -> Any:
     if len(mask.shape) == 1:
         ends = ops.reshape(ops.cast(mask, "int32"), (-1, 1))
         kept = ops.arange(keys, dtype="int32") < ends
-        if call.attribute("unidirectional", 0) or mask.shape[0] != scores.shape[0]:
-            call.refuse("this form of a mask of lengths is not translated")
+        if op.attribute("unidirectional", 0) or mask.shape[0] != scores.shape[0]:
+            op.refuse("this form of a mask of lengths is not translated")
     elif len(mask.shape) in (2, 3):
         kept = ops.not_equal(mask, 0)
     else:
-        call.refuse("a mask of four axes is not translated")
+        op.refuse("a mask of four axes is not translated")
     kept = ops.expand_dims(kept, 1) if len(mask.shape) == 3 else kept[:, None, None, :]
-    low = ops.cast(call.attribute("mask_filter_value", -10000.0), dtype_of(scores))
+    low = ops.cast(op.attribute("mask_filter_value", -10000.0), dtype_of(scores))
     return scores + ops.where(kept, ops.cast(0, dtype_of(scores)), low)
 
 
@@ -66,16 +66,16 @@ def _sum(scores: Any, bias: Any) -> Any:
     return scores if bias is None else scores + tensor(bias)
 
 
-def attention(call: Call, x: Any, w: Any, b: Any = None, *rest: Any) -> list[Any]:
+def attention(op: Operation, x: Any, w: Any, b: Any = None, *rest: Any) -> list[Any]:
     """The projections are inside; keys and values of the past are one tensor."""
-    mask, past, bias, length = call.padded(rest, 4)
-    if length is not None or call.attribute("past_present_share_buffer", 0):
-        call.refuse("caches that share a buffer are not translated")
-    if call.attribute("do_rotary", 0):
-        call.refuse("its rotary embedding is not translated")
+    mask, past, bias, length = op.padded(rest, 4)
+    if length is not None or op.attribute("past_present_share_buffer", 0):
+        op.refuse("caches that share a buffer are not translated")
+    if op.attribute("do_rotary", 0):
+        op.refuse("its rotary embedding is not translated")
     x, w = tensor(x), tensor(w)
-    heads = call.attribute("num_heads")
-    widths = call.attribute("qkv_hidden_sizes") or [w.shape[1] // 3] * 3
+    heads = op.attribute("num_heads")
+    widths = op.attribute("qkv_hidden_sizes") or [w.shape[1] // 3] * 3
     parts = ops.matmul(x, w)
     parts = parts if b is None else parts + tensor(b)
     ends = [widths[0], widths[0] + widths[1]]
@@ -89,21 +89,23 @@ def attention(call: Call, x: Any, w: Any, b: Any = None, *rest: Any) -> list[Any
         before = sizes(past)[3]
         k = ops.concatenate([past[0], k], axis=2)
         v = ops.concatenate([past[1], v], axis=2)
-    scores = _padding(call, _sum(_scores(call, q, k), bias), mask)
-    if call.attribute("unidirectional", 0):
+    scores = _padding(op, _sum(_scores(op, q, k), bias), mask)
+    if op.attribute("unidirectional", 0):
         scores = _causal(scores, before)
     y = merged(ops.matmul(ops.softmax(scores, axis=-1), v))
-    return [y, ops.stack([k, v])] if call.wants(1) else [y]
+    return [y, ops.stack([k, v])] if op.wants(1) else [y]
 
 
-def multi_head_attention(call: Call, q: Any, k: Any = None, v: Any = None, *rest: Any) -> list[Any]:
+def multi_head_attention(
+    op: Operation, q: Any, k: Any = None, v: Any = None, *rest: Any
+) -> list[Any]:
     """Queries, keys and values of their own."""
-    bias, mask, scores_bias, past_key, past_value, *others = call.padded(rest, 7)
+    bias, mask, scores_bias, past_key, past_value, *others = op.padded(rest, 7)
     if any(other is not None for other in others):
-        call.refuse("caches that share a buffer are not translated")
+        op.refuse("caches that share a buffer are not translated")
     if k is None or v is None or len(q.shape) != 3:
-        call.refuse("queries, keys and values in one operand are not translated")
-    heads = call.attribute("num_heads")
+        op.refuse("queries, keys and values in one operand are not translated")
+    heads = op.attribute("num_heads")
     q, k, v = tensor(q), tensor(k), tensor(v)
     if bias is not None:
         bias = tensor(bias)
@@ -119,47 +121,47 @@ def multi_head_attention(call: Call, q: Any, k: Any = None, v: Any = None, *rest
         before = sizes(tensor(past_key))[2]
         k = ops.concatenate([tensor(past_key), k], axis=2)
         v = ops.concatenate([tensor(past_value), v], axis=2)
-    raw = _scores(call, q, k)
-    scores = _padding(call, _sum(raw, scores_bias), mask)
-    if call.attribute("unidirectional", 0):
+    raw = _scores(op, q, k)
+    scores = _padding(op, _sum(raw, scores_bias), mask)
+    if op.attribute("unidirectional", 0):
         scores = _causal(scores, before, last=True)
     y = merged(ops.matmul(ops.softmax(scores, axis=-1), v))
     return [y, k, v, raw]
 
 
 def group_query_attention(
-    call: Call, q: Any, k: Any, v: Any, past_key: Any, past_value: Any, ends: Any, total: Any,
+    op: Operation, q: Any, k: Any, v: Any, past_key: Any, past_value: Any, ends: Any, total: Any,
     *rest: Any,
 ) -> list[Any]:  # fmt: skip
     """Groups of query heads for each head of keys and values, always causal; may rotate them.
 
     Each sample has filled its cache up to a length of its own.
     """
-    cos, sin, positions, bias, sink, *others = call.padded(rest, 9)
+    cos, sin, positions, bias, sink, *others = op.padded(rest, 9)
     if any(other is not None for other in others) or sink is not None:
-        call.refuse("its quantized caches, norms or sinks are not translated")
+        op.refuse("its quantized caches, norms or sinks are not translated")
     for name in ("smooth_softmax", "sliding_window_cache", "qk_output"):
-        if call.attribute(name, 0) not in (0, -1):
-            call.refuse(f"its attribute {name} is not translated")
-    heads, groups = call.attribute("num_heads"), call.attribute("kv_num_heads")
+        if op.attribute(name, 0) not in (0, -1):
+            op.refuse(f"its attribute {name} is not translated")
+    heads, groups = op.attribute("num_heads"), op.attribute("kv_num_heads")
     q, k, v = _unpacked(q, k, v, heads, groups)
     steps = sizes(q)[1]
     (room,) = ints(total)
     first = ops.reshape(cast(tensor(ends), "int32"), (-1, 1)) + 1 - steps
     first = ops.where(ops.equal(room, steps), ops.zeros_like(first), first)
-    if call.attribute("do_rotary", 0):
+    if op.attribute("do_rotary", 0):
         at = first + ops.arange(steps, dtype="int32") if positions is None else tensor(positions)
         cos, sin = (ops.take(tensor(t), at, axis=0) for t in (cos, sin))
-        paired = bool(call.attribute("rotary_interleaved", 0))
+        paired = bool(op.attribute("rotary_interleaved", 0))
         q, k = rotated(q, cos, sin, paired), rotated(k, cos, sin, paired)
     q, k, v = (ops.transpose(part, (0, 2, 1, 3)) for part in (q, k, v))
     if past_key is not None:
         k, v = (_cached(tensor(p), x, first, room) for p, x in ((past_key, k), (past_value, v)))
-    scores = _scores(call, q, repeated(k, heads // groups))
-    cap = call.attribute("softcap", 0.0)
+    scores = _scores(op, q, repeated(k, heads // groups))
+    cap = op.attribute("softcap", 0.0)
     scores = cap * ops.tanh(scores / cap) if cap else scores
     before = ops.reshape(first, (-1, 1, 1, 1))
-    scores = _causal(_sum(scores, bias), before, call.attribute("local_window_size", -1))
+    scores = _causal(_sum(scores, bias), before, op.attribute("local_window_size", -1))
     y = ops.matmul(ops.softmax(scores, axis=-1), repeated(v, heads // groups))
     return [merged(y), k, v]
 
@@ -195,26 +197,26 @@ def _cached(past: Any, new: Any, first: Any, room: Any) -> Any:
     return ops.where((beyond < steps)[:, None, :, None], found, ops.zeros_like(found))
 
 
-def rotary_embedding(call: Call, x: Any, positions: Any, cos: Any, sin: Any) -> Any:
+def rotary_embedding(op: Operation, x: Any, positions: Any, cos: Any, sin: Any) -> Any:
     """Tables, and a matrix of positions or where they start."""
-    if call.attribute("is_packed_batching", 0):
-        call.refuse("sequences packed into one are not translated")
+    if op.attribute("is_packed_batching", 0):
+        op.refuse("sequences packed into one are not translated")
     x, cos, sin = tensor(x), tensor(cos), tensor(sin)
     shape = sizes(x)
     if len(shape) == 4:
         split = ops.transpose(x, (0, 2, 1, 3))
     else:
-        heads = call.attribute("num_heads", 0) or shape[2] // (2 * cos.shape[-1])
+        heads = op.attribute("num_heads", 0) or shape[2] // (2 * cos.shape[-1])
         split = ops.reshape(x, (shape[0], shape[1], heads, shape[2] // heads))
     at = tensor(positions)
     if len(at.shape) == 1:
         at = cast(at, "int32") + ops.arange(sizes(split)[1], dtype="int32")
         at = broadcast(ops.expand_dims(at, 0), sizes(split)[:2])
     cos, sin = (ops.take(t, at, axis=0) for t in (cos, sin))
-    scale = call.attribute("scale", 1.0)
+    scale = op.attribute("scale", 1.0)
     if scale not in (0.0, 1.0):
-        call.refuse("its scale is not translated")
-    y = rotated(split, cos, sin, bool(call.attribute("interleaved", 0)))
+        op.refuse("its scale is not translated")
+    y = rotated(split, cos, sin, bool(op.attribute("interleaved", 0)))
     return ops.transpose(y, (0, 2, 1, 3)) if len(shape) == 4 else ops.reshape(y, shape)
 
 

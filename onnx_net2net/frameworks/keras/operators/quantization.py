@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 from keras import ops
-from onnx import helper
 
+from onnx_net2net.frameworks.keras.operation import Entry, Operation
 from onnx_net2net.frameworks.keras.operators.convolution import convolve
-from onnx_net2net.frameworks.keras.trace import Call, Entry
+from onnx_net2net.frameworks.keras.types import type_name
 from onnx_net2net.frameworks.keras.values import (
     axis_of,
     cast,
@@ -33,10 +33,10 @@ def _float(x: Any, dtype: str = "float32") -> Any:
     return ops.cast(tensor(x), dtype)
 
 
-def spread(call: Call, vector: Any, x: Any, dtype: str) -> Any:
+def spread(op: Operation, vector: Any, x: Any, dtype: str) -> Any:
     """A scale or zero point: one, one a channel along ``axis``, or one a block."""
-    value, block = _float(vector, dtype), call.attribute("block_size", 0)
-    axis = call.attribute("axis", 1)
+    value, block = _float(vector, dtype), op.attribute("block_size", 0)
+    axis = op.attribute("axis", 1)
     if rank(value) == 0 or value.shape == (1,):
         return ops.reshape(value, ())
     axis = axis_of(axis, x)
@@ -50,35 +50,35 @@ def spread(call: Call, vector: Any, x: Any, dtype: str) -> Any:
     return ops.reshape(value, shape)
 
 
-def dequantized(call: Call, x: Any, scale: Any, zero: Any = None) -> Any:
+def dequantized(op: Operation, x: Any, scale: Any, zero: Any = None) -> Any:
     """(x - zero) * scale, in the type of the scale."""
     kind = dtype_of(scale)
     y = _float(x)
     if zero is not None:
-        y = y - spread(call, zero, y, "float32")
-    return cast(y * spread(call, scale, y, "float32"), kind)
+        y = y - spread(op, zero, y, "float32")
+    return cast(y * spread(op, scale, y, "float32"), kind)
 
 
-def quantized(call: Call, x: Any, scale: Any, zero: Any = None) -> Any:
+def quantized(op: Operation, x: Any, scale: Any, zero: Any = None) -> Any:
     """Rounded to even, and cut to the range of the type."""
     x = tensor(x)
-    target = _target(call, zero)
+    target = _target(op, zero)
     if target not in RANGES:
-        call.refuse(f"quantization to {target} is not translated")
-    y = ops.round(_float(x) / spread(call, scale, x, "float32"))
+        op.refuse(f"quantization to {target} is not translated")
+    y = ops.round(_float(x) / spread(op, scale, x, "float32"))
     if zero is not None:
-        y = y + spread(call, zero, x, "float32")
+        y = y + spread(op, zero, x, "float32")
     return ops.cast(ops.clip(y, *RANGES[target]), target)
 
 
-def _target(call: Call, zero: Any) -> str:
-    given = call.attribute("output_dtype", 0)
+def _target(op: Operation, zero: Any) -> str:
+    given = op.attribute("output_dtype", 0)
     if given:
-        return str(np.dtype(helper.tensor_dtype_to_np_dtype(given)).name)
+        return type_name(given)
     return "uint8" if zero is None else dtype_of(zero)
 
 
-def dynamic_quantized(call: Call, x: Any) -> list[Any]:
+def dynamic_quantized(op: Operation, x: Any) -> list[Any]:
     """To uint8 by the range of the tensor itself."""
     x = tensor(x)
     high, low = ops.maximum(ops.max(x), 0), ops.minimum(ops.min(x), 0)
@@ -108,19 +108,19 @@ def _matmul(a: Any, b: Any, a_zero: Any, b_zero: Any) -> Any:
     return ops.matmul(a, b)
 
 
-def _single(call: Call, *values: Any) -> None:
+def _single(op: Operation, *values: Any) -> None:
     """Refuse one scale for each row, which would be taken for one a column."""
     if any(product(sizes(value)) != 1 for value in values):
-        call.refuse("scales or zero points by row are not translated")
+        op.refuse("scales or zero points by row are not translated")
 
 
-def matmul_integer(call: Call, a: Any, b: Any, a_zero: Any = None, b_zero: Any = None) -> Any:
+def matmul_integer(op: Operation, a: Any, b: Any, a_zero: Any = None, b_zero: Any = None) -> Any:
     """A product of whole numbers, in int32."""
     return ops.cast(ops.round(_matmul(a, b, a_zero, b_zero)), "int32")
 
 
 def matmul_to_float(
-    call: Call,
+    op: Operation,
     a: Any,
     b: Any,
     a_scale: Any,
@@ -130,26 +130,26 @@ def matmul_to_float(
     bias: Any = None,
 ) -> Any:
     """A product of whole numbers, scaled."""
-    _single(call, a_scale)
+    _single(op, a_scale)
     y = ops.cast(_matmul(a, b, a_zero, b_zero), "float32")
     y = y * _float(a_scale) * _float(b_scale)
     return y if bias is None else y + tensor(bias)
 
 
 def dynamic_matmul(
-    call: Call, a: Any, b: Any, b_scale: Any, b_zero: Any = None, bias: Any = None
+    op: Operation, a: Any, b: Any, b_scale: Any, b_zero: Any = None, bias: Any = None
 ) -> Any:
     """The left operand is quantized by its own range first."""
-    whole, scale, zero = dynamic_quantized(call, a)
-    return matmul_to_float(call, whole, b, scale, b_scale, zero, b_zero, bias)
+    whole, scale, zero = dynamic_quantized(op, a)
+    return matmul_to_float(op, whole, b, scale, b_scale, zero, b_zero, bias)
 
 
 def qlinear_matmul(
-    call: Call, a: Any, a_scale: Any, a_zero: Any, b: Any, b_scale: Any, b_zero: Any,
+    op: Operation, a: Any, a_scale: Any, a_zero: Any, b: Any, b_scale: Any, b_zero: Any,
     y_scale: Any, y_zero: Any,
 ) -> Any:  # fmt: skip
     """Quantized operands, quantized result."""
-    _single(call, a_scale, y_scale, y_zero)
+    _single(op, a_scale, y_scale, y_zero)
     y = _matmul(a, b, a_zero, b_zero)
     return _requantized(y, _float(a_scale) * _float(b_scale) / _float(y_scale), y_zero)
 
@@ -160,26 +160,26 @@ def _requantized(y: Any, factor: Any, zero: Any) -> Any:
     return ops.cast(ops.clip(y, *RANGES[target]), target)
 
 
-def _conv(call: Call, x: Any, w: Any, x_zero: Any, w_zero: Any) -> Any:
+def _conv(op: Operation, x: Any, w: Any, x_zero: Any, w_zero: Any) -> Any:
     """A convolution of whole numbers; padding is the zero point, so nothing once centred."""
     x, w = _centred(x, x_zero), _centred(w, w_zero, 0)
-    strides = call.attribute("strides") or [1]
-    if call.attribute("auto_pad", "NOTSET").startswith("SAME") and max(strides) > min(w.shape[2:]):
-        call.refuse("strides larger than the kernel with auto_pad are not translated")
-    return convolve(x, w, window(call, x, w.shape[2:]), call.attribute("group", 1))
+    strides = op.attribute("strides") or [1]
+    if op.attribute("auto_pad", "NOTSET").startswith("SAME") and max(strides) > min(w.shape[2:]):
+        op.refuse("strides larger than the kernel with auto_pad are not translated")
+    return convolve(x, w, window(op, x, w.shape[2:]), op.attribute("group", 1))
 
 
-def conv_integer(call: Call, x: Any, w: Any, x_zero: Any = None, w_zero: Any = None) -> Any:
+def conv_integer(op: Operation, x: Any, w: Any, x_zero: Any = None, w_zero: Any = None) -> Any:
     """A convolution of whole numbers, in int32."""
-    return ops.cast(ops.round(_conv(call, x, w, x_zero, w_zero)), "int32")
+    return ops.cast(ops.round(_conv(op, x, w, x_zero, w_zero)), "int32")
 
 
 def qlinear_conv(
-    call: Call, x: Any, x_scale: Any, x_zero: Any, w: Any, w_scale: Any, w_zero: Any,
+    op: Operation, x: Any, x_scale: Any, x_zero: Any, w: Any, w_scale: Any, w_zero: Any,
     y_scale: Any, y_zero: Any, bias: Any = None,
 ) -> Any:  # fmt: skip
     """Quantized operands, quantized result; the bias is in units of both scales."""
-    y = _conv(call, x, w, x_zero, w_zero)
+    y = _conv(op, x, w, x_zero, w_zero)
     shape = (1, -1, *[1] * (rank(y) - 2))
     if bias is not None:
         y = y + ops.reshape(_float(bias, "float64"), shape)
@@ -191,20 +191,20 @@ def qlinear_conv(
 def qlinear(function: Any) -> Entry:
     """A pointwise operator between two quantized tensors: computed in floats."""
 
-    def entry(call: Call, *values: Any) -> Any:
+    def entry(op: Operation, *values: Any) -> Any:
         *operands, scale, zero = values
         given = [
             (_float(operands[i]) - _float(operands[i + 2])) * _float(operands[i + 1])
             for i in range(0, len(operands), 3)
         ]
-        return _requantized(function(call, *given), 1 / _float(scale), zero)
+        return _requantized(function(op, *given), 1 / _float(scale), zero)
 
     return entry
 
 
-def leaky(call: Call, x: Any) -> Any:
+def leaky(op: Operation, x: Any) -> Any:
     """LeakyRelu."""
-    return ops.where(x < 0, x * call.attribute("alpha", 0.01), x)
+    return ops.where(x < 0, x * op.attribute("alpha", 0.01), x)
 
 
 TABLES: dict[str, dict[str, Entry]] = {
@@ -221,10 +221,10 @@ TABLES: dict[str, dict[str, Entry]] = {
         "DequantizeLinear": dequantized,
         "DynamicQuantizeMatMul": dynamic_matmul,
         "MatMulIntegerToFloat": matmul_to_float,
-        "QLinearAdd": qlinear(lambda call, a, b: a + b),
+        "QLinearAdd": qlinear(lambda op, a, b: a + b),
         "QLinearLeakyRelu": qlinear(leaky),
-        "QLinearMul": qlinear(lambda call, a, b: a * b),
-        "QLinearSigmoid": qlinear(lambda call, x: ops.sigmoid(x)),
+        "QLinearMul": qlinear(lambda op, a, b: a * b),
+        "QLinearSigmoid": qlinear(lambda op, x: ops.sigmoid(x)),
         "QuantizeLinear": quantized,
     },
 }

@@ -9,7 +9,7 @@ from onnx_net2net.frameworks.torch.codegen import computed
 from onnx_net2net.frameworks.torch.operation import Entry, Operation
 from onnx_net2net.frameworks.torch.operators.linear import layer
 from onnx_net2net.frameworks.torch.operators.movement import listed
-from onnx_net2net.frameworks.torch.types import Untranslated
+from onnx_net2net.frameworks.windows import same_pads, transposed_pads
 
 
 def options_of(given: Mapping[str, Sequence[Any]], usual: Mapping[str, Any]) -> str:
@@ -32,25 +32,23 @@ def pair(values: Sequence[int]) -> str:
     return f"({', '.join(map(str, values))})"
 
 
-def same_pads(op: Operation, kernel: Sequence[int], pooled: bool = False) -> list[str]:
+def _same_pads(op: Operation, kernel: Sequence[int], pooled: bool = False) -> list[str]:
     """Pads of SAME_UPPER and SAME_LOWER, computed from the sizes: begins, then ends.
 
     Pools of ONNX Runtime leave dilations out of account, and cut where a stride skips entries.
     """
     rank = len(kernel)
-    strides = op.attribute("strides") or [1] * rank
-    dilations = [1] * rank if pooled else op.attribute("dilations") or [1] * rank
+    strides = op.strides(rank)
+    dilations = [1] * rank if pooled else op.dilations(rank)
     upper = op.attribute("auto_pad") == "SAME_UPPER"
     begins, ends = [], []
     for axis in range(rank):
         size, stride = op.size(0, axis + 2), strides[axis]
         reach = dilations[axis] * (kernel[axis] - 1) + 1
         if isinstance(size, int):
-            total = (-(-size // stride) - 1) * stride + reach - size
-            total = total if pooled else max(total, 0)
-            less = int(total / 2) if upper else int((total + 1) / 2)
-            begins.append(str(less))
-            ends.append(str(total - less))
+            before, after = same_pads(size, reach, stride, not upper, cuts=pooled)
+            begins.append(str(before))
+            ends.append(str(after))
             continue
         code = f"((({size}) + {stride - 1}) // {stride} - 1) * {stride} + {reach} - ({size})"
         code = code if pooled else f"max({code}, 0)"
@@ -68,12 +66,12 @@ def padding(op: Operation, kernel: Sequence[int], pooled: bool = False) -> tuple
     mode = op.attribute("auto_pad", "NOTSET")
     if mode in ("SAME_UPPER", "SAME_LOWER"):
         op.attribute("pads")
-        pads = same_pads(op, kernel, pooled)
+        pads = _same_pads(op, kernel, pooled)
     elif mode == "VALID":
         op.attribute("pads")
         pads = ["0"] * (2 * rank)
     else:
-        pads = [str(p) for p in op.attribute("pads") or [0] * (2 * rank)]
+        pads = [str(p) for p in op.pads(rank)]
     return pads, pads[:rank] == pads[rank:]
 
 
@@ -84,18 +82,34 @@ def padded(x: str, pads: Sequence[str], value: str = "") -> str:
     return f"F.pad({x}, ({', '.join(order)}){value})"
 
 
-def convolution(op: Operation, x: str, x_index: int, weight: int, bias: int | None) -> str:
-    """A convolution module where the weights are one's, else the function."""
+def kernel_of(op: Operation, weight: int) -> list[int]:
+    """The sizes of a kernel, which slides along one to three axes."""
     rank = op.axes_of(weight) - 2
     if rank not in (1, 2, 3):
-        raise Untranslated(f"it has {rank} axes to slide along")
+        op.refuse(f"it has {rank} axes to slide along")
+    return list(op.attribute("kernel_shape") or [op.fixed(weight, a) for a in range(2, rank + 2)])
+
+
+def convolved(op: Operation, x: str, w: str, weight: int, bias: str = "") -> str:
+    """The function with all its options, for tensors that are computed."""
+    kernel = kernel_of(op, weight)
+    pads, _ = padding(op, kernel)
+    rank = len(kernel)
+    options = f"stride={pair(op.strides(rank))}, dilation={pair(op.dilations(rank))}"
+    options += f", groups={op.attribute('group', 1)}"
+    return f"F.conv{rank}d({padded(x, pads)}, {w}{bias}, {options})"
+
+
+def convolution(op: Operation, x: str, weight: int, bias: int | None) -> str:
+    """A convolution module where the weights are one's, else the function."""
+    kernel = kernel_of(op, weight)
+    rank = len(kernel)
     shape = op.program.dims(op.name(weight)) or ()
-    kernel = op.attribute("kernel_shape") or [op.fixed(weight, a) for a in range(2, rank + 2)]
     pads, even = padding(op, kernel)
     given = {
-        "stride": list(op.attribute("strides") or [1] * rank),
+        "stride": op.strides(rank),
         "padding": pads[:rank] if even else ["0"] * rank,
-        "dilation": list(op.attribute("dilations") or [1] * rank),
+        "dilation": op.dilations(rank),
         "groups": [op.attribute("group", 1)],
     }
     usual = {"stride": 1, "padding": "0", "dilation": 1, "groups": 1}
@@ -114,18 +128,16 @@ def convolution(op: Operation, x: str, x_index: int, weight: int, bias: int | No
 
 def conv(op: Operation) -> str:
     """Conv of one to three spatial axes."""
-    return convolution(op, op.tensor(0), 0, 1, 2 if op.has(2) else None)
+    return convolution(op, op.tensor(0), 1, 2 if op.has(2) else None)
 
 
 def conv_transpose(op: Operation) -> str:
     """ConvTranspose; what no padding of PyTorch's does is cut from the whole result, or added."""
-    rank = op.axes_of(1) - 2
-    if rank not in (1, 2, 3):
-        raise Untranslated(f"it has {rank} axes to slide along")
-    kernel = op.attribute("kernel_shape") or [op.fixed(1, a) for a in range(2, rank + 2)]
-    strides = list(op.attribute("strides") or [1] * rank)
-    dilations = list(op.attribute("dilations") or [1] * rank)
-    begins, ends = _cuts(op, kernel, strides, dilations)
+    kernel = kernel_of(op, 1)
+    rank = len(kernel)
+    strides, dilations = op.strides(rank), op.dilations(rank)
+    pads = transposed_pads(op, kernel, lambda axis: op.fixed(0, axis + 2))
+    begins, ends = [b for b, _ in pads], [e for _, e in pads]
     extra = [b - e for b, e in zip(begins, ends, strict=True)]
     most = map(max, strides, dilations)
     fits = min(begins) >= 0 and all(0 <= e < m for e, m in zip(extra, most, strict=True))
@@ -140,11 +152,11 @@ def conv_transpose(op: Operation) -> str:
     options = options_of(given, usual)
     if fits:
         return _transposed(op, rank, kernel, options)
-    pads = [str(-cut) for cut in (*begins, *ends)]
+    cuts = [str(-cut) for cut in (*begins, *ends)]
     if min(*begins, *ends) >= 0 or not op.has(2):
-        return padded(_transposed(op, rank, kernel, options), pads)
+        return padded(_transposed(op, rank, kernel, options), cuts)
     op.named(op.path(1))  # the bias stands in what is added, too
-    code = padded(f"F.conv_transpose{rank}d({op.tensor(0)}, {op.tensor(1)}{options})", pads)
+    code = padded(f"F.conv_transpose{rank}d({op.tensor(0)}, {op.tensor(1)}{options})", cuts)
     return f"{code} + ({op.tensor(2)}).reshape({', '.join(['-1', *['1'] * rank])})"
 
 
@@ -162,36 +174,12 @@ def _transposed(op: Operation, rank: int, kernel: Sequence[int], options: str) -
     return f"F.conv_transpose{rank}d({op.tensor(0)}, {op.tensor(1)}{b}{options})"
 
 
-def _cuts(
-    op: Operation, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
-) -> tuple[list[int], list[int]]:
-    """What is cut from both ends of all that the windows cover; negative numbers are added."""
-    rank = len(kernel)
-    mode, wanted = op.attribute("auto_pad", "NOTSET"), op.attribute("output_shape")
-    extra = list(op.attribute("output_padding") or [0] * rank)
-    pads = list(op.attribute("pads") or [0] * (2 * rank))
-    if not wanted and mode in ("NOTSET", "VALID"):
-        pads = pads if mode == "NOTSET" else [0] * (2 * rank)
-        return pads[:rank], [e - more for e, more in zip(pads[rank:], extra, strict=True)]
-    begins, ends = [], []
-    for axis in range(rank):
-        surplus = (kernel[axis] - 1) * dilations[axis] + 1 - strides[axis]
-        if wanted:
-            surplus += strides[axis] * op.fixed(0, axis + 2) - wanted[-rank:][axis]
-        total = max(surplus + extra[axis], 0)
-        begins.append(total // 2 if mode == "SAME_UPPER" else total - total // 2)
-        # SAME never makes the result longer than what the windows cover.
-        whole = surplus if wanted else total - extra[axis]
-        ends.append(whole - begins[-1])
-    return begins, ends
-
-
 def col2im(op: Operation) -> str:
     """Overlapping blocks summed into an image."""
     rank = op.length(1)
     if rank is None:
-        raise Untranslated("the number of axes of its image is not known")
-    pads = list(op.attribute("pads") or [0] * (2 * rank))
+        op.refuse("the number of axes of its image is not known")
+    pads = op.pads(rank)
     options = [list(op.attribute(n) or [1] * rank) for n in ("dilations", "strides")]
     image, block = f"({listed(op.sizes(1))},)", f"({listed(op.sizes(2))},)"
     if rank == 2 and pads[:2] == pads[2:]:

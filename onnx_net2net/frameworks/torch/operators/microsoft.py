@@ -9,7 +9,7 @@ from onnx_net2net.frameworks.torch.operators.normalisation import (
     normalised,
     rms_layer,
 )
-from onnx_net2net.frameworks.torch.types import Untranslated, short
+from onnx_net2net.frameworks.torch.types import short
 
 DOMAIN = "com.microsoft"
 
@@ -28,10 +28,10 @@ def activated(op: Operation, code: str, parameters: list[float]) -> str:
         "Tanh": "torch.tanh({x})",
     }
     if name not in forms:
-        raise Untranslated(f"its activation {name} is not known")
+        op.refuse(f"its activation {name} is not known")
     form = forms[name]
     if form.count("{") - 1 > len(parameters):
-        raise Untranslated(f"the parameters of its activation {name} are missing")
+        op.refuse(f"the parameters of its activation {name} are missing")
     for index, value in enumerate(parameters):
         form = form.replace(f"{{{index}}}", short(value))
     return form.replace("{x}", code)
@@ -39,7 +39,7 @@ def activated(op: Operation, code: str, parameters: list[float]) -> str:
 
 def fused_conv(op: Operation) -> str:
     """A convolution, a sum and an activation."""
-    code = convolution(op, op.tensor(0), 0, 1, 2 if op.has(2) else None)
+    code = convolution(op, op.tensor(0), 1, 2 if op.has(2) else None)
     if op.has(3):
         code = f"{code} + {op.tensor(3)}"
     return activated(op, code, list(op.attribute("activation_params") or []))
@@ -55,7 +55,7 @@ def fused_gemm(op: Operation) -> str:
 def fused_matmul(op: Operation) -> str:
     """A product of matrices, transposed or not, times a number."""
     if op.attribute("transBatchA", 0) or op.attribute("transBatchB", 0):
-        raise Untranslated("it transposes batches")
+        op.refuse("it transposes batches")
     sides = []
     for index, name in enumerate(("transA", "transB")):
         code = op.tensor(index)
@@ -93,11 +93,11 @@ def _summed(op: Operation, bias: int) -> str:
 def skip_norm(op: Operation) -> list[str]:
     """LayerNorm of a sum, which is the fourth output."""
     if op.wants(1) or op.wants(2):
-        raise Untranslated("its statistics are read")
+        op.refuse("its statistics are read")
     total = op.add(_summed(op, 4), "total", inline=not op.wants(3))
     shape = op.shape(2)
     if shape is None:
-        raise Untranslated("its scale is computed")
+        op.refuse("its scale is computed")
     epsilon = short(op.attribute("epsilon", 1e-12))
     code = normalised(op, shape, epsilon, 2, 3 if op.has(3) else None, total)
     return [code, "", "", total][: len(op.step.outputs)]
@@ -106,11 +106,11 @@ def skip_norm(op: Operation) -> list[str]:
 def skip_rms(op: Operation) -> list[str]:
     """RMSNorm of a sum, which is the fourth output."""
     if op.wants(1) or op.wants(2):
-        raise Untranslated("its statistics are read")
+        op.refuse("its statistics are read")
     total = op.add(_summed(op, 3), "total", inline=not op.wants(3))
     shape = op.shape(2)
     if shape is None:
-        raise Untranslated("its scale is computed")
+        op.refuse("its scale is computed")
     code = rms_layer(op, shape, short(op.attribute("epsilon", 1e-12)), 2, total)
     return [code, "", "", total][: len(op.step.outputs)]
 
@@ -130,7 +130,7 @@ def embeddings(op: Operation) -> list[str]:
     total = op.add(" + ".join(parts), "embeddings", inline=not op.wants(2))
     shape = op.shape(5)
     if shape is None:
-        raise Untranslated("its scale is computed")
+        op.refuse("its scale is computed")
     epsilon = short(op.attribute("epsilon", 1e-12))
     code = normalised(op, shape, epsilon, 5, 6, total)
     lengths = f"{ids}.new_zeros({ids}.shape[0], dtype=torch.int32)"
@@ -141,7 +141,7 @@ def embeddings(op: Operation) -> list[str]:
 
 def _no(op: Operation, what: str, *indices: int) -> None:
     if any(op.has(index) for index in indices):
-        raise Untranslated(what)
+        op.refuse(what)
 
 
 def _scores_mask(op: Operation, tokens: int, bias: int, columns: str) -> str:
@@ -149,7 +149,7 @@ def _scores_mask(op: Operation, tokens: int, bias: int, columns: str) -> str:
     parts = []
     if op.has(tokens):
         if op.axes_of(tokens) > 3 or (op.axes_of(tokens) == 1 and not _is_batch(op, tokens)):
-            raise Untranslated("its mask is packed")
+            op.refuse("its mask is packed")
         low = short(op.attribute("mask_filter_value", -10000.0))
         parts.append(op.kernel("token_mask", op.tensor(tokens), columns, low))
     if op.has(bias):
@@ -167,7 +167,7 @@ def attention(op: Operation) -> list[str]:
     """The projections are inside: one weight holds those of queries, keys and values."""
     _no(op, "its caches share one buffer", 6)
     if op.attribute("do_rotary", 0):
-        raise Untranslated("it rotates queries and keys")
+        op.refuse("it rotates queries and keys")
     heads = op.attribute("num_heads")
     sizes = list(op.attribute("qkv_hidden_sizes") or []) or [op.fixed(1, 1) // 3] * 3
     op.named(op.path(1))
@@ -202,7 +202,7 @@ def multi_head_attention(op: Operation) -> list[str]:
     """Queries, keys and values of their own; keys may be those of a cache."""
     _no(op, "its caches share one buffer", 8, 9)
     if op.axes_of(0) != 3 or not op.has(1) or not op.has(2):
-        raise Untranslated("queries, keys and values are packed into one operand")
+        op.refuse("queries, keys and values are packed into one operand")
     heads = op.attribute("num_heads")
     given = [op.tensor(i) for i in range(3)]
     if op.has(3):
@@ -222,7 +222,7 @@ def multi_head_attention(op: Operation) -> list[str]:
     outputs = [op.kernel("attend", q, k, v, _options(op, mask, (q, k, before)))]
     outputs[0] = op.kernel("merged_heads", outputs[0])
     if op.wants(3):
-        raise Untranslated("its scores are read")
+        op.refuse("its scores are read")
     return [*outputs, k, v][: len(op.step.outputs)]
 
 

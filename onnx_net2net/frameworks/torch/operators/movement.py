@@ -6,7 +6,7 @@ from typing import Any
 
 from onnx_net2net.frameworks.torch.operation import Entry, Listed, Operation
 from onnx_net2net.frameworks.torch.size_code import Size, number
-from onnx_net2net.frameworks.torch.types import Untranslated, literal
+from onnx_net2net.frameworks.torch.types import literal
 
 LAST = 2**31 - 1
 
@@ -217,7 +217,7 @@ def _same(op: Operation, axis: int, size: Any) -> bool:
 def tile(op: Operation) -> str:
     """Repeats along each axis."""
     if op.opset < 6:
-        raise Untranslated("its repeats are along one axis (opset 1)")
+        op.refuse("its repeats are along one axis (opset 1)")
     repeats = op.sizes(1)
     return f"({op.tensor(0)}).repeat({listed(repeats)})" if repeats else op.tensor(0)
 

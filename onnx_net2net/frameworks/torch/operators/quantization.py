@@ -8,12 +8,11 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from onnx_net2net.frameworks.torch.operation import Entry, Operation
-from onnx_net2net.frameworks.torch.operators.convolution import padded, padding, pair
+from onnx_net2net.frameworks.torch.operators.convolution import convolved
 from onnx_net2net.frameworks.torch.types import (
     FLOATS8,
     INTEGERS,
     SMALL,
-    Untranslated,
     short,
     torch_dtype,
 )
@@ -25,7 +24,7 @@ def target(op: Operation) -> int:
     """The type that QuantizeLinear gives."""
     dtype = op.dtype(2) if op.has(2) else op.attribute("output_dtype", 0) or UINT8
     if dtype not in INTEGERS and dtype not in SMALL and dtype not in FLOATS8:
-        raise Untranslated(f"it quantises to {TensorProto.DataType.Name(dtype)}")
+        op.refuse(f"it quantises to {TensorProto.DataType.Name(dtype)}")
     return int(dtype)
 
 
@@ -51,7 +50,7 @@ def quantize(op: Operation) -> str:
 def dequantize(op: Operation) -> str:
     """(x - zero) * scale."""
     if op.dtype(0) not in (*INTEGERS, *SMALL, *FLOATS8):
-        raise Untranslated(f"it reads {TensorProto.DataType.Name(op.dtype(0))}")
+        op.refuse(f"it reads {TensorProto.DataType.Name(op.dtype(0))}")
     options = [op.attribute("axis", 1), op.attribute("block_size", 0)]
     given = [op.tensor(0), op.tensor(1), op.optional(2), *options]
     name = "dequantized_float" if op.dtype(0) in FLOATS8 else "dequantized"
@@ -114,17 +113,8 @@ def quantized_matmul(op: Operation) -> str:
 
 def quantized_conv(op: Operation) -> str:
     """A convolution of bytes; the bias is an integer in units of both scales."""
-    rank = op.axes_of(3) - 2
-    kernel = op.attribute("kernel_shape") or [op.fixed(3, a) for a in range(2, rank + 2)]
-    pads, _ = padding(op, kernel)
-    strides = list(op.attribute("strides") or [1] * rank)
-    dilations = list(op.attribute("dilations") or [1] * rank)
-    options = (
-        f"stride={pair(strides)}, dilation={pair(dilations)}, groups={op.attribute('group', 1)}"
-    )
-    x = padded(real(op, 0, 1), pads)
     bias = f", {op.tensor(8)} * {op.tensor(1)} * {op.tensor(4)}" if op.has(8) else ""
-    code = f"F.conv{rank}d({x}, {real(op, 3, 0)}{bias}, {options})"
+    code = convolved(op, real(op, 0, 1), real(op, 3, 0), 3, bias)
     return op.kernel("requantized", code, op.tensor(6), op.tensor(7))
 
 
@@ -147,7 +137,7 @@ def dynamic_matmul(op: Operation) -> str:
 def n_bits(op: Operation) -> str:
     """A weight of small integers, scaled by blocks."""
     if op.has(4):
-        raise Untranslated("its groups are permuted")
+        op.refuse("its groups are permuted")
     sizes = (op.attribute("K"), op.attribute("N"))
     given = [op.tensor(0), op.tensor(1), op.tensor(2), op.optional(3), sizes]
     code = op.kernel("matmul_n_bits", *given, op.attribute("bits", 4), op.attribute("block_size"))
@@ -175,14 +165,7 @@ def conv_integer(op: Operation) -> str:
         point = op.tensor(3)
         shaped = f"{point}.reshape(-1, *[1] * {op.axes_of(1) - 1})" if op.rank(3) else point
         w = f"({w} - {shaped})"
-    rank = op.axes_of(1) - 2
-    kernel = op.attribute("kernel_shape") or [op.fixed(1, a) for a in range(2, rank + 2)]
-    pads, _ = padding(op, kernel)
-    strides = list(op.attribute("strides") or [1] * rank)
-    dilations = list(op.attribute("dilations") or [1] * rank)
-    options = f"stride={pair(strides)}, dilation={pair(dilations)}"
-    options += f", groups={op.attribute('group', 1)}"
-    return f"F.conv{rank}d({padded(x, pads)}, {w}, {options}).round().to(torch.int32)"
+    return f"{convolved(op, x, w, 1)}.round().to(torch.int32)"
 
 
 TABLES: dict[str, dict[str, Entry]] = {

@@ -8,7 +8,7 @@ import numpy as np
 
 from onnx_net2net.frameworks.torch.operation import Entry, Operation
 from onnx_net2net.frameworks.torch.size_code import Size, number
-from onnx_net2net.frameworks.torch.types import Untranslated, literal, short
+from onnx_net2net.frameworks.torch.types import literal, short
 
 MODES = {"bilinear": "linear", "bicubic": "cubic"}
 
@@ -44,15 +44,15 @@ def _scaled(op: Operation, index: int, coordinates: str, nearest: str) -> str:
     rank, policy = op.axes_of(0), op.attribute("keep_aspect_ratio_policy", "stretch")
     axes = list(op.attribute("axes") or range(rank))
     if policy != "stretch" and min(axes, default=0) < 0:
-        raise Untranslated("it keeps the aspect ratio of axes that are counted from the end")
+        op.refuse("it keeps the aspect ratio of axes that are counted from the end")
     axes = [a % rank for a in axes]
     scales = _scales(op, index)
     sizes = op.sizes(index + 1) if scales is None else None
     mode = MODES.get(op.attribute("mode", "nearest"), op.attribute("mode", "nearest"))
     if mode not in ("nearest", "linear", "cubic"):
-        raise Untranslated(f"its mode is {mode}")
+        op.refuse(f"its mode is {mode}")
     if (mode, coordinates) == ("nearest", "half_pixel_symmetric") and nearest in ("floor", "ceil"):
-        raise Untranslated("the last digit decides which entry its symmetric places fall on")
+        op.refuse("the last digit decides which entry its symmetric places fall on")
     cubic, outside = op.attribute("cubic_coeff_a", -0.75), op.attribute("exclude_outside", 0)
     smooth, region = bool(op.attribute("antialias", 0)), coordinates == "tf_crop_and_resize"
     if policy == "stretch" and not region:

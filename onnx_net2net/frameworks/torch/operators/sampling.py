@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx_net2net.frameworks.torch.operation import Entry, Operation
 from onnx_net2net.frameworks.torch.size_code import number
-from onnx_net2net.frameworks.torch.types import Untranslated, literal, short
+from onnx_net2net.frameworks.torch.types import literal, short
 
 
 def grid_sample(op: Operation) -> str:
@@ -48,11 +48,11 @@ def deform(op: Operation) -> str:
     """Sampled where the offsets say, then an ordinary product."""
     rank = op.axes_of(1) - 2
     if rank != 2:
-        raise Untranslated("it does not slide along two axes")
+        op.refuse("it does not slide along two axes")
     options = {
-        "strides": op.attribute("strides") or [1, 1],
-        "pads": op.attribute("pads") or [0, 0, 0, 0],
-        "dilations": op.attribute("dilations") or [1, 1],
+        "strides": op.strides(2),
+        "pads": op.pads(2),
+        "dilations": op.dilations(2),
         "group": op.attribute("group", 1),
         "offset_group": op.attribute("offset_group", 1),
     }
