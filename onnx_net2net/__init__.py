@@ -21,9 +21,9 @@ from onnx_net2net._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from onnx_net2net.analysis.folding import fold as fold
-    from onnx_net2net.deepening.blocks import Block as Block
     from onnx_net2net.deepening.blocks import blocks as blocks
     from onnx_net2net.deepening.deepen import deepen as deepen
+    from onnx_net2net.deepening.segments import Block as Block
     from onnx_net2net.errors import InvalidModel as InvalidModel
     from onnx_net2net.errors import Net2NetError as Net2NetError
     from onnx_net2net.errors import OutputError as OutputError
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
     from onnx_net2net.model.model import load as load
     from onnx_net2net.plan.costs import Costs as Costs
     from onnx_net2net.plan.costs import costs as costs
+    from onnx_net2net.plan.diff import diff as diff
     from onnx_net2net.plan.grow import grow as grow
-    from onnx_net2net.plan.lineage import diff as diff
-    from onnx_net2net.plan.lineage import replay as replay
-    from onnx_net2net.verification.verify import Report as Report
+    from onnx_net2net.plan.steps import replay as replay
+    from onnx_net2net.verification.report import Report as Report
     from onnx_net2net.verification.verify import verify as verify
     from onnx_net2net.widening.dimensions import Dimension as Dimension
     from onnx_net2net.widening.dimensions import inspect as inspect
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from onnx_net2net.widening.widen import widen as widen
 
 _HOMES = {
-    "Block": "deepening.blocks",
+    "Block": "deepening.segments",
     "Change": "widening.request",
     "Costs": "plan.costs",
     "Dimension": "widening.dimensions",
@@ -62,13 +62,13 @@ _HOMES = {
     "Net2NetError": "errors",
     "OutputError": "errors",
     "Refused": "errors",
-    "Report": "verification.verify",
+    "Report": "verification.report",
     "UsageError": "errors",
     "absorb": "frameworks.absorb",
     "blocks": "deepening.blocks",
     "costs": "plan.costs",
     "deepen": "deepening.deepen",
-    "diff": "plan.lineage",
+    "diff": "plan.diff",
     "fold": "analysis.folding",
     "from_keras": "frameworks.keras.exporter",
     "from_torch": "frameworks.torch.exporter",
@@ -76,7 +76,7 @@ _HOMES = {
     "grow_optimizer": "frameworks.optimizer",
     "inspect": "widening.dimensions",
     "load": "model.model",
-    "replay": "plan.lineage",
+    "replay": "plan.steps",
     "save_safetensors": "frameworks.state_dict",
     "state_dict": "frameworks.state_dict",
     "to_keras": "frameworks.keras",

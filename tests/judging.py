@@ -8,15 +8,18 @@ assert subject.judge(grown), subject.judge(grown).verdict
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
-from onnx_net2net.model.model import Model
+from onnx_net2net.model.model import Model, load
 from onnx_net2net.verification.feeds import Feeds
-from onnx_net2net.verification.judgement import How, Outputs, compare_models
+from onnx_net2net.verification.interface import matched
+from onnx_net2net.verification.judgement import How, compare_models
 from onnx_net2net.verification.report import Report
-from onnx_net2net.verification.trials import Planner
+from onnx_net2net.verification.trials import Outputs, Planner
 from onnx_net2net.verification.verify import Candidate, choose_provider, verify
 from onnx_net2net.widening.dimensions import Dimension, inspect
+from tests.console import FIXTURES
 
 CPU = choose_provider("cpu")
 UNUSED = Path("no scratch folder: these models are small enough to be kept in memory")
@@ -62,6 +65,7 @@ class Subject:
         second.open()
         report = Report(provider=second.running_on)
         assert self._once is not None
+        report.take(matched(self._once.graph, second.graph, by_position=False))
         compare_models(self._once, second, self._planned, report, (None, None))
         return report
 
@@ -71,6 +75,12 @@ class Subject:
         planner = Planner(first.run, first.specs, (first.graph,), None, first.nbytes)
         self._planned = planner.seeded(1, None)
         self._once = _Once(first)
+
+
+@cache
+def subject(name: str) -> Subject:
+    """Return a fixture, by the name of its file, that all tests of this process share."""
+    return Subject(load(FIXTURES / name))
 
 
 def wider(dimension: Dimension, turn: int = 0) -> int:

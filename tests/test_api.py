@@ -128,14 +128,14 @@ def test_a_near_miss_suggests() -> None:
     ("width", "problem"),
     [
         (5, "is 8 wide already, 5 is less"),
-        (0, "width 0 is not a positive whole number"),
-        (-3, "width -3 is not a positive whole number"),
-        (2.5, "width 2.5 is not a positive whole number"),
-        ("9", "width '9' is not a positive whole number"),
-        (True, "width True is not a positive whole number"),
-        (10**9, "a width of 1000000000 is absurd"),
-        pytest.param(10**5000, "a width of 16610 bits is absurd", id="long"),
-        pytest.param(-(10**5000), "a width of 16610 bits is absurd", id="-long"),
+        (0, "widths: 'layer1.0.conv1': 0 is not a whole number from 1 up"),
+        (-3, ": -3 is not a whole number from 1 up"),
+        (2.5, ": 2.5 is not a whole number from 1 up"),
+        ("9", ": '9' is not a whole number from 1 up"),
+        (True, ": True is not a whole number from 1 up"),
+        (10**9, "width 1000000000 is absurd"),
+        pytest.param(10**5000, "width a number of 16610 bits is absurd", id="long"),
+        pytest.param(-(10**5000), "a number of 16610 bits is not a whole", id="-long"),
     ],
 )
 def test_widths_that_make_no_sense(width: object, problem: str) -> None:
@@ -147,12 +147,12 @@ def test_widths_that_make_no_sense(width: object, problem: str) -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"split": "thirds"}, "there is no split 'thirds'"),
-        ({"mapping": "best"}, "there is no mapping 'best'"),
-        ({"noise": 0.0}, "noise 0.0 is not between 0 and 1"),
-        ({"noise": float("nan")}, "noise nan is not between 0 and 1"),
-        ({"seed": -1}, "seed -1 is not a non-negative integer"),
-        ({"seed": 1.5}, "seed 1.5 is not a non-negative integer"),
+        ({"split": "thirds"}, "split: 'thirds' is not one of project, even, noise"),
+        ({"mapping": "best"}, "mapping: 'best' is not one of random, round-robin"),
+        ({"noise": 0.0}, "noise: 0.0 is not a number between 0 and 1"),
+        ({"noise": float("nan")}, "noise: nan is not a number between 0 and 1"),
+        ({"seed": -1}, "seed: -1 is not a whole number from 0 up"),
+        ({"seed": 1.5}, "seed: 1.5 is not a whole number from 0 up"),
     ],
 )
 def test_options_that_make_no_sense(options: dict[str, object], problem: str) -> None:

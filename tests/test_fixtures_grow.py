@@ -18,7 +18,7 @@ from onnx import numpy_helper
 from onnx_net2net.model.model import load
 from onnx_net2net.widening.dimensions import analyse, inspect
 from onnx_net2net.widening.widen import widen
-from tests import golden_dimensions
+from tests import golden_dimensions, judging
 from tests.judging import Subject, everything, wider
 
 NAMES = [path.name for path in golden_dimensions.FIXTURES]
@@ -32,7 +32,7 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     """One fixture after another: its source is run once for all tests."""
     path: Path = BY_NAME[request.param]
     before = path.read_bytes()
-    found = Subject(load(path))
+    found = judging.subject(request.param)
     proto = found.model.proto.SerializeToString(deterministic=True)
     yield found
     assert path.read_bytes() == before, "the source file was written to"

@@ -133,7 +133,8 @@ def canonical(axis: Axis) -> Axis:
     if known.bound is None and (type(known) is Atom or (type(known) is Sum and known.several)):
         return known
     # Bindings may follow one another as often as the graph is long: no recursion.
-    stack, found = [_canonical(axis)], None
+    stack = [_canonical(axis)]
+    found: Axis | None = None
     while stack:
         try:
             part = stack[-1].send(found)
@@ -149,7 +150,7 @@ def canonical(axis: Axis) -> Axis:
 
 def _canonical(axis: Axis) -> Steps:
     """One step of :func:`canonical`: yields the parts whose canonical form it needs."""
-    known = axis.bound
+    known, found = axis.bound, axis
     if known is not None:
         found = yield known
     elif isinstance(axis, Atom):
@@ -157,7 +158,8 @@ def _canonical(axis: Axis) -> Steps:
     elif isinstance(axis, Sum):
         first, last = axis.span
         if last == first + 1:
-            return (yield axis.cuts.parts[first])  # taken down nowhere, for it may be cut
+            part: Axis = yield axis.cuts.parts[first]
+            return part  # taken down nowhere, for it may be cut
         axis.several = True
         return axis
     else:

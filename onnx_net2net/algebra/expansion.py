@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,6 @@ Array = NDArray[Any]
 Index = NDArray[np.int64]
 Split = Literal["project", "even", "noise"]
 Mapping = Literal["random", "round-robin"]
-SPLITS: tuple[str, ...] = get_args(Split)
-MAPPINGS: tuple[str, ...] = get_args(Mapping)
 
 PAD = -1
 
@@ -260,7 +258,7 @@ def _spread(flat: Array, units: Index) -> Array:
         squares += np.einsum("anb,anb->n", part, part)
     scale = np.sqrt(squares / max(1, flat.shape[0] * flat.shape[2]))
     scale[scale == 0] = scale.mean()
-    return (AMPLITUDE * np.sqrt(12) / 2 * scale).astype(_wide(flat))
+    return np.asarray(AMPLITUDE * np.sqrt(12) / 2 * scale, _wide(flat))
 
 
 def _wide(array: Array) -> type[np.floating[Any]]:

@@ -24,29 +24,11 @@ from onnx_net2net.errors import Refused
 from onnx_net2net.model.graph import Graph, Node, captured, has_subgraph
 from onnx_net2net.model.history import append
 from onnx_net2net.model.model import AnyModel, Computed, Model, Weight, load
+from onnx_net2net.operators.types import FLOATS
 
 __all__ = ["fold", "foldable"]
 
-# Followed by the analysis; some of them also give a table much larger than what they read.
-_FOLLOWED = frozenset({
-    "Cast", "CastLike", "CenterCropPad", "Concat", "ConcatFromSequence", "ConstantOfShape",
-    "DepthToSpace", "Expand", "EyeLike", "Flatten", "Gather", "GatherElements", "GatherND",
-    "Identity", "Optional", "OptionalGetElement", "Pad", "Reshape", "ReverseSequence",
-    "SequenceAt", "SequenceConstruct", "Shape", "Size", "Slice", "SpaceToDepth", "Split",
-    "SplitToSequence", "Squeeze", "Tile", "Transpose", "Unsqueeze",
-})  # fmt: skip
-# Quantisation stays explicit, as onnx_graphsurgeon has it too: what comes behind is not folded.
-_QUANTIZATION = frozenset({"DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"})
-# Something else each time they run; Dropout does in training mode, and is nothing otherwise.
-_RANDOM = frozenset({
-    "Bernoulli", "BiasDropout", "BitmaskBiasDropout", "BitmaskDropout", "Dropout", "Multinomial",
-    "RandomNormalLike", "RandomUniformLike",
-})  # fmt: skip
 _DOMAINS = frozenset({"", "com.microsoft"})  # others may hide anything, chance included
-_SIZES = frozenset({"Shape", "Size"})  # they read no contents
-_FLOATS = frozenset(
-    {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
-)
 
 
 def fold(model: AnyModel) -> Model:
@@ -69,14 +51,14 @@ def fold(model: AnyModel) -> Model:
 
 
 @dataclass(frozen=True, eq=False)
-class _Plan:
+class _Folding:
     """Tensors to store (``results``), and nodes that nobody needs then (``dead``, indices)."""
 
     results: dict[str, None]
     dead: set[int]
 
 
-def _plan(graph: Graph) -> _Plan:
+def _plan(graph: Graph) -> _Folding:
     folds = foldable(graph)
     results: dict[str, None] = {}
     needed: set[int] = set()
@@ -98,7 +80,7 @@ def _plan(graph: Graph) -> _Plan:
             pending += _reads(source.proto)
     ordered = [name for node in _main(graph) for name in node.outputs if name in results]
     dead = _ancestors(graph, ordered) - needed
-    return _Plan(
+    return _Folding(
         dict.fromkeys(ordered),
         {index for index, node in enumerate(_main(graph)) if node.position in dead},
     )
@@ -108,7 +90,7 @@ def foldable(graph: Graph) -> set[int]:
     """Positions of main-graph nodes that compute with the contents of weights and nothing else."""
     outputs = {value.name for value in graph.model.proto.graph.output}
     weights = graph.model.weights.items()
-    holding = {n for n, w in weights if w.dtype in _FLOATS and math.prod(w.shape) > 1}
+    holding = {n for n, w in weights if w.dtype in FLOATS and math.prod(w.shape) > 1}
     known = set(graph.model.weights)
     found: set[int] = set()
     for node in _main(graph):
@@ -117,10 +99,11 @@ def foldable(graph: Graph) -> set[int]:
         if not reads or not known.issuperset(reads) or not _settled(node):
             continue
         known.update(writes)
-        if node.op in _SIZES or holding.isdisjoint(reads):
+        if node.facts.measures or holding.isdisjoint(reads):
             continue
         holding.update(writes)
-        if node.op not in _FOLLOWED and outputs.isdisjoint(writes):
+        # What computes nothing is followed; some of it makes tables larger than what it reads.
+        if node.facts.computes and outputs.isdisjoint(writes):
             found.add(node.position)
     return found
 
@@ -129,7 +112,8 @@ def _settled(node: Node) -> bool:
     """Whether the node can be evaluated once and for all."""
     if node.domain not in _DOMAINS or has_subgraph(node.proto):
         return False
-    return node.op not in _RANDOM and node.op not in _QUANTIZATION
+    # Quantisation stays explicit, as onnx_graphsurgeon has it too: what is behind is not folded.
+    return not node.facts.random and not node.facts.quantizes
 
 
 def _main(graph: Graph) -> list[Node]:
@@ -149,7 +133,7 @@ def _ancestors(graph: Graph, names: Iterable[str]) -> set[int]:
     return found
 
 
-def _parts(graph: Graph, plan: _Plan) -> Iterator[tuple[list[Node], list[str]]]:
+def _parts(graph: Graph, plan: _Folding) -> Iterator[tuple[list[Node], list[str]]]:
     """The nodes behind results, and the results: one weight at a time, so that memory is small."""
     home: dict[int, int] = {}  # node -> part; parts that meet are merged
     members: dict[int, tuple[set[int], list[str]]] = {}
@@ -214,10 +198,9 @@ def _part(model: Model, nodes: list[Node], results: list[str]) -> ModelProto:
     return part
 
 
-def _replaced(model: Model, plan: _Plan, contents: dict[str, np.ndarray]) -> Model:
+def _replaced(model: Model, plan: _Folding, contents: dict[str, np.ndarray]) -> Model:
     """``model`` without the dead nodes and their weights, and with ``contents``."""
-    proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = model.editable()
     graph = proto.graph
     gone = _gone(graph, plan)
     for field in (graph.initializer, graph.input, graph.value_info):
@@ -234,7 +217,7 @@ def _replaced(model: Model, plan: _Plan, contents: dict[str, np.ndarray]) -> Mod
     return model.with_changes(proto, weights)
 
 
-def _gone(graph: GraphProto, plan: _Plan) -> set[str]:
+def _gone(graph: GraphProto, plan: _Folding) -> set[str]:
     """Tensors that the dead nodes wrote, and those that nobody else read."""
     read = {value.name for value in graph.output} | plan.results.keys()
     gone: set[str] = set()

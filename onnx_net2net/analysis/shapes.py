@@ -22,8 +22,8 @@ from onnx_net2net.analysis.symbols import APART, PRIMES, bind, bound, candidates
 from onnx_net2net.analysis.values import MOST, Array, evaluate, small
 from onnx_net2net.model.graph import Graph, Node
 from onnx_net2net.model.subgraphs import Link
+from onnx_net2net.operators.types import FLOATS
 
-FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 INTEGERS = {TensorProto.BOOL, TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8}
 MOST_SCALES = 16  # elements; a longer float vector is a weight, not a parameter
 MOST_TRIPS = 4096  # a higher bound of a loop is none

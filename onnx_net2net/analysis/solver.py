@@ -110,7 +110,7 @@ def _solved(graph: Graph, shapes: Shapes) -> Solution:
         if shape is not None:
             solution.axes[value.name] = [atom(size) for size in shape]
     for node in graph.nodes:
-        if node.op != "Constant" and node.position not in solution.shapes.computed:
+        if not node.stores and node.position not in solution.shapes.computed:
             _visit(solution, node)
     for name in graph.outputs:
         _pin_interface(solution, name, "output")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnx_net2net.cli.options import FORCE, JSON, PATH
-from onnx_net2net.cli.steps import DONE, UNEQUAL, load, print_json
+from onnx_net2net.cli.outcome import DONE, UNEQUAL, load, print_json
 from onnx_net2net.errors import UsageError
 
 if TYPE_CHECKING:

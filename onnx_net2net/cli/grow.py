@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnx_net2net.cli.options import FOLD, FORCE, JSON, PATH, RUNNING, verify_arguments
-from onnx_net2net.cli.steps import (
-    DONE,
-    UNEQUAL,
-    deliver_to,
-    load,
-    opened,
-    print_json,
-    show_end,
-)
+from onnx_net2net.cli.options import FOLD, OUTCOME, PATH
+from onnx_net2net.cli.outcome import Outcome, load
 from onnx_net2net.errors import Refused, UsageError
 
 if TYPE_CHECKING:
     from onnx_net2net.model.model import Model
     from onnx_net2net.plan.grow import Grown, Wishes
-    from onnx_net2net.verification.draft import Judge
+
+_BUDGET = ("params", "flops", "prefer", "multiple_of", "keep", "seed")
 
 
 @click.command()
@@ -65,35 +58,14 @@ if TYPE_CHECKING:
     type=PATH,
     help="Write what was done as a plan, which does it again.",
 )
-@click.option(
-    "-o",
-    "--output",
-    metavar="PATH",
-    type=PATH,
-    help="The file to write.  [default: MODEL-grown.onnx beside it]",
-)
-@FORCE
-@click.option("--dry-run", is_flag=True, help="Say what would change; write no model.")
-@click.option("--no-verify", is_flag=True, help="Write without asking onnxruntime.")
 @FOLD
-@RUNNING
-@JSON
+@OUTCOME
 def grow(
     model: Path,
-    output: Path | None,
-    force: bool,
-    dry_run: bool,
-    no_verify: bool,
-    fold: bool,
-    as_json: bool,
-    emit_plan: Path | None,
     plan: Path | None,
-    seeds: int,
-    ranges: Any,
-    sizes: Any,
-    inputs: Any,
-    provider: str | None,
-    **budget: Any,
+    emit_plan: Path | None,
+    fold: bool,
+    **options: Any,
 ) -> int:
     """Widen and deepen by a plan, or up to a budget of parameters or FLOPs, as one step.
 
@@ -110,41 +82,34 @@ def grow(
     recurrent layers; nothing else is counted. Dynamic dimensions have the sizes that verify tries
     first (the batch is 1), or those of --size.
     """  # fmt: skip
-    arguments = verify_arguments(seeds, ranges, sizes, inputs, provider)
+    budget = {name: options.pop(name) for name in _BUDGET}
     wishes = _wishes(plan, fold, **budget)
-    from onnx_net2net.verification.draft import Judge
+    from onnx_net2net.cli import render_growth
 
-    read = [*inputs, *filter(None, [plan])]
-    source, target = opened(model, output, force=force, dry_run=dry_run, read=read)
-    _check_plan(emit_plan, source, target, force, read)
-    counted = {name: sizes[0] for name, sizes in (arguments["sizes"] or {}).items()}
-    grown = _grown(source, plan, wishes, budget, counted)
-    if dry_run:
-        _emit(grown, emit_plan, model, force)
-        return _show(grown, None, None, emit_plan, as_json)
-    judge = None if no_verify else Judge(source, exact=grown.plan.exact, arguments=arguments)
-
-    def agree(draft: Path) -> bool:
-        _count(grown, draft)
-        if agreed := judge is None or judge(draft):
-            _emit(grown, emit_plan, model, force)  # if it fails, no model is left behind either
-        return agreed
-
-    written = deliver_to(target, grown.model, agree, force)
-    return _show(grown, written, judge, emit_plan, as_json)
+    result = Outcome(model, read=filter(None, [plan]), **options)
+    _check_plan(emit_plan, result)
+    counted = {name: sizes[0] for name, sizes in (result.arguments["sizes"] or {}).items()}
+    grown = _grown(result.source, plan, wishes, budget, counted)
+    return result.deliver(
+        grown.model,
+        lambda: render_growth.growth_text(grown),
+        lambda: render_growth.values(grown),
+        exact=grown.plan.exact,
+        count=lambda draft: _count(grown, draft),
+        emit=lambda: _emit(grown, emit_plan, model, result.force),
+        plan=emit_plan,
+    )
 
 
-def _check_plan(
-    plan: Path | None, source: Model, target: Path, force: bool, read: Sequence[Path]
-) -> None:
+def _check_plan(plan: Path | None, result: Outcome) -> None:
     """Raise unless the plan may be written, before any work is done."""
     from onnx_net2net.model.atomic_write import check_free
 
     if plan is None:
         return
-    check_free(source, plan, force=force, read=read)
-    if plan.resolve() == target.resolve():
-        raise UsageError(f"{target}: cannot be both model and plan", "give two names")
+    check_free(result.source, plan, force=result.force, read=result.read)
+    if plan.resolve() == result.target.resolve():
+        raise UsageError(f"{result.target}: cannot be both model and plan", "give two names")
 
 
 def _wishes(plan: Path | None, fold: bool, **budget: Any) -> Wishes:
@@ -200,23 +165,3 @@ def _emit(grown: Grown, target: Path | None, source: Path, force: bool) -> None:
             f"onnx-net2net grow {source.name} --plan {target.name} does it again, byte for byte."
         )
         write_text(target, text(grown.plan.seen_from(target.parent), comment), force=force)
-
-
-def _show(
-    grown: Grown, target: Path | None, judge: Judge | None, plan: Path | None, as_json: bool
-) -> int:
-    """Say what changed, what both models cost, and where the result is; the exit code."""
-    from onnx_net2net.cli import render_growth
-
-    if as_json:
-        report = judge.report if judge is not None else None
-        verification = None if report is None else report.as_dict()
-        values = render_growth.values(grown)
-        files = {"output": target and str(target), "plan": plan and str(plan)}
-        print_json({**values, "verification": verification, **files})
-        return UNEQUAL if judge is not None and target is None else DONE
-    click.echo(render_growth.growth_text(grown))
-    code = show_end(target, judge)
-    if plan is not None and code == DONE:
-        click.echo(f"wrote {plan}")
-    return code

@@ -1,4 +1,4 @@
-"""Options that click does not have: pairs in order, ``NAME=VALUE``, exact numbers."""
+"""Options that several commands have, and types that click does not have."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from onnx_net2net.errors import UsageError
+from onnx_net2net.step import FLAG, NAMES, WINDOW, ArgumentKind
 
 if TYPE_CHECKING:
+    from dataclasses import Field
     from fractions import Fraction
 
+    from onnx_net2net.step import Step
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,7 +45,7 @@ class InOrder(click.Command):
         return rest
 
 
-class Setting(click.ParamType):
+class Setting(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
     """``NAME=VALUE``, or ``VALUE`` alone (its name is then empty)."""
 
     name = "setting"
@@ -77,7 +80,7 @@ def sizes(value: str) -> list[int]:
     return [int(part) for part in value.split(",")]
 
 
-class Factor(click.ParamType):
+class Factor(click.ParamType):  # type: ignore[type-arg]
     """An exact number: 1.1 of 10 is 11, which binary fractions do not know."""
 
     name = "number"
@@ -87,15 +90,15 @@ class Factor(click.ParamType):
     ) -> Fraction:
         from fractions import Fraction
 
-        from onnx_net2net.plan.plans import exact
+        from onnx_net2net.step import exact_number
 
         try:
-            return value if isinstance(value, Fraction) else exact(str(value))
+            return value if isinstance(value, Fraction) else exact_number(str(value))
         except ValueError:
             self.fail(f"{value!r} is not a number such as 1.5", param, ctx)
 
 
-class Window(click.ParamType):
+class Kernel(click.ParamType):  # type: ignore[type-arg]
     """A kernel: ``3`` or ``1x7``."""
 
     name = "window"
@@ -144,6 +147,34 @@ def _one_or_named(option: str, settings: Sequence[tuple[str, Any]]) -> Any:
     return values[""]
 
 
+def arguments(step: type[Step], *names: str) -> Callable[[F], F]:
+    """Return an option for each of these arguments of a step, as its class declares them."""
+    declared = step.arguments()
+    return together(*(_option(declared[name]) for name in names))
+
+
+def _option(argument: Field[Any]) -> Callable[[F], F]:
+    declared, option = argument.metadata, f"--{argument.name}"
+    kind = declared["kind"]
+    shared: dict[str, Any] = {"help": declared["text"], "metavar": declared["metavar"] or None}
+    if kind is NAMES or kind.each is not None:
+        return click.option(option, multiple=True, **shared)
+    shared["default"] = argument.default
+    if kind is FLAG:
+        pair = "" if argument.default is False else f"/--no-{argument.name}"
+        return click.option(option + pair, is_flag=True, **shared)
+    shown = argument.default is not None
+    return click.option(option, type=_type(kind), show_default=shown, **shared)
+
+
+def _type(kind: ArgumentKind) -> click.ParamType:  # type: ignore[type-arg]
+    if kind.known:
+        return click.Choice(kind.known)
+    if kind.least is not None:
+        return click.IntRange(kind.least, kind.most)
+    return Kernel() if kind is WINDOW else click.FLOAT
+
+
 PATH = click.Path(path_type=Path)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 FOLD = click.option(
@@ -163,4 +194,14 @@ RUNNING = together(
                  help="Your own inputs: an .npz file, or a folder with input_0.pb."),
     click.option("--provider", metavar="NAME",
                  help="cpu, cuda, ...; CUDA where it works by default."),
+)  # fmt: skip
+# What every command that grows a model can be told of its result.
+OUTCOME = together(
+    click.option("-o", "--output", metavar="PATH", type=PATH,
+                 help="The file to write.  [default: MODEL-grown.onnx beside it]"),
+    FORCE,
+    click.option("--dry-run", is_flag=True, help="Say what would change; write no model."),
+    click.option("--no-verify", is_flag=True, help="Write without asking onnxruntime."),
+    RUNNING,
+    JSON,
 )  # fmt: skip

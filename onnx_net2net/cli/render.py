@@ -22,9 +22,9 @@ from onnx_net2net.widening.dimensions import Dimension, growable
 from onnx_net2net.widening.request import Change
 
 if TYPE_CHECKING:
-    from onnx_net2net.deepening.blocks import Block
+    from onnx_net2net.deepening.segments import Block
+    from onnx_net2net.plan.diff import Diff
     from onnx_net2net.plan.invariant import LayersReport
-    from onnx_net2net.plan.lineage import Diff
 
 _SHOWN = 5  # reasons, or tensors behind the first at which two models part; the rest follows
 
@@ -316,19 +316,22 @@ def insertion_text(changes: Sequence[Any], source: Model, deeper: Model) -> str:
     table = empty_table(("behind", "left"), ("inserted", "fold"), ("new parameters", "right"))
     for change in changes:
         count = sum(deeper.weights[name].size for name in change.parameters)
-        table.add_row(*inserted(change), f"{count:,}")
+        table.add_row(*described(asdict(change)), f"{count:,}")
     total = f"{source.parameters:,} -> {deeper.parameters:,} parameters"
     return f"{text(table)}\n{total}"
 
 
-def inserted(change: Any) -> tuple[str, str]:
-    """Behind what, and what, of one change that deepening made."""
-    what = f"{change.copies} x the block" if hasattr(change, "copies") else change.init
-    note = getattr(change, "exact", "") or ""
-    if not getattr(change, "training", True):
-        note = "the identity in inference only: no calibration data"
-    behind = change.block if hasattr(change, "block") else change.after
-    return behind, f"{what}{note and f' ({note})'}"
+def described(change: Mapping[str, Any]) -> tuple[str, str]:
+    """Say where a change was made, or behind what, and what it is."""
+    if "dimension" in change:
+        return change["dimension"], f"{change['old']} -> {change['new']}"
+    if "block" in change:
+        where, what, note = change["block"], f"{change['copies']} x the block", change["exact"]
+    else:
+        where, what, note = change["after"], change["init"], ""
+        if not change["training"]:
+            note = "the identity in inference only: no calibration data"
+    return where, f"{what}{note and f' ({note})'}"
 
 
 def block_values(block: Block, model: Model) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from onnx_net2net.cli.render import inserted
+from onnx_net2net.cli.render import described
 from onnx_net2net.cli.tables import empty_table, text
 from onnx_net2net.cli.terminal import one_line
 from onnx_net2net.plan.costs import Costs
@@ -30,10 +30,8 @@ def growth_text(grown: Grown) -> str:
 def _changes(grown: Grown) -> str:
     table = empty_table(("step", "left"), ("where", "left"), ("what", "fold"))
     for change in grown.model.changes:
-        if isinstance(change, Change):
-            table.add_row("widen", change.dimension, f"{change.old} -> {change.new}")
-        else:
-            table.add_row("deepen", *inserted(change))
+        operation = "widen" if isinstance(change, Change) else "deepen"
+        table.add_row(operation, *described(asdict(change)))
     return text(table)
 
 

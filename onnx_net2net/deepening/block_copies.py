@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
+from onnx import GraphProto, NodeProto, TensorProto, helper
 
 from onnx_net2net.deepening.norms import Row, in_a_row
 from onnx_net2net.deepening.paired_init import Cancelling, cancelling
@@ -168,7 +168,7 @@ class Cloning:
             names[name] = output if ends and output else self._tensor(name, number)
             copy.output[index] = names[name]
         self.editor.append(behind, copy)
-        return copy.output[0]
+        return str(copy.output[0])
 
     def _tensor(self, name: str, number: int) -> str:
         new = self.unique(name, number)
@@ -230,8 +230,7 @@ def with_room(model: Model, block: Block, copies: int) -> tuple[Model, dict[str,
     def shift(text: str) -> str:
         return renumbered(text, block.series, lambda n: n + copies if n > at else n)
 
-    proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = model.editable()
     renames = {
         entry.name: shift(entry.name)
         for entry in proto.graph.initializer

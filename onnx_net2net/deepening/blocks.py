@@ -22,8 +22,8 @@ from onnx_net2net.deepening.block_names import named
 from onnx_net2net.deepening.concat_blocks import joined_blocks
 from onnx_net2net.deepening.numbered_blocks import Series
 from onnx_net2net.deepening.residual import streamed_blocks
-from onnx_net2net.deepening.segments import Block, judged, signature
-from onnx_net2net.model.model import AnyModel, load
+from onnx_net2net.deepening.segments import Block, Signature, judged, signature
+from onnx_net2net.model.model import AnyModel, Model, load
 from onnx_net2net.widening.dimensions import Analysis, analyse
 
 
@@ -31,11 +31,11 @@ def blocks(model: AnyModel) -> list[Block]:
     """The blocks of a network, in graph order: those that can be copied exactly, and others
     that are repeated, with the reason why they cannot.
     """
-    return found_blocks(analyse(load(model)))
+    return list(load(model).derived(_blocks))
 
 
-def found_blocks(analysis: Analysis) -> list[Block]:
-    """The same, of a network that was analysed."""
+def _blocks(model: Model) -> list[Block]:
+    analysis = analyse(model)
     series = Series(analysis)
     found = {name: series.block(name) for name in series.members}
     for name in [n for n, b in found.items() if _same_inside(b, found)]:
@@ -75,7 +75,7 @@ def block_again(analysis: Analysis, block: Block) -> Block:
     return judged(analysis, block.name, block.series, block.input, block.output)
 
 
-def _motifs(analysis: Analysis, found: Iterable[Block]) -> Iterator[tuple[str, tuple]]:
+def _motifs(analysis: Analysis, found: Iterable[Block]) -> Iterator[tuple[str, Signature]]:
     """The structures of which two follow each other in one series."""
     entered: dict[tuple[str, str], list[Block]] = defaultdict(list)
     for block in found:

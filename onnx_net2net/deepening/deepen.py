@@ -8,14 +8,11 @@ from __future__ import annotations
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
-from onnx import ModelProto
 
-from onnx_net2net.deepening import repeated_segments
 from onnx_net2net.deepening.block_copies import clone, not_exact, with_room
-from onnx_net2net.deepening.blocks import Block, block_again, block_named, blocks
+from onnx_net2net.deepening.blocks import block_again, block_named, blocks
 from onnx_net2net.deepening.insertion import (
     Layers,
     Statistics,
@@ -28,16 +25,17 @@ from onnx_net2net.deepening.insertion import (
     windows,
 )
 from onnx_net2net.deepening.places import Place, place_at, places_of
+from onnx_net2net.deepening.repeated_segments import matches, repetitions
+from onnx_net2net.deepening.segments import Block
 from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.model.editing import Editor
 from onnx_net2net.model.graph import Node
 from onnx_net2net.model.history import append
 from onnx_net2net.model.model import AnyModel, Model, load
+from onnx_net2net.step import Deepen, listed
 from onnx_net2net.verification.verify import tensors
 from onnx_net2net.widening.dimensions import Analysis, analyse
 
-ZEROS = ("last", "cancel")
-INITS = ("auto", "identity", "residual", "factor")
 Samples = Sequence[Mapping[str, np.ndarray]]
 
 
@@ -68,22 +66,6 @@ class Copies:
     exact: str
     parameters: list[str]
     renames: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to insert; see :func:`deepen`."""
-
-    init: str = "auto"
-    count: int = 1
-    kernel: tuple[int, ...] | None = None
-    norm: bool | None = None
-    copies: int = 1
-    every: int = 1
-    spread: bool = False
-    renumber: bool = True
-    zero: str = "last"
-    seed: int = 0
 
 
 def deepen(
@@ -124,27 +106,38 @@ def deepen(
     Returns a new model; its ``changes`` tell what is new. Raises UsageError; Refused if not exact.
     Sources: Net2DeeperNet, Chen, Goodfellow, Shlens, ICLR 2016; LLaMA-Pro, Wu et al., ACL 2024.
     """
-    model, window = load(model), _window(kernel)
-    options = Options(init, count, window, norm, copies, every, spread, renumber, zero, seed)
-    _check(options)
-    layers = [after] if isinstance(after, str) else list(after)
-    named = repeated_segments.named(block, copies, every, spread)
-    if not layers and not named:
-        raise UsageError("nothing to deepen", "name a layer (--after) or a block (--block)")
+    step = Deepen(
+        after=listed(after), block=dict(block) if isinstance(block, Mapping) else listed(block),
+        copies=copies, every=every, spread=spread, renumber=renumber, zero=zero, init=init,
+        count=count, kernel=kernel, norm=norm, seed=seed,
+    )  # fmt: skip
+    return deepened(load(model), step, calibration)
+
+
+def deepened(model: Model, step: Deepen, calibration: Samples | None = None) -> Model:
+    """Do one step, with samples in place of ``step.calibrate``; see :func:`deepen`."""
+    step = replace(step, kernel=step.window)
     changes: list[Insertion | Copies] = []
-    deeper = model
+    deeper, layers = model, listed(step.after)
     if layers:
-        deeper, layers, inserted = _with_layers(model, layers, options, calibration)
+        deeper, layers, inserted = _with_layers(model, layers, step, calibration)
         changes += inserted
-    if named:
-        deeper, copied = _with_copies(deeper, named, options)
+    if step.block:
+        deeper, copied = _with_copies(deeper, step)
         changes += copied
-    step = {"after": layers, "calibrated": calibration is not None}
-    return _recorded(deeper, model, step, options, changes)
+    # Names, globs and spread as what they meant here, so that they mean it again.
+    counts = {c.block: c.copies for c in reversed(changes) if isinstance(c, Copies)}
+    done = vars(replace(step, after=layers, block=counts, copies=1, every=1, spread=False))
+    details = {"after": layers, "calibrated": calibration is not None} | done
+    del details["calibrate"]
+    details["changes"] = [asdict(change) for change in changes]
+    proto = deeper.editable()
+    append(proto, "deepen", model.sha256(), details)
+    return deeper.with_changes(proto, {}, changes)
 
 
 def _with_layers(
-    model: Model, names: list[str], options: Options, calibration: Samples | None
+    model: Model, names: list[str], step: Deepen, calibration: Samples | None
 ) -> tuple[Model, list[str], list[Insertion]]:
     """The deeper model, the names of the places without globs, and what was inserted."""
     analysis = analyse(model)
@@ -154,7 +147,7 @@ def _with_layers(
     changes: list[Insertion] = []
     for place in places:
         done = {change.tensor for change in changes}
-        changes += _insert(analysis, editor, place, options, measured.get(place.tensor), done)
+        changes += _insert(analysis, editor, place, step, measured.get(place.tensor), done)
     plain = [place.name for place in places]
     return editor.finish(), plain if _mean(analysis, plain, places) else names, changes
 
@@ -168,27 +161,23 @@ def _mean(analysis: Analysis, names: list[str], places: list[Place]) -> bool:
     return [(p.name, p.tensor) for p in found] == [(p.name, p.tensor) for p in places]
 
 
-def _with_copies(
-    model: Model, named: repeated_segments.Named, options: Options
-) -> tuple[Model, list[Copies]]:
+def _with_copies(model: Model, step: Deepen) -> tuple[Model, list[Copies]]:
     """Later blocks first, so that the numbers of those before them stay."""
-    how = options.copies, options.every, options.spread
-    known = _known(model, named)
     changes: list[Copies] = []
-    for target, copies in reversed(repeated_segments.repetitions(known, named, *how)):
+    for target, copies in reversed(repetitions(_known(model, listed(step.block)), step)):
         if not copies:
             continue
         if not target.exact:
             raise not_exact(target)
         renames: dict[str, str] = {}
-        numbered = options.renumber and bool(target.series)
+        numbered = step.renumber and bool(target.series)
         if numbered:
             model, renames = with_room(model, target, copies)
             for change in changes:  # those before moved on
                 change.parameters[:] = [renames.get(name, name) for name in change.parameters]
         analysis = analyse(model)
         found = block_again(analysis, target)
-        editor = clone(analysis, found, copies, numbered=numbered, zero=options.zero)
+        editor = clone(analysis, found, copies, numbered=numbered, zero=step.zero)
         new = [name for name in editor.weights if name not in model.weights]
         model = editor.finish()
         changes.append(Copies(found.name, copies, found.reason or "", new, renames))
@@ -204,41 +193,20 @@ def _known(model: Model, names: Collection[str]) -> list[Block]:
             known[name] = found
     exact = [block for block in known.values() if block.exact]
     # A glob means those that can be copied, if there are any.
-    enough = all(
-        any(repeated_segments.matches(block.name, name) for block in exact) for name in names
-    )
+    enough = all(any(matches(block.name, name) for block in exact) for name in names)
     return sorted(exact if enough else known.values(), key=lambda block: min(block.positions))
-
-
-def _window(kernel: int | Sequence[int] | None) -> tuple[int, ...] | None:
-    sizes = (kernel,) if isinstance(kernel, int) else None if kernel is None else tuple(kernel)
-    if sizes is not None and (not sizes or any(size < 1 for size in sizes)):
-        raise UsageError(f"kernel {kernel!r} is no window", "use --kernel 3")
-    return sizes
-
-
-def _check(options: Options) -> None:
-    if options.init not in INITS:
-        raise UsageError(f"there is no init '{options.init}'", f"one of {', '.join(INITS)}")
-    if options.zero not in ZEROS:
-        raise UsageError(f"there is no zero '{options.zero}'", f"one of {', '.join(ZEROS)}")
-    for option in ("count", "copies", "every"):
-        repeated_segments.check_number(option, getattr(options, option), f"use --{option} 1")
-    seed = options.seed
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise UsageError(f"seed {seed!r} is not a non-negative integer", "use --seed 0")
 
 
 def _insert(
     analysis: Analysis,
     editor: Editor,
     place: Place,
-    options: Options,
+    step: Deepen,
     found: Statistics | None,
     done: set[str],
 ) -> list[Insertion]:
     """Insert the layers of one place; everything behind it goes on reading the same name."""
-    init = options.init
+    init = step.init
     if init == "auto":
         init = "identity" if place.idempotent else "residual"
     if init == "identity" and not place.idempotent:
@@ -255,11 +223,11 @@ def _insert(
     editor.describe(at, entry)
     layers = Layers(editor, place, "", entry)
     changes = []
-    for index in range(options.count):
+    for index in range(step.count):
         held = set(editor.weights)
         layers.name = _fresh(editor, f"{place.name}_deeper")
-        seed = [options.seed, zlib.crc32(at.encode()), index]
-        exact = _build(layers, init, options, producer, found, seed)
+        seed = [step.seed, zlib.crc32(at.encode()), index]
+        exact = _build(layers, init, step, producer, found, seed)
         new = [name for name in editor.weights if name not in held]
         changes.append(Insertion(place.name, at, init, new, exact))
     layers.nodes[-1].output[0] = at
@@ -271,7 +239,7 @@ def _insert(
 def _build(
     layers: Layers,
     init: str,
-    options: Options,
+    step: Deepen,
     writer: Node,
     found: Statistics | None,
     seed: list[int],
@@ -281,12 +249,12 @@ def _build(
     if init == "factor":
         factor(layers, writer, seed)
         return True
-    kernels, group = windows(place, options.kernel), groups(place)
+    kernels, group = windows(place, step.window), groups(place)
     if init == "residual":
         residual(layers, kernels[0], group, seed)
         return True
     fitting = place.norm is not None and place.axis == 1
-    normed = fitting if options.norm is None else options.norm
+    normed = fitting if step.norm is None else step.norm
     identity(layers, kernels, group, bias=not normed)
     if normed:
         norm(layers, found)
@@ -342,21 +310,3 @@ def _measured(
             mean = first / count
             found[name] = mean, np.maximum(second / count - mean**2, 0.0)
     return found
-
-
-def _recorded(
-    deeper: Model,
-    parent: Model,
-    step: dict[str, Any],
-    options: Options,
-    changes: list[Insertion | Copies],
-) -> Model:
-    """``deeper`` with this step appended to the history in its own metadata."""
-    # Names, globs and --spread as what they meant here, so that they mean it again.
-    counts = {c.block: c.copies for c in reversed(changes) if isinstance(c, Copies)}
-    step |= {"block": counts} | asdict(replace(options, copies=1, every=1, spread=False))
-    step |= {"changes": [asdict(change) for change in changes]}
-    proto = ModelProto()
-    proto.CopyFrom(deeper.proto)
-    append(proto, "deepen", parent.sha256(), step)
-    return deeper.with_changes(proto, {}, changes)

@@ -19,19 +19,14 @@ from itertools import chain
 import numpy as np
 
 from onnx_net2net.analysis.signs import Signs
-from onnx_net2net.deepening.paths import SAME, SHAPED, between, norm_of, summands
-from onnx_net2net.deepening.places import activates, idempotent
+from onnx_net2net.deepening.paths import between, norm_of, summands
 from onnx_net2net.model.graph import Node
-from onnx_net2net.operators.language import Norm
-from onnx_net2net.widening.contraction import FLOATS
+from onnx_net2net.operators.language import Kind, Norm
+from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.widening.dimensions import Analysis
 
 Weights = frozenset[tuple[str, float]]  # initializers and the value that all their elements get
 NOTHING: Weights = frozenset()
-# Norms by their affine map: which inputs scale and shift. Fused ones say it in their rules.
-_AFFINE = frozenset({"BatchNormalization", "GroupNormalization", "InstanceNormalization"})
-# What has no value where this operand is zero.
-_SINGULAR = {"Acosh": 0, "Div": 1, "Log": 0, "Mod": 1, "Pow": 0, "Reciprocal": 0, "ReduceLogSum": 0}
 _ZERO = "{} might divide zero by zero"
 
 
@@ -65,7 +60,7 @@ class Vanishing:
             return found
         nodes, last = self.analysis.solution.graph.nodes, self._last()
         # A Relu gives zeros that the block itself never reads, if none stands before it.
-        clipped = last is not None and idempotent(last)
+        clipped = last is not None and last.facts.idempotent
         for node in (nodes[at] for at in sorted(self.inside)):
             varies = clipped and any(map(self._varies, self._divisors([node])))
             if varies or self._divides([node], found):
@@ -96,8 +91,8 @@ class Vanishing:
             return self._kept_by_norm(node, norm, tensor)
         if node.outputs[0] != tensor:
             return None
-        if node.domain or node.op not in ("Add", "Sub", "Sum"):
-            if node.domain == "" and node.op == "Mul":
+        if not node.facts.summands:
+            if node.facts.kind is Kind.PRODUCT:
                 return self._kept_by_scale(node)
             kept = self.kept(node.inputs[0]) if node.inputs else None
             if kept is None or self._passes(node):
@@ -109,23 +104,23 @@ class Vanishing:
         """Whether a node gives what it reads."""
         if node.position not in self.analysis.solution.applied:
             return False  # no rule explains it: Dropout in training mode, an unknown operator
-        same = node.op in SAME or node.op in SHAPED or self._same_type(node)
-        return (same and node.domain == "") or self._again(node)
+        same = node.facts.kind is Kind.MOVE or self._same_type(node)
+        return (same and node.facts.in_order) or self._again(node)
 
     def _why(self, node: Node) -> str:
         """Why a node does not give what it reads, if one would think that it does; else empty."""
         barrier = self.analysis.solution.barriers.get(node.position)
         if barrier is not None:
             return f"no rule explains {node.label}: {barrier}"
-        if node.op in _AFFINE and not node.domain:
+        if node.facts.normalises:
             return f"{node.label} stands between its input and its sum"
-        if activates(node):
-            again = "is not idempotent" if not idempotent(node) else "is not what ends it"
+        if node.facts.activation:
+            again = "is not idempotent" if not node.facts.idempotent else "is not what ends it"
             return f"{node.label} stands between its input and its sum, and {again}"
         return ""
 
     def _kept_by_sum(self, operands: list[str], node: Node) -> Weights | None:
-        for index in range(1 if node.op == "Sub" else len(operands)):
+        for index in range(min(len(node.facts.summands), len(operands))):
             kept = self.kept(operands[index])
             if kept is None:
                 continue
@@ -170,7 +165,7 @@ class Vanishing:
     def _again(self, node: Node) -> bool:
         """Whether the entry is what the same idempotent activation gives."""
         before = self._last()
-        if not idempotent(node) or before is None or len(node.inputs) != len(before.inputs):
+        if not node.facts.idempotent or before is None or len(node.inputs) != len(before.inputs):
             return False
         bounds = zip(node.inputs[1:], before.inputs[1:], strict=True)
         return _alike(node, before) and all(self._equal(a, b) for a, b in bounds)
@@ -179,7 +174,7 @@ class Vanishing:
         dtypes = self.analysis.solution.shapes.dtype
         first, output = node.inputs[:1], node.outputs[0]
         known = bool(first) and dtypes.get(output) is not None
-        return node.op in ("Cast", "CastLike") and known and dtypes.get(first[0]) == dtypes[output]
+        return known and dtypes.get(first[0]) == dtypes[output]
 
     def _normalised(self, node: Node) -> bool:
         """Whether the entry is what the same norm gives."""
@@ -191,7 +186,7 @@ class Vanishing:
         producer = self.analysis.solution.graph.producer
         tensor = self.source
         while (node := producer.get(tensor)) is not None and node.outputs[0] == tensor:
-            if node.domain or node.op not in SAME or not self._passes(node):
+            if not node.facts.unchanged or not self._passes(node):
                 return node
             tensor = node.inputs[0]
         return None
@@ -236,26 +231,27 @@ class Vanishing:
         if applied.rule.norm is not None:
             norm = applied.rule.norm
             return self._all(node.inputs[i] for i in (norm.scale, norm.bias) if i is not None)
-        if node.op in _AFFINE:
+        if node.facts.normalises:
             return self._all(node.inputs[1:3])
         first, *others = [name for name in node.inputs if name]
         kind = applied.rule.kind
-        if applied.pattern.contracted and kind in ("scale", "affine") and others:
+        if applied.pattern.contracted and kind in (Kind.SCALE, Kind.AFFINE) and others:
             factors = first, others[0]
             return self._joined(self._any(factors), self._all(others[1:]))
-        if kind == "linear":
+        if kind is Kind.LINEAR:
             return self._all((first, *others))
-        if kind == "product":
+        if kind is Kind.PRODUCT:
             found = self._any((first, *others), weights_last=True, apart=True)
             vain = found is None and any(map(self.zero, (first, *others)))
             return self._blocked(_ZERO.format(node.label)) if vain else found
         if node.op == "Div":
             found, why = self.zero(first), _ZERO.format(node.label)
             return self._blocked(why) if self._divides([node], found) else found
-        if kind == "move":  # what others than the first hold is moved by a Concat only
-            moved = node.inputs if node.op == "Concat" else (first,)
+        if kind is Kind.MOVE:
+            carried = node.facts.carries
+            moved = (name for index, name in enumerate(node.inputs) if name and index in carried)
             return self._joined(*map(self._nothing, moved))
-        return self.zero(first) if kind in ("zero", "scale") else None
+        return self.zero(first) if kind in (Kind.ZERO, Kind.SCALE) else None
 
     def _divides(self, nodes: Iterable[Node], found: Weights | None) -> bool:
         """Whether these nodes, or weights they compute, may divide by what ``found`` makes zero."""
@@ -272,7 +268,7 @@ class Vanishing:
             if node.position in seen:
                 continue
             seen.add(node.position)
-            at = None if node.domain else _SINGULAR.get(node.op)
+            at = node.facts.singular
             if at is not None and not self._signs.positive(node.inputs[at]):
                 exponent = self._known(node.inputs[1]) if node.op == "Pow" else None
                 if exponent is None or not (exponent > 0).all():

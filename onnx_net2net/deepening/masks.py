@@ -5,39 +5,36 @@ A layer that sums over them gives NaN, be its weights zero: 0 * inf.
 
 from __future__ import annotations
 
-from weakref import WeakKeyDictionary
-
 import ml_dtypes
 import numpy as np
 
 from onnx_net2net.model.model import Model
-from onnx_net2net.widening.contraction import FLOATS
-from onnx_net2net.widening.dimensions import Analysis
+from onnx_net2net.operators.language import Kind
+from onnx_net2net.operators.types import FLOATS
+from onnx_net2net.widening.dimensions import Analysis, analyse
 
 __all__ = ["mask_in"]
 
 # Kinds of operators that pass on what is large; the others bound it, or sum over it.
-_PASSING = ("linear", "move", "product", "scale")
+_PASSING = (Kind.LINEAR, Kind.MOVE, Kind.PRODUCT, Kind.SCALE)
 _ROOM = 64  # for sums of what is large
-
-_found: WeakKeyDictionary[Model, dict[str, str]] = WeakKeyDictionary()
 
 
 def mask_in(analysis: Analysis, tensor: str) -> str | None:
     """The constant far from zero that ``tensor`` may hold entries of, if there is one."""
-    if analysis.model not in _found:
-        _found[analysis.model] = _spread(analysis)
-    return _found[analysis.model].get(tensor)
+    return analysis.model.derived(_spread).get(tensor)
 
 
-def _spread(analysis: Analysis) -> dict[str, str]:
+def _spread(model: Model) -> dict[str, str]:
     """For each tensor that may hold numbers far from zero the constant that they come from."""
+    analysis = analyse(model)
     found: dict[str, str] = {}
     for node in analysis.solution.graph.nodes:
         applied = analysis.solution.applied.get(node.position)
         if applied is None or applied.pattern.contracted:
             continue
-        if applied.rule.kind in _PASSING or node.op in ("Max", "Min", "Where"):
+        handed = node.facts.carries and not node.facts.activation  # which bounds them
+        if applied.rule.kind in _PASSING or handed:
             read = [name for name in node.inputs if name]
             sources = (found.get(n) or (n if _far(analysis, n) else None) for n in read)
             if source := next(filter(None, sources), None):

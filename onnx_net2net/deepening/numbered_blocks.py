@@ -146,7 +146,7 @@ def _entries(analysis: Analysis, core: list[Node]) -> list[str]:
 
 def _leads(analysis: Analysis, node: Node) -> bool:
     """Whether a node may come before the first layer of a block: not the sum that ends another."""
-    if node.op not in ("Add", "Sum"):
+    if len(node.facts.summands) < 2:
         return plain(analysis, node)
     producer = analysis.solution.graph.producer
     sources = [producer.get(name) for name in node.inputs if carries(analysis, name)]

@@ -8,16 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from onnx_net2net.deepening.places import idempotent
 from onnx_net2net.model.graph import Graph, Node
-from onnx_net2net.operators.language import Norm
-from onnx_net2net.widening.contraction import FLOATS
+from onnx_net2net.operators.language import Kind, Norm
+from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.widening.dimensions import Analysis
 
-# Inference leaves their first operand as it is.
-SAME = frozenset({"Dropout", "Identity"})
-# What writes the same elements in the same order; the shape has to be restored in the end.
-SHAPED = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 # How far back a sum is followed, in tensors.
 _FAR = 64
 
@@ -78,14 +73,16 @@ def _sources(analysis: Analysis, tensor: str) -> list[str]:
         return summands(node, norm)
     if node.outputs[0] != tensor:
         return []
-    if node.domain == "" and node.op in ("Add", "Sum"):
-        return [name for name in node.inputs if name]
-    if node.domain == "" and node.op == "Mul":
+    operator = node.facts
+    if operator.summands:
+        return [
+            name for index, name in enumerate(node.inputs) if name and index in operator.summands
+        ]
+    if operator.kind is Kind.PRODUCT:
         derived = analysis.solution.graph.derived
         others = [name for name in node.inputs if name not in derived]
         return others if len(others) == 1 else []
-    passing = node.domain == "" and node.op in ("Cast", "Sub", *SAME, *SHAPED)
-    return [*node.inputs[:1]] if passing or idempotent(node) else []
+    return [*node.inputs[:1]] if operator.in_order or operator.idempotent else []
 
 
 def between(analysis: Analysis, entry: str, output: str) -> set[int]:

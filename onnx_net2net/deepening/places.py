@@ -18,30 +18,9 @@ from onnx_net2net.deepening.masks import mask_in
 from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.model.graph import Node
 from onnx_net2net.operators.language import Op
-from onnx_net2net.widening.contraction import FLOATS
+from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.widening.dimensions import Analysis, title, written
 from onnx_net2net.widening.naming import begun, called, inside, near
-
-# Activations of one operand; what they become in between does not matter here.
-ACTIVATIONS = frozenset(
-    {
-        "Celu", "Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "PRelu",
-        "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Swish", "Tanh", "ThresholdedRelu",
-    }
-)  # fmt: skip
-# f(f(x)) = f(x), whatever their attributes and bounds.
-IDEMPOTENT = frozenset({"Clip", "Relu"})
-
-
-def activates(node: Node) -> bool:
-    """Whether ``node`` is an activation that is known by its name."""
-    return node.domain == "" and node.op in ACTIVATIONS
-
-
-def idempotent(node: Node) -> bool:
-    """Whether applying ``node`` twice is applying it once."""
-    return node.domain == "" and node.op in IDEMPOTENT
-
 
 # How far a tensor's neighbourhood reaches, in nodes.
 _NEAR = 12
@@ -71,7 +50,7 @@ class Place:
     @property
     def idempotent(self) -> bool:
         """Whether the tensor is what an activation f with f(f(x)) = f(x) gives."""
-        return self.activation is not None and idempotent(self.activation)
+        return self.activation is not None and self.activation.facts.idempotent
 
     @property
     def convolved(self) -> bool:
@@ -176,7 +155,7 @@ def _continues(analysis: Analysis, node: Node) -> bool:
     if node.position not in analysis.solution.applied or node.domain:
         return False
     shifts = node.op == "Add" and bool(others)
-    return shifts or node.op == "BatchNormalization" or activates(node)
+    return shifts or node.op == "BatchNormalization" or node.facts.activation
 
 
 def _place(analysis: Analysis, name: str, tensor: str) -> Place:
@@ -209,7 +188,7 @@ def _place(analysis: Analysis, name: str, tensor: str) -> Place:
         dtype,
         writer,
         norm if norm and (writer is None or norm.position > writer.position) else None,
-        producer if activates(producer) else None,
+        producer if producer.facts.activation else None,
         next(_activations(analysis, producer, (*before, *_after(analysis, tensor))), None),
     )
 
@@ -224,7 +203,7 @@ def _activations(analysis: Analysis, producer: Node, nodes: Iterable[Node]) -> I
         known = all(s is None or s.position < producer.position for s in sources)
         alike = dtypes.get(node.outputs[0]) == dtypes.get(producer.outputs[0])
         # What stands in a body may read what is known nowhere else.
-        if activates(node) and known and alike and node.parent is None:
+        if node.facts.activation and known and alike and node.parent is None:
             yield node
 
 

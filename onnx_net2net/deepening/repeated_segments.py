@@ -10,44 +10,22 @@ import difflib
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from onnx_net2net.deepening.blocks import Block
+from onnx_net2net.deepening.segments import Block
 from onnx_net2net.errors import UsageError
+from onnx_net2net.step import Deepen, listed
 
-MOST = 1000  # layers or copies at one place
-Named = dict[str, int | None]  # names of blocks; copies of their own, where given
-
-
-def check_number(what: str, number: object, remedy: str) -> None:
-    """UsageError unless ``number`` is one from 1 to MOST."""
-    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MOST:
-        raise UsageError(f"{what} {number!r} is not a number from 1 to {MOST}", remedy)
+Numbers = dict[str, int | None]  # copies by block; None where they have none of their own
 
 
-def named(
-    block: str | Sequence[str] | Mapping[str, int], copies: int, every: int, spread: bool
-) -> Named:
-    """Names of blocks, with numbers of copies where they have their own."""
-    if not isinstance(block, Mapping):
-        return dict.fromkeys([block] if isinstance(block, str) else block)
-    if (copies, every, spread) != (1, 1, False):
-        problem = "blocks that have numbers of copies of their own take no copies, every or spread"
-        raise UsageError(problem, "give names of blocks, or numbers of copies by name")
-    for name, number in block.items():
-        check_number(f"copies of '{name}'", number, "give the number of copies")
-    return dict(block)
-
-
-def repetitions(
-    known: list[Block], wanted: Named, copies: int, every: int, spread: bool
-) -> list[tuple[Block, int]]:
+def repetitions(known: list[Block], step: Deepen) -> list[tuple[Block, int]]:
     """The blocks meant, in graph order, and how many copies come behind each of them."""
-    chosen = _wanted(known, wanted)
-    if spread:
-        counts = evenly(len(chosen), copies)
+    chosen = _wanted(known, step.block)
+    if step.spread:
+        counts = evenly(len(chosen), step.copies)
     else:
-        counts = [copies * (i % every == 0) for i in range(1, len(chosen) + 1)]
+        counts = [step.copies * (i % step.every == 0) for i in range(1, len(chosen) + 1)]
     if not any(counts):
-        problem = f"every {every} of {len(chosen)} blocks is none of them"
+        problem = f"every {step.every} of {len(chosen)} blocks is none of them"
         raise UsageError(problem, f"use --every {len(chosen)}, or less")
     pairs = zip(chosen, counts, strict=True)
     return [(block, count if own is None else own) for (block, own), count in pairs]
@@ -62,10 +40,13 @@ def evenly(blocks: int, copies: int) -> list[int]:
     return [each + places.count(i) for i in range(blocks)]
 
 
-def _wanted(known: list[Block], wanted: Named) -> list[tuple[Block, int | None]]:
+def _wanted(
+    known: list[Block], names: str | Sequence[str] | Mapping[str, int]
+) -> list[tuple[Block, int | None]]:
     """The blocks that names, ends of names and globs mean, in graph order."""
-    found: Named = {}
-    for name, copies in wanted.items():
+    found: Numbers = {}
+    numbers = names if isinstance(names, Mapping) else dict.fromkeys(listed(names))
+    for name, copies in numbers.items():
         ends = [b for b in known if b.name == name] or [b for b in known if matches(b.name, name)]
         if not ends:
             raise UsageError(f"there is no block '{name}'", _near([b.name for b in known], name))

@@ -9,7 +9,7 @@ it. Steps that come again in the same order are one block: attention and MLP of 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 from onnx_net2net.deepening.paths import between, norm_of, upstream
 from onnx_net2net.deepening.segments import Block, carries, is_layer, judged, plain
@@ -106,7 +106,7 @@ def _kind(analysis: Analysis, step: Block) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _groups(kinds: Sequence[tuple]) -> Iterator[slice]:
+def _groups(kinds: Sequence[Hashable]) -> Iterator[slice]:
     """Where blocks begin and end: what comes again is one, and what does not is by itself.
 
     >>> list(_groups("xamamy"))
@@ -125,7 +125,7 @@ def _groups(kinds: Sequence[tuple]) -> Iterator[slice]:
             at += length
 
 
-def _times(kinds: Sequence[tuple], at: int, length: int) -> int:
+def _times(kinds: Sequence[Hashable], at: int, length: int) -> int:
     """How often the ``length`` kinds from ``at`` on follow each other."""
     first, times = kinds[at : at + length], 1
     while kinds[at + times * length : at + (times + 1) * length] == first:

@@ -14,13 +14,17 @@ from onnx_net2net.deepening.norms import in_a_row
 from onnx_net2net.deepening.paths import norm_of, trained_behind
 from onnx_net2net.deepening.places import writes
 from onnx_net2net.model.graph import Node
-from onnx_net2net.widening.contraction import FLOATS
+from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.widening.dimensions import Analysis
 
 NO_SUM = "no sum leads from its input to its output past weights that could be zero"
 UNFUSED = "use the file as it was before onnxruntime fused its norms"
 OWN_EPSILONS = "exact, its norms having epsilons of their own; up to epsilon where all share one"
 AFTER = "insert single layers instead (--after)"
+
+
+# Operators with weights: domain, type, how many inputs.
+Signature = tuple[tuple[str, str, int], ...]
 
 
 @dataclass(frozen=True)
@@ -233,7 +237,7 @@ def plain(analysis: Analysis, node: Node) -> bool:
     return not node.bodies and not any(trained_behind(analysis, node.inputs))
 
 
-def signature(analysis: Analysis, block: Block) -> tuple:
+def signature(analysis: Analysis, block: Block) -> Signature:
     """Equal for blocks of one structure, whatever their widths: their operators with weights."""
     nodes = (analysis.solution.graph.nodes[at] for at in sorted(block.positions))
     return tuple((n.domain, n.op, len(n.inputs)) for n in nodes if not plain(analysis, n))

@@ -13,16 +13,17 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 import numpy as np
-from onnx import ModelProto, helper
+from onnx import helper
 
 from onnx_net2net.errors import UsageError
 from onnx_net2net.frameworks.names import Names
-from onnx_net2net.frameworks.roles import FLOATS, Role, roles
+from onnx_net2net.frameworks.roles import Role, roles
 from onnx_net2net.frameworks.state_dicts import Weights, held, weight_set
 from onnx_net2net.model import history
 from onnx_net2net.model.graph import Graph, Node
 from onnx_net2net.model.model import AnyModel, Model, Weight, load
 from onnx_net2net.model.weights import Stored
+from onnx_net2net.operators.types import FLOATS
 
 __all__ = ["absorb"]
 
@@ -54,7 +55,7 @@ def absorb(
     do not fit, and all values that are not finite.
     """
     model, given = load(model), weight_set(weights)
-    plan = _Plan(model, cast)
+    plan = _Replacement(model, cast)
     skipped = (COUNTERS, *ignore)
     kept = [key for key in given if not any(fnmatchcase(key, p) for p in skipped)]
     plan.names.fit(kept)
@@ -65,8 +66,7 @@ def absorb(
         else:
             plan.add(key, given[key])
     plan.finish()
-    proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = model.editable()
     details = {"weights": len(plan.found)}
     history.append(proto, "absorb", model.sha256(), details)
     return model.with_changes(proto, plan.found)
@@ -102,7 +102,7 @@ def _holds_columns(node: Node, index: int) -> bool:
 
 
 @dataclass
-class _Plan:
+class _Replacement:
     """New contents by initializer, and what is wrong, by problem."""
 
     model: Model

@@ -11,44 +11,17 @@ schema gives by default anyway. The same goes for operands.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 from onnx import defs, helper
 
-__all__ = ["SETTLED", "SETTLED_OPERANDS", "Attributes", "unread"]
+from onnx_net2net.operators import facts
 
-# What a translation need not look at: {attribute: {operator: why}}.
-_WEIGHTS = "the weights have this size"
-_DRAWS = "the framework's own generator draws"
-SETTLED: Mapping[str, Mapping[str, str]] = {
-    "dtype": {
-        "Multinomial": "the output is declared with this type",
-        "SequenceEmpty": "what is put into it has this type",
-    },
-    "extrapolation_value": {"Resize": "read where a region is resized, the only one that needs it"},
-    "hidden_size": dict.fromkeys(("GRU", "LSTM", "RNN"), _WEIGHTS),
-    "kernel_shape": dict.fromkeys(("Conv", "ConvTranspose", "DeformConv", "FusedConv"), _WEIGHTS),
-    "num_outputs": {"Split": "the outputs are counted"},
-    "rotary_embedding_dim": {"RotaryEmbedding": "the tables of cosines have this size"},
-    "saturate": {"QuantizeLinear": "of float8 types alone"},
-    "seed": dict.fromkeys(
-        (
-            "Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike",
-            "RandomUniform", "RandomUniformLike",
-        ),
-        _DRAWS,
-    ),
-    "sorted": {"TopK": "0 leaves the order open"},
-}  # fmt: skip
-# Operands that a translation need not look at: {operator: {index: why}}.
-SETTLED_OPERANDS: Mapping[str, Mapping[int, str]] = {
-    "Dropout": {2: "the framework's own mode decides whether it trains"},
-    "Pad": {2: "what a pad holds, where it is constant"},
-    "Resize": {1: "read where a region is resized, the only one that needs it"},
-}
+__all__ = ["Attributes", "unread"]
+
 # Defaults of an operator that onnxruntime has in ONNX's domain, and onnx has not.
 _OWN = {"SimplifiedLayerNormalization": {"stash_type": 1}}
 
@@ -84,7 +57,7 @@ class Attributes(dict[str, Any]):
             name
             for name, value in self.items()
             if name not in self.seen
-            and op not in SETTLED.get(name, ())
+            and name not in facts(op, domain).implied
             and not _same(value, known.get(name))
         )
 

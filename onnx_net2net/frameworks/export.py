@@ -16,10 +16,9 @@ from onnx_net2net.errors import Net2NetError, OutputError
 from onnx_net2net.frameworks.verify_export import agreement
 from onnx_net2net.model.atomic_write import place
 from onnx_net2net.model.model import Model
-from onnx_net2net.verification.judgement import Outputs
 from onnx_net2net.verification.precision import has_bfloat16
 from onnx_net2net.verification.report import Report
-from onnx_net2net.verification.trials import first_line
+from onnx_net2net.verification.trials import Outputs, first_line
 
 __all__ = ["load_keras", "unjudged", "write"]
 
@@ -123,7 +122,9 @@ def _write_keras(model: Model, draft: Path) -> None:
 def load_keras(path: Path) -> Any:
     """A saved Keras model. Raises OutputError where it cannot be read."""
     # What the file is made of has to be known to Keras.
-    from onnx_net2net.frameworks.keras.importer import keras
+    import keras
+
+    import onnx_net2net.frameworks.keras.importer  # noqa: F401
 
     try:
         return keras.saving.load_model(path)

@@ -41,8 +41,7 @@ def expanded(model: Model, known: Collection[tuple[str, str]]) -> Model:
 
 def _typed(model: Model) -> ModelProto:
     """The model with the types of its weights written down where functions ask for types."""
-    proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = model.editable()
     stated = {value.name for value in (*proto.graph.value_info, *proto.graph.input)}
     for name, weight in model.weights.items():
         if name not in stated:

@@ -25,7 +25,7 @@ from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.frameworks.names import Names, plain
 from onnx_net2net.model import history as histories
 from onnx_net2net.model.model import AnyModel, Model, load
-from onnx_net2net.widening.growth_record import Grown, unpack
+from onnx_net2net.widening.growth_record import WeightGrowth, unpack
 
 __all__ = ["grow_optimizer"]
 
@@ -148,7 +148,9 @@ def _check_names(
         )
 
 
-def _entry(entry: Mapping[str, Any], key: str, growths: list[Grown | None]) -> dict[str, Any]:
+def _entry(
+    entry: Mapping[str, Any], key: str, growths: list[WeightGrowth | None]
+) -> dict[str, Any]:
     """The state of one parameter, through all growths."""
     odd = sorted(k for k, v in entry.items() if getattr(v, "ndim", 0) and k not in POWERS)
     if odd:
@@ -160,7 +162,7 @@ def _entry(entry: Mapping[str, Any], key: str, growths: list[Grown | None]) -> d
     return {what: _grown(value, what, key, growths) for what, value in entry.items()}
 
 
-def _grown(value: Any, what: str, key: str, growths: list[Grown | None]) -> Any:
+def _grown(value: Any, what: str, key: str, growths: list[WeightGrowth | None]) -> Any:
     if not hasattr(value, "clone"):
         return value
     if not value.ndim:  # a count of steps; PyTorch counts in place, so that it must not be shared
@@ -171,7 +173,7 @@ def _grown(value: Any, what: str, key: str, growths: list[Grown | None]) -> Any:
     return value.clone()
 
 
-def _once(value: Any, power: int, growth: Grown, key: str) -> Any:
+def _once(value: Any, power: int, growth: WeightGrowth, key: str) -> Any:
     """One tensor of the state through one growth."""
     import torch
 

@@ -15,11 +15,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, NodeProto, helper
+from onnx import NodeProto, helper
 from onnx.reference import ReferenceEvaluator
 
+from onnx_net2net.analysis.fusion_patterns import Surroundings
+from onnx_net2net.analysis.fusions import Fusion, fusions
 from onnx_net2net.analysis.shapes import infer
 from onnx_net2net.analysis.values import evaluate
+from onnx_net2net.frameworks.attributes import Attributes
 from onnx_net2net.frameworks.roles import Role, paths, roles
 from onnx_net2net.frameworks.step import Section, attributes_of
 from onnx_net2net.frameworks.step import Step as Step
@@ -31,12 +34,6 @@ from onnx_net2net.model.unique_names import with_unique_names
 
 Array = np.ndarray[Any, Any]
 LARGEST = 1 << 20  # elements of a result that is computed once; a larger one is computed as it runs
-# Something else each time, or tables that are larger than what they are made from.
-_NEVER = frozenset({
-    "Bernoulli", "DequantizeLinear", "Dropout", "Multinomial", "Optional", "RandomNormal",
-    "RandomNormalLike", "RandomUniform", "RandomUniformLike", "SequenceConstruct",
-    "SequenceEmpty", "SplitToSequence",
-})  # fmt: skip
 # What onnx's reference raises where it has no implementation for an operator or a type.
 _NO_REFERENCE = (
     ArithmeticError, AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError,
@@ -96,7 +93,33 @@ class Program:
             return helper.np_dtype_to_tensor_dtype(self._constants[name].dtype)
         return found
 
-    def derive(self, name: str, source: str, perm: list[int]) -> None:
+    def fuse(self) -> None:
+        """Replace every group of steps that one operator computes, in the bodies as well."""
+        around = Surroundings(self.graph, self.shapes, self.constant, self.is_weight)
+        made: dict[tuple[str, ...], list[Step]] = {}
+        for fusion in (f for f in fusions(around) if f.op):
+            made |= {node.outputs: [] for node in fusion.nodes[1:]}
+            made[fusion.nodes[0].outputs] = self._fused(fusion)
+        for section in self.main.sections():
+            section.steps = [new for s in section.steps for new in made.get(s.outputs, [s])]
+
+    def _fused(self, fusion: Fusion) -> list[Step]:
+        """The step in place of a fusion, behind one that permutes what it reads."""
+        root, inputs, steps = fusion.nodes[0], list(fusion.inputs), []
+        if fusion.permuted is not None:
+            index, order = fusion.permuted
+            new, perm = f"{root.outputs[0]}/permuted", list(order)
+            self._derive(new, inputs[index], perm)
+            operands, opset = (inputs[index],), self.opset.get("", 1)
+            attributes = Attributes(perm=perm)
+            steps.append(Step("Transpose", "", operands, (new,), attributes, root.label, opset))
+            inputs[index] = new
+        attributes, opset = Attributes(fusion.attributes), self.opset.get(fusion.domain, 1)
+        op, domain, outputs = fusion.op, fusion.domain, root.outputs
+        step = Step(op, domain, tuple(inputs), outputs, attributes, root.label, opset)
+        return [*steps, step]
+
+    def _derive(self, name: str, source: str, perm: list[int]) -> None:
         """Note the type and shape of a new tensor: ``source`` with its axes permuted."""
         for shapes in (self.shapes, self.shapes.elsewhere):
             shape = shapes.of(source)
@@ -131,7 +154,7 @@ class Program:
     ) -> Section:
         steps = []
         for node in nodes:
-            if node.op == "Constant" and not node.domain:
+            if node.stores:
                 continue
             step = self._step(node)
             if not self._fold(step, node):
@@ -155,7 +178,7 @@ class Program:
     def _fold(self, step: Step, node: Node) -> bool:
         """Compute a step of constants; False where it stays."""
         given = [name for name in step.inputs if name]
-        if step.bodies or node.opaque or step.op in _NEVER or step.domain:
+        if step.bodies or node.opaque or _stays(step) or step.domain:
             return False
         if step.attributes.foreign(step.op, step.domain, step.opset):
             return False
@@ -199,6 +222,12 @@ class Program:
         return True
 
 
+def _stays(step: Step) -> bool:
+    """Whether a result is another each time, no tensor, or a table larger than what it is from."""
+    larger = step.op in ("DequantizeLinear", "Optional")
+    return larger or step.facts.random or step.facts.sequence
+
+
 def computed(
     node: NodeProto, values: list[Array | None], opset: Mapping[str, int]
 ) -> list[Array] | None:
@@ -229,8 +258,7 @@ def computed(
 
 def _static_dims(model: Model, *, isolated: bool) -> dict[str, tuple[int | str | None, ...]]:
     """What onnx infers with the symbols left symbols: sizes that hold for every input."""
-    proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = model.editable()
     del proto.graph.value_info[:]
     inferred = infer_shapes(proto, model.small, isolated=isolated) or proto.graph
     found: dict[str, tuple[int | str | None, ...]] = {}

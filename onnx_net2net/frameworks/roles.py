@@ -5,8 +5,8 @@
     paths(model)["functional/up/kernel:0"]      # "functional_up_kernel_0"
 
 PyTorch's exporter writes down what was a parameter and what a buffer; where it did, that
-decides. Else the place decides that a weight is read at (``SLOTS``), and where masks and tables
-come in at the same places as weights (``STREAM``), what the tensor holds (see tables.py).
+decides. Else the place decides that a weight is read at (``Operator.weights``), and where masks
+and tables come in at the same places as weights (``Operator.terms``), what the tensor holds.
 
 Choices, where a file does not say: a single number in arithmetic is a constant (epsilon,
 1/sqrt(d)) unless its name is a path in a module or it is added to the one channel of a product; a
@@ -20,7 +20,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from enum import StrEnum
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from onnx import TensorProto
@@ -34,16 +33,15 @@ from onnx_net2net.frameworks.constant_detection import (
     uniform,
 )
 from onnx_net2net.frameworks.paths import unique_paths
-from onnx_net2net.frameworks.weight_operands import DROPS_VALUES, SLOTS, STREAM, VIEWS, Slot
 from onnx_net2net.model.graph import Graph, Node
 from onnx_net2net.model.model import Model
 from onnx_net2net.model.weights import Weight
+from onnx_net2net.operators.language import Kind
+from onnx_net2net.operators.record import Operand
+from onnx_net2net.operators.types import FLOATS
 
 __all__ = ["KIND", "Role", "paths", "recorded", "roles"]
 
-FLOATS = frozenset(
-    (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
-)
 PERSISTENT = "pkg.torch.export.graph_signature.InputSpec.persistent"
 KIND = "pkg.torch.export.graph_signature.InputSpec.kind"
 STATISTICS = re.compile(r"(?:^|[./_])(?:running|moving)_(?:mean|var|variance)(?:$|[^A-Za-z])")
@@ -61,20 +59,17 @@ class Role(StrEnum):
     CONSTANT = "constant"  # masks, positions, sizes, epsilons, quantization: stays as it is
 
 
-_found: WeakKeyDictionary[Model, dict[str, Role]] = WeakKeyDictionary()
-
-
 def roles(model: Model) -> dict[str, Role]:
     """The role of every name in ``model.weights``, by the exporter's word, else by use.
 
     Found once for a model: some contents are looked at, which a grown model computes anew.
     """
-    found = _found.get(model)
-    if found is None:
-        judge = _Judge(model)
-        found = {name: judge.role(name, weight) for name, weight in model.weights.items()}
-        _found[model] = found
-    return dict(found)
+    return dict(model.derived(_roles))
+
+
+def _roles(model: Model) -> dict[str, Role]:
+    judge = _Judge(model)
+    return {name: judge.role(name, weight) for name, weight in model.weights.items()}
 
 
 def paths(model: Model) -> dict[str, str]:
@@ -136,8 +131,9 @@ class _Judge:
         """Tensors that are this one in another form: views, and what weights alone compute."""
         if node.links is not None:
             return [link.inner for link in node.links.enter if link.outer == tensor]
-        known = index in SLOTS.get((node.domain, node.op), ())
-        if known or node.op in DROPS_VALUES or index < 0:
+        facts = node.facts
+        lost = facts.quantizes or not facts.differentiable
+        if index in facts.weights or lost or index < 0:
             return []
         pure = all(name in self.graph.derived for name in node.outputs if name)
         if pure or _is_view(node, index):
@@ -146,20 +142,19 @@ class _Judge:
 
     def _use(self, node: Node, index: int, name: str, weight: Weight) -> str:
         """What one place makes of a weight: "learned", "statistic" or nothing."""
-        slot = SLOTS.get((node.domain, node.op), {}).get(index)
-        if slot is None:
-            if node.domain or index not in STREAM.get(node.op, ()):
-                return ""
-            return "learned" if self._added(node, index, name, weight) else ""
-        if slot is Slot.STATISTIC:
+        operand = node.facts.weights.get(index)
+        if operand is None:
+            added = index in node.facts.terms and self._added(node, index, name, weight)
+            return "learned" if added else ""
+        if operand is Operand.STATISTIC:
             return "statistic"
-        if slot is Slot.MATRIX:
+        if operand is Operand.MATRIX:
             learned = not self._turns_positions(node, index, weight) and not _fixed(weight)
-        elif slot is Slot.TABLE:
+        elif operand is Operand.TABLE:
             learned = len(weight.shape) > 1 and not _fixed(weight)
-        elif slot is Slot.AFFINE:
+        elif operand is Operand.AFFINE:
             learned = not (self._made(name) and uniform(weight.array()))
-        elif slot is Slot.STATE:
+        elif operand is Operand.STATE:
             learned = not uniform(weight.array())
         else:
             learned = True
@@ -174,9 +169,9 @@ class _Judge:
         others = [n for i, n in enumerate(node.inputs) if n and i != index]
         array = weight.array()
         if weight.size == 1:
-            single = node.op == "Add" and any(self._single(other) for other in others)
+            single = node.facts.kind is Kind.LINEAR and any(self._single(other) for other in others)
             return single or (bool(AUTHORED.match(name)) and not self._made(name))
-        if extended(array) <= 1 and node.op in ("Add", "Div", "Mul", "Sub"):
+        if extended(array) <= 1 and _computes(node):
             if any(other in self.raw for other in others):
                 return False
             if self._turns_positions(node, index, weight):
@@ -201,7 +196,7 @@ class _Judge:
     def _counts(self, name: str) -> bool:
         """Whether a tensor holds integers turned into floats."""
         node = self.graph.producer.get(name)
-        while node is not None and node.op in VIEWS and not node.domain:
+        while node is not None and node.facts.reshapes:
             if node.op == "Cast" and self._is_integer(node.inputs[0]):
                 return True
             node = self.graph.producer.get(node.inputs[0])
@@ -209,24 +204,29 @@ class _Judge:
 
     def _is_integer(self, name: str) -> bool:
         node = self.graph.producer.get(name)
-        if node is not None and node.op in VIEWS and node.op != "Cast" and not node.domain:
+        if node is not None and node.facts.reshapes and node.op != "Cast":
             return self._is_integer(node.inputs[0])
         if node is None:
             if name in self.model.weights:
                 return self.model.weights[name].dtype not in FLOATS
             return self._described(name) not in FLOATS
         if node.op == "Cast":
-            target = next((a.i for a in node.proto.attribute if a.name == "to"), 0)
+            target: int = next((a.i for a in node.proto.attribute if a.name == "to"), 0)
             return target not in FLOATS
         return node.op not in ("Mul", "Div") and self._described(name) not in FLOATS
 
     def _described(self, name: str) -> int:
         """The element type that the file states for a tensor, FLOAT where it states none."""
-        return self.types.get(name, TensorProto.FLOAT)
+        return int(self.types.get(name, TensorProto.FLOAT))
 
 
 def _is_view(node: Node, index: int) -> bool:
-    return node.op in VIEWS and not node.domain and index == 0
+    return node.facts.reshapes and index == 0
+
+
+def _computes(node: Node) -> bool:
+    """Whether a node is arithmetic, one operand with another."""
+    return 0 in node.facts.terms and node.facts.kind is not Kind.MOVE
 
 
 def _fixed(weight: Weight) -> bool:
@@ -250,9 +250,9 @@ def _reachable(graph: Graph, start: set[str], derived: set[str]) -> set[str]:
     found = set(start)
     for node in graph.nodes:
         given = [name for name in node.inputs if name]
-        if node.domain or node.op not in {*VIEWS, "Add", "Sub", "Mul", "Div"}:
+        if not node.facts.reshapes and not _computes(node):
             continue
-        rest = given[1:] if node.op in VIEWS else given
+        rest = given[1:] if node.facts.reshapes else given
         if given and given[0] in found and all(n in found or n in derived for n in rest):
             found.update(node.outputs)
     return found

@@ -92,10 +92,10 @@ _BITS = {
 def _from_torch(tensor: Any) -> np.ndarray:
     bits = _BITS.get(str(tensor.dtype))
     if bits is None:
-        return tensor.numpy()
+        return np.asarray(tensor.numpy())
     import torch
 
-    return tensor.view(getattr(torch, bits[0])).numpy().view(bits[1])
+    return np.asarray(tensor.view(getattr(torch, bits[0])).numpy()).view(bits[1])
 
 
 def to_tensor(array: np.ndarray) -> Any:

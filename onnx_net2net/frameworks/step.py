@@ -9,6 +9,8 @@ from typing import Any
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from onnx_net2net.frameworks.attributes import Attributes
+from onnx_net2net.operators import facts
+from onnx_net2net.operators.record import Operator
 
 
 @dataclass(eq=False)
@@ -35,6 +37,11 @@ class Step:
         """The operator with its domain, as a message names it."""
         return f"{self.domain}.{self.op}" if self.domain else self.op
 
+    @property
+    def facts(self) -> Operator:
+        """What the operator is."""
+        return facts(self.op, self.domain)
+
     def ignored(self) -> list[str]:
         """Attributes that it states and nobody looked up, but for defaults."""
         return self.attributes.ignored(self.op, self.domain, self.opset)
@@ -48,8 +55,15 @@ class Section:
     outputs: list[str]
     steps: list[Step]
 
+    def sections(self) -> Iterator[Section]:
+        """This section, and the bodies of its steps."""
+        yield self
+        for step in self.steps:
+            for body in step.bodies.values():
+                yield from body.sections()
+
     def every_step(self) -> Iterator[Step]:
-        """The steps, and those of all bodies in them."""
+        """The steps, each before those of its bodies."""
         for step in self.steps:
             yield step
             for body in step.bodies.values():

@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from onnx_net2net.model.model import Model
 from onnx_net2net.verification.feeds import Feeds
 from onnx_net2net.verification.interior import Interior
-from onnx_net2net.verification.judgement import How, Outputs, compare_models
+from onnx_net2net.verification.judgement import How, compare_models
 from onnx_net2net.verification.report import Report
-from onnx_net2net.verification.trials import Planner
+from onnx_net2net.verification.trials import Outputs, Planner
 from onnx_net2net.verification.verify import VERSION, candidate
 
 __all__ = ["agreement"]

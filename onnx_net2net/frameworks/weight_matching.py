@@ -10,7 +10,7 @@ grown model holds the same initializers, so its values follow, in the original's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
@@ -20,12 +20,12 @@ from onnx import NodeProto, helper
 
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.constant_detection import computed
-from onnx_net2net.frameworks.roles import FLOATS, Role, roles
+from onnx_net2net.frameworks.roles import Role, roles
 from onnx_net2net.frameworks.state_dicts import Weights, weight_set
-from onnx_net2net.frameworks.weight_operands import VIEWS
-from onnx_net2net.model.graph import Graph, scopes
+from onnx_net2net.model.graph import Graph, Node, scopes
 from onnx_net2net.model.model import Computed, Model, Weight
 from onnx_net2net.model.weights import Stored
+from onnx_net2net.operators.types import FLOATS
 
 __all__ = ["recovered"]
 
@@ -205,10 +205,10 @@ def _pieces(model: Model) -> Iterator[Piece]:
                 yield Piece(name, take, modules)
 
 
-def _readers(graph: Graph, name: str) -> Iterator[tuple]:
+def _readers(graph: Graph, name: str) -> Iterator[tuple[Node, int]]:
     """The nodes that read a tensor, through views of it."""
     for node, index in graph.consumers.get(name, ()):
-        if node.op in VIEWS and index == 0 and all(o in graph.derived for o in node.outputs):
+        if node.facts.reshapes and index == 0 and all(o in graph.derived for o in node.outputs):
             for output in node.outputs:
                 yield from _readers(graph, output)
         else:
@@ -300,7 +300,7 @@ def _check_folding(search: _Search) -> None:
 
 def _check_ties(original: Mapping[str, Weight], found: Mapping[str, Weight]) -> None:
     """Raise where tensors that share their memory would now differ."""
-    owners: dict[tuple, str] = {}
+    owners: dict[Hashable, str] = {}
     for key, weight in original.items():
         owner = owners.setdefault(_place(weight), key)
         if (
@@ -316,7 +316,7 @@ def _check_ties(original: Mapping[str, Weight], found: Mapping[str, Weight]) -> 
             )
 
 
-def _place(weight: Weight) -> tuple:
+def _place(weight: Weight) -> Hashable:
     """Where the contents lie, in a file or in memory: the same for tensors that share them."""
     if isinstance(weight, Stored):
         return id(weight.source), weight.offset, weight.shape

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from onnx_net2net.model.graph import Graph, Node
 from onnx_net2net.model.model import Computed, Model, Weight
@@ -24,8 +24,7 @@ class Editor:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.model = graph.model
-        self.proto = ModelProto()
-        self.proto.CopyFrom(graph.model.proto)
+        self.proto = graph.model.editable()
         self.weights: dict[str, Weight] = {}
         self.kinds: dict[str, Hashable] = {}  # equal for copies of a weight that are equal now
         self._nodes: list[NodeProto] = []
@@ -207,7 +206,8 @@ def _names(graph: GraphProto) -> Iterator[str]:
 
 
 def _body(proto: NodeProto, name: str) -> GraphProto:
-    return next(attribute.g for attribute in proto.attribute if attribute.name == name)
+    body: GraphProto = next(a.g for a in proto.attribute if a.name == name)
+    return body
 
 
 def _replace(graph: GraphProto, nodes: list[NodeProto]) -> None:

@@ -17,6 +17,8 @@ from onnx_net2net.model.subgraphs import (
     links,
 )
 from onnx_net2net.model.validation import check_nodes
+from onnx_net2net.operators import facts
+from onnx_net2net.operators.record import Operator
 
 __all__ = [
     "Body",
@@ -55,6 +57,16 @@ class Node:
     def label(self) -> str:
         """How messages name it: operator and name."""
         return f"{self.op} '{self.name}'"
+
+    @property
+    def stores(self) -> bool:
+        """Whether it only holds a constant."""
+        return self.op == "Constant" and not self.domain
+
+    @property
+    def facts(self) -> Operator:
+        """What the operator is."""
+        return facts(self.op, self.domain)
 
 
 @dataclass(eq=False, slots=True)

@@ -21,38 +21,24 @@ HISTORY = "onnx_net2net.history"
 TIES = "onnx_net2net.ties"  # {another name of a parameter: its initializer}
 VARIANCE = "onnx_net2net.variance"  # "population": what BatchNormalization's moves towards
 
-# What each kind of change tells: of a dimension, of a block, of a layer.
-_ABSENT = type(None)
-_SETTINGS = {
-    "count", "copies", "every", "init", "kernel", "norm", "renumber", "seed", "spread", "zero",
-}  # fmt: skip
-_NEEDED = {
-    "widen": {"changes", "mapping", "noise", "seed", "split"},
-    "deepen": {"after", "block", "changes", *_SETTINGS},
+# What an entry says, whoever made it. Arguments are checked where they are used again.
+_STEP: dict[str, type] = {"operation": str, "parent": str, "version": str}
+# What each kind of change tells at least, by a key that only it has.
+_CHANGES: dict[str, dict[str, type]] = {
+    "dimension": {"dimension": str, "old": int, "new": int},
+    "block": {"block": str, "copies": int},
+    "after": {"after": str, "init": str},
 }
-_STEP: dict[str, tuple[type, ...]] = {
-    "after": (list,), "block": (dict,), "calibrated": (bool,), "changes": (list,), "copies": (int,),
-    "count": (int,), "every": (int,), "init": (str,), "inserted": (list,),
-    "kernel": (int, list, _ABSENT), "maps": (dict,), "mapping": (str,), "noise": (int, float),
-    "norm": (bool, _ABSENT), "operation": (str,), "parent": (str,), "renumber": (bool,),
-    "seed": (int,), "split": (str,), "spread": (bool,), "version": (str,), "zero": (str,),
-}  # fmt: skip
-_CHANGE: dict[str, tuple[type, ...]] = {
-    "after": (str,), "block": (str,), "copies": (int,), "dimension": (str,), "init": (str,),
-    "new": (int,), "old": (int,), "parameters": (list,), "source": (str,), "tensor": (str,),
-    "training": (bool,),
-}  # fmt: skip
-_CHANGES = ({"dimension", "old", "new"}, {"block", "copies"}, {"init", "after"})
 
 
 def read(proto: ModelProto) -> list[dict[str, Any]]:
-    """The recorded steps, oldest first. Raises InvalidModel where they cannot be read."""
+    """Return the recorded steps, oldest first. Raises InvalidModel where they cannot be read."""
     past = next((e.value for e in proto.metadata_props if e.key == HISTORY), None)
     return [] if past is None else parse(past)
 
 
 def parse(text: str) -> list[dict[str, Any]]:
-    """The steps in a history's text. Raises InvalidModel."""
+    """Return the steps in a history's text. Raises InvalidModel."""
     try:
         steps = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError):
@@ -70,28 +56,25 @@ def _no_number(text: str) -> None:
 
 
 def _is_step(step: object) -> bool:
-    """Whether it says what was done, to which model and by whom, and what that changed."""
-    if not isinstance(step, dict):
+    """Return whether it says what was done, to which model and by whom, and what that changed."""
+    if not _fits(step, _STEP):
         return False
-    needed = _NEEDED.get(str(step.get("operation")), set()) | {"operation", "parent", "version"}
-    if not needed <= step.keys() or not _fits(step, _STEP):
+    assert isinstance(step, dict)
+    changes, inserted = step.get("changes", []), step.get("inserted", [])
+    if not isinstance(changes, list) or not isinstance(inserted, list):
         return False
-    return all(_is_change(change) for change in step.get("changes", ()))
+    return all(map(_is_change, changes)) and all(isinstance(name, str) for name in inserted)
 
 
 def _is_change(change: object) -> bool:
-    if not isinstance(change, dict) or not any(keys <= change.keys() for keys in _CHANGES):
+    if not isinstance(change, dict):
         return False
-    return _fits(change, _CHANGE)
+    return _fits(change, next((kind for key, kind in _CHANGES.items() if key in change), {"": str}))
 
 
-def _fits(entry: Mapping[str, Any], kinds: Mapping[str, tuple[type, ...]]) -> bool:
-    """Whether all values that are there are of their kinds; true and false are no numbers."""
-    for key, value in entry.items():
-        allowed = kinds.get(key, (object,))
-        if not isinstance(value, allowed) or (type(value) is bool and bool not in allowed):
-            return key not in kinds
-    return all(isinstance(name, str) for name in entry.get("inserted", ()))
+def _fits(entry: object, kinds: Mapping[str, type]) -> bool:
+    """Return whether all that is needed is there; true and false are no numbers."""
+    return isinstance(entry, dict) and all(type(entry.get(k)) is t for k, t in kinds.items())
 
 
 def append(proto: ModelProto, operation: str, parent: str, details: Mapping[str, Any]) -> None:

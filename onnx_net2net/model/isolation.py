@@ -130,7 +130,8 @@ def _exchange(
                 pieces += piece
             return bytes(pieces)
 
-        return pickle.loads(read(_LENGTH.unpack(read(_LENGTH.size))[0]))
+        answer: tuple[bool, Any] = pickle.loads(read(_LENGTH.unpack(read(_LENGTH.size))[0]))
+        return answer
 
 
 # In the child ------------------------------------------------------------------------------------

@@ -38,12 +38,13 @@ __all__ = ["embed_external", "lift", "open_sizes", "opened", "serialised", "skel
 def serialised(proto: ModelProto) -> bytes:
     """The bytes of a message; InvalidModel where there are too many."""
     try:
-        return proto.SerializeToString()
+        contents: bytes = proto.SerializeToString()
     except (EncodeError, ValueError):
         raise InvalidModel(
             "a ModelProto above protobuf's limit of 2 GiB",
             "save it with external data and load it by its path",
         ) from None
+    return contents
 
 
 def opened(path: Path) -> Source:

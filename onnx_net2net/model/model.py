@@ -14,10 +14,10 @@ import hashlib
 import io
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
@@ -59,6 +59,8 @@ _FLOATS = frozenset(
 )
 
 
+T = TypeVar("T")
+
 # How often a file that somebody replaces while it is read is tried again.
 _RETRIES = 5
 
@@ -96,6 +98,7 @@ class Model:
         self._external = external
         self._opened_sizes = opened_sizes
         self._sha256: str | None = None
+        self._derived: dict[Callable[[Model], Any], Any] = {}
 
     def __repr__(self) -> str:
         where = f"{str(self.path)!r}, " if self.path else ""
@@ -141,6 +144,19 @@ class Model:
         """The contents of a weight that may say how much is computed, None of larger ones."""
         weight = self.weights.get(name)
         return weight.array() if weight is not None and weight.size <= _SMALL else None
+
+    def editable(self) -> ModelProto:
+        """Return a copy of :attr:`proto`, for :meth:`with_changes`."""
+        proto = ModelProto()
+        proto.CopyFrom(self.proto)
+        return proto
+
+    def derived(self, compute: Callable[[Model], T]) -> T:
+        """Return ``compute(self)``, computed once: a model never changes."""
+        if compute not in self._derived:
+            self._derived[compute] = compute(self)
+        result: T = self._derived[compute]
+        return result
 
     def with_changes(
         self, proto: ModelProto, weights: Mapping[str, Weight], extra: Iterable[Any] = ()

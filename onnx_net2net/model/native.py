@@ -50,14 +50,18 @@ def infer_shapes(
         return None
     try:
         if reason is None and not isolated:
-            return _inferred(proto).graph
-        contents = _elsewhere.call("infer", _SECONDS, contents=proto.SerializeToString())
-        return ModelProto.FromString(contents).graph
+            inferred = _inferred(proto)
+        else:
+            contents = _elsewhere.call("infer", _SECONDS, contents=proto.SerializeToString())
+            inferred = ModelProto.FromString(contents)
     except Died:
         if reason is not None:
             _deadly.append(reason)
     except (Failed, *ERRORS):
         pass
+    else:
+        graph: GraphProto = inferred.graph
+        return graph
     return None
 
 
@@ -123,7 +127,7 @@ def _most(graph: GraphProto) -> int:
     """The elements of the largest input, or of the largest tensor that a constant may state."""
     tensors = (*graph.initializer, *(tensor for _, tensor, _ in constants(graph)))
     stated = [to_array(t) for t in tensors if t.data_type in _SIZES and math.prod(t.dims) <= _AXES]
-    sizes = [math.prod(map(abs, array.ravel().tolist())) for array in stated]
+    sizes: list[int] = [math.prod(map(abs, array.ravel().tolist())) for array in stated]
     return max([*sizes, *map(_elements, graph.input), 0])
 
 
@@ -143,7 +147,8 @@ def _drop_slices(graph: GraphProto, kept: Set[str] = frozenset()) -> None:
 
 
 def _infer(contents: bytes) -> bytes:
-    return _inferred(ModelProto.FromString(contents)).SerializeToString()
+    answer: bytes = _inferred(ModelProto.FromString(contents)).SerializeToString()
+    return answer
 
 
 CALLS = {"infer": _infer}

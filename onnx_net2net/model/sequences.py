@@ -12,7 +12,7 @@ from collections import defaultdict
 from functools import partial
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx import NodeProto, TensorProto, helper
 
 from onnx_net2net.model.model import Computed, Model
 
@@ -121,8 +121,7 @@ def _replaced(
     model: Model, replacement: dict[int, list[NodeProto]], added: dict[str, np.ndarray]
 ) -> Model:
     source = model.proto.graph.node
-    proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = model.editable()
     del proto.graph.node[:]
     for node in source:
         proto.graph.node.extend(replacement.get(id(node), [node]))

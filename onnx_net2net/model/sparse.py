@@ -190,10 +190,8 @@ def _dense_constants(graph: GraphProto) -> Iterator[AttributeProto]:
 
 def _form(tensor: TensorProto) -> str | None:
     """How the tensor's indices were written, None if it was dense."""
-    for entry in tensor.metadata_props:
-        if entry.key == _WAS_SPARSE:
-            return entry.value
-    return None
+    forms: Iterator[str] = (e.value for e in tensor.metadata_props if e.key == _WAS_SPARSE)
+    return next(forms, None)
 
 
 def _encoded(name: str, array: np.ndarray, form: str) -> SparseTensorProto:

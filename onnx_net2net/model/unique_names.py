@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from onnx import GraphProto, ModelProto
+from onnx import GraphProto
 
 from onnx_net2net.model.model import Model
 from onnx_net2net.model.subgraphs import has_subgraph
@@ -20,8 +20,7 @@ def with_unique_names(model: Model) -> Model:
     graph = model.proto.graph
     if not any(has_subgraph(node) for node in graph.node) or not _clashes(graph):
         return model
-    proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = model.editable()
     _Renaming(proto.graph).bodies(proto.graph, {})
     return model.with_changes(proto, {})
 

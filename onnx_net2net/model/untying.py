@@ -31,8 +31,7 @@ def untied(model: Model) -> tuple[Model, dict[str, Copied]]:
     shared = _shared(model)
     if not shared:
         return model, {}
-    proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = model.editable()
     taken = set(_names(proto.graph)) | model.weights.keys()
     copies: dict[str, Copied] = {}
     own: dict[tuple[str, str], str] = {}  # the copies of modules

@@ -7,7 +7,7 @@ from functools import cache
 from math import inf
 
 import onnx
-from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from onnx_net2net.errors import InvalidModel
 from onnx_net2net.model.tensors import DAMAGED, carried, subgraphs
@@ -221,7 +221,12 @@ def _graph_names(graph: GraphProto | FunctionProto) -> Iterator[str]:
 
 
 def _value_names(graph: GraphProto) -> Iterator[str]:
-    values: Iterable = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    values: Iterable[ValueInfoProto | TensorProto] = (
+        *graph.input,
+        *graph.output,
+        *graph.value_info,
+        *graph.initializer,
+    )
     for value in values:
         yield value.name
     for value in (*graph.input, *graph.output, *graph.value_info):

@@ -1,12 +1,14 @@
-"""What each operator is, assembled from its family's file: (domain, operator) -> rule."""
+"""What each operator is, assembled from its family's file: (domain, operator) -> record."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache
+from typing import TypeVar
 
 from onnx_net2net.operators.assembly import assembled
-from onnx_net2net.operators.language import Entry, Op, Rule, Unsupported
+from onnx_net2net.operators.language import Op, Rule, Unsupported
+from onnx_net2net.operators.record import Operator
 
 # One file a family; each holds a TABLE of operators and names its domain.
 FAMILIES = (
@@ -26,31 +28,50 @@ FAMILIES = (
     "microsoft",
     "microsoft_attention",
     "classical",
+    "control",
 )
+
+UNKNOWN = Operator()
+T = TypeVar("T")
 
 
 @cache
-def registry() -> dict[tuple[str, str], Entry]:
-    """All rules by (domain, operator)."""
+def registry() -> dict[tuple[str, str], Operator]:
+    """All records by (domain, operator)."""
     return assembled(__name__, FAMILIES)
+
+
+def facts(name: str, domain: str = "") -> Operator:
+    """The record of an operator, that of one that nothing is known of where there is none."""
+    return registry().get(("" if domain == "ai.onnx" else domain, name), UNKNOWN)
 
 
 def lookup(op: Op) -> Rule:
     """The rule for this node; Unsupported where there is none."""
-    domain = "" if op.node.domain == "ai.onnx" else op.node.domain
-    entry = registry().get((domain, op.node.op_type))
-    if entry is None:
-        name = f"{domain}.{op.node.op_type}" if domain else op.node.op_type
-        raise Unsupported(f"operator {name} is not known")
-    if not callable(entry):
-        return _plain(entry) if isinstance(entry, str) else entry
-    key = (entry, *_looked_at(op))
+    record = facts(op.node.op_type, op.node.domain)
+    if record.rule is None:
+        domain = "" if op.node.domain in ("", "ai.onnx") else f"{op.node.domain}."
+        raise Unsupported(f"operator {domain}{op.node.op_type} is not known")
+    if record.constant_rule is not None:
+        return record.constant_rule
+    key = (record, *_looked_at(op))
     rule = _made.get(key)
     if rule is None:
         if len(_made) >= MOST_KEPT:
             _made.clear()
-        rule = _made[key] = _called(entry, op)
+        assert callable(record.rule)  # or it were a constant rule
+        made = _called(record.rule, op)
+        rule = _made[key] = record.of_kind(Rule(made) if isinstance(made, str) else made)
     return rule
+
+
+def multiply_adds(op: Op) -> list[int]:
+    """The products that one node sums, to be added; none for an operator that is not counted.
+
+    Raises Unsupported where a shape that it takes is not known.
+    """
+    flops = facts(op.node.op_type, op.node.domain).flops
+    return [] if flops is None else _called(flops, op)
 
 
 # Networks repeat their layers: what a rule said of one node holds for all that look alike.
@@ -76,14 +97,8 @@ def _looked_at(op: Op) -> tuple[object, ...]:
     )
 
 
-def _called(entry: Callable[[Op], str | Rule], op: Op) -> Rule:
+def _called(function: Callable[[Op], T], op: Op) -> T:
     try:
-        rule = entry(op)
+        return function(op)
     except (ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError):
         raise Unsupported("its attributes or shapes do not fit the operator") from None
-    return _plain(rule) if isinstance(rule, str) else rule
-
-
-@lru_cache(maxsize=4096)
-def _plain(pattern: str) -> Rule:
-    return Rule(pattern)

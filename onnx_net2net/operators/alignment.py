@@ -70,7 +70,7 @@ def _strip_numbers(left: Sizes, right: Sizes, end: int) -> bool:
     products = [list(accumulate(run.values(), mul)) for run in runs]
     if not all(products):
         return False
-    common = min(total[-1] for total in products)
+    common: int = min(total[-1] for total in products)
     if not all(_fits(run.values(), common) for run in runs):
         common = max({1, *products[0]} & {1, *products[1]})
     for sizes, run in zip((left, right), runs, strict=True):

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from math import sqrt
 
+from onnx_net2net.operators import flops
 from onnx_net2net.operators.broadcast import broadcast
-from onnx_net2net.operators.language import Op, Rule, Slot, Table, Unsupported, slot
+from onnx_net2net.operators.language import Op, Rule, Slot, Unsupported, slot
+from onnx_net2net.operators.record import Operator, Table
 
 SOFTMAX = "a softmax runs over it"
 QUERY = "positions are counted along it"
@@ -132,9 +134,11 @@ def _positions(op: Op, index: int) -> str:
     return "1"
 
 
+TABLES_SIZE: dict[str | int, str] = {"rotary_embedding_dim": "the tables of cosines have this size"}
+
 TABLES: dict[str, Table] = {
     "": {
-        "Attention": attention,
-        "RotaryEmbedding": rotary_embedding,
+        "Attention": Operator(attention, flops=flops.attention(4)),
+        "RotaryEmbedding": Operator(rotary_embedding, indexes={3: 1}, implied=TABLES_SIZE),
     }
 }

@@ -5,15 +5,16 @@
 
 from __future__ import annotations
 
-from onnx_net2net.operators.language import Rule, Table
+from onnx_net2net.operators.language import Rule
+from onnx_net2net.operators.record import Operator, Table
 
 OWN = "every feature has attributes of its own"
 
 TABLES: dict[str, Table] = {
     "ai.onnx.ml": {
-        "Binarizer": "... -> ...",
-        "Imputer": Rule("*b f -> *b f", fixed={"f": OWN}),
-        "Normalizer": Rule("b f -> b f", fixed={"f": "rows are divided by their norm"}),
-        "Scaler": Rule("*b f -> *b f", fixed={"f": OWN}),
+        "Binarizer": Operator("... -> ..."),
+        "Imputer": Operator(Rule("*b f -> *b f", fixed={"f": OWN})),
+        "Normalizer": Operator(Rule("b f -> b f", fixed={"f": "rows are divided by their norm"})),
+        "Scaler": Operator(Rule("*b f -> *b f", fixed={"f": OWN})),
     }
 }

@@ -5,49 +5,30 @@
 
 from __future__ import annotations
 
-from onnx import TensorProto
+from typing import Any
 
-from onnx_net2net.operators.language import Entry, Op, Rule, Table, Unsupported, line, names
-
-UNARY = (
-    "Acos Acosh BitCast BitwiseNot Cos Cosh Exp HardSigmoid IsInf IsNaN Log Not Reciprocal Shrink "
-    "Sigmoid Softplus"
-)
-# f(0) = 0, whatever their attributes are.
-ZERO = (
-    "Abs Asin Asinh Atan Atanh Ceil Celu Elu Erf Floor Gelu HardSwish LeakyRelu Mish Relu Round "
-    "Selu Sign Sin Sinh Softsign Sqrt Swish Tan Tanh ThresholdedRelu"
-)
-BINARY = (
-    "And BitShift BitwiseAnd BitwiseOr BitwiseXor Equal Greater GreaterOrEqual Less LessOrEqual "
-    "Mod Or Pow Where Xor"
-)
-RANDOM = "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike"
-
-REAL = (TensorProto.BFLOAT16, TensorProto.DOUBLE, TensorProto.FLOAT, TensorProto.FLOAT16)
+from onnx_net2net.operators.language import Kind, Op, Rule, Unsupported, line, names
+from onnx_net2net.operators.record import EVERY, FIRST, Operand, Operator, Table, family, move
+from onnx_net2net.operators.types import FLOATS
 
 
-def pointwise(kind: str = "") -> Entry:
-    """The rule of a pointwise operator with any number of operands."""
-
-    def rule(op: Op) -> Rule:
-        if op.attr("broadcast", 0):
-            raise Unsupported("the broadcasting of opset 6 aligns axes on the left")
-        return Rule(line([["..."]] * len(op.node.input), [["..."]]), kind=kind)
-
-    return rule
+def pointwise(op: Op) -> str:
+    """Any number of operands that are broadcast to one another."""
+    if op.attr("broadcast", 0):
+        raise Unsupported("the broadcasting of opset 6 aligns axes on the left")
+    return line([["..."]] * len(op.node.input), [["..."]])
 
 
 def cast(op: Op) -> Rule:
     """Only among real numbers is a cast a mere copy: integers do not add up as shares do."""
-    return Rule("... -> ...", kind="move" if op.attr("to") in REAL else "")
+    return Rule("... -> ...", kind=Kind.MOVE if op.attr("to") in FLOATS else Kind.OTHER)
 
 
 def cast_like(op: Op) -> Rule:
     """Only the type of the second operand is read, so its axes are nobody's business."""
     like = names("l", op.rank(1))
-    reduce = dict.fromkeys(like, "max")
-    return Rule(line([["..."], like], [["..."]]), reduce=reduce, kind="zero")
+    reduce = dict.fromkeys(like, "unread")
+    return Rule(line([["..."], like], [["..."]]), reduce=reduce, kind=Kind.ZERO)
 
 
 def clip(op: Op) -> Rule:
@@ -57,14 +38,14 @@ def clip(op: Op) -> Rule:
         low = 1.0 if op.value(1) is None else op.known(1).item()
     if op.has(2):
         high = -1.0 if op.value(2) is None else op.known(2).item()
-    return Rule("..., _, _ -> ...", kind="zero" if low <= 0 <= high else "")
+    return Rule("..., _, _ -> ...", kind=Kind.ZERO if low <= 0 <= high else Kind.OTHER)
 
 
 def dropout(op: Op) -> Rule:
     """In inference the identity; its mask is all ones."""
     if op.has(2) and bool(op.known(2)):
         raise Unsupported("Dropout in training mode is random")
-    return Rule("..., _, _ -> ..., ...", kind="move")
+    return Rule("..., _, _ -> ..., ...")
 
 
 def random(op: Op) -> Rule:
@@ -72,25 +53,55 @@ def random(op: Op) -> Rule:
     raise Unsupported("its output is random")
 
 
+def _unary(names: str, kind: Kind = Kind.OTHER, **facts: Any) -> Table:
+    return family(names, Operator("... -> ...", kind, **facts))
+
+
+def _several(names: str, kind: Kind = Kind.OTHER, **facts: Any) -> Table:
+    return family(names, Operator(pointwise, kind, **facts))
+
+
+DRAWN: dict[str | int, str] = {"seed": "a framework's own generator draws"}
+MULTINOMIAL: dict[str | int, str] = {"dtype": "the output is declared with this type"}
+DROPOUT: dict[str | int, str] = {**DRAWN, 2: "a framework's own mode decides whether it trains"}
+
 TABLES: dict[str, Table] = {
     "": {
-        **dict.fromkeys(UNARY.split(), "... -> ..."),
-        **dict.fromkeys(ZERO.split(), Rule("... -> ...", kind="zero")),
-        **dict.fromkeys(BINARY.split(), pointwise()),
-        **dict.fromkeys(RANDOM.split(), random),
-        "Add": pointwise("linear"),
-        "Cast": cast,
-        "CastLike": cast_like,
-        "Clip": clip,
-        "Div": pointwise("scale"),
-        "Dropout": dropout,
-        "Max": pointwise(),
-        "Mean": pointwise("linear"),
-        "Min": pointwise(),
-        "Mul": pointwise("product"),
-        "Neg": Rule("... -> ...", kind="linear"),
-        "PRelu": pointwise("zero"),
-        "Sub": pointwise("linear"),
-        "Sum": pointwise("linear"),
+        **_unary("Acos BitCast BitwiseNot Cos Cosh Exp Not Shrink"),
+        **_unary("HardSigmoid Sigmoid Softplus", activation=True),
+        **_unary("IsInf IsNaN", differentiable=False),
+        **_unary("Acosh Log Reciprocal", singular=0),
+        **_unary("Neg", Kind.LINEAR),
+        # f(0) = 0, whatever their attributes are.
+        **_unary("Abs Asin Asinh Atan Atanh Ceil Erf Sign Sin Sinh Sqrt Tan", Kind.ZERO),
+        **_unary("Floor Round", Kind.ZERO, carries=FIRST),
+        **_unary(
+            "Celu Elu Gelu HardSwish LeakyRelu Mish Selu Softsign Swish Tanh ThresholdedRelu",
+            Kind.ZERO, activation=True,
+        ),
+        **_unary("Relu", Kind.ZERO, activation=True, idempotent=True),
+        **_several("And BitShift BitwiseAnd BitwiseOr BitwiseXor Or Xor"),
+        **_several("Equal Greater GreaterOrEqual Less LessOrEqual", differentiable=False),
+        **_several("Max", carries=EVERY),
+        **_several("Min", carries=FIRST),
+        **_several("Mod", singular=1),
+        **_several("Pow", singular=0),
+        **_several("Where", carries=(1, 2), terms=(1, 2)),
+        **_several("Add", Kind.LINEAR, terms=(0, 1), summands=(0, 1)),
+        **_several("Sub", Kind.LINEAR, terms=(0, 1), summands=FIRST),
+        **_several("Sum", Kind.LINEAR, terms=EVERY, summands=EVERY),
+        **_several("Mean", Kind.LINEAR),
+        **_several("Mul", Kind.PRODUCT, terms=(0, 1)),
+        **_several("Div", Kind.SCALE, terms=(0, 1), singular=1),
+        **_several("PRelu", Kind.ZERO, activation=True, weights={1: Operand.WEIGHT}),
+        **family(
+            "Bernoulli RandomNormal RandomNormalLike RandomUniform RandomUniformLike",
+            Operator(random, random=True, implied=DRAWN),
+        ),
+        "Cast": Operator(cast, in_order=True, carries=FIRST, computes=False),
+        "CastLike": Operator(cast_like, in_order=True, carries=FIRST, computes=False),
+        "Clip": Operator(clip, activation=True, idempotent=True, carries=FIRST),
+        "Multinomial": Operator(random, random=True, implied=DRAWN | MULTINOMIAL),
+        "Dropout": move(dropout, in_order=True, unchanged=True, random=True, implied=DROPOUT),
     }
-}
+}  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,13 +13,13 @@ from onnx_net2net.operators.language import (
     Op,
     Repeated,
     Rule,
-    Table,
     line,
     names,
     place_of,
     repeated,
     slot,
 )
+from onnx_net2net.operators.record import Operand, Operator, Table, move
 
 INDEXED = "indexed by "
 FAR = 10**9  # bounds as far away as this mean the end, whatever the size
@@ -53,10 +54,8 @@ def _slice(op: Op) -> Rule:
     slots = [slot(where[0], *first), slot(where[1], *last)]
     inputs = [cut.left] + [["_"]] * (0 if op.opset < 10 else len(op.node.input) - 1)
     # What is cut off is read by nobody: how often it is copied does not matter.
-    dropped = {n: "max" for n in cut.sizes if n[0] in "ab"}
-    return Rule(
-        line(inputs, [cut.right]), cut.sizes, cut.fixed, reduce=dropped, slots=slots, kind="move"
-    )
+    dropped = {n: "unread" for n in cut.sizes if n[0] in "ab"}
+    return Rule(line(inputs, [cut.right]), cut.sizes, cut.fixed, reduce=dropped, slots=slots)
 
 
 class _Cut:
@@ -138,7 +137,7 @@ def _gather(op: Op) -> Rule:
     axis = op.axis(default=0)
     data, chosen = names("x", op.rank()), names("i", op.rank(1))
     out = data[:axis] + chosen + data[axis + 1 :]
-    return Rule(line([data, chosen], [out]), fixed={data[axis]: INDEXED + "Gather"}, kind="move")
+    return Rule(line([data, chosen], [out]), fixed={data[axis]: INDEXED + "Gather"})
 
 
 def _gather_elements(op: Op) -> Rule:
@@ -146,8 +145,8 @@ def _gather_elements(op: Op) -> Rule:
     data, chosen, sizes, fixed = _beside(op, axis)
     chosen[axis] = "i"
     fixed[f"x{axis}"] = INDEXED + op.node.op_type
-    reduce = {n: "max" for n in sizes if n[0] == "r"}
-    return Rule(line([data, chosen], [chosen]), sizes, fixed, reduce=reduce, kind="move")
+    reduce = {n: "unread" for n in sizes if n[0] == "r"}
+    return Rule(line([data, chosen], [chosen]), sizes, fixed, reduce=reduce)
 
 
 def _beside(op: Op, axis: int) -> tuple[list[str], list[str], dict[str, int], dict[str, str]]:
@@ -180,7 +179,7 @@ def _gather_nd(op: Op) -> Rule:
     chosen = batch + names("i", op.rank(1) - 1 - skipped)
     fixed = dict.fromkeys(data[skipped : skipped + depth], INDEXED + "GatherND")
     fixed["k"] = "it holds an index"
-    return Rule(line([data, [*chosen, "k"]], [chosen + rest]), fixed=fixed, kind="move")
+    return Rule(line([data, [*chosen, "k"]], [chosen + rest]), fixed=fixed)
 
 
 def _scatter_nd(op: Op) -> Rule:
@@ -202,15 +201,16 @@ def _tensor_scatter(op: Op) -> Rule:
     return Rule(line(inputs, [cache]), fixed=fixed)
 
 
+ROWS: dict[str, Any] = {"indexes": {1: 0}, "weights": {0: Operand.TABLE}}
 TABLES: dict[str, Table] = {
     "": {
-        "Gather": _gather,
-        "GatherElements": _gather_elements,
-        "GatherND": _gather_nd,
-        "Scatter": _scatter_elements,
-        "ScatterElements": _scatter_elements,
-        "ScatterND": _scatter_nd,
-        "Slice": _slice,
-        "TensorScatter": _tensor_scatter,
+        "Gather": move(_gather, **ROWS),
+        "GatherElements": move(_gather_elements, **ROWS),
+        "GatherND": move(_gather_nd, **ROWS),
+        "Scatter": Operator(_scatter_elements, indexes={1: 0}),
+        "ScatterElements": Operator(_scatter_elements, indexes={1: 0}),
+        "ScatterND": Operator(_scatter_nd, indexes={1: 0}),
+        "Slice": move(_slice),
+        "TensorScatter": Operator(_tensor_scatter),
     }
 }

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum, auto
 from functools import cached_property, lru_cache
 from math import prod
 from typing import Any, NamedTuple
@@ -121,11 +122,21 @@ class Norm:
         return next((a.f for a in node.attribute if a.name == "epsilon"), self.epsilon)
 
 
-# What an operator does to the entries of its operands, beyond their axes: "move" entries are
-# moved unchanged; "linear" operands are added or subtracted; "product" operands are multiplied
-# entry by entry; "scale" the result is linear in the first operand, "affine" the same plus a bias;
-# "zero" f(0) = 0 entry by entry; "" anything else.
-KINDS = ("move", "linear", "product", "scale", "affine", "zero", "")
+class Kind(StrEnum):
+    """What an operator does to the entries of its operands, beyond their axes."""
+
+    MOVE = auto()  # they are moved unchanged
+    LINEAR = auto()  # they are added or subtracted
+    PRODUCT = auto()  # they are multiplied, entry by entry
+    SCALE = auto()  # the result is linear in the first operand
+    AFFINE = auto()  # the same plus a bias
+    ZERO = auto()  # f(0) = 0, entry by entry
+    OTHER = ""
+
+
+# Reductions that come out the same however often entries are copied; of "unread" ones nothing
+# is read at all (CastLike's second operand, what Slice cuts off).
+AS_OFTEN = ("max", "unread")
 
 AT_RUN_TIME = "is known at run time only"  # how all reasons end that another size could lift
 
@@ -138,11 +149,11 @@ class Rule:
     sizes: Mapping[str, int] = field(default_factory=dict)
     fixed: Mapping[str, str] = field(default_factory=dict)  # name -> why it may not grow
     normalised: Sequence[str] = ()  # exact only if every unit is copied equally often
-    reduce: Mapping[str, str] = field(default_factory=dict)  # name -> sum, mean, l1, l2, ...
+    reduce: Mapping[str, str] = field(default_factory=dict)  # name -> sum, mean, l1, ..., unread
     slots: Sequence[Slot] = ()
     freeze: Mapping[str, float | int] = field(default_factory=dict)  # defaults that sizes give
     rescale: Mapping[str, int] = field(default_factory=dict)  # contracted inside: input to rescale
-    kind: str = ""  # one of KINDS
+    kind: Kind = Kind.OTHER
     states_ones: bool = False  # the node fails where what the pattern calls 1 has another size
     norm: Norm | None = None
 
@@ -260,7 +271,6 @@ class Op:
 
 
 Entry = str | Rule | Callable[[Op], str | Rule]
-Table = dict[str, Entry]
 
 
 def place_of(axis: int, rank: int) -> int:

@@ -12,8 +12,17 @@ from __future__ import annotations
 
 import re
 
+from onnx_net2net.operators import flops
 from onnx_net2net.operators.broadcast import broadcast
-from onnx_net2net.operators.language import Op, Rule, Slot, Table, Unsupported, line, slot
+from onnx_net2net.operators.language import Kind, Op, Rule, Slot, Unsupported, line, slot
+from onnx_net2net.operators.record import (
+    PRODUCT,
+    PRODUCT_BIAS,
+    WEIGHT_BIAS,
+    Operand,
+    Operator,
+    Table,
+)
 
 WINDOW = "a kernel window slides over it"
 SPATIAL = {"s*": WINDOW, "k*": "it is a kernel window", "t*": WINDOW}
@@ -22,7 +31,7 @@ SPATIAL = {"s*": WINDOW, "k*": "it is a kernel window", "t*": WINDOW}
 def conv(op: Op) -> Rule:
     """Dense, grouped and depthwise convolutions; only 1x1 ones let spatial axes pass."""
     group, out = int(op.attr("group", 1)), "*s" if pointwise(op) else "*t"
-    kind = "affine" if op.has(2) else "scale"
+    kind = Kind.AFFINE if op.has(2) else Kind.SCALE
     fixed = {"k*": SPATIAL["k*"]} if pointwise(op) else SPATIAL
     if group == 1:
         text = f"b i *s, o i *k, o -> b o {out}"
@@ -61,7 +70,7 @@ def conv_transpose(op: Op) -> Rule:
     if len(op.attr("output_shape", ())) > op.rank() - 2:
         raise Unsupported("its output_shape repeats batch or channels")
     group, out = int(op.attr("group", 1)), "*s" if pointwise(op) else "*t"
-    kind = "affine" if op.has(2) else "scale"
+    kind = Kind.AFFINE if op.has(2) else Kind.SCALE
     fixed = {"k*": SPATIAL["k*"]} if pointwise(op) else dict(SPATIAL)
     if group == 1:
         return Rule(f"b i *s, i o *k, o -> b o {out}", fixed=fixed, kind=kind)
@@ -109,7 +118,7 @@ def einsum(op: Op) -> Rule:
     if any(len(set(spec)) < len(spec) for spec in (*inputs, output)):
         raise Unsupported("its equation takes a diagonal")
     alone = {n: "sum" for n in once if n not in output and n != "..."}
-    return Rule(line(inputs, [output]), reduce=alone, kind="scale")
+    return Rule(line(inputs, [output]), reduce=alone)
 
 
 def _letters(side: str) -> list[str]:
@@ -124,13 +133,13 @@ def gemm(op: Op) -> Rule:
     a = "k m" if op.attr("transA", 0) else "m k"
     b = "n k" if op.attr("transB", 0) else "k n"
     c = broadcast(["m", "n"], op.shape(2)) if op.has(2) else ["n"]
-    return Rule(f"{a}, {b}, {' '.join(c)} -> m n", kind="affine" if op.has(2) else "scale")
+    return Rule(f"{a}, {b}, {' '.join(c)} -> m n", kind=Kind.AFFINE if op.has(2) else Kind.SCALE)
 
 
 def matmul(op: Op) -> Rule:
     """A vector takes part as a row on the left, as a column on the right."""
     a, b = matrices(op.rank(0), op.rank(1))
-    return Rule(line([a, b], [product_of(a, b)]), kind="scale")
+    return Rule(line([a, b], [product_of(a, b)]))
 
 
 def matrices(left: int, right: int) -> tuple[list[str], list[str]]:
@@ -146,13 +155,24 @@ def product_of(a: list[str], b: list[str]) -> list[str]:
     return dots + [name for name in ("m", "n") if name in (*a, *b)]
 
 
+KERNEL: dict[str | int, str] = {"kernel_shape": "the weights have this size"}
+
 TABLES: dict[str, Table] = {
     "": {
-        "Conv": conv,
-        "ConvTranspose": conv_transpose,
-        "DeformConv": deform_conv,
-        "Einsum": einsum,
-        "Gemm": gemm,
-        "MatMul": matmul,
+        "Conv": Operator(conv, weights=WEIGHT_BIAS, implied=KERNEL, flops=flops.convolution(1)),
+        "ConvTranspose": Operator(
+            conv_transpose, weights=WEIGHT_BIAS, implied=KERNEL, flops=flops.transposed_convolution
+        ),
+        "DeformConv": Operator(
+            deform_conv,
+            weights={1: Operand.WEIGHT, 3: Operand.AFFINE},
+            implied=KERNEL,
+            flops=flops.convolution(1),
+        ),
+        "Einsum": Operator(
+            einsum, Kind.SCALE, weights=dict.fromkeys(range(8), Operand.MATRIX), flops=flops.einsum
+        ),
+        "Gemm": Operator(gemm, weights=PRODUCT_BIAS, flops=flops.product),
+        "MatMul": Operator(matmul, Kind.SCALE, weights=PRODUCT, flops=flops.product),
     }
 }

@@ -8,13 +8,23 @@ onnx infers no shapes for this domain, so every size of an output follows from i
 
 from __future__ import annotations
 
+from onnx_net2net.operators import flops
 from onnx_net2net.operators.attention import count
 from onnx_net2net.operators.broadcast import broadcast
 from onnx_net2net.operators.elementwise import pointwise
-from onnx_net2net.operators.language import Norm, Op, Rule, Table, Unsupported, line, names, slot
-from onnx_net2net.operators.linear import conv, gemm, matrices, product_of
+from onnx_net2net.operators.language import Kind, Norm, Op, Rule, Unsupported, line, names, slot
+from onnx_net2net.operators.linear import KERNEL, conv, gemm, matrices, product_of
 from onnx_net2net.operators.normalisation import rms_normalization
 from onnx_net2net.operators.quantization import INTEGERS, quantize
+from onnx_net2net.operators.record import (
+    PRODUCT,
+    PRODUCT_BIAS,
+    SCALE_SHIFT,
+    WEIGHT_BIAS,
+    Operand,
+    Operator,
+    Table,
+)
 
 # Fused activations that work entry by entry; a Softmax would not.
 SIGMOIDS = ("HardSigmoid", "Sigmoid", "Softplus", "Softsign", "Tanh")
@@ -84,7 +94,7 @@ def fused_matmul(op: Op) -> Rule:
         a = _swapped(a)
     if op.attr("transB", 0):
         b = _swapped(b)
-    return Rule(line([a, b], [out]), kind="scale")
+    return Rule(line([a, b], [out]))
 
 
 def _swapped(axes: list[str]) -> list[str]:
@@ -95,7 +105,7 @@ def _swapped(axes: list[str]) -> list[str]:
 
 def fast_gelu(op: Op) -> Rule:
     """Gelu of the input plus an optional bias."""
-    return Rule("..., ... -> ...", kind="" if op.has(1) else "zero")
+    return Rule("..., ... -> ...", kind=Kind.OTHER if op.has(1) else Kind.ZERO)
 
 
 def skip_layer_normalization(op: Op) -> Rule:
@@ -198,31 +208,56 @@ def matrix(op: Op) -> Rule:
 QLINEAR_BINARY = "..., _, _, ..., _, _, _, _ -> ..."
 QLINEAR_UNARY = "..., _, _, _, _ -> ..."
 
+BIAS = {1: Operand.WEIGHT}
+SKIP = {1: Operand.TABLE, 2: Operand.AFFINE, 3: Operand.AFFINE}
+EMBEDDING = {
+    **dict.fromkeys((2, 3, 4), Operand.TABLE),
+    **dict.fromkeys((5, 6), Operand.AFFINE),
+}
+
 TABLES: dict[str, Table] = {
-    "": {"SimplifiedLayerNormalization": simplified_layer_normalization},
+    "": {
+        "SimplifiedLayerNormalization": Operator(
+            simplified_layer_normalization, weights={1: Operand.AFFINE}
+        )
+    },
     "com.microsoft": {
-        "BiasGelu": pointwise(),
-        "DequantizeLinear": quantize,
-        "DynamicQuantizeMatMul": dynamic_quantize_matmul,
-        "EmbedLayerNormalization": embed_layer_normalization,
-        "FastGelu": fast_gelu,
-        "FusedConv": fused_conv,
-        "FusedGemm": fused_gemm,
-        "FusedMatMul": fused_matmul,
-        "GatedAdd": pointwise(),
-        "Gelu": Rule("... -> ...", kind="zero"),
-        "Inverse": matrix,
-        "MatMulIntegerToFloat": matmul_integer_to_float,
-        "MatMulNBits": matmul_nbits,
-        "QLinearAdd": QLINEAR_BINARY,
-        "QLinearLeakyRelu": QLINEAR_UNARY,
-        "QLinearMul": QLINEAR_BINARY,
-        "QLinearSigmoid": QLINEAR_UNARY,
-        "QuantizeLinear": quantize,
-        "QuickGelu": Rule("... -> ...", kind="zero"),
-        "SkipLayerNormalization": skip_layer_normalization,
-        "SkipSimplifiedLayerNormalization": skip_simplified_layer_normalization,
-        "TransposeMatMul": fused_matmul,
-        "Trilu": matrix,
+        "BiasAdd": Operator(weights=BIAS),
+        "BiasDropout": Operator(random=True),
+        "BiasGelu": Operator(pointwise, weights=BIAS),
+        "BitmaskBiasDropout": Operator(random=True),
+        "BitmaskDropout": Operator(random=True),
+        "DequantizeLinear": Operator(quantize, quantizes=True),
+        "DynamicQuantizeMatMul": Operator(dynamic_quantize_matmul, flops=flops.product),
+        "EmbedLayerNormalization": Operator(
+            embed_layer_normalization, weights=EMBEDDING, indexes={0: 2, 1: 4, 8: 3}
+        ),
+        "FastGelu": Operator(fast_gelu, weights=BIAS),
+        "FusedConv": Operator(
+            fused_conv, weights=WEIGHT_BIAS, flops=flops.convolution(1), implied=KERNEL
+        ),
+        "FusedGemm": Operator(fused_gemm, weights=PRODUCT_BIAS, flops=flops.product),
+        "FusedMatMul": Operator(fused_matmul, Kind.SCALE, weights=PRODUCT, flops=flops.product),
+        "GatedAdd": Operator(pointwise),
+        "GatherBlockQuantized": Operator(indexes={1: 0}),
+        "Gelu": Operator("... -> ...", Kind.ZERO),
+        "GroupNorm": Operator(weights=SCALE_SHIFT),
+        "Inverse": Operator(matrix),
+        "MatMulIntegerToFloat": Operator(matmul_integer_to_float, flops=flops.product),
+        "MatMulNBits": Operator(matmul_nbits, flops=flops.product),
+        "QLinearAdd": Operator(QLINEAR_BINARY),
+        "QLinearLeakyRelu": Operator(QLINEAR_UNARY),
+        "QLinearMul": Operator(QLINEAR_BINARY),
+        "QLinearSigmoid": Operator(QLINEAR_UNARY),
+        "QuantizeLinear": Operator(quantize, quantizes=True),
+        "QuickGelu": Operator("... -> ...", Kind.ZERO),
+        "SkipLayerNormalization": Operator(
+            skip_layer_normalization, weights={**SKIP, 4: Operand.AFFINE}
+        ),
+        "SkipSimplifiedLayerNormalization": Operator(
+            skip_simplified_layer_normalization, weights=SKIP
+        ),
+        "TransposeMatMul": Operator(fused_matmul, Kind.SCALE, weights=PRODUCT, flops=flops.product),
+        "Trilu": Operator(matrix),
     },
 }

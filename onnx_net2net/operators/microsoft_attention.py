@@ -8,11 +8,13 @@ See `attention.py` for the head size d.
 
 from __future__ import annotations
 
+from onnx_net2net.operators import flops
 from onnx_net2net.operators.attention import (
     HALVES,
     INDEXED,
     QUERY,
     SOFTMAX,
+    TABLES_SIZE,
     count,
     frozen_scale,
     halves,
@@ -20,7 +22,8 @@ from onnx_net2net.operators.attention import (
     shape,
 )
 from onnx_net2net.operators.broadcast import broadcast
-from onnx_net2net.operators.language import Op, Rule, Table, Unsupported, slot
+from onnx_net2net.operators.language import Op, Rule, Unsupported, slot
+from onnx_net2net.operators.record import WEIGHT_BIAS, Operand, Operator, Table
 
 FUSED = "queries and keys are multiplied over it behind weights or a bias they share with values"
 BLOCKS = "kernels work on blocks of eight"
@@ -183,9 +186,11 @@ def rotary_embedding(op: Op) -> Rule:
 
 TABLES: dict[str, Table] = {
     "com.microsoft": {
-        "Attention": attention,
-        "GroupQueryAttention": group_query_attention,
-        "MultiHeadAttention": multi_head_attention,
-        "RotaryEmbedding": rotary_embedding,
+        "Attention": Operator(attention, weights=WEIGHT_BIAS, flops=flops.projecting_attention),
+        "GroupQueryAttention": Operator(group_query_attention, flops=flops.grouped_attention),
+        "MultiHeadAttention": Operator(
+            multi_head_attention, weights={3: Operand.WEIGHT}, flops=flops.attention(6)
+        ),
+        "RotaryEmbedding": Operator(rotary_embedding, indexes={1: 2}, implied=TABLES_SIZE),
     }
 }

@@ -11,13 +11,13 @@ from onnx_net2net.operators.language import (
     AT_RUN_TIME,
     Op,
     Rule,
-    Table,
     Unsupported,
     line,
     names,
     place_of,
     slot,
 )
+from onnx_net2net.operators.record import EVERY, FIRST, Table, move
 
 BLOCK = "its size is an attribute of the node"
 STATED = "it is squeezed, so its size is 1"
@@ -48,7 +48,7 @@ def _reshape(op: Op) -> Rule:
                     fixed[part] = "a 0 in its shape repeats another axis"
     elements = [None if t == "1" else t for t in found.after]
     text = line([found.before, ["_"]], [found.after])
-    return Rule(text, found.sizes, fixed, slots=[slot(1, *elements)], kind="move")
+    return Rule(text, found.sizes, fixed, slots=[slot(1, *elements)])
 
 
 def _uncertain(
@@ -101,13 +101,13 @@ def _flatten(op: Op) -> Rule:
     axis = op.attr("axis", 1)
     axis = axis + len(shape) if axis < 0 else axis
     found = factors(shape, (prod(shape[:axis]), prod(shape[axis:])))
-    return Rule(found.text, found.sizes, found.fixed, kind="move")
+    return Rule(found.text, found.sizes, found.fixed)
 
 
 def _transpose(op: Op) -> Rule:
     axes = names("x", op.rank())
     order = op.attr("perm") or range(len(axes))[::-1]
-    return Rule(line([axes], [[axes[i] for i in order]]), kind="move")
+    return Rule(line([axes], [[axes[i] for i in order]]))
 
 
 def _squeeze(op: Op) -> Rule:
@@ -120,7 +120,7 @@ def _squeeze(op: Op) -> Rule:
     axes = ["1" if i in gone and i not in other else f"x{i}" for i in range(len(shape))]
     kept = [a for i, a in enumerate(axes) if i not in gone]
     fixed = {f"x{i}": STATED for i in other}
-    return Rule(line([axes, ["_"]], [kept]), fixed=fixed, kind="move", states_ones=certain)
+    return Rule(line([axes, ["_"]], [kept]), fixed=fixed, states_ones=certain)
 
 
 def _unsqueeze(op: Op) -> Rule:
@@ -129,9 +129,7 @@ def _unsqueeze(op: Op) -> Rule:
     new = axes_of(op, 1, 13, rank) or []
     axes = names("x", op.rank())
     left = iter(axes)
-    return Rule(
-        line([axes, ["_"]], [["1" if i in new else next(left) for i in range(rank)]]), kind="move"
-    )
+    return Rule(line([axes, ["_"]], [["1" if i in new else next(left) for i in range(rank)]]))
 
 
 def _expand(op: Op) -> Rule:
@@ -145,7 +143,7 @@ def _expand(op: Op) -> Rule:
     elements = right[len(after) - given :]
     text = line([left[len(after) - len(shape) :], ["_"]], [right])
     known = dict(zip(right, after, strict=True))
-    return Rule(text, known, slots=[slot(1, *elements)], kind="move")
+    return Rule(text, known, slots=[slot(1, *elements)])
 
 
 def _tile(op: Op) -> Rule:
@@ -159,7 +157,7 @@ def _tile(op: Op) -> Rule:
     new = [None if r == 1 else f"r{i}" for i, r in enumerate(times)]
     right = [group([p for p in (r, x) if p and p != "1"]) for r, x in zip(new, left, strict=True)]
     sizes = {name: r for name, r in zip(new, times, strict=True) if name}
-    return Rule(line([left, ["_"]], [right]), sizes, slots=[slot(1, *new)], kind="move")
+    return Rule(line([left, ["_"]], [right]), sizes, slots=[slot(1, *new)])
 
 
 def _concat(op: Op) -> Rule:
@@ -173,7 +171,7 @@ def _concat(op: Op) -> Rule:
     if not full:
         raise Unsupported("it has no entries")
     out = [segments(full) if i == axis else f"x{i}" for i in range(rank)]
-    return Rule(line(each, [out]), fixed=empty, kind="move")
+    return Rule(line(each, [out]), fixed=empty)
 
 
 def _split(op: Op) -> Rule:
@@ -190,9 +188,9 @@ def _split(op: Op) -> Rule:
     at_run_time = op.opset >= 13 and op.value(1) is not None and None in op.settled(1)
     fixed = dict.fromkeys(parts, CUT) if at_run_time else {}
     left = [axes] if op.opset < 13 else [axes, ["_"]]
-    unread = {p: "max" for p, o in zip(parts, op.node.output, strict=True) if not o}
+    unread = {p: "unread" for p, o in zip(parts, op.node.output, strict=True) if not o}
     known = dict(zip(parts, sizes, strict=True))
-    return Rule(line(left, out), known, fixed, reduce=unread, slots=[given], kind="move")
+    return Rule(line(left, out), known, fixed, reduce=unread, slots=[given])
 
 
 def split_sizes(op: Op, size: int, axis: int, count: int) -> list[int]:
@@ -225,22 +223,22 @@ def _blocks(op: Op, text: str) -> Rule:
     if mode not in DEPTHS:
         raise Unsupported(f"mode is {mode}")
     text = text.replace("{depth}", DEPTHS[mode])
-    return Rule(text, {"r": size, "s": size}, {"r": BLOCK, "s": BLOCK}, kind="move")
+    return Rule(text, {"r": size, "s": size}, {"r": BLOCK, "s": BLOCK})
 
 
 TABLES: dict[str, Table] = {
     "": {
-        "Concat": _concat,
-        "DepthToSpace": _depth_to_space,
-        "Expand": _expand,
-        "Flatten": _flatten,
-        "Identity": Rule("*x -> *x", kind="move"),
-        "Reshape": _reshape,
-        "SpaceToDepth": _space_to_depth,
-        "Split": _split,
-        "Squeeze": _squeeze,
-        "Tile": _tile,
-        "Transpose": _transpose,
-        "Unsqueeze": _unsqueeze,
+        "Concat": move(_concat, carries=EVERY, terms=EVERY),
+        "DepthToSpace": move(_depth_to_space),
+        "Expand": move(_expand, terms=FIRST),
+        "Flatten": move(_flatten, in_order=True),
+        "Identity": move("*x -> *x", in_order=True, unchanged=True),
+        "Reshape": move(_reshape, in_order=True),
+        "SpaceToDepth": move(_space_to_depth),
+        "Split": move(_split, implied={"num_outputs": "the outputs are counted"}),
+        "Squeeze": move(_squeeze, in_order=True),
+        "Tile": move(_tile),
+        "Transpose": move(_transpose),
+        "Unsqueeze": move(_unsqueeze, in_order=True),
     }
 }

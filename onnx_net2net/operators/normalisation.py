@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 from onnx_net2net.operators.broadcast import broadcast
-from onnx_net2net.operators.language import Norm, Op, Rule, Table, Unsupported, line, names, slot
+from onnx_net2net.operators.language import Norm, Op, Rule, Unsupported, line, names, slot
+from onnx_net2net.operators.record import SCALE_SHIFT, Operand, Operator, Table
 
 
 def batch_normalization(op: Op) -> Rule:
@@ -89,15 +90,18 @@ def softmax(op: Op) -> Rule:
 
 TABLES: dict[str, Table] = {
     "": {
-        "BatchNormalization": batch_normalization,
-        "GroupNormalization": group_normalization,
-        "Hardmax": softmax,
-        "InstanceNormalization": instance_normalization,
-        "LayerNormalization": layer_normalization,
-        "LogSoftmax": softmax,
-        "LpNormalization": lp_normalization,
-        "MeanVarianceNormalization": mean_variance_normalization,
-        "RMSNormalization": rms_normalization,
-        "Softmax": softmax,
+        "BatchNormalization": Operator(
+            batch_normalization,
+            weights={**SCALE_SHIFT, 3: Operand.STATISTIC, 4: Operand.STATISTIC},
+        ),
+        "GroupNormalization": Operator(group_normalization, weights=SCALE_SHIFT),
+        "Hardmax": Operator(softmax),
+        "InstanceNormalization": Operator(instance_normalization, weights=SCALE_SHIFT),
+        "LayerNormalization": Operator(layer_normalization, weights=SCALE_SHIFT),
+        "LogSoftmax": Operator(softmax),
+        "LpNormalization": Operator(lp_normalization),
+        "MeanVarianceNormalization": Operator(mean_variance_normalization),
+        "RMSNormalization": Operator(rms_normalization, weights={1: Operand.AFFINE}),
+        "Softmax": Operator(softmax),
     }
 }

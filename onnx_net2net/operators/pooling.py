@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from math import prod
 
-from onnx_net2net.operators.language import Entry, Op, Rule, Table, Unsupported, line, names
+from onnx_net2net.operators.language import Entry, Kind, Op, Rule, Unsupported, line, names
+from onnx_net2net.operators.record import Operator, Table
 
 WINDOW = "a pooling window slides over it"
 POWERS = {1: "l1", 2: "l2"}
@@ -24,8 +25,7 @@ def pool(op: Op) -> Rule:
     )
     if trivial:
         return Rule("b c *s -> b c *s")
-    linear = "scale" if op.node.op_type == "AveragePool" else ""
-    return Rule("b c *s -> b c *t", fixed={"s*": WINDOW, "t*": WINDOW}, kind=linear)
+    return Rule("b c *s -> b c *t", fixed={"s*": WINDOW, "t*": WINDOW})
 
 
 def global_pool(kind: str) -> Entry:
@@ -48,8 +48,7 @@ def global_lp_pool(op: Op) -> Rule:
 def _global(op: Op, reduce: dict[str, str], fixed: dict[str, str] | None = None) -> Rule:
     spatial = op.rank() - 2
     text = line([["b", "c", *names("s", spatial)]], [["b", "c", *["1"] * spatial]])
-    linear = "scale" if "mean" in reduce.values() else ""
-    return Rule(text, reduce=reduce, fixed=fixed or {}, kind=linear)
+    return Rule(text, reduce=reduce, fixed=fixed or {})
 
 
 def col2im(op: Op) -> Rule:
@@ -70,14 +69,16 @@ def max_unpool(op: Op) -> Rule:
 
 TABLES: dict[str, Table] = {
     "": {
-        "AveragePool": pool,
-        "Col2Im": col2im,
-        "GlobalAveragePool": global_pool("mean"),
-        "GlobalLpPool": global_lp_pool,
-        "GlobalMaxPool": global_pool("max"),
-        "LRN": Rule("b c *s -> b c *s", fixed={"c": "it is normalised in a window of channels"}),
-        "LpPool": pool,
-        "MaxPool": pool,
-        "MaxUnpool": max_unpool,
+        "AveragePool": Operator(pool, Kind.SCALE),
+        "Col2Im": Operator(col2im),
+        "GlobalAveragePool": Operator(global_pool("mean"), Kind.SCALE),
+        "GlobalLpPool": Operator(global_lp_pool),
+        "GlobalMaxPool": Operator(global_pool("max")),
+        "LRN": Operator(
+            Rule("b c *s -> b c *s", fixed={"c": "it is normalised in a window of channels"})
+        ),
+        "LpPool": Operator(pool),
+        "MaxPool": Operator(pool),
+        "MaxUnpool": Operator(max_unpool),
     }
 }

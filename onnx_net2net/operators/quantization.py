@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from onnx_net2net.operators.language import Op, Rule, Table, Unsupported, line, names
+from onnx_net2net.operators import flops
+from onnx_net2net.operators.language import Op, Rule, Unsupported, line, names
 from onnx_net2net.operators.linear import GROUP, SPATIAL, grouped, matrices, pointwise, product_of
+from onnx_net2net.operators.record import Operator, Table
 
 INTEGERS = "integer weights cannot share"
 
@@ -89,12 +91,14 @@ def qlinear_matmul(op: Op) -> Rule:
 
 TABLES: dict[str, Table] = {
     "": {
-        "ConvInteger": conv_integer,
-        "DequantizeLinear": quantize,
-        "DynamicQuantizeLinear": "... -> ..., , ",
-        "MatMulInteger": matmul_integer,
-        "QLinearConv": qlinear_conv,
-        "QLinearMatMul": qlinear_matmul,
-        "QuantizeLinear": quantize,
+        "ConvInteger": Operator(conv_integer, flops=flops.convolution(1)),
+        "DequantizeLinear": Operator(quantize, quantizes=True),
+        "DynamicQuantizeLinear": Operator("... -> ..., , ", quantizes=True),
+        "MatMulInteger": Operator(matmul_integer, flops=flops.product),
+        "QLinearConv": Operator(qlinear_conv, flops=flops.convolution(3)),
+        "QLinearMatMul": Operator(qlinear_matmul, flops=flops.product),
+        "QuantizeLinear": Operator(
+            quantize, quantizes=True, implied={"saturate": "of float8 types alone"}
+        ),
     }
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from onnx_net2net.operators.language import Op, Rule, Table, Unsupported, slot
+from onnx_net2net.operators import flops
+from onnx_net2net.operators.language import Op, Rule, Unsupported, slot
+from onnx_net2net.operators.record import Operand, Operator, Table
 
 # Every activation that the operators know; all work entry by entry.
 SIGMOIDS = ("hardsigmoid", "scaledtanh", "sigmoid", "softplus", "softsign", "tanh")
@@ -54,4 +56,17 @@ def _rnn(op: Op) -> Rule:
     return _layer(op, "h", 2)
 
 
-TABLES: dict[str, Table] = {"": {"GRU": _gru, "LSTM": _lstm, "RNN": _rnn}}
+HIDDEN: dict[str | int, str] = {"hidden_size": "the weights have this size"}
+STATES = {1: Operand.WEIGHT, 2: Operand.WEIGHT, 3: Operand.AFFINE, 5: Operand.STATE}
+TABLES: dict[str, Table] = {
+    "": {
+        "GRU": Operator(_gru, weights=STATES, implied=HIDDEN, flops=flops.recurrent),
+        "LSTM": Operator(
+            _lstm,
+            weights={**STATES, 6: Operand.STATE, 7: Operand.WEIGHT},
+            implied=HIDDEN,
+            flops=flops.recurrent,
+        ),
+        "RNN": Operator(_rnn, weights=STATES, implied=HIDDEN, flops=flops.recurrent),
+    }
+}

@@ -5,20 +5,8 @@
 
 from __future__ import annotations
 
-from onnx_net2net.operators.language import Entry, Op, Rule, Table, line, names, place_of
-
-# How copies are undone: see Rule.reduce. The logarithm of a sum needs its summands rescaled.
-KINDS = {
-    "ReduceL1": "l1",
-    "ReduceL2": "l2",
-    "ReduceLogSum": "sum",
-    "ReduceLogSumExp": "logsumexp",
-    "ReduceMax": "max",
-    "ReduceMean": "mean",
-    "ReduceMin": "max",
-    "ReduceSum": "sum",
-    "ReduceSumSquare": "sumsquare",
-}
+from onnx_net2net.operators.language import Entry, Kind, Op, Rule, line, names, place_of
+from onnx_net2net.operators.record import Operator, Table
 
 
 def reduction(kind: str) -> Entry:
@@ -30,8 +18,7 @@ def reduction(kind: str) -> Entry:
         rest = ["1" if a in over else a for a in axes if op.attr("keepdims", 1) or a not in over]
         text = line([axes, ["_"]], [rest])
         if kind:
-            linear = "scale" if op.node.op_type in ("ReduceMean", "ReduceSum") else ""
-            return Rule(text, reduce=dict.fromkeys(over, kind), kind=linear)
+            return Rule(text, reduce=dict.fromkeys(over, kind))
         return Rule(text, fixed=dict.fromkeys(over, "a product runs over it"))
 
     return rule
@@ -54,10 +41,21 @@ def running(op: Op) -> Rule:
 
 TABLES: dict[str, Table] = {
     "": {
-        "CumProd": running,
-        "CumSum": running,
-        "Det": Rule("... m n -> ...", fixed=dict.fromkeys("mn", "a determinant is taken of it")),
-        **{name: reduction(kind) for name, kind in KINDS.items()},
-        "ReduceProd": reduction(""),
+        "CumProd": Operator(running),
+        "CumSum": Operator(running),
+        "Det": Operator(
+            Rule("... m n -> ...", fixed=dict.fromkeys("mn", "a determinant is taken of it"))
+        ),
+        # How copies are undone: see Rule.reduce.
+        "ReduceL1": Operator(reduction("l1")),
+        "ReduceL2": Operator(reduction("l2")),
+        "ReduceLogSum": Operator(reduction("sum"), singular=0),  # its summands are rescaled
+        "ReduceLogSumExp": Operator(reduction("logsumexp")),
+        "ReduceMax": Operator(reduction("max")),
+        "ReduceMean": Operator(reduction("mean"), Kind.SCALE),
+        "ReduceMin": Operator(reduction("max")),
+        "ReduceProd": Operator(reduction("")),
+        "ReduceSum": Operator(reduction("sum"), Kind.SCALE),
+        "ReduceSumSquare": Operator(reduction("sumsquare")),
     }
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from onnx_net2net.operators.language import Op, Rule, Table, Unsupported, line, names
+from onnx_net2net.operators.language import Kind, Op, Rule, Unsupported, line, names
+from onnx_net2net.operators.record import FIRST, Operator, Table
 
 COMPARED = "its entries are compared with one another"
 CLASS = "a position on it is a class"
@@ -54,7 +55,7 @@ def _found(op: Op, axis: int) -> dict[str, int]:
 def _reverse_sequence(op: Op) -> Rule:
     batch, time = op.axis("batch_axis", 1), op.axis("time_axis", 0)
     axes = names("x", op.rank())
-    return Rule(line([axes, [axes[batch]]], [axes]), fixed={axes[time]: TIME}, kind="zero")
+    return Rule(line([axes, [axes[batch]]], [axes]), fixed={axes[time]: TIME})
 
 
 def _grid_sample(op: Op) -> Rule:
@@ -81,17 +82,17 @@ def _data_dependent(op: Op) -> Rule:
 
 TABLES: dict[str, Table] = {
     "": {
-        "ArgMax": _arg,
-        "ArgMin": _arg,
-        "Compress": _compress,
-        "GridSample": _grid_sample,
-        "MaxRoiPool": _max_roi_pool,
-        "NonMaxSuppression": _data_dependent,
-        "NonZero": _data_dependent,
-        "OneHot": _one_hot,
-        "ReverseSequence": _reverse_sequence,
-        "RoiAlign": _roi_align,
-        "TopK": _top_k,
-        "Unique": _data_dependent,
+        "ArgMax": Operator(_arg, differentiable=False),
+        "ArgMin": Operator(_arg, differentiable=False),
+        "Compress": Operator(_compress),
+        "GridSample": Operator(_grid_sample),
+        "MaxRoiPool": Operator(_max_roi_pool),
+        "NonMaxSuppression": Operator(_data_dependent),
+        "NonZero": Operator(_data_dependent, differentiable=False),
+        "OneHot": Operator(_one_hot),
+        "ReverseSequence": Operator(_reverse_sequence, Kind.ZERO, carries=FIRST, computes=False),
+        "RoiAlign": Operator(_roi_align),
+        "TopK": Operator(_top_k, implied={"sorted": "0 leaves the order open"}),
+        "Unique": Operator(_data_dependent),
     }
 }

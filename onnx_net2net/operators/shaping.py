@@ -8,15 +8,16 @@ from math import ceil
 from onnx_net2net.operators.factors import segments
 from onnx_net2net.operators.language import (
     AT_RUN_TIME,
+    Kind,
     Op,
     Rule,
-    Table,
     Unsupported,
     line,
     names,
     place_of,
     slot,
 )
+from onnx_net2net.operators.record import FIRST, Operator, Table
 
 BORDER = "its borders are padded with its own entries"
 MOVING = f"how far it is padded {AT_RUN_TIME}"
@@ -48,7 +49,7 @@ def _pad(op: Op) -> Rule:
         left.append(segments([n for n in around if n[0] == "x" or around[n] < 0]))
         right.append(segments([n for n in around if n[0] == "x" or around[n] > 0]))
         sizes |= {n: abs(s) for n, s in around.items() if s}
-        reduce |= {n: "max" for n, s in around.items() if s < 0}  # cut off: copies do not matter
+        reduce |= {n: "unread" for n, s in around.items() if s < 0}
     elements = _pad_elements(op, begins, ends, fixed)
     inputs = [left] + [["_"]] * (0 if op.opset < 11 else len(op.node.input) - 1)
     return Rule(line(inputs, [right]), sizes, fixed, reduce=reduce, slots=[slot(where, *elements)])
@@ -172,7 +173,7 @@ def _range(op: Op) -> Rule:
 def _trilu(op: Op) -> Rule:
     inputs = ", _" if op.has(1) else ""
     corner = "a triangle is cut out of it"
-    return Rule(f"*b r c{inputs} -> *b r c", fixed={"r": corner, "c": corner}, kind="zero")
+    return Rule(f"*b r c{inputs} -> *b r c", fixed={"r": corner, "c": corner})
 
 
 def _affine_grid(op: Op) -> Rule:
@@ -193,19 +194,26 @@ def _center_crop_pad(op: Op) -> Rule:
     sizes = {f"y{i}": n for i, n in enumerate(after) if not same[i]}
     fixed = {n: CROPPED for i, s in enumerate(same) if not s for n in (left[i], right[i])}
     terms = [left[i] if same[i] else None for i in listed]
-    return Rule(line([left, ["_"]], [right]), sizes, fixed, slots=[slot(1, *terms)], kind="")
+    return Rule(line([left, ["_"]], [right]), sizes, fixed, slots=[slot(1, *terms)])
 
+
+REGION = "read where a region is resized, the only one that needs it"
 
 TABLES: dict[str, Table] = {
     "": {
-        "AffineGrid": _affine_grid,
-        "CenterCropPad": _center_crop_pad,
-        "ConstantOfShape": _constant_of_shape,
-        "EyeLike": Rule("r c -> r c", fixed={"r": COUNTED, "c": COUNTED}),
-        "Pad": _pad,
-        "Range": _range,
-        "Resize": _resize,
-        "Trilu": _trilu,
-        "Upsample": _upsample,
+        "AffineGrid": Operator(_affine_grid),
+        "CenterCropPad": Operator(_center_crop_pad, carries=FIRST, computes=False),
+        "ConstantOfShape": Operator(_constant_of_shape, computes=False),
+        "EyeLike": Operator(Rule("r c -> r c", fixed={"r": COUNTED, "c": COUNTED}), computes=False),
+        "Pad": Operator(
+            _pad,
+            carries=FIRST,
+            computes=False,
+            implied={2: "what a pad holds, where it is constant"},
+        ),
+        "Range": Operator(_range),
+        "Resize": Operator(_resize, implied={1: REGION, "extrapolation_value": REGION}),
+        "Trilu": Operator(_trilu, Kind.ZERO),
+        "Upsample": Operator(_upsample),
     }
 }

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from onnx_net2net.operators.language import Op, Rule, Table, line, names, place_of
+from onnx_net2net.operators.language import Op, Rule, line, names, place_of
+from onnx_net2net.operators.record import Operator, Table
 
 TRANSFORM = "a Fourier transform runs over it"
 
@@ -33,4 +34,4 @@ def stft(op: Op) -> Rule:
     return Rule(text, fixed=fixed)
 
 
-TABLES: dict[str, Table] = {"": {"DFT": dft, "STFT": stft}}
+TABLES: dict[str, Table] = {"": {"DFT": Operator(dft), "STFT": Operator(stft)}}

@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from onnx_net2net.deepening.repeated_segments import MOST, evenly
+from onnx_net2net.deepening.repeated_segments import evenly
 from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.plan.forecast import Copies, Forecast
+from onnx_net2net.step import MOST
 from onnx_net2net.widening.dimensions import Dimension
 from onnx_net2net.widening.request import MOST as WIDEST
 from onnx_net2net.widening.request import TIMES
@@ -111,7 +112,8 @@ class Search:
 
     def cost(self, widths: dict[Dimension, int], copies: Copies) -> int:
         """What the goal measures."""
-        return getattr(self.forecast, self.goal.measure)(widths, copies)
+        measured: int = getattr(self.forecast, self.goal.measure)(widths, copies)
+        return measured
 
     def copies(self, total: int) -> dict[str, int]:
         """``total`` copies, to each series its part, spread evenly over its blocks."""

@@ -31,9 +31,8 @@ from onnx_net2net.model.graph import Graph, Node
 from onnx_net2net.model.model import AnyModel, Model, load
 from onnx_net2net.model.sequences import without_sequences
 from onnx_net2net.model.unique_names import with_unique_names
-from onnx_net2net.operators import lookup
-from onnx_net2net.operators.language import Op, Unsupported
-from onnx_net2net.plan.flops import multiply_adds
+from onnx_net2net.operators import lookup, multiply_adds
+from onnx_net2net.operators.language import Kind, Op, Unsupported
 from onnx_net2net.verification.sizes import Sizes, chosen, concrete, defaults, input_specs
 
 # What people call parameters and activations: floats, and the small integers of quantised ones.
@@ -117,7 +116,7 @@ class Workload:
 
     def runs(self, node: Node) -> bool:
         """Whether a node computes with what the network is fed."""
-        if node.op == "Constant" or node.position in self.shapes.computed:
+        if node.stores or node.position in self.shapes.computed:
             return False
         return any(name and name not in self.graph.derived for name in node.outputs)
 
@@ -175,7 +174,7 @@ class Workload:
 
     def _moves(self, node: Node) -> bool:
         try:
-            return lookup(self.op(node, self.shapes.shape)).kind == "move"
+            return lookup(self.op(node, self.shapes.shape)).kind is Kind.MOVE
         except Unsupported:
             return False
 

@@ -20,10 +20,11 @@ from typing import TypeVar
 
 from onnx_net2net.algebra.axes import Atom, Axis, atoms, canonical
 from onnx_net2net.algebra.measures import Measure
-from onnx_net2net.deepening.blocks import Block, found_blocks
+from onnx_net2net.deepening.blocks import blocks
+from onnx_net2net.deepening.segments import Block
 from onnx_net2net.model.graph import Node
+from onnx_net2net.operators import multiply_adds
 from onnx_net2net.plan.costs import Workload, elements
-from onnx_net2net.plan.flops import multiply_adds
 from onnx_net2net.widening.dimensions import Analysis, Dimension
 
 Widths = Mapping[Dimension, int]
@@ -67,7 +68,7 @@ class Forecast:
         nodes = self.analysis.solution.graph.nodes
         return [
             block
-            for block in found_blocks(self.analysis)
+            for block in blocks(self.analysis.model)
             if block.exact and not any(nodes[at].bodies for at in block.positions)
         ]
 
@@ -77,11 +78,11 @@ class Forecast:
         total = self.costs.parameters
         for weight in self._weights:
             own: dict[tuple[Axis, ...], int] = {}
-            for axes, blocks in weight.uses:
+            for axes, inside in weight.uses:
                 grows = any(not new.isdisjoint(atoms(axis)) for axis in axes)
                 now = prod(map(size, axes)) if grows else weight.count
                 own[tuple(map(canonical, axes)) if grows else ()] = now
-                total += now * _times(blocks, copies)
+                total += now * _times(inside, copies)
             total += sum(own.values()) - weight.count
         return total
 

@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from onnx_net2net.analysis.folding import fold
-from onnx_net2net.deepening.blocks import Block, blocks
+from onnx_net2net.deepening.blocks import blocks
 from onnx_net2net.deepening.repeated_segments import matches
+from onnx_net2net.deepening.segments import Block
 from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.model.model import AnyModel, Model, load
 from onnx_net2net.plan import plans
 from onnx_net2net.plan.budget import PREFERENCES, Choice, Goal, Search, goal, missed
 from onnx_net2net.plan.costs import Costs, costs
 from onnx_net2net.plan.forecast import Forecast
-from onnx_net2net.plan.plans import Plan, Step
+from onnx_net2net.plan.plans import Plan
 from onnx_net2net.plan.steps import follow
+from onnx_net2net.step import Deepen, Step, Widen
 from onnx_net2net.widening.dimensions import Analysis, Dimension, analyse, growable
 from onnx_net2net.widening.naming import matching, within
 from onnx_net2net.widening.request import MOST as WIDEST
@@ -222,11 +224,10 @@ def _series(blocks: Iterable[Block]) -> list[list[str]]:
 
 def _plan(choice: Choice, wishes: Wishes) -> Plan:
     """Widths first: the names of dimensions and blocks are then those of the source."""
-    steps = []
+    steps: list[Step] = []
     if choice.widths:
         widths = {dimension.name: width for dimension, width in choice.widths.items()}
-        steps.append(Step("widen", {"seed": wishes.seed, "widths": widths}, "step 1 (widen)"))
+        steps.append(Widen(widths=widths, seed=wishes.seed))
     if choice.copies:
-        place = f"step {len(steps) + 1} (deepen)"
-        steps.append(Step("deepen", {"seed": wishes.seed, "block": choice.copies}, place))
+        steps.append(Deepen(block=choice.copies, seed=wishes.seed))
     return Plan(tuple(steps), wishes.fold)

@@ -20,7 +20,8 @@ from onnx_net2net.algebra.axes import Axis
 from onnx_net2net.algebra.expansion import PAD
 from onnx_net2net.errors import UsageError
 from onnx_net2net.model.model import Model
-from onnx_net2net.plan.lineage import replay
+from onnx_net2net.plan.steps import replay
+from onnx_net2net.step import Widen, recorded
 from onnx_net2net.verification.comparison import compare, distance, larger, tolerances
 from onnx_net2net.verification.feeds import Feeds
 from onnx_net2net.verification.interface import merged_specs
@@ -30,9 +31,9 @@ from onnx_net2net.verification.trials import Planner
 from onnx_net2net.verification.verify import run, tensors
 from onnx_net2net.widening.dimensions import Analysis, analyse
 from onnx_net2net.widening.growth import Growth
-from onnx_net2net.widening.request import growth_of, options_of, requested
+from onnx_net2net.widening.request import growth_of, requested
 from onnx_net2net.widening.sharing import Sharing, share
-from onnx_net2net.widening.widen import widen
+from onnx_net2net.widening.widen import widened
 
 Array = np.ndarray
 NUDGES = 2  # runs of each model with weights moved, to measure its rounding noise
@@ -119,23 +120,16 @@ def _steps(parent: Model, grown: Model) -> list[dict[str, Any]]:
 
 
 def _replay(parent: Model, step: Mapping[str, Any]) -> Model:
-    if step["operation"] != "widen":
-        return replay(parent, [step])
-    widths = {change["dimension"]: change["new"] for change in step["changes"]}
-    return widen(parent, widths, **_given(step))
-
-
-def _given(step: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: step[key] for key in ("seed", "split", "noise", "mapping")}
+    done = recorded(step)
+    return widened(parent, done) if isinstance(done, Widen) else replay(parent, [step])
 
 
 def _growth(analysis: Analysis, step: Mapping[str, Any]) -> Growth:
     """The source maps of a step that widens, drawn again and held against their digests."""
-    if step["operation"] != "widen":
+    done = recorded(step)
+    if not isinstance(done, Widen):
         return Growth({})
-    widths = {change["dimension"]: change["new"] for change in step["changes"]}
-    wanted = requested(analysis, widths)
-    growth, changes = growth_of(analysis, wanted, options_of(**_given(step)))
+    growth, changes = growth_of(analysis, requested(analysis, done.widths or {}), done)
     if [asdict(change) for change in changes] != step["changes"]:
         raise UsageError(
             f"the history was written by version {step['version']}, which drew other units",
@@ -151,7 +145,7 @@ def _compare(
     analysis = analyse(parent)
     growth = _growth(analysis, step)
     sharing = share(analysis, growth, step.get("seed", 0), step.get("split", "project"))
-    names = _shared(analysis, grown)
+    names = _shared(analysis, grown, sharing)
     nodes = _writers(grown)
     feeds = _feeds(parent, grown, analysis.solution.shapes.binding, provider)
     before = tensors(parent, names, feeds, provider=provider)
@@ -180,17 +174,20 @@ def _fits(growth: Growth, axes: Sequence[Axis], shape: Sequence[int]) -> bool:
     )
 
 
-def _shared(analysis: Analysis, grown: Model) -> list[str]:
+def _shared(analysis: Analysis, grown: Model, sharing: Sharing) -> list[str]:
     """Tensors that both models compute from what they are fed, but for sizes, which may grow.
 
-    What is made of weights alone is read on the side where copies share, so it is no copy.
+    What is made of weights alone is read on the side where copies share, so it is no copy. What
+    several nodes compute on the way to a padded norm is smaller, as its epsilon is.
     """
     solution = analysis.solution
+    norms = [norm for padding in sharing.paddings for norm in padding.norms]
+    inside = {at for norm in norms for at in norm.nodes if at != norm.node.position}
     written = {o for node in grown.proto.graph.node for o in node.output if o}
     return [
         name
         for node in solution.graph.nodes
-        if node.position not in solution.shapes.computed
+        if node.position not in solution.shapes.computed and node.position not in inside
         for name in node.outputs
         if name in written and name in solution.axes and name not in solution.graph.derived
     ]

@@ -1,34 +1,31 @@
-"""The steps of a plan, done in order.
+"""Steps, carried out: a plan followed, a history replayed.
 
     growth = follow(model, read(Path("plan.toml")))
     growth.model, text(growth.plan)
+    again = replay(load("small.onnx"), load("grown.onnx").history)     # the same, byte for byte
 
-Each step is what :func:`widen` or :func:`deepen` would do by itself, with an entry of its own in
-the history; nothing is written, and no weights are computed but for the digests in it.
+Each step has an entry of its own in the history; nothing is written, and no weights are computed
+but for the digests in it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from onnx import ModelProto
-
 from onnx_net2net.analysis.folding import fold
-from onnx_net2net.deepening.deepen import deepen
-from onnx_net2net.errors import Net2NetError
-from onnx_net2net.model.model import Model
-from onnx_net2net.plan.plans import Plan, Step
+from onnx_net2net.deepening.deepen import Samples, deepened
+from onnx_net2net.errors import Net2NetError, Refused, UsageError
+from onnx_net2net.model.model import AnyModel, Model, load
+from onnx_net2net.plan.plans import Plan
+from onnx_net2net.step import STEPS, Deepen, Step, Widen, listed, recorded
 from onnx_net2net.verification.feeds import user_feeds
 from onnx_net2net.verification.sizes import input_specs
-from onnx_net2net.widening.dimensions import analyse
-from onnx_net2net.widening.targets import Wish, targets
-from onnx_net2net.widening.widen import widen
+from onnx_net2net.widening.widen import widened
 
-__all__ = ["Followed", "follow"]
+__all__ = ["Followed", "follow", "replay", "run"]
 
 
 @dataclass(frozen=True)
@@ -39,62 +36,85 @@ class Followed:
     plan: Plan
 
 
+def run(model: Model, step: Step, folder: Path = Path()) -> Model:
+    """Return a new model to which ``step`` was done; paths in it start from ``folder``."""
+    if isinstance(step, Widen):
+        return widened(model, step)
+    if isinstance(step, Deepen):
+        return deepened(model, step, _samples(model, step, folder))
+    return fold(model)
+
+
+def _samples(model: Model, step: Deepen, folder: Path) -> Samples | None:
+    if not step.calibrate:
+        return None
+    paths = [folder / path for path in listed(step.calibrate)]
+    return [feeds for _, feeds in user_feeds(paths, input_specs(model.proto.graph))]
+
+
 def follow(model: Model, plan: Plan) -> Followed:
     """Do the steps of ``plan``, each once; the resolved plan has names and numbers only."""
     grown = fold(model) if plan.fold else model
     changes: list[Any] = []
     done: list[Step] = []
-    for step in plan.steps:
+    for index, step in enumerate(plan.steps):
         try:
-            grown = _done(grown, step, plan.folder)
+            after = run(grown, step, plan.folder)
         except Net2NetError as error:
-            raise error.within(step.place) from None
-        changes += grown.changes
-        done.append(_resolved(step, grown.history[-1]))
-    proto = ModelProto()
-    proto.CopyFrom(grown.proto)
-    return Followed(
-        grown.with_changes(proto, {}, changes), Plan(tuple(done), plan.fold, plan.folder)
-    )
+            raise error.within(plan.place(index)) from None
+        changes += after.changes if after is not grown else ()
+        done += [resolved(step, entry) for entry in after.history[len(grown.history) :]]
+        grown = after
+    grown = grown.with_changes(grown.editable(), {}, changes)
+    return Followed(grown, replace(plan, steps=tuple(done)))
 
 
-def _done(model: Model, step: Step, folder: Path) -> Model:
-    arguments = dict(step.arguments)
-    if step.operation == "deepen":
-        found = arguments.pop("calibrate", None)
-        if found is not None:
-            paths = [folder / path for path in _listed(found)]
-            specs = input_specs(model.proto.graph)
-            arguments["calibration"] = [feeds for _, feeds in user_feeds(paths, specs)]
-        return deepen(model, **arguments)
-    if "noise" in arguments:
-        arguments["noise"] = float(arguments["noise"])
-    factor = arguments.pop("factor", None)
-    names = _listed(arguments.pop("names", []))
-    arguments.pop("all", None)  # which is that there are no names
-    if factor is None:
-        return widen(model, **arguments)
-    factor = factor if isinstance(factor, Fraction) else Fraction(str(factor))
-    wishes = [Wish("node", name) for name in names]
-    return widen(model, targets(analyse(model), wishes, factor), **arguments)
+def resolved(step: Step, entry: Mapping[str, Any]) -> Step:
+    """Return the step as its entry in the history has it: nothing is left to globs and defaults."""
+    done = recorded(entry)
+    if isinstance(done, Deepen) and isinstance(step, Deepen):
+        return replace(done, calibrate=step.calibrate)
+    return done
 
 
-def _listed(value: str | Sequence[str]) -> list[str]:
-    return [value] if isinstance(value, str) else list(value)
+def replay(parent: AnyModel, steps: Sequence[Mapping[str, Any]]) -> Model:
+    """Return ``parent`` after those of ``steps`` that were done to it and to what came of it.
+
+    ``steps`` is a history. Raises UsageError where it knows no such parent, Refused for a step
+    that cannot be done again: trained weights, statistics measured on data, another version of
+    this program.
+    """
+    parent = load(parent)
+    digest = parent.sha256()
+    starts = [i for i, entry in enumerate(steps) if entry.get("parent") == digest]
+    if not starts:
+        raise UsageError(
+            f"no step of the history was done to this model (sha256 {digest[:12]})",
+            "give the file that was grown, or one in between; history lists their digests",
+        )
+    model = parent
+    for entry in steps[starts[0] :]:
+        _check(entry, model)
+        model = run(model, recorded(entry))
+    return model
 
 
-_WIDEN = ("seed", "split", "noise", "mapping")
-_DEEPEN = ("init", "count", "renumber", "zero", "seed")
+def _check(entry: Mapping[str, Any], model: Model) -> None:
+    """Raise Refused for what cannot be done again to ``model``."""
+    from onnx_net2net import __version__
 
-
-def _resolved(step: Step, entry: Mapping[str, Any]) -> Step:
-    """The step as its entry in the history has it: nothing is left to globs and defaults."""
-    if step.operation == "widen":
-        arguments = {key: entry[key] for key in _WIDEN}
-        arguments["widths"] = {c["dimension"]: c["new"] for c in entry["changes"]}
-        return Step("widen", arguments, step.place)
-    arguments = {key: entry[key] for key in _DEEPEN}
-    arguments |= {k: entry[k] for k in ("kernel", "norm") if entry[k] is not None}
-    arguments |= {k: step.arguments[k] for k in ("calibrate",) if k in step.arguments}
-    arguments |= {k: entry[k] for k in ("after", "block") if entry[k]}
-    return Step("deepen", arguments, step.place)
+    operation, version = entry.get("operation"), entry.get("version")
+    remedy = "replay from the model behind this step"
+    if entry.get("parent") != model.sha256():
+        reason = f"its parent was another model (sha256 {str(entry.get('parent'))[:12]})"
+        remedy = "replay from that model"
+    elif version != __version__:
+        reason = f"it was done by version {version}, and this is {__version__}"
+        remedy = f"pip install onnx-net2net=={version}"
+    elif operation not in STEPS:
+        reason = "what it took in is not in the history"
+    elif entry.get("calibrated"):
+        reason = "the data that it was measured on is not in the history"
+    else:
+        return
+    raise Refused(f"step '{operation}'", reason, remedy)

@@ -40,8 +40,7 @@ _UNKNOWN = (
 
 def require_accepted(model: Model) -> None:
     """Raise :class:`InvalidModel` unless onnxruntime makes a session of ``model``."""
-    proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = model.editable()
     proto.ir_version = min(proto.ir_version, _IR_VERSION)
     with tempfile.TemporaryDirectory(prefix="onnx-net2net-") as scratch:
         path = Path(scratch, "model.onnx")

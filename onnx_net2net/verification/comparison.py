@@ -79,7 +79,7 @@ def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
     if a.shape != b.shape or is_float(a.dtype) != is_float(b.dtype):
         return None
     if not is_float(a.dtype):
-        return (a != b).astype(np.float64)
+        return np.asarray(a != b, np.float64)
     return _apart(a, b)
 
 
@@ -87,7 +87,7 @@ def _apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """|a - b| in float64, 0 where either is not finite."""
     if a.dtype.kind in "iu":  # float64 does not know all 64-bit numbers, but their distances
         apart = np.maximum(a, b) - np.minimum(a, b)
-        return apart.view(f"u{apart.itemsize}").astype(np.float64)
+        return np.asarray(apart.view(f"u{apart.itemsize}"), np.float64)
     left, right = wide(a), wide(b)
     finite = np.isfinite(left) & np.isfinite(right)
     with np.errstate(invalid="ignore"):

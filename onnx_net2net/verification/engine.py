@@ -60,7 +60,7 @@ class Engine:
 
     def __init__(self, source: str | bytes, provider: str, optimised: bool, prepack: bool) -> None:
         self._session = _session(source, provider, optimised, prepack)
-        self.provider = self._session.get_providers()[0]
+        self.provider: str = self._session.get_providers()[0]
         self.inputs = [value.name for value in self._session.get_inputs()]
         self.outputs = [value.name for value in self._session.get_outputs()]
 

@@ -52,8 +52,7 @@ class Interior:
 
     def _shapes(self, given: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
         """The shapes of all tensors, UNKNOWN where a size is."""
-        copy = onnx.ModelProto()
-        copy.CopyFrom(self._model.proto)
+        copy = self._model.editable()
         del copy.graph.value_info[:]
         for value in copy.graph.output:
             value.type.tensor_type.ClearField("shape")

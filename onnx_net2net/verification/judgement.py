@@ -17,6 +17,7 @@ import onnx
 
 from onnx_net2net.errors import UsageError
 from onnx_net2net.model.tensors import subgraphs
+from onnx_net2net.operators import facts
 from onnx_net2net.verification.comparison import (
     FACTOR,
     compare,
@@ -62,9 +63,6 @@ NOTHING_THERE = (
     "all outputs are empty in all trials: nothing could be compared; give --inputs that the network"
     " finds something in"
 )
-
-_RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"}
-_RANDOM |= {"Multinomial", "Bernoulli", "Dropout"}  # the last in training mode only
 
 
 @dataclass
@@ -307,7 +305,7 @@ def _names(runs: Runs) -> list[str]:
 def _random(graph: onnx.GraphProto) -> list[str]:
     """The operators that may draw random numbers, at any depth."""
     nodes = [node for body in (graph, *subgraphs(graph)) for node in body.node]
-    return [node.op_type for node in nodes if node.op_type in _RANDOM]
+    return [node.op_type for node in nodes if facts(node.op_type, node.domain).random]
 
 
 def _differ(a: Outputs, b: Outputs) -> bool:

@@ -19,12 +19,12 @@ import onnx.defs
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from onnx_net2net.model.model import Computed, Model
+from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.verification.comparison import is_float
 from onnx_net2net.verification.kernels import graphs
 from onnx_net2net.verification.recurrence import is_recurrent, unrolled
 
 HALF_TYPES = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
-FLOAT_TYPES = HALF_TYPES | {TensorProto.FLOAT, TensorProto.DOUBLE}
 
 # Attributes that hold an element type.
 _TYPE_ATTRIBUTES = {"to", "dtype"}
@@ -77,9 +77,8 @@ def nudged(
         return Computed(name, weight.dtype, weight.shape, contents)
 
     if proto is None:
-        proto = onnx.ModelProto()
-        proto.CopyFrom(model.proto)
-    names = [n for n, w in model.weights.items() if w.dtype in FLOAT_TYPES and w.size > 1]
+        proto = model.editable()
+    names = [n for n, w in model.weights.items() if w.dtype in FLOATS and w.size > 1]
     return model.with_changes(proto, {name: moved(name) for name in names})
 
 
@@ -89,7 +88,7 @@ def nudged(
 def in_precision(
     model: onnx.ModelProto,
     target: int,
-    sources: frozenset[int] = FLOAT_TYPES,
+    sources: frozenset[int] = FLOATS,
     lacking: Callable[[onnx.NodeProto], bool] | None = None,
 ) -> onnx.ModelProto:
     """A copy in which every tensor of one of the ``sources`` types has the type ``target``.
@@ -223,13 +222,12 @@ def is_single(model: Model) -> bool:
     for graph in graphs(model.proto.graph):
         for node in graph.node:
             held.update(a.i for a in node.attribute if a.name in _TYPE_ATTRIBUTES)
-    return not held & (FLOAT_TYPES - {TensorProto.FLOAT})
+    return not held & (FLOATS - {TensorProto.FLOAT})
 
 
 def with_outputs(model: Model, names: Sequence[str]) -> Model:
     """The model with more tensors as outputs, of types that the runtime is left to infer."""
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = model.editable()
     present = {value.name for value in proto.graph.output}
     proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in present)
     return model.with_changes(proto, {})

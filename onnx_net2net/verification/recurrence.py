@@ -83,7 +83,7 @@ class _Cell:
     def __init__(self, node: onnx.NodeProto, attributes: dict[str, Any], opset: int) -> None:
         self.op = node.op_type
         names = [name or None for name in node.input]
-        self.inputs = dict(zip(_INPUTS, names, strict=False))
+        self.inputs: dict[str, str | None] = dict(zip(_INPUTS, names, strict=False))
         self.graph = _Graph(next(filter(None, node.output)), opset)
         rare = {"activation_alpha", "activation_beta", "layout"}
         if opset < FIRST_OPSET or "hidden_size" not in attributes or any(map(attributes.get, rare)):

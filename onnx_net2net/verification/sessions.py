@@ -38,7 +38,7 @@ def choose_provider(name: str | None) -> str:
     >>> choose_provider("cpu")
     'CPUExecutionProvider'
     """
-    available = ort.get_available_providers()
+    available: list[str] = ort.get_available_providers()
     if name is None:
         cuda = "CUDAExecutionProvider"
         return cuda if cuda in available and _works(cuda) else CPU

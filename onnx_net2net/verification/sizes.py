@@ -58,7 +58,8 @@ class InputSpec:
     @property
     def type_name(self) -> str:
         """The element type as ONNX calls it, in lower case: ``float``, ``int64``."""
-        return TensorProto.DataType.Name(self.elem_type).lower()
+        name: str = TensorProto.DataType.Name(self.elem_type)
+        return name.lower()
 
     def lowered(self) -> InputSpec:
         """The same input in float32, if it is bfloat16 in all models."""

@@ -35,14 +35,7 @@ from onnx_net2net.verification.engine import ERRORS, VERSION, is_odd
 from onnx_net2net.verification.feeds import Feeds, Range, UserInputs
 from onnx_net2net.verification.interface import Matched, compare_outputs, matched
 from onnx_net2net.verification.interior import Interior
-from onnx_net2net.verification.judgement import (
-    How,
-    Outputs,
-    Own,
-    PerOutput,
-    compare_models,
-    own_of,
-)
+from onnx_net2net.verification.judgement import How, Own, PerOutput, compare_models, own_of
 from onnx_net2net.verification.kernels import blurred
 from onnx_net2net.verification.precision import (
     has_bfloat16,
@@ -62,7 +55,7 @@ from onnx_net2net.verification.sessions import (
     lacks_double,
 )
 from onnx_net2net.verification.sizes import InputSpec, input_specs
-from onnx_net2net.verification.trials import Planner, first_line
+from onnx_net2net.verification.trials import Outputs, Planner, first_line
 
 __all__ = ["VERSION", "Candidate", "candidate", "choose_provider", "run", "tensors", "verify"]
 

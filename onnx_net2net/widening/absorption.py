@@ -17,7 +17,8 @@ import numpy as np
 from onnx_net2net.analysis.solver import Applied, Env, Solution
 from onnx_net2net.model.graph import Node
 from onnx_net2net.operators.notation import Group, Plus, Term, leaves
-from onnx_net2net.widening.contraction import FLOATS, Edge, Rescale, Site
+from onnx_net2net.operators.types import FLOATS
+from onnx_net2net.widening.contraction import Edge, Rescale, Site
 from onnx_net2net.widening.growth import Growth
 
 # A positive factor for each entry along an axis; NaN where any factor will do.
@@ -47,7 +48,7 @@ def absorb(
     ``taken`` are sites that something else splits or scales already.
     """
     node = rescale.contraction.applied.node
-    walk = _Walk(solution, growth, Absorbed())
+    walk = _Absorption(solution, growth, Absorbed())
     try:
         edge = (node.position, rescale.index, rescale.axis)
         walk.demand(node.inputs[rescale.index], rescale.axis, vector, edge)
@@ -59,7 +60,7 @@ def absorb(
 
 
 @dataclass
-class _Walk:
+class _Absorption:
     solution: Solution
     growth: Growth
     result: Absorbed

@@ -13,14 +13,15 @@ from dataclasses import dataclass, field
 
 from onnx_net2net.algebra.axes import Atom, Axis, atoms
 from onnx_net2net.analysis.solver import Applied, Solution
+from onnx_net2net.operators.language import AS_OFTEN
 from onnx_net2net.operators.notation import Term, leaves
+from onnx_net2net.operators.types import FLOATS
 
 Edge = tuple[int, int, int]  # node position, input index, axis
 Site = tuple[str, int]  # weight, axis
 
 SPLITTING = ("move", "linear", "product", "scale")
 FOLD = "fold the weights first (--fold)"
-FLOATS = {1, 10, 11, 16}  # FLOAT, FLOAT16, DOUBLE, BFLOAT16: what a share can multiply
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +83,7 @@ def obstacle(solution: Solution, contraction: Contraction) -> tuple[str, str | N
     """Why copies of this sum cannot share, with a remedy; None where they can."""
     node = contraction.applied.node
     name = contraction.name
-    if contraction.reduce == "max":
+    if contraction.reduce in AS_OFTEN:
         return None
     if name in contraction.applied.rule.rescale:
         pass  # the operand to rescale is stated
@@ -126,7 +127,7 @@ def distribute(solution: Solution, grown: set[Atom]) -> tuple[set[Site], list[Re
     chains: list[Chain] = []
     rescales: list[Rescale] = []
     for contraction in contractions(solution):
-        if contraction.reduce == "max" or not grown.intersection(atoms(contraction.axis)):
+        if contraction.reduce in AS_OFTEN or not grown.intersection(atoms(contraction.axis)):
             continue
         chain = None if contraction.reduce else _best_chain(solution, contraction, grown)
         if chain is not None:

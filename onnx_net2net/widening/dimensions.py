@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import gc
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
-from weakref import WeakKeyDictionary
 
 from onnx_net2net.algebra.axes import Atom, Axis, Pin, Sum, atoms, canonical, pin
 from onnx_net2net.analysis.folding import foldable
+from onnx_net2net.analysis.norms import Normalization, normalizations
 from onnx_net2net.analysis.solver import Applied, Solution, solve
 from onnx_net2net.model.graph import Graph, Node, parameter_path, scope_path
 from onnx_net2net.model.model import AnyModel, Model, load
 from onnx_net2net.model.sequences import without_sequences
 from onnx_net2net.model.unique_names import with_unique_names
 from onnx_net2net.model.untying import untied
-from onnx_net2net.widening.contraction import FLOATS, FOLD, Contraction, contractions, obstacle
+from onnx_net2net.operators.language import AS_OFTEN
+from onnx_net2net.operators.types import FLOATS
+from onnx_net2net.widening.contraction import FOLD, Contraction, contractions, obstacle
 from onnx_net2net.widening.feasibility import rehearse
 from onnx_net2net.widening.padding import NotPaddable, Padding, plan
 from onnx_net2net.widening.runtime_sizes import RuntimeSizes
@@ -61,10 +63,8 @@ class Analysis:
     dimensions: list[Dimension]
     by_name: dict[str, Dimension]
     by_atom: dict[Atom, Dimension]
+    norms: dict[int, Normalization]  # by the positions of the nodes that compute one
     paddings: dict[Atom, Padding]
-
-
-_known: WeakKeyDictionary[Model, Analysis] = WeakKeyDictionary()
 
 
 def inspect(model: AnyModel) -> list[Dimension]:
@@ -74,16 +74,12 @@ def inspect(model: AnyModel) -> list[Dimension]:
 
 def analyse(model: Model) -> Analysis:
     """Solve ``model`` once; later calls reuse the result."""
-    found = _known.get(model)
-    if found is None:
-        with _uncollected():
-            found = _known[model] = _analyse(model)
-    return found
+    return model.derived(_analyse)
 
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Without the cyclic garbage collector, which would scan the growing graph time and again."""
+    """Pause the cyclic garbage collector, which would scan the growing graph time and again."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -93,6 +89,7 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
+@_uncollected()
 def _analyse(model: Model) -> Analysis:
     plain, copies = untied(with_unique_names(without_sequences(model)))
     solution = solve(Graph(plain, copies))
@@ -106,7 +103,8 @@ def _analyse(model: Model) -> Analysis:
             pin(free, Pin(None, "its size is not proved to be the same at all sizes of the inputs"))
     for free, why in rehearse(solution, (a for a in survey.sites if not a.pins)).items():
         pin(free, why)
-    paddings = _paddings(solution, survey, multiples)
+    norms = normalizations(solution)
+    paddings = _paddings(solution, survey, multiples, norms)
     dimensions = _named(solution, survey, multiples)
     return Analysis(
         model,
@@ -114,24 +112,36 @@ def _analyse(model: Model) -> Analysis:
         dimensions,
         {d.name: d for d in dimensions},
         {d.atom: d for d in dimensions},
+        norms,
         paddings,
     )
 
 
 def _paddings(
-    solution: Solution, survey: _Survey, multiples: dict[Atom, Pin]
+    solution: Solution,
+    survey: _Survey,
+    multiples: dict[Atom, Pin],
+    norms: Mapping[int, Normalization],
 ) -> dict[Atom, Padding]:
-    """Padding lifts the restriction to multiples where everything around agrees to it."""
+    """Padding lifts the restriction to multiples where everything around agrees to it.
+
+    Of several nodes that are one norm it spares the operators that shares would insert.
+    """
     found: dict[Atom, Padding] = {}
-    for free, why in list(multiples.items()):
+    decomposed = (free for n in norms.values() if n.epsilon_input for free in atoms(n.axis))
+    for free in dict.fromkeys((*multiples, *decomposed)):
         if free.pins or free not in survey.sites:
             continue
         try:
-            found[free] = plan(solution, free, survey.applied[free])
-            del multiples[free]
+            padding = plan(solution, norms, free, survey.applied[free])
         except NotPaddable as problem:
-            reason = f"{why.reason}; padding would not be exact: {problem}"
-            multiples[free] = Pin(why.node, reason, why.remedy)
+            if (why := multiples.get(free)) is not None:
+                reason = f"{why.reason}; padding would not be exact: {problem}"
+                multiples[free] = Pin(why.node, reason, why.remedy)
+            continue
+        if free in multiples or not padding.idle:
+            found[free] = padding
+            multiples.pop(free, None)
     return found
 
 
@@ -153,7 +163,7 @@ def _unsteady(
     solution: Solution, contraction: Contraction, sizes: RuntimeSizes
 ) -> tuple[str, None] | None:
     """Why shares cannot lie along an axis: a part of it that is as long as the inputs say."""
-    if contraction.reduce == "max" or all(free.pins for free in atoms(contraction.axis)):
+    if contraction.reduce in AS_OFTEN or all(free.pins for free in atoms(contraction.axis)):
         return None
     node = contraction.applied.node
     sides = [solution.axes[node.inputs[index]][axis] for index, axis in contraction.places]
@@ -214,10 +224,10 @@ class _Survey:
 
 def _touched(applied: Applied) -> dict[str, Axis]:
     """The axes of a node by their names, but for those that it only cuts off."""
-    rule, axes = applied.rule, applied.env
-    if rule.kind != "move" or "max" not in rule.reduce.values():
+    reduce, axes = applied.rule.reduce, applied.env
+    if "unread" not in reduce.values():
         return axes
-    return {name: axis for name, axis in axes.items() if rule.reduce.get(name) != "max"}
+    return {name: axis for name, axis in axes.items() if reduce.get(name) != "unread"}
 
 
 def _survey(solution: Solution) -> _Survey:

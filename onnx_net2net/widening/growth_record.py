@@ -1,6 +1,6 @@
 """What a growth did to each weight, small enough for a model's metadata.
 
-    details = pack({"fc1.weight": Grown([Along(0, source, "writes")])})
+    details = pack({"fc1.weight": WeightGrowth([Along(0, source, "writes")])})
     unpack(details)["fc1.weight"].axes[0].source
 
 Optimizer state grows by this alone, without the models: see frameworks/optimizer.py. Source maps
@@ -22,7 +22,7 @@ import numpy as np
 from onnx_net2net.algebra.expansion import PAD, multiplicity
 from onnx_net2net.errors import InvalidModel
 
-__all__ = ["Along", "Grown", "Kind", "pack", "unpack"]
+__all__ = ["Along", "Kind", "WeightGrowth", "pack", "unpack"]
 
 # "writes": its entries are copied; "splits": the copies share each entry.
 Kind = Literal["writes", "splits"]
@@ -55,14 +55,14 @@ class Along:
 
 
 @dataclass(frozen=True)
-class Grown:
+class WeightGrowth:
     """How one weight grew; ``eta`` is the factor of a norm's scale where its vectors are padded."""
 
     axes: list[Along] = field(default_factory=list)
     eta: float = 1.0
 
 
-def pack(grown: Mapping[str, Grown], sizes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+def pack(grown: Mapping[str, WeightGrowth], sizes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """The growth of these weights as JSON; ``sizes`` are their shapes before."""
     maps: dict[str, list[Any]] = {}
     alike: dict[tuple[Any, ...], list[str]] = {}
@@ -88,12 +88,12 @@ def _keep(maps: dict[str, list[Any]], values: np.ndarray, old: int) -> str:
     return key
 
 
-def unpack(details: Mapping[str, Any]) -> dict[str, Grown]:
+def unpack(details: Mapping[str, Any]) -> dict[str, WeightGrowth]:
     """What :func:`pack` told, by weight. Raises InvalidModel where it cannot be read."""
     try:
         maps = {key: _values(*entry) for key, entry in details["maps"].items()}
         return {
-            name: Grown([_along(entry, maps) for entry in told], float(eta))
+            name: WeightGrowth([_along(entry, maps) for entry in told], float(eta))
             for names, eta, *told in details["weights"]
             for name in names
         }

@@ -1,4 +1,4 @@
-"""Any width through a fused normalisation: pad what whole copies do not fill (LEMON, ICLR 2024).
+"""Any width through a normalisation: pad what whole copies do not fill (LEMON, ICLR 2024).
 
 LayerNorm and RMSNorm are exact under k whole copies of all n units. For n' = k n + r the r
 remaining entries of the stream are padded: with the mean of the vector in front of LayerNorm,
@@ -6,23 +6,29 @@ with zeros in front of RMSNorm, so that its statistics change by a known factor 
 
     gamma' = eta gamma,  epsilon' = eta^2 epsilon,  eta = sqrt(k n / n')
 
-and its output is zero there (gamma', beta' zero), so readers' columns are free. Going backward
-through the graph, each tensor is asked for pads that are a fixed weighting of its old entries;
-weights that write the dimension give it, and where nobody can, there is no padding.
+and its output is zero there, so readers' columns are free: behind LayerNorm since gamma' and beta'
+are zero on the pads, behind RMSNorm since what it reads is; gamma' is the mean of gamma there, so
+that the pads are trained. Going backward through the graph, each tensor is asked for pads that are
+a fixed weighting of its old entries; weights that write the dimension give it, and where nobody
+can, there is no padding.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from ml_dtypes import finfo
+from onnx import helper
 
 from onnx_net2net.algebra.axes import Atom, atoms, canonical
+from onnx_net2net.analysis.norms import Normalization
 from onnx_net2net.analysis.solver import Applied, Solution
 from onnx_net2net.model.graph import Node
-from onnx_net2net.operators.language import Norm
 from onnx_net2net.operators.notation import Spec, leaves
-from onnx_net2net.widening.contraction import FLOATS, Site
+from onnx_net2net.operators.types import FLOATS
+from onnx_net2net.widening.contraction import Site
 
 Vector = np.ndarray
 
@@ -36,15 +42,17 @@ class Padding:
     """How to pad one dimension: what weights hold in padded entries, and which norms change.
 
     ``fills`` gives for a site the weighting of its old entries that a padded entry holds;
-    ``free`` are sites whose padded entries meet zeros only; ``ones`` hold 1.
+    ``free`` are sites whose padded entries meet zeros only; ``ones`` hold 1. ``idle`` tells that
+    padded entries of two activations meet, which are zero and so never trained.
     """
 
     atom: Atom
     fills: dict[Site, Vector] = field(default_factory=dict)
     free: set[Site] = field(default_factory=set)
     ones: set[str] = field(default_factory=set)
-    norms: list[Applied] = field(default_factory=list)
+    norms: list[Normalization] = field(default_factory=list)
     zero: set[str] = field(default_factory=set)  # tensors whose padded entries are zero
+    idle: bool = False
 
     def eta(self, width: int) -> float:
         """The factor by which the deviation of the padded vector is smaller."""
@@ -53,7 +61,11 @@ class Padding:
 
     def gammas(self) -> set[str]:
         """The scale weights that ``eta`` multiplies."""
-        return {_scale(applied) for applied in self.norms}
+        return {norm.scale for norm in self.norms}
+
+    def nodes(self) -> set[int]:
+        """The positions of the nodes that compute the norms."""
+        return {position for norm in self.norms for position in norm.nodes}
 
 
 @dataclass
@@ -61,6 +73,7 @@ class _Plan:
     """Demands on padded entries, gathered from the readers back to the writers."""
 
     solution: Solution
+    norms: Mapping[int, Normalization]
     atom: Atom
     demands: dict[Site, Vector] = field(default_factory=dict)
     read: dict[Site, list[str]] = field(default_factory=dict)  # weights read, and by what partner
@@ -70,6 +83,11 @@ class _Plan:
         self.padding = Padding(self.atom)
         self.none = np.zeros(self.atom.size)
         self.mean = np.full(self.atom.size, 1 / self.atom.size)
+
+    def normalized(self, applied: Applied) -> Normalization | None:
+        """The normalisation over the dimension that a node has a part in."""
+        norm = self.norms.get(applied.node.position)
+        return norm if norm is not None and self.atom in atoms(norm.axis) else None
 
     def carries(self, tensor: str, axis: int) -> bool:
         axes = self.solution.axes.get(tensor)
@@ -91,9 +109,11 @@ class _Plan:
             raise NotPaddable(f"'{tensor}' would have to hold two different paddings")
 
 
-def plan(solution: Solution, atom: Atom, touching: list[Applied]) -> Padding:
+def plan(
+    solution: Solution, norms: Mapping[int, Normalization], atom: Atom, touching: list[Applied]
+) -> Padding:
     """How to pad ``atom``, given all the nodes that touch it in order. Raises NotPaddable."""
-    state = _Plan(solution, atom)
+    state = _Plan(solution, norms, atom)
     for applied in reversed(touching):
         _backward(state, applied)
     for applied in touching:
@@ -104,9 +124,9 @@ def plan(solution: Solution, atom: Atom, touching: list[Applied]) -> Padding:
 
 def _backward(state: _Plan, applied: Applied) -> None:
     """Hand the demands on a node's outputs to its inputs."""
-    norm = applied.rule.norm
-    if norm is not None and state.atom in atoms(applied.env[norm.name]):
-        return _through_norm(state, applied, norm)
+    norm = state.normalized(applied)
+    if norm is not None:
+        return _through_norm(state, norm) if norm.node is applied.node else None
     if any(state.atom in atoms(applied.env[n]) for n in _named(applied)):
         raise NotPaddable(f"{applied.node.label} normalises over it in groups")
     _reading(state, applied)
@@ -120,39 +140,43 @@ def _named(applied: Applied) -> list[str]:
     return [name for name in applied.rule.normalised if name in applied.env]
 
 
-def _through_norm(state: _Plan, applied: Applied, norm: Norm) -> None:
-    node, label = applied.node, applied.node.label
-    if canonical(applied.env[norm.name]) is not state.atom:
+def _through_norm(state: _Plan, norm: Normalization) -> None:
+    label, weights = norm.node.label, state.solution.graph.model.weights
+    if canonical(norm.axis) is not state.atom:
         raise NotPaddable(f"{label} normalises over it together with others")
-    for position, output in enumerate(node.outputs):
-        if position not in (0, norm.total) and output in state.solution.graph.consumers:
+    vector = state.mean if norm.centred else state.none
+    for position, output in enumerate(norm.node.outputs):
+        if position and output != norm.total and output in state.solution.graph.consumers:
             raise NotPaddable(f"the deviation that {label} gives is used elsewhere")
         for axis in state.carried(output) if output else ():
             wanted = state.demands.get((output, axis))
-            if position == norm.total:
+            if output == norm.total:
                 if wanted is not None:
-                    state.demand(output, axis, _vector(state, norm))
+                    state.demand(output, axis, vector)
             elif wanted is not None and wanted.any():
                 raise NotPaddable(f"{label} gives zeros where its reader needs a mean")
-    for index in norm.summands:
-        if index < len(node.inputs) and node.inputs[index]:
-            _demand_all(state, node.inputs[index], _vector(state, norm), label)
-    scale = _scale(applied)
-    if scale not in state.solution.graph.model.weights or len(state.solution.axes[scale]) != 1:
+    for summand in norm.summands:
+        _demand_all(state, summand, vector, label)
+    if norm.scale not in weights or np.prod(weights[norm.scale].shape) != state.atom.size:
         raise NotPaddable(f"the scale of {label} is not a weight of its own")
-    if norm.bias is not None and node.inputs[norm.bias]:
-        _demand_all(state, node.inputs[norm.bias], state.none, label)
-    state.demand(scale, 0, state.none)
-    state.padding.norms.append(applied)
+    if norm.bias:
+        _demand_all(state, norm.bias, state.none, label)
+    if norm.epsilon_input is not None and not _keeps_precision(state, norm):
+        raise NotPaddable(f"a smaller epsilon of {label} would be rounded")
+    # The mean of zeros is zero, whatever the scale; a mean is met by rounding only.
+    _demand_all(state, norm.scale, state.none if norm.centred else state.mean, label)
+    state.padding.norms.append(norm)
 
 
-def _vector(state: _Plan, norm: Norm) -> Vector:
-    return state.mean if norm.centred else state.none
-
-
-def _scale(applied: Applied) -> str:
-    assert applied.rule.norm is not None
-    return applied.node.inputs[applied.rule.norm.scale]
+def _keeps_precision(state: _Plan, norm: Normalization) -> bool:
+    """Whether half of epsilon, the least that it becomes, is no subnormal number."""
+    assert norm.epsilon_input is not None
+    node, index = norm.epsilon_input
+    dtype = state.solution.shapes.dtype.get(node.inputs[index])
+    if dtype not in FLOATS:
+        return False
+    least = finfo(helper.tensor_dtype_to_np_dtype(dtype)).smallest_normal
+    return norm.epsilon == 0 or norm.epsilon / 2 >= float(least)
 
 
 def _demand_all(state: _Plan, tensor: str, vector: Vector, label: str) -> None:
@@ -169,9 +193,12 @@ def _reading(state: _Plan, applied: Applied) -> None:
         if name not in applied.env or state.atom not in atoms(applied.env[name]):
             continue
         reduce = applied.rule.reduce.get(name, "")
+        if reduce == "unread":
+            continue
         if reduce in ("max", "logsumexp"):
             raise NotPaddable(f"{node.label} takes an extreme over it")
         partners = [node.inputs[i] for i, _ in places if not state.derived(node.inputs[i])]
+        state.padding.idle |= len(partners) == len(places) > 1
         for index, axis in places:
             if state.derived(node.inputs[index]):
                 state.read.setdefault((node.inputs[index], axis), []).extend(partners)
@@ -276,12 +303,12 @@ HANDLERS = {
 def _forward(state: _Plan, applied: Applied) -> None:
     """Which activations are certainly zero in their padded entries."""
     node, zero = applied.node, state.padding.zero
-    for position, output in enumerate(node.outputs):
+    for output in node.outputs:
         if not output or not state.carried(output):
             continue
-        if applied in state.padding.norms:
-            assert applied.rule.norm is not None
-            if position != applied.rule.norm.total:
+        norm = state.normalized(applied)
+        if norm is not None:
+            if norm.node is node and output != norm.total:
                 zero.add(output)
             continue
         inputs = [n for n in node.inputs if n and state.carried(n)]
@@ -317,5 +344,5 @@ def _fills(state: _Plan) -> None:
         raise NotPaddable(f"'{min(clash)}' would have to hold two different paddings")
     for name in padding.gammas():
         readers = graph.consumers[name]
-        if not {node.position for node, _ in readers} <= {a.node.position for a in padding.norms}:
+        if not {node.position for node, _ in readers} <= padding.nodes():
             raise NotPaddable(f"the scale '{name}' is read elsewhere too")

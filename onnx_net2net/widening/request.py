@@ -1,4 +1,4 @@
-"""What is asked of a growth: options, names and widths, checked, and the source maps they mean."""
+"""What is asked of a growth: names and widths, checked, and the source maps they mean."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from weakref import WeakSet
 
 import numpy as np
 
-from onnx_net2net.algebra.expansion import MAPPINGS, PAD, SPLITS, Index, draw
+from onnx_net2net.algebra.expansion import PAD, Index, draw
 from onnx_net2net.errors import InvalidModel, Refused, UsageError
 from onnx_net2net.model.model import Model
+from onnx_net2net.step import Widen, shown
 from onnx_net2net.verification.comparison import is_float
 from onnx_net2net.widening.dimensions import Analysis, Dimension
 from onnx_net2net.widening.growth import Growth
@@ -30,28 +31,6 @@ class Change:
     old: int
     new: int
     source: str
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to grow: see :func:`onnx_net2net.widen`."""
-
-    seed: int = 0
-    split: str = "project"
-    noise: float = 0.01
-    mapping: str = "random"
-
-
-def options_of(seed: int, split: str, noise: float, mapping: str) -> Options:
-    """The options, checked. Raises UsageError for what :func:`onnx_net2net.widen` does not know."""
-    for given, known, what in ((split, SPLITS, "split"), (mapping, MAPPINGS, "mapping")):
-        if given not in known:
-            raise UsageError(f"there is no {what} '{given}'", f"one of {', '.join(known)}")
-    if not 0 < noise < 1:
-        raise UsageError(f"noise {noise} is not between 0 and 1", "0.01 is usual")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise UsageError(f"seed {seed!r} is not a non-negative integer", "use --seed 0")
-    return Options(seed, split, noise, mapping)
 
 
 _finite: WeakSet[Model] = WeakSet()  # a model never changes: it is searched once
@@ -92,16 +71,9 @@ def _holds_infinity(array: np.ndarray) -> bool:
 
 def requested(analysis: Analysis, widths: Mapping[str, int]) -> dict[Dimension, int]:
     """The dimensions meant by names and the widths they grow to, checked."""
-    if not widths:
-        raise UsageError("nothing to grow", "name a dimension and a width")
     wanted: dict[Dimension, int] = {}
     for name, given in widths.items():
-        if isinstance(given, int) and (bits := given.bit_length()) > 64:  # too long to be shown
-            raise UsageError(f"'{name}': a width of {bits} bits is absurd", f"at most {MOST}")
-        if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 1:
-            problem = f"'{name}': width {given!r} is not a positive whole number"
-            raise UsageError(problem, "give the number of units it shall have")
-        for called, dimension, width in _meant(analysis, name, int(given)):
+        for called, dimension, width in _meant(analysis, name, given):
             _check(called, dimension, width)
             if wanted.setdefault(dimension, width) != width:
                 raise UsageError(
@@ -128,7 +100,7 @@ def _check(name: str, dimension: Dimension, width: int) -> None:
         )
     most = max(dimension.width, min(MOST, TIMES * dimension.width))
     if width > most:
-        raise UsageError(f"'{name}': a width of {width} is absurd", f"at most {most}")
+        raise UsageError(f"'{name}': width {shown(width)} is absurd", f"at most {most}")
     if width == dimension.width:
         return
     if dimension.growth == "fixed":
@@ -143,19 +115,19 @@ def _check(name: str, dimension: Dimension, width: int) -> None:
         )
 
 
-def _source(analysis: Analysis, dimension: Dimension, width: int, options: Options) -> Index:
-    seed = [options.seed, zlib.crc32(dimension.name.encode())]
+def _source(analysis: Analysis, dimension: Dimension, width: int, step: Widen) -> Index:
+    seed = [step.seed, zlib.crc32(dimension.name.encode())]
     pads = width % dimension.width if dimension.atom in analysis.paddings else 0
-    source = draw(dimension.width, width - pads, seed=seed, mapping=options.mapping)
+    source = draw(dimension.width, width - pads, seed=seed, mapping=step.mapping)
     return np.concatenate([source, np.full(pads, PAD)])
 
 
 def growth_of(
-    analysis: Analysis, wanted: Mapping[Dimension, int], options: Options
+    analysis: Analysis, wanted: Mapping[Dimension, int], step: Widen
 ) -> tuple[Growth, list[Change]]:
     """Source maps for these widths, drawn by seed and name, and a line of history for each."""
     sources = {
-        d: _source(analysis, d, width, options) for d, width in wanted.items() if width > d.width
+        d: _source(analysis, d, width, step) for d, width in wanted.items() if width > d.width
     }
     changes = [Change(d.name, d.width, len(s), _digest(s)) for d, s in sources.items()]
     return Growth({d.atom: source for d, source in sources.items()}), changes

@@ -22,7 +22,7 @@ Vector = np.ndarray
 
 
 @dataclass(frozen=True)
-class Insertion:
+class OperandScale:
     """``op`` with ``vector`` along the operand's axis, in front of a contraction."""
 
     rescale: Rescale
@@ -41,7 +41,7 @@ class Sharing:
     splits: set[Site]
     paddings: list[Padding]
     scaled: dict[Site, Vector] = field(default_factory=dict)
-    insertions: list[Insertion] = field(default_factory=list)
+    insertions: list[OperandScale] = field(default_factory=list)
     received: dict[Site, Vector] = field(default_factory=dict)
 
 
@@ -49,7 +49,10 @@ def share(analysis: Analysis, growth: Growth, seed: int, split: str) -> Sharing:
     """Decide how every contraction over a grown dimension stays exact."""
     splits, rescales = distribute(analysis.solution, growth.atoms)
     sharing = Sharing(splits, [p for a, p in analysis.paddings.items() if growth.padded(a)])
+    normed = {position for padding in sharing.paddings for position in padding.nodes()}
     for rescale in rescales:
+        if rescale.contraction.applied.node.position in normed:
+            continue  # its epsilon and its scale change instead
         found = _insertion(sharing, growth, rescale, seed, split)
         if found is None:
             continue
@@ -106,7 +109,7 @@ def _seeds(rescale: Rescale, seed: int) -> list[int]:
 
 def _insertion(
     sharing: Sharing, growth: Growth, rescale: Rescale, seed: int, split: str
-) -> Insertion | None:
+) -> OperandScale | None:
     contraction = rescale.contraction
     applied, name = contraction.applied, contraction.name
     source = growth.source(contraction.axis)
@@ -119,7 +122,7 @@ def _insertion(
     if (vector[vector != 0] == 1).all() and (not pads or zero):
         return None  # nothing is copied, and pads add nothing
     op, vector = _operation(contraction.reduce, vector, contraction.axis.size, len(source))
-    return Insertion(rescale, op, vector)
+    return OperandScale(rescale, op, vector)
 
 
 def _operation(reduce: str, vector: Vector, old: int, new: int) -> tuple[str, Vector]:

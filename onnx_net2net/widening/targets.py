@@ -71,21 +71,8 @@ def check_wishes(asked: Sequence[Wish], factor: Fraction | None, everything: boo
         )
 
 
-def targets(analysis: Analysis, asked: Sequence[Wish], factor: Fraction | None) -> dict[str, int]:
-    """The widths to give to :func:`onnx_net2net.widen`, by the name it was asked by."""
-    if factor is None:
-        return _explicit(analysis, asked)
-    chosen: dict[Dimension, None] = {}
-    for wish in asked:
-        chosen.update(dict.fromkeys(growing(analysis, wish.name)))
-    if not asked:
-        chosen.update(dict.fromkeys(growable(analysis.dimensions)))
-    if not chosen:
-        raise Refused(None, "no dimension of this model can grow", "inspect it with --all")
-    return {dimension.name: admissible(dimension, factor) for dimension in chosen}
-
-
-def _explicit(analysis: Analysis, asked: Sequence[Wish]) -> dict[str, int]:
+def explicit(analysis: Analysis, asked: Sequence[Wish]) -> dict[str, int]:
+    """Return the widths that were asked for, by name."""
     widths: dict[str, int] = {}
     for wish in asked:
         assert wish.width is not None  # check_wishes
@@ -98,6 +85,18 @@ def _explicit(analysis: Analysis, asked: Sequence[Wish]) -> dict[str, int]:
                 "give one width",
             )
     return widths
+
+
+def scaled(analysis: Analysis, names: Sequence[str], factor: Fraction | float) -> dict[str, int]:
+    """Return ``factor`` times the width of each named dimension, or of all that can grow."""
+    chosen: dict[Dimension, None] = {}
+    for name in names:
+        chosen.update(dict.fromkeys(growing(analysis, name)))
+    if not names:
+        chosen.update(dict.fromkeys(growable(analysis.dimensions)))
+    if not chosen:
+        raise Refused(None, "no dimension of this model can grow", "inspect it with --all")
+    return {d.name: admissible(d, Fraction(str(factor))) for d in chosen}
 
 
 def _is_dimension(analysis: Analysis, name: str) -> bool:

@@ -21,24 +21,21 @@ from onnx_net2net.algebra.expansion import (
     scale_axis,
     share_copies,
 )
+from onnx_net2net.analysis.solver import Solution
 from onnx_net2net.model.editing import Editor
+from onnx_net2net.model.graph import Node
 from onnx_net2net.model.history import append
 from onnx_net2net.model.model import AnyModel, Computed, Model, Weight, load
+from onnx_net2net.step import Widen, listed
 from onnx_net2net.widening.dimensions import Analysis, analyse
 from onnx_net2net.widening.growth import Fill, Growth
-from onnx_net2net.widening.growth_record import Along, Grown, pack
+from onnx_net2net.widening.growth_record import Along, WeightGrowth, pack
 from onnx_net2net.widening.padding import Padding
 from onnx_net2net.widening.patching import apply
-from onnx_net2net.widening.request import (
-    Change,
-    Options,
-    check_finite,
-    growth_of,
-    options_of,
-    requested,
-)
-from onnx_net2net.widening.sharing import Insertion, Sharing, share
+from onnx_net2net.widening.request import Change, check_finite, growth_of, requested
+from onnx_net2net.widening.sharing import OperandScale, Sharing, share
 from onnx_net2net.widening.sizing import Sizing
+from onnx_net2net.widening.targets import scaled
 
 
 def widen(
@@ -63,21 +60,30 @@ def widen(
     keep the function, InvalidModel where weights hold NaN. Source: Net2WiderNet, Chen,
     Goodfellow, Shlens, ICLR 2016.
     """
-    options = options_of(seed, split, noise, mapping)
-    analysis = analyse(load(model))
-    wanted = requested(analysis, widths)
+    plain = {name: int(w) if isinstance(w, np.integer) else w for name, w in widths.items()}
+    step = Widen(widths=plain, seed=seed, split=split, noise=noise, mapping=mapping)
+    return widened(load(model), step)
+
+
+def widened(model: Model, step: Widen) -> Model:
+    """Do one step; see :func:`widen`. What grows nothing leaves no entry in the history."""
+    analysis = analyse(model)
+    widths = scaled(analysis, listed(step.names), step.factor) if step.factor else step.widths
+    wanted = requested(analysis, widths or {})
     check_finite(analysis, [d for d, width in wanted.items() if width > d.width])
-    growth, changes = growth_of(analysis, wanted, options)
-    return _grow(analysis, growth, options, changes)
+    growth, changes = growth_of(analysis, wanted, step)
+    if not changes:
+        return model.with_changes(model.editable(), {})
+    return _grow(analysis, growth, step, changes)
 
 
-def _grow(analysis: Analysis, growth: Growth, options: Options, changes: list[Change]) -> Model:
+def _grow(analysis: Analysis, growth: Growth, step: Widen, changes: list[Change]) -> Model:
     solution = analysis.solution
     found = Sizing(solution, growth).find()
-    sharing = share(analysis, growth, options.seed, options.split)
+    sharing = share(analysis, growth, step.seed, step.split)
     editor = Editor(solution.graph)
-    grown = _weights(analysis, growth, options, sharing, editor)
-    _norms(growth, sharing.paddings, editor)
+    grown = _weights(analysis, growth, step, sharing, editor)
+    _norms(solution, growth, sharing.paddings, editor)
     inserted = [_insert(analysis, insertion, editor) for insertion in sharing.insertions]
     apply(found, editor)
     names = editor.join()
@@ -91,7 +97,7 @@ def _grow(analysis: Analysis, growth: Growth, options: Options, changes: list[Ch
     sizes = {name: solution.graph.model.weights[name].shape for name in grown}
     grown = {names.get(name, name): weight for name, weight in grown.items()}
     sizes = {names.get(name, name): shape for name, shape in sizes.items()}
-    details = asdict(options) | {"changes": [asdict(change) for change in changes]}
+    details = step.settings() | {"changes": [asdict(change) for change in changes]}
     details |= pack(grown, sizes) | {"inserted": inserted}
     if copied := {
         n: solution.graph.copies[n].original for n in grown if n in solution.graph.copies
@@ -102,7 +108,7 @@ def _grow(analysis: Analysis, growth: Growth, options: Options, changes: list[Ch
 
 
 @dataclass(frozen=True)
-class Step:
+class AxisGrowth:
     """What happens to one axis of a weight: gathered or split among copies, and how pads fill:
     with a number, and then with sums of old entries.
     """
@@ -117,7 +123,7 @@ class Step:
 
     @property
     def kind(self) -> tuple[Hashable, ...]:
-        """Equal for steps that do the same."""
+        """Equal where the same is done."""
         scale = b"" if self.scale is None else self.scale.tobytes()
         fills = (array.tobytes() for fill in self.fills for array in fill)
         plain = (self.axis, self.source.tobytes(), self.splits, self.pads, self.free)
@@ -127,19 +133,19 @@ class Step:
 def _weights(
     analysis: Analysis,
     growth: Growth,
-    options: Options,
+    step: Widen,
     sharing: Sharing,
     editor: Editor,
-) -> dict[str, Grown]:
+) -> dict[str, WeightGrowth]:
     """New contents, computed when written, for every weight on a grown dimension."""
     solution, copies = analysis.solution, analysis.solution.graph.copies
-    told: dict[str, Grown] = {}
+    told: dict[str, WeightGrowth] = {}
     for name, weight in solution.graph.model.weights.items():
         axes = solution.axes.get(name)
         if axes is None or not any(map(growth.touches, axes)):
             continue
-        steps = [
-            _step(name, index, axis, growth, sharing)
+        along = [
+            _axis_growth(name, index, axis, growth, sharing)
             for index, axis in enumerate(axes)
             if growth.touches(axis)
         ]
@@ -147,69 +153,89 @@ def _weights(
         eta = next((p.eta(growth.size(p.atom)) for p in padded), 1.0)
         own = copies[name].original if name in copies else name
         editor.weights[name] = Computed(
-            name, weight.dtype, growth.shape(axes), _grown(own, weight, steps, eta, options)
+            name, weight.dtype, growth.shape(axes), _grown(own, weight, along, eta, step)
         )
-        editor.kinds[name] = (eta, *(step.kind for step in steps))
-        told[name] = Grown([_told(name, step, sharing) for step in steps], eta)
+        editor.kinds[name] = (eta, *(axis.kind for axis in along))
+        told[name] = WeightGrowth([_told(name, axis, sharing) for axis in along], eta)
     return told
 
 
-def _told(name: str, step: Step, sharing: Sharing) -> Along:
+def _told(name: str, axis: AxisGrowth, sharing: Sharing) -> Along:
     """One axis for the history: with the parts of the gradient where they are not equal ones."""
-    plain = Along(step.axis, step.source, "splits" if step.splits else "writes")
-    ratio = sharing.received.get((name, step.axis))
-    if step.splits or ratio is None or np.allclose(ratio, 1):
+    plain = Along(axis.axis, axis.source, "splits" if axis.splits else "writes")
+    ratio = sharing.received.get((name, axis.axis))
+    if axis.splits or ratio is None or np.allclose(ratio, 1):
         return plain
     return replace(plain, shares=plain.parts() * ratio)
 
 
-def _step(name: str, index: int, axis: Axis, growth: Growth, sharing: Sharing) -> Step:
+def _axis_growth(name: str, index: int, axis: Axis, growth: Growth, sharing: Sharing) -> AxisGrowth:
     site = name, index
-    step = Step(index, growth.source(axis), site in sharing.splits, sharing.scaled.get(site))
+    plain = AxisGrowth(index, growth.source(axis), site in sharing.splits, sharing.scaled.get(site))
     if any(name in padding.ones for padding in sharing.paddings):
-        return replace(step, pads=1.0)
+        return replace(plain, pads=1.0)
     known = {p.atom: p.fills[site] for p in sharing.paddings if site in p.fills}
     if known:
         weightings = {atom: vector for atom, vector in known.items() if vector.any()}
-        return replace(step, fills=() if step.splits else tuple(growth.fills(axis, weightings)))
-    return replace(step, free=any(site in padding.free for padding in sharing.paddings))
+        return replace(plain, fills=() if plain.splits else tuple(growth.fills(axis, weightings)))
+    return replace(plain, free=any(site in padding.free for padding in sharing.paddings))
 
 
 def _grown(
-    name: str, weight: Weight, steps: list[Step], eta: float, options: Options
+    name: str, weight: Weight, along: list[AxisGrowth], eta: float, step: Widen
 ) -> Callable[[], np.ndarray]:
     def compute() -> np.ndarray:
-        array = gather_axes(weight.array(), {s.axis: s.source for s in steps})
-        for step in sorted(steps, key=lambda s: s.splits):  # copies first, then shares
-            axis, source = step.axis, step.source
-            seed = [options.seed, zlib.crc32(name.encode()), axis]
-            fill_pads(array, axis, source, 0.0 if step.splits else step.pads)
-            for places, weighting in step.fills:
+        array = gather_axes(weight.array(), {a.axis: a.source for a in along})
+        for growth in sorted(along, key=lambda a: a.splits):  # copies first, then shares
+            axis, source = growth.axis, growth.source
+            seed = [step.seed, zlib.crc32(name.encode()), axis]
+            fill_pads(array, axis, source, 0.0 if growth.splits else growth.pads)
+            for places, weighting in growth.fills:
                 fill_pads(array, axis, source, weighting, places)
-            if step.splits:
-                share_copies(
-                    array, axis, source, split=options.split, noise=options.noise, seed=seed
-                )
-            if step.free:
+            if growth.splits:
+                share_copies(array, axis, source, split=step.split, noise=step.noise, seed=seed)
+            if growth.free:
                 random_pads(array, axis, source, seed)
-            if step.scale is not None:
-                scale_axis(array, axis, step.scale)
+            if growth.scale is not None:
+                scale_axis(array, axis, growth.scale)
         return array if eta == 1.0 else (array * eta).astype(array.dtype)
 
     return compute
 
 
-def _norms(growth: Growth, paddings: list[Padding], editor: Editor) -> None:
+def _norms(solution: Solution, growth: Growth, paddings: list[Padding], editor: Editor) -> None:
     """Padded vectors deviate less, by eta: so must epsilon, for the norm to stay what it was."""
+    operands: dict[str, dict[tuple[Node, int], float]] = {}
     for padding in paddings:
         eta = padding.eta(growth.size(padding.atom))
-        for applied in padding.norms:
-            assert applied.rule.norm is not None
-            epsilon = applied.rule.norm.epsilon_of(applied.node.proto)
-            editor.set_attribute(applied.node, "epsilon", eta * eta * epsilon)
+        for norm in padding.norms:
+            epsilon = eta * eta * norm.epsilon
+            if norm.epsilon_input is None:
+                editor.set_attribute(norm.node, "epsilon", epsilon)
+            else:
+                node, index = norm.epsilon_input
+                operands.setdefault(node.inputs[index], {})[node, index] = epsilon
+    for name, wanted in operands.items():
+        _epsilons(solution, name, wanted, editor)
 
 
-def _insert(analysis: Analysis, insertion: Insertion, editor: Editor) -> str:
+def _epsilons(
+    solution: Solution, name: str, wanted: dict[tuple[Node, int], float], editor: Editor
+) -> None:
+    """Let the operands that read ``name`` hold other numbers; in place if all become the same."""
+    graph, shapes = solution.graph, solution.shapes
+    dtype = helper.tensor_dtype_to_np_dtype(shapes.dtype[name])
+    arrays = {v: np.full(shapes.shape[name], v, dtype) for v in set(wanted.values())}
+    alone = name in graph.model.weights and name not in graph.results
+    if alone and len(arrays) == 1 and len(graph.consumers[name]) == len(wanted):
+        return editor.set_weight(name, *arrays.values())
+    names = {value: editor.add_weight(f"{name}_padded", array) for value, array in arrays.items()}
+    for (node, index), value in wanted.items():
+        editor.connect(node, index, names[value])
+    return None
+
+
+def _insert(analysis: Analysis, insertion: OperandScale, editor: Editor) -> str:
     """Put an operator by shares in front of the operand that takes them; the shares' name."""
     rescale, vector = insertion.rescale, insertion.vector
     node = rescale.contraction.applied.node

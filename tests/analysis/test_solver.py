@@ -17,6 +17,7 @@ from onnx_net2net.model.graph import Graph
 from onnx_net2net.operators import _looked_at as looked_at
 from onnx_net2net.operators import registry
 from onnx_net2net.operators.language import Op, Proven, Rule
+from onnx_net2net.operators.record import Operator
 from onnx_net2net.widening.dimensions import analyse
 
 
@@ -163,7 +164,7 @@ def _planted(name: str, wrong: Rule, text: str) -> bool:
     """Whether a wrong rule for ``name`` is seen: refused, pinned, or different when run."""
     table = registry()
     kept = table["", name]
-    table["", name] = wrong
+    table["", name] = Operator(wrong)
     try:
         model = network(text)
         if analyse(model).solution.barriers:
@@ -211,7 +212,7 @@ def test_a_planted_wrong_rule_is_caught(name: str, wrong: Rule) -> None:
 def test_a_rule_whose_shapes_contradict_onnx_is_a_barrier() -> None:
     table = registry()
     kept = table["", "Relu"]
-    table["", "Relu"] = Rule("a b -> b a")
+    table["", "Relu"] = Operator(Rule("a b -> b a"))
     try:
         found = solved(MLP)
     finally:

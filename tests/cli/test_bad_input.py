@@ -152,7 +152,12 @@ def test_nan_in_the_weights_is_one_error_for_the_library_too(tmp_path: Path) -> 
         (("--node", "conv1", "--width", 10**12), 2, "1000000000000 is absurd", "at most"),
         (("--node", "conv1", "--width", 10**30), 2, "is absurd", "at most"),
         (("--node", "fc3", "--width", 20), 1, "fc3: it cannot grow", ""),
-        ((*GROW, "--split", "noise", "--noise", "7"), 2, "noise 7.0 is not between 0 and 1", ""),
+        (
+            (*GROW, "--split", "noise", "--noise", "7"),
+            2,
+            "noise: 7.0 is not a number between 0 and 1",
+            "",
+        ),
     ],
 )
 def test_requests_that_cannot_be_met(

@@ -18,9 +18,8 @@ import pytest
 from onnx import numpy_helper
 
 from onnx_net2net import __main__, __version__
-from onnx_net2net.cli import main as main_module
-from onnx_net2net.cli.main import main
 from onnx_net2net.model.model import Model, load
+from onnx_net2net.plan import steps
 from tests.console import FIXTURES, Result, left_behind
 
 LENET = FIXTURES / "lenet.ts17.onnx"
@@ -333,7 +332,7 @@ def test_noise_reports_the_difference_and_does_not_block(run: Run, lenet: Path) 
 
 def plant(monkeypatch: pytest.MonkeyPatch, fault: Callable[[onnx.ModelProto], None]) -> None:
     """Let growing go wrong: every grown model has the fault."""
-    right = main._grown
+    right = steps.run
 
     def wrong(*arguments: Any, **options: Any) -> Model:
         grown = right(*arguments, **options)
@@ -342,7 +341,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, fault: Callable[[onnx.ModelProto], No
         fault(proto)
         return grown.with_changes(proto, {}, grown.changes)
 
-    monkeypatch.setattr(main_module, "_grown", wrong)
+    monkeypatch.setattr(steps, "run", wrong)
 
 
 def test_a_grown_model_that_differs_is_not_written(

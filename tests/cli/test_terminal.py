@@ -21,7 +21,7 @@ from rich.text import Text
 from onnx_net2net.cli.tables import empty_table
 from onnx_net2net.cli.tables import text as shown_as
 from onnx_net2net.cli.terminal import Terminal, own_styles, printable
-from tests.console import environment
+from tests.console import environment, finished
 
 STEERING = "\x1b[31m\x1b]0;title\x07\x9b2J\u202eevil\u200b\u2028\x7f\r\x08\ue000\U000e0001"
 HARD = (STEERING, "[/bold]", "[red]a[/red]", "[link=http://x]", ":smile:", "a\nerror: b", "\\x1b")
@@ -63,11 +63,8 @@ def test_cells_are_shown_as_they_are(text: str) -> None:
 
 def onnx_net2net(*arguments: object) -> tuple[int, str, str]:
     """Run the command line; exit code, stdout and stderr."""
-    done = subprocess.run(
-        [sys.executable, "-m", "onnx_net2net", *map(str, arguments)],
-        capture_output=True, env=environment(), timeout=120,
-    )  # fmt: skip
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
+    done = finished(*arguments)
+    return done.code, done.out, done.err
 
 
 def network() -> onnx.ModelProto:

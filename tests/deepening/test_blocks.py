@@ -14,6 +14,7 @@ from onnx_net2net.deepening import places
 from onnx_net2net.deepening.block_copies import renumbered
 from onnx_net2net.model.history import HISTORY
 from tests.console import FIXTURES
+from tests.judging import subject
 
 segments = import_module("onnx_net2net.deepening.segments")
 NAMES = sorted(path.name for path in FIXTURES.glob("*.onnx"))
@@ -50,7 +51,7 @@ def exact(model: n2n.Model) -> list[n2n.Block]:
 @pytest.mark.parametrize("name", [n for n in NAMES if n.startswith(tuple(EXPECTED))])
 def test_blocks_have_their_authors_names(name: str) -> None:
     expected = next(names for start, names in EXPECTED.items() if name.startswith(start))
-    found = exact(fixture(name))
+    found = exact(subject(name).model)
     assert [block.name for block in found] == expected
     for block in found:
         assert block.name == f"{block.series}.{block.index}"
@@ -60,12 +61,12 @@ def test_blocks_have_their_authors_names(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_copies_of_every_block_are_the_identity(name: str) -> None:
     """All blocks at once, two copies each; and nothing else of the network changes."""
-    model = fixture(name)
-    found = exact(model)
+    source = subject(name)
+    found = exact(source.model)
     if not found:
         pytest.skip("no blocks")
-    deeper = n2n.deepen(model, block=[block.name for block in found], copies=2)
-    report = n2n.verify(model, deeper, seeds=1)
+    deeper = n2n.deepen(source.model, block=[block.name for block in found], copies=2)
+    report = source.judge(deeper)
     assert report, report.verdict
     assert len(exact(deeper)) == 3 * len(found)
 

@@ -12,13 +12,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnx_net2net as n2n
 from onnx_net2net.deepening import insertion, places
-from onnx_net2net.deepening.deepen import INITS, deepen
+from onnx_net2net.deepening.deepen import deepen
 from onnx_net2net.deepening.insertion import dirac
 from onnx_net2net.deepening.places import every_place, place_of
 from onnx_net2net.model.history import HISTORY
+from onnx_net2net.step import Deepen
 from onnx_net2net.verification.verify import run, tensors
 from onnx_net2net.widening.dimensions import analyse
 from tests.console import FIXTURES
+from tests.judging import subject
 
 NAMES = sorted(path.name for path in FIXTURES.glob("*.onnx"))
 
@@ -61,29 +63,29 @@ def mlp(activation: str) -> n2n.Model:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_layer_of_every_fixture(name: str) -> None:
     """All insertion points at once: identity where it is exact, a residual elsewhere."""
-    model = fixture(name)
-    found = list(every_place(analyse(model)))
+    source = subject(name)
+    found = list(every_place(analyse(source.model)))
     if not found:
         pytest.skip("no layer with weights in the main graph")
-    deeper = deepen(model, [place.tensor for place in found])
+    deeper = deepen(source.model, [place.tensor for place in found])
     assert len(deeper.changes) == len(found)
-    report = n2n.verify(model, deeper, seeds=1)
+    report = source.judge(deeper)
     assert report, report.verdict
 
 
-@pytest.mark.parametrize("init", INITS)
+@pytest.mark.parametrize("init", Deepen.arguments()["init"].metadata["kind"].known)
 @pytest.mark.parametrize("name", ["resnet.dynamo.onnx", "gpt2.ts17.onnx", "keras-cnn.tf2onnx.onnx"])
 def test_every_init(name: str, init: str) -> None:
-    model = fixture(name)
-    found = [p for p in every_place(analyse(model)) if init != "identity" or p.idempotent]
+    source = subject(name)
+    found = [p for p in every_place(analyse(source.model)) if init != "identity" or p.idempotent]
     right = 0
     for place in found[:4]:
         try:
-            deeper = deepen(model, place.name, init=init, count=2, seed=3)
+            deeper = deepen(source.model, place.name, init=init, count=2, seed=3)
         except n2n.Refused as refusal:
             assert init == "factor" and refusal.remedy == "use --init residual"
             continue
-        assert n2n.verify(model, deeper, seeds=1)
+        assert source.judge(deeper)
         right += 1
     assert right or (name, init) == ("gpt2.ts17.onnx", "identity")
 
@@ -239,10 +241,10 @@ def test_an_inexact_identity_is_refused_with_the_init_that_is_exact(activation: 
     [
         ({"after": "layer1.0.conv"}, "there is no node, tensor, parameter or module"),
         ({"after": "layerX*"}, "no layer matches"),
-        ({"after": "fc", "init": "zero"}, "no init 'zero'"),
-        ({"after": "fc", "count": 0}, "count 0"),
-        ({"after": "fc", "kernel": 0}, "kernel 0"),
-        ({"after": "fc", "seed": -1}, "seed -1"),
+        ({"after": "fc", "init": "zero"}, "init: 'zero' is not one of"),
+        ({"after": "fc", "count": 0}, "count: 0 is not"),
+        ({"after": "fc", "kernel": 0}, "kernel: 0 is not"),
+        ({"after": "fc", "seed": -1}, "seed: -1 is not"),
         ({"after": []}, "nothing to deepen"),
         ({"after": "layer1.0.conv1", "calibration": []}, "no samples"),
     ],

@@ -9,6 +9,7 @@ import onnx_net2net as n2n
 from onnx_net2net.deepening import paired_init
 from tests.console import FIXTURES
 from tests.deepening.test_blocks import NAMES
+from tests.judging import subject
 
 RIGHT = ("bert.dynamo", "bloom", "convnext", "gpt2.dynamo", "llama.dynamo", "resnet.ts17.", "vit.")
 
@@ -19,16 +20,16 @@ def fixture(name: str) -> n2n.Model:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_block_cancels_or_is_refused(name: str) -> None:
-    model = fixture(name)
-    exact = [block.name for block in n2n.blocks(model) if block.exact]
+    source = subject(name)
+    exact = [block.name for block in n2n.blocks(source.model) if block.exact]
     if not exact:
         pytest.skip("no blocks")
     try:
-        deeper = n2n.deepen(model, block=exact, zero="cancel")
+        deeper = n2n.deepen(source.model, block=exact, zero="cancel")
     except n2n.Refused as refusal:
         assert not name.startswith(RIGHT) and refusal.remedy == "use --zero last, which is exact"
         return
-    assert n2n.verify(model, deeper, seeds=1)
+    assert source.judge(deeper)
     for parameter in (p for change in deeper.changes for p in change.parameters):
         array = deeper.weights[parameter].array()
         assert array.ndim < 2 or array.any(), f"{parameter} is zero"

@@ -64,6 +64,7 @@ def llama(
     hidden_size: int = 12,
     num_key_value_heads: int = 2,
     intermediate_size: int = 18,
+    rms_norm_eps: float = 1e-6,
 ) -> Any:
     return transformers.LlamaForCausalLM(
         transformers.LlamaConfig(
@@ -71,6 +72,7 @@ def llama(
             num_attention_heads=2 * num_key_value_heads,
             num_key_value_heads=num_key_value_heads,
             intermediate_size=intermediate_size,
+            rms_norm_eps=rms_norm_eps,
             head_dim=4,
             num_hidden_layers=1,
             vocab_size=31,
@@ -79,6 +81,10 @@ def llama(
             use_cache=False,
         )
     )
+
+
+def steadied() -> Any:
+    return llama(rms_norm_eps=0.05)
 
 
 def pixels() -> Tensor:
@@ -183,12 +189,40 @@ def test_grown_weights_load_into_a_larger_class_and_trained_ones_come_back(name:
     assert [step["operation"] for step in trained.history] == ["widen", "absorb"]
 
 
-def test_what_a_class_cannot_hold_does_not_load() -> None:
-    """A mean over a padded stream takes a factor in the graph, for which the class has no place."""
-    _, model = exported(llama, tokens)
+def test_a_padded_stream_fits_a_class_with_a_smaller_epsilon() -> None:
+    """12 units become 20: the norms' vectors deviate less by eta, whose square is 12 / 20."""
+    module, model = exported(steadied, tokens)
     padded = n2n.widen(model, {"model.model.embed_tokens": 20})
+    assert len(padded.proto.graph.node) == len(model.proto.graph.node)
+    for epsilon, fits in ((0.05 * 12 / 20, True), (0.05, False)):
+        bigger = Logits(llama(hidden_size=20, rms_norm_eps=epsilon)).eval()
+        bigger.load_state_dict(state_dict(padded))
+        assert close(bigger(tokens()), module(tokens())) == fits
+    bigger.train()(tokens()).square().mean().backward()
+    rows = bigger.model.model.layers[0].self_attn.o_proj.weight.grad[12:]
+    assert rows.abs().min() > 0, "what writes padded units would never be trained"
+
+
+class NormedHeads(nn.Module):
+    """Products of queries and keys, each normed over what they are summed over."""
+
+    def __init__(self, size: int = 5) -> None:
+        super().__init__()
+        self.query, self.key = nn.Linear(6, size), nn.Linear(6, size)
+        self.scale = nn.Parameter(torch.rand(size) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.query(x), self.key(x)
+        q, k = (self.scale * r / (r.square().mean(-1, keepdim=True) + 1e-6).sqrt() for r in rows)
+        return q @ k.transpose(-2, -1)
+
+
+def test_what_a_class_cannot_hold_does_not_load() -> None:
+    """A mean over what copies share takes a factor in the graph: the class has no place for it."""
+    model = from_torch(NormedHeads().eval(), torch.randn(2, 3, 6))
+    grown = n2n.widen(model, {d.name: 8 for d in n2n.inspect(model) if d.width == 5})
     with pytest.raises(RuntimeError, match=r"Unexpected key.*_shares"):
-        Logits(llama(hidden_size=20)).load_state_dict(state_dict(padded))
+        NormedHeads(8).load_state_dict(state_dict(grown))
 
 
 def test_ties_stay_ties() -> None:

@@ -24,7 +24,7 @@ from onnx_net2net.frameworks.state_dict import state_dict  # noqa: E402
 from onnx_net2net.frameworks.torch.exporter import from_torch  # noqa: E402
 from onnx_net2net.model.history import HISTORY  # noqa: E402
 from onnx_net2net.widening import growth_record  # noqa: E402
-from onnx_net2net.widening.growth_record import Grown, unpack  # noqa: E402
+from onnx_net2net.widening.growth_record import WeightGrowth, unpack  # noqa: E402
 
 State = dict[str, Any]
 
@@ -141,14 +141,14 @@ def gradients(module: nn.Module, x: Tensor) -> dict[str, np.ndarray]:
     return {n: p.grad.numpy().copy() for n, p in module.named_parameters() if p.grad is not None}
 
 
-def predicted(gradient: np.ndarray, grown: Grown | None) -> np.ndarray:
+def predicted(gradient: np.ndarray, grown: WeightGrowth | None) -> np.ndarray:
     for along in grown.axes if grown is not None else ():
         parts = along.parts().reshape([-1 if i == along.axis else 1 for i in range(gradient.ndim)])
         gradient = np.take(gradient, np.maximum(along.source, 0), along.axis) * parts
     return gradient / (grown.eta if grown is not None else 1)
 
 
-def growth_of(model: n2n.Model) -> dict[str, Grown]:
+def growth_of(model: n2n.Model) -> dict[str, WeightGrowth]:
     """How each parameter grew in the last step, by its name in the module."""
     told, names = unpack(model.history[-1]), Names(model)
     keys = [*model.weights, *names.ties]
@@ -186,7 +186,7 @@ def test_padded_streams_reach_readers_and_norms_exactly() -> None:
         np.testing.assert_allclose(after[key][kept], expected[kept], rtol=1e-6, atol=1e-9)
 
 
-def summed(gradient: np.ndarray, grown: Grown | None) -> np.ndarray:
+def summed(gradient: np.ndarray, grown: WeightGrowth | None) -> np.ndarray:
     """What the old gradient must be: written copies add up, copies that are read agree."""
     for along in grown.axes if grown is not None else ():
         parts = np.moveaxis(gradient, along.axis, 0)
@@ -207,7 +207,7 @@ def test_gradients_of_random_shares_add_up_and_known_shares_are_exact(name: str)
     told = growth_of(model)
     shared, differ = set(), 0
     for key, gradient in after.items():
-        grown = told.get(key, Grown())
+        grown = told.get(key, WeightGrowth())
         if any(along.shares is not None for along in grown.axes):
             shared.add(key)
             continue

@@ -8,12 +8,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_net2net.frameworks import weight_operands
 from onnx_net2net.frameworks.constant_detection import computed, follows_formula, triangular
 from onnx_net2net.frameworks.paths import TAKEN, unique_paths
 from onnx_net2net.frameworks.roles import KIND, Role, paths, roles
 from onnx_net2net.model.model import Model, load
-from onnx_net2net.operators import registry
 from onnx_net2net.widening.widen import widen
 from tests.console import ROOT
 
@@ -264,16 +262,6 @@ def test_integers_and_shapes_of_weights_are_constants() -> None:
     nodes = [("Shape", ["w"], ["s"], {}), ("Gather", ["s", "i"], ["y"], {})]
     found = roles(small(nodes, {"w": drawn(8, 8), "i": np.array([0])}))
     assert set(found.values()) == {Role.CONSTANT}
-
-
-def test_slots_are_of_operators_that_have_rules() -> None:
-    known = {(domain, op) for domain, op in registry()}
-    no_rule = {("com.microsoft", "BiasAdd"), ("com.microsoft", "GroupNorm")}
-    assert weight_operands.SLOTS.keys() - known == no_rule
-    plain = {op for domain, op in known if not domain}
-    plain |= {"Shape", "Size"}  # sizes are known without rules
-    for ops in (weight_operands.STREAM, weight_operands.VIEWS, weight_operands.DROPS_VALUES):
-        assert set(ops) <= plain
 
 
 # ---- paths --------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 
 from onnx_net2net.frameworks.verify_export import agreement
 from onnx_net2net.model.model import Model, load
-from onnx_net2net.verification.judgement import Outputs
+from onnx_net2net.verification.trials import Outputs
 from tests.networks import Net
 
 

@@ -11,7 +11,6 @@ from onnx import defs, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from onnx_net2net.errors import InvalidModel, Refused
-from onnx_net2net.frameworks.attributes import SETTLED_OPERANDS
 from onnx_net2net.model.model import load
 from onnx_net2net.verification.verify import run
 from tests.operators.test_attributes import FIRST, FRAMEWORKS, known, translated
@@ -73,11 +72,6 @@ def test_every_optional_operand_is_in_a_sample() -> None:
         if operand.option == Optional and index not in indices
     }
     assert missing == ELSEWHERE.keys()
-
-
-def test_what_is_settled_is_an_operand() -> None:
-    for op, indices in SETTLED_OPERANDS.items():
-        assert max(indices) < len(defs.get_schema(op).inputs)
 
 
 def single(

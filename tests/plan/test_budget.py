@@ -16,6 +16,7 @@ from onnx_net2net.plan.grow import Grown, Wishes, by_budget
 from onnx_net2net.widening.dimensions import Analysis, analyse, growable
 from onnx_net2net.widening.scaling import scaling_of
 from tests.console import FIXTURES
+from tests.judging import subject
 
 NAMES = [
     "bert.dynamo", "convnext.ts17", "gpt2.dynamo-raw", "keras-lstm.tf2onnx",
@@ -37,7 +38,8 @@ def near(cost: int, target: float) -> bool:
 @pytest.mark.parametrize("prefer", ["balanced", "width", "depth"])
 @pytest.mark.parametrize("name", NAMES)
 def test_twice_the_parameters(name: str, prefer: str) -> None:
-    model = fixture(name)
+    source = subject(f"{name}.onnx")
+    model = source.model
     if (name, prefer) == ("keras-transformer.tf2onnx", "depth"):
         # Its widths grow in steps that, with two blocks copied, are coarser than 2%.
         with pytest.raises(n2n.Refused, match="the nearest give"):
@@ -46,7 +48,7 @@ def test_twice_the_parameters(name: str, prefer: str) -> None:
     grown = n2n.grow(model, params="2x", prefer=prefer)
     written = n2n.load(grown.to_bytes())
     assert near(costs(written).parameters, 2 * costs(model).parameters)
-    assert n2n.verify(model, written, seeds=1)
+    assert source.judge(written)
 
 
 @pytest.mark.parametrize("name", ["gpt2.dynamo-raw", "lstm.dynamo", "resnet.dynamo-raw"])
@@ -93,7 +95,7 @@ def planned(analysis: Analysis, step: int) -> dict:
 @pytest.mark.parametrize("path", sorted(FIXTURES.glob("*.onnx")), ids=lambda path: path.stem)
 def test_a_forecast_is_what_growing_gives(path) -> None:  # type: ignore[no-untyped-def]
     """But for vectors of shares and the like, which growing adds: never more than a few percent."""
-    analysis = analyse(n2n.load(path))
+    analysis = analyse(subject(path.name).model)
     forecast = Forecast(analysis, {})
     widths = planned(analysis, 1)
     grown = n2n.widen(analysis.model, {d.name: width for d, width in widths.items()})
@@ -207,7 +209,7 @@ def test_preferences_differ_as_they_say() -> None:
         ({"params": "0.5x"}, "is less than the model has now"),
         ({"params": "1x"}, "is what the model has now"),
         ({"params": 7}, "7 is less than the model has now"),
-        ({"params": "2x", "seed": -1}, "seed -1 is not"),
+        ({"params": "2x", "seed": -1}, "seed: -1 is not"),
         ({"params": "2x", "sizes": {"bacth": 2}}, "no dynamic dimension 'bacth'"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -13,8 +14,8 @@ import pytest
 
 import onnx_net2net as n2n
 from onnx_net2net.model.model import load
+from onnx_net2net.operators import registry
 from onnx_net2net.plan.costs import Workload, costs
-from onnx_net2net.plan.flops import COUNTS
 from tests.console import FIXTURES
 from tests.networks import Net
 from tests.operators.test_rules import BY_ID
@@ -121,6 +122,7 @@ def counted(sample: Sample) -> int:
     return sum(load_.terms.get(node.position, ()))
 
 
+COUNTS = {key: record.flops for key, record in registry().items() if record.flops}
 CONTRACTING = {key: s for key, s in BY_ID.items() if sizes_of(s)[1] or s.operator in COUNTS}
 
 
@@ -252,7 +254,10 @@ def test_a_size_that_does_not_exist() -> None:
 
 def test_a_planted_fault_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """A convolution that forgets its groups is not what torch counts."""
-    monkeypatch.setitem(COUNTS, ("", "Conv"), lambda op: [prod(op.output()) * 9 * op.shape(0)[1]])
+    wrong = replace(
+        registry()["", "Conv"], flops=lambda op: [prod(op.output()) * 9 * op.shape(0)[1]]
+    )
+    monkeypatch.setitem(registry(), ("", "Conv"), wrong)
     name = "resnext"
     found = costs(load(FIXTURES / f"{name}.dynamo.onnx"), cases()[name].sizes)
     assert found.flops != counted_by_torch(name)

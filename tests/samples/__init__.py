@@ -19,10 +19,13 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, helper
 
+from onnx_net2net.operators import registry
+
 Spec = tuple[Any, tuple[int, ...]]
+RULED = {key for key, record in registry().items() if record.rule is not None}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sample:
     """One node with its operands."""
 

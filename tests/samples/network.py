@@ -6,6 +6,7 @@ A scalar input drives weights as large as each operand; each output is weighed a
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import onnx
@@ -34,7 +35,14 @@ class _Builder:
 
 
 def network(sample: Sample) -> ModelProto:
-    """The network of ``sample``."""
+    """Return a copy of the network of ``sample``, which is built once in a process."""
+    proto = ModelProto()
+    proto.CopyFrom(_network(sample))
+    return proto
+
+
+@cache
+def _network(sample: Sample) -> ModelProto:
     build = _Builder(sample)
     build.weights.update(sample.weights)
     for seed, (name, (dtype, shape)) in enumerate(sample.inputs.items()):

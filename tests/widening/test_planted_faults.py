@@ -19,10 +19,11 @@ from onnx_net2net.errors import InvalidModel
 from onnx_net2net.model.model import load
 from onnx_net2net.operators import registry
 from onnx_net2net.operators.language import Rule
+from onnx_net2net.operators.record import Operator
 from onnx_net2net.verification.verify import verify
 from onnx_net2net.widening import growth, padding, sharing, sizing
 from onnx_net2net.widening import widen as widen_module
-from onnx_net2net.widening.widen import Step, widen
+from onnx_net2net.widening.widen import AxisGrowth, widen
 from tests.console import ROOT
 from tests.judging import Subject, everything
 from tests.networks import Net
@@ -118,11 +119,11 @@ def shares_too_large(patch: Patch) -> None:
     replace(patch, "shares", lambda right: lambda *a, **k: right(*a, **k) * 1.01)
 
 
-def change_steps(patch: Patch, change: Callable[[str, Step], Step]) -> None:
+def change_steps(patch: Patch, change: Callable[[str, AxisGrowth], AxisGrowth]) -> None:
     """Let ``change`` falsify what is done to each axis of each weight."""
 
     def wrap(right: Any) -> Any:
-        def grown(name: str, weight: Any, steps: list[Step], *rest: Any) -> Any:
+        def grown(name: str, weight: Any, steps: list[AxisGrowth], *rest: Any) -> Any:
             return right(name, weight, [change(name, step) for step in steps], *rest)
 
         return grown
@@ -152,7 +153,7 @@ def other_units_for_one_weight(patch: Patch) -> None:
     """One weight is gathered by another map than the rest."""
     seen: list[str] = []
 
-    def change(name: str, step: Step) -> Step:
+    def change(name: str, step: AxisGrowth) -> AxisGrowth:
         seen.append(name)
         return dataclasses.replace(step, source=np.roll(step.source, name == seen[0]))
 
@@ -162,7 +163,7 @@ def other_units_for_one_weight(patch: Patch) -> None:
 def two_units_swapped(patch: Patch) -> None:
     """The last row of what is written is a copy of the wrong unit."""
 
-    def change(name: str, step: Step) -> Step:
+    def change(name: str, step: AxisGrowth) -> AxisGrowth:
         if step.axis or step.splits:
             return step
         wrong = (step.source[-1] + 1) % (step.source.max() + 1)
@@ -234,15 +235,15 @@ def absorbed_by_the_bias_alone(patch: Patch) -> None:
 
 
 def softmax_taken_as_pointwise(patch: Patch) -> None:
-    patch.setitem(registry(), ("", "Softmax"), Rule("... -> ..."))
+    patch.setitem(registry(), ("", "Softmax"), Operator(Rule("... -> ...")))
 
 
 def norm_taken_as_pointwise(patch: Patch) -> None:
-    patch.setitem(registry(), ("", "LayerNormalization"), Rule("a c, c, c -> a c"))
+    patch.setitem(registry(), ("", "LayerNormalization"), Operator(Rule("a c, c, c -> a c")))
 
 
 def sums_of_squares_taken_as_pointwise(patch: Patch) -> None:
-    patch.setitem(registry(), ("", "ReduceL2"), Rule("a c -> a 1", reduce={"c": "max"}))
+    patch.setitem(registry(), ("", "ReduceL2"), Operator(Rule("a c -> a 1", reduce={"c": "max"})))
 
 
 def sources_by_weight(patch: Patch) -> None:

@@ -122,6 +122,7 @@ def _converted(model: Any, opset: int) -> ModelProto:
 
     signature = [*inputs, *stored]
     traced = tf.function(function, input_signature=signature)
+    proto: ModelProto
     with _quiet(), _bfloat16(), kept() as calls:
         try:
             proto, _ = tf2onnx.convert.from_function(

@@ -81,8 +81,7 @@ def variables_of(model: Model) -> list[Slot]:
 
 def skeleton(model: Model, without: frozenset[str]) -> ModelProto:
     """The whole model but for the contents of these weights."""
-    proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = model.editable()
     for entry in proto.graph.initializer:
         if entry.name in without:
             clear_data(entry)

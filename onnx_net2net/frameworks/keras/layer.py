@@ -33,11 +33,6 @@ from onnx_net2net.model.validation import check_model, check_nodes, opset_versio
 
 __all__ = ["Graph", "Network", "Slot", "decoded", "encoded"]
 
-RANDOM = {
-    "Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
-    "RandomUniformLike",
-}  # fmt: skip
-
 # A few bytes can stand for more than any memory holds. Tables of zeros pack well, too.
 _FREE, _MOST_PER_BYTE = 256 << 20, 100
 _AGAIN = "export the network to Keras again"
@@ -111,7 +106,7 @@ class Graph(keras.layers.Layer):
         self._proto = decoded(graph)
         self._population = any(entry.key == VARIANCE for entry in self._proto.metadata_props)
         self._program = compiled(self._proto, frozenset(s.initializer for s in self.slots))
-        draws = any(step.op in RANDOM for step in self._program.every_step())
+        draws = any(step.facts.random for step in self._program.every_step())
         self.seed_generator = keras.random.SeedGenerator() if draws else None
         self.by_initializer: dict[str, Any] = {}
 

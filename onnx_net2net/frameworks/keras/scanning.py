@@ -17,6 +17,8 @@ from keras import ops
 
 __all__ = ["looped", "scanned"]
 
+Looped = tuple[list[Any], list[Any]]  # the last states, and what was collected of each step
+
 MOST_WIDENINGS = 4  # of the shapes of states, until none changes any more
 
 
@@ -24,7 +26,7 @@ def scanned(
     body: Callable[[list[Any], list[Any]], tuple[list[Any], list[Any]]],
     states: Sequence[Any],
     sequences: Sequence[Any],
-) -> tuple[list[Any], list[Any]]:
+) -> Looped:
     """One step for each entry along the first axis of the sequences."""
     if keras.backend.backend() != "tensorflow":
         return _by_keras(body, states, sequences)
@@ -43,7 +45,7 @@ def scanned(
     return last, [tf.ensure_shape(c, [length, *c.shape[1:]]) for c in columns]
 
 
-def _by_keras(body: Any, states: Sequence[Any], sequences: Sequence[Any]) -> Any:
+def _by_keras(body: Any, states: Sequence[Any], sequences: Sequence[Any]) -> Looped:
     """By ``keras.ops.scan``, which collects as many tensors as it carries: rows are carried too."""
     first = body(list(states), [x[0] for x in sequences])[1]
     blanks = [ops.zeros_like(row) for row in first]
@@ -61,7 +63,7 @@ def looped(
     states: Sequence[Any],
     limit: Any,
     first: Any,
-) -> tuple[list[Any], list[Any]]:
+) -> Looped:
     """At most ``limit`` steps, as long as the last one says so; ``first`` says it at the start."""
     if keras.backend.backend() == "tensorflow":
 
@@ -86,7 +88,7 @@ def looped(
 
 def _loop(
     body: Any, states: list[Any], limit: Any, first: Any, inputs: list[Any], count: Any
-) -> Any:
+) -> Looped:
     """Rows are collected in arrays of ``count`` entries, or in ones that grow."""
     import tensorflow as tf
 
@@ -118,7 +120,7 @@ def _loop(
     return list(done[2]), [array.stack() for array in done[3]]
 
 
-def _specs(body: Any, states: list[Any], entries: list[Any]) -> tuple[list[Any], list[Any]]:
+def _specs(body: Any, states: list[Any], entries: list[Any]) -> Looped:
     """Shapes that hold for the states after any number of steps, and what a row is."""
     import tensorflow as tf
 

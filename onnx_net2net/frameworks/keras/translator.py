@@ -219,7 +219,7 @@ def _moved(step: Step, operands: list[Value]) -> list[Value] | None:
 
 def _plain(found: Any, kind: np.dtype) -> np.ndarray | Mixed:
     """An array of numbers where no element is a tensor."""
-    array = found
+    array: np.ndarray = found
     if not isinstance(found, np.ndarray):  # the one element of an array without axes
         array = np.empty((), object)
         array[()] = found

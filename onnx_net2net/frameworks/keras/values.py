@@ -72,7 +72,7 @@ def dtype_of(value: Value) -> str:
     """Name of the type of an element."""
     if isinstance(value, np.ndarray | Mixed):
         return value.dtype.name
-    return keras.backend.standardize_dtype(value.dtype)
+    return str(keras.backend.standardize_dtype(value.dtype))
 
 
 def cast(value: Any, dtype: str) -> Any:
@@ -99,7 +99,8 @@ def known(value: Value) -> np.ndarray | None:
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return tf.get_static_value(value)
+        static: np.ndarray | None = tf.get_static_value(value)
+        return static
     if keras.backend.backend() == "jax":
         import jax
 

@@ -34,7 +34,7 @@ Pads = list[tuple[Any, Any]]
 
 def channels_last() -> bool:
     """Whether the backend wants the channels behind."""
-    return keras.backend.backend() == "tensorflow"
+    return bool(keras.backend.backend() == "tensorflow")
 
 
 def to_last(x: Any) -> Any:

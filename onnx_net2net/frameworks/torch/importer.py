@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from onnx import helper
 
 from onnx_net2net.frameworks.function_bodies import expanded
-from onnx_net2net.frameworks.fusions import condense
 from onnx_net2net.frameworks.program import Program
 from onnx_net2net.frameworks.safetensors_file import write
 from onnx_net2net.frameworks.torch.operators import translations
@@ -77,7 +76,7 @@ def _stored(name: str, array: np.ndarray) -> Weight:
 
 def _translation(model: Model) -> Translation:
     program = Program(expanded(model, translations().keys() | SIZES))
-    condense(program)
+    program.fuse()
     translation = translate(program)
     require_accepted(model)  # before anything that was made of it runs, or is kept
     return translation

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from onnx_net2net.frameworks.attributes import SETTLED_OPERANDS
 from onnx_net2net.frameworks.operation import Operation as Shared
 from onnx_net2net.frameworks.roles import Role
 from onnx_net2net.frameworks.step import Step
@@ -73,7 +72,7 @@ class Operation(Shared):
 
     def unread(self) -> list[str]:
         """Operands that are given, by index, and that the translation did not look at."""
-        seen = self.read | SETTLED_OPERANDS.get(self.step.op, {}).keys()
+        seen = self.read | self.step.facts.implied.keys()
         return [str(i) for i in range(len(self.step.inputs)) if self.has(i) and i not in seen]
 
     def tensor(self, index: int) -> str:

@@ -24,7 +24,6 @@ NAMES: dict[int, str] = {
 # Integers of few bits, and how many.
 SMALL: dict[int, int] = {T.INT4: 4, T.UINT4: 4, T.INT2: 2, T.UINT2: 2}
 FLOATS8 = frozenset({T.FLOAT8E4M3FN, T.FLOAT8E4M3FNUZ, T.FLOAT8E5M2, T.FLOAT8E5M2FNUZ})
-FLOATS = frozenset({T.FLOAT, T.DOUBLE, T.FLOAT16, T.BFLOAT16})
 INTEGERS = frozenset({
     T.INT8, T.INT16, T.INT32, T.INT64, T.UINT8, T.UINT16, T.UINT32, T.UINT64,
 })  # fmt: skip

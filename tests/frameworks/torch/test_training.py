@@ -297,13 +297,13 @@ def test_tracebacks_show_the_source() -> None:
 @pytest.fixture(scope="module")
 def cases() -> Iterator[dict[str, object]]:
     pytest.importorskip("transformers")
-    sys.path.insert(0, str(FOLDER))
+    sys.path.insert(0, str(FOLDER / "makers"))
     try:
         import make_torch
 
         yield {case.name: case for case in make_torch.CASES}
     finally:
-        sys.path.remove(str(FOLDER))
+        sys.path.remove(str(FOLDER / "makers"))
 
 
 AUTHORED = (

@@ -6,7 +6,6 @@ from onnx import TensorProto, helper
 
 from onnx_net2net.frameworks.torch.operation import Entry, Operation
 from onnx_net2net.frameworks.torch.types import (
-    FLOATS,
     FLOATS8,
     INTEGERS,
     SMALL,
@@ -15,6 +14,7 @@ from onnx_net2net.frameworks.torch.types import (
     short,
     torch_dtype,
 )
+from onnx_net2net.operators.types import FLOATS
 
 BOOL = 9
 UINT64 = 13

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from onnx_net2net.frameworks.torch.operation import Entry, Operation
 from onnx_net2net.frameworks.torch.operators.convolution import padding, pair
-from onnx_net2net.frameworks.torch.types import FLOATS
+from onnx_net2net.operators.types import FLOATS
 
 
 @dataclass

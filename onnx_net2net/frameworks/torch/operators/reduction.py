@@ -6,7 +6,8 @@ from typing import Any
 
 from onnx_net2net.frameworks.torch.operation import Entry, Operation
 from onnx_net2net.frameworks.torch.size_code import Size, number
-from onnx_net2net.frameworks.torch.types import FLOATS, literal
+from onnx_net2net.frameworks.torch.types import literal
+from onnx_net2net.operators.types import FLOATS
 
 BOOL = 9
 

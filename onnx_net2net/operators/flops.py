@@ -19,40 +19,30 @@ from onnx_net2net.operators.language import Op, Unsupported
 Count = Callable[[Op], list[int]]
 
 
-def multiply_adds(op: Op) -> list[int]:
-    """The products of one node, to be added; none for an operator that is not counted.
-
-    Raises Unsupported where a shape that it takes is not known.
-    """
-    domain = "" if op.node.domain == "ai.onnx" else op.node.domain
-    count = COUNTS.get((domain, op.node.op_type))
-    try:
-        return count(op) if count is not None else []
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-        raise Unsupported("its attributes or shapes do not fit the operator") from None
-
-
-def _convolution(weight: int) -> Count:
+def convolution(weight: int) -> Count:
+    """Each element of the output is a sum over one filter of operand ``weight``."""
     return lambda op: [prod(op.output()) * prod(op.shape(weight)[1:])]
 
 
-def _transposed_convolution(op: Op) -> list[int]:
+def transposed_convolution(op: Op) -> list[int]:
+    """Each element of the input is multiplied with one filter."""
     return [prod(op.shape(0)) * prod(op.shape(1)[1:])]
 
 
-def _product(op: Op) -> list[int]:
+def product(op: Op) -> list[int]:
     """Both MatMul and Gemm: every element of the output is a sum over the left operand's axis."""
     left = op.shape(0)
     rows = len(left) > 1 and op.attr("transA", 0)
     return [prod(op.output()) * left[-2 if rows else -1]]
 
 
-def _recurrent(op: Op) -> list[int]:
+def recurrent(op: Op) -> list[int]:
+    """Products with both weights, for each step of each sample."""
     steps = prod(op.shape(0)[:2])  # of all samples
     return [steps * prod(op.shape(1)), steps * prod(op.shape(2))]
 
 
-def _einsum(op: Op) -> list[int]:
+def einsum(op: Op) -> list[int]:
     """Operands are multiplied from left to right, and summed over as soon as that can be."""
     text = "".join(str(op.attr("equation")).split())
     left, arrow, right = text.partition("->")
@@ -103,7 +93,9 @@ def _length(op: Op, key: int, past: int) -> int:
     return op.shape(key)[-2 if op.rank(key) == 4 else 1] + known
 
 
-def _attention(past: int) -> Count:
+def attention(past: int) -> Count:
+    """Attention whose cache of keys is operand ``past``."""
+
     def count(op: Op) -> list[int]:
         length = _length(op, 1, past)
         return _scores(op, prod(op.shape(0)), prod(op.output()), length)
@@ -111,7 +103,7 @@ def _attention(past: int) -> Count:
     return count
 
 
-def _projecting_attention(op: Op) -> list[int]:
+def projecting_attention(op: Op) -> list[int]:
     """com.microsoft.Attention: input, the weight of three projections, bias, mask, past."""
     rows, width = prod(op.shape(0)[:-1]), op.shape(1)[-1]
     values = op.output()[-1]
@@ -120,40 +112,9 @@ def _projecting_attention(op: Op) -> list[int]:
     return [prod(op.shape(0)) * width, *_scores(op, queries, rows * values, length)]
 
 
-def _grouped_attention(op: Op) -> list[int]:
+def grouped_attention(op: Op) -> list[int]:
     """com.microsoft.GroupQueryAttention gives its cache of keys, old and new ones, too."""
     known = op.outputs[1] if len(op.outputs) > 1 else None
     length = op.shape(0)[1] + (op.shape(3)[2] if op.has(3) else 0) if known is None else known[2]
     entries = prod(op.output())
     return _scores(op, entries, entries, length)
-
-
-MICROSOFT = "com.microsoft"
-COUNTS: dict[tuple[str, str], Count] = {
-    ("", "Attention"): _attention(4),
-    ("", "Conv"): _convolution(1),
-    ("", "ConvInteger"): _convolution(1),
-    ("", "ConvTranspose"): _transposed_convolution,
-    ("", "DeformConv"): _convolution(1),
-    ("", "Einsum"): _einsum,
-    ("", "GRU"): _recurrent,
-    ("", "Gemm"): _product,
-    ("", "LSTM"): _recurrent,
-    ("", "MatMul"): _product,
-    ("", "MatMulInteger"): _product,
-    ("", "QLinearConv"): _convolution(3),
-    ("", "QLinearMatMul"): _product,
-    ("", "RNN"): _recurrent,
-    (MICROSOFT, "Attention"): _projecting_attention,
-    (MICROSOFT, "DynamicQuantizeMatMul"): _product,
-    (MICROSOFT, "FusedConv"): _convolution(1),
-    (MICROSOFT, "FusedGemm"): _product,
-    (MICROSOFT, "FusedMatMul"): _product,
-    (MICROSOFT, "GroupQueryAttention"): _grouped_attention,
-    (MICROSOFT, "MatMulIntegerToFloat"): _product,
-    (MICROSOFT, "MatMulNBits"): _product,
-    (MICROSOFT, "MultiHeadAttention"): _attention(6),
-    (MICROSOFT, "TransposeMatMul"): _product,
-}
-
-__all__ = ["COUNTS", "Unsupported", "multiply_adds"]

@@ -45,6 +45,60 @@ def test_the_steps_are_shown(tmp_path: Path) -> None:
     assert "no step is recorded" in finished("history", PARENT).out
 
 
+def test_what_changes_nothing_leaves_no_entry() -> None:
+    model = n2n.load(PARENT)
+    wide = n2n.widen(n2n.widen(model, {"conv1": 9}), {"conv1": 9})
+    assert len(wide.history) == 1 and wide.changes == []
+    plan = [{"operation": "fold"}, *({"operation": "widen", "widths": {"conv1": 9}},) * 2]
+    grown = n2n.grow(model, plan=plan)
+    assert [change.new for change in grown.changes] == [9]
+    assert n2n.replay(model, grown.history).to_bytes() == grown.to_bytes() == wide.to_bytes()
+
+
+def test_a_history_names_no_files_to_be_read() -> None:
+    model = n2n.load(PARENT)
+    deeper = n2n.deepen(model, "layer1.0.conv1")
+    told = [{**deeper.history[0], "calibrate": ["/none.npz"], "copies": 7, "spread": True}]
+    assert n2n.replay(model, told).to_bytes() == deeper.to_bytes()
+
+
+def test_folding_is_a_step() -> None:
+    model = n2n.load(FIXTURES / "standardised.dynamo-raw.onnx")
+    steps = [{"operation": "widen", "factor": 1.5, "all": True}]
+    plan = {"step": [{"operation": "fold"}, *steps]}
+    grown = n2n.grow(model, plan=plan)
+    assert [step["operation"] for step in grown.history] == ["fold", "widen"]
+    assert grown.to_bytes() == n2n.grow(model, plan={"fold": True, "step": steps}).to_bytes()
+    assert n2n.replay(model, grown.history).to_bytes() == grown.to_bytes()
+    with pytest.raises(n2n.UsageError, match=r"step 1 \(fold\): unknown key 'seed'"):
+        n2n.grow(model, plan=[{"operation": "fold", "seed": 1}])
+
+
+# As an earlier version wrote it, with fewer settings.
+OLD = [
+    {"operation": "widen", "parent": "0", "version": "0.0.9", "seed": 1, "split": "project",
+     "changes": [{"dimension": "conv1", "old": 6, "new": 9}]},
+    {"operation": "deepen", "parent": "1", "version": "0.0.9", "after": ["conv1"], "init": "auto",
+     "changes": [{"after": "conv1", "init": "identity", "parameters": [], "tensor": "x"},
+                 {"block": "layer1.0", "copies": 2}]},
+    {"operation": "absorb", "parent": "2", "version": "0.0.9", "weights": 3},
+]  # fmt: skip
+
+
+def test_histories_of_other_versions_are_shown(tmp_path: Path) -> None:
+    proto = onnx.load(PARENT)
+    proto.metadata_props.add(key=HISTORY, value=json.dumps(OLD))
+    onnx.save(proto, tmp_path / "m.onnx")
+    shown = finished("history", tmp_path / "m.onnx")
+    assert shown.code == 0 and "conv1 6 -> 9" in shown.out and "2 x layer1.0" in shown.out
+    assert "identity behind conv1" in shown.out and "3 weights" in shown.out
+    assert finished("diff", PARENT, tmp_path / "m.onnx").code == 0
+    assert n2n.widen(tmp_path / "m.onnx", {"conv1": 9}).history[:3] == OLD
+    again = {**OLD[0], "parent": n2n.load(PARENT).sha256()}
+    with pytest.raises(n2n.Refused, match=r"it was done by version 0.0.9, and this is"):
+        n2n.replay(PARENT, [again])
+
+
 def test_what_cannot_be_done_again_is_refused() -> None:
     model = n2n.load(PARENT)
     batch = {"x": np.random.default_rng(0).normal(size=(4, 3, 40, 36)).astype(np.float32)}

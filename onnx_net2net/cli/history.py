@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from onnx_net2net.cli.options import FORCE, JSON, PATH
-from onnx_net2net.cli.steps import DONE, UNEQUAL, load, print_json
+from onnx_net2net.cli.outcome import DONE, UNEQUAL, load, print_json
 from onnx_net2net.errors import UsageError
 
 
@@ -50,7 +50,7 @@ def _replay(
 ) -> int:
     from onnx_net2net.cli import render
     from onnx_net2net.model.atomic_write import check_free, deliver, files_of
-    from onnx_net2net.plan.lineage import replay
+    from onnx_net2net.plan.steps import replay
 
     source = load(parent)
     check_free(source, target, force=force)
@@ -76,7 +76,7 @@ def diff(first: Path, second: Path, as_json: bool) -> int:
     onnx-net2net diff model.onnx grown.onnx
     """
     from onnx_net2net.cli import render
-    from onnx_net2net.plan.lineage import diff as compare
+    from onnx_net2net.plan.diff import diff as compare
 
     found = compare(load(first), load(second))
     if as_json:

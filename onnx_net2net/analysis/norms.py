@@ -1,0 +1,99 @@
+"""The normalisations of a solved graph that have an affine map, by one node or by several.
+
+norms = normalizations(solution)
+norms[node.position].scale          # by each node that has a part in it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from onnx_net2net.algebra.axes import Axis
+from onnx_net2net.analysis.fusion_patterns import Surroundings
+from onnx_net2net.analysis.fusions import NORMS, Fusion, fusions
+from onnx_net2net.analysis.solver import Applied, Solution
+from onnx_net2net.model.graph import Node
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Normalization:
+    """LayerNorm (``centred``) or RMSNorm of the sum of ``summands`` over one axis.
+
+    ``node`` gives the result, ``nodes`` are the positions of all that compute it. ``total`` is the
+    output that gives the sum itself. ``epsilon_input`` is the operand that holds epsilon, None
+    where an attribute of ``node`` does.
+    """
+
+    node: Node
+    nodes: frozenset[int]
+    axis: Axis
+    centred: bool
+    summands: tuple[str, ...]
+    scale: str
+    bias: str
+    epsilon: float
+    total: str = ""
+    epsilon_input: tuple[Node, int] | None = None
+
+
+def normalizations(solution: Solution) -> dict[int, Normalization]:
+    """All of them, by the position of every node that has a part in one."""
+    norms = [*_fused(solution), *_decomposed(solution)]
+    return {position: norm for norm in norms for position in norm.nodes}
+
+
+def _fused(solution: Solution) -> Iterator[Normalization]:
+    for applied in solution.applied.values():
+        if applied.rule.norm is not None and applied.rule.norm.name in applied.env:
+            yield _fused_at(applied)
+
+
+def _fused_at(applied: Applied) -> Normalization:
+    node, norm = applied.node, applied.rule.norm
+    assert norm is not None
+
+    def tensor(index: int | None, names: tuple[str, ...]) -> str:
+        return names[index] if index is not None and index < len(names) else ""
+
+    return Normalization(
+        node,
+        frozenset({node.position}),
+        applied.env[norm.name],
+        norm.centred,
+        tuple(filter(None, (tensor(i, node.inputs) for i in norm.summands))),
+        tensor(norm.scale, node.inputs),
+        tensor(norm.bias, node.inputs),
+        norm.epsilon_of(node.proto),
+        tensor(norm.total, node.outputs),
+    )
+
+
+def _decomposed(solution: Solution) -> Iterator[Normalization]:
+    graph, shapes = solution.graph, solution.shapes
+    around = Surroundings(
+        graph,
+        shapes,
+        lambda name: shapes.known(name) if name in graph.derived else None,
+        graph.model.weights.__contains__,
+    )
+    if "ReduceMean" in around.by_operator:
+        for fusion in fusions(around, NORMS):
+            if all(node.position in solution.applied for node in fusion.nodes):
+                yield _decomposed_at(solution, fusion)
+
+
+def _decomposed_at(solution: Solution, fusion: Fusion) -> Normalization:
+    names, centred = fusion.names, any(node.op == "Sub" for node in fusion.nodes)
+    addition = solution.graph.producer[names["variance"]]
+    return Normalization(
+        fusion.nodes[0],
+        frozenset(node.position for node in fusion.nodes),
+        solution.axes[names["x"]][fusion.attributes["axis"]],
+        centred,
+        (names["x"],),
+        names["w"],
+        names.get("b", ""),
+        fusion.attributes["epsilon"],
+        epsilon_input=(addition, addition.inputs.index(names["eps"])),
+    )

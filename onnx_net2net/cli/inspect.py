@@ -1,0 +1,83 @@
+"""``inspect``: the dimensions of a network, or its blocks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from onnx_net2net.cli.options import FOLD, JSON, PATH
+from onnx_net2net.cli.outcome import DONE, folded, load, print_json
+
+if TYPE_CHECKING:
+    from onnx_net2net.model.model import Model
+
+
+@click.command()
+@click.argument("model", type=PATH)
+@click.option("--node", "nodes", metavar="NAME", multiple=True, help="Only what it is made of.")
+@click.option("--all", "everything", is_flag=True, help="Kernel windows and the like, too.")
+@click.option("--blocks", is_flag=True, help="List the blocks instead, which deepen copies.")
+@FOLD
+@JSON
+def inspect(
+    model: Path,
+    nodes: tuple[str, ...],
+    everything: bool,
+    blocks: bool,
+    fold: bool,
+    as_json: bool,
+) -> int:
+    """List the dimensions of a network and how they may grow.
+
+    A dimension is a set of tensor axes that resize together: the filters of a convolution, its
+    bias, the normalisation behind it, and the input channels of whatever reads them. It is named
+    after the module, parameter or node that writes it first.
+
+    \b
+    onnx-net2net inspect model.onnx
+    onnx-net2net inspect model.onnx --node layer1.0.conv2
+    onnx-net2net inspect model.onnx --all --json
+    onnx-net2net inspect model.onnx --blocks
+    """
+    source = folded(load(model)) if fold else load(model)
+    if blocks:
+        return _show_blocks(source, as_json)
+    from onnx_net2net.cli import render
+    from onnx_net2net.plan.costs import parameters
+    from onnx_net2net.widening.dimensions import analyse
+    from onnx_net2net.widening.naming import matching
+
+    analysis = analyse(source)
+    found = analysis.dimensions
+    if nodes:
+        touched = {d.name for name in nodes for d in matching(analysis, name)}
+        found = [d for d in found if d.name in touched]
+    listed = found if everything or as_json or nodes else render.shown(found)
+    if as_json:
+        print_json(
+            {
+                "dimensions": [render.dimension_values(d, source) for d in listed],
+                "parameters": parameters(source),
+                "growable": round(render.growable_share(analysis.dimensions, source), 6),
+                "obstacles": render.obstacles(analysis.dimensions),
+            }
+        )
+        return DONE
+    click.echo(render.dimension_text(listed, source))
+    click.echo("\n" + render.summary(analysis.dimensions, source, len(found) - len(listed)))
+    return DONE
+
+
+def _show_blocks(source: Model, as_json: bool) -> int:
+    """Say what the blocks of a network are called, their sizes, and whether copies are exact."""
+    from onnx_net2net.cli import render
+    from onnx_net2net.deepening.blocks import blocks
+
+    found = blocks(source)
+    if as_json:
+        print_json({"blocks": [render.block_values(block, source) for block in found]})
+    else:
+        click.echo(render.block_text(found, source))
+    return DONE
