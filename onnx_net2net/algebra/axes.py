@@ -21,6 +21,7 @@ from math import prod
 from typing import Any, Union
 
 from onnx_net2net.algebra.cuts import Cuts
+from onnx_net2net.algebra.sizes import AnySize, exact, exceeds
 
 # No counter on the class: setting it would make Python forget what it knows of the class.
 _serials = count()
@@ -31,7 +32,7 @@ class Atom:
 
     __slots__ = ("bound", "pins", "serial", "size")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: AnySize) -> None:
         self.size = size
         self.bound: Axis | None = None
         self.pins: tuple[Pin, ...] = ()
@@ -46,7 +47,7 @@ class Product:
     """Row-major merge: index = (i0 * size1 + i1) * size2 + i2 ..."""
 
     factors: tuple[Axis, ...]
-    size: int
+    size: AnySize
     bound: Axis | None = None  # its canonical form, as far as that is known
 
     def __str__(self) -> str:
@@ -58,8 +59,8 @@ class Sum:
     """Concatenation of segments: a stretch of the list that all share who cut the same axis."""
 
     cuts: Cuts
-    start: int
-    size: int
+    start: AnySize
+    size: AnySize
     bound: Axis | None = None  # its canonical form, as far as that is known
     several: bool = False  # whether it was seen to have more than one part: it keeps them
 
@@ -78,7 +79,7 @@ class Sum:
         """Its segments in canonical form: none of them is a Sum."""
         return tuple(flattened(self.parts))
 
-    def stretch(self, at: int, size: int) -> Sum:
+    def stretch(self, at: AnySize, size: AnySize) -> Sum:
         """``size`` entries of it, behind the first ``at``: always the same object."""
         key = self.start + at, size
         return self.cuts.stretches.setdefault(key, Sum(self.cuts, *key))
@@ -107,7 +108,7 @@ class Pin:
 MOST_PINS = 4
 
 
-def atom(size: int) -> Axis:
+def atom(size: AnySize) -> Axis:
     """A new atom of ``size``; size 1 is the unit, which never grows."""
     return ONE if size == 1 else Atom(size)
 
@@ -119,7 +120,7 @@ def product(*factors: Axis) -> Axis:
 
 def total(*segments: Axis) -> Axis:
     """Concatenation of ``segments``, those without entries left out."""
-    parts = [s for s in segments if s.size] or segments[:1]
+    parts = [s for s in segments if s.size != 0] or segments[:1]
     return parts[0] if len(parts) == 1 else Sum(Cuts(parts), 0, sum(s.size for s in parts))
 
 
@@ -184,7 +185,7 @@ def _canonical_product(axis: Product) -> Steps:
     *leading, last = axis.factors
     if leading and all(type(f) is Atom and f.bound is None for f in leading):
         tail = yield last
-        if tail is last and tail.size > 1 and not isinstance(tail, Product):
+        if tail is last and tail.size not in (0, 1) and not isinstance(tail, Product):
             return axis
     factors: list[Axis] = []
     pending = list(reversed(axis.factors))
@@ -266,13 +267,13 @@ def _unify(a: Axis, b: Axis, why: Pin | None) -> bool:
         return _unify_products(list(a.factors), list(b.factors), why)
     if isinstance(a, Sum):
         a, b = b, a
-    assert isinstance(a, Product) and isinstance(b, Sum)
-    return _unify_product_with_sum(a, b, why)
+    return _unify_product_with_sum(a, b, why)  # type: ignore[arg-type]
 
 
 def _bind(free: Atom, to: Axis) -> bool:
-    # No occurs check is needed: in canonical form every part is smaller than the whole,
-    # so nothing of the same size can contain ``free``.
+    # Parts of canonical axes are smaller than the whole; but symbols may all be empty.
+    if type(free.size) is not int and free in atoms(to):
+        return False
     free.bound = to
     if free.pins:
         for leaf in atoms(to):
@@ -284,23 +285,25 @@ def _unify_sums(a: Sum, b: Sum, why: Pin | None) -> bool:
     """Walk along the one of fewer parts, and cut each where the other has a boundary."""
     few, many = sorted((a, b), key=lambda s: s.span[1] - s.span[0])
     at, same = 0, True
-    while at < few.size:
+    while at != few.size:
         x, y = _part(few, at), _part(many, at)
         if x.size == y.size:
             same &= unify(x, y, why)
             at += x.size
-        elif x.size > y.size and isinstance(x, Atom) and _cut(many, at + x.size):
+        elif (
+            (longer := exceeds(x.size, y.size)) and isinstance(x, Atom) and _cut(many, at + x.size)
+        ):
             if x.bound is None:  # else ``many`` holds it as well, and has just cut it
-                _bind(x, many.stretch(at, x.size))
+                same &= _bind(x, many.stretch(at, x.size))
                 at += x.size
-        elif not (_cut(few, at + y.size) if x.size > y.size else _cut(many, at + x.size)):
+        elif longer is None or not (_cut(few, at + y.size) if longer else _cut(many, at + x.size)):
             return _pin_all(why, *(s.stretch(at, s.size - at) for s in (few, many)))
     if same:
         few.bound = many
     return True
 
 
-def _part(axis: Sum, at: int) -> Axis:
+def _part(axis: Sum, at: AnySize) -> Axis:
     """The segment that begins behind the first ``at`` entries."""
     cuts = axis.cuts
     index = cuts.beginning(axis.start + at)
@@ -309,10 +312,14 @@ def _part(axis: Sum, at: int) -> Axis:
     return part
 
 
-def _cut(axis: Sum, at: int) -> bool:
+def _cut(axis: Sum, at: AnySize) -> bool:
     """Let a segment end behind the first ``at`` entries; False where none can."""
     cuts, place = axis.cuts, axis.start + at
-    while (start := cuts.starts[index := cuts.holding(place)]) != place:
+    while place not in cuts:
+        index = cuts.holding(place)
+        if index is None:
+            return False
+        start = cuts.starts[index]
         part = canonical(cuts.parts[index])
         if isinstance(part, Sum):
             cuts.replace(index, part.parts)
@@ -324,7 +331,7 @@ def _cut(axis: Sum, at: int) -> bool:
     return True
 
 
-def _split(axis: Axis, at: int) -> tuple[Axis, Axis] | None:
+def _split(axis: Axis, at: AnySize) -> tuple[Axis, Axis] | None:
     """Cut canonical ``axis`` (no Sum) behind its first ``at`` entries, refining its first atom."""
     if isinstance(axis, Atom):
         head, tail = atom(at), atom(axis.size - at)
@@ -332,21 +339,21 @@ def _split(axis: Axis, at: int) -> tuple[Axis, Axis] | None:
         return head, tail
     assert isinstance(axis, Product) and axis.factors
     first, rest = axis.factors[0], axis.factors[1:]
-    inner = axis.size // first.size
-    if at % inner or not isinstance(first, Atom):
+    place = exact(at, exact(axis.size, first.size))
+    if place is None or not isinstance(first, Atom):
         return None
-    halves = _split(first, at // inner)
+    halves = _split(first, place)
     return halves and (product(halves[0], *rest), product(halves[1], *rest))
 
 
 def _unify_product_with_sum(a: Product, b: Sum, why: Pin | None) -> bool:
     """Split the leading atom of ``a`` where groups of ``b``'s segments end on its boundaries."""
     first, rest = a.factors[0], a.factors[1:]
-    inner = a.size // first.size
+    inner = exact(a.size, first.size)
     groups = _groups(b.segments, inner)
     if groups is None or len(groups) == 1 or not isinstance(first, Atom):
         return False
-    heads = [atom(sum(s.size for s in group) // inner) for group in groups]
+    heads = [atom(exact(sum(s.size for s in group), inner)) for group in groups]
     _bind(first, total(*heads))
     results = [
         unify(product(head, *rest), total(*group), why)
@@ -357,16 +364,16 @@ def _unify_product_with_sum(a: Product, b: Sum, why: Pin | None) -> bool:
     return all(results)
 
 
-def _groups(segments: Sequence[Axis], unit: int) -> list[list[Axis]] | None:
+def _groups(segments: Sequence[Axis], unit: AnySize | None) -> list[list[Axis]] | None:
     """Shortest consecutive groups of ``segments`` whose sizes are multiples of ``unit``."""
     groups: list[list[Axis]] = []
-    size = 0
+    size: AnySize = 0
     for segment in segments:
-        if size % unit == 0:
+        if exact(size, unit) is not None:
             groups.append([])
         groups[-1].append(segment)
         size += segment.size
-    return groups if size % unit == 0 else None
+    return groups if exact(size, unit) is not None else None
 
 
 def _unify_products(left: list[Axis], right: list[Axis], why: Pin | None) -> bool:
@@ -383,7 +390,7 @@ def _unify_products(left: list[Axis], right: list[Axis], why: Pin | None) -> boo
         elif x.size == y.size:
             unify(x, y, why)
         else:
-            swap = x.size < y.size
+            swap = exact(y.size, x.size) is not None
             large, small = (y, x) if swap else (x, y)
             mine, others = (right, left) if swap else (left, right)
             if not _refine(large, small, mine, others, why):
@@ -399,9 +406,10 @@ def _refine(
         rest = [small, *reversed(others)]
         others.clear()
         return not mine and unify(large, product(*rest), why)
-    if not isinstance(large, Atom) or large.size % small.size:
+    quotient = exact(large.size, small.size)
+    if not isinstance(large, Atom) or quotient is None:
         return False
-    remainder = atom(large.size // small.size)
+    remainder = atom(quotient)
     _bind(large, product(small, remainder))
     mine.append(remainder)
     return True

@@ -15,7 +15,9 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from onnx_net2net.algebra.sizes import AnySize
 
 if TYPE_CHECKING:
     from onnx_net2net.algebra.axes import Axis, Sum
@@ -24,23 +26,33 @@ if TYPE_CHECKING:
 class Cuts:
     """``parts``, in order, and where each of them starts; the end of the last one comes last."""
 
-    __slots__ = ("parts", "starts", "stretches")
+    __slots__ = ("_ordered", "parts", "starts", "stretches")
 
     def __init__(self, parts: Sequence[Axis]) -> None:
         self.parts = list(parts)
-        self.starts = [0, *accumulate(part.size for part in parts)]
-        self.stretches: dict[tuple[int, int], Sum] = {}  # by start and size
+        self.starts: list[Any] = [0, *accumulate(part.size for part in parts)]
+        self.stretches: dict[tuple[AnySize, AnySize], Sum] = {}  # by start and size
+        self._ordered = all(type(part.size) is int for part in parts)  # no symbols
 
-    def beginning(self, place: int) -> int:
+    def __contains__(self, place: AnySize) -> bool:
+        """Whether a part starts at ``place``, or the last one ends there."""
+        if not self._ordered:
+            return place in self.starts
+        index = bisect_left(self.starts, place)
+        return index < len(self.starts) and bool(self.starts[index] == place)
+
+    def beginning(self, place: AnySize) -> int:
         """The index of the part that starts at ``place``."""
-        return bisect_left(self.starts, place)
+        return bisect_left(self.starts, place) if self._ordered else self.starts.index(place)
 
-    def holding(self, place: int) -> int:
-        """The index of the part in which the entry at ``place`` is."""
-        return bisect_right(self.starts, place) - 1
+    def holding(self, place: AnySize) -> int | None:
+        """The index of the part in which the entry at ``place`` is; None where symbols hide it."""
+        known = self._ordered and type(place) is int
+        return bisect_right(self.starts, place) - 1 if known else None
 
     def replace(self, index: int, parts: Sequence[Axis]) -> None:
         """Put finer ``parts`` in the place of one."""
+        self._ordered &= all(type(part.size) is int for part in parts)
         sizes = (part.size for part in parts[:-1])
         self.starts[index : index + 1] = accumulate(sizes, initial=self.starts[index])
         self.parts[index : index + 1] = parts

@@ -7,11 +7,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import accumulate, pairwise
+from collections.abc import Callable, Iterable
+from itertools import accumulate
+from typing import Any
 
-from onnx_net2net.algebra.axes import Atom, Axis, Product, Sum, canonical, flattened
+from onnx_net2net.algebra.axes import Atom, Axis, Product, canonical, flattened
 from onnx_net2net.algebra.cuts import Cuts
+from onnx_net2net.algebra.sizes import AnySize
 
 
 class Measure:
@@ -21,12 +23,13 @@ class Measure:
     A list that many axes are stretches of is walked once: nothing may be unified afterwards.
     """
 
-    def __init__(self, leaf: Callable[[Atom], int], merged: Callable[[Iterable[int]], int]) -> None:
+    def __init__(self, leaf: Callable[[Atom], Any], merged: Callable[[Iterable[Any]], Any]) -> None:
         self._leaf, self._merged = leaf, merged
-        self._until: dict[Cuts, dict[int, int]] = {}  # the number of all before each boundary
+        self._until: dict[Cuts, dict[AnySize, Any]] = {}  # the number of all before each boundary
 
-    def __call__(self, axis: Axis) -> int:
-        number, pending = 0, [axis]
+    def __call__(self, axis: Axis) -> Any:
+        number: Any = 0
+        pending = [axis]
         while pending:
             part = canonical(pending.pop())
             if isinstance(part, Atom):
@@ -40,27 +43,9 @@ class Measure:
                 pending += part.parts
         return number
 
-    def _walked(self, cuts: Cuts) -> dict[int, int]:
+    def _walked(self, cuts: Cuts) -> dict[AnySize, Any]:
         segments = list(flattened(cuts.parts))
         places = accumulate((s.size for s in segments), initial=0)
         numbers = accumulate(map(self, segments), initial=0)
         self._until[cuts] = dict(zip(places, numbers, strict=True))
         return self._until[cuts]
-
-
-def shortest(sums: Iterable[Sum]) -> Iterator[Sum]:
-    """The shortest stretches of which ``sums``, and the differences between them, consist.
-
-    Two boundaries are joined where a Sum, or several of them, lead from one to the other.
-    """
-    joined: dict[Cuts, dict[int, list[int]]] = {}
-    for each in dict.fromkeys(sums):
-        groups = joined.setdefault(each.cuts, {})
-        first, last = (groups.setdefault(p, [p]) for p in (each.start, each.start + each.size))
-        if first is not last:
-            small, large = sorted((first, last), key=len)
-            large += small
-            groups.update(dict.fromkeys(small, large))
-    for cuts, groups in joined.items():
-        for places in {id(group): sorted(group) for group in groups.values()}.values():
-            yield from (Sum(cuts, start, stop - start) for start, stop in pairwise(places))

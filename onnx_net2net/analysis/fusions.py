@@ -222,16 +222,11 @@ def _flattened_transpose(around: Surroundings, last: Node) -> str | None:
         return None
     if attributes_of(middle).get("perm") != [0, 2, 1] or around.rank(first.inputs[0]) != 4:
         return None
-    # Two choices of all dynamic sizes tell a transposition from a coincidence.
-    for shapes in (around.shapes, around.shapes.elsewhere):
-        source, flat, result = (
-            shapes.of(n) for n in (first.inputs[0], first.outputs[0], last.outputs[0])
-        )
-        if source is None or flat != (source[0] * source[1], *source[2:]):
-            return None
-        if result != (source[0], source[1], source[3], source[2]):
-            return None
-    return first.inputs[0]
+    names = (first.inputs[0], first.outputs[0], last.outputs[0])
+    source, flat, result = map(around.shapes.sizes_of, names)
+    if source is None or flat != (source[0] * source[1], *source[2:]):
+        return None
+    return first.inputs[0] if result == (*source[:2], source[3], source[2]) else None
 
 
 _SCORES = "(MatMul(Mul(q, s), Mul(k, t)) | MatMul(Mul(q, s), k) | MatMul(q, k))"

@@ -19,6 +19,7 @@ from onnx_net2net.model.native import infer_shapes
 from onnx_net2net.model.oddities import absurd_shape
 
 Shape = tuple[int, ...]
+Partial = tuple[int | None, ...]  # None: a size that onnx does not know
 Array = np.ndarray[Any, Any]
 RUN = 24  # nodes; shorter ones cost more calls, longer ones are cut short more often
 MOST = 1000  # nodes; a longer run would not stay in the processor's caches
@@ -45,7 +46,7 @@ class Ahead:
         self._stop = -1
         self._length = MOST
 
-    def infer(self, index: int) -> Iterator[tuple[str, int, Shape | None]]:
+    def infer(self, index: int) -> Iterator[tuple[str, int, Partial | None]]:
         """Name, type and shape of what node ``index`` and those after it write."""
         stuck = self.known.stuck
         if index < self._stop:
@@ -64,7 +65,7 @@ class Ahead:
         return infer(run, self.known)
 
 
-def infer(nodes: Sequence[Node], known: Known) -> Iterator[tuple[str, int, Shape | None]]:
+def infer(nodes: Sequence[Node], known: Known) -> Iterator[tuple[str, int, Partial | None]]:
     """Name, type and shape (None where unknown) of what ``nodes`` write."""
     found = infer_shapes(_model(nodes, known), known.value)
     if found is None:
@@ -73,13 +74,13 @@ def infer(nodes: Sequence[Node], known: Known) -> Iterator[tuple[str, int, Shape
         return
     for value in found.value_info:
         tensor = value.type.tensor_type
-        shape: Shape | None = None
+        shape: Partial | None = None
         if tensor.HasField("shape"):
             dims = tensor.shape.dim
             shape = tuple([d.dim_value for d in dims])
-            if 0 in shape and not all(d.HasField("dim_value") for d in dims):
-                shape = None
-            elif absurd_shape(shape):
+            if 0 in shape:
+                shape = tuple([d.dim_value if d.HasField("dim_value") else None for d in dims])
+            if absurd_shape(n for n in shape if n is not None):
                 return  # what follows from it is absurd, too
         yield value.name, tensor.elem_type, shape
 

@@ -1,132 +1,100 @@
-"""Sizes and small values of every tensor, for one choice of the dynamic dimensions.
+"""Sizes and small values of every tensor: at one choice of the dynamic sizes, and as formulas.
 
-Symbolic input dimensions are bound to distinct sizes. Then one walk over the nodes, through the
-bodies of If, Loop and Scan, takes shapes from onnx's inference and evaluates the small integer
-chains that it leaves open.
+Symbolic input dimensions are bound to distinct sizes. Then one walk over the nodes, also through
+bodies, takes shapes from onnx's inference and evaluates the small integer chains that it leaves
+open. Beside them it computes what they are whatever the dynamic sizes, by rules and by arithmetic.
+What depends on data, or has no formula, is a symbol of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from math import prod
+from itertools import cycle
 
-import numpy as np
-from onnx import NodeProto, TensorProto
-
-from onnx_net2net.analysis.dependence import Dependence
+from onnx_net2net.algebra.sizes import AnySize, Size, trial, unknown
+from onnx_net2net.analysis.formulas import formulas, shape_value, symbols
 from onnx_net2net.analysis.onnx_inference import Ahead, Known, Shape
-from onnx_net2net.analysis.rule_shapes import shapes_by_rule
-from onnx_net2net.analysis.symbols import APART, PRIMES, bind, bound, candidates
-from onnx_net2net.analysis.values import MOST, Array, evaluate, small
+from onnx_net2net.analysis.rule_shapes import Followed, Sizes, follow
+from onnx_net2net.analysis.stored import Stored
+from onnx_net2net.analysis.symbols import CANDIDATES, bind, bound, sized
+from onnx_net2net.analysis.values import Array, evaluate
 from onnx_net2net.model.graph import Graph, Node
 from onnx_net2net.model.subgraphs import Link
+from onnx_net2net.operators.language import Op, Unsupported
 from onnx_net2net.operators.types import FLOATS
 
-INTEGERS = {TensorProto.BOOL, TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8}
-MOST_SCALES = 16  # elements; a longer float vector is a weight, not a parameter
 MOST_TRIPS = 4096  # a higher bound of a loop is none
 ITERATIONS = "iterations of "  # a Loop: what its number of trips is called among dynamic sizes
 
 
 @dataclass
-class Stored:
-    """What is known of the weights, whatever the dynamic sizes."""
-
-    shape: dict[str, Shape] = field(default_factory=dict)
-    dtype: dict[str, int] = field(default_factory=dict)
-    value: dict[str, Array] = field(default_factory=dict)  # shape-like
-    scales: dict[str, Array] = field(default_factory=dict)  # small float weights, e.g. Resize's
-    entries: dict[str, TensorProto] = field(default_factory=dict)
-    candidates: tuple[tuple[int, ...], ...] = ()  # of dynamic sizes
-    stuck: set[int] = field(default_factory=set)
-
-
-@dataclass
 class Shapes:
-    """What is known of every tensor under ``binding``."""
+    """What is known of every tensor: numbers under ``binding``, formulas where they vary."""
 
     graph: Graph
     stored: Stored
     binding: dict[str, int]
-    sizes: tuple[int, ...] = PRIMES
-    alternative: bool = False  # of another choice, only to see what depends on it
+    fixed: bool = False  # under ``binding`` only, without formulas
     shape: dict[str, Shape] = field(default_factory=dict)
+    sizes: dict[str, Sizes] = field(default_factory=dict)  # of the shapes that vary
     dtype: dict[str, int] = field(default_factory=dict)
     value: dict[str, Array] = field(default_factory=dict)  # small constants and what they compute
+    formula: dict[str, Array] = field(default_factory=dict)  # of the values that vary
+    followed: dict[int, Followed | str] = field(default_factory=dict)  # rules, or why there is none
     computed: set[int] = field(default_factory=set)  # positions of nodes that only compute sizes
     taken: dict[int, int] = field(default_factory=dict)  # If that always takes this branch
     dead: set[int] = field(default_factory=set)  # nodes in a branch that is never taken
     unsteady: set[str] = field(default_factory=set)  # loop states that change their shape
+    misfits: list[str] = field(default_factory=list)  # formulas that are not what was inferred
+    numbers: Iterator[int] = field(default_factory=lambda: cycle(NUMBERS))  # still to be tried
     unknown: int = 0
 
     def of(self, name: str) -> Shape | None:
-        """The shape of a tensor, or None where it is unknown."""
+        """The shape of a tensor under ``binding``, or None where it is unknown."""
         return self.shape.get(name)
+
+    def sizes_of(self, name: str) -> Sizes | None:
+        """The sizes of a tensor, symbols where they vary, or None where they are unknown."""
+        return self.sizes.get(name) or self.shape.get(name)
 
     def known(self, name: str) -> Array | None:
         """A small constant that an operator may read as a parameter, or None."""
         found = self.value.get(name)
         return self.stored.scales.get(name) if found is None else found
 
-    @cached_property
-    def elsewhere(self) -> Shapes:
-        """The same for other dynamic sizes."""
-        used = set(self.binding.values())
-        best: Shapes | None = None
-        for sizes in dict.fromkeys(_without(used, c) for c in (*self.stored.candidates, (3,))):
-            if sizes:
-                found = infer_with(self.graph, self.stored, sizes, alternative=True)
-                if best is None or found.unknown < best.unknown:
-                    best = found
-                if best.unknown <= self.unknown:
-                    break
-        assert best is not None
-        return best
-
-    @cached_property
-    def coincidences(self) -> int:
-        """How many sizes are equal here and not elsewhere: of them this choice shows too little."""
-        others = self.elsewhere.shape
-        pairs = {(1, 1)}
-        for name, shape in self.shape.items():
-            if len(other := others.get(name, ())) == len(shape):
-                pairs.update(zip(shape, other, strict=True))
-        return len(pairs) - len({here for here, _ in pairs})
-
-    def apart(self) -> Shapes | None:
-        """The same for the choice with the fewest coincidences, or None where that is this one."""
-        best = self
-        for sizes in APART if self.binding and self.coincidences else ():
-            found = infer_with(self.graph, self.stored, sizes)
-            found.__dict__["elsewhere"] = self.elsewhere
-            if (found.unknown, found.coincidences) < (best.unknown, best.coincidences):
-                best = found
-            if not (best.unknown or best.coincidences):
-                break
-        return None if best is self else best
+    def elements(self, name: str) -> Array | None:
+        """The same with symbols where it varies."""
+        found = self.formula.get(name)
+        return self.known(name) if found is None else found
 
     def settled(self, name: str) -> bool:
-        """Whether a value is the same for all dynamic sizes, so far as it can be proved."""
-        if not self.binding or self.alternative:
-            return True
-        if name not in self.value:
-            return False
-        dependence = self.dependence()
-        return not any(map(dependence.follows, dependence.elements(name)))
+        """Whether a value is the same for all dynamic sizes."""
+        return self.known(name) is not None and name not in self.formula
 
-    def dependence(self) -> Dependence:
-        """What may follow the dynamic sizes, as far as is known by now."""
-        return Dependence(self.graph, self)
+    def put(self, name: str, sizes: Sequence[AnySize]) -> None:
+        """Note the sizes of a tensor."""
+        self.shape[name] = tuple([int(trial(size)) for size in sizes])
+        if any(isinstance(size, Size) for size in sizes):
+            self.sizes[name] = tuple(sizes)
+        else:
+            self.sizes.pop(name, None)
+
+    def fresh(self, name: str, axis: int, number: int | None = None) -> AnySize:
+        """A symbol for the size of an axis that depends on data."""
+        number = next(self.numbers) if number is None else number
+        return number if self.fixed else unknown(f"{name}[{axis}]", number, 0)
+
+
+NUMBERS = (31, 37, 41, 43, 47, 53, 59, 61, 67, 71)  # trial values of what depends on data
 
 
 def infer(graph: Graph) -> Shapes:
     """Shapes under the first candidate sizes for which everything is known (else the best)."""
     best: Shapes | None = None
-    stored = _stored(graph)
-    for sizes in stored.candidates:
-        found = infer_with(graph, stored, sizes)
+    stored = Stored.of(graph)
+    for sizes in CANDIDATES:
+        found = _inferred(Shapes(graph, stored, bind(graph.model.proto.graph.input, sizes)))
         if best is None or found.unknown < best.unknown:
             best = found
         if not found.unknown or not found.binding:
@@ -135,52 +103,9 @@ def infer(graph: Graph) -> Shapes:
     return best
 
 
-def _without(used: set[int], sizes: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(size for size in sizes if size not in used)
-
-
-def _stored(graph: Graph) -> Stored:
-    stored = Stored()
-    for name, weight in graph.model.weights.items():
-        stored.shape[name], stored.dtype[name] = weight.shape, weight.dtype
-        size = prod(weight.shape)
-        if size <= (MOST if weight.dtype in INTEGERS else MOST_SCALES):
-            array = weight.array()
-            if small(array):
-                stored.value[name] = array
-            elif size <= MOST_SCALES and weight.dtype != TensorProto.STRING:
-                stored.scales[name] = array
-    stored.entries.update((entry.name, entry) for entry in graph.model.proto.graph.initializer)
-    stored.candidates = candidates(_stated(graph, stored))
-    return stored
-
-
-def _stated(graph: Graph, stored: Stored) -> set[int]:
-    """All sizes that the file states: of weights and inputs, and in small integer constants."""
-    found = {size for shape in stored.shape.values() for size in shape}
-    for value in graph.model.proto.graph.input:
-        found.update(dim.dim_value for dim in value.type.tensor_type.shape.dim)
-    for array in stored.value.values():
-        if array.dtype.kind in "iu":
-            found.update(array.ravel().tolist())
-    return found
-
-
-def infer_with(
-    graph: Graph,
-    stored: Stored,
-    sizes: tuple[int, ...],
-    *,
-    alternative: bool = False,
-) -> Shapes:
-    """Shapes for these sizes of the symbolic dimensions."""
-    binding = bind(graph.model.proto.graph.input, sizes)
-    return _inferred(Shapes(graph, stored, binding, sizes, alternative))
-
-
 def infer_at(graph: Graph, binding: Mapping[str, int]) -> Shapes:
     """Shapes where each symbolic dimension, or expression of some, has the size in ``binding``."""
-    return _inferred(Shapes(graph, _stored(graph), dict(binding)))
+    return _inferred(Shapes(graph, Stored.of(graph), dict(binding), fixed=True))
 
 
 def _inferred(shapes: Shapes) -> Shapes:
@@ -191,11 +116,15 @@ def _inferred(shapes: Shapes) -> Shapes:
     for value in graph.model.proto.graph.input:
         if value.name not in graph.model.weights:
             shapes.dtype[value.name] = value.type.tensor_type.elem_type
-            shape = bound(value, shapes.binding)
-            if shape is not None:
-                shapes.shape[value.name] = shape
+            if shapes.fixed:
+                sizes: Sizes | None = bound(value, shapes.binding)
+            else:
+                sizes = sized(value, shapes.binding)
+            if sizes is not None:
+                shapes.put(value.name, sizes)
     _walk(shapes, graph.main)
-    shapes.unknown = sum(not _is_known(shapes, node) for node in graph.nodes)
+    # Where formulas do not fit what was inferred, no network runs at these sizes.
+    shapes.unknown = bool(shapes.misfits) + sum(not _is_known(shapes, node) for node in graph.nodes)
     return shapes
 
 
@@ -209,16 +138,11 @@ def _walk(shapes: Shapes, nodes: Sequence[Node]) -> None:
             continue  # a weight, already known
         if node.bodies:
             _control(shapes, node)
-            continue
-        outputs = _value_of(shapes, node, opset.get("", 1))
-        if outputs is not None:
-            shapes.computed.add(node.position)
-            for name, array in zip(node.outputs, outputs, strict=False):
-                if name:
-                    shapes.value[name] = array
-                    shapes.shape[name] = array.shape
-        elif not _is_known(shapes, node):
-            _fill(shapes, node, ahead, index)
+        elif not _evaluated(shapes, node, opset.get("", 1)):
+            if not _is_known(shapes, node):
+                _fill(shapes, node, ahead, index)
+            if any(n in shapes.sizes or n in shapes.formula for n in node.inputs + node.outputs):
+                _follow(shapes, node)
 
 
 def _is_known(shapes: Shapes, node: Node) -> bool:
@@ -226,25 +150,38 @@ def _is_known(shapes: Shapes, node: Node) -> bool:
     return all(name in known or not name for name in node.outputs)
 
 
-def _value_of(shapes: Shapes, node: Node, opset: int) -> list[Array] | None:
+def _evaluated(shapes: Shapes, node: Node, opset: int) -> bool:
+    """Whether the node computes small values, whose length is always the same, from others."""
     if node.op in ("Shape", "Size") and not node.domain:
-        shape = shapes.shape.get(node.inputs[0])
-        return None if shape is None else [shape_value(node.proto, shape)]
-    values: list[Array | None] = []
-    for name in node.inputs:
-        value = shapes.value.get(name) if name else None
-        if value is None and name:
-            return None
-        values.append(value)
-    return evaluate(node.proto, values, opset) if values else None
-
-
-def shape_value(node: NodeProto, shape: Shape) -> Array:
-    """What Shape or Size yields for a tensor of ``shape``."""
-    if node.op_type == "Size":
-        return np.asarray(np.prod(shape, dtype=np.int64))
-    given = {a.name: a.i for a in node.attribute}
-    return np.asarray(shape[given.get("start", 0) : given.get("end", len(shape))], np.int64)
+        sizes = shapes.sizes_of(node.inputs[0])
+        if sizes is None:
+            return False
+        numbers, found = [shape_value(node.proto, shapes.shape[node.inputs[0]])], None
+        if node.inputs[0] in shapes.sizes:
+            found = [shape_value(node.proto, sizes)]
+    else:
+        given = [shapes.value.get(name) if name else None for name in node.inputs]
+        if not given or any(v is None for v, n in zip(given, node.inputs, strict=True) if n):
+            return False
+        arrays = evaluate(node.proto, given, opset)
+        if arrays is None:
+            return False
+        numbers, found = arrays, None
+        if any(name in shapes.formula for name in node.inputs):
+            terms = [
+                shapes.formula.get(name, v) for name, v in zip(node.inputs, given, strict=True)
+            ]
+            found = formulas(node.proto, terms, numbers, opset)
+            if found is None:
+                return False
+    shapes.computed.add(node.position)
+    for index, (name, array) in enumerate(zip(node.outputs, numbers, strict=False)):
+        if name:
+            shapes.value[name] = array
+            shapes.shape[name] = array.shape
+            if found is not None and symbols(found[index]):
+                shapes.formula[name] = found[index]
+    return True
 
 
 def _fill(shapes: Shapes, node: Node, ahead: Ahead, index: int) -> None:
@@ -253,25 +190,89 @@ def _fill(shapes: Shapes, node: Node, ahead: Ahead, index: int) -> None:
     if node.opaque or any(s is None for s, n in zip(given, node.inputs, strict=True) if n):
         return  # what follows from an unknown shape is unknown
     if not node.domain:
-        for name, dtype, shape in ahead.infer(index):
+        for name, dtype, sizes in ahead.infer(index):
             if dtype:
                 shapes.dtype[name] = dtype
-            if shape is not None:
-                shapes.shape.setdefault(name, shape)
+            if sizes is not None and None not in sizes:
+                shapes.shape.setdefault(name, sizes)  # type: ignore[arg-type]
+            elif sizes is not None and name in node.outputs:
+                _count(shapes, node, name, sizes)
     if not _is_known(shapes, node):
         # A rule may know the shapes of operators that onnx does not (other domains).
-        version = shapes.graph.model.opset.get(node.domain, 1)
-        values = [shapes.known(name) if name else None for name in node.inputs]
-        found = shapes_by_rule(node, version, given, values) or ()
-        for name, known in zip(node.outputs, found, strict=False):
-            if name:
-                shapes.shape.setdefault(name, known)
+        found = _by_rule(shapes, node, None)
+        outputs = found.outputs if found is not None else []
+        for name, told in zip(node.outputs, outputs, strict=False):
+            if name and None not in told and all(trial(size) > 0 for size in told):
+                shapes.put(name, told)  # type: ignore[arg-type]
     # Operators of other domains give floats if they read any, else what they read first.
     types = [shapes.dtype[name] for name in node.inputs if name in shapes.dtype]
     chosen = next((t for t in types if t in FLOATS), types[0] if types else None)
     for name in node.outputs:
         if name and name not in shapes.dtype and chosen is not None:
             shapes.dtype[name] = chosen
+
+
+def _count(shapes: Shapes, node: Node, name: str, sizes: Sequence[int | None]) -> None:
+    """Sizes of an output that onnx does not know: those of its rule, else they depend on data."""
+    index = node.outputs.index(name)
+    ranks: list[int | None] = [None] * len(node.outputs)
+    ranks[index] = len(sizes)
+    found = _by_rule(shapes, node, ranks)
+    told = found.outputs[index] if found is not None and index < len(found.outputs) else ()
+    shapes.put(name, [
+        n if n is not None else told[axis] if axis < len(told) and told[axis] is not None
+        else shapes.fresh(name, axis)
+        for axis, n in enumerate(sizes)
+    ])  # fmt: skip
+
+
+def _by_rule(shapes: Shapes, node: Node, ranks: Sequence[int | None] | None) -> Followed | None:
+    """What the rule of a node says of its outputs; None, and why, where it says nothing."""
+    op = Op(
+        node.proto,
+        shapes.graph.model.opset.get(node.domain, 1),
+        tuple([shapes.sizes_of(name) if name else None for name in node.inputs]),
+        (None,) * len(node.outputs),
+        tuple([shapes.elements(name) if name else None for name in node.inputs]),
+    )
+    try:
+        return follow(op, ranks)
+    except Unsupported as problem:
+        shapes.followed[node.position] = str(problem)
+    return None
+
+
+def _follow(shapes: Shapes, node: Node) -> None:
+    """Formulas for the sizes of what ``node`` writes, where any it reads vary."""
+    known = [shapes.shape.get(name) for name in node.outputs]
+    ranks = [None if shape is None else len(shape) for shape in known]
+    found = _by_rule(shapes, node, ranks)
+    told = found.outputs if found is not None else []
+    for index, (name, shape) in enumerate(zip(node.outputs, known, strict=True)):
+        if name and shape is not None:
+            sizes = told[index] if index < len(told) else ()
+            agreed = _agreed(shapes, name, sizes, shape)
+            shapes.put(name, agreed)
+            for axis, (one, other) in enumerate(zip(sizes, agreed, strict=False)):
+                if found is not None and one is not None and one != other:
+                    shapes.misfits.append(f"{node.label}: axis {axis} is {shape[axis]}, not {one}")
+                    found.forget(index, axis)
+    if found is not None:
+        shapes.followed[node.position] = found
+
+
+def _agreed(
+    shapes: Shapes, name: str, sizes: Sequence[AnySize | None], shape: Shape
+) -> list[AnySize]:
+    """``sizes`` where they are those of ``shape`` under the binding, else symbols of their own."""
+    own = shapes.sizes.get(name, ())
+    found: list[AnySize] = []
+    for axis, number in enumerate(shape):
+        size = sizes[axis] if axis < len(sizes) else None
+        if size is None or trial(size) != number:
+            size = own[axis] if own else shapes.fresh(name, axis, number)
+        found.append(size)
+    return found
 
 
 def _control(shapes: Shapes, node: Node) -> None:
@@ -287,9 +288,9 @@ def _control(shapes: Shapes, node: Node) -> None:
             _enter(shapes, link, link.inner in unsteady)
         for body in node.bodies:
             _walk(shapes, body.nodes)
-        known = shapes.shape
+        known = shapes.sizes_of
         carry = node.links.carry
-        found = {c.outer for c in carry if known.get(c.outer) != known.get(c.inner)}
+        found = {c.outer for c in carry if known(c.outer) != known(c.inner)}
         if found <= unsteady:
             break
         unsteady |= found
@@ -306,11 +307,12 @@ def _control(shapes: Shapes, node: Node) -> None:
 
 
 def _enter(shapes: Shapes, link: Link, unsteady: bool) -> None:
-    shape = None if unsteady else shapes.shape.get(link.outer)
-    if shape is None:
+    sizes = None if unsteady else shapes.sizes_of(link.outer)
+    if sizes is None:
         shapes.shape.pop(link.inner, None)
+        shapes.sizes.pop(link.inner, None)
         return
-    shapes.shape[link.inner] = tuple(link.without(shape))
+    shapes.put(link.inner, link.without(sizes))
     if link.outer in shapes.dtype:
         shapes.dtype[link.inner] = shapes.dtype[link.outer]
 
@@ -322,34 +324,34 @@ def _forget(shapes: Shapes, nodes: Sequence[Node]) -> None:
         shapes.computed.discard(node.position)
         if node.op != "Constant":
             for name in node.outputs:
-                shapes.shape.pop(name, None)
-                shapes.value.pop(name, None)
+                for known in (shapes.shape, shapes.sizes, shapes.value, shapes.formula):
+                    known.pop(name, None)  # type: ignore[attr-defined]
 
 
 def _leave(shapes: Shapes, node: Node, link: Link) -> None:
-    shape = shapes.shape.get(link.inner)
+    sizes = shapes.sizes_of(link.inner)
     length = iterations(shapes, node) if link.axis is not None else 1
     if link.inner in shapes.dtype:
         shapes.dtype[link.outer] = shapes.dtype[link.inner]
-    if shape is not None and length is not None:
-        shapes.shape[link.outer] = tuple(link.with_axis(shape, length))
+    if sizes is not None and length is not None:
+        shapes.put(link.outer, link.with_axis(sizes, length))
 
 
-def iterations(shapes: Shapes, node: Node) -> int | None:
-    """How often a Loop or Scan runs; a stand-in where that is known only at run time."""
+def iterations(shapes: Shapes, node: Node) -> AnySize | None:
+    """How often a Loop or Scan runs; a symbol where that is known only at run time."""
     assert node.links is not None
     if node.op == "Scan":
         walked = (link for link in node.links.enter if link.axis is not None)
-        lengths = [shapes.shape[w.outer][w.axis or 0] for w in walked if w.outer in shapes.shape]
-        return lengths[0] if lengths else None
-    most = shapes.value.get(node.inputs[0]) if node.inputs[0] else None
-    trips = int(most.reshape(-1)[0]) if most is not None else MOST_TRIPS + 1
-    bounded = 0 <= trips <= MOST_TRIPS
+        known = [(shapes.sizes_of(link.outer), link.axis or 0) for link in walked]
+        return next((sizes[axis] for sizes, axis in known if sizes is not None), None)
+    most = shapes.elements(node.inputs[0]) if node.inputs[0] else None
+    trips = MOST_TRIPS + 1 if most is None else most.reshape(-1)[0]
+    bounded = 0 <= trial(trips) <= MOST_TRIPS
     if bounded and _never_stops(shapes, node):
-        return trips
-    # Sizes that follow this one must be seen to vary: so there is another in ``elsewhere``.
-    size = trips + shapes.alternative if bounded else shapes.sizes[-1]
-    return shapes.binding.setdefault(ITERATIONS + node.name, size)
+        return trips if isinstance(trips, Size) else int(trips)
+    name = ITERATIONS + node.name
+    size = shapes.binding.setdefault(name, int(trial(trips)) if bounded else NUMBERS[0])
+    return size if shapes.fixed else unknown(name, size, 0)
 
 
 def _never_stops(shapes: Shapes, node: Node) -> bool:
@@ -375,25 +377,38 @@ def _branch(shapes: Shapes, node: Node) -> None:
     """Shapes behind an If: of the branch taken if that is known, else those that agree."""
     assert node.links is not None
     condition = shapes.value.get(node.inputs[0])
-    if condition is None:
-        inner: dict[str, set[Shape | None]] = {}
-        for link in node.links.leave:
-            inner.setdefault(link.outer, set()).add(shapes.shape.get(link.inner))
-        for link in node.links.leave:
-            if len(inner[link.outer]) == 1:
-                _leave(shapes, node, link)
-        return
-    chosen = 0 if condition.all() else 1
-    links = [link for link in node.links.leave if link.body == chosen]
-    for link in links:
-        _leave(shapes, node, link)
-    if not shapes.settled(node.inputs[0]):
+    chosen = None if condition is None else 0 if condition.all() else 1
+    settled = shapes.settled(node.inputs[0])
+    for link in node.links.leave:
+        ways = [k for k in node.links.leave if k.outer == link.outer]
+        if link.body == (chosen or 0):
+            _join(shapes, node, [link] if settled else ways, link, chosen is not None)
+    if not settled or chosen is None:
         return
     shapes.taken[node.position] = chosen
     _bury(shapes, node.bodies[1 - chosen].nodes)
+    links = [link for link in node.links.leave if link.body == chosen]
     if links and all(link.inner in shapes.value for link in links):
         shapes.computed.add(node.position)
-        shapes.value.update((link.outer, shapes.value[link.inner]) for link in links)
+        for link in links:
+            shapes.value[link.outer] = shapes.value[link.inner]
+            if link.inner in shapes.formula:
+                shapes.formula[link.outer] = shapes.formula[link.inner]
+
+
+def _join(shapes: Shapes, node: Node, ways: list[Link], taken: Link, sure: bool) -> None:
+    """Shapes of what one of several ways gives: ``taken``, if that is ``sure`` at the trial."""
+    shape = shapes.shape.get(taken.inner)
+    others = [shapes.sizes_of(link.inner) for link in ways]
+    if shape is None or (not sure and any(shapes.shape.get(k.inner) != shape for k in ways)):
+        return
+    _leave(shapes, node, taken)
+    if any(sizes is None or len(sizes) != len(shape) for sizes in others):
+        agreed: list[AnySize | None] = [None] * len(shape)
+    else:
+        agreed = [s[0] if s.count(s[0]) == len(s) else None for s in zip(*others, strict=True)]
+    shapes.sizes.pop(taken.outer, None)
+    shapes.put(taken.outer, _agreed(shapes, taken.outer, agreed, shape))
 
 
 def _bury(shapes: Shapes, nodes: Sequence[Node]) -> None:

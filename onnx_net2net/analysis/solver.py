@@ -8,24 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 
 from onnx_net2net.algebra.axes import ONE, Axis, Pin, atom, canonical, pin, product, total, unify
-from onnx_net2net.analysis.dependence import Dependence
-from onnx_net2net.analysis.evidence import Evidence
+from onnx_net2net.algebra.sizes import AT_RUN_TIME, AnySize, exact
+from onnx_net2net.analysis.rule_shapes import Followed
 from onnx_net2net.analysis.shapes import Shapes, infer
 from onnx_net2net.model.graph import Graph, Node
 from onnx_net2net.model.subgraphs import Link, captured
 from onnx_net2net.operators import lookup
-from onnx_net2net.operators.language import (
-    AT_RUN_TIME,
-    Op,
-    Pattern,
-    Rule,
-    Unsupported,
-    expand,
-    ranks,
-)
+from onnx_net2net.operators.broadcast import repeated
+from onnx_net2net.operators.language import Op, Pattern, Rule, Unsupported, expand, ranks
 from onnx_net2net.operators.notation import Group, Plus, Spec, Term
 
 Env = dict[str, Axis]
@@ -52,24 +44,14 @@ class Solution:
     barriers: dict[int, str] = field(default_factory=dict)  # nodes no rule explains, and why
     tied: dict[tuple[str, int], Axis] = field(default_factory=dict)  # of weights that are copied
 
-    @cached_property
-    def dependence(self) -> Dependence | None:
-        """What follows the dynamic sizes of the inputs; None where they have none."""
-        return self.shapes.dependence() if self.shapes.binding else None
-
-    @cached_property
-    def evidence(self) -> Evidence | None:
-        """What is proved of sizes that rules are read off; None where none are dynamic."""
-        return None if self.dependence is None else Evidence(self.dependence, self.axes)
-
     def of(self, name: str) -> list[Axis] | None:
         """The axes of a tensor (new, pinned unless a weight's, where none are known yet)."""
         known = self.axes.get(name)
         if known is None:
-            shape = self.shapes.of(name)
-            if shape is None:
+            sizes = self.shapes.sizes_of(name)
+            if sizes is None:
                 return None
-            known = self.axes[name] = [atom(n) for n in shape]
+            known = self.axes[name] = [atom(n) for n in sizes]
             if name not in self.graph.model.weights:
                 reason = Pin(None, f"'{name}' is computed from sizes")
                 for axis in known:
@@ -82,33 +64,15 @@ class _Misfit(Exception):
 
 
 def solve(graph: Graph) -> Solution:
-    """Unify the axes of the whole graph.
-
-    Where sizes that follow the inputs leave a doubt, it may be that they coincide at those that
-    were tried: another choice is tried once.
-    """
-    solution = _solved(graph, infer(graph))
-    doubts = _doubts(solution)
-    apart = solution.shapes.apart() if doubts else None
-    other = _solved(graph, apart) if apart is not None else solution
-    return other if other is not solution and _doubts(other) < doubts else solution
-
-
-def _doubts(solution: Solution) -> int:
-    """How much is pinned for a size that is known at run time only."""
-    reasons = [why for it in solution.applied.values() for why in it.rule.fixed.values()]
-    return sum(why.endswith(AT_RUN_TIME) for why in (*reasons, *solution.barriers.values()))
-
-
-def _solved(graph: Graph, shapes: Shapes) -> Solution:
-    solution = Solution(graph, shapes)
+    """Unify the axes of the whole graph."""
+    solution = Solution(graph, infer(graph))
     for name in graph.inputs:
-        solution.axes[name] = [atom(size) for size in solution.shapes.of(name) or ()]
+        solution.axes[name] = [atom(size) for size in solution.shapes.sizes_of(name) or ()]
         _pin_interface(solution, name, "input")
     for value in (v for n in graph.nodes for body in n.bodies for v in body.proto.input):
-        shape = solution.shapes.of(value.name)
-        if shape is not None:
-            solution.axes[value.name] = [atom(size) for size in shape]
+        sizes = solution.shapes.sizes_of(value.name)
+        if sizes is not None:
+            solution.axes[value.name] = [atom(size) for size in sizes]
     for node in graph.nodes:
         if not node.stores and node.position not in solution.shapes.computed:
             _visit(solution, node)
@@ -130,23 +94,12 @@ def _visit(solution: Solution, node: Node) -> None:
         return _barrier(solution, node, node.opaque)
     if node.links is not None:
         return _tie(solution, node)
-    shapes, evidence, rule = solution.shapes, solution.evidence, None
+    shapes, rule = solution.shapes, None
     if not shapes.unsteady.isdisjoint(node.inputs):
         changing = min(shapes.unsteady.intersection(node.inputs))
         return _barrier(solution, node, f"the state '{changing}' changes its shape")
-    op = Op(
-        node.proto,
-        shapes.graph.model.opset.get(node.domain, 1),
-        tuple([shapes.shape.get(n) for n in node.inputs]),
-        tuple([shapes.shape.get(n) for n in node.outputs]),
-        tuple([shapes.known(n) for n in node.inputs]),
-        *((evidence.told(node), evidence.proven(node)) if evidence is not None else ()),
-    )
     try:
-        rule = lookup(op)
-        pattern = _pattern(node, op, rule)
-        if evidence is not None and node.position not in shapes.computed:
-            evidence.check(node, rule, pattern)
+        rule, pattern = _rule(shapes, node)
         _apply(solution, Applied(node, rule, pattern, {}))
     except Unsupported as problem:
         _barrier(solution, node, str(problem))
@@ -155,12 +108,25 @@ def _visit(solution: Solution, node: Node) -> None:
     return None
 
 
-def _pattern(node: Node, op: Op, rule: Rule) -> Pattern:
-    if None in op.shapes:
-        for name, shape in zip(node.inputs, op.shapes, strict=True):
-            if shape is None and name:
-                raise Unsupported(f"the shape of its input '{name}' is unknown")
-    return expand(rule.pattern, ranks(op.shapes), ranks(op.outputs))
+def _rule(shapes: Shapes, node: Node) -> tuple[Rule, Pattern]:
+    """The rule of a node, and its pattern for the ranks of what it reads and writes."""
+    followed = shapes.followed.get(node.position)
+    if isinstance(followed, Followed):
+        return followed.rule, followed.pattern
+    if followed is not None:
+        raise Unsupported(followed)
+    op = Op(
+        node.proto,
+        shapes.graph.model.opset.get(node.domain, 1),
+        tuple([shapes.shape.get(n) for n in node.inputs]),
+        tuple([shapes.shape.get(n) for n in node.outputs]),
+        tuple([shapes.known(n) for n in node.inputs]),
+    )
+    rule = lookup(op)
+    for name in node.inputs:
+        if name and shapes.of(name) is None:
+            raise Unsupported(f"the shape of its input '{name}' is unknown")
+    return rule, expand(rule.pattern, ranks(op.shapes), ranks(op.outputs))
 
 
 def _apply(solution: Solution, applied: Applied) -> None:
@@ -218,9 +184,11 @@ def _match(term: Term, axis: Axis, applied: Applied) -> None:
             if axis.size != 1:
                 raise _Misfit(f"an axis of size {axis.size} should have size 1")
             return
-        if name in applied.pattern.broadcast and 1 in (known.size, axis.size):
-            env[name] = axis if known.size == 1 else known
+        if name in applied.pattern.broadcast and known.size != axis.size:
+            env[name] = _repeated(known, axis, applied.node)
             return
+        if isinstance(axis.size, int) and not isinstance(known.size, int):
+            env[name] = axis  # the node fails where they differ
     else:
         found = _build(term, env, rule.sizes, axis.size)
         if found is None or found.size != axis.size:
@@ -230,14 +198,27 @@ def _match(term: Term, axis: Axis, applied: Applied) -> None:
         unify(known, axis, Pin(applied.node.label, f"axes do not fit: {rule.pattern}"))
 
 
-def _measure(term: Term, env: Env, sizes: Mapping[str, int]) -> int | None:
+def _repeated(one: Axis, other: Axis, node: Node) -> Axis:
+    """The axis that two operands share, either of which is repeated if it has size 1."""
+    if 1 in (one.size, other.size):
+        return other if one.size == 1 else one
+    found = one
+    if not isinstance(one.size, int) or not isinstance(other.size, int):
+        found = atom(repeated(one.size, other.size))
+    why = Pin(node.label, f"whether it is as long as what it meets, or 1, {AT_RUN_TIME}")
+    for axis in (one, other, found):
+        pin(axis, why)
+    return found
+
+
+def _measure(term: Term, env: Env, sizes: Mapping[str, AnySize]) -> AnySize | None:
     """The size of ``term``, or None while a name in it is open."""
     if isinstance(term, str):
         if term in env:
             return env[term].size
         return 1 if term == "1" else sizes.get(term)
     parts = [_measure(t, env, sizes) for t in term.terms]
-    result = 1 if isinstance(term, Group) else 0
+    result: AnySize = 1 if isinstance(term, Group) else 0
     for part in parts:
         if part is None:
             return None
@@ -245,7 +226,7 @@ def _measure(term: Term, env: Env, sizes: Mapping[str, int]) -> int | None:
     return result
 
 
-def _build(term: Term, env: Env, sizes: Mapping[str, int], size: int | None) -> Axis | None:
+def _build(term: Term, env: Env, sizes: Mapping[str, AnySize], size: AnySize | None) -> Axis | None:
     """The axis that ``term`` stands for; open names become atoms where ``size`` tells theirs."""
     if isinstance(term, str):
         name = term.lstrip("~")
@@ -258,13 +239,13 @@ def _build(term: Term, env: Env, sizes: Mapping[str, int], size: int | None) -> 
     measures = [_measure(t, env, sizes) for t in term.terms]
     if measures.count(None) > 1:
         return None
-    rest = 1 if isinstance(term, Group) else 0
+    rest: AnySize = 1 if isinstance(term, Group) else 0
     for part in measures:
         if part is not None:
             rest = rest * part if isinstance(term, Group) else rest + part
     missing = None
     if size is not None:
-        missing = size - rest if isinstance(term, Plus) else size // rest if rest else None
+        missing = size - rest if isinstance(term, Plus) else exact(size, rest)
     parts = []
     for item, part in zip(term.terms, measures, strict=True):
         built = _build(item, env, sizes, missing if part is None else part)
@@ -274,15 +255,15 @@ def _build(term: Term, env: Env, sizes: Mapping[str, int], size: int | None) -> 
     return product(*parts) if isinstance(term, Group) else total(*parts)
 
 
-def axis_of(term: Term, env: Env, sizes: Mapping[str, int]) -> Axis | None:
+def axis_of(term: Term, env: Env, sizes: Mapping[str, AnySize]) -> Axis | None:
     """What ``term`` stands for once a rule has been applied (None: nothing)."""
     return _build(term, env, sizes, None)
 
 
 def _assign(
-    solution: Solution, name: str, spec: Spec | None, env: Env, sizes: Mapping[str, int]
+    solution: Solution, name: str, spec: Spec | None, env: Env, sizes: Mapping[str, AnySize]
 ) -> None:
-    shape = solution.shapes.of(name)
+    shape = solution.shapes.sizes_of(name)
     if spec is None:
         raise Unsupported(f"the shape of its output '{name}' is unknown")
     axes: list[Axis] = []
@@ -304,7 +285,9 @@ def _barrier(solution: Solution, node: Node, reason: str) -> None:
     why = Pin(node.label, reason)
     solution.barriers[node.position] = reason
     for name in node.outputs:  # before anything else would explain them
-        solution.axes.setdefault(name, [atom(size) for size in solution.shapes.of(name) or ()])
+        solution.axes.setdefault(
+            name, [atom(size) for size in solution.shapes.sizes_of(name) or ()]
+        )
     for name in (*node.inputs, *node.outputs, *sorted(captured(node.proto))):
         if name:
             _pin_all(solution, name, why)
@@ -328,7 +311,7 @@ def _tie(solution: Solution, node: Node) -> None:
     for link in node.links.leave:
         if taken is not None and link.body != taken:
             continue
-        shape, inner = solution.shapes.of(link.outer), solution.of(link.inner)
+        shape, inner = solution.shapes.sizes_of(link.outer), solution.of(link.inner)
         if shape is not None and inner is not None and link.outer not in solution.axes:
             walked = atom(shape[link.axis]) if link.axis is not None else ONE
             outer = link.with_axis(inner, walked)

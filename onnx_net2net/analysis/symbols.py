@@ -10,33 +10,15 @@ from collections.abc import Iterable, Mapping
 
 from onnx import TensorShapeProto, ValueInfoProto
 
-from onnx_net2net.verification.sizes import computed, made_of, size_name
+from onnx_net2net.algebra.sizes import AnySize, Undecided, trial, unknown
+from onnx_net2net.verification.sizes import computed, evaluated, made_of, size_name
 
 PRIMES = (5, 7, 11, 13, 17, 19, 23, 29)
 # Sizes to try for dynamic dimensions where primes do not do: multiples that windows, strides and
 # patches accept.
 MULTIPLES = ((32, 96, 160, 224), (224, 448, 672, 896))
-# Sizes so far apart that strides, pads and windows seldom make one of another, tried where they do.
-APART = ((37, 61, 101, 167, 277, 457), (17, 416, 608, 736, 928, 992), (19, 1009, 1523, 2039, 3001))
-LARGEST = 2**31  # a larger number is no size: "to the end"
-
-
-def candidates(stated: Iterable[int]) -> tuple[tuple[int, ...], ...]:
-    """Sizes to try in turn; ``stated`` are the numbers that the network itself states.
-
-    >>> candidates([10, 64])[0][:3]
-    (7, 11, 13)
-
-    What divides a stated number could be taken for a part of it, so it comes last. Where two
-    dimensions have two names and must be equal, all get one size; 1 shows the least, so it is the
-    very last.
-    """
-    known = {abs(number) for number in stated if 0 < abs(number) < LARGEST}
-    divides = [any(number % prime == 0 for number in known) for prime in PRIMES]
-    order = sorted(range(len(PRIMES)), key=divides.__getitem__)
-    first = tuple(PRIMES[index] for index in order)
-    equal = ((size,) for size in (*first[:2], 1))
-    return (*dict.fromkeys((first, PRIMES)), *MULTIPLES, *equal)
+# To try in turn. Where two dimensions have two names and must be equal, all get one size.
+CANDIDATES = (PRIMES, *MULTIPLES, PRIMES[:1], PRIMES[1:2], (1,))
 
 
 def bind(inputs: Iterable[ValueInfoProto], sizes: tuple[int, ...]) -> dict[str, int]:
@@ -64,6 +46,29 @@ def bound(value: ValueInfoProto, binding: Mapping[str, int]) -> tuple[int, ...] 
             return None
         found.append(known)
     return tuple(found)
+
+
+def sized(value: ValueInfoProto, binding: Mapping[str, int]) -> tuple[AnySize, ...] | None:
+    """The shape of an input, with symbols for the sizes that vary."""
+    shape = bound(value, binding)
+    if shape is None:
+        return None
+    found: list[AnySize] = []
+    for axis, (dim, known) in enumerate(zip(value.type.tensor_type.shape.dim, shape, strict=True)):
+        key = symbol(value.name, axis, dim)
+        found.append(known if key is None else _formula(key, known, binding))
+    return tuple(found)
+
+
+def _formula(key: str, known: int, binding: Mapping[str, int]) -> AnySize:
+    symbols = {name: unknown(name, size) for name, size in binding.items()}
+    if key in symbols:
+        return symbols[key]
+    try:
+        found = evaluated(key, symbols)
+    except (ValueError, TypeError, ArithmeticError, Undecided):
+        found = None
+    return found if trial(found) == known else unknown(key, known)
 
 
 def symbol(name: str, axis: int, dim: TensorShapeProto.Dimension) -> str | None:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from onnx import AttributeProto, NodeProto, helper, numpy_helper
 
+from onnx_net2net.algebra.sizes import least, most
+
 Array = np.ndarray[Any, Any]
 Value = Any  # an Array, or None for an input that is absent
 MOST = 4096  # elements; larger tensors are data, not sizes
@@ -22,9 +24,17 @@ _ILL_FORMED = (
 )  # fmt: skip
 
 
+# Operators whose every element is computed from the elements at its place.
+ELEMENTWISE = {
+    "Abs", "Add", "And", "Cast", "CastLike", "Ceil", "Clip", "Div", "Equal", "Floor", "Greater",
+    "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pow",
+    "Reciprocal", "Round", "Sqrt", "Sub", "Where",
+}  # fmt: skip
+
+
 def small(array: Array) -> bool:
     """Whether ``array`` is shape-like: integers (a vector, a small matrix) or a single number."""
-    if array.dtype.kind not in "iub":
+    if array.dtype.kind not in "iubO":
         return array.size == 1
     return array.size <= (MOST if array.ndim <= 1 else MOST_IN_MATRIX)
 
@@ -171,7 +181,9 @@ def _reshape(a: Given, x: list[Value], opset: int) -> Array:
     return data.reshape(shape)
 
 
-def _reduce(function: Callable[..., Any]) -> Callable[[Given, list[Value], int], Array]:
+def _reduce(
+    function: Callable[..., Any], symbolic: Callable[..., Any] | None = None
+) -> Callable[[Given, list[Value], int], Array]:
     def apply(a: Given, x: list[Value], opset: int) -> Array:
         axes = _axes(a, x, 1) or None  # none given: all, or (noop_with_empty_axes) none
         data = _need(x[0])
@@ -179,8 +191,9 @@ def _reduce(function: Callable[..., Any]) -> Callable[[Given, list[Value], int],
             return data
         if not data.ndim:
             return data
-        # An array even of what numbers cannot hold: a size that a framework knows at run time.
-        result = function(data, axis=axes, keepdims=True).astype(data.dtype)
+        # An array even of what numbers cannot hold: a size that is known at run time.
+        reduced = symbolic if data.dtype == object and symbolic else function
+        result = np.asarray(reduced(data, axis=axes, keepdims=True)).astype(data.dtype)
         return result if a.get("keepdims", 1) else np.squeeze(result, axes)
 
     return apply
@@ -203,8 +216,8 @@ def _unary(function: Callable[..., Any]) -> Callable[[Given, list[Value], int], 
 def _scatter_nd(a: Given, x: list[Value], opset: int) -> Array:
     if a.get("reduction", b"none") != b"none":
         raise ValueError("entries are added up")
-    result = _need(x[0]).copy()
     indices, updates = _need(x[1]), _need(x[2])
+    result = _need(x[0]).astype(object if updates.dtype == object else x[0].dtype)
     for place in np.ndindex(indices.shape[:-1]):
         result[tuple(indices[place])] = updates[place]
     return result
@@ -229,6 +242,9 @@ def _pow(a: Given, x: list[Value], opset: int) -> Array:
     left, right = _need(x[0]), _need(x[1])
     return np.power(left, right).astype(left.dtype)
 
+
+# Of symbols, which no ordering of NumPy's knows.
+_LARGEST, _SMALLEST = np.frompyfunc(most, 2, 1), np.frompyfunc(least, 2, 1)
 
 OPERATORS: dict[str, Callable[[Given, list[Value], int], Any]] = {
     "Abs": _unary(np.abs),
@@ -260,8 +276,8 @@ OPERATORS: dict[str, Callable[[Given, list[Value], int], Any]] = {
     "Pow": _pow,
     "Range": _range,
     "Reciprocal": lambda a, x, v: (1 / x[0]).astype(x[0].dtype),
-    "ReduceMax": _reduce(np.max),
-    "ReduceMin": _reduce(np.min),
+    "ReduceMax": _reduce(np.max, _LARGEST.reduce),
+    "ReduceMin": _reduce(np.min, _SMALLEST.reduce),
     "ReduceProd": _reduce(np.prod),
     "ReduceSum": _reduce(np.sum),
     "Reshape": _reshape,

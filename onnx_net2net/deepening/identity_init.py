@@ -194,9 +194,8 @@ class Vanishing:
     def shaped(self, tensor: str) -> bool:
         """Whether ``tensor`` is of the entry's shape, at other sizes of the inputs as well."""
         shapes = self.analysis.solution.shapes
-        if shapes.of(tensor) is None or shapes.of(tensor) != shapes.of(self.entry):
-            return False
-        return shapes.elsewhere.of(tensor) == shapes.elsewhere.of(self.entry)
+        sizes = shapes.sizes_of(tensor)
+        return sizes is not None and sizes == shapes.sizes_of(self.entry)
 
     def _set(self, name: str, value: float) -> Weights | None:
         return frozenset({(name, value)}) if self._trained(name) else None

@@ -121,12 +121,11 @@ class Program:
 
     def _derive(self, name: str, source: str, perm: list[int]) -> None:
         """Note the type and shape of a new tensor: ``source`` with its axes permuted."""
-        for shapes in (self.shapes, self.shapes.elsewhere):
-            shape = shapes.of(source)
-            if shape is not None:
-                shapes.shape[name] = tuple(shape[axis] for axis in perm)
-            if source in shapes.dtype:
-                shapes.dtype[name] = shapes.dtype[source]
+        sizes = self.shapes.sizes_of(source)
+        if sizes is not None:
+            self.shapes.put(name, [sizes[axis] for axis in perm])
+        if source in self.shapes.dtype:
+            self.shapes.dtype[name] = self.shapes.dtype[source]
         if source in self._static:
             self._static[name] = tuple(self._static[source][axis] for axis in perm)
 

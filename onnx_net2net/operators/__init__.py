@@ -6,6 +6,9 @@ from collections.abc import Callable
 from functools import cache
 from typing import TypeVar
 
+import numpy as np
+
+from onnx_net2net.algebra.sizes import Undecided
 from onnx_net2net.operators.assembly import assembled
 from onnx_net2net.operators.language import Op, Rule, Unsupported
 from onnx_net2net.operators.record import Operator
@@ -88,17 +91,22 @@ def _looked_at(op: Op) -> tuple[object, ...]:
         op.shapes,
         op.outputs,
         tuple([a.SerializeToString() for a in node.attribute]),
-        tuple([v if v is None else (v.dtype, v.shape, v.tobytes()) for v in op.values]),
+        tuple([None if v is None else _contents(v) for v in op.values]),
         # What has a shape is there; what has none may be absent.
         tuple(map(bool, node.input)) if None in op.shapes else None,
         tuple(map(bool, node.output)) if None in op.outputs else None,
-        op.dynamic,
-        op.proven,
     )
+
+
+def _contents(value: np.ndarray) -> tuple[object, ...]:
+    symbols = value.dtype == object
+    return value.dtype, value.shape, tuple(value.ravel()) if symbols else value.tobytes()
 
 
 def _called(function: Callable[[Op], T], op: Op) -> T:
     try:
         return function(op)
+    except Undecided as problem:
+        raise Unsupported(str(problem)) from None
     except (ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError):
         raise Unsupported("its attributes or shapes do not fit the operator") from None

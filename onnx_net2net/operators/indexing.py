@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
+from onnx_net2net.algebra.sizes import AT_RUN_TIME, AnySize, Undecided, exact, least, most
 from onnx_net2net.operators.factors import segments
 from onnx_net2net.operators.language import (
-    AT_RUN_TIME,
     Op,
     Repeated,
     Rule,
@@ -38,12 +36,9 @@ def _slice(op: Op) -> Rule:
     first: list[Bound] = []
     last: list[Bound] = []
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        if start is None or end is None or step is None:
+        terms: tuple[Bound, Bound] = (None, None)
+        if start is None or end is None or not isinstance(step, int):
             cut.fix(axis, CUT)
-            terms: tuple[Bound, Bound] = (None, None)
-        elif not op.static(axis) and (-FAR < start < -shape[axis] or shape[axis] < end < FAR):
-            cut.fix(axis, "a bound lies beyond its end, and would not if it were longer")
-            terms = (None, None)
         elif step == 1:
             terms = cut.keep(axis, start, end)
         else:
@@ -63,24 +58,35 @@ class _Cut:
 
     def __init__(self, op: Op, left: list[str], right: list[str]) -> None:
         self.op, self.left, self.right = op, left, right
-        self.sizes: dict[str, int] = {}
+        self.sizes: dict[str, AnySize] = {}
         self.fixed: dict[str, str] = {}
 
-    def fix(self, axis: int, reason: str) -> None:
-        """Keep this axis from growing on both sides."""
+    def fix(self, axis: int, reason: str, size: AnySize | None = None) -> tuple[Bound, Bound]:
+        """Keep this axis from growing on both sides; ``size`` of it is left if that is known."""
         self.right[axis] = f"y{axis}"
-        self.sizes[f"y{axis}"] = self.op.output()[axis]
+        if size is not None:
+            self.sizes[f"y{axis}"] = size
+        elif self.op.outputs[0] is not None:
+            self.sizes[f"y{axis}"] = self.op.output()[axis]
         self.fixed |= {f"x{axis}": reason, f"y{axis}": reason}
+        return None, None
 
-    def keep(self, axis: int, start: int, end: int) -> tuple[Bound, Bound]:
+    def keep(self, axis: int, start: AnySize, end: AnySize) -> tuple[Bound, Bound]:
         """Keep the entries from ``start`` to ``end``; the terms that the two bounds repeat."""
         size = self.op.shape(0)[axis]
-        begin, stop, _ = slice(start, end, 1).indices(size)
-        if stop <= begin:
-            self.fix(axis, "no entry of it is kept")
-            return None, None
+        try:
+            begin, stop = _place(start, size), _place(end, size)
+        except Undecided:
+            return self.fix(axis, CUT)
         parts = {f"b{axis}": begin, f"x{axis}": stop - begin, f"a{axis}": size - stop}
-        parts = {name: n for name, n in parts.items() if n}
+        try:
+            if any(n < 0 for n in parts.values()) or parts[f"x{axis}"] == 0:
+                return self.fix(axis, "no entry of it is kept", 0)
+        except Undecided:
+            return self.fix(axis, CUT, most(stop - begin, 0))
+        parts = {name: n for name, n in parts.items() if n != 0}
+        if isinstance(size, int) and not all(isinstance(n, int) for n in parts.values()):
+            return self.fix(axis, CUT, parts[f"x{axis}"])
         self.left[axis] = segments(list(parts))
         if len(parts) > 1:
             self.sizes |= parts
@@ -91,38 +97,64 @@ class _Cut:
             since.remove(f"b{axis}")
         low: Bound = None
         high: Bound = None
-        if begin:
-            low = f"b{axis}" if start > 0 else "-" + segments(since)
-        elif start <= -size:
-            low = repeated("-" + segments(since), start if start < -size else None)
-        if end > 0:
-            high = repeated(segments(upto), end if end > size else None)
-        elif end < 0:
+        if begin != 0:
+            low = f"b{axis}" if start == begin else "-" + segments(since)
+        elif isinstance(start, int) and start < 0:
+            low = repeated("-" + segments(since), start if -start != size else None)
+        if end == stop or _beyond(end, size):
+            high = repeated(segments(upto), int(end) if end != stop else None)
+        elif end + size == stop:
             high = f"-a{axis}"
         return low, high
 
-    def stride(self, axis: int, start: int, end: int, step: int, size: int) -> tuple[Bound, Bound]:
+    def stride(
+        self, axis: int, start: AnySize, end: AnySize, step: int, size: AnySize
+    ) -> tuple[Bound, Bound]:
         """Take one of every ``step`` entries: the axis is so many groups, if that divides it."""
-        if step < 1 or not 0 <= start < step or end < size or size % step:
-            self.fix(axis, STEP)
-            return None, None
+        count = exact(size, step)
+        try:
+            all_of_it = step > 0 and 0 <= start < step and _place(end, size) == size
+            if not all_of_it or count is None:
+                return self._strided(axis, start, end, step, size)
+        except Undecided:
+            return self.fix(axis, CUT)
         self.left[axis] = f"(x{axis} s{axis})"
-        self.sizes |= {f"s{axis}": step, f"x{axis}": size // step}
+        self.sizes |= {f"s{axis}": step, f"x{axis}": count}
         self.fixed[f"s{axis}"] = STEP
-        return None, repeated(f"(x{axis} s{axis})", end if end > size else None)
+        return None, repeated(f"(x{axis} s{axis})", int(end) if end != size else None)
+
+    def _strided(
+        self, axis: int, start: AnySize, end: AnySize, step: int, size: AnySize
+    ) -> tuple[Bound, Bound]:
+        if step < 0:
+            return self.fix(axis, STEP)
+        room = _place(end, size) - _place(start, size)
+        return self.fix(axis, STEP, most(-(-room // step), 0))
 
 
-Bounds = Sequence[int | None]
+def _beyond(bound: AnySize, size: AnySize) -> bool:
+    """Whether a bound lies beyond the end of an axis of any size."""
+    return isinstance(bound, int) and (bound >= FAR or (isinstance(size, int) and bound > size))
+
+
+def _place(bound: AnySize, size: AnySize) -> AnySize:
+    """How many entries lie before a bound, which counts from the end where it is negative."""
+    if isinstance(bound, int) and abs(bound) >= FAR:
+        return size if bound > 0 else 0
+    return most(bound + size, 0) if bound < 0 else least(bound, size)
+
+
+Bounds = Sequence[AnySize | None]
 
 
 def _bounds(op: Op) -> tuple[Bounds, Bounds, list[int], Bounds]:
-    """Starts, ends, axes and steps, None where they are known at run time only."""
+    """Starts, ends, axes and steps, None where they depend on data."""
     rank = op.rank()
     if op.opset < 10:
         starts, ends = list(op.attr("starts")), list(op.attr("ends"))
         axes = op.attr("axes", range(len(starts)))
         return starts, ends, [place_of(a, rank) for a in axes], [1] * len(starts)
-    count = int(np.prod(op.shape(1)))
+    count = int(op.shape(1)[0])
     given = op.known(3).ravel() if op.has(3) else range(count)
     axes = [place_of(a, rank) for a in given]
     steps: Bounds = _numbers(op, 4, count) if op.has(4) else [1] * count
@@ -130,7 +162,8 @@ def _bounds(op: Op) -> tuple[Bounds, Bounds, list[int], Bounds]:
 
 
 def _numbers(op: Op, index: int, count: int) -> Bounds:
-    return [None] * count if op.value(index) is None else op.settled(index)
+    given = op.value(index)
+    return [None] * count if given is None else given.ravel().tolist()
 
 
 def _gather(op: Op) -> Rule:
@@ -149,18 +182,20 @@ def _gather_elements(op: Op) -> Rule:
     return Rule(line([data, chosen], [chosen]), sizes, fixed, reduce=reduce)
 
 
-def _beside(op: Op, axis: int) -> tuple[list[str], list[str], dict[str, int], dict[str, str]]:
+def _beside(op: Op, axis: int) -> tuple[list[str], list[str], dict[str, AnySize], dict[str, str]]:
     """Axes of data and indices: beside ``axis`` the indices cover its first entries."""
     data, chosen = names("x", op.rank()), names("x", op.rank())
-    sizes: dict[str, int] = {}
+    sizes: dict[str, AnySize] = {}
     fixed: dict[str, str] = {}
     for i, (whole, part) in enumerate(zip(op.shape(0), op.shape(1), strict=True)):
-        if i != axis and part == whole and not op.same(i, i):
-            chosen[i] = f"u{i}"
-            fixed |= dict.fromkeys((f"x{i}", f"u{i}"), COVERED)
-        elif i != axis and part < whole:
+        if i == axis or part == whole:
+            continue
+        if isinstance(part, int) and isinstance(whole, int):
             data[i] = f"(x{i} + r{i})"
             sizes |= {f"x{i}": part, f"r{i}": whole - part}
+        else:
+            chosen[i] = f"u{i}"
+            fixed |= dict.fromkeys((f"x{i}", f"u{i}"), COVERED)
     return data, chosen, sizes, fixed
 
 

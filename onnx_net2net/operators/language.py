@@ -12,18 +12,16 @@ although its name is passed elsewhere (the recurrent weight of an LSTM).
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum, auto
 from functools import cached_property, lru_cache
-from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 
-from onnx_net2net.operators.alignment import Size
+from onnx_net2net.algebra.sizes import AnySize
 from onnx_net2net.operators.notation import Spec, Term, leaves, parse, term
 
 
@@ -138,15 +136,13 @@ class Kind(StrEnum):
 # is read at all (CastLike's second operand, what Slice cuts off).
 AS_OFTEN = ("max", "unread")
 
-AT_RUN_TIME = "is known at run time only"  # how all reasons end that another size could lift
-
 
 @dataclass(frozen=True)
 class Rule:
     """How one node relates the axes of its tensors. See the module's docstring for ``pattern``."""
 
     pattern: str
-    sizes: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, AnySize] = field(default_factory=dict)
     fixed: Mapping[str, str] = field(default_factory=dict)  # name -> why it may not grow
     normalised: Sequence[str] = ()  # exact only if every unit is copied equally often
     reduce: Mapping[str, str] = field(default_factory=dict)  # name -> sum, mean, l1, ..., unread
@@ -154,40 +150,7 @@ class Rule:
     freeze: Mapping[str, float | int] = field(default_factory=dict)  # defaults that sizes give
     rescale: Mapping[str, int] = field(default_factory=dict)  # contracted inside: input to rescale
     kind: Kind = Kind.OTHER
-    states_ones: bool = False  # the node fails where what the pattern calls 1 has another size
     norm: Norm | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Proven:
-    """What is proved of the axes of input 0, and of the sizes that it is compared with (elements
-    that tell a shape, or axes of another input), at all dynamic sizes.
-    """
-
-    axes: tuple[Size, ...]
-    elements: tuple[Size, ...]
-
-    def same(self, axis: int, element: int) -> bool:
-        """Whether an axis is as long as an element says, always."""
-        sizes = self.axes[axis], self.elements[element]
-        static = [prod(part.size for part in size if part.static) for size in sizes]
-        moving = [Counter(part.source for part in size if not part.static) for size in sizes]
-        return static[0] == static[1] and moving[0] == moving[1] and None not in moving[0]
-
-    @classmethod
-    def of(cls, axes: Sequence[Size], elements: Sequence[Size]) -> Proven:
-        """The same for all nodes that look alike: sources are numbered as they come."""
-        numbers: dict[object, int] = {}
-
-        def plain(size: Size) -> Size:
-            return tuple(
-                part
-                if part.source is None
-                else replace(part, source=numbers.setdefault(part.source, len(numbers)))
-                for part in size
-            )
-
-        return cls(tuple(map(plain, axes)), tuple(map(plain, elements)))
 
 
 class Unsupported(Exception):
@@ -196,15 +159,16 @@ class Unsupported(Exception):
 
 @dataclass(slots=True, eq=False)
 class Op:
-    """What a rule may look at: one node with the shapes and small values around it."""
+    """What a rule may look at: one node with the shapes and small values around it.
+
+    Where any of them varies at run time it is a symbol, and shapes of outputs are not given.
+    """
 
     node: onnx.NodeProto
     opset: int
-    shapes: tuple[tuple[int, ...] | None, ...]  # of the inputs; None where absent or unknown
+    shapes: tuple[tuple[AnySize, ...] | None, ...]  # of the inputs; None where absent or unknown
     outputs: tuple[tuple[int, ...] | None, ...]
     values: tuple[np.ndarray | None, ...]  # small constant inputs
-    dynamic: tuple[tuple[bool, ...], ...] = ()  # which of their elements follow dynamic sizes
-    proven: Proven | None = None  # None: all is static, or nobody asks
 
     def attr(self, name: str, default: Any = None) -> Any:
         """The attribute's Python value, or ``default``."""
@@ -218,7 +182,7 @@ class Op:
         """Whether input ``index`` is given."""
         return index < len(self.node.input) and bool(self.node.input[index])
 
-    def shape(self, index: int) -> tuple[int, ...]:
+    def shape(self, index: int) -> tuple[AnySize, ...]:
         """The shape of input ``index``."""
         shape = self.shapes[index] if index < len(self.shapes) else None
         if shape is None:
@@ -246,24 +210,6 @@ class Op:
         if value is None:
             raise Unsupported(f"input {index} is not a constant")
         return value
-
-    def settled(self, index: int) -> list[int | None]:
-        """The integers at input ``index``, None for those that may be others at run time.
-
-        Where a size of the network's inputs is dynamic, values are those at one choice of it.
-        """
-        value = [int(n) for n in self.known(index).ravel()]
-        dynamic = self.dynamic[index] if index < len(self.dynamic) else ()
-        moves = dynamic or (False,) * len(value)
-        return [None if at_run_time else n for n, at_run_time in zip(value, moves, strict=True)]
-
-    def same(self, axis: int, element: int) -> bool:
-        """Whether an axis of input 0 is as long as what it is compared with, at all sizes."""
-        return self.proven is None or self.proven.same(axis, element)
-
-    def static(self, axis: int) -> bool:
-        """Whether an axis of input 0 has the same size whatever the dynamic sizes."""
-        return self.proven is None or all(part.static for part in self.proven.axes[axis])
 
     def axis(self, name: str = "axis", default: int = -1, rank: int | None = None) -> int:
         """The non-negative axis that attribute ``name`` gives."""
@@ -294,7 +240,7 @@ def line(inputs: Sequence[Sequence[str]], outputs: Sequence[Sequence[str]]) -> s
     return " -> ".join(sides)
 
 
-def ranks(shapes: Sequence[Sequence[int] | None]) -> tuple[int | None, ...]:
+def ranks(shapes: Sequence[Sequence[Any] | None]) -> tuple[int | None, ...]:
     """The ranks of tensors, None where a tensor is absent or unknown."""
     return tuple([None if shape is None else len(shape) for shape in shapes])
 

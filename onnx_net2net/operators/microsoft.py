@@ -25,6 +25,7 @@ from onnx_net2net.operators.record import (
     Operator,
     Table,
 )
+from onnx_net2net.operators.windows import sliding
 
 # Fused activations that work entry by entry; a Softmax would not.
 SIGMOIDS = ("HardSigmoid", "Sigmoid", "Softplus", "Softsign", "Tanh")
@@ -44,7 +45,7 @@ def fused_conv(op: Op) -> Rule:
     """Conv, a residual Z of the output's shape, an activation."""
     _pointwise_activation(op)
     base = conv(op)
-    sizes = _windows(op)
+    sizes = sliding(op, op.shape(1)[2:], "t")
     out = base.pattern.rsplit("->", 1)[1].split("*")[0].strip()  # batch and channels
     spatial = " ".join(sizes)
     inputs = base.pattern.rsplit("->", 1)[0].strip()
@@ -54,28 +55,6 @@ def fused_conv(op: Op) -> Rule:
         fixed={**base.fixed, "s*": "a kernel window slides over it"},
         slots=base.slots,
     )
-
-
-def _windows(op: Op) -> dict[str, int]:
-    """The output's spatial axes t0, t1, ... with their sizes."""
-    image, kernel = op.shape(0)[2:], op.shape(1)[2:]
-    rank = len(image)
-    if len(kernel) != rank:
-        raise Unsupported("its kernel and its image have different ranks")
-    strides = op.attr("strides") or [1] * rank
-    dilations = op.attr("dilations") or [1] * rank
-    pads = op.attr("pads") or [0] * 2 * rank
-    mode = op.attr("auto_pad", "NOTSET") or "NOTSET"
-    found = {}
-    for i in range(rank):
-        extent = dilations[i] * (kernel[i] - 1) + 1
-        if mode.startswith("SAME"):
-            size = -(-image[i] // strides[i])
-        else:
-            padding = pads[i] + pads[rank + i] if mode == "NOTSET" else 0
-            size = (image[i] + padding - extent) // strides[i] + 1
-        found[f"t{i}"] = size
-    return found
 
 
 def fused_gemm(op: Op) -> Rule:

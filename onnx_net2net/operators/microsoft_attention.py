@@ -8,6 +8,7 @@ See `attention.py` for the head size d.
 
 from __future__ import annotations
 
+from onnx_net2net.algebra.sizes import AnySize, most
 from onnx_net2net.operators import flops
 from onnx_net2net.operators.attention import (
     HALVES,
@@ -164,11 +165,11 @@ def _entry(op: Op, size: int) -> tuple[str, dict[str, int]]:
     return turned.replace("f", "d o"), {"w": 2, "d": half // 8, "o": 8, "z": size - 2 * half}
 
 
-def _total(op: Op) -> int:
+def _total(op: Op) -> AnySize:
     """The length of the caches that it returns."""
     total = op.value(6)
     past = shape(op, 3, 4)[2] if op.has(3) else 0
-    return past + op.shape(0)[1] if total is None else max(past, int(total.item()))
+    return past + op.shape(0)[1] if total is None else most(past, *total.ravel().tolist())
 
 
 def rotary_embedding(op: Op) -> Rule:

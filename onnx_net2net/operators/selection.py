@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from onnx_net2net.operators.language import Kind, Op, Rule, Unsupported, line, names
+import numpy as np
+
+from onnx_net2net.algebra.sizes import AnySize, Size
+from onnx_net2net.operators.language import Kind, Op, Rule, line, names, place_of
 from onnx_net2net.operators.record import FIRST, Operator, Table
 
 COMPARED = "its entries are compared with one another"
@@ -18,7 +21,9 @@ def _top_k(op: Op) -> Rule:
     best = [*axes[:axis], "k", *axes[axis + 1 :]]
     inputs = [axes] + ([["_"]] if op.opset >= 10 else [])
     fixed = {f"x{axis}": COMPARED, "k": COMPARED}
-    return Rule(line(inputs, [best, best]), {"k": op.output()[axis]}, fixed)
+    given = op.value(1) if op.opset >= 10 else np.asarray([op.attr("k")])
+    sizes = {} if given is None else {"k": _whole(given)}
+    return Rule(line(inputs, [best, best]), sizes, fixed)
 
 
 def _arg(op: Op) -> Rule:
@@ -32,24 +37,31 @@ def _one_hot(op: Op) -> Rule:
     axes = names("x", op.rank())
     axis = op.axis(rank=len(axes) + 1)
     out = [*axes[:axis], "k", *axes[axis:]]
-    size = op.output()[axis] if op.outputs[0] is not None else int(op.known(1).item())
-    return Rule(line([axes, ["_"], ["_"]], [out]), {"k": size}, {"k": CLASS})
+    depth = op.value(1)
+    sizes = {} if depth is None else {"k": _whole(depth)}
+    return Rule(line([axes, ["_"], ["_"]], [out]), sizes, {"k": CLASS})
+
+
+def _whole(value: np.ndarray) -> AnySize:
+    """The number that a tensor of one element holds."""
+    (number,) = value.ravel().tolist()
+    return number if isinstance(number, Size) else int(number)
 
 
 def _compress(op: Op) -> Rule:
     axes = names("x", op.rank())
     if op.attr("axis") is None:
         reasons = dict.fromkeys([*axes, "k"], "it is flattened and picked from")
-        return Rule(line([axes, ["_"]], [["k"]]), _found(op, 0), reasons)
+        return Rule(line([axes, ["_"]], [["k"]]), _found(op), reasons)
     axis = op.axis()
     out = [*axes[:axis], "k", *axes[axis + 1 :]]
     fixed = dict.fromkeys((f"x{axis}", "k"), "it is picked from")
-    return Rule(line([axes, ["_"]], [out]), _found(op, axis), fixed)
+    return Rule(line([axes, ["_"]], [out]), _found(op), fixed)
 
 
-def _found(op: Op, axis: int) -> dict[str, int]:
+def _found(op: Op) -> dict[str, AnySize]:
     condition = op.value(1)
-    return {"k": op.output()[axis] if condition is None else int(condition.sum())}
+    return {} if condition is None else {"k": int(condition.sum())}
 
 
 def _reverse_sequence(op: Op) -> Rule:
@@ -76,8 +88,27 @@ def _max_roi_pool(op: Op) -> Rule:
     return Rule("n c h w, r k -> r c y x", {"y": height, "x": width}, fixed)
 
 
-def _data_dependent(op: Op) -> Rule:
-    raise Unsupported("how much it finds depends on the data")
+def _non_zero(op: Op) -> Rule:
+    axes = names("x", op.rank())
+    fixed = dict.fromkeys([*axes, "r", "n"], FOUND)
+    return Rule(line([axes], [["r", "n"]]), {"r": max(1, op.rank())}, fixed)
+
+
+def _non_max_suppression(op: Op) -> Rule:
+    fixed = {"f": FOUND, "i": "it holds an index"}
+    return Rule("_, _, _, _, _ -> f i", {"i": 3}, fixed)
+
+
+def _unique(op: Op) -> Rule:
+    axes, axis = names("x", op.rank()), op.attr("axis")
+    if axis is None:
+        text, fixed = line([axes], [["n"], ["n"], ["m"], ["n"]]), dict.fromkeys(axes, FOUND)
+    else:
+        place = place_of(axis, op.rank())
+        out = [*axes[:place], "n", *axes[place + 1 :]]
+        text = line([axes], [out, ["n"], ["m"], ["n"]])
+        fixed = dict.fromkeys(axes, COMPARED)
+    return Rule(text, fixed={**fixed, "n": FOUND, "m": FOUND})
 
 
 TABLES: dict[str, Table] = {
@@ -87,12 +118,12 @@ TABLES: dict[str, Table] = {
         "Compress": Operator(_compress),
         "GridSample": Operator(_grid_sample),
         "MaxRoiPool": Operator(_max_roi_pool),
-        "NonMaxSuppression": Operator(_data_dependent),
-        "NonZero": Operator(_data_dependent, differentiable=False),
+        "NonMaxSuppression": Operator(_non_max_suppression),
+        "NonZero": Operator(_non_zero, differentiable=False),
         "OneHot": Operator(_one_hot),
         "ReverseSequence": Operator(_reverse_sequence, Kind.ZERO, carries=FIRST, computes=False),
         "RoiAlign": Operator(_roi_align),
         "TopK": Operator(_top_k, implied={"sorted": "0 leaves the order open"}),
-        "Unique": Operator(_data_dependent),
+        "Unique": Operator(_unique),
     }
 }

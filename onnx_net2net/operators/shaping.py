@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil
+from fractions import Fraction
 
+import numpy as np
+
+from onnx_net2net.algebra.sizes import AT_RUN_TIME, AnySize, Size, least, most, trial
 from onnx_net2net.operators.factors import segments
 from onnx_net2net.operators.language import (
-    AT_RUN_TIME,
     Kind,
     Op,
     Rule,
@@ -23,57 +25,53 @@ BORDER = "its borders are padded with its own entries"
 MOVING = f"how far it is padded {AT_RUN_TIME}"
 RESAMPLED = "it is resampled"
 CROPPED = "entries are cropped from it"
+MOST_PARTS = 64  # of a fraction; another number is rounded where it is multiplied
 COUNTED = "its entries depend on its length"
 
 
 def _pad(op: Op) -> Rule:
     shape, mode = op.shape(0), op.attr("mode", "constant")
     begins, ends = _pads(op)
-    moving = _pads_at_run_time(op)
     where: str | int = "pads" if op.opset < 11 else 1
     left: list[str] = []
     right: list[str] = []
-    sizes: dict[str, int] = {}
+    sizes: dict[str, AnySize] = {}
     fixed: dict[str, str] = {}
     reduce: dict[str, str] = {}
     for i, (size, begin, end) in enumerate(zip(shape, begins, ends, strict=True)):
-        if size + min(begin, 0) + min(end, 0) <= 0 or size + begin + end <= 0:
+        inside = size + least(begin, 0) + least(end, 0)
+        if trial(inside) <= 0 or trial(size + begin + end) <= 0:
             raise Unsupported("it has no entries")
-        if i in moving or (mode != "constant" and (begin or end)):
+        moving = any(isinstance(n, Size) for n in (begin, end))
+        if moving or (mode != "constant" and (begin or end)):
             left.append(f"x{i}")
             right.append(f"y{i}")
             sizes[f"y{i}"] = size + begin + end
-            fixed |= dict.fromkeys((f"x{i}", f"y{i}"), MOVING if i in moving else BORDER)
+            fixed |= dict.fromkeys((f"x{i}", f"y{i}"), MOVING if moving else BORDER)
             continue
-        around = {f"p{i}": begin, f"x{i}": size + min(begin, 0) + min(end, 0), f"q{i}": end}
+        around = {f"p{i}": begin, f"x{i}": inside, f"q{i}": end}
         left.append(segments([n for n in around if n[0] == "x" or around[n] < 0]))
         right.append(segments([n for n in around if n[0] == "x" or around[n] > 0]))
-        sizes |= {n: abs(s) for n, s in around.items() if s}
-        reduce |= {n: "unread" for n, s in around.items() if s < 0}
+        cut = {n for n in around if n[0] != "x" and around[n] < 0}
+        sizes |= {n: -s if n in cut else s for n, s in around.items() if s != 0}
+        reduce |= dict.fromkeys(cut, "unread")
     elements = _pad_elements(op, begins, ends, fixed)
     inputs = [left] + [["_"]] * (0 if op.opset < 11 else len(op.node.input) - 1)
     return Rule(line(inputs, [right]), sizes, fixed, reduce=reduce, slots=[slot(where, *elements)])
 
 
-def _pads(op: Op) -> tuple[list[int], list[int]]:
+def _pads(op: Op) -> tuple[list[AnySize], list[AnySize]]:
     """What is added before and after each axis."""
     rank = op.rank()
-    given = [int(n) for n in (op.attr("pads") if op.opset < 11 else op.known(1).ravel())]
-    begins, ends = [0] * rank, [0] * rank
+    given = list(op.attr("pads")) if op.opset < 11 else op.known(1).ravel().tolist()
+    begins: list[AnySize] = [0] * rank
+    ends: list[AnySize] = [0] * rank
     axes = _pad_axes(op)
     if len(given) != 2 * len(axes):
         raise Unsupported(f"it has {len(given)} pads for {len(axes)} axes")
     for axis, begin, end in zip(axes, given[: len(axes)], given[len(axes) :], strict=True):
         begins[axis], ends[axis] = begin, end
     return begins, ends
-
-
-def _pads_at_run_time(op: Op) -> set[int]:
-    """The axes whose pads follow dynamic sizes."""
-    if op.opset < 11:
-        return set()
-    axes = _pad_axes(op)
-    return {a for a, n in zip((*axes, *axes), op.settled(1), strict=True) if n is None}
 
 
 def _pad_axes(op: Op) -> list[int]:
@@ -84,10 +82,10 @@ def _pad_axes(op: Op) -> list[int]:
 
 
 def _pad_elements(
-    op: Op, begins: Sequence[int], ends: Sequence[int], fixed: dict[str, str]
+    op: Op, begins: Sequence[AnySize], ends: Sequence[AnySize], fixed: dict[str, str]
 ) -> list[str | None]:
-    def element(mark: str, axis: int, size: int) -> str | None:
-        if not size or f"x{axis}" in fixed:
+    def element(mark: str, axis: int, size: AnySize) -> str | None:
+        if f"x{axis}" in fixed or not size:
             return None
         return f"{mark}{axis}" if size > 0 else f"-{mark}{axis}"
 
@@ -101,10 +99,10 @@ def _resize(op: Op) -> Rule:
         raise Unsupported(f"coordinate_transformation_mode is {mode}")
     first = 1 if op.opset < 11 else 2  # the input of the scales
     kept = _kept(op, first)
-    shape, after = op.shape(0), op.output()
+    shape = op.shape(0)
     left = names("x", len(shape))
     right = [f"x{i}" if i in kept else f"y{i}" for i in range(len(shape))]
-    sizes = {f"y{i}": n for i, n in enumerate(after) if i not in kept}
+    sizes = {f"y{i}": n for i, n in _scaled(op, op.value(first)).items() if i not in kept}
     fixed = {n: RESAMPLED for i in range(len(shape)) if i not in kept for n in (left[i], right[i])}
     slots = []
     if op.opset >= 11 and op.has(3):
@@ -127,12 +125,9 @@ def _kept(op: Op, first: int) -> set[int]:
     given = op.value(first)
     if given is not None and given.size:
         scaled = {a for a, s in zip(axes, given.ravel().tolist(), strict=True) if s != 1}
-        moving = op.dynamic[first] if len(op.dynamic) > first else ()
-        scaled |= {a for a, moves in zip(axes, moving, strict=False) if moves}
     elif first == 2 and op.has(3):
         asked = op.known(3).ravel().tolist()
-        pairs = enumerate(zip(axes, asked, strict=True))
-        scaled = {a for i, (a, n) in pairs if n != shape[a] or not op.same(a, i)}
+        scaled = {a for a, n in zip(axes, asked, strict=True) if n != shape[a]}
         if scaled and op.attr("keep_aspect_ratio_policy", "stretch") != "stretch":
             scaled = set(axes)
     else:
@@ -140,20 +135,34 @@ def _kept(op: Op, first: int) -> set[int]:
     return set(range(len(shape))) - scaled
 
 
+def _scaled(op: Op, scales: np.ndarray | None) -> dict[int, AnySize]:
+    """Sizes of axes, where they are told, or are those of before times a plain fraction."""
+    if op.outputs[0] is not None:
+        return dict(enumerate(op.outputs[0]))
+    axes = _resized(op)
+    if scales is not None and scales.size:
+        pairs = zip(axes, scales.ravel().tolist(), strict=True)
+        ratios = {a: Fraction(s) for a, s in pairs if not isinstance(s, Size)}
+        exact = {a: r for a, r in ratios.items() if r.denominator <= MOST_PARTS}
+        return {a: op.shape(0)[a] * r.numerator // r.denominator for a, r in exact.items()}
+    stretched = op.attr("keep_aspect_ratio_policy", "stretch") == "stretch"
+    given = op.value(3) if stretched else None
+    return {} if given is None else dict(zip(axes, given.ravel().tolist(), strict=True))
+
+
 def _upsample(op: Op) -> Rule:
-    scales = op.attr("scales") if op.opset < 9 else op.known(1).tolist()
-    shape, after = op.shape(0), op.output()
-    left = names("x", len(shape))
-    kept = [s == 1 for s in scales]
+    scales = np.asarray(op.attr("scales")) if op.opset < 9 else op.known(1)
+    left = names("x", op.rank())
+    kept = [s == 1 for s in scales.tolist()]
     right = [f"x{i}" if same else f"y{i}" for i, same in enumerate(kept)]
-    sizes = {f"y{i}": n for i, n in enumerate(after) if not kept[i]}
+    sizes = {f"y{i}": n for i, n in _scaled(op, scales).items() if not kept[i]}
     fixed = {n: RESAMPLED for i, same in enumerate(kept) if not same for n in (left[i], right[i])}
     inputs = [left] + [["_"]] * (len(op.node.input) - 1)
     return Rule(line(inputs, [right]), sizes, fixed)
 
 
 def _constant_of_shape(op: Op) -> Rule:
-    after = op.output()
+    after = op.known(0).tolist() if op.outputs[0] is None else op.output()
     if 0 in after:
         raise Unsupported("it has no entries")
     axes = names("x", len(after))
@@ -162,12 +171,15 @@ def _constant_of_shape(op: Op) -> Rule:
 
 
 def _range(op: Op) -> Rule:
+    given = [op.value(i) for i in range(3)]
+    sizes: dict[str, AnySize] = {}
     if op.outputs[0] is not None:
-        size = op.output()[0]
-    else:
-        start, limit, delta = (float(op.known(i).item()) for i in range(3))
-        size = max(ceil((limit - start) / delta), 0)
-    return Rule("_, _, _ -> n", {"n": size}, {"n": COUNTED})
+        sizes["n"] = op.output()[0]
+    elif None not in [v if v is None else 0 for v in given]:
+        start, limit, step = (v.item() for v in given if v is not None)
+        if isinstance(step, int):
+            sizes["n"] = most(-((start - limit) // step), 0)
+    return Rule("_, _, _ -> n", sizes, {"n": COUNTED})
 
 
 def _trilu(op: Op) -> Rule:
@@ -177,21 +189,24 @@ def _trilu(op: Op) -> Rule:
 
 
 def _affine_grid(op: Op) -> Rule:
-    after = op.output()
-    axes = names("s", len(after) - 2)
+    rank = op.shape(1)[0]
+    axes = names("s", int(rank) - 2)
     text = line([["n", "i", "j"], ["_"]], [["n", *axes, "k"]])
-    sizes = dict(zip(axes, after[1:], strict=False)) | {"k": after[-1]}
+    size = op.value(1)
+    after = [] if size is None else size.ravel().tolist()[2:]
+    sizes = dict(zip(axes, after, strict=False)) | {"k": int(rank) - 2}
     fixed = dict.fromkeys(("i", "j", "k", *axes), "it holds coordinates")
-    return Rule(text, sizes, fixed, slots=[slot(1, "n", *[None] * (len(after) - 1))])
+    return Rule(text, sizes, fixed, slots=[slot(1, "n", *[None] * (int(rank) - 1))])
 
 
 def _center_crop_pad(op: Op) -> Rule:
-    shape, after = op.shape(0), op.output()
+    shape = op.shape(0)
     listed = [place_of(a, len(shape)) for a in op.attr("axes", range(len(shape)))]
+    after = dict(zip(listed, op.known(1).ravel().tolist(), strict=True))
     left = names("x", len(shape))
-    same = [i not in listed or shape[i] == after[i] for i in range(len(shape))]
+    same = [after.get(i, n) == n for i, n in enumerate(shape)]
     right = [f"x{i}" if s else f"y{i}" for i, s in enumerate(same)]
-    sizes = {f"y{i}": n for i, n in enumerate(after) if not same[i]}
+    sizes = {f"y{i}": n for i, n in after.items() if not same[i]}
     fixed = {n: CROPPED for i, s in enumerate(same) if not s for n in (left[i], right[i])}
     terms = [left[i] if same[i] else None for i in listed]
     return Rule(line([left, ["_"]], [right]), sizes, fixed, slots=[slot(1, *terms)])

@@ -18,6 +18,7 @@ import operator
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -123,7 +124,7 @@ _OPERATORS: dict[type, Callable[..., float]] = {
     ast.Mod: operator.mod,
     ast.USub: operator.neg,
 }
-_FUNCTIONS: dict[str, Callable[..., float]] = {
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "max": max,
     "min": min,
     "floor": math.floor,
@@ -150,7 +151,7 @@ def _names(tree: ast.expr) -> set[str]:
     return {name for name in names if name.lower() not in _FUNCTIONS}
 
 
-def _evaluate(tree: ast.expr, sizes: Mapping[str, int]) -> float:
+def _evaluate(tree: ast.expr, sizes: Mapping[str, Any]) -> Any:
     """The value of an expression of sizes; ValueError for anything but arithmetic."""
     match tree:
         case ast.Constant(value=int(value)):
@@ -196,13 +197,18 @@ def computed(dim: str, sizes: Mapping[str, int]) -> int:
     >>> computed("past + 1", {"past": 7})
     8
     """
+    try:
+        return max(0, int(evaluated(dim, sizes)))
+    except ArithmeticError as error:
+        raise ValueError(str(error)) from error
+
+
+def evaluated(dim: str, sizes: Mapping[str, Any]) -> Any:
+    """The value of an expression of ``sizes``, numbers or symbols. Raises ValueError."""
     tree = _parse(dim)
     if tree is None:
         raise ValueError("it is no expression of sizes")
-    try:
-        return max(0, int(_evaluate(tree, sizes)))
-    except ArithmeticError as error:
-        raise ValueError(str(error)) from error
+    return _evaluate(tree, sizes)
 
 
 def free_dimensions(specs: Iterable[InputSpec]) -> dict[str, list[tuple[InputSpec, int]]]:

@@ -14,7 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
 
+from onnx import TensorProto
+
 from onnx_net2net.algebra.axes import Atom, Axis, Pin, Sum, atoms, canonical, pin
+from onnx_net2net.algebra.measures import Measure
+from onnx_net2net.algebra.sizes import AT_RUN_TIME
 from onnx_net2net.analysis.folding import foldable
 from onnx_net2net.analysis.norms import Normalization, normalizations
 from onnx_net2net.analysis.solver import Applied, Solution, solve
@@ -28,7 +32,6 @@ from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.widening.contraction import FOLD, Contraction, contractions, obstacle
 from onnx_net2net.widening.feasibility import rehearse
 from onnx_net2net.widening.padding import NotPaddable, Padding, plan
-from onnx_net2net.widening.runtime_sizes import RuntimeSizes
 
 
 @dataclass(eq=False)
@@ -93,14 +96,13 @@ def _uncollected() -> Iterator[None]:
 def _analyse(model: Model) -> Analysis:
     plain, copies = untied(with_unique_names(without_sequences(model)))
     solution = solve(Graph(plain, copies))
-    sizes = RuntimeSizes(solution)
-    multiples = _constrain(solution, sizes)
+    multiples = _constrain(solution)
     survey = _survey(solution)
     for free in survey.sites:
-        if free.size < 1:
+        if free.size == 0:
             pin(free, Pin(None, "it is empty: there is no unit to copy"))
-        elif not free.pins and not sizes.static(free):
-            pin(free, Pin(None, "its size is not proved to be the same at all sizes of the inputs"))
+        elif not free.pins and not isinstance(free.size, int):
+            pin(free, Pin(None, f"its size, {free.size}, {AT_RUN_TIME}"))
     for free, why in rehearse(solution, (a for a in survey.sites if not a.pins)).items():
         pin(free, why)
     norms = normalizations(solution)
@@ -145,10 +147,11 @@ def _paddings(
     return found
 
 
-def _constrain(solution: Solution, sizes: RuntimeSizes) -> dict[Atom, Pin]:
+def _constrain(solution: Solution) -> dict[Atom, Pin]:
     """Pin what cannot be shared; return the atoms that grow by multiples only, and why."""
+    symbols = Measure(lambda free: not isinstance(free.size, int), sum)
     for contraction in contractions(solution):
-        problem = obstacle(solution, contraction) or _unsteady(solution, contraction, sizes)
+        problem = obstacle(solution, contraction) or _unsteady(solution, contraction, symbols)
         if problem is not None:
             reason, remedy = problem
             pin(contraction.axis, Pin(contraction.applied.node.label, reason, remedy))
@@ -160,14 +163,14 @@ def _constrain(solution: Solution, sizes: RuntimeSizes) -> dict[Atom, Pin]:
 
 
 def _unsteady(
-    solution: Solution, contraction: Contraction, sizes: RuntimeSizes
+    solution: Solution, contraction: Contraction, symbols: Measure
 ) -> tuple[str, None] | None:
     """Why shares cannot lie along an axis: a part of it that is as long as the inputs say."""
     if contraction.reduce in AS_OFTEN or all(free.pins for free in atoms(contraction.axis)):
         return None
     node = contraction.applied.node
     sides = [solution.axes[node.inputs[index]][axis] for index, axis in contraction.places]
-    if all(len(atoms(side)) == 1 or sizes.static(side) for side in sides):
+    if not any(symbols(side) and len(atoms(side)) > 1 for side in sides):
         return None
     return "it is summed over together with what is known at run time only", None
 
@@ -278,7 +281,7 @@ def written(solution: Solution, applied: Applied) -> list[Axis]:
     if not given:
         return []
     written = solution.axes.get(node.outputs[0], [])
-    return [written[i] for i in sorted(given) if i < len(written) and written[i].size > 1]
+    return [written[i] for i in sorted(given) if i < len(written) and written[i].size != 1]
 
 
 def title(solution: Solution, applied: Applied) -> str:
@@ -310,6 +313,8 @@ def _named(solution: Solution, survey: _Survey, multiples: dict[Atom, Pin]) -> l
     for free in found:
         sites = list(dict.fromkeys(_site(solution, place) for place in survey.sites[free]))
         growth, why = _growth(free, multiples)
+        if growth == "fixed" and all(_holds_sizes(solution, name) for name, _ in sites):
+            continue
         helps = why is not None and why.node in folds and weights[sites[0][0]].dtype in FLOATS
         dimensions.append(
             Dimension(
@@ -328,6 +333,12 @@ def _named(solution: Solution, survey: _Survey, multiples: dict[Atom, Pin]) -> l
             )
         )
     return dimensions
+
+
+def _holds_sizes(solution: Solution, weight: str) -> bool:
+    """Whether a weight is a few whole numbers: sizes, axes, positions."""
+    dtype = solution.graph.model.weights[weight].dtype
+    return dtype == TensorProto.INT64 and weight in solution.shapes.stored.value
 
 
 def _names(
@@ -352,7 +363,7 @@ def _site(solution: Solution, place: tuple[str, int]) -> tuple[str, int]:
 def _growth(free: Atom, multiples: dict[Atom, Pin]) -> tuple[str, Pin | None]:
     if free.pins:
         return "fixed", free.pins[0]
-    if free.size < 1:
+    if free.size == 0:
         return "fixed", Pin(None, "has no unit that could be copied")
     if free in multiples:
         return "multiple", multiples[free]

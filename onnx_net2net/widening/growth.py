@@ -15,6 +15,7 @@ import numpy as np
 from onnx_net2net.algebra.axes import Atom, Axis, Product, Sum, canonical
 from onnx_net2net.algebra.expansion import PAD, Index, shares
 from onnx_net2net.algebra.measures import Measure
+from onnx_net2net.algebra.sizes import AnySize, trial
 from onnx_net2net.analysis.solver import Env
 from onnx_net2net.operators.notation import Group, Term
 
@@ -45,15 +46,15 @@ class Growth:
         """Whether ``axis`` grows."""
         return self._grown(axis) > 0
 
-    def size(self, axis: Axis) -> int:
+    def size(self, axis: Axis) -> AnySize:
         """The new size of ``axis``."""
-        return self._size(axis)
+        return self._size(axis)  # type: ignore[no-any-return]
 
-    def _width(self, free: Atom) -> int:
+    def _width(self, free: Atom) -> AnySize:
         source = self.sources.get(free)
         return free.size if source is None else len(source)
 
-    def shape(self, axes: list[Axis]) -> tuple[int, ...]:
+    def shape(self, axes: list[Axis]) -> tuple[AnySize, ...]:
         """The new shape of a tensor with these axes."""
         return tuple(self.size(axis) for axis in axes)
 
@@ -62,7 +63,7 @@ class Growth:
         axis = canonical(axis)
         if isinstance(axis, Atom):
             found = self.sources.get(axis)
-            return np.arange(axis.size) if found is None else found
+            return np.arange(trial(axis.size)) if found is None else found
         if axis not in self._flat:
             if isinstance(axis, Product):
                 self._flat[axis] = self._merged(axis)
@@ -74,9 +75,9 @@ class Growth:
         def step(done: tuple[Index, int], factor: Axis) -> tuple[Index, int]:
             outer, size = done
             inner = self.source(factor)
-            merged = outer[:, None] * factor.size + inner[None, :]
+            merged = outer[:, None] * trial(factor.size) + inner[None, :]
             merged[(outer == PAD)[:, None] | (inner == PAD)[None, :]] = PAD
-            return merged.reshape(-1), size * factor.size
+            return merged.reshape(-1), size * trial(factor.size)
 
         return reduce(step, axis.factors, (np.zeros(1, np.int64), 1))[0]
 
@@ -85,7 +86,7 @@ class Growth:
         for segment in segments:
             part = self.source(segment)
             parts.append(np.where(part == PAD, PAD, part + offset))
-            offset += segment.size
+            offset += trial(segment.size)
         return np.concatenate(parts)
 
     def fills(self, axis: Axis, weightings: Mapping[Atom, np.ndarray]) -> Iterator[Fill]:

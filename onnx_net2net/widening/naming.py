@@ -120,7 +120,7 @@ def _found(analysis: Analysis, name: str) -> list[Axis] | None:
         exact = [n for n in nodes if name in _modules(graph, n)]
         return _written(analysis, nodes) or _passing(analysis, exact or nodes)
     if name in weights:
-        own = [axis for axis in analysis.solution.axes.get(name, []) if axis.size > 1]
+        own = [axis for axis in analysis.solution.axes.get(name, []) if axis.size != 1]
         return _written(analysis, [n for n, _ in graph.consumers.get(name, ())]) or own
     named = [n for n in graph.nodes if name and name == n.proto.name]
     if named:

@@ -7,22 +7,30 @@ the number follows dynamic sizes as well and cannot be rewritten, growth is refu
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from onnx import helper
 
 from onnx_net2net.algebra.axes import Axis
-from onnx_net2net.analysis.dependence import Element
-from onnx_net2net.analysis.shapes import shape_value
+from onnx_net2net.algebra.sizes import AnySize, Size, trial
+from onnx_net2net.analysis.formulas import formulas, shape_value, symbols
 from onnx_net2net.analysis.solver import Applied, Solution, axis_of
 from onnx_net2net.analysis.values import Array, evaluate
 from onnx_net2net.errors import Refused
 from onnx_net2net.model.graph import Node, captured
 from onnx_net2net.operators.language import Repeated, Slot
 from onnx_net2net.widening.growth import Growth
-from onnx_net2net.widening.runtime_sizes import NewElement, RuntimeSizes, kept
+from onnx_net2net.widening.runtime_sizes import (
+    NewElement,
+    Places,
+    element,
+    input_places,
+    proportion,
+)
+
+Change = tuple[AnySize, AnySize]  # a size before growth and after it
 
 
 @dataclass
@@ -55,28 +63,21 @@ class Sizing:
     solution: Solution
     growth: Growth
     after: dict[str, Array] = field(default_factory=dict)  # size values that change by themselves
+    numbers: dict[str, Array] = field(default_factory=dict)  # the same at the trial sizes
+    origins: dict[str, str] = field(default_factory=dict)  # nodes that change them unevenly
     patches: list[Patch] = field(default_factory=list)
     attributes: list[AttributePatch] = field(default_factory=list)
     drops: list[tuple[Node, str]] = field(default_factory=list)
-    mixed: Mapping[Element, str] = field(default_factory=dict)
-    runtime: RuntimeSizes = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.runtime = RuntimeSizes(self.solution)
 
     def find(self) -> Sizing:
         """Compare every repeated size with what it must become. Raises Refused."""
         self._evaluate()
-        self.mixed = self.runtime.mixed(self.growth, self.after)
         for node in self.solution.graph.nodes:
             if node.position in self.solution.shapes.computed:
                 self._condition(node)
                 continue
             applied = self.solution.applied.get(node.position)
             slots = applied.rule.slots if applied is not None else ()
-            if self.mixed:
-                told = {slot.where for slot in slots}
-                self._refuse_mixed(node, [n for i, n in enumerate(node.inputs) if i not in told])
             for slot in slots:
                 self._slot(applied, slot)  # type: ignore[arg-type]
             if self.after:
@@ -88,48 +89,71 @@ class Sizing:
 
     def _evaluate(self) -> None:
         """Evaluate the size chains again, with the new shapes."""
-        solution, before = self.solution, self.solution.shapes.value
+        for node in self.solution.graph.nodes:
+            if node.position in self.solution.shapes.computed:
+                found = self._evaluated(node)
+                for name, (numbers, elements) in zip(node.outputs, found, strict=False):
+                    if name and not _equal(elements, self._before(name)):
+                        self.numbers[name], self.after[name] = numbers, elements
+                        self._trace(node, name)
+
+    def _before(self, name: str) -> Array:
+        """A size value as it was, with symbols where it varies."""
+        shapes = self.solution.shapes
+        return shapes.formula.get(name, shapes.value[name])
+
+    def _evaluated(self, node: Node) -> list[tuple[Array, Array]]:
+        """What a node that computes sizes gives now, as numbers at the trial sizes and as
+        formulas; nothing where nothing that it reads changes.
+        """
+        solution, shapes = self.solution, self.solution.shapes
+        if node.op in ("Shape", "Size") and not node.domain:
+            axes = solution.axes.get(node.inputs[0])
+            if axes is None or not any(map(self.growth.touches, axes)):
+                return []
+            sizes = self.growth.shape(axes)
+            numbers = shape_value(node.proto, [trial(size) for size in sizes])
+            return [(numbers, shape_value(node.proto, sizes))]
+        if node.links is not None:  # an If whose condition is known passes sizes on
+            taken = shapes.taken[node.position]
+            inner = {k.outer: k.inner for k in node.links.leave if k.body == taken}
+            names = [inner.get(name, "") for name in node.outputs]
+            return [(self._number(name), self._element(name)) for name in names]
+        if self.after.keys().isdisjoint(node.inputs):
+            return []
         opset = solution.graph.model.opset.get("", 1)
-        for node in solution.graph.nodes:
-            if node.position not in solution.shapes.computed:
-                continue
-            if node.op in ("Shape", "Size") and not node.domain:
-                axes = solution.axes.get(node.inputs[0])
-                if axes is None or not any(map(self.growth.touches, axes)):
-                    continue
-                outputs = [shape_value(node.proto, self.growth.shape(axes))]
-            elif node.links is not None:  # an If whose condition is known passes sizes on
-                taken = solution.shapes.taken[node.position]
-                sizes = {k.outer: k.inner for k in node.links.leave if k.body == taken}
-                inner = [sizes.get(name, "") for name in node.outputs]
-                outputs = [self.after.get(n, before.get(n, NONE)) for n in inner]
-            elif any(name in self.after for name in node.inputs):
-                values = [self.after.get(n, before.get(n)) if n else None for n in node.inputs]
-                found = evaluate(node.proto, values, opset)
-                if found is None:
-                    raise Refused(node.name, "sizes computed here have no value after growth")
-                outputs = found
-            else:
-                continue
-            for name, array in zip(node.outputs, outputs, strict=False):
-                if name and not np.array_equal(array, before[name]):
-                    self.after[name] = array
+        outputs = evaluate(node.proto, [self._number(n) if n else None for n in node.inputs], opset)
+        elements = outputs
+        given = [self._element(n) if n else None for n in node.inputs]
+        if outputs is not None and any(map(symbols, given)):
+            elements = formulas(node.proto, given, outputs, opset)
+        if outputs is None or elements is None:
+            raise Refused(node.name, "sizes computed here have no value after growth")
+        return list(zip(outputs, elements, strict=True))
+
+    def _number(self, name: str) -> Array:
+        return self.numbers.get(name, self.solution.shapes.value.get(name, NONE))
+
+    def _element(self, name: str) -> Array:
+        return self.after[name] if name in self.after else self._before(name) if name else NONE
+
+    def _trace(self, node: Node, name: str) -> None:
+        """Take down which node first changes a varying size other than in proportion."""
+        before, after = self._before(name), self.after[name]
+        known = [self.origins[n] for n in node.inputs if n in self.origins]
+        pairs = zip(before.ravel().tolist(), after.ravel().tolist(), strict=False)
+        if not known and any(
+            (isinstance(a, Size) or isinstance(b, Size)) and proportion(a, b) is None
+            for a, b in pairs
+        ):
+            known = [node.label]
+        if known:
+            self.origins[name] = min(known)
 
     def _condition(self, node: Node) -> None:
         """An If that always takes one branch, which gives sizes, goes on taking it."""
         if node.links is not None and node.inputs[0] in self.after:
             self._frozen(node, set())
-
-    def _refuse_mixed(self, node: Node | None, names: Collection[str]) -> None:
-        """Refuse to read what :meth:`RuntimeSizes.mixed` found: nobody knows what it becomes."""
-        for element, origin in self.mixed.items():
-            if element.tensor in names:
-                raise Refused(
-                    node.name if node is not None else None,
-                    f"'{element.tensor}' mixes the grown size with sizes known only at run time:"
-                    f" {origin} does not keep them in proportion",
-                    FIXED_SIZES,
-                )
 
     def _slot(self, applied: Applied, slot: Slot) -> None:
         node = applied.node
@@ -143,25 +167,23 @@ class Sizing:
             if any(new != old for old, new in sizes):
                 raise Refused(node.name, f"the sizes in its input '{name}' are not constant")
             return None
-        old = self.solution.shapes.value[name]
-        new = self.after.get(name, old)
-        want = _wanted(old, sizes)
-        if not np.array_equal(new, want) or any(e.tensor == name for e in self.mixed):
-            axes = [self._axis(applied, item) for item in slot.terms]
-            self._patch(node, slot.where, name, new, want, axes)
+        want = _wanted(self._before(name), sizes)
+        if not _equal(self._element(name), want):
+            self._patch(node, slot.where, name, want)
         if slot.drops:
             self.drops.append((node, slot.drops))
         return None
 
-    def _sizes(self, applied: Applied, slot: Slot) -> list[tuple[int, int]]:
+    def _sizes(self, applied: Applied, slot: Slot) -> list[Change]:
         """(old, new) for every element; equal where the slot leaves it."""
-        found = []
+        found: list[Change] = []
         for item in slot.terms:
             axis = self._axis(applied, item)
             if item is None or axis is None:
                 found.append((NEVER, NEVER))
             elif item.beyond is not None:
-                enough = self.growth.size(axis) <= abs(item.beyond)
+                size = self.growth.size(axis)
+                enough = isinstance(size, Size) or size <= abs(item.beyond)
                 found.append((item.beyond, item.beyond if enough else item.sign * FARTHEST))
             else:
                 found.append((item.sign * axis.size, item.sign * self.growth.size(axis)))
@@ -170,10 +192,12 @@ class Sizing:
     def _axis(self, applied: Applied, item: Repeated | None) -> Axis | None:
         return axis_of(item.term, applied.env, applied.rule.sizes) if item is not None else None
 
-    def _attribute(self, applied: Applied, slot: Slot, sizes: list[tuple[int, int]]) -> None:
+    def _attribute(self, applied: Applied, slot: Slot, sizes: list[Change]) -> None:
         assert isinstance(slot.where, str)
         if all(new == old for old, new in sizes):
             return
+        if any(isinstance(new, Size) for _, new in sizes):
+            raise Refused(applied.node.name, f"its attribute {slot.where} cannot vary", FIXED_SIZES)
         given = {a.name: helper.get_attribute_value(a) for a in applied.node.proto.attribute}
         old = given.get(slot.where)
         if old is None:
@@ -186,7 +210,7 @@ class Sizing:
         if value != old:
             self.attributes.append(AttributePatch(applied.node, slot.where, value))
 
-    def _absent(self, applied: Applied, slot: Slot, sizes: list[tuple[int, int]]) -> None:
+    def _absent(self, applied: Applied, slot: Slot, sizes: list[Change]) -> None:
         """Sizes that were implicit: equal parts, as Split takes them; the last may be smaller
         only where an attribute states how many there are.
         """
@@ -197,64 +221,44 @@ class Sizing:
         last = sum(want) - part * (len(want) - 1)
         if want == [*[part] * (len(want) - 1), last] and (last == part or slot.drops):
             return
-        axes = [self._axis(applied, item) for item in slot.terms]
-        if not all(axis is not None and self.runtime.static(axis) for axis in axes):
+        if any(isinstance(size, Size) for size in want):
             raise Refused(node.name, "it gives equal parts of a size known only at run time")
         self.patches.append(Patch(node, slot.where, "", np.asarray(want, np.int64)))
         if slot.drops:
             self.drops.append((node, slot.drops))
 
-    def _patch(
-        self,
-        node: Node,
-        index: int,
-        name: str,
-        new: Array,
-        want: Array,
-        axes: Sequence[Axis | None] = (),
-    ) -> None:
-        if new.shape != want.shape:
+    def _patch(self, node: Node, index: int, name: str, want: Array) -> None:
+        """Let a node read what is wanted instead of what is computed."""
+        now = self._element(name)
+        if now.shape != want.shape:
             raise Refused(node.name, f"the number of sizes in '{name}' changes with growth")
-        dynamic = self.runtime.dynamic(name)
-        if not dynamic.any():
+        if not symbols(want):
             self.patches.append(Patch(node, index, name, want))
             return
         if want.ndim > 1:
             raise Refused(node.name, f"'{name}' is a table of sizes known only at run time")
-        old = np.atleast_1d(self.solution.shapes.value[name])
-        elements: list[NewElement] = np.atleast_1d(want).tolist()
-        for place in np.flatnonzero(dynamic).tolist():
-            now, then = int(np.atleast_1d(new)[place]), int(elements[place])  # type: ignore[arg-type]
-            axis = axes[place] if place < len(axes) else None
-            # A chain that growth moves could be off by another ratio at another size.
-            mixed = Element(name, place) in self.mixed
-            steady = axis is not None and self.runtime.steady(axis, self.growth)
-            if not mixed and (now == then or (now == old[place] and steady)):
-                elements[place] = kept(place, now, then)
-                continue
-            found = self.runtime.element(name, place, axis, self.growth)
-            if found is None or not want.ndim:
-                self._refuse_mixed(node, [name])
-                raise Refused(
-                    node.name,
-                    f"'{name}' mixes the grown size with sizes known only at run time",
-                    FIXED_SIZES,
-                )
-            elements[place] = found
-        self.patches.append(Patch(node, index, name, want, tuple(elements)))
+        pairs = zip(now.ravel().tolist(), want.ravel().tolist(), strict=True)
+        elements = [element(i, a, b, self.places) for i, (a, b) in enumerate(pairs)]
+        if None in elements or not want.ndim:
+            origin = self.origins.get(name)
+            why = f": {origin} does not keep them in proportion" if origin else ""
+            raise Refused(
+                node.name,
+                f"'{name}' mixes the grown size with sizes known only at run time{why}",
+                FIXED_SIZES,
+            )
+        self.patches.append(Patch(node, index, name, want, tuple(elements)))  # type: ignore[arg-type]
+
+    @cached_property
+    def places(self) -> Places:
+        """Where the network's inputs show dynamic sizes."""
+        return input_places(self.solution)
 
     def _frozen(self, node: Node, slots: set[str | int]) -> None:
         """A size that flows into arithmetic keeps its old value: sqrt(head_dim) is a scale."""
         for index, name in enumerate(node.inputs):
             if name in self.after and index not in slots:
-                old = self.solution.shapes.value[name]
-                self._patch(node, index, name, self._same_shape(node, name, old), old)
-
-    def _same_shape(self, node: Node, name: str, old: Array) -> Array:
-        new = self.after[name]
-        if new.shape != old.shape:
-            raise Refused(node.name, f"the number of sizes in '{name}' changes with growth")
-        return new
+                self._patch(node, index, name, self._before(name))
 
     def _freeze(self, applied: Applied) -> None:
         """Write down a default that was derived from a size which now grows."""
@@ -267,18 +271,14 @@ class Sizing:
 
     def _check_outside(self) -> None:
         graph = self.solution.graph
-        self._refuse_mixed(None, graph.outputs)
         for name in graph.outputs:
             if name in self.after:
                 raise Refused(None, f"the network's output '{name}' tells a size that grows")
         for node in graph.nodes:
-            if node.opaque:
-                self._refuse_mixed(node, captured(node.proto))
             if node.opaque and captured(node.proto) & self.after.keys():
                 raise Refused(node.name, "its subgraph reads a size that grows")
             if node.links is None or node.position in self.solution.shapes.computed:
                 continue
-            self._refuse_mixed(node, [link.inner for link in node.links.leave])
             if any(link.inner in self.after for link in node.links.leave):
                 raise Refused(node.name, "its subgraph passes on a size that grows")
 
@@ -289,11 +289,16 @@ FARTHEST = 2**31 - 1  # a bound that is beyond the end of every axis
 NEVER = np.iinfo(np.int64).min  # a size that no element repeats
 
 
-def _wanted(old: Array, sizes: list[tuple[int, int]]) -> Array:
+def _wanted(old: Array, sizes: list[Change]) -> Array:
     """``old`` with the elements that repeat a size brought up to date."""
-    want = np.array(old)
+    want = old.copy()
     flat = want.reshape(-1)
     for position, (before, after) in enumerate(sizes):
         if position < flat.size and flat[position] == before:
             flat[position] = after
     return want
+
+
+def _equal(one: Array, other: Array) -> bool:
+    """Whether two size values are equal at all dynamic sizes."""
+    return one.shape == other.shape and bool(one.ravel().tolist() == other.ravel().tolist())

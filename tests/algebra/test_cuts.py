@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from onnx_net2net.algebra import axes
 from onnx_net2net.algebra.axes import Axis, Pin, Sum, atom, atoms, canonical, product, total, unify
-from onnx_net2net.algebra.measures import Measure, shortest
+from onnx_net2net.algebra.measures import Measure
 from tests.algebra.test_axes import SIZES, agree, enumerate_axis, expressions, shape
 
 Runs = list[list[tuple[int, int]]]  # of each axis the atoms: their numbers and their sizes
@@ -150,26 +150,6 @@ def test_products_stay_equal_to_what_they_are_cut_into(data: st.DataObject, axis
             axis = part
     for one, other in pairs:
         assert agree(one, other)
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.lists(stretches(24), min_size=1, max_size=8))
-def test_shortest_stretches_lead_from_boundary_to_boundary(given: list[tuple[int, int]]) -> None:
-    base = atom(24)
-    kept = [cut(base, *each)[0] for each in given]
-    whole = canonical(base)
-    if not isinstance(whole, Sum):
-        return
-    sums = [whole.stretch(start, stop - start) for start, stop in given]
-    found = {(each.start, each.start + each.size) for each in shortest(sums)}
-    for start, stop in given:  # each is a chain of what was found
-        chain = sorted(each for each in found if start <= each[0] and each[1] <= stop)
-        reach = start
-        for first, last in chain:
-            reach = last if first == reach else reach
-        assert reach == stop
-    assert len(found) < len({place for each in given for place in each}), "a forest"
-    assert [axis.size for axis in kept] == [stop - start for start, stop in given]
 
 
 def test_a_cut_that_fits_follows_one_that_does_not() -> None:

@@ -16,7 +16,7 @@ from onnx_net2net.analysis.solver import Solution, solve
 from onnx_net2net.model.graph import Graph
 from onnx_net2net.operators import _looked_at as looked_at
 from onnx_net2net.operators import registry
-from onnx_net2net.operators.language import Op, Proven, Rule
+from onnx_net2net.operators.language import Op, Rule
 from onnx_net2net.operators.record import Operator
 from onnx_net2net.widening.dimensions import analyse
 
@@ -235,15 +235,12 @@ def test_what_a_rule_may_look_at_is_what_its_memory_goes_by() -> None:
     """A rule is made once for all nodes that look alike: nothing that it sees may be left out."""
     node = helper.make_node("Reshape", ["x", "shape"], ["y"])
     op = Op(node, 17, ((2, 6), (2,)), ((4, 3),), (None, np.array([4, 3])))
-    proven = Proven(((), ()), ((), ()))
     others = {
         "node": helper.make_node("Reshape", ["x", "shape"], ["y"], allowzero=1),
         "opset": 18,
         "shapes": ((3, 4), (2,)),
         "outputs": ((3, 4),),
         "values": (None, np.array([3, 4])),
-        "dynamic": ((), (True, False)),
-        "proven": proven,
     }
     assert others.keys() == {field.name for field in dataclasses.fields(Op)}
     for name, value in others.items():

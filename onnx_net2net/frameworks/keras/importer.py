@@ -110,10 +110,8 @@ def declare_fixed(proto: ModelProto, model: Model) -> None:
         return
     for node in proto.graph.node:
         for name in node.output:
-            here, there = shapes.of(name), shapes.elsewhere.of(name)
-            if here is None or there is None or len(here) != len(there):
-                continue
-            fixed = [a if a == b else None for a, b in zip(here, there, strict=True)]
+            sizes = shapes.sizes_of(name) or ()
+            fixed = [size if isinstance(size, int) else None for size in sizes]
             if None in fixed and any(size is not None for size in fixed):
                 value = helper.make_tensor_value_info(name, TensorProto.UNDEFINED, fixed)
                 proto.graph.value_info.append(value)

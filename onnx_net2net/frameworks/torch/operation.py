@@ -174,12 +174,9 @@ class Operation(Shared):
         return found
 
     def _same_size(self, index: int, axis: int) -> int | None:
-        """A size that is the same under two choices of the dynamic sizes."""
-        shapes = self.program.shapes
-        found = [s.of(self.name(index)) for s in (shapes, shapes.elsewhere)]
-        if None in found or found[0][axis] != found[1][axis]:  # type: ignore[index]
-            return None
-        return found[0][axis]  # type: ignore[index]
+        """A size that is the same whatever the dynamic sizes."""
+        sizes = self.program.shapes.sizes_of(self.name(index))
+        return sizes[axis] if sizes is not None and isinstance(sizes[axis], int) else None
 
     def shape(self, index: int) -> tuple[int, ...] | None:
         """The shape of an operand where no size changes."""
