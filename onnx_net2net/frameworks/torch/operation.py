@@ -49,7 +49,7 @@ Entry = str | Callable[["Operation"], Result]
 class Operation(Shared):
     """A step and where its operands are found."""
 
-    def __init__(self, translator: Translator, step: Step) -> None:
+    def __init__(self, step: Step, translator: Translator) -> None:
         super().__init__(step)
         self.translator = translator
         self.program = translator.program

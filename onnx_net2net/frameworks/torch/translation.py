@@ -42,7 +42,7 @@ class Translation:
 
 
 def _write(translator: Translator, step: Step) -> None:
-    operation = Operation(translator, step)
+    operation = Operation(step, translator)
     entry = translations().get((step.domain, step.op))
     if entry is None:
         operation.refuse(f"operator {step.operator} is not known")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import zip_longest
 
-from onnx_net2net.frameworks.program import Section
+from onnx_net2net.frameworks.step import Section
 from onnx_net2net.frameworks.torch import size_code
 from onnx_net2net.frameworks.torch.operation import Entry, Listed, Operation
 from onnx_net2net.frameworks.torch.translator import TensorList

@@ -106,7 +106,7 @@ def convolution(op: Operation, x: str, weight: int, bias: int | None) -> str:
     rank = len(kernel)
     shape = op.program.dims(op.name(weight)) or ()
     pads, even = padding(op, kernel)
-    given = {
+    given: dict[str, Sequence[Any]] = {
         "stride": op.strides(rank),
         "padding": pads[:rank] if even else ["0"] * rank,
         "dilation": op.dilations(rank),

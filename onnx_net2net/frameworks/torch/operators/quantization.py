@@ -113,8 +113,9 @@ def quantized_matmul(op: Operation) -> str:
 
 def quantized_conv(op: Operation) -> str:
     """A convolution of bytes; the bias is an integer in units of both scales."""
+    x = real(op, 0, 1)
     bias = f", {op.tensor(8)} * {op.tensor(1)} * {op.tensor(4)}" if op.has(8) else ""
-    code = convolved(op, real(op, 0, 1), real(op, 3, 0), 3, bias)
+    code = convolved(op, x, real(op, 3, 0), 3, bias)
     return op.kernel("requantized", code, op.tensor(6), op.tensor(7))
 
 
