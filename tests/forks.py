@@ -21,8 +21,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 IMPORTED = (
-    "cli.main", "cli.render", "cli.tables", "deepening.deepen", "plan.grow", "plan.lineage",
-    "verification.verify", "widening.naming", "widening.widen",
+    "cli.main", "cli.render", "cli.tables", "deepening.deepen", "plan.diff", "plan.grow",
+    "plan.steps", "verification.verify", "widening.naming", "widening.widen",
 )  # fmt: skip
 
 

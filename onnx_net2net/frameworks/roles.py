@@ -32,6 +32,7 @@ from onnx_net2net.frameworks.constant_detection import (
     triangular,
     uniform,
 )
+from onnx_net2net.frameworks.function_bodies import lowered
 from onnx_net2net.frameworks.paths import unique_paths
 from onnx_net2net.model.graph import Graph, Node
 from onnx_net2net.model.model import Model
@@ -88,7 +89,7 @@ class _Judge:
     """Follows weights through the graph to the places they are read at."""
 
     def __init__(self, model: Model) -> None:
-        self.model = model
+        self.model = model = lowered(model)
         self.graph = Graph(model)
         self.said = {name: kind for name, (kind, _) in recorded(model).items()}
         self.said |= {name: "SHARES" for step in model.history for name in step.get("inserted", ())}

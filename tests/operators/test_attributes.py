@@ -14,6 +14,7 @@ from onnx_net2net.frameworks.attributes import Attributes, unread
 from onnx_net2net.model import schemas
 from onnx_net2net.model.model import load
 from onnx_net2net.operators import registry
+from onnx_net2net.operators.functions import functions
 from tests.operators.test_rules import BY_ID
 from tests.samples import Sample
 from tests.samples.network import network
@@ -42,11 +43,11 @@ def known(framework: str) -> set[tuple[str, str]]:
         pytest.importorskip("torch")
         from onnx_net2net.frameworks.torch.operators import translations
 
-        return translations().keys() & FIRST.keys()
+        return (translations().keys() | functions().keys()) & FIRST.keys()
     import tests.keras_models  # noqa: F401
     from onnx_net2net.frameworks.keras.operators import translations
 
-    return translations().keys() & FIRST.keys()
+    return (registry().keys() | functions().keys()) & FIRST.keys()
 
 
 def stated(proto: onnx.ModelProto, **attributes: object) -> onnx.ModelProto:

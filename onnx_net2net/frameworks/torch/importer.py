@@ -78,15 +78,19 @@ def _translation(model: Model) -> Translation:
     program = Program(expanded(model, translations().keys() | SIZES))
     program.fuse()
     translation = translate(program)
+    translation.title = _title(model)
     require_accepted(model)  # before anything that was made of it runs, or is kept
     return translation
 
 
 def _text(translation: Translation) -> str:
-    model = translation.program.model
+    return source(translation, translation.title)
+
+
+def _title(model: Model) -> str:
     name = model.path.stem if model.path else model.proto.graph.name or "network"
     plain = "".join(c if c.isprintable() and c not in '"\\' else "_" for c in name)
-    return source(translation, plain[:LONGEST_TITLE])
+    return plain[:LONGEST_TITLE]
 
 
 def _weights(translation: Translation) -> dict[str, Weight]:

@@ -39,6 +39,7 @@ class Translation:
     tree: Tree
     kernels: list[str]
     stored: dict[str, np.ndarray[Any, Any]]  # constants too long to be written out, by buffer
+    title: str = "network"
 
 
 def _write(translator: Translator, step: Step) -> None:

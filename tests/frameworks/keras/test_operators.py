@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnx_net2net.errors import Refused
+from onnx_net2net.operators.functions import functions
 from onnx_net2net.verification.verify import run
 from tests.keras_models import FILES, keras, load, outputs, to_keras
 from tests.networks import Net
@@ -73,7 +74,9 @@ def test_every_translation_is_tried() -> None:
     for path in FILES:
         tried |= _operators(onnx.load(path).graph)
     assert not translations().keys() - tried
-    assert RULED - translations().keys() == GAPS, "a gap is filled, or a new one"
+    assert RULED - translations().keys() - functions().keys() == GAPS, (
+        "a gap is filled, or a new one"
+    )
 
 
 def _operators(graph: onnx.GraphProto) -> set[tuple[str, str]]:

@@ -15,4 +15,4 @@ from onnx_net2net.operators.assembly import assembled
 @cache
 def translations() -> dict[tuple[str, str], Entry]:
     """All translations by (domain, operator)."""
-    return assembled(__name__, (*FAMILIES, "microsoft", "microsoft_attention"))
+    return assembled(__name__, FAMILIES)

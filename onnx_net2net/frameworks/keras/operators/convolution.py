@@ -8,7 +8,6 @@ from typing import Any
 from keras import ops
 
 from onnx_net2net.frameworks.keras.operation import Entry, Operation
-from onnx_net2net.frameworks.keras.operators.elementwise import activation
 from onnx_net2net.frameworks.keras.values import dtype_of, sizes, tensor
 from onnx_net2net.frameworks.keras.windows import (
     Window,
@@ -159,18 +158,6 @@ def _spaced(x: Any, axis: int, stride: int) -> Any:
     return y[tuple(index)]
 
 
-def fused_conv(op: Operation, x: Any, w: Any, b: Any = None, z: Any = None) -> Any:
-    """Convolution, sum, activation."""
-    y = conv(op, x, w, b)
-    y = y if z is None else y + tensor(z)
-    name = op.attribute("activation", "")
-    given = op.attribute("activation_params", [])
-    if name == "Clip":
-        return ops.clip(y, given[0], given[1])
-    keys = ("alpha", "beta")[: len(given)]
-    return activation(name, **dict(zip(keys, given, strict=True)))(y) if name else y
-
-
 def col2im(op: Operation, x: Any, image: Any, block: Any) -> Any:
     """Overlapping blocks summed into an image: a transposed convolution by unit kernels."""
     from onnx_net2net.frameworks.keras.values import ints
@@ -204,5 +191,4 @@ def col2im(op: Operation, x: Any, image: Any, block: Any) -> Any:
 
 TABLES: dict[str, dict[str, Entry]] = {
     "": {"Col2Im": col2im, "Conv": conv, "ConvTranspose": conv_transpose},
-    "com.microsoft": {"FusedConv": fused_conv},
 }

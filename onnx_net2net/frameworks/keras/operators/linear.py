@@ -9,7 +9,6 @@ import keras
 from keras import ops
 
 from onnx_net2net.frameworks.keras.operation import Entry, Operation
-from onnx_net2net.frameworks.keras.operators.elementwise import activation
 from onnx_net2net.frameworks.keras.values import cast, dtype_of, sizes, tensor
 
 __all__ = ["TABLES", "gemm", "swapped"]
@@ -66,33 +65,6 @@ def gemm(op: Operation, a: Any, b: Any, c: Any = None) -> Any:
     return y if c is None else y + scaled(tensor(c), beta)
 
 
-def fused_gemm(op: Operation, *values: Any) -> Any:
-    """Gemm and an activation."""
-    name, prefix = op.attribute("activation", ""), "activation_"
-    given = {
-        key.removeprefix(prefix): op.attribute(key)
-        for key in op.step.attributes
-        if key.startswith(prefix)
-    }
-    y = gemm(op, *values)
-    return activation(name, **given)(y) if name else y
-
-
-def fused_matmul(op: Operation, a: Any, b: Any) -> Any:
-    """MatMul of turned operands, scaled; ``transBatch`` moves the first axis before the last."""
-    a = _oriented(tensor(a), op.attribute("transA", 0), op.attribute("transBatchA", 0))
-    b = _oriented(tensor(b), op.attribute("transB", 0), op.attribute("transBatchB", 0))
-    return scaled(multiplied(a, b), op.attribute("alpha", 1.0))
-
-
-def _oriented(x: Any, transposed: int, batch: int) -> Any:
-    if len(x.shape) < 2:
-        return x
-    if batch:
-        x = ops.moveaxis(x, 0, -2)
-    return swapped(x) if transposed else x
-
-
 def einsum(op: Operation, *values: Any) -> Any:
     """As NumPy's; with no output given, letters that occur once, in the order of the alphabet."""
     equation = op.attribute("equation").replace(" ", "")
@@ -109,6 +81,11 @@ def einsum(op: Operation, *values: Any) -> Any:
     return cast(ops.einsum(equation, *found), dtype_of(found[0]))
 
 
+def inverse(op: Operation, x: Any) -> Any:
+    """Of matrices."""
+    return ops.inv(tensor(x))
+
+
 TABLES: dict[str, dict[str, Entry]] = {
     "": {
         "Det": determinant,
@@ -116,9 +93,5 @@ TABLES: dict[str, dict[str, Entry]] = {
         "Gemm": gemm,
         "MatMul": matmul,
     },
-    "com.microsoft": {
-        "FusedGemm": fused_gemm,
-        "FusedMatMul": fused_matmul,
-        "TransposeMatMul": fused_matmul,
-    },
+    "com.microsoft": {"Inverse": inverse},
 }

@@ -376,5 +376,4 @@ TABLES: dict[str, dict[str, Entry]] = {
         "Trilu": trilu,
         "Unsqueeze": unsqueeze,
     },
-    "com.microsoft": {"Trilu": trilu},
 }

@@ -10,7 +10,7 @@ from keras import ops
 from onnx_net2net.frameworks.keras.operation import Entry, Operation
 from onnx_net2net.frameworks.keras.values import axis_of, cast, dtype_of, product, sizes, tensor
 
-__all__ = ["TABLES", "layer_norm", "root_mean_square"]
+__all__ = ["TABLES"]
 
 
 def by_channel(vector: Any, x: Any) -> Any:
@@ -71,41 +71,25 @@ def standardised(x: Any, axes: Sequence[int], epsilon: float) -> tuple[Any, Any,
     return cast(centred * inverse, dtype_of(x)), mean, inverse
 
 
-def layer_norm(x: Any, axis: int, scale: Any, bias: Any, epsilon: float) -> tuple[Any, Any, Any]:
-    """From ``axis`` on."""
-    axes = list(range(axis_of(axis, x), len(x.shape)))
-    y, mean, inverse = standardised(x, axes, epsilon)
-    y = y if scale is None else y * tensor(scale)
-    return (y if bias is None else y + tensor(bias)), mean, inverse
-
-
 def layer_normalization(op: Operation, x: Any, scale: Any, bias: Any = None) -> list[Any]:
     """With its mean and inverse deviation."""
-    axis, epsilon = op.attribute("axis", -1), op.attribute("epsilon", 1e-5)
-    y, *statistics = layer_norm(tensor(x), axis, scale, bias, epsilon)
+    x = tensor(x)
+    axes = list(range(axis_of(op.attribute("axis", -1), x), len(x.shape)))
+    y, *statistics = standardised(x, axes, op.attribute("epsilon", 1e-5))
+    y = y if scale is None else y * tensor(scale)
+    y = y if bias is None else y + tensor(bias)
     return [y, *(cast(value, "float32") for value in statistics)]
 
 
-def root_mean_square(x: Any, axis: int, scale: Any, epsilon: float) -> tuple[Any, Any]:
-    """Divided by the root of the mean square from ``axis`` on; the inverse of that root."""
-    axes = list(range(axis_of(axis, x), len(x.shape)))
+def rms_normalization(op: Operation, x: Any, scale: Any = None) -> Any:
+    """Divide by the root of the mean square from an axis on."""
+    x = tensor(x)
+    axes = list(range(axis_of(op.attribute("axis", -1), x), len(x.shape)))
     wide = _single(x)
     square = ops.mean(ops.square(wide), axis=axes, keepdims=True)
-    inverse = ops.rsqrt(square + ops.cast(epsilon, dtype_of(square)))
-    y = cast(wide * inverse, dtype_of(x))
-    return (y if scale is None else y * tensor(scale)), inverse
-
-
-def rms_normalization(op: Operation, x: Any, scale: Any = None) -> Any:
-    """RMSNormalization."""
-    axis, epsilon = op.attribute("axis", -1), op.attribute("epsilon", 1e-5)
-    return root_mean_square(tensor(x), axis, scale, epsilon)[0]
-
-
-def simplified_layer_norm(op: Operation, x: Any, scale: Any) -> list[Any]:
-    """onnxruntime's RMSNormalization."""
-    axis, epsilon = op.attribute("axis", -1), op.attribute("epsilon", 1e-5)
-    return list(root_mean_square(tensor(x), axis, scale, epsilon))
+    epsilon = ops.cast(op.attribute("epsilon", 1e-5), dtype_of(square))
+    y = cast(wide * ops.rsqrt(square + epsilon), dtype_of(x))
+    return y if scale is None else y * tensor(scale)
 
 
 def instance_norm(op: Operation, x: Any, scale: Any, bias: Any) -> Any:
@@ -206,7 +190,6 @@ TABLES: dict[str, dict[str, Entry]] = {
         "LpNormalization": lp_norm,
         "MeanVarianceNormalization": mean_variance,
         "RMSNormalization": rms_normalization,
-        "SimplifiedLayerNormalization": simplified_layer_norm,
         "Softmax": normalised(ops.softmax),
     }
 }

@@ -119,31 +119,6 @@ def matmul_integer(op: Operation, a: Any, b: Any, a_zero: Any = None, b_zero: An
     return ops.cast(ops.round(_matmul(a, b, a_zero, b_zero)), "int32")
 
 
-def matmul_to_float(
-    op: Operation,
-    a: Any,
-    b: Any,
-    a_scale: Any,
-    b_scale: Any,
-    a_zero: Any = None,
-    b_zero: Any = None,
-    bias: Any = None,
-) -> Any:
-    """A product of whole numbers, scaled."""
-    _single(op, a_scale)
-    y = ops.cast(_matmul(a, b, a_zero, b_zero), "float32")
-    y = y * _float(a_scale) * _float(b_scale)
-    return y if bias is None else y + tensor(bias)
-
-
-def dynamic_matmul(
-    op: Operation, a: Any, b: Any, b_scale: Any, b_zero: Any = None, bias: Any = None
-) -> Any:
-    """The left operand is quantized by its own range first."""
-    whole, scale, zero = dynamic_quantized(op, a)
-    return matmul_to_float(op, whole, b, scale, b_scale, zero, b_zero, bias)
-
-
 def qlinear_matmul(
     op: Operation, a: Any, a_scale: Any, a_zero: Any, b: Any, b_scale: Any, b_zero: Any,
     y_scale: Any, y_zero: Any,
@@ -188,23 +163,34 @@ def qlinear_conv(
     return _requantized(y, factor, y_zero)
 
 
-def qlinear(function: Any) -> Entry:
-    """A pointwise operator between two quantized tensors: computed in floats."""
+def matmul_nbits(op: Operation, a: Any, b: Any, scales: Any, zeros: Any = None, *rest: Any) -> Any:
+    """A weight of N rows in blocks of few bits, packed into bytes: (N, blocks, bytes)."""
+    group, bias = op.padded(rest, 2)
+    if group is not None:
+        op.refuse("its order of groups (g_idx) is not translated")
+    n, k = op.attribute("N"), op.attribute("K")
+    bits, block = op.attribute("bits", 4), op.attribute("block_size")
+    count = -(-k // block)
+    whole = _unpacked(op, b, bits).reshape(n, count, -1)[..., :block].astype(np.float32)
+    scale = ops.reshape(tensor(scales), (n, count, 1))
+    middle: Any = np.float32(2 ** (bits - 1))
+    if zeros is not None and "float" in dtype_of(zeros):
+        middle = ops.reshape(tensor(zeros), (n, count, 1))
+    elif zeros is not None:
+        points = _unpacked(op, zeros, bits).reshape(n, -1)[:, :count, None]
+        middle = tensor(points.astype(np.float32), dtype_of(scale))
+    weight = (tensor(whole, dtype_of(scale)) - middle) * scale
+    weight = ops.reshape(weight, (n, count * block))[:, :k]
+    y = ops.matmul(tensor(a), ops.transpose(weight))
+    return y if bias is None else y + tensor(bias)
 
-    def entry(op: Operation, *values: Any) -> Any:
-        *operands, scale, zero = values
-        given = [
-            (_float(operands[i]) - _float(operands[i + 2])) * _float(operands[i + 1])
-            for i in range(0, len(operands), 3)
-        ]
-        return _requantized(function(op, *given), 1 / _float(scale), zero)
 
-    return entry
-
-
-def leaky(op: Operation, x: Any) -> Any:
-    """LeakyRelu."""
-    return ops.where(x < 0, x * op.attribute("alpha", 0.01), x)
+def _unpacked(op: Operation, packed: Any, bits: int) -> np.ndarray:
+    """Numbers of few bits, the lower ones of a byte first."""
+    if not isinstance(packed, np.ndarray) or 8 % bits:
+        op.refuse(f"weights of {bits} bits have to be constant")
+    parts = [(packed >> shift) & (2**bits - 1) for shift in range(0, 8, bits)]
+    return np.stack(parts, axis=-1)
 
 
 TABLES: dict[str, dict[str, Entry]] = {
@@ -217,14 +203,5 @@ TABLES: dict[str, dict[str, Entry]] = {
         "QLinearMatMul": qlinear_matmul,
         "QuantizeLinear": quantized,
     },
-    "com.microsoft": {
-        "DequantizeLinear": dequantized,
-        "DynamicQuantizeMatMul": dynamic_matmul,
-        "MatMulIntegerToFloat": matmul_to_float,
-        "QLinearAdd": qlinear(lambda op, a, b: a + b),
-        "QLinearLeakyRelu": qlinear(leaky),
-        "QLinearMul": qlinear(lambda op, a, b: a * b),
-        "QLinearSigmoid": qlinear(lambda op, x: ops.sigmoid(x)),
-        "QuantizeLinear": quantized,
-    },
+    "com.microsoft": {"MatMulNBits": matmul_nbits},
 }

@@ -17,12 +17,6 @@ def merged_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
-def causal_mask(rows: int, columns: int, before: int, device: torch.device) -> Tensor:
-    """True where a column is not behind its row, ``before`` columns being older than all rows."""
-    row = torch.arange(rows, device=device)[:, None] + before
-    return torch.arange(columns, device=device) <= row
-
-
 def visible_mask(
     q: Tensor,
     k: Tensor,
@@ -120,64 +114,3 @@ def rotated(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool, size: int) -
         a, b = turned.chunk(2, dim=-1)
         y = torch.cat((cos * a - sin * b, sin * a + cos * b), dim=-1)
     return torch.cat((y, rest), dim=-1)
-
-
-def token_mask(mask: Tensor, columns: int, low: float) -> Tensor:
-    """``low`` where a token is not to be looked at; 1-d masks hold lengths."""
-    if mask.dim() == 1:
-        mask = torch.arange(columns, device=mask.device) < mask[:, None]
-    if mask.dim() == 2:
-        mask = mask[:, None, None]
-    elif mask.dim() == 3:
-        mask = mask[:, None]
-    return torch.where(mask != 0, 0.0, low)
-
-
-def fused_causal_mask(q: Tensor, k: Tensor, before: int) -> Tensor:
-    """What ONNX Runtime's fused attention adds; its last row sees all columns."""
-    allowed = causal_mask(q.shape[2], k.shape[2], before, q.device)
-    last = torch.arange(q.shape[2], device=q.device)[:, None] == q.shape[2] - 1
-    return torch.where(allowed | last, 0.0, float("-inf")).to(q.dtype)
-
-
-def group_query_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    past_k: Tensor | None,
-    past_v: Tensor | None,
-    lengths: Tensor,
-    total: int,
-    heads: tuple[int, int],
-    scale: float | None,
-    cos: Tensor | None,
-    sin: Tensor | None,
-    interleaved: bool,
-    softcap: float,
-    window: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Causal attention with a cache that each sample has filled up to its own length."""
-    q, k, v = with_heads(q, heads[0]), with_heads(k, heads[1]), with_heads(v, heads[1])
-    steps = q.shape[2]
-    first = torch.zeros_like(lengths.flatten()).long()
-    if steps != total:
-        first = lengths.flatten().long() + 1 - steps
-    places = first[:, None] + torch.arange(steps, device=q.device)
-    if cos is not None and sin is not None:
-        size = 2 * cos.shape[-1]
-        q = rotated(q, cos[places], sin[places], interleaved, size)
-        k = rotated(k, cos[places], sin[places], interleaved, size)
-    if past_k is not None and past_v is not None:
-        room = max(total, past_k.shape[2])
-        index = places[:, None, :, None].expand(k.shape)
-        k = F.pad(past_k, (0, 0, 0, room - past_k.shape[2])).scatter(2, index, k)
-        v = F.pad(past_v, (0, 0, 0, room - past_v.shape[2])).scatter(2, index, v)
-        # What a cache holds beyond a sample's own length comes out as zeros.
-        empty = (torch.arange(room, device=q.device) > places[:, -1:])[:, None, :, None]
-        k, v = k.masked_fill(empty, 0.0), v.masked_fill(empty, 0.0)
-    columns = torch.arange(k.shape[2], device=q.device)
-    mask = columns <= places[..., None]
-    if window > 0:
-        mask = mask & (columns > places[..., None] - window)
-    y = attend(q, k, v, mask[:, None], scale, softcap=softcap)
-    return merged_heads(y), k, v

@@ -100,11 +100,11 @@ def convolved(op: Operation, x: str, w: str, weight: int, bias: str = "") -> str
     return f"F.conv{rank}d({padded(x, pads)}, {w}{bias}, {options})"
 
 
-def convolution(op: Operation, x: str, weight: int, bias: int | None) -> str:
+def conv(op: Operation) -> str:
     """A convolution module where the weights are one's, else the function."""
-    kernel = kernel_of(op, weight)
+    kernel = kernel_of(op, 1)
     rank = len(kernel)
-    shape = op.program.dims(op.name(weight)) or ()
+    shape = op.program.dims(op.name(1)) or ()
     pads, even = padding(op, kernel)
     given: dict[str, Sequence[Any]] = {
         "stride": op.strides(rank),
@@ -114,21 +114,17 @@ def convolution(op: Operation, x: str, weight: int, bias: int | None) -> str:
     }
     usual = {"stride": 1, "padding": "0", "dilation": 1, "groups": 1}
     options = options_of(given, usual)
-    x = x if even else padded(x, pads)
+    x = op.tensor(0) if even else padded(op.tensor(0), pads)
+    bias = 2 if op.has(2) else None
     if all(isinstance(size, int) for size in shape) and not any(map(computed, pads)):
         channels = int(shape[1] or 0) * op.attribute("group", 1)
         module = f"nn.Conv{rank}d({channels}, {shape[0]}, {pair(kernel)}{options})"
-        found = layer(op, module, x, weight, bias)
+        found = layer(op, module, x, 1, bias)
         if found is not None:
             return found
-    op.named(op.path(weight))
+    op.named(op.path(1))
     b = "" if bias is None else f", {op.tensor(bias)}"
-    return f"F.conv{rank}d({x}, {op.tensor(weight)}{b}{options})"
-
-
-def conv(op: Operation) -> str:
-    """Conv of one to three spatial axes."""
-    return convolution(op, op.tensor(0), 1, 2 if op.has(2) else None)
+    return f"F.conv{rank}d({x}, {op.tensor(1)}{b}{options})"
 
 
 def conv_transpose(op: Operation) -> str:

@@ -88,6 +88,9 @@ TABLES: dict[str, dict[str, Entry]] = {
         "Gemm": gemm,
         "MatMul": matmul,
     },
+    "com.microsoft": {
+        "Inverse": "torch.linalg.inv({0})",
+    },
     "idiom": {
         "Linear": linear_step,
     },

@@ -284,7 +284,4 @@ TABLES: dict[str, dict[str, Entry]] = {
         "Trilu": triangle,
         "Unsqueeze": unsqueeze,
     },
-    "com.microsoft": {
-        "Trilu": triangle,
-    },
 }

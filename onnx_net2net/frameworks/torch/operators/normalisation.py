@@ -65,7 +65,7 @@ def layer_norm(op: Operation) -> list[str]:
         return names[: len(op.step.outputs)]
     if shape is None or len(shape) != rank - first or (op.has(2) and op.shape(2) != shape):
         return [_plain_norm(op, rank, first, epsilon)]
-    return [normalised(op, shape, epsilon, 1, 2 if op.has(2) else None)]
+    return [_normalised(op, shape, epsilon)]
 
 
 def _plain_norm(op: Operation, rank: int, first: int, epsilon: str) -> str:
@@ -74,25 +74,17 @@ def _plain_norm(op: Operation, rank: int, first: int, epsilon: str) -> str:
     return f"{code} + {op.tensor(2)}" if op.has(2) else code
 
 
-def normalised(
-    op: Operation,
-    shape: tuple[int, ...],
-    epsilon: str,
-    weight: int,
-    bias: int | None,
-    x: str | None = None,
-) -> str:
-    """LayerNorm of ``x`` (operand 0) as a module where the weights are one's."""
-    x = x or op.tensor(0)
+def _normalised(op: Operation, shape: tuple[int, ...], epsilon: str) -> str:
+    """LayerNorm as a module where the weights are one's."""
     sizes = str(shape[0]) if len(shape) == 1 else str(shape)
     options = "" if epsilon == "1e-05" else f", eps={epsilon}"
-    found = layer(op, f"nn.LayerNorm({sizes}{options})", x, weight, bias)
+    bias = 2 if op.has(2) else None
+    found = layer(op, f"nn.LayerNorm({sizes}{options})", op.tensor(0), 1, bias)
     if found is not None:
         return found
-    op.named(op.path(weight))
-    b = "" if bias is None else f", {op.tensor(bias)}"
-    given = f"{x}, {_tuple(shape)}, {op.tensor(weight)}{b}{options}"
-    return f"F.layer_norm({given})"
+    op.named(op.path(1))
+    b = f", {op.tensor(2)}" if op.has(2) else ""
+    return f"F.layer_norm({op.tensor(0)}, {_tuple(shape)}, {op.tensor(1)}{b}{options})"
 
 
 def _tuple(shape: tuple[int, ...]) -> str:
@@ -108,28 +100,12 @@ def rms_norm(op: Operation) -> str:
     if shape is None or len(shape) != rank - first:
         sizes = ", ".join(str(op.size(0, axis)) for axis in range(first, rank))
         return f"F.rms_norm({op.tensor(0)}, ({sizes},), eps={epsilon}) * {op.tensor(1)}"
-    return rms_layer(op, shape, epsilon)
-
-
-def rms_layer(
-    op: Operation, shape: tuple[int, ...], epsilon: str, weight: int = 1, x: str | None = None
-) -> str:
-    """RMSNorm of ``x`` (operand 0), weighed by an operand."""
-    x = x or op.tensor(0)
     sizes = str(shape[0]) if len(shape) == 1 else str(shape)
-    module = f"nn.RMSNorm({sizes}, eps={epsilon}{typed(op, weight)})"
-    found = op.layer(module, weight=weight)
+    found = op.layer(f"nn.RMSNorm({sizes}, eps={epsilon}{typed(op, 1)})", weight=1)
     if found is not None:
-        return f"{found}({x})"
-    op.named(op.path(weight))
-    return f"F.rms_norm({x}, {_tuple(shape)}, {op.tensor(weight)}, eps={epsilon})"
-
-
-def simplified(op: Operation) -> list[str]:
-    """ONNX Runtime's name for RMSNorm."""
-    if op.wants(1):
-        op.refuse("its second output is read")
-    return [rms_norm(op)]
+        return f"{found}({op.tensor(0)})"
+    op.named(op.path(1))
+    return f"F.rms_norm({op.tensor(0)}, {_tuple(shape)}, {op.tensor(1)}, eps={epsilon})"
 
 
 def group_norm(op: Operation) -> str:
@@ -215,7 +191,6 @@ TABLES: dict[str, dict[str, Entry]] = {
         "LpNormalization": lp_norm,
         "MeanVarianceNormalization": mean_variance,
         "RMSNormalization": rms_norm,
-        "SimplifiedLayerNormalization": simplified,
         "Softmax": softmax("softmax"),
     },
 }

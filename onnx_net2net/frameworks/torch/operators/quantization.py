@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from onnx import TensorProto, helper
 
@@ -13,7 +11,6 @@ from onnx_net2net.frameworks.torch.types import (
     FLOATS8,
     INTEGERS,
     SMALL,
-    short,
     torch_dtype,
 )
 
@@ -85,26 +82,6 @@ def real(op: Operation, index: int, axis: int) -> str:
     return op.kernel("dequantized", op.tensor(index), op.tensor(index + 1), zero, axis, 0)
 
 
-def quantized_binary(form: str) -> Entry:
-    """An arithmetic operator between bytes."""
-
-    def entry(op: Operation) -> str:
-        code = form.replace("{a}", real(op, 0, -1)).replace("{b}", real(op, 3, -1))
-        return op.kernel("requantized", code, op.tensor(6), op.tensor(7))
-
-    return entry
-
-
-def quantized_unary(form: Callable[[Operation], str]) -> Entry:
-    """A function of bytes."""
-
-    def entry(op: Operation) -> str:
-        code = form(op).replace("{x}", real(op, 0, -1))
-        return op.kernel("requantized", code, op.tensor(3), op.tensor(4))
-
-    return entry
-
-
 def quantized_matmul(op: Operation) -> str:
     """A product of bytes."""
     product = f"{real(op, 0, -2)} @ {real(op, 3, -1)}"
@@ -117,22 +94,6 @@ def quantized_conv(op: Operation) -> str:
     bias = f", {op.tensor(8)} * {op.tensor(1)} * {op.tensor(4)}" if op.has(8) else ""
     code = convolved(op, x, real(op, 3, 0), 3, bias)
     return op.kernel("requantized", code, op.tensor(6), op.tensor(7))
-
-
-def integer_to_float(op: Operation) -> str:
-    """A product of bytes as a float."""
-    a = op.kernel("dequantized", op.tensor(0), op.tensor(2), op.optional(4), -1, 0)
-    b = op.kernel("dequantized", op.tensor(1), op.tensor(3), op.optional(5), -1, 0)
-    return f"{a} @ {b} + {op.tensor(6)}" if op.has(6) else f"{a} @ {b}"
-
-
-def dynamic_matmul(op: Operation) -> str:
-    """Activations are quantised as they come."""
-    code = op.kernel("dynamically_quantized", op.tensor(0))
-    x, scale, zero = op.translator.block.unpack(code, ["x", "scale", "zero"])
-    a = op.kernel("dequantized", x, scale, zero, -1, 0)
-    b = op.kernel("dequantized", op.tensor(1), op.tensor(2), op.optional(3), -1, 0)
-    return f"{a} @ {b} + {op.tensor(4)}" if op.has(4) else f"{a} @ {b}"
 
 
 def n_bits(op: Operation) -> str:
@@ -179,19 +140,7 @@ TABLES: dict[str, dict[str, Entry]] = {
         "QLinearMatMul": quantized_matmul,
         "QuantizeLinear": quantize,
     },
-    "com.microsoft": {
-        "DequantizeLinear": dequantize,
-        "DynamicQuantizeMatMul": dynamic_matmul,
-        "MatMulIntegerToFloat": integer_to_float,
-        "MatMulNBits": n_bits,
-        "QLinearAdd": quantized_binary("{a} + {b}"),
-        "QLinearLeakyRelu": quantized_unary(
-            lambda op: f"F.leaky_relu({{x}}, {short(op.attribute('alpha', 0.01))})"
-        ),
-        "QLinearMul": quantized_binary("{a} * {b}"),
-        "QLinearSigmoid": quantized_unary(lambda op: "torch.sigmoid({x})"),
-        "QuantizeLinear": quantize,
-    },
+    "com.microsoft": {"MatMulNBits": n_bits},
     "idiom": {
         "FakeQuantize": fake,
     },
