@@ -247,10 +247,7 @@ def unify(a: Axis, b: Axis, why: Pin | None = None) -> bool:
         return True
     if a.size == b.size and _unify(a, b, why):
         return True
-    blame = why or Pin(None, f"axes {a} and {b} do not fit")
-    pin(a, blame)
-    pin(b, blame)
-    return False
+    return _pin_all(why or Pin(None, f"axes {a} and {b} do not fit"), a, b)
 
 
 def _unify(a: Axis, b: Axis, why: Pin | None) -> bool:

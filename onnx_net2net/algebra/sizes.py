@@ -298,7 +298,8 @@ def bounds(size: Any, depth: int = DEPTH) -> Interval:
         return size, size
     if size._bounds is not None:
         return size._bounds
-    low, high = 0, 0  # type: tuple[Number, Number]
+    low: Number = 0
+    high: Number = 0
     for monomial, factor in _shifted(size).items():
         part: Interval = (factor, factor)
         for one in monomial:
@@ -308,10 +309,10 @@ def bounds(size: Any, depth: int = DEPTH) -> Interval:
     if depth and len(size.terms) <= MOST_CASED:
         looked_into = [u for u in size.unknowns if u.operator in _CASES and (u,) in size.terms]
         for one in sorted(looked_into, key=lambda u: -u.serial)[:MOST_CASES]:
-            factor = size.terms[one,]
-            rest = size - factor * _of(one)
+            times = size.terms[one,]
+            rest = size - times * _of(one)
             if not isinstance(rest, Size) or one not in rest.unknowns:
-                found = _CASES[one.operator](one, factor, rest, depth - 1)
+                found = _CASES[one.operator](one, times, rest, depth - 1)
                 low, high = max(low, found[0]), min(high, found[1])
     if depth == DEPTH:
         size._bounds = low, high
@@ -329,7 +330,7 @@ def _shifted(size: Size) -> Counter[Monomial]:
             if start == 0 < sign:
                 parts = {merged(known, (one,)): n for known, n in parts.items()}
                 continue
-            grown = Counter({m: n * start for m, n in parts.items()})  # type: ignore[misc]
+            grown = Counter({m: n * start for m, n in parts.items()})
             for known, n in parts.items():
                 grown[merged(known, (one,))] += n * sign  # type: ignore[assignment]
             parts = grown  # type: ignore[assignment]

@@ -140,7 +140,8 @@ def _ratio(item: Size) -> tuple[Any, Any] | None:
     (monomial, factor), *more = item.terms.items()
     if more or factor != 1 or len(monomial) != 1 or monomial[0].operator != "ratio":
         return None
-    return monomial[0].operands  # type: ignore[return-value]
+    left, right = monomial[0].operands
+    return left, right
 
 
 def _rounded(upwards: bool) -> Formula:

@@ -73,13 +73,13 @@ def _match(term: Term, size: AnySize, sizes: dict[str, AnySize], found: Followed
     parts = [_measure(part, sizes, given) for part in term.terms]
     if parts.count(None) > 1:
         return all(isinstance(part, str) for part in term.terms)
-    known: Any = 1 if isinstance(term, Group) else 0
+    told: Any = 1 if isinstance(term, Group) else 0
     for part in parts:
         if part is not None:
-            known = known * part if isinstance(term, Group) else known + part
+            told = told * part if isinstance(term, Group) else told + part
     if None not in parts:
-        return bool(trial(known) == trial(size))
-    rest = exact(size, known) if isinstance(term, Group) else size - known
+        return bool(trial(told) == trial(size))
+    rest = exact(size, told) if isinstance(term, Group) else size - told
     return rest is not None and _match(term.terms[parts.index(None)], rest, sizes, found)
 
 

@@ -25,6 +25,7 @@ from onnx_net2net.operators.language import Op, Unsupported
 from onnx_net2net.operators.types import FLOATS
 
 MOST_TRIPS = 4096  # a higher bound of a loop is none
+NUMBERS = (31, 37, 41, 43, 47, 53, 59, 61, 67, 71)  # trial values of what depends on data
 ITERATIONS = "iterations of "  # a Loop: what its number of trips is called among dynamic sizes
 
 
@@ -84,9 +85,6 @@ class Shapes:
         """A symbol for the size of an axis that depends on data."""
         number = next(self.numbers) if number is None else number
         return number if self.fixed else unknown(f"{name}[{axis}]", number, 0)
-
-
-NUMBERS = (31, 37, 41, 43, 47, 53, 59, 61, 67, 71)  # trial values of what depends on data
 
 
 def infer(graph: Graph) -> Shapes:
@@ -219,11 +217,10 @@ def _count(shapes: Shapes, node: Node, name: str, sizes: Sequence[int | None]) -
     ranks[index] = len(sizes)
     found = _by_rule(shapes, node, ranks)
     told = found.outputs[index] if found is not None and index < len(found.outputs) else ()
-    shapes.put(name, [
-        n if n is not None else told[axis] if axis < len(told) and told[axis] is not None
-        else shapes.fresh(name, axis)
-        for axis, n in enumerate(sizes)
-    ])  # fmt: skip
+    known = [*told, *[None] * len(sizes)]
+    pairs = enumerate(zip(sizes, known, strict=False))
+    chosen = ((axis, size if number is None else number) for axis, (number, size) in pairs)
+    shapes.put(name, [shapes.fresh(name, i) if n is None else n for i, n in chosen])
 
 
 def _by_rule(shapes: Shapes, node: Node, ranks: Sequence[int | None] | None) -> Followed | None:
@@ -325,7 +322,7 @@ def _forget(shapes: Shapes, nodes: Sequence[Node]) -> None:
         if node.op != "Constant":
             for name in node.outputs:
                 for known in (shapes.shape, shapes.sizes, shapes.value, shapes.formula):
-                    known.pop(name, None)  # type: ignore[attr-defined]
+                    known.pop(name, None)
 
 
 def _leave(shapes: Shapes, node: Node, link: Link) -> None:

@@ -52,7 +52,7 @@ def cancelling(analysis: Analysis, block: Block) -> Cancelling:
         found = None if value else _contracted(analysis, block, name)
         if found is not None:
             projections[name], free = found
-            sources[free] = _paired(free.size)
+            sources[free] = _paired(int(free.size))
     weights = analysis.solution.graph.model.weights
     branches = [n for n, v in block.values if not v and len(weights[n].shape) > 1]
     missing = [name for name in branches if name not in projections]

@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from onnx import NodeProto
 
 from onnx_net2net.algebra.axes import atoms
+from onnx_net2net.algebra.sizes import AT_RUN_TIME
 from onnx_net2net.analysis.solver import Applied
 from onnx_net2net.deepening.masks import mask_in
 from onnx_net2net.errors import Refused, UsageError
@@ -177,6 +178,9 @@ def _place(analysis: Analysis, name: str, tensor: str) -> Place:
     before = list(_before(analysis, tensor))
     writer = next((node for node in before if writes(analysis, node)), None)
     axis = _channel_axis(analysis, name, tensor, writer)
+    width = axes[axis].size
+    if not isinstance(width, int):
+        raise Refused(name, f"the width of '{tensor}' {AT_RUN_TIME}", "choose another layer")
     norm = next((n for n in before if n.op == "BatchNormalization"), None)
     return Place(
         name,
@@ -184,7 +188,7 @@ def _place(analysis: Analysis, name: str, tensor: str) -> Place:
         producer,
         axis,
         len(axes),
-        axes[axis].size,
+        width,
         dtype,
         writer,
         norm if norm and (writer is None or norm.position > writer.position) else None,

@@ -10,6 +10,7 @@ of the ``kv`` heads of keys and values (1 in plain multi-head attention).
 from __future__ import annotations
 
 from math import sqrt
+from typing import Any
 
 from onnx_net2net.operators import flops
 from onnx_net2net.operators.broadcast import broadcast
@@ -30,7 +31,7 @@ def count(op: Op, name: str) -> int:
     return value
 
 
-def shape(op: Op, index: int, *ranks: int) -> tuple[int, ...]:
+def shape(op: Op, index: int, *ranks: int) -> tuple[Any, ...]:
     """The shape of input ``index``, which has one of ``ranks`` and is not empty."""
     found = op.shape(index)
     if len(found) not in ranks or 0 in found:

@@ -182,7 +182,7 @@ class _Alignment:
 
 
 def _product(parts: Sequence[_Part]) -> AnySize:
-    return prod(part.rest for part in parts)  # type: ignore[return-value]
+    return prod(part.rest for part in parts)
 
 
 def group(parts: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ def convolution(weight: int) -> Count:
 
 def transposed_convolution(op: Op) -> list[int]:
     """Each element of the input is multiplied with one filter."""
-    return [prod(op.shape(0)) * prod(op.shape(1)[1:])]
+    return [prod(map(int, op.shape(0))) * prod(op.shape(1)[1:])]
 
 
 def product(op: Op) -> list[int]:
@@ -54,7 +54,7 @@ def einsum(op: Op) -> list[int]:
         raise Unsupported(f"its equation {text[:80]!r} does not fit its inputs")
     for index, spec in enumerate(specs):
         for name, size in zip(spec, op.shape(index), strict=True):
-            sizes[name] = max(size, sizes.get(name, 1))
+            sizes[name] = max(int(size), sizes.get(name, 1))
     letters = [name for spec in specs for name in spec]
     once = {n for n in letters if letters.count(n) == 1}
     kept = set(_indices(right, len(op.output()))) if arrow else once
@@ -98,7 +98,7 @@ def attention(past: int) -> Count:
 
     def count(op: Op) -> list[int]:
         length = _length(op, 1, past)
-        return _scores(op, prod(op.shape(0)), prod(op.output()), length)
+        return _scores(op, prod(map(int, op.shape(0))), prod(op.output()), length)
 
     return count
 
@@ -109,7 +109,7 @@ def projecting_attention(op: Op) -> list[int]:
     values = op.output()[-1]
     length = op.shape(0)[1] + (op.shape(4)[-2] if op.has(4) else 0)
     queries = rows * ((width - values) // 2)
-    return [prod(op.shape(0)) * width, *_scores(op, queries, rows * values, length)]
+    return [prod(map(int, op.shape(0))) * width, *_scores(op, queries, rows * values, length)]
 
 
 def grouped_attention(op: Op) -> list[int]:

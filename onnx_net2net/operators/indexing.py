@@ -141,7 +141,8 @@ def _place(bound: AnySize, size: AnySize) -> AnySize:
     """How many entries lie before a bound, which counts from the end where it is negative."""
     if isinstance(bound, int) and abs(bound) >= FAR:
         return size if bound > 0 else 0
-    return most(bound + size, 0) if bound < 0 else least(bound, size)
+    place: AnySize = most(bound + size, 0) if bound < 0 else least(bound, size)
+    return place
 
 
 Bounds = Sequence[AnySize | None]

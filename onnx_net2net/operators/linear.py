@@ -89,7 +89,7 @@ def conv_transpose(op: Op) -> Rule:
 def deform_conv(op: Op) -> Rule:
     """A convolution at learned offsets, which each offset group has for itself."""
     group, offsets = int(op.attr("group", 1)), int(op.attr("offset_group", 1))
-    sizes: dict[str, int] = {}
+    sizes: dict[str, AnySize] = {}
     fixed = {**SPATIAL, "f": "offsets of a kernel window", "e": "a mask of a kernel window"}
     if group == 1:
         channels, weight, result = "i", "o i", "o"

@@ -319,7 +319,7 @@ def _named(solution: Solution, survey: _Survey, multiples: dict[Atom, Pin]) -> l
         dimensions.append(
             Dimension(
                 name=names[free],
-                width=free.size,
+                width=int(free.size),
                 growth=growth,
                 reason=None if why is None else f"{why.node or ''} {why.reason}".strip(),
                 remedy=(why.remedy if why is not None else None) or (FOLD if helps else None),

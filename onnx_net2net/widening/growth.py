@@ -44,7 +44,7 @@ class Growth:
 
     def touches(self, axis: Axis) -> bool:
         """Whether ``axis`` grows."""
-        return self._grown(axis) > 0
+        return bool(self._grown(axis))
 
     def size(self, axis: Axis) -> AnySize:
         """The new size of ``axis``."""
@@ -124,8 +124,8 @@ class Growth:
     def _copies(self, axis: Axis) -> list[Fill]:
         """For each old entry along ``axis`` its copies, and 1 for itself alone."""
         source = self.source(axis)
-        units = np.eye(axis.size)
-        return [(np.flatnonzero(source == unit), units[unit]) for unit in range(axis.size)]
+        units = np.eye(int(axis.size))
+        return [(np.flatnonzero(source == unit), units[unit]) for unit in range(len(units))]
 
     def vector(self, term: Term, name: str, env: Env, seed: list[int], split: str) -> np.ndarray:
         """Shares of ``name`` laid out along ``term``, an axis that holds it; 1 for other names."""

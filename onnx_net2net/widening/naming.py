@@ -267,7 +267,7 @@ def _above(dimension: Dimension, width: int) -> int:
 
 
 def _total(axis: Axis, dimension: Dimension, width: int) -> int:
-    return Measure(lambda a: width if a is dimension.atom else a.size, prod)(axis)
+    return int(Measure(lambda a: width if a is dimension.atom else a.size, prod)(axis))
 
 
 def _names(analysis: Analysis) -> dict[str, None]:

@@ -81,8 +81,9 @@ class _Plan:
 
     def __post_init__(self) -> None:
         self.padding = Padding(self.atom)
-        self.none = np.zeros(self.atom.size)
-        self.mean = np.full(self.atom.size, 1 / self.atom.size)
+        size = int(self.atom.size)
+        self.none = np.zeros(size)
+        self.mean = np.full(size, 1 / size)
 
     def normalized(self, applied: Applied) -> Normalization | None:
         """The normalisation over the dimension that a node has a part in."""

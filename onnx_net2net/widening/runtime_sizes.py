@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import gcd
 
-from onnx_net2net.algebra.sizes import AnySize, Size, Unknown
+from onnx_net2net.algebra.sizes import AnySize, Size
+from onnx_net2net.algebra.unknowns import Unknown
 from onnx_net2net.analysis.solver import Solution
 
 Places = Mapping[Unknown, tuple[str, int]]  # the input and its axis that has a size

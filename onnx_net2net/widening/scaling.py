@@ -50,7 +50,7 @@ def scaling_of(analysis: Analysis, multiple_of: int, kept: Collection[Dimension]
             continue
         lead = next((a for a in members if free[a].growth == "any"), members[0])
         held.update(dict.fromkeys(a for a in members if a is not lead))
-        behind = math.prod(a.size for a in term[term.index(lead) + 1 :])
+        behind = math.prod(int(a.size) for a in term[term.index(lead) + 1 :])
         inner[lead] = max(inner[lead], behind)
     steps = {}
     for atom, dimension in free.items():

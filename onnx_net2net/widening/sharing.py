@@ -121,7 +121,7 @@ def _insertion(
     zero = any(applied.node.inputs[rescale.index] in p.zero for p in sharing.paddings)
     if (vector[vector != 0] == 1).all() and (not pads or zero):
         return None  # nothing is copied, and pads add nothing
-    op, vector = _operation(contraction.reduce, vector, contraction.axis.size, len(source))
+    op, vector = _operation(contraction.reduce, vector, int(contraction.axis.size), len(source))
     return OperandScale(rescale, op, vector)
 
 

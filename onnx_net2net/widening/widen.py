@@ -21,6 +21,7 @@ from onnx_net2net.algebra.expansion import (
     scale_axis,
     share_copies,
 )
+from onnx_net2net.algebra.sizes import trial
 from onnx_net2net.analysis.solver import Solution
 from onnx_net2net.model.editing import Editor
 from onnx_net2net.model.graph import Node
@@ -90,7 +91,7 @@ def _grow(analysis: Analysis, growth: Growth, step: Widen, changes: list[Change]
     touched = {n: axes for n, axes in solution.axes.items() if any(map(growth.touches, axes))}
     editor.resize(
         {
-            names.get(name, name): [growth.size(a) if growth.touches(a) else None for a in axes]
+            names.get(name, name): [_at_trial(growth, axis) for axis in axes]
             for name, axes in touched.items()
         }
     )
@@ -150,10 +151,13 @@ def _weights(
             if growth.touches(axis)
         ]
         padded = (p for p in sharing.paddings if name in p.gammas())
-        eta = next((p.eta(growth.size(p.atom)) for p in padded), 1.0)
+        eta = next((p.eta(int(growth.size(p.atom))) for p in padded), 1.0)
         own = copies[name].original if name in copies else name
         editor.weights[name] = Computed(
-            name, weight.dtype, growth.shape(axes), _grown(own, weight, along, eta, step)
+            name,
+            weight.dtype,
+            tuple(map(int, growth.shape(axes))),
+            _grown(own, weight, along, eta, step),
         )
         editor.kinds[name] = (eta, *(axis.kind for axis in along))
         told[name] = WeightGrowth([_told(name, axis, sharing) for axis in along], eta)
@@ -203,11 +207,16 @@ def _grown(
     return compute
 
 
+def _at_trial(growth: Growth, axis: Axis) -> int | None:
+    """The size of an axis that grows, among the dynamic sizes that were tried."""
+    return int(trial(growth.size(axis))) if growth.touches(axis) else None
+
+
 def _norms(solution: Solution, growth: Growth, paddings: list[Padding], editor: Editor) -> None:
     """Padded vectors deviate less, by eta: so must epsilon, for the norm to stay what it was."""
     operands: dict[str, dict[tuple[Node, int], float]] = {}
     for padding in paddings:
-        eta = padding.eta(growth.size(padding.atom))
+        eta = padding.eta(int(growth.size(padding.atom)))
         for norm in padding.norms:
             epsilon = eta * eta * norm.epsilon
             if norm.epsilon_input is None:

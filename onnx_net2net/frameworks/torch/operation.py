@@ -176,7 +176,8 @@ class Operation(Shared):
     def _same_size(self, index: int, axis: int) -> int | None:
         """A size that is the same whatever the dynamic sizes."""
         sizes = self.program.shapes.sizes_of(self.name(index))
-        return sizes[axis] if sizes is not None and isinstance(sizes[axis], int) else None
+        size = sizes[axis] if sizes is not None else None
+        return size if isinstance(size, int) else None
 
     def shape(self, index: int) -> tuple[int, ...] | None:
         """The shape of an operand where no size changes."""
