@@ -25,23 +25,10 @@ from onnx_net2net.frameworks.step import Step
 __all__ = ["Translator"]
 
 # What merely moves entries, so that it can be done on arrays of numbers and tensors.
-MOVES = frozenset(
-    [
-        "Concat",
-        "Expand",
-        "Gather",
-        "Identity",
-        "ReduceProd",
-        "ReduceSum",
-        "Reshape",
-        "Slice",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-    ]
-)
+MOVES = frozenset({
+    "Concat", "Expand", "Gather", "Identity", "ReduceProd", "ReduceSum", "Reshape", "Slice",
+    "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+})  # fmt: skip
 ILL_FORMED = (ValueError, IndexError, TypeError, ZeroDivisionError, KeyError, AttributeError)
 
 

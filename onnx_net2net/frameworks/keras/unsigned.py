@@ -18,88 +18,24 @@ from onnx_net2net.frameworks.keras.values import dtype_of, tensor
 
 __all__ = ["by_bits", "concerned"]
 
-SAME_BITS = frozenset(
-    [
-        "Add",
-        "BitwiseAnd",
-        "BitwiseNot",
-        "BitwiseOr",
-        "BitwiseXor",
-        "CenterCropPad",
-        "Compress",
-        "Concat",
-        "CumSum",
-        "DepthToSpace",
-        "Equal",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "GatherElements",
-        "GatherND",
-        "Gemm",
-        "Identity",
-        "If",
-        "MatMul",
-        "Mul",
-        "Pad",
-        "ReduceSum",
-        "Reshape",
-        "ReverseSequence",
-        "ScatterElements",
-        "ScatterND",
-        "Slice",
-        "SpaceToDepth",
-        "Split",
-        "Squeeze",
-        "Sub",
-        "Sum",
-        "Tile",
-        "Transpose",
-        "Trilu",
-        "Unsqueeze",
-        "Where",
-    ]
-)
-ORDER = frozenset(
-    [
-        "ArgMax",
-        "ArgMin",
-        "Clip",
-        "Greater",
-        "GreaterOrEqual",
-        "Less",
-        "LessOrEqual",
-        "Max",
-        "Min",
-        "ReduceMax",
-        "ReduceMin",
-        "TopK",
-        "Unique",
-    ]
-)
+SAME_BITS = frozenset({
+    "Add", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "CenterCropPad", "Compress",
+    "Concat", "CumSum", "DepthToSpace", "Equal", "Expand", "Flatten", "Gather",
+    "GatherElements", "GatherND", "Gemm", "Identity", "If", "MatMul", "Mul", "Pad", "ReduceSum",
+    "Reshape", "ReverseSequence", "ScatterElements", "ScatterND", "Slice", "SpaceToDepth",
+    "Split", "Squeeze", "Sub", "Sum", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where",
+})  # fmt: skip
+ORDER = frozenset({
+    "ArgMax", "ArgMin", "Clip", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max",
+    "Min", "ReduceMax", "ReduceMin", "TopK", "Unique",
+})  # fmt: skip
 NATIVE = frozenset(["BitShift", "Div", "Mod"])
 # Those that look at no entry, or take the type as it is.
-OWN = frozenset(
-    [
-        "Abs",
-        "Sign",
-        "BitCast",
-        "Cast",
-        "CastLike",
-        "ConcatFromSequence",
-        "EyeLike",
-        "If",
-        "Loop",
-        "Scan",
-        "SequenceAt",
-        "SequenceConstruct",
-        "SequenceErase",
-        "SequenceInsert",
-        "SequenceLength",
-        "Shape",
-        "Size",
-    ]
-)
+OWN = frozenset({
+    "Abs", "Sign", "BitCast", "Cast", "CastLike", "ConcatFromSequence", "EyeLike", "If", "Loop",
+    "Scan", "SequenceAt", "SequenceConstruct", "SequenceErase", "SequenceInsert",
+    "SequenceLength", "Shape", "Size",
+})  # fmt: skip
 HIGHEST = np.int64(-(2**63))
 
 

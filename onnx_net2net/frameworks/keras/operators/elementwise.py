@@ -120,23 +120,10 @@ LOW_BITS = {
     "uint32": "int64",
 }
 
-NUMBERS = frozenset(
-    [
-        "bfloat16",
-        "bool",
-        "float16",
-        "float32",
-        "float64",
-        "int8",
-        "int16",
-        "int32",
-        "int64",
-        "uint8",
-        "uint16",
-        "uint32",
-        "uint64",
-    ]
-)
+NUMBERS = frozenset({
+    "bfloat16", "bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64",
+    "uint8", "uint16", "uint32", "uint64",
+})  # fmt: skip
 
 
 def sign(x: Any) -> Any:
