@@ -85,7 +85,7 @@ _HOMES = {
     "widen": "widening.widen",
     "write_package": "frameworks.torch",
 }
-__all__ = sorted(_HOMES)
+__all__ = sorted(_HOMES)  # noqa: PLE0605
 # Packages of the extras, for whoever asks for a framework that is not installed.
 _EXTRAS = {
     "keras": "tensorflow",

@@ -13,6 +13,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
+from enum import StrEnum
 from fractions import Fraction
 from typing import Any, ClassVar
 
@@ -78,7 +79,23 @@ class ArgumentKind:
         return None if self.holds(value) else f"{name}: {shown(value)} is not {self.text}"
 
 
+class Split(StrEnum):
+    """How copies of a unit share what reads it."""
+
+    PROJECT = "project"  # random parts that add up exactly
+    EVEN = "even"  # equal parts: copies never part
+    NOISE = "noise"  # equal parts and noise, which is not exact
+
+
+class Zero(StrEnum):
+    """How a copy of a block begins as the identity."""
+
+    LAST = "last"  # the last projections are zero
+    CANCEL = "cancel"  # equal units cancel one another
+
+
 def _one_of(*known: str) -> ArgumentKind:
+    known = tuple(map(str, known))
     return ArgumentKind(
         f"one of {', '.join(known)}", lambda v: isinstance(v, str) and v in known, known
     )
@@ -197,7 +214,7 @@ class Widen(Step):
     operation = "widen"
     seed: int = _setting(_SEED, 0, "Seed of all that is random.")
     split: str = _setting(
-        _one_of("project", "even", "noise"), "project", "How copies of a unit share what reads it."
+        _one_of(*Split), str(Split.PROJECT), "How copies of a unit share what reads it."
     )
     noise: float = _setting(
         _number("a number between 0 and 1", 0, 1), 0.01,
@@ -225,7 +242,7 @@ class Widen(Step):
 
     @property
     def exact(self) -> bool:
-        return self.split != "noise"
+        return self.split != Split.NOISE
 
 
 @dataclass(frozen=True)
@@ -262,7 +279,7 @@ class Deepen(Step):
         FLAG, True, "Let later blocks make room for numbers of copies, else NAME_copy1."
     )
     zero: str = _setting(
-        _one_of("last", "cancel"), "last", "How copies vanish: zeros, or equal units that cancel."
+        _one_of(*Zero), str(Zero.LAST), "How copies vanish: zeros, or equal units that cancel."
     )
     seed: int = _setting(_SEED, 0, "Seed of all that is random.")
 

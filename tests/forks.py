@@ -9,6 +9,7 @@ import atexit
 import gc
 import os
 import pickle
+import pkgutil
 import subprocess
 import sys
 import tempfile
@@ -20,10 +21,7 @@ from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-IMPORTED = (
-    "cli.main", "cli.render", "cli.tables", "deepening.deepen", "plan.diff", "plan.grow",
-    "plan.steps", "verification.verify", "widening.naming", "widening.widen",
-)  # fmt: skip
+IMPORTED = ("cli", "deepening", "plan", "verification", "widening")  # with all their modules
 
 
 class Forks:
@@ -75,7 +73,9 @@ def finished(
 def serve() -> None:
     """Answer requests until there are no more."""
     for name in IMPORTED:
-        import_module(f"onnx_net2net.{name}")
+        package = import_module(f"onnx_net2net.{name}")
+        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            import_module(module.name)
     gc.freeze()
     while True:
         try:

@@ -56,7 +56,7 @@ def test_each_dimension_grows_by_itself(subject: Subject) -> None:
     wrong = {}
     for turn, dimension in enumerate(subject.growable):
         grown = widen(subject.model, {dimension.name: wider(dimension, turn)}, seed=turn)
-        report = subject.judge(grown)
+        report = subject.agrees(grown)
         if not report:
             wrong[dimension.name] = report.verdict
     assert not wrong
@@ -83,7 +83,7 @@ def test_what_has_grown_can_grow_again(subject: Subject) -> None:
     if subject.model.path.name not in RENAMED:
         assert after == before
     assert sorted(after.values()) == sorted(before.values())
-    report = subject.judge(widen(again, everything(inspect(again), turn=0), seed=2))
+    report = subject.agrees(widen(again, everything(inspect(again), turn=0), seed=2))
     assert report, report.verdict
 
 

@@ -69,8 +69,8 @@ PRINTING = {"breakpoint", "exit", "os._exit", "print", "quit", "sys.exit"}
 PRINTING |= {f"sys.{stream}.write" for stream in ("stdout", "stderr", "__stdout__")}
 # These find the dimensions of any graph, so they may know no operator by name.
 KNOW_NO_OPERATOR = (
-    "algebra.axes", "algebra.expansion", "analysis.solver", "widening.contraction",
-    "widening.dimensions", "widening.growth", "widening.naming",
+    "algebra.axes", "algebra.expansion", "analysis.norms", "analysis.solver",
+    "widening.contraction", "widening.dimensions", "widening.growth", "widening.naming",
 )  # fmt: skip
 # The judge shares nothing with the accused: it knows of files and models, and what operators are.
 # That one draws random numbers, or indexes a table, is a fact; how to grow is not among them.
@@ -176,6 +176,51 @@ def test_the_solver_knows_no_operator(name: str) -> None:
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
     assert not used & operators, "what depends on an operator belongs into its rule"
+
+
+# What these list is no property of operators: functions for them, nodes that they build, or what
+# one framework has no kernel for.
+MAY_LIST = {
+    "analysis.formulas": "sizes by formula",
+    "analysis.fusion_patterns": "what patterns are made of",
+    "analysis.fusions": "what patterns are made of",
+    "analysis.values": "functions that compute constants",
+    "deepening.insertion": "layers that are built",
+    "frameworks.keras.kept_layers": "Keras' own layers",
+    "frameworks.keras.translator": "functions on mixed arrays",
+    "frameworks.keras.unsigned": "kernels that TensorFlow lacks",
+    "frameworks.torch.size_code": "functions that write code",
+    "frameworks.torch.unsigned": "kernels that PyTorch lacks",
+    "frameworks.weight_matching": "the order of PyTorch's gates",
+    "model.subgraphs": "attributes that hold bodies",
+    "verification.recurrence": "layers written out as Scan",
+}
+
+
+def lists_of_operators(tree: ast.Module) -> list[int]:
+    """Lines of collections that name three or more operators."""
+    operators = {operator for _, operator in registry()}
+    found = []
+    for node in ast.walk(tree):
+        items = node.keys if isinstance(node, ast.Dict) else getattr(node, "elts", [])
+        last = [
+            item.elts[-1] if isinstance(item, ast.Tuple) and item.elts else item for item in items
+        ]
+        if sum(isinstance(i, ast.Constant) and i.value in operators for i in last) >= 3:
+            found.append(node.lineno)
+    return found
+
+
+def test_operators_are_listed_by_property_in_their_records_only() -> None:
+    """A fact about an operator has one home, so a new operator changes no other list."""
+    listing = {
+        name
+        for name, tree in modules().items()
+        if "operators" not in name.split(".") and lists_of_operators(tree)
+    }
+    assert listing == MAY_LIST.keys(), "make it a fact of the record, or say why not"
+    planted = ast.parse('MOVES = {"Reshape", "Transpose", "Concat"}')
+    assert lists_of_operators(planted) == [1]
 
 
 # ---- who alone does what ------------------------------------------------------------------------

@@ -22,9 +22,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_net2net.step import Split
+
 Array = NDArray[Any]
 Index = NDArray[np.int64]
-Split = Literal["project", "even", "noise"]
 Mapping = Literal["random", "round-robin"]
 
 PAD = -1
@@ -61,11 +62,11 @@ def multiplicity(source: Index) -> Index:
     return result
 
 
-def shares(source: Index, *, seed: int | list[int], split: str = "project") -> Array:
+def shares(source: Index, *, seed: int | list[int], split: str = Split.PROJECT) -> Array:
     """Positive float64 factors that sum to 1 over the copies of each unit; 0 where padded."""
     kept = source != PAD
     parts = np.ones(len(source))
-    if split != "even":
+    if split != Split.EVEN:
         parts = np.random.default_rng(seed).uniform(0.5, 1.5, len(source))
     sums = np.bincount(source[kept], weights=parts[kept], minlength=1)
     parts[kept] /= sums[source[kept]]
@@ -182,12 +183,12 @@ def share_copies(
     if not len(copies.units):
         return array
     flat, first = _flat(array, axis), copies.places[0]
-    spread = _spread(flat, first) if split == "project" else None
+    spread = _spread(flat, first) if split == Split.PROJECT else None
     rng = np.random.default_rng(seed)
     for rows, columns in _blocks((flat.shape[0], len(first), flat.shape[2])):
         target = flat[rows, :, columns]
         whole = np.take(target, first, axis=1).astype(_wide(array), copy=False)
-        if split == "noise":
+        if split == Split.NOISE:
             _scatter_noisy(whole, target, copies, noise, rng)
         else:
             _scatter(whole, target, copies, spread, rng)

@@ -116,6 +116,18 @@ def _operators(tree: ast.expr) -> set[str] | None:
     return None
 
 
+def _needed(tree: ast.expr) -> set[str]:
+    """The operators without which nothing computes an expression."""
+    if isinstance(tree, ast.BinOp):
+        return _needed(tree.left) & _needed(tree.right)
+    if isinstance(tree, ast.NamedExpr):
+        return _needed(tree.value)
+    if isinstance(tree, ast.Call):
+        assert isinstance(tree.func, ast.Name)
+        return {tree.func.id}.union(*map(_needed, tree.args))
+    return set()
+
+
 class Pattern:
     """One expression; see the top of the file."""
 
@@ -124,6 +136,7 @@ class Pattern:
         assert isinstance(self.tree, ast.Call)
         assert isinstance(self.tree.func, ast.Name)
         self.root = self.tree.func.id
+        self.operators = _needed(self.tree)
         # For each operand the operators that may give it; most nodes are no match for these.
         self._givers = [ops for arg in self.tree.args if (ops := _operators(arg)) is not None]
 

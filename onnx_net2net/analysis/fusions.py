@@ -259,7 +259,7 @@ def _squares(value: str) -> str:
 
 def _centred(x: str) -> list[str]:
     """LayerNorm; the variance may be the mean of squares less the square of the mean."""
-    mean = f"ReduceMean({x})"
+    mean = f"(mean := ReduceMean({x}))"
     value = f"Sub({x}, {mean})"
     difference = f"(difference := Sub(ReduceMean({_squares(x)}), {_squares(mean)}))"
     variance = f"(ReduceMean({_squares(value)}) | {difference} | Max({difference}, 0))"
@@ -305,7 +305,8 @@ KINDS = (
 def fusions(around: Surroundings, kinds: Sequence[Kind] = KINDS) -> Iterator[Fusion]:
     """The groups of nodes that one operator could replace, no node in two of them."""
     covered: set[int] = set()
-    for make, patterns in kinds:
+    for make, known in kinds:
+        patterns = [p for p in known if p.operators <= around.by_operator.keys()]
         roots = dict.fromkeys(pattern.root for pattern in patterns)
         for node in (n for root in roots for n in around.by_operator.get(root, ())):
             for pattern in patterns if node.position not in covered else ():

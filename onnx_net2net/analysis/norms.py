@@ -77,20 +77,19 @@ def _decomposed(solution: Solution) -> Iterator[Normalization]:
         lambda name: shapes.known(name) if name in graph.derived else None,
         graph.model.weights.__contains__,
     )
-    if "ReduceMean" in around.by_operator:
-        for fusion in fusions(around, NORMS):
-            if all(node.position in solution.applied for node in fusion.nodes):
-                yield _decomposed_at(solution, fusion)
+    for fusion in fusions(around, NORMS):
+        if all(node.position in solution.applied for node in fusion.nodes):
+            yield _decomposed_at(solution, fusion)
 
 
 def _decomposed_at(solution: Solution, fusion: Fusion) -> Normalization:
-    names, centred = fusion.names, any(node.op == "Sub" for node in fusion.nodes)
+    names = fusion.names
     addition = solution.graph.producer[names["variance"]]
     return Normalization(
         fusion.nodes[0],
         frozenset(node.position for node in fusion.nodes),
         solution.axes[names["x"]][fusion.attributes["axis"]],
-        centred,
+        "mean" in names,
         (names["x"],),
         names["w"],
         names.get("b", ""),

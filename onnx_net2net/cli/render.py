@@ -34,7 +34,7 @@ _SHOWN = 5  # reasons, or tensors behind the first at which two models part; the
 
 def shown(dimensions: Iterable[Dimension]) -> list[Dimension]:
     """Without those that nobody writes and that cannot grow: kernel windows, tables of shapes."""
-    return [d for d in dimensions if d.writers or d.growth != "fixed"]
+    return [d for d in dimensions if d.writers or d.grows]
 
 
 def dimension_text(dimensions: Sequence[Dimension], model: Model) -> str:
@@ -61,7 +61,7 @@ def _dimension_table(dimensions: Sequence[Dimension], model: Model, *, nodes: bo
         table.add_row(
             d.name,
             str(d.width),
-            Text(_grows(d), style="dim" if d.growth == "fixed" else ""),
+            Text(_grows(d), style="dim" if not d.grows else ""),
             f"{_share(d, model, total):.1%}",
             *([_short(d.writers), _short(d.readers)] if nodes else []),
             *([why] if reasons else []),
@@ -70,7 +70,7 @@ def _dimension_table(dimensions: Sequence[Dimension], model: Model, *, nodes: bo
 
 
 def _grows(dimension: Dimension) -> str:
-    if dimension.growth == "multiple":
+    if dimension.step > 1:
         return f"multiples of {dimension.width}"
     return dimension.growth
 
@@ -87,7 +87,7 @@ def _share(dimension: Dimension, model: Model, total: int) -> float:
 
 def growable_share(dimensions: Iterable[Dimension], model: Model) -> float:
     """The share of weight elements that lie on at least one dimension that can grow."""
-    reached = {name for d in dimensions if d.growth != "fixed" for name, _ in d.sites}
+    reached = {name for d in dimensions if d.grows for name, _ in d.sites}
     return elements(reached, model) / max(1, parameters(model))
 
 

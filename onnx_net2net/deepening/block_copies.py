@@ -26,6 +26,7 @@ from onnx_net2net.model.graph import Node
 from onnx_net2net.model.history import TIES
 from onnx_net2net.model.model import Computed, Model, Weight
 from onnx_net2net.model.tensors import subgraphs
+from onnx_net2net.step import Zero
 from onnx_net2net.widening.dimensions import Analysis
 
 
@@ -67,7 +68,7 @@ class Cloning:
     def insert(self, copies: int) -> None:
         """Put ``copies`` behind the block."""
         block, editor = self.block, self.editor
-        graph = self.analysis.solution.graph
+        graph = self.analysis.graph
         last = graph.producer[block.output]
         if any(graph.nodes[at].bodies for at in block.positions):
             raise Refused(block.name, "it has nodes with bodies (If, Loop, Scan)", AFTER)
@@ -103,7 +104,7 @@ class Cloning:
 
     def _release(self, norm: Node, name: str) -> None:
         """Take scale or bias from the block's own last norm: the copy has it now."""
-        graph = self.analysis.solution.graph
+        graph = self.analysis.graph
         if len(graph.consumers[name]) == 1 and name not in graph.results:
             return self._neutral(name, name, first=True)
         new = self._parameter(name, 0)
@@ -127,7 +128,7 @@ class Cloning:
 
     def _copy(self, number: int, entry: str, behind: Node, output: str | None) -> str:
         """One copy that reads ``entry``; the tensor that it gives."""
-        graph, block = self.analysis.solution.graph, self.block
+        graph, block = self.analysis.graph, self.block
         names = {block.input: entry}
         self.parameters = {}
         values = dict(block.values)
@@ -177,7 +178,7 @@ class Cloning:
 
     def _operand(self, name: str, number: int, names: dict[str, str], behind: Node) -> str:
         """What a copy reads in place of ``name``: a parameter of its own, or the same tensor."""
-        graph = self.analysis.solution.graph
+        graph = self.analysis.graph
         if name not in graph.derived or not any(trained_behind(self.analysis, [name])):
             return name
         if name in graph.model.weights:
@@ -203,7 +204,7 @@ def not_exact(block: Block) -> Refused:
 
 
 def clone(
-    analysis: Analysis, block: Block, copies: int, *, numbered: bool, zero: str = "last"
+    analysis: Analysis, block: Block, copies: int, *, numbered: bool, zero: str = Zero.LAST
 ) -> Editor:
     """An editor in which ``copies`` stand behind ``block``, and the names of their parameters.
 
@@ -213,8 +214,8 @@ def clone(
     """
     if not block.exact:
         raise not_exact(block)
-    editor = Editor(analysis.solution.graph)
-    cancel = cancelling(analysis, block) if zero == "cancel" else None
+    editor = Editor(analysis.graph)
+    cancel = cancelling(analysis, block) if zero == Zero.CANCEL else None
     Cloning(analysis, editor, block, numbered, cancel).insert(copies)
     return editor
 

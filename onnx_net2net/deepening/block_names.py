@@ -20,7 +20,7 @@ _MOST = 3 / 4  # of the layers of a block must bear its name, which widening kee
 
 def named(analysis: Analysis, blocks: Sequence[Block], series: str) -> list[Block]:
     """The blocks under what the names in them begin with, or else under numbers in ``series``."""
-    nodes = [node for node in analysis.solution.graph.main if not plain(analysis, node)]
+    nodes = [node for node in analysis.graph.main if not plain(analysis, node)]
     layers = {node.position for node in nodes if is_layer(analysis, node)}
     begun: dict[str, set[int]] = defaultdict(set)
     for node in nodes:

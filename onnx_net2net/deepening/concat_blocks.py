@@ -28,7 +28,7 @@ def joined_blocks(analysis: Analysis, taken: set[int]) -> list[Block]:
 
 
 def _modules(analysis: Analysis, taken: set[int]) -> Iterator[Block]:
-    for node in analysis.solution.graph.main:
+    for node in analysis.graph.main:
         if (
             node.op == "Concat"
             and node.position not in taken
@@ -41,7 +41,7 @@ def _modules(analysis: Analysis, taken: set[int]) -> Iterator[Block]:
 
 def _module(analysis: Analysis, join: Node) -> Block | None:
     """The shortest segment that ends in ``join`` and keeps its shape, with one way in and out."""
-    nodes, (output, *_) = analysis.solution.graph.nodes, join.outputs
+    nodes, (output, *_) = analysis.graph.nodes, join.outputs
     for entry in _before(analysis, join):
         inside = between(analysis, entry, output)
         layers = sum(is_layer(analysis, nodes[at]) for at in inside)
@@ -52,7 +52,7 @@ def _module(analysis: Analysis, join: Node) -> Block | None:
 
 def _before(analysis: Analysis, join: Node) -> Iterator[str]:
     """Tensors of the same shape that were given before ``join``, the nearest first."""
-    graph, shapes = analysis.solution.graph, analysis.solution.shapes
+    graph, shapes = analysis.graph, analysis.solution.shapes
     shape = shapes.of(join.outputs[0])
     near = reversed(graph.nodes[max(join.position - _FAR, 0) : join.position])
     names = [name for node in near for name in node.outputs if name]

@@ -32,7 +32,7 @@ from onnx_net2net.model.editing import Editor
 from onnx_net2net.model.graph import Node
 from onnx_net2net.model.history import append
 from onnx_net2net.model.model import AnyModel, Model, load
-from onnx_net2net.step import Deepen, listed
+from onnx_net2net.step import Deepen, Zero, listed
 from onnx_net2net.verification.verify import tensors
 from onnx_net2net.widening.dimensions import Analysis, analyse
 
@@ -77,7 +77,7 @@ def deepen(
     every: int = 1,
     spread: bool = False,
     renumber: bool = True,
-    zero: str = "last",
+    zero: str = Zero.LAST,
     init: str = "auto",
     count: int = 1,
     kernel: int | Sequence[int] | None = None,
@@ -143,7 +143,7 @@ def _with_layers(
     analysis = analyse(model)
     places = places_of(analysis, names)
     measured = _measured(model, places, calibration)
-    editor = Editor(analysis.solution.graph)
+    editor = Editor(analysis.graph)
     changes: list[Insertion] = []
     for place in places:
         done = {change.tensor for change in changes}
@@ -216,7 +216,7 @@ def _insert(
     at = place.tensor
     if at in done:  # two names of one layer, which is factored once
         return []
-    producer = analysis.solution.graph.producer[at]
+    producer = analysis.graph.producer[at]
     entry = editor.unique(f"{at}_before")
     proto = editor.node(producer)
     proto.output[list(proto.output).index(at)] = entry

@@ -49,7 +49,7 @@ class Vanishing:
 
     def __post_init__(self) -> None:
         self.inside = between(self.analysis, self.entry, self.source)
-        self._signs = Signs(self.analysis.solution.graph, self._known)
+        self._signs = Signs(self.analysis.graph, self._known)
 
     def kept_at(self, output: str) -> Weights | None:
         """As :meth:`kept`; None as well where ``output`` is of another shape than the entry, or
@@ -58,7 +58,7 @@ class Vanishing:
         found = self.kept(output) if self.shaped(output) else None
         if not found:
             return found
-        nodes, last = self.analysis.solution.graph.nodes, self._last()
+        nodes, last = self.analysis.graph.nodes, self._last()
         # A Relu gives zeros that the block itself never reads, if none stands before it.
         clipped = last is not None and last.facts.idempotent
         for node in (nodes[at] for at in sorted(self.inside)):
@@ -69,7 +69,7 @@ class Vanishing:
 
     def _varies(self, tensor: str) -> bool:
         """Whether a copy computes ``tensor`` from what it reads."""
-        node = self.analysis.solution.graph.producer.get(tensor)
+        node = self.analysis.graph.producer.get(tensor)
         return tensor == self.entry or (node is not None and node.position in self.inside)
 
     def kept(self, tensor: str) -> Weights | None:
@@ -120,7 +120,8 @@ class Vanishing:
         return ""
 
     def _kept_by_sum(self, operands: list[str], node: Node) -> Weights | None:
-        for index in range(min(len(node.facts.summands), len(operands))):
+        added = node.facts.summands or range(len(operands))  # a norm adds all of its summands
+        for index in (i for i in range(len(operands)) if i in added):
             kept = self.kept(operands[index])
             if kept is None:
                 continue
@@ -183,10 +184,10 @@ class Vanishing:
 
     def _last(self) -> Node | None:
         """The node that gives what the entry holds."""
-        producer = self.analysis.solution.graph.producer
+        producer = self.analysis.graph.producer
         tensor = self.source
         while (node := producer.get(tensor)) is not None and node.outputs[0] == tensor:
-            if not node.facts.unchanged or not self._passes(node):
+            if not node.facts.in_place or not self._passes(node):
                 return node
             tensor = node.inputs[0]
         return None
@@ -207,7 +208,7 @@ class Vanishing:
     def _known(self, name: str) -> np.ndarray | None:
         """A small constant, whatever the sizes of the inputs."""
         shapes = self.analysis.solution.shapes
-        steady = name in self.analysis.solution.graph.model.weights or shapes.settled(name)
+        steady = name in self.analysis.graph.model.weights or shapes.settled(name)
         return shapes.known(name) if steady else None
 
     def zero(self, tensor: str) -> Weights | None:
@@ -218,7 +219,7 @@ class Vanishing:
         return self._zero[tensor]
 
     def _vanishes(self, tensor: str) -> Weights | None:
-        graph = self.analysis.solution.graph
+        graph = self.analysis.graph
         if tensor in graph.model.weights:
             return self._set(tensor, 0.0)
         node = self._producer(tensor)
@@ -261,7 +262,7 @@ class Vanishing:
 
     def _divisors(self, nodes: Iterable[Node]) -> Iterator[str]:
         """What has no value at zero, and might be zero."""
-        graph, pending, seen = self.analysis.solution.graph, list(nodes), set[int]()
+        graph, pending, seen = self.analysis.graph, list(nodes), set[int]()
         while pending:
             node = pending.pop()
             if node.position in seen:
@@ -285,7 +286,7 @@ class Vanishing:
             seen.add(name)
             node = self._producer(name)
             pending += [i for i in node.inputs if i] if node is not None else []
-        return seen & self.analysis.solution.graph.model.weights.keys()
+        return seen & self.analysis.graph.model.weights.keys()
 
     def _nothing(self, name: str) -> Weights | None:
         """As :meth:`zero`; a constant may be zero already."""
@@ -298,7 +299,7 @@ class Vanishing:
         """What makes one of them vanish: weights before activations, or the other way round; if
         ``apart``, without making another divide by it.
         """
-        graph = self.analysis.solution.graph
+        graph = self.analysis.graph
         ordered = sorted(names, key=lambda n: (n in graph.derived) == weights_last)
         for name in ordered:
             found = self.zero(name)
@@ -322,14 +323,14 @@ class Vanishing:
 
     def _producer(self, tensor: str) -> Node | None:
         """The node that gives ``tensor``, if a copy has one of its own."""
-        graph = self.analysis.solution.graph
+        graph = self.analysis.graph
         node = graph.producer.get(tensor)
         inside = node is not None and (node.position in self.inside or tensor in graph.derived)
         return node if inside else None
 
     def _trained(self, name: str) -> bool:
         """Whether a weight is one that a copy may have a zero of its own for."""
-        weight = self.analysis.solution.graph.model.weights.get(name)
+        weight = self.analysis.graph.model.weights.get(name)
         return weight is not None and weight.dtype in FLOATS and weight.size > 1
 
 

@@ -29,7 +29,7 @@ def _spread(model: Model) -> dict[str, str]:
     """For each tensor that may hold numbers far from zero the constant that they come from."""
     analysis = analyse(model)
     found: dict[str, str] = {}
-    for node in analysis.solution.graph.nodes:
+    for node in analysis.graph.nodes:
         applied = analysis.solution.applied.get(node.position)
         if applied is None or applied.pattern.contracted:
             continue

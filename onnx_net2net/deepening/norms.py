@@ -53,7 +53,7 @@ def in_a_row(analysis: Analysis, positions: Iterable[int], ones: Container[str])
     """The fused norms at ``positions`` whose scale is among ``ones``."""
     scales, epsilons = {}, []
     for at in sorted(positions):
-        node = analysis.solution.graph.nodes[at]
+        node = analysis.graph.nodes[at]
         norm = norm_of(analysis, node)
         if norm is not None and node.inputs[norm.scale] in ones:
             scales[at] = node.inputs[norm.scale]

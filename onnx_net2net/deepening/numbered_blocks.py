@@ -33,14 +33,14 @@ class Series:
             names = list(trained_behind(self.analysis, node.inputs))
             path = module_path(node) if names else None
             if path:  # a weight that several read bears the name of one of them only
-                consumers = self.analysis.solution.graph.consumers
+                consumers = self.analysis.graph.consumers
                 names = [*(name for name in names if len(consumers[name]) == 1), path + "."]
             self._names[node.position] = names
         return self._names[node.position]
 
     def _members(self) -> dict[str, list[Node]]:
         """For every numbered part of a name the nodes that have parameters under it."""
-        graph = self.analysis.solution.graph
+        graph = self.analysis.graph
         found: dict[str, dict[int, Node]] = defaultdict(dict)
         for node in graph.main:
             if node.position in self.analysis.solution.shapes.computed:
@@ -101,7 +101,7 @@ class Series:
 
     def _foreign(self, name: str, positions: set[int]) -> bool:
         """Whether weights of other numbered names lie in between."""
-        nodes = self.analysis.solution.graph.nodes
+        nodes = self.analysis.graph.nodes
         for other in (other for at in positions for other in self.names(nodes[at])):
             if not other.startswith(name + ".") and any(_numbered(other)):
                 return True
@@ -126,7 +126,7 @@ def _entries(analysis: Analysis, core: list[Node]) -> list[str]:
     """Tensors that the segment may begin with, the last one first: those that its first nodes
     read, and before them those that nodes without weights read.
     """
-    graph, own = analysis.solution.graph, {node.position for node in core}
+    graph, own = analysis.graph, {node.position for node in core}
     found: dict[str, None] = {}
     pending = [name for node in core for name in node.inputs]
     for _ in range(_AROUND):
@@ -148,14 +148,14 @@ def _leads(analysis: Analysis, node: Node) -> bool:
     """Whether a node may come before the first layer of a block: not the sum that ends another."""
     if len(node.facts.summands) < 2:
         return plain(analysis, node)
-    producer = analysis.solution.graph.producer
+    producer = analysis.graph.producer
     sources = [producer.get(name) for name in node.inputs if carries(analysis, name)]
     return all(plain(analysis, source) for source in sources if source is not None)
 
 
 def _outputs(analysis: Analysis, core: list[Node]) -> list[str]:
     """Tensors that the segment may end with, the last one first."""
-    graph = analysis.solution.graph
+    graph = analysis.graph
     last = max(core, key=lambda node: node.position)
     found = dict.fromkeys(o for o in last.outputs if o)
 

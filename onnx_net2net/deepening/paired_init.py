@@ -53,7 +53,7 @@ def cancelling(analysis: Analysis, block: Block) -> Cancelling:
         if found is not None:
             projections[name], free = found
             sources[free] = _paired(int(free.size))
-    weights = analysis.solution.graph.model.weights
+    weights = analysis.graph.model.weights
     branches = [n for n, v in block.values if not v and len(weights[n].shape) > 1]
     missing = [name for name in branches if name not in projections]
     if missing or not projections:
@@ -90,7 +90,7 @@ def _own(analysis: Analysis, block: Block, free: Atom) -> bool:
     """Whether all that carries a dimension within a block is computed or copied there."""
     solution = analysis.solution
     dimension = analysis.by_atom.get(free)
-    if dimension is None or dimension.growth == "fixed":
+    if dimension is None or not dimension.grows:
         return False
     inside = {o for at in block.positions for o in solution.graph.nodes[at].outputs}
     for at in block.positions:

@@ -19,13 +19,13 @@ _FAR = 64
 
 def trained_behind(analysis: Analysis, names: Iterable[str]) -> Iterator[str]:
     """The initializers of floating-point type that ``names`` are computed from, weights alone."""
-    graph, pending, seen = analysis.solution.graph, list(names), set()
+    graph, pending, seen = analysis.graph, list(names), set()
     while pending:
         name = pending.pop()
         if name in seen or name not in graph.derived:
             continue
         seen.add(name)
-        weight = analysis.solution.graph.model.weights.get(name)
+        weight = analysis.graph.model.weights.get(name)
         if weight is not None:
             if weight.dtype in FLOATS and weight.size > 1:
                 yield name
@@ -46,7 +46,7 @@ def summands(node: Node, norm: Norm) -> list[str]:
 
 def upstream(analysis: Analysis, tensor: str) -> list[str]:
     """The tensors that ``tensor`` would be equal to if all else vanished, nearest first."""
-    graph = analysis.solution.graph
+    graph = analysis.graph
     found: dict[str, int] = {}
     pending = _sources(analysis, tensor)
     while pending and len(found) < _FAR:
@@ -65,7 +65,7 @@ def _position(graph: Graph, name: str) -> int:
 
 def _sources(analysis: Analysis, tensor: str) -> list[str]:
     """What the node that gives ``tensor`` reads and might give on."""
-    node = analysis.solution.graph.producer.get(tensor)
+    node = analysis.graph.producer.get(tensor)
     if node is None or node.parent is not None or node.position not in analysis.solution.applied:
         return []
     norm = norm_of(analysis, node)
@@ -79,7 +79,7 @@ def _sources(analysis: Analysis, tensor: str) -> list[str]:
             name for index, name in enumerate(node.inputs) if name and index in operator.summands
         ]
     if operator.kind is Kind.PRODUCT:
-        derived = analysis.solution.graph.derived
+        derived = analysis.graph.derived
         others = [name for name in node.inputs if name not in derived]
         return others if len(others) == 1 else []
     return [*node.inputs[:1]] if operator.in_order or operator.idempotent else []
@@ -87,7 +87,7 @@ def _sources(analysis: Analysis, tensor: str) -> list[str]:
 
 def between(analysis: Analysis, entry: str, output: str) -> set[int]:
     """The nodes on the ways from ``entry`` to ``output``."""
-    graph = analysis.solution.graph
+    graph = analysis.graph
     start = graph.producer[entry].position if entry in graph.producer else -1
     above, pending = set(), [output]
     while pending:

@@ -92,7 +92,7 @@ def every_place(analysis: Analysis) -> Iterator[Place]:
 
 def place_of(analysis: Analysis, name: str) -> Place:
     """The place that ``name`` means: a tensor itself, or behind the unit of a node or module."""
-    graph, applied = analysis.solution.graph, analysis.solution.applied
+    graph, applied = analysis.graph, analysis.solution.applied
     if name in graph.inputs:
         raise Refused(name, "it is an input of the network", "choose a layer behind it")
     nodes = [n for n in called(graph, name) if n.position in applied]
@@ -122,19 +122,19 @@ def _applied(analysis: Analysis, node: Node) -> Applied:
 def writes(analysis: Analysis, node: Node) -> bool:
     """Whether a node's weights give it its output channels."""
     applied = analysis.solution.applied.get(node.position)
-    if applied is None or node.outputs[0] in analysis.solution.graph.derived:
+    if applied is None or node.outputs[0] in analysis.graph.derived:
         return False
     contracted = [name for name in applied.pattern.contracted if name in applied.env]
     return bool(contracted) and bool(written(analysis.solution, applied))
 
 
 def _layers(analysis: Analysis) -> Iterator[Node]:
-    return (node for node in analysis.solution.graph.main if writes(analysis, node))
+    return (node for node in analysis.graph.main if writes(analysis, node))
 
 
 def _end_of_unit(analysis: Analysis, node: Node) -> str:
     """The tensor behind the norm and the activation that belong to ``node`` alone."""
-    graph = analysis.solution.graph
+    graph = analysis.graph
     tensor = node.outputs[0]
     while tensor not in graph.results:
         readers = graph.consumers.get(tensor, [])
@@ -149,7 +149,7 @@ def _end_of_unit(analysis: Analysis, node: Node) -> str:
 
 def _continues(analysis: Analysis, node: Node) -> bool:
     """Whether ``node`` only norms, shifts or activates what it reads."""
-    derived = analysis.solution.graph.derived
+    derived = analysis.graph.derived
     others = [name for name in node.inputs[1:] if name]
     if any(name not in derived for name in others) or len([o for o in node.outputs if o]) != 1:
         return False
@@ -201,7 +201,7 @@ def _activations(analysis: Analysis, producer: Node, nodes: Iterable[Node]) -> I
     """Those of ``nodes`` that could stand behind ``producer``: their bounds are known there, and
     of its type.
     """
-    writers, dtypes = analysis.solution.graph.producer, analysis.solution.shapes.dtype
+    writers, dtypes = analysis.graph.producer, analysis.solution.shapes.dtype
     for node in nodes:
         sources = (writers.get(name) for name in node.inputs[1:] if name)
         known = all(s is None or s.position < producer.position for s in sources)
@@ -220,7 +220,7 @@ def _channel_axis(analysis: Analysis, name: str, tensor: str, writer: Node | Non
         given = {free for axis in outputs for free in atoms(axis)}
         found = [i for i, axis in enumerate(axes) if not given.isdisjoint(atoms(axis))]
     if len(found) != 1:
-        free = {d.atom for d in analysis.dimensions if d.growth != "fixed"}
+        free = {d.atom for d in analysis.dimensions if d.grows}
         found = [i for i, axis in enumerate(axes) if not free.isdisjoint(atoms(axis))]
     if len(found) == 1 and found[0] in (1, len(axes) - 1):
         return found[0]
@@ -234,7 +234,7 @@ def _channel_axis(analysis: Analysis, name: str, tensor: str, writer: Node | Non
 
 def _before(analysis: Analysis, tensor: str) -> Iterator[Node]:
     """The nodes that lead to ``tensor``, nearest first."""
-    graph = analysis.solution.graph
+    graph = analysis.graph
     pending, seen = [tensor], set()
     for _ in range(_NEAR):
         if not pending:
@@ -249,7 +249,7 @@ def _before(analysis: Analysis, tensor: str) -> Iterator[Node]:
 
 def _after(analysis: Analysis, tensor: str) -> Iterator[Node]:
     """The nodes that ``tensor`` leads to, nearest first."""
-    graph = analysis.solution.graph
+    graph = analysis.graph
     pending, seen = [tensor], set()
     for _ in range(_NEAR):
         if not pending:

@@ -33,7 +33,7 @@ def _steps(analysis: Analysis, taken: set[int]) -> list[Block]:
     """The shortest exact segments that end in a sum, or in what makes the most of it."""
     candidates = [
         step
-        for node in analysis.solution.graph.main
+        for node in analysis.graph.main
         for output in node.outputs
         if node.position not in taken and (step := _step(analysis, output)) is not None
         if taken.isdisjoint(step.positions)
@@ -51,7 +51,7 @@ def _steps(analysis: Analysis, taken: set[int]) -> list[Block]:
 
 
 def _step(analysis: Analysis, output: str) -> Block | None:
-    shapes, nodes = analysis.solution.shapes, analysis.solution.graph.nodes
+    shapes, nodes = analysis.solution.shapes, analysis.graph.nodes
     if not carries(analysis, output):
         return None
     path = upstream(analysis, output)[:_TRIES]
@@ -67,7 +67,7 @@ def _step(analysis: Analysis, output: str) -> Block | None:
 
 def _only_read(analysis: Analysis, name: str, inside: set[int]) -> bool:
     """Whether only nodes ``inside`` read a tensor, if it is one of theirs."""
-    graph = analysis.solution.graph
+    graph = analysis.graph
     node = graph.producer.get(name)
     readers = {reader.position for reader, _ in graph.consumers.get(name, [])}
     own = node is not None and node.position in inside
@@ -75,7 +75,7 @@ def _only_read(analysis: Analysis, name: str, inside: set[int]) -> bool:
 
 
 def _normed(analysis: Analysis, name: str) -> bool:
-    node = analysis.solution.graph.producer.get(name)
+    node = analysis.graph.producer.get(name)
     return node is not None and norm_of(analysis, node) is not None
 
 

@@ -71,7 +71,7 @@ def judged(
     inside = vanishing.inside if positions is None else positions
     block = Block(
         name,
-        [analysis.solution.graph.nodes[at].name for at in sorted(inside)],
+        [analysis.graph.nodes[at].name for at in sorted(inside)],
         entry,
         output,
         series,
@@ -97,7 +97,7 @@ def _obstacle(
         parting = _parting(analysis, tensor)
         if parting is not None:
             return f"{parting.label} gives a sum and the norm of it, which go on apart", UNFUSED
-    nodes = [analysis.solution.graph.nodes[at] for at in sorted(block.positions)]
+    nodes = [analysis.graph.nodes[at] for at in sorted(block.positions)]
     if not values:
         hidden = next(_unexplained(analysis, nodes), None)
         if hidden is not None:
@@ -117,7 +117,7 @@ def _obstacle(
 
 def _unexplained(analysis: Analysis, nodes: list[Node]) -> Iterator[str]:
     """What no rule explains of the ways in which weights of these nodes are computed."""
-    graph, barriers = analysis.solution.graph, analysis.solution.barriers
+    graph, barriers = analysis.graph, analysis.solution.barriers
     pending, seen = [name for node in nodes for name in node.inputs], set[str]()
     while pending:
         name = pending.pop()
@@ -131,7 +131,7 @@ def _unexplained(analysis: Analysis, nodes: list[Node]) -> Iterator[str]:
 
 def _pathless(analysis: Analysis, output: str) -> str:
     """Why nothing but the input of a block could be left at its ``output``."""
-    last = analysis.solution.graph.producer.get(output)
+    last = analysis.graph.producer.get(output)
     if last is None or last.op != "Concat":
         return NO_SUM
     return f"{last.label} puts its branches side by side: a copy cannot pass all parts on"
@@ -141,7 +141,7 @@ def _result_aside(analysis: Analysis, block: Block) -> str | None:
     """The output of the network that is computed within a block, if there is one: not by what
     reads the block's own output, nor by other layers.
     """
-    graph, inside = analysis.solution.graph, block.positions
+    graph, inside = analysis.graph, block.positions
     pending = [o for at in inside for o in graph.nodes[at].outputs if o and o != block.output]
     seen = set(pending)
     while pending:
@@ -158,7 +158,7 @@ def _result_aside(analysis: Analysis, block: Block) -> str | None:
 
 def _parting(analysis: Analysis, tensor: str) -> Node | None:
     """The fused norm that gives ``tensor`` and, to others, the sum that it norms."""
-    graph = analysis.solution.graph
+    graph = analysis.graph
     node = graph.producer.get(tensor)
     norm = None if node is None else norm_of(analysis, node)
     if node is None or norm is None or norm.total is None:
@@ -170,7 +170,7 @@ def _parting(analysis: Analysis, tensor: str) -> Node | None:
 
 def _exact(analysis: Analysis, block: Block, values: Weights) -> Block:
     """``block`` with what its copies take to be the identity."""
-    graph = analysis.solution.graph
+    graph = analysis.graph
     ones = {name for name, value in values if value}
     nodes = [graph.nodes[at] for at in block.positions]
     row = in_a_row(analysis, block.positions, ones)
@@ -197,7 +197,7 @@ def _exact(analysis: Analysis, block: Block, values: Weights) -> Block:
 
 def related(analysis: Analysis, entry: str) -> set[int]:
     """The nodes that ``entry`` is computed by, and those that it leads to."""
-    graph = analysis.solution.graph
+    graph = analysis.graph
     found, pending = set(), [entry]
     while pending:
         node = graph.producer.get(pending.pop())
@@ -214,7 +214,7 @@ def related(analysis: Analysis, entry: str) -> set[int]:
 
 def parameters(analysis: Analysis, positions: set[int]) -> tuple[str, ...]:
     """The trained initializers that these nodes read."""
-    nodes = analysis.solution.graph.nodes
+    nodes = analysis.graph.nodes
     names = (n for at in sorted(positions) for n in trained_behind(analysis, nodes[at].inputs))
     return tuple(dict.fromkeys(names))
 
@@ -239,13 +239,13 @@ def plain(analysis: Analysis, node: Node) -> bool:
 
 def signature(analysis: Analysis, block: Block) -> Signature:
     """Equal for blocks of one structure, whatever their widths: their operators with weights."""
-    nodes = (analysis.solution.graph.nodes[at] for at in sorted(block.positions))
+    nodes = (analysis.graph.nodes[at] for at in sorted(block.positions))
     return tuple((n.domain, n.op, len(n.inputs)) for n in nodes if not plain(analysis, n))
 
 
 def leaks(analysis: Analysis, inside: set[int], entry: str, output: str) -> int:
     """The tensors that lead past the entry into a segment, or past the output out of it."""
-    graph = analysis.solution.graph
+    graph = analysis.graph
     count = 0
     for at in inside:
         node = graph.nodes[at]

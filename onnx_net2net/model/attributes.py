@@ -139,7 +139,7 @@ def _check_type(node: NodeProto, attribute: AttributeProto, types: frozenset[int
 
 
 def _check_texts(node: NodeProto, attribute: AttributeProto, values: Iterable[bytes]) -> None:
-    allowed = schemas.texts(node.op_type, attribute.name)
+    allowed = schemas.texts(node.op_type, node.domain, attribute.name)
     for value in values:
         try:
             text = value.decode()

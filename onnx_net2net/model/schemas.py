@@ -1,7 +1,7 @@
 """What an attribute may be: its type, the texts and the numbers that it takes.
 
     types("Conv", "", 17, "group")        # {AttributeProto.INT}
-    texts("Pad", "mode")                  # ("constant", "edge", "reflect", "wrap")
+    texts("Pad", "", "mode")               # ("constant", "edge", "reflect", "wrap")
     least("group")                        # 1
 
 Types and what must be there are those of onnx's schemas. These tell allowed texts and numbers only
@@ -15,10 +15,13 @@ from functools import cache
 
 from onnx import AttributeProto, TensorProto, defs
 
+from onnx_net2net.operators import facts, registry
+
 __all__ = [
     "ELEMENT_TYPES",
     "FINITE",
     "KNOWN_TYPES",
+    "choices",
     "is_flag",
     "least",
     "required",
@@ -31,79 +34,38 @@ A = AttributeProto
 MICROSOFT = "com.microsoft"
 LATEST = 2**31 - 1
 
-# Texts that are no data but a choice, by attribute and operator; "*" are all other operators.
+# Texts that are no data but a choice, by attribute; records tell those of single operators.
 _PADDING = ("", "NOTSET", "SAME_LOWER", "SAME_UPPER", "VALID")
-_SCATTER = ("add", "max", "min", "mul", "none")
-_LOSS = ("mean", "none", "sum")
-_DIRECTIONS = ("bidirectional", "forward", "reverse")
-_RECURRENT = (
-    "affine", "elu", "hardsigmoid", "leakyrelu", "relu", "scaledtanh", "sigmoid", "softplus",
-    "softsign", "tanh", "thresholdedrelu",
-)  # fmt: skip
-_FUSED = (
-    "", "Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Relu", "Selu", "Sigmoid",
-    "Softplus", "Softsign", "Tanh", "ThresholdedRelu",
-)  # fmt: skip
 _TRANSFORMS = ("LOGISTIC", "NONE", "PROBIT", "SOFTMAX", "SOFTMAX_ZERO")
 _RULES = ("delta", "gated", "gated_delta", "linear")
 _CACHES = ("NONE", "PER_CHANNEL", "PER_TENSOR")
-CHOICES: Mapping[str, Mapping[str, Collection[str]]] = {
-    "activation": {
-        "CausalConvWithState": ("none", "silu", "swish"),
-        **dict.fromkeys(("FusedConv", "FusedGemm", "FusedMatMulActivation"), _FUSED),
-        "NhwcFusedConv": _FUSED,
-    },
-    "activations": {"*": _RECURRENT},
-    "aggregate_function": {"*": ("AVERAGE", "MAX", "MIN", "SUM")},
-    "approximate": {"*": ("none", "tanh")},
-    "auto_pad": {"*": _PADDING},
-    "case_change_action": {"*": ("LOWER", "NONE", "UPPER")},
-    "cast_to": {"*": ("TO_FLOAT", "TO_INT64", "TO_STRING")},
-    "coordinate_transformation_mode": {
-        "RoiAlign": ("half_pixel", "output_half_pixel"),
-        "*": (
-            "align_corners", "asymmetric", "half_pixel", "half_pixel_symmetric",
-            "pytorch_half_pixel", "tf_crop_and_resize", "tf_half_pixel_for_nn",
-        ),
-    },
-    "direction": {"BitShift": ("LEFT", "RIGHT"), "*": _DIRECTIONS},
-    "k_quant_type": {"*": _CACHES},
-    "keep_aspect_ratio_policy": {"*": ("not_larger", "not_smaller", "stretch")},
-    "kernel_type": {"*": ("LINEAR", "POLY", "RBF", "SIGMOID")},
-    "map_form": {"*": ("DENSE", "SPARSE")},
-    "mode": {
-        "CropAndResize": ("bilinear", "nearest"),
-        "DepthToSpace": ("CRD", "DCR"),
-        "GridSample": ("bicubic", "bilinear", "cubic", "linear", "nearest"),
-        "Momentum": ("nesterov", "standard"),
-        "Pad": ("constant", "edge", "reflect", "wrap"),
-        "Resize": ("cubic", "linear", "nearest"),
-        "RoiAlign": ("avg", "max"),
-        "SpaceToDepth": ("CRD", "DCR"),
-        "TensorScatter": ("circular", "linear"),
-        "TfIdfVectorizer": ("IDF", "TF", "TFIDF"),
-        "Upsample": ("bilinear", "cubic", "linear", "nearest"),
-    },
-    "nearest_mode": {"*": ("ceil", "floor", "round_prefer_ceil", "round_prefer_floor")},
-    "nodes_modes": {
-        "*": (
-            "BRANCH_EQ", "BRANCH_GT", "BRANCH_GTE", "BRANCH_LEQ", "BRANCH_LT", "BRANCH_MEMBER",
-            "BRANCH_NEQ", "LEAF",
-        )
-    },
-    "norm": {"*": ("L1", "L2", "MAX")},
-    "padding_mode": {"*": ("border", "reflection", "zeros")},
-    "pixel_format": {"*": ("BGR", "Grayscale", "RGB")},
-    "post_transform": {"*": _TRANSFORMS},
-    "reduction": {
-        "NegativeLogLikelihoodLoss": _LOSS,
-        "ScatterElements": _SCATTER,
-        "ScatterND": _SCATTER,
-        "SoftmaxCrossEntropyLoss": _LOSS,
-    },
-    "round_mode": {"*": ("down", "nearest", "up")},
-    "update_rule": {"*": _RULES},
-    "v_quant_type": {"*": _CACHES},
+_CHOICES: Mapping[str, Collection[str]] = {
+    "aggregate_function": ("AVERAGE", "MAX", "MIN", "SUM"),
+    "approximate": ("none", "tanh"),
+    "auto_pad": _PADDING,
+    "case_change_action": ("LOWER", "NONE", "UPPER"),
+    "cast_to": ("TO_FLOAT", "TO_INT64", "TO_STRING"),
+    "coordinate_transformation_mode": (
+        "align_corners", "asymmetric", "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel",
+        "tf_crop_and_resize", "tf_half_pixel_for_nn",
+    ),
+    "direction": ("bidirectional", "forward", "reverse"),
+    "k_quant_type": _CACHES,
+    "keep_aspect_ratio_policy": ("not_larger", "not_smaller", "stretch"),
+    "kernel_type": ("LINEAR", "POLY", "RBF", "SIGMOID"),
+    "map_form": ("DENSE", "SPARSE"),
+    "nearest_mode": ("ceil", "floor", "round_prefer_ceil", "round_prefer_floor"),
+    "nodes_modes": (
+        "BRANCH_EQ", "BRANCH_GT", "BRANCH_GTE", "BRANCH_LEQ", "BRANCH_LT", "BRANCH_MEMBER",
+        "BRANCH_NEQ", "LEAF",
+    ),
+    "norm": ("L1", "L2", "MAX"),
+    "padding_mode": ("border", "reflection", "zeros"),
+    "pixel_format": ("BGR", "Grayscale", "RGB"),
+    "post_transform": _TRANSFORMS,
+    "round_mode": ("down", "nearest", "up"),
+    "update_rule": _RULES,
+    "v_quant_type": _CACHES,
 }  # fmt: skip
 # Texts that are data: labels, words, patterns. Whoever uses them treats them as such.
 DATA = frozenset({
@@ -176,21 +138,6 @@ _TYPES = {
     A.STRINGS: "activations",
 }
 _TYPE_OF = {name: kind for kind, names in _TYPES.items() for name in names.split()}
-_OTHER_TYPES: Mapping[str, Mapping[str, int]] = {
-    "AttnLSTM": {"activation_alpha": A.FLOATS, "activation_beta": A.FLOATS},
-    "Crop": {"scale": A.INTS},
-    "DynamicQuantizeLSTM": {"activation_alpha": A.FLOATS, "activation_beta": A.FLOATS},
-    "GivenTensorFill": {"shape": A.INTS},
-    "GroupNorm": {"activation": A.INT},
-    "ImageScaler": {"bias": A.FLOATS},
-    "SkipGroupNorm": {"activation": A.INT},
-}
-_REQUIRED: Mapping[str, tuple[str, ...]] = {
-    "Attention": ("num_heads",),
-    "GroupQueryAttention": ("kv_num_heads", "num_heads"),
-    "MatMulNBits": ("K", "N", "block_size"),
-    "MultiHeadAttention": ("num_heads",),
-}
 
 
 @cache
@@ -210,9 +157,10 @@ def types(op: str, domain: str, version: int, name: str) -> frozenset[int]:
     if found is not None and name in found.attributes:
         return frozenset({_number(found.attributes[name])})
     kinds = _kinds(domain).get((op, name), frozenset())
-    if kinds or domain not in ("", MICROSOFT) or defs.has(op, domain):
+    if kinds or defs.has(op, domain):
         return kinds
-    kind = _OTHER_TYPES.get(op, {}).get(name, _TYPE_OF.get(name))
+    common = _TYPE_OF if domain in ("", MICROSOFT) else {}
+    kind = facts(op, domain).types.get(name, common.get(name))
     return frozenset() if kind is None else frozenset({int(kind)})
 
 
@@ -222,13 +170,20 @@ def required(op: str, domain: str, version: int) -> tuple[str, ...]:
     found = schema(op, domain, version)
     if found is not None:
         return tuple(sorted(n for n, a in found.attributes.items() if a.required))
-    return _REQUIRED.get(op, ()) if domain == MICROSOFT else ()
+    return tuple(facts(op, domain).required)
 
 
-def texts(op: str, name: str) -> Collection[str] | None:
+def texts(op: str, domain: str, name: str) -> Collection[str] | None:
     """The texts that an attribute may be, None where it is data."""
-    by_operator = CHOICES.get(name, {})
-    return by_operator.get(op, by_operator.get("*"))
+    return facts(op, domain).choices.get(name, _CHOICES.get(name))
+
+
+@cache
+def choices() -> dict[str, frozenset[str]]:
+    """All texts that attributes of each name may be."""
+    tables = [_CHOICES, *(record.choices for record in registry().values())]
+    names = {name for table in tables for name in table}
+    return {n: frozenset(text for t in tables for text in t.get(n, ())) for n in sorted(names)}
 
 
 def least(name: str) -> int | None:

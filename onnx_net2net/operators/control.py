@@ -1,26 +1,43 @@
-"""Operators without axes of their own: control flow, constants, sizes and sequences."""
+"""Operators without a rule: control flow, constants, sizes, sequences, and what little is known
+of others."""
 
 from __future__ import annotations
 
-from onnx_net2net.operators.record import Operator, Table, family
+from onnx import AttributeProto
 
-MOVED = Operator(computes=False)
+from onnx_net2net.operators import odd
+from onnx_net2net.operators.record import Extent, Operator, Table, family
+
+CONVOLVING = {"activation": ("none", "silu", "swish")}
 
 TABLES: dict[str, Table] = {
     "": {
-        **family("If Loop Scan SequenceMap", Operator()),
+        **family("If Scan SequenceMap", Operator()),
+        "Loop": Operator(extents={0: Extent.AMOUNT}, odd=odd.trips),
         **family("Shape Size", Operator(measures=True, computes=False, differentiable=False)),
         **family(
             "ConcatFromSequence Constant Optional OptionalGetElement OptionalHasElement SequenceAt "
             "SequenceLength",
-            MOVED,
+            Operator(computes=False),
         ),
         **family(
-            "SequenceErase SequenceInsert SplitToSequence", Operator(computes=False, sequence=True)
+            "SequenceConstruct SequenceErase SequenceInsert",
+            Operator(computes=False, sequence=True),
         ),
-        "SequenceConstruct": Operator(computes=False, sequence=True),
         "SequenceEmpty": Operator(
             computes=False, sequence=True, implied={"dtype": "what is put into it has this type"}
         ),
-    }
+        "SplitToSequence": Operator(computes=False, sequence=True, extents={1: Extent.COUNT}),
+        **family(
+            "NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss",
+            Operator(choices={"reduction": ("mean", "none", "sum")}),
+        ),
+        "CausalConvWithState": Operator(choices=CONVOLVING),
+        "TfIdfVectorizer": Operator(choices={"mode": ("IDF", "TF", "TFIDF")}),
+        # Of onnxruntime alone.
+        "Crop": Operator(types={"scale": AttributeProto.INTS}),
+        "GivenTensorFill": Operator(types={"shape": AttributeProto.INTS}),
+        "ImageScaler": Operator(types={"bias": AttributeProto.FLOATS}),
+    },
+    "ai.onnx.preview.training": {"Momentum": Operator(choices={"mode": ("nesterov", "standard")})},
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from onnx_net2net.operators import least, odd
 from onnx_net2net.operators.language import Kind, Op, Rule, Unsupported, line, names
 from onnx_net2net.operators.record import EVERY, FIRST, Operand, Operator, Table, family, move
 from onnx_net2net.operators.types import FLOATS
@@ -61,47 +62,71 @@ def _several(names: str, kind: Kind = Kind.OTHER, **facts: Any) -> Table:
     return family(names, Operator(pointwise, kind, **facts))
 
 
+COPY: dict[str, Any] = {
+    "in_order": True, "in_place": True, "carries": FIRST, "computes": False, "unlimited": True,
+}  # fmt: skip
 DRAWN: dict[str | int, str] = {"seed": "a framework's own generator draws"}
 MULTINOMIAL: dict[str | int, str] = {"dtype": "the output is declared with this type"}
 DROPOUT: dict[str | int, str] = {**DRAWN, 2: "a framework's own mode decides whether it trains"}
 
 TABLES: dict[str, Table] = {
     "": {
-        **_unary("Acos BitCast BitwiseNot Cos Cosh Exp Not Shrink"),
-        **_unary("HardSigmoid Sigmoid Softplus", activation=True),
+        **_unary("Acos BitwiseNot Cos Cosh Not Shrink"),
+        **_unary("Exp", least=least.zero),
+        **_unary("BitCast", computes=False),
+        **_unary("HardSigmoid", activation=True),
+        **_unary("Sigmoid Softplus", activation=True, least=least.zero),
         **_unary("IsInf IsNaN", differentiable=False),
-        **_unary("Acosh Log Reciprocal", singular=0),
+        **_unary("Acosh Log", singular=0),
+        **_unary("Reciprocal", singular=0, least=least.quotient),
         **_unary("Neg", Kind.LINEAR),
         # f(0) = 0, whatever their attributes are.
-        **_unary("Abs Asin Asinh Atan Atanh Ceil Erf Sign Sin Sinh Sqrt Tan", Kind.ZERO),
+        **_unary("Asin Asinh Atan Atanh Ceil Erf Sign Sin Sinh Tan", Kind.ZERO),
+        **_unary("Abs", Kind.ZERO, least=least.rectified),
+        **_unary("Sqrt", Kind.ZERO, least=least.root),
         **_unary("Floor Round", Kind.ZERO, carries=FIRST),
         **_unary(
             "Celu Elu Gelu HardSwish LeakyRelu Mish Selu Softsign Swish Tanh ThresholdedRelu",
-            Kind.ZERO, activation=True,
+            Kind.ZERO,
+            activation=True,
         ),
-        **_unary("Relu", Kind.ZERO, activation=True, idempotent=True),
-        **_several("And BitShift BitwiseAnd BitwiseOr BitwiseXor Or Xor"),
-        **_several("Equal Greater GreaterOrEqual Less LessOrEqual", differentiable=False),
-        **_several("Max", carries=EVERY),
-        **_several("Min", carries=FIRST),
+        **_unary("Relu", Kind.ZERO, activation=True, idempotent=True, least=least.rectified),
+        **_several("And BitwiseAnd BitwiseOr BitwiseXor Or Xor"),
+        **_several("BitShift", choices={"direction": ("LEFT", "RIGHT")}),
+        **_several(
+            "Greater GreaterOrEqual Less LessOrEqual",
+            differentiable=False,
+            unlimited=True,
+            compares=True,
+        ),
+        **_several("Equal", differentiable=False, unlimited=True),
+        **_several("Max", compares=True, carries=EVERY, unlimited=True, least=least.highest),
+        **_several("Min", compares=True, carries=FIRST, unlimited=True, least=least.lowest),
         **_several("Mod", singular=1),
-        **_several("Pow", singular=0),
-        **_several("Where", carries=(1, 2), terms=(1, 2)),
-        **_several("Add", Kind.LINEAR, terms=(0, 1), summands=(0, 1)),
+        **_several("Pow", singular=0, least=least.power),
+        **_several("Where", carries=(1, 2), terms=(1, 2), unlimited=True),
+        **_several(
+            "Add", Kind.LINEAR, terms=(0, 1), summands=(0, 1), odd=odd.factor, least=least.total
+        ),
         **_several("Sub", Kind.LINEAR, terms=(0, 1), summands=FIRST),
-        **_several("Sum", Kind.LINEAR, terms=EVERY, summands=EVERY),
+        **_several("Sum", Kind.LINEAR, terms=EVERY, summands=EVERY, least=least.total),
         **_several("Mean", Kind.LINEAR),
-        **_several("Mul", Kind.PRODUCT, terms=(0, 1)),
-        **_several("Div", Kind.SCALE, terms=(0, 1), singular=1),
+        **_several("Mul", Kind.PRODUCT, terms=(0, 1), odd=odd.factor, least=least.product),
+        **_several("Div", Kind.SCALE, terms=(0, 1), singular=1, least=least.quotient),
         **_several("PRelu", Kind.ZERO, activation=True, weights={1: Operand.WEIGHT}),
         **family(
             "Bernoulli RandomNormal RandomNormalLike RandomUniform RandomUniformLike",
             Operator(random, random=True, implied=DRAWN),
         ),
-        "Cast": Operator(cast, in_order=True, carries=FIRST, computes=False),
-        "CastLike": Operator(cast_like, in_order=True, carries=FIRST, computes=False),
-        "Clip": Operator(clip, activation=True, idempotent=True, carries=FIRST),
+        "Cast": Operator(cast, least=least.cast, **COPY),
+        "CastLike": Operator(cast_like, **COPY),
+        "Clip": Operator(
+            clip, activation=True, compares=True, idempotent=True, carries=FIRST, unlimited=True,
+            least=least.clipped,
+        ),
+        "Dropout": move(
+            dropout, in_order=True, in_place=True, random=True, implied=DROPOUT, least=None
+        ),
         "Multinomial": Operator(random, random=True, implied=DRAWN | MULTINOMIAL),
-        "Dropout": move(dropout, in_order=True, unchanged=True, random=True, implied=DROPOUT),
     }
 }  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from onnx_net2net.algebra.sizes import AT_RUN_TIME, AnySize, Undecided, exact, least, most
+from onnx_net2net.operators import odd
 from onnx_net2net.operators.factors import segments
 from onnx_net2net.operators.language import (
     Op,
@@ -17,7 +18,7 @@ from onnx_net2net.operators.language import (
     repeated,
     slot,
 )
-from onnx_net2net.operators.record import Operand, Operator, Table, move
+from onnx_net2net.operators.record import Extent, Operand, Operator, Table, move
 
 INDEXED = "indexed by "
 FAR = 10**9  # bounds as far away as this mean the end, whatever the size
@@ -238,15 +239,22 @@ def _tensor_scatter(op: Op) -> Rule:
 
 
 ROWS: dict[str, Any] = {"indexes": {1: 0}, "weights": {0: Operand.TABLE}}
+WRITES = {"reduction": ("add", "max", "min", "mul", "none")}
+
 TABLES: dict[str, Table] = {
     "": {
         "Gather": move(_gather, **ROWS),
         "GatherElements": move(_gather_elements, **ROWS),
         "GatherND": move(_gather_nd, **ROWS),
         "Scatter": Operator(_scatter_elements, indexes={1: 0}),
-        "ScatterElements": Operator(_scatter_elements, indexes={1: 0}),
-        "ScatterND": Operator(_scatter_nd, indexes={1: 0}),
-        "Slice": move(_slice),
-        "TensorScatter": Operator(_tensor_scatter),
+        "ScatterElements": Operator(_scatter_elements, indexes={1: 0}, choices=WRITES),
+        "ScatterND": Operator(_scatter_nd, indexes={1: 0}, choices=WRITES),
+        "Slice": move(
+            _slice,
+            extents=dict.fromkeys((1, 2, 3, 4), Extent.PLACE),
+            unlimited=True,
+            odd=odd.bounds,
+        ),
+        "TensorScatter": Operator(_tensor_scatter, choices={"mode": ("circular", "linear")}),
     }
 }

@@ -8,9 +8,12 @@ onnx infers no shapes for this domain, so every size of an output follows from i
 
 from __future__ import annotations
 
-from onnx_net2net.operators import flops
+from onnx import AttributeProto
+
+from onnx_net2net.operators import flops, recurrent
 from onnx_net2net.operators.attention import count
 from onnx_net2net.operators.broadcast import broadcast
+from onnx_net2net.operators.control import CONVOLVING
 from onnx_net2net.operators.elementwise import pointwise
 from onnx_net2net.operators.language import Kind, Norm, Op, Rule, Unsupported, line, names, slot
 from onnx_net2net.operators.linear import KERNEL, conv, gemm, matrices, product_of
@@ -25,6 +28,8 @@ from onnx_net2net.operators.record import (
     Operator,
     Table,
 )
+from onnx_net2net.operators.selection import SAMPLING
+from onnx_net2net.operators.shaping import COUNTING, PADDING
 from onnx_net2net.operators.windows import sliding
 
 # Fused activations that work entry by entry; a Softmax would not.
@@ -187,6 +192,11 @@ def matrix(op: Op) -> Rule:
 QLINEAR_BINARY = "..., _, _, ..., _, _, _, _ -> ..."
 QLINEAR_UNARY = "..., _, _, _, _ -> ..."
 
+FUSED = {"activation": ACTIVATIONS}
+LSTM = Operator(
+    choices={"activations": recurrent.ACTIVATIONS},
+    types=dict.fromkeys(("activation_alpha", "activation_beta"), AttributeProto.FLOATS),
+)
 BIAS = {1: Operand.WEIGHT}
 SKIP = {1: Operand.TABLE, 2: Operand.AFFINE, 3: Operand.AFFINE}
 EMBEDDING = {
@@ -201,35 +211,51 @@ TABLES: dict[str, Table] = {
         )
     },
     "com.microsoft": {
+        "AttnLSTM": LSTM,
         "BiasAdd": Operator(weights=BIAS),
         "BiasDropout": Operator(random=True),
         "BiasGelu": Operator(pointwise, weights=BIAS),
         "BitmaskBiasDropout": Operator(random=True),
         "BitmaskDropout": Operator(random=True),
+        "CausalConvWithState": Operator(choices=CONVOLVING),
+        "CropAndResize": Operator(choices={"mode": ("bilinear", "nearest")}),
         "DequantizeLinear": Operator(quantize, quantizes=True),
+        "DynamicQuantizeLSTM": LSTM,
         "DynamicQuantizeMatMul": Operator(dynamic_quantize_matmul, flops=flops.product),
         "EmbedLayerNormalization": Operator(
             embed_layer_normalization, weights=EMBEDDING, indexes={0: 2, 1: 4, 8: 3}
         ),
         "FastGelu": Operator(fast_gelu, weights=BIAS),
         "FusedConv": Operator(
-            fused_conv, weights=WEIGHT_BIAS, flops=flops.convolution(1), implied=KERNEL
+            fused_conv,
+            weights=WEIGHT_BIAS,
+            flops=flops.convolution(1),
+            implied=KERNEL,
+            choices=FUSED,
         ),
-        "FusedGemm": Operator(fused_gemm, weights=PRODUCT_BIAS, flops=flops.product),
+        "FusedGemm": Operator(fused_gemm, weights=PRODUCT_BIAS, flops=flops.product, choices=FUSED),
         "FusedMatMul": Operator(fused_matmul, Kind.SCALE, weights=PRODUCT, flops=flops.product),
+        "FusedMatMulActivation": Operator(choices=FUSED),
         "GatedAdd": Operator(pointwise),
         "GatherBlockQuantized": Operator(indexes={1: 0}),
         "Gelu": Operator("... -> ...", Kind.ZERO),
-        "GroupNorm": Operator(weights=SCALE_SHIFT),
+        "GridSample": Operator(choices=SAMPLING),
+        "GroupNorm": Operator(weights=SCALE_SHIFT, types={"activation": AttributeProto.INT}),
         "Inverse": Operator(matrix),
         "MatMulIntegerToFloat": Operator(matmul_integer_to_float, flops=flops.product),
-        "MatMulNBits": Operator(matmul_nbits, flops=flops.product),
+        "MatMulNBits": Operator(
+            matmul_nbits, flops=flops.product, required=("K", "N", "block_size")
+        ),
+        "NhwcFusedConv": Operator(choices=FUSED),
+        "Pad": Operator(**PADDING),
         "QLinearAdd": Operator(QLINEAR_BINARY),
         "QLinearLeakyRelu": Operator(QLINEAR_UNARY),
         "QLinearMul": Operator(QLINEAR_BINARY),
         "QLinearSigmoid": Operator(QLINEAR_UNARY),
         "QuantizeLinear": Operator(quantize, quantizes=True),
         "QuickGelu": Operator("... -> ...", Kind.ZERO),
+        "Range": Operator(**COUNTING),
+        "SkipGroupNorm": Operator(types={"activation": AttributeProto.INT}),
         "SkipLayerNormalization": Operator(
             skip_layer_normalization, weights={**SKIP, 4: Operand.AFFINE}
         ),

@@ -187,10 +187,22 @@ def rotary_embedding(op: Op) -> Rule:
 
 TABLES: dict[str, Table] = {
     "com.microsoft": {
-        "Attention": Operator(attention, weights=WEIGHT_BIAS, flops=flops.projecting_attention),
-        "GroupQueryAttention": Operator(group_query_attention, flops=flops.grouped_attention),
+        "Attention": Operator(
+            attention,
+            weights=WEIGHT_BIAS,
+            flops=flops.projecting_attention,
+            required=("num_heads",),
+        ),
+        "GroupQueryAttention": Operator(
+            group_query_attention,
+            flops=flops.grouped_attention,
+            required=("kv_num_heads", "num_heads"),
+        ),
         "MultiHeadAttention": Operator(
-            multi_head_attention, weights={3: Operand.WEIGHT}, flops=flops.attention(6)
+            multi_head_attention,
+            weights={3: Operand.WEIGHT},
+            flops=flops.attention(6),
+            required=("num_heads",),
         ),
         "RotaryEmbedding": Operator(rotary_embedding, indexes={1: 2}, implied=TABLES_SIZE),
     }

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import prod
 
 from onnx_net2net.algebra.sizes import AT_RUN_TIME, AnySize, same
+from onnx_net2net.operators import odd
 from onnx_net2net.operators.broadcast import repeated
 from onnx_net2net.operators.factors import factors, group, segments
 from onnx_net2net.operators.language import (
@@ -17,7 +18,7 @@ from onnx_net2net.operators.language import (
     place_of,
     slot,
 )
-from onnx_net2net.operators.record import EVERY, FIRST, Table, move
+from onnx_net2net.operators.record import EVERY, FIRST, Extent, Table, move
 
 BLOCK = "its size is an attribute of the node"
 STATED = "it is squeezed, so its size is 1"
@@ -190,16 +191,21 @@ def _blocks(op: Op, text: str) -> Rule:
 TABLES: dict[str, Table] = {
     "": {
         "Concat": move(_concat, carries=EVERY, terms=EVERY),
-        "DepthToSpace": move(_depth_to_space),
-        "Expand": move(_expand, terms=FIRST),
+        "DepthToSpace": move(_depth_to_space, choices={"mode": DEPTHS}),
+        "Expand": move(_expand, terms=FIRST, extents={1: Extent.SHAPE}),
         "Flatten": move(_flatten, in_order=True),
-        "Identity": move("*x -> *x", in_order=True, unchanged=True),
-        "Reshape": move(_reshape, in_order=True),
-        "SpaceToDepth": move(_space_to_depth),
-        "Split": move(_split, implied={"num_outputs": "the outputs are counted"}),
+        "Identity": move("*x -> *x", in_order=True, in_place=True),
+        "Reshape": move(_reshape, in_order=True, extents={1: Extent.PLACE}),
+        "SpaceToDepth": move(_space_to_depth, choices={"mode": DEPTHS}),
+        "Split": move(
+            _split,
+            extents={1: Extent.PLACE},
+            odd=odd.parts,
+            implied={"num_outputs": "the outputs are counted"},
+        ),
         "Squeeze": move(_squeeze, in_order=True),
-        "Tile": move(_tile),
+        "Tile": move(_tile, extents={1: Extent.SHAPE}),
         "Transpose": move(_transpose),
-        "Unsqueeze": move(_unsqueeze, in_order=True),
+        "Unsqueeze": move(_unsqueeze, in_order=True, extents={1: Extent.PLACE}),
     }
 }

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from onnx_net2net.operators import least
 from onnx_net2net.operators.broadcast import broadcast
 from onnx_net2net.operators.language import Norm, Op, Rule, Unsupported, line, names, slot
 from onnx_net2net.operators.record import SCALE_SHIFT, Operand, Operator, Table
@@ -102,6 +103,6 @@ TABLES: dict[str, Table] = {
         "LpNormalization": Operator(lp_normalization),
         "MeanVarianceNormalization": Operator(mean_variance_normalization),
         "RMSNormalization": Operator(rms_normalization, weights={1: Operand.AFFINE}),
-        "Softmax": Operator(softmax),
+        "Softmax": Operator(softmax, least=least.zero),
     }
 }

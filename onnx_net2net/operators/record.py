@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from enum import Enum, auto
+from enum import Enum, Flag, auto
 from functools import cached_property
 from typing import Any
 
+from onnx_net2net.operators import least
 from onnx_net2net.operators.language import Entry, Kind, Op, Rule
+from onnx_net2net.operators.least import Least
+from onnx_net2net.operators.odd import Odd
 
 FIRST = (0,)
 EVERY = range(1 << 16)  # operands, of an operator that takes any number
@@ -29,6 +32,16 @@ class Operand(Enum):
     AFFINE = auto()  # learned, unless made by the exporter for a module that has none: ones, zeros
     STATE = auto()  # where a recurrence starts: learned, unless it is all one number
     STATISTIC = auto()  # running mean or variance
+
+
+class Extent(Flag):
+    """What an operand of whole numbers tells."""
+
+    PLACE = auto()  # a size or a place, and makes no more than there was
+    SHAPE = auto()  # sizes: multiplied, how much is made, of each element of the first operand
+    AMOUNT = auto()  # in another way, how much is made
+    COUNT = auto()  # a count, of which 0 or less divides or never ends
+    LENGTH = auto()  # of sequences
 
 
 WEIGHT_BIAS = {1: Operand.WEIGHT, 2: Operand.AFFINE}
@@ -50,22 +63,32 @@ class Operator:
     activation: bool = False  # a nonlinearity between layers
     idempotent: bool = False  # f(f(x)) = f(x), whatever its attributes and bounds
     random: bool = False  # something else each time it runs, in training mode at least
-    unchanged: bool = False  # inference leaves its first operand as it is
     in_order: bool = False  # gives the elements of its first operand in their order
+    in_place: bool = False  # and in their places, though maybe in another type
     computes: bool = (
         True  # else its elements are constants, or elsewhere or of another type already
     )
     measures: bool = False  # reads the sizes of its operand, and no element
+    compares: bool = False  # asks which of its elements are larger
     quantizes: bool = False
     differentiable: bool = True  # else no gradient comes back to what it reads
     sequence: bool = False  # gives a sequence of tensors
     singular: int | None = None  # the operand that it has no value for where that is zero
     carries: Collection[int] = ()  # operands whose elements come out, at most rounded or bounded
     indexes: Mapping[int, int] = field(default_factory=dict)  # by operand: the one that it indexes
+    extents: Mapping[int, Extent] = field(default_factory=dict)
+    unlimited: bool = False  # takes whole numbers of any size: the largest is "no limit"
+    odd: Odd | None = None  # why native code may not survive a node
+    least: Least | None = None  # by the least of each operand
     weights: Mapping[int, Operand] = field(default_factory=dict)
     terms: Collection[int] = ()  # operands that may be a bias, but a mask or sines as well
     summands: Collection[int] = ()  # operands that are added
-    implied: Mapping[str | int, str] = field(default_factory=dict)  # attributes and operands, why
+    # Attributes and operands that nobody need read, and why.
+    implied: Mapping[str | int, str] = field(default_factory=dict)
+    # What schemas do not say of attributes.
+    choices: Mapping[str, Collection[str]] = field(default_factory=dict)
+    types: Mapping[str, int] = field(default_factory=dict)
+    required: Collection[str] = ()
     flops: Callable[[Op], list[int]] | None = None  # its products, to be added; None: not counted
 
     @cached_property
@@ -97,6 +120,7 @@ Table = dict[str, Operator]
 
 def move(rule: Entry, carries: Collection[int] = FIRST, **facts: Any) -> Operator:
     """An operator that moves the elements of some operands unchanged."""
+    facts.setdefault("least", least.first if carries == FIRST else least.lowest)
     return Operator(rule, Kind.MOVE, carries=carries, computes=False, **facts)
 
 

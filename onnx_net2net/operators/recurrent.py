@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from onnx_net2net.operators import flops
 from onnx_net2net.operators.language import Op, Rule, Unsupported, slot
-from onnx_net2net.operators.record import Operand, Operator, Table
+from onnx_net2net.operators.record import Extent, Operand, Operator, Table
 
 # Every activation that the operators know; all work entry by entry.
 SIGMOIDS = ("hardsigmoid", "scaledtanh", "sigmoid", "softplus", "softsign", "tanh")
@@ -56,17 +58,18 @@ def _rnn(op: Op) -> Rule:
     return _layer(op, "h", 2)
 
 
-HIDDEN: dict[str | int, str] = {"hidden_size": "the weights have this size"}
+LAYER: dict[str, Any] = {
+    "choices": {"activations": ACTIVATIONS},
+    "extents": {4: Extent.LENGTH},
+    "flops": flops.recurrent,
+    "implied": {"hidden_size": "the weights have this size"},
+}
 STATES = {1: Operand.WEIGHT, 2: Operand.WEIGHT, 3: Operand.AFFINE, 5: Operand.STATE}
+
 TABLES: dict[str, Table] = {
     "": {
-        "GRU": Operator(_gru, weights=STATES, implied=HIDDEN, flops=flops.recurrent),
-        "LSTM": Operator(
-            _lstm,
-            weights={**STATES, 6: Operand.STATE, 7: Operand.WEIGHT},
-            implied=HIDDEN,
-            flops=flops.recurrent,
-        ),
-        "RNN": Operator(_rnn, weights=STATES, implied=HIDDEN, flops=flops.recurrent),
+        "GRU": Operator(_gru, weights=STATES, **LAYER),
+        "LSTM": Operator(_lstm, weights={**STATES, 6: Operand.STATE, 7: Operand.WEIGHT}, **LAYER),
+        "RNN": Operator(_rnn, weights=STATES, **LAYER),
     }
 }

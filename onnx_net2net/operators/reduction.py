@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from onnx_net2net.operators import least
 from onnx_net2net.operators.language import Entry, Kind, Op, Rule, line, names, place_of
 from onnx_net2net.operators.record import Operator, Table
 
@@ -47,15 +48,15 @@ TABLES: dict[str, Table] = {
             Rule("... m n -> ...", fixed=dict.fromkeys("mn", "a determinant is taken of it"))
         ),
         # How copies are undone: see Rule.reduce.
-        "ReduceL1": Operator(reduction("l1")),
-        "ReduceL2": Operator(reduction("l2")),
+        "ReduceL1": Operator(reduction("l1"), least=least.zero),
+        "ReduceL2": Operator(reduction("l2"), least=least.zero),
         "ReduceLogSum": Operator(reduction("sum"), singular=0),  # its summands are rescaled
         "ReduceLogSumExp": Operator(reduction("logsumexp")),
-        "ReduceMax": Operator(reduction("max")),
-        "ReduceMean": Operator(reduction("mean"), Kind.SCALE),
-        "ReduceMin": Operator(reduction("max")),
+        "ReduceMax": Operator(reduction("max"), compares=True, least=least.first),
+        "ReduceMean": Operator(reduction("mean"), Kind.SCALE, least=least.first),
+        "ReduceMin": Operator(reduction("max"), compares=True, least=least.first),
         "ReduceProd": Operator(reduction("")),
-        "ReduceSum": Operator(reduction("sum"), Kind.SCALE),
-        "ReduceSumSquare": Operator(reduction("sumsquare")),
+        "ReduceSum": Operator(reduction("sum"), Kind.SCALE, least=least.summed),
+        "ReduceSumSquare": Operator(reduction("sumsquare"), least=least.zero),
     }
 }

@@ -6,7 +6,7 @@ import numpy as np
 
 from onnx_net2net.algebra.sizes import AnySize, Size
 from onnx_net2net.operators.language import Kind, Op, Rule, line, names, place_of
-from onnx_net2net.operators.record import FIRST, Operator, Table
+from onnx_net2net.operators.record import FIRST, Extent, Operator, Table
 
 COMPARED = "its entries are compared with one another"
 CLASS = "a position on it is a class"
@@ -111,19 +111,32 @@ def _unique(op: Op) -> Rule:
     return Rule(text, fixed={**fixed, "n": FOUND, "m": FOUND})
 
 
+SAMPLING = {"mode": ("bicubic", "bilinear", "cubic", "linear", "nearest")}
+
 TABLES: dict[str, Table] = {
     "": {
-        "ArgMax": Operator(_arg, differentiable=False),
-        "ArgMin": Operator(_arg, differentiable=False),
+        "ArgMax": Operator(_arg, compares=True, differentiable=False),
+        "ArgMin": Operator(_arg, compares=True, differentiable=False),
         "Compress": Operator(_compress),
-        "GridSample": Operator(_grid_sample),
+        "GridSample": Operator(_grid_sample, choices=SAMPLING),
         "MaxRoiPool": Operator(_max_roi_pool),
         "NonMaxSuppression": Operator(_non_max_suppression),
         "NonZero": Operator(_non_zero, differentiable=False),
-        "OneHot": Operator(_one_hot),
+        "OneHot": Operator(_one_hot, extents={1: Extent.SHAPE}),
         "ReverseSequence": Operator(_reverse_sequence, Kind.ZERO, carries=FIRST, computes=False),
-        "RoiAlign": Operator(_roi_align),
-        "TopK": Operator(_top_k, implied={"sorted": "0 leaves the order open"}),
-        "Unique": Operator(_unique),
+        "RoiAlign": Operator(
+            _roi_align,
+            choices={
+                "coordinate_transformation_mode": ("half_pixel", "output_half_pixel"),
+                "mode": ("avg", "max"),
+            },
+        ),
+        "TopK": Operator(
+            _top_k,
+            compares=True,
+            extents={1: Extent.PLACE},
+            implied={"sorted": "0 leaves the order open"},
+        ),
+        "Unique": Operator(_unique, compares=True),
     }
 }

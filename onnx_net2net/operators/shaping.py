@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
 from onnx_net2net.algebra.sizes import AT_RUN_TIME, AnySize, Size, least, most, trial
+from onnx_net2net.operators import odd
 from onnx_net2net.operators.factors import segments
 from onnx_net2net.operators.language import (
     Kind,
@@ -19,7 +21,7 @@ from onnx_net2net.operators.language import (
     place_of,
     slot,
 )
-from onnx_net2net.operators.record import FIRST, Operator, Table
+from onnx_net2net.operators.record import FIRST, Extent, Operator, Table
 
 BORDER = "its borders are padded with its own entries"
 MOVING = f"how far it is padded {AT_RUN_TIME}"
@@ -214,21 +216,44 @@ def _center_crop_pad(op: Op) -> Rule:
 
 REGION = "read where a region is resized, the only one that needs it"
 
+PADDING: dict[str, Any] = {
+    "choices": {"mode": ("constant", "edge", "reflect", "wrap")},
+    "extents": {1: Extent.AMOUNT, 3: Extent.PLACE},
+    "odd": odd.pads,
+}
+COUNTING: dict[str, Any] = {
+    "extents": dict.fromkeys((0, 1, 2), Extent.AMOUNT),
+    "odd": odd.counting,
+}
+MADE = Extent.SHAPE
+
 TABLES: dict[str, Table] = {
     "": {
         "AffineGrid": Operator(_affine_grid),
-        "CenterCropPad": Operator(_center_crop_pad, carries=FIRST, computes=False),
-        "ConstantOfShape": Operator(_constant_of_shape, computes=False),
+        "CenterCropPad": Operator(
+            _center_crop_pad, carries=FIRST, computes=False, extents={1: MADE}
+        ),
+        "ConstantOfShape": Operator(_constant_of_shape, computes=False, extents={0: MADE}),
         "EyeLike": Operator(Rule("r c -> r c", fixed={"r": COUNTED, "c": COUNTED}), computes=False),
         "Pad": Operator(
             _pad,
             carries=FIRST,
             computes=False,
             implied={2: "what a pad holds, where it is constant"},
+            **PADDING,
         ),
-        "Range": Operator(_range),
-        "Resize": Operator(_resize, implied={1: REGION, "extrapolation_value": REGION}),
+        "Range": Operator(_range, **COUNTING),
+        "Resize": Operator(
+            _resize,
+            extents={1: MADE, 2: MADE, 3: MADE},
+            choices={"mode": ("cubic", "linear", "nearest")},
+            implied={1: REGION, "extrapolation_value": REGION},
+        ),
         "Trilu": Operator(_trilu, Kind.ZERO),
-        "Upsample": Operator(_upsample),
+        "Upsample": Operator(
+            _upsample,
+            extents={1: MADE},
+            choices={"mode": ("bilinear", "cubic", "linear", "nearest")},
+        ),
     }
 }

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+from onnx_net2net.operators import odd
 from onnx_net2net.operators.language import Op, Rule, line, names, place_of
-from onnx_net2net.operators.record import Operator, Table
+from onnx_net2net.operators.record import Extent, Operator, Table, family
 
 TRANSFORM = "a Fourier transform runs over it"
 
@@ -34,4 +35,14 @@ def stft(op: Op) -> Rule:
     return Rule(text, fixed=fixed)
 
 
-TABLES: dict[str, Table] = {"": {"DFT": Operator(dft), "STFT": Operator(stft)}}
+COUNTED = Extent.COUNT | Extent.SHAPE
+FRAMES = Extent.COUNT | Extent.AMOUNT
+
+TABLES: dict[str, Table] = {
+    "": {
+        **family("BlackmanWindow HammingWindow HannWindow", Operator(extents={0: COUNTED})),
+        "DFT": Operator(dft, extents={1: COUNTED}),
+        "MelWeightMatrix": Operator(extents={0: COUNTED, 1: COUNTED, 2: Extent.COUNT}),
+        "STFT": Operator(stft, extents={1: FRAMES, 3: FRAMES}, odd=odd.frames),
+    }
+}

@@ -6,7 +6,7 @@
 
 Parameters are weight elements that can be learned, and statistics of norms among them: floats, and
 the 8-bit integers of quantised weights. FLOPs are two for each multiply-add of the operators in
-:mod:`onnx_net2net.plan.flops`. Activations are the elements of all tensors of such types that
+:mod:`onnx_net2net.operators.flops`. Activations are the elements of all tensors of such types that
 nodes write, without those that only rearrange another (Reshape, Transpose, Concat, Slice ...).
 
 Nothing that a graph computes from weights or sizes alone is counted. Of an If the branch counts

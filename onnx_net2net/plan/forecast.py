@@ -59,13 +59,13 @@ class Forecast:
 
     def __init__(self, analysis: Analysis, sizes: Mapping[str, int]) -> None:
         self.analysis = analysis
-        self.workload = Workload(analysis.model, sizes, analysis.solution.graph)
+        self.workload = Workload(analysis.model, sizes, analysis.graph)
         self.costs = self.workload.costs()
 
     @cached_property
     def blocks(self) -> list[Block]:
         """The blocks that can be copied exactly, in graph order."""
-        nodes = self.analysis.solution.graph.nodes
+        nodes = self.analysis.graph.nodes
         return [
             block
             for block in blocks(self.analysis.model)
@@ -133,7 +133,7 @@ class Forecast:
         """The atoms in ``axes`` that may grow."""
         known = self.analysis.by_atom
         found = {free for axis in axes for free in atoms(axis)}
-        return frozenset(a for a in found if a in known and known[a].growth != "fixed")
+        return frozenset(a for a in found if a in known and known[a].grows)
 
     def _growth(self, node: Node, size: Measure) -> Fraction:
         """By which factor the work of a node grows."""

@@ -10,54 +10,15 @@ indices of an embedding table bound it by the size of the table. Nothing is exec
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx
 from onnx import numpy_helper
 
-# Operators that hand the values of these inputs on; None: of all inputs.
-_CARRIERS: dict[str, tuple[int, ...] | None] = {
-    **dict.fromkeys(("Cast", "CastLike", "Clip", "Floor", "Identity", "Min", "Round"), (0,)),
-    **dict.fromkeys(("Expand", "Flatten", "Pad", "Reshape", "Squeeze", "Tile"), (0,)),
-    **dict.fromkeys(("Slice", "Split", "Transpose", "Unsqueeze"), (0,)),
-    **dict.fromkeys(("Gather", "GatherElements", "GatherND"), (0,)),
-    "Concat": None,
-    "Max": None,
-    "Where": (1, 2),
-}
-
-# (domain, operator) -> {input position: position of the table it indexes}
-_INDICES: dict[tuple[str, str], dict[int, int]] = {
-    ("", "Gather"): {1: 0},
-    ("", "GatherElements"): {1: 0},
-    ("", "ScatterElements"): {1: 0},
-    ("", "Scatter"): {1: 0},
-    ("", "GatherND"): {1: 0},
-    ("", "ScatterND"): {1: 0},
-    ("", "RotaryEmbedding"): {3: 1},
-    ("com.microsoft", "RotaryEmbedding"): {1: 2},
-    ("com.microsoft", "GatherBlockQuantized"): {1: 0},
-    ("com.microsoft", "EmbedLayerNormalization"): {0: 2, 1: 4, 8: 3},
-}
-
-# Inputs that say how large something is: a wrong number allocates or rejects.
-_EXTENTS: dict[str, tuple[int, ...]] = {
-    "ConstantOfShape": (0,),
-    "Expand": (1,),
-    "Loop": (0,),
-    "OneHot": (1,),
-    "Pad": (1, 3),
-    "Range": (0, 1, 2),
-    "Reshape": (1,),
-    "Resize": (3,),
-    "Slice": (1, 2, 3, 4),
-    "Split": (1,),
-    "Tile": (1,),
-    "TopK": (1,),
-    "Unsqueeze": (1,),
-}
-_LENGTHS = {"LSTM": 4, "GRU": 4, "RNN": 4}
+from onnx_net2net.operators import facts
+from onnx_net2net.operators.language import Kind
+from onnx_net2net.operators.record import Extent
 
 
 @dataclass(frozen=True)
@@ -146,16 +107,14 @@ class _Tracer:
                         todo.append(following)
 
     def _use(self, node: onnx.NodeProto, position: int, reached: _Reached) -> Use:
-        domain = "" if node.domain == "ai.onnx" else node.domain
-        table = _INDICES.get((domain, node.op_type), {}).get(position)
+        operator = facts(node.op_type, node.domain)
+        table = operator.indexes.get(position)
         if table is not None and table < len(node.input):
             rows = self._rows(node, node.input[table])
             return Use("index", reached.upper(rows) if rows else 1)
-        if not domain and position in _EXTENTS.get(node.op_type, ()):
-            return Use("extent")
-        if not domain and _LENGTHS.get(node.op_type) == position:
-            return Use("length")
-        if not domain and node.op_type == "OneHot" and position == 0:
+        if position in operator.extents:
+            return Use("length" if Extent.LENGTH in operator.extents[position] else "extent")
+        if node.op_type == "OneHot" and position == 0:
             depth = self._scalar(node.input[1])
             return Use("index", reached.upper(int(depth)) if depth else 1)
         return Use("value")
@@ -176,20 +135,23 @@ class _Tracer:
             if name in self.shapes:
                 return self.shapes[name]
             node = self.writers.get(name)
-            if node is None or node.op_type not in _SAME_SHAPE or not node.input:
+            if node is None or not node.input:
                 return ()
+            operator = facts(node.op_type, node.domain)
             if node.op_type == "Transpose":
                 shape = self._shape(node.input[0])
                 perm = next((a.ints for a in node.attribute if a.name == "perm"), None)
                 order = range(len(shape))[::-1] if perm is None else perm
                 return tuple(shape[i] for i in order) if shape else ()
+            if not operator.in_place and not operator.quantizes:
+                return ()
             name = node.input[0]
         return ()
 
     def _scalar(self, name: str) -> float | None:
         """The value of a one-element constant, through casts and reshapes; else None."""
         node = self.writers.get(name)
-        while node is not None and node.op_type in ("Cast", "CastLike", "Identity", "Unsqueeze"):
+        while node is not None and facts(node.op_type, node.domain).in_order:
             name = node.input[0]
             node = self.writers.get(name)
         tensor = self.tensors.get(name)
@@ -206,28 +168,20 @@ class _Tracer:
     ) -> Iterator[_Reached]:
         """The tensors behind this node that still hold the input's values."""
         scale, offset, loose = reached.scale, reached.offset, reached.loose
+        operator = facts(node.op_type, node.domain)
         if node.op_type in ("Loop", "Scan"):
             body = next(attribute.g for attribute in node.attribute if attribute.name == "body")
             if position < len(body.input):
                 yield _Reached(body.input[position].name, scale, offset, loose)
-        elif node.op_type in _CARRIERS:
-            carried = _CARRIERS[node.op_type]
-            if carried is None or position in carried:
-                for name in node.output:
-                    yield _Reached(name, scale, offset, loose)
-        elif node.op_type in _ARITHMETIC and len(node.input) == 2:
+        elif position in operator.carries:
+            yield from (_Reached(name, scale, offset, loose) for name in node.output)
+        elif (operator.summands or operator.kind is Kind.PRODUCT) and len(node.input) == 2:
             constant = self._scalar(node.input[1 - position])
-            if node.op_type == "Sub" and position == 1:
-                scale, offset = -scale, -offset  # c - x = -x - (-c), completed below
-                constant = None if constant is None else -constant
-            if constant is not None:
-                scale, offset = _ARITHMETIC[node.op_type](scale, offset, constant)
+            if operator.kind is Kind.PRODUCT and constant is not None:
+                scale, offset = scale * constant, offset * constant
+            elif operator.summands:
+                sign, other = (
+                    1 if i in operator.summands else -1 for i in (position, 1 - position)
+                )
+                scale, offset = sign * scale, sign * offset + other * (constant or 0.0)
             yield _Reached(node.output[0], scale, offset, loose or constant is None)
-
-
-_SAME_SHAPE = {"Cast", "CastLike", "Identity", "DequantizeLinear", "Transpose"}
-_ARITHMETIC: dict[str, Callable[[float, float, float], tuple[float, float]]] = {
-    "Add": lambda scale, offset, c: (scale, offset + c),
-    "Sub": lambda scale, offset, c: (scale, offset - c),
-    "Mul": lambda scale, offset, c: (scale * c, offset * c),
-}

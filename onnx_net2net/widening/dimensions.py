@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from math import prod
 
 from onnx import TensorProto
@@ -34,6 +35,14 @@ from onnx_net2net.widening.feasibility import rehearse
 from onnx_net2net.widening.padding import NotPaddable, Padding, plan
 
 
+class Freedom(StrEnum):
+    """How a dimension may grow."""
+
+    ANY = "any"  # to every larger width
+    MULTIPLE = "multiple"  # to every multiple of its width
+    FIXED = "fixed"
+
+
 @dataclass(eq=False)
 class Dimension:
     """A set of axes that resize together.
@@ -45,7 +54,7 @@ class Dimension:
 
     name: str
     width: int
-    growth: str
+    growth: Freedom
     reason: str | None
     remedy: str | None
     sites: list[tuple[str, int]]
@@ -55,6 +64,16 @@ class Dimension:
     elements: int
     atom: Atom = field(repr=False)
     uses: dict[str, str] = field(repr=False)  # copies that get their own, and of which initializer
+
+    @property
+    def grows(self) -> bool:
+        """Whether it may have any larger width."""
+        return self.growth is not Freedom.FIXED
+
+    @property
+    def step(self) -> int:
+        """What every width that it may have is a multiple of."""
+        return self.width if self.growth is Freedom.MULTIPLE else 1
 
 
 @dataclass
@@ -68,6 +87,11 @@ class Analysis:
     by_atom: dict[Atom, Dimension]
     norms: dict[int, Normalization]  # by the positions of the nodes that compute one
     paddings: dict[Atom, Padding]
+
+    @property
+    def graph(self) -> Graph:
+        """The graph that was solved."""
+        return self.solution.graph
 
 
 def inspect(model: AnyModel) -> list[Dimension]:
@@ -347,7 +371,7 @@ def _names(
     """Unique names; what can grow has the first choice: an LSTM's units before its directions."""
     taken: set[str] = set()
     names: dict[Atom, str] = {}
-    for free in sorted(found, key=lambda free: _growth(free, multiples)[0] == "fixed"):
+    for free in sorted(found, key=lambda free: _growth(free, multiples)[0] is Freedom.FIXED):
         weight, axis = _site(solution, survey.sites[free][0])
         names[free] = _unique(survey.names.get(free) or f"{weight}[{axis}]", taken)
     return names
@@ -360,14 +384,14 @@ def _site(solution: Solution, place: tuple[str, int]) -> tuple[str, int]:
     return (name, axis) if copied is None else (copied.original, axis)
 
 
-def _growth(free: Atom, multiples: dict[Atom, Pin]) -> tuple[str, Pin | None]:
+def _growth(free: Atom, multiples: dict[Atom, Pin]) -> tuple[Freedom, Pin | None]:
     if free.pins:
-        return "fixed", free.pins[0]
+        return Freedom.FIXED, free.pins[0]
     if free.size == 0:
-        return "fixed", Pin(None, "has no unit that could be copied")
+        return Freedom.FIXED, Pin(None, "has no unit that could be copied")
     if free in multiples:
-        return "multiple", multiples[free]
-    return "any", None
+        return Freedom.MULTIPLE, multiples[free]
+    return Freedom.ANY, None
 
 
 def _unique(name: str, taken: set[str]) -> str:
@@ -381,4 +405,4 @@ def _unique(name: str, taken: set[str]) -> str:
 
 def growable(dimensions: Iterable[Dimension]) -> list[Dimension]:
     """Those that may grow."""
-    return [d for d in dimensions if d.growth != "fixed"]
+    return [d for d in dimensions if d.grows]

@@ -107,7 +107,7 @@ def axes_at(analysis: Analysis, name: str) -> list[Axis]:
     axes = [axis for axis in found if members_of(analysis, axis)]
     if not axes:
         barriers = analysis.solution.barriers
-        nodes = called(analysis.solution.graph, name) or _writers(analysis, name)
+        nodes = called(analysis.graph, name) or _writers(analysis, name)
         why = next((barriers[n.position] for n in nodes if n.position in barriers), None)
         raise Refused(name, f"it cannot grow: {why or 'no weights lie on its axes'}", _HINT)
     return axes
@@ -115,7 +115,7 @@ def axes_at(analysis: Analysis, name: str) -> list[Axis]:
 
 def _found(analysis: Analysis, name: str) -> list[Axis] | None:
     """The axes at what is called ``name``, None where nothing is. See the module's docstring."""
-    graph, weights = analysis.solution.graph, analysis.solution.graph.model.weights
+    graph, weights = analysis.graph, analysis.graph.model.weights
     if nodes := inside(graph, name):
         exact = [n for n in nodes if name in _modules(graph, n)]
         return _written(analysis, nodes) or _passing(analysis, exact or nodes)
@@ -182,7 +182,7 @@ def _containers(name: str) -> list[str]:
 
 
 def _writers(analysis: Analysis, tensor: str) -> list[Node]:
-    node = analysis.solution.graph.producer.get(tensor)
+    node = analysis.graph.producer.get(tensor)
     return [] if node is None else [node]
 
 
@@ -248,7 +248,7 @@ def _offers(axis: Axis, free: list[Dimension], width: int) -> Iterator[str]:
 
 def _enough(axis: Axis, dimension: Dimension, width: int) -> int:
     """The least that ``dimension`` may grow to for ``axis`` to be ``width`` wide, or wider."""
-    step = dimension.width if dimension.growth == "multiple" else 1
+    step = dimension.step
     low = dimension.width // step + 1
     high = max(low, -(-width // step))
     while low < high:
@@ -262,7 +262,7 @@ def _enough(axis: Axis, dimension: Dimension, width: int) -> int:
 
 def _above(dimension: Dimension, width: int) -> int:
     """The width that a dimension may have nearest above ``width``, or its next."""
-    step = dimension.width if dimension.growth == "multiple" else 1
+    step = dimension.step
     return step * max(-(-width // step), dimension.width // step + 1)
 
 
@@ -272,7 +272,7 @@ def _total(axis: Axis, dimension: Dimension, width: int) -> int:
 
 def _names(analysis: Analysis) -> dict[str, None]:
     """All that :func:`resolve` knows, dimensions first."""
-    graph = analysis.solution.graph
+    graph = analysis.graph
     known = dict.fromkeys(analysis.by_name)
     for node in graph.nodes:
         known |= dict.fromkeys((node.proto.name, *_modules(graph, node), *node.outputs[:1]))
@@ -296,4 +296,4 @@ def _works(analysis: Analysis, name: str) -> bool:
         dimension, _ = resolve(analysis, name, 1)
     except (Refused, UsageError):
         return False
-    return dimension.growth != "fixed"
+    return dimension.grows

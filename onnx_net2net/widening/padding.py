@@ -105,6 +105,11 @@ class _Plan:
     def demand(self, tensor: str, axis: int, vector: Vector) -> None:
         if self.solution.shapes.dtype.get(tensor) not in FLOATS:  # an index has no mean
             raise NotPaddable(f"'{tensor}' holds no real numbers")
+        graph = self.solution.graph
+        writer = graph.producer.get(tensor)
+        written = writer is not None and writer.position in self.solution.applied
+        if tensor not in graph.model.weights and not written:
+            raise NotPaddable(f"'{tensor}' comes into or out of the body of an If, Loop or Scan")
         known = self.demands.setdefault((tensor, axis), vector)
         if not np.allclose(known, vector, rtol=1e-6, atol=0):
             raise NotPaddable(f"'{tensor}' would have to hold two different paddings")

@@ -44,7 +44,7 @@ def check_finite(analysis: Analysis, wanted: Iterable[Dimension]) -> None:
     model = analysis.model
     names = {name for dimension in analysis.dimensions for name, _ in dimension.sites}
     for name in sorted(names) if model not in _finite else ():
-        weight = analysis.solution.graph.model.weights[name]
+        weight = analysis.graph.model.weights[name]
         if any(_holds_nan(piece) for piece in weight.pieces()):
             count = int(np.isnan(weight.array()).sum())
             raise InvalidModel(
@@ -54,7 +54,7 @@ def check_finite(analysis: Analysis, wanted: Iterable[Dimension]) -> None:
     _finite.add(model)
     for dimension in wanted:
         for name in sorted({name for name, _ in dimension.sites}):
-            if any(map(_holds_infinity, analysis.solution.graph.model.weights[name].pieces())):
+            if any(map(_holds_infinity, analysis.graph.model.weights[name].pieces())):
                 reason = f"weight '{name}' holds infinity, of which copies cannot have shares"
                 raise Refused(dimension.name, reason, "replace it by the largest number")
 
@@ -103,9 +103,9 @@ def _check(name: str, dimension: Dimension, width: int) -> None:
         raise UsageError(f"'{name}': width {shown(width)} is absurd", f"at most {most}")
     if width == dimension.width:
         return
-    if dimension.growth == "fixed":
+    if not dimension.grows:
         raise Refused(name, f"it cannot grow: {dimension.reason}", dimension.remedy)
-    if dimension.growth == "multiple" and width % dimension.width:
+    if width % dimension.step:
         down = width // dimension.width * dimension.width
         near = [w for w in (down, down + dimension.width) if w > dimension.width]
         raise Refused(

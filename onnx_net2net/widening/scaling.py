@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from onnx_net2net.algebra.axes import Atom, Axis, Sum, canonical
-from onnx_net2net.widening.dimensions import Analysis, Dimension, growable, written
+from onnx_net2net.widening.dimensions import Analysis, Dimension, Freedom, growable, written
 from onnx_net2net.widening.request import MOST, TIMES
 
 
@@ -48,14 +48,14 @@ def scaling_of(analysis: Analysis, multiple_of: int, kept: Collection[Dimension]
         members = [a for a in term if a in free]
         if not members:
             continue
-        lead = next((a for a in members if free[a].growth == "any"), members[0])
+        lead = next((a for a in members if free[a].growth is Freedom.ANY), members[0])
         held.update(dict.fromkeys(a for a in members if a is not lead))
         behind = math.prod(int(a.size) for a in term[term.index(lead) + 1 :])
         inner[lead] = max(inner[lead], behind)
     steps = {}
     for atom, dimension in free.items():
         if atom not in held:
-            base = dimension.width if dimension.growth == "multiple" else 1
+            base = dimension.step
             steps[dimension] = base * (multiple_of // math.gcd(multiple_of, base * inner[atom]))
     return Scaling(steps, [free[a] for a in held])
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from onnx_net2net.algebra.expansion import PAD, multiplicity
+from onnx_net2net.step import Split
 from onnx_net2net.widening.absorption import absorb
 from onnx_net2net.widening.contraction import Rescale, Site, distribute, term_at
 from onnx_net2net.widening.dimensions import Analysis
@@ -90,7 +91,7 @@ def _receive(
         term, seeds = term_at(other), _seeds(rescale, seed)
         vectors = (
             growth.vector(term, contraction.name, applied.env, seeds, way)
-            for way in ("even", split)
+            for way in (Split.EVEN, split)
         )
         ways = [absorb(analysis.solution, growth, other, vector, set()) for vector in vectors]
         if ways[0] is None or ways[1] is None:
@@ -116,7 +117,7 @@ def _insertion(
     pads = (source == PAD).any()
     if contraction.reduce == "mean" and not pads and len(set(multiplicity(source).tolist())) == 1:
         return None
-    chosen = "even" if contraction.reduce else split
+    chosen = Split.EVEN if contraction.reduce else split
     vector = growth.vector(term_at(rescale), name, applied.env, _seeds(rescale, seed), chosen)
     zero = any(applied.node.inputs[rescale.index] in p.zero for p in sharing.paddings)
     if (vector[vector != 0] == 1).all() and (not pads or zero):

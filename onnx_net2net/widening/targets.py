@@ -105,5 +105,5 @@ def _is_dimension(analysis: Analysis, name: str) -> bool:
 
 def admissible(dimension: Dimension, factor: Fraction) -> int:
     """The smallest width that the dimension may have, ``factor`` times the present one or above."""
-    step = dimension.width if dimension.growth == "multiple" else 1
+    step = dimension.step
     return step * ceil(dimension.width * factor / step)

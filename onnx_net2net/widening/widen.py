@@ -27,7 +27,7 @@ from onnx_net2net.model.editing import Editor
 from onnx_net2net.model.graph import Node
 from onnx_net2net.model.history import append
 from onnx_net2net.model.model import AnyModel, Computed, Model, Weight, load
-from onnx_net2net.step import Widen, listed
+from onnx_net2net.step import Split, Widen, listed
 from onnx_net2net.widening.dimensions import Analysis, analyse
 from onnx_net2net.widening.growth import Fill, Growth
 from onnx_net2net.widening.growth_record import Along, WeightGrowth, pack
@@ -44,7 +44,7 @@ def widen(
     widths: Mapping[str, int],
     *,
     seed: int = 0,
-    split: str = "project",
+    split: str = Split.PROJECT,
     noise: float = 0.01,
     mapping: str = "random",
 ) -> Model:
@@ -139,7 +139,7 @@ def _weights(
     editor: Editor,
 ) -> dict[str, WeightGrowth]:
     """New contents, computed when written, for every weight on a grown dimension."""
-    solution, copies = analysis.solution, analysis.solution.graph.copies
+    solution, copies = analysis.solution, analysis.graph.copies
     told: dict[str, WeightGrowth] = {}
     for name, weight in solution.graph.model.weights.items():
         axes = solution.axes.get(name)

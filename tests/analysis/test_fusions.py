@@ -196,6 +196,11 @@ def cubed(net: Net, x: str) -> str:
     return scaled(net, net("Div", x, root))
 
 
+def fourth_powers(net: Net, x: str) -> str:
+    root = net("Sqrt", moved(net, mean(net, net("Pow", x, constant(net, 4)))))
+    return scaled(net, net("Div", x, root))
+
+
 def of_another(net: Net, x: str) -> str:
     """One vector over the deviation of another."""
     root = net("Sqrt", moved(net, mean(net, square(net, net("Neg", x)))))
@@ -216,7 +221,7 @@ def to_integers(net: Net, x: str) -> str:
 
 @pytest.mark.parametrize(
     "form",
-    [read_elsewhere, cubed, of_another, scaled_by_data, to_integers],
+    [read_elsewhere, cubed, fourth_powers, of_another, scaled_by_data, to_integers],
     ids=lambda form: form.__name__,
 )
 def test_what_is_no_norm_is_none_and_grows_by_shares(form: Form) -> None:

@@ -18,7 +18,7 @@ def attention() -> Iterator[Case]:
     """Attention of opset 23 and 24."""
     masks = {
         "none": None,
-        "2d": lambda q, k: real(q, k),
+        "2d": real,
         "bool": lambda q, k: real(q, k, dtype="bool", seed=3) | (np.arange(k) == 0),
         "blind": lambda q, k: np.arange(q)[:, None] + 0 * np.arange(k) > 0,
         "4d": lambda q, k: real(2, 4, q, k),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnx_net2net as n2n
-from onnx_net2net.deepening import insertion, places
+from onnx_net2net.deepening import insertion
 from onnx_net2net.deepening.deepen import deepen
 from onnx_net2net.deepening.insertion import dirac
 from onnx_net2net.deepening.places import every_place, place_of
 from onnx_net2net.model.history import HISTORY
+from onnx_net2net.operators import registry
 from onnx_net2net.step import Deepen
 from onnx_net2net.verification.verify import run, tensors
 from onnx_net2net.widening.dimensions import analyse
@@ -85,7 +87,7 @@ def test_every_init(name: str, init: str) -> None:
         except n2n.Refused as refusal:
             assert init == "factor" and refusal.remedy == "use --init residual"
             continue
-        assert source.judge(deeper)
+        assert source.agrees(deeper)
         right += 1
     assert right or (name, init) == ("gpt2.ts17.onnx", "identity")
 
@@ -276,7 +278,8 @@ def test_history_is_kept_and_the_source_untouched(tmp_path: Path) -> None:
 
 
 def test_an_activation_wrongly_taken_for_idempotent_is_caught(monkeypatch) -> None:
-    monkeypatch.setattr(places, "IDEMPOTENT", places.IDEMPOTENT | {"Tanh"})
+    key = "", "Tanh"
+    monkeypatch.setitem(registry(), key, replace(registry()[key], idempotent=True))
     assert not n2n.verify(mlp("Tanh"), deepen(mlp("Tanh"), "fc"))
 
 

@@ -29,7 +29,7 @@ def test_every_block_cancels_or_is_refused(name: str) -> None:
     except n2n.Refused as refusal:
         assert not name.startswith(RIGHT) and refusal.remedy == "use --zero last, which is exact"
         return
-    assert source.judge(deeper)
+    assert source.agrees(deeper)
     for parameter in (p for change in deeper.changes for p in change.parameters):
         array = deeper.weights[parameter].array()
         assert array.ndim < 2 or array.any(), f"{parameter} is zero"

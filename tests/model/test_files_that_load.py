@@ -317,7 +317,7 @@ FORMS: dict[str, Callable[[], Any]] = {
     "model": lambda: n2n.load(LENET),
     "str": lambda: str(LENET),
     "path": lambda: LENET,
-    "bytes": lambda: LENET.read_bytes(),
+    "bytes": LENET.read_bytes,
     "proto": lambda: onnx.load(LENET),
 }
 

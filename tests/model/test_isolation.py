@@ -265,7 +265,7 @@ def test_a_long_vector_is_not_spelled_out(how: str, size: int) -> None:
     weights = {"stated": np.array([size]), "rest": np.array([-1])}
     proto = _model([made[how], *squares], weights, shapes[how])
     started = time.process_time()
-    native.infer_shapes(proto, lambda name: weights.get(name))
+    native.infer_shapes(proto, weights.get)
     native.absurd_inside(proto)
     n2n.inspect(n2n.load(proto))
     assert time.process_time() - started < 0.5

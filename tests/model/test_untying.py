@@ -157,7 +157,7 @@ def test_the_table_counts_each_copy(tmp_path: Path, asked: list[int]) -> None:
     large = n2n.load(tmp_path / "out.onnx")
     elements = {d.name: d.elements for d in n2n.inspect(large)}
     for name in [f"conv{i}" for i in asked]:
-        row = re.search(rf"^ *{name} +6 +9 +([\d,]+) +([\d,]+)", done.out, re.M)
+        row = re.search(rf"^ *{name} +6 +9 +([\d,]+) +([\d,]+)", done.out, re.MULTILINE)
         assert row is not None, done.out + done.err
         assert int(row[2].replace(",", "")) == elements[name]
 

@@ -48,7 +48,7 @@ def test_twice_the_parameters(name: str, prefer: str) -> None:
     grown = n2n.grow(model, params="2x", prefer=prefer)
     written = n2n.load(grown.to_bytes())
     assert near(costs(written).parameters, 2 * costs(model).parameters)
-    assert source.judge(written)
+    assert source.agrees(written)
 
 
 @pytest.mark.parametrize("name", ["gpt2.dynamo-raw", "lstm.dynamo", "resnet.dynamo-raw"])

@@ -151,3 +151,26 @@ def test_a_norm_of_each_head_is_padded_in_all_of_them(order: list[int]) -> None:
     widths = {d.name: d.width + 2 for d in n2n.inspect(model) if d.growth == "any"}
     assert sorted(widths.values()) == [5, 6]
     assert n2n.verify(model, n2n.widen(model, widths), seeds=1)
+
+
+def branch(net: Net, name: str) -> onnx.GraphProto:
+    """Rows that a branch of an If writes by a weight from outside."""
+    node = helper.make_node("MatMul", [net.inputs[0].name, net.weight(5, 9)], [name])
+    output = helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 9])
+    return helper.make_graph([node], name, [], [output])
+
+
+@pytest.mark.parametrize("norm", ["LayerNormalization", "SimplifiedLayerNormalization"])
+def test_what_a_body_writes_is_not_padded(norm: str) -> None:
+    """Nobody tells the weights inside what the norm behind it needs: zeros, or a mean."""
+    net = Net(opset=17)
+    x = net.input("batch", 5)
+    positive = net("Greater", net("ReduceSum", x, keepdims=0), net.put(np.float32(0)))
+    branches = {f"{way}_branch": branch(net, way) for way in ("then", "else")}
+    stream = net("Add", net("If", positive, **branches), net("MatMul", x, net.weight(5, 9)))
+    normed_stream = net(norm, stream, net.weight(9))
+    model = n2n.load(net.model(net("MatMul", normed_stream, net.weight(9, 3))))
+    dimension = next(d for d in n2n.inspect(model) if d.width == 9)
+    assert dimension.growth == "multiple"
+    assert dimension.reason is not None and "body of an If" in dimension.reason
+    assert n2n.verify(model, n2n.widen(model, {dimension.name: 18}), seeds=1)

@@ -164,12 +164,7 @@ class Translator:
 
 def _one(step: Step, found: Any) -> bool:
     """Whether a list is the value of one output: a sequence of tensors."""
-    return isinstance(found, list) and step.op in SEQUENCES
-
-
-SEQUENCES = frozenset(
-    ["SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SplitToSequence"]
-)
+    return isinstance(found, list) and step.facts.sequence
 
 
 def _evaluated(step: Step, operands: list[Value]) -> list[np.ndarray] | None:

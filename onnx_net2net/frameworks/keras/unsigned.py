@@ -25,10 +25,6 @@ SAME_BITS = frozenset({
     "Reshape", "ReverseSequence", "ScatterElements", "ScatterND", "Slice", "SpaceToDepth",
     "Split", "Squeeze", "Sub", "Sum", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where",
 })  # fmt: skip
-ORDER = frozenset({
-    "ArgMax", "ArgMin", "Clip", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max",
-    "Min", "ReduceMax", "ReduceMin", "TopK", "Unique",
-})  # fmt: skip
 NATIVE = frozenset(["BitShift", "Div", "Mod"])
 # Those that look at no entry, or take the type as it is.
 OWN = frozenset({
@@ -53,9 +49,10 @@ def by_bits(op: Operation, entry: Entry, operands: Sequence[Any]) -> Any:
         return entry(op, *operands)
     if step.op in NATIVE:
         return _native(op, *(tensor(x) for x in operands))
-    if step.op not in SAME_BITS | ORDER or op.attribute("reduction", "none") in ("max", "min"):
+    whole = step.op in SAME_BITS or step.facts.compares
+    if not whole or op.attribute("reduction", "none") in ("max", "min"):
         op.refuse("arithmetic on uint64 is not translated")
-    turn = HIGHEST if step.op in ORDER else np.int64(0)
+    turn = HIGHEST if step.facts.compares else np.int64(0)
     results = entry(op, *(_signed(x, turn) for x in operands))
     several = isinstance(results, list | tuple)
     back = {index for index, kind in tied(step, operands).items() if kind == "uint64"}

@@ -18,7 +18,7 @@ from importlib.resources import files
 
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.torch.library import kernels
-from onnx_net2net.model.schemas import CHOICES
+from onnx_net2net.model.schemas import choices
 
 __all__ = ["check", "known", "vocabulary"]
 
@@ -128,8 +128,8 @@ class _Walk:
     def __init__(self, names: frozenset[str], equations: frozenset[str]) -> None:
         self.names = names
         equations = frozenset(e for e in equations if re.fullmatch(r"[A-Za-z,.>-]*", e))
-        choices = {text for some in CHOICES.values() for texts in some.values() for text in texts}
-        self.texts = {*names, *equations, *choices, "-inf", "inf", "nan"}
+        texts = frozenset().union(*choices().values())
+        self.texts = {*names, *equations, *texts, "-inf", "inf", "nan"}
         self.bound: set[str] = set()
 
     def model(self, node: ast.ClassDef) -> None:

@@ -33,11 +33,6 @@ BITS = frozenset({
     "QuantizeLinear", "Range", "ReduceProd", "ReduceSum", "ReduceSumSquare", "ReverseSequence",
     "Scatter", "ScatterElements", "ScatterND", "Sign", "Sub", "Sum", "TensorScatter", "Trilu",
 })  # fmt: skip
-# Operators of uint64 that ask which is larger.
-ORDERED = frozenset({
-    "ArgMax", "ArgMin", "Clip", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min",
-    "ReduceMax", "ReduceMin", "TopK", "Unique",
-})  # fmt: skip
 # Operators that take numbers of 8 and fewer bits.
 STORED = frozenset({
     "BitCast", "Cast", "CastLike", "DequantizeLinear", "Flatten", "Identity", "QuantizeLinear",
@@ -76,7 +71,7 @@ def is_widened(dtype: int | None, step: Step) -> bool:
 
 
 def _by_order(step: Step) -> bool:
-    if step.op in ORDERED:
+    if step.facts.compares:
         return True
     if step.op not in BITS:
         raise Untranslated("PyTorch does not compute with UINT64")

@@ -261,7 +261,7 @@ BACKENDS = {"torch": "torch", "jax": "jax"}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_other_backends_compute_and_train(backend: str) -> None:
+def test_other_backends_compute_train_and_refuse_by_name(backend: str) -> None:
     """A convolutional and a recurrent network and a transformer, in a process of its own."""
     pytest.importorskip(BACKENDS[backend], reason=f"{backend} is not installed")
     code = """
@@ -280,26 +280,6 @@ for name in ("resnet.dynamo-raw", "gpt2.dynamo", "lstm.dynamo", "unet.dynamo", "
     network.compile(keras.optimizers.SGD(1e-3), "mse")
     history = network.fit(given, wanted[0] * 0.9, epochs=5, verbose=0).history["loss"]
     assert history[-1] < history[0], (name, history)
-"""
-    run_on(backend, code)
-
-
-def run_on(backend: str, code: str) -> None:
-    """Run a program on a backend, in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env={**environment(), "KERAS_BACKEND": backend},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_other_backends_refuse_by_name(backend: str) -> None:
-    pytest.importorskip(BACKENDS[backend], reason=f"{backend} is not installed")
-    code = """
 import pytest
 from onnx_net2net.errors import Refused
 from tests.keras_models import load, to_keras
@@ -312,4 +292,11 @@ with pytest.raises(Refused, match="stash_type"):
     sample = next(s for s in BY_ID.values() if s.operator == ("", "LayerNormalization"))
     to_keras(load(stated(network(sample), stash_type=10)))
 """
-    run_on(backend, code)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**environment(), "KERAS_BACKEND": backend},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
