@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from onnx_net2net.frameworks import FAMILIES as FAMILIES_TRANSLATED
 from onnx_net2net.operators import FAMILIES, registry
 from tests.console import ROOT, environment
 
@@ -186,7 +187,7 @@ MAY_LIST = {
     "analysis.values": "functions that compute constants",
     "deepening.insertion": "layers that are built",
     "frameworks.keras.kept_layers": "Keras' own layers",
-    "frameworks.keras.trace": "functions on mixed arrays",
+    "frameworks.keras.translator": "functions on mixed arrays",
     "frameworks.keras.unsigned": "kernels that TensorFlow lacks",
     "frameworks.torch.size_code": "functions that write code",
     "frameworks.torch.unsigned": "kernels that PyTorch lacks",
@@ -301,6 +302,40 @@ def test_rule_tables_are_sorted(family: str) -> None:
             operators = [k for k in keys if isinstance(k, str) and k[:1].isupper()]
             if len(operators) == len(node.keys):
                 assert operators == sorted(operators), f"{family}:{node.lineno}"
+
+
+# ---- both wings have one shape ------------------------------------------------------------------
+
+FRAMEWORKS = ("torch", "keras")
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_framework_has_the_files_of_the_other(framework: str) -> None:
+    files = {name.removeprefix(f"frameworks.{framework}.") for name in modules()}
+    wanted = {"importer", "exporter", "operation", "translator", "types", "unsigned"}
+    assert files >= wanted | {f"operators.{family}" for family in FAMILIES_TRANSLATED}
+
+
+def written(framework: str) -> dict[str, tuple[str, int]]:
+    """Operators that are written out in tables of translations, each with its family and line."""
+    found = {}
+    for family in FAMILIES_TRANSLATED:
+        tree = modules()[f"frameworks.{framework}.operators.{family}"]
+        tables = [n for n in tree.body if isinstance(n, ast.AnnAssign) and n.value is not None]
+        for node in (node for table in tables for node in ast.walk(table)):
+            if isinstance(node, ast.Dict):
+                keys = [key.value for key in node.keys if isinstance(key, ast.Constant)]
+                operators = [key for key in keys if isinstance(key, str) and key[:1].isupper()]
+                assert operators == sorted(operators), f"{framework}, {family}:{node.lineno}"
+                found |= dict.fromkeys(operators, (family, node.lineno))
+    return found
+
+
+def test_an_operator_has_its_place_in_both_frameworks() -> None:
+    torch, keras = map(written, FRAMEWORKS)
+    both = torch.keys() & keras.keys()
+    assert len(both) > 100
+    assert {op: (torch[op][0], keras[op][0]) for op in both if torch[op][0] != keras[op][0]} == {}
 
 
 # ---- the house stands without its optional parts ------------------------------------------------

@@ -1,6 +1,6 @@
 """Operators that a translator does not know, as functions of those that it knows.
 
-expanded(model, tables().keys())       # SoftmaxCrossEntropyLoss: LogSoftmax, Gather, ...
+expanded(model, translations().keys())       # SoftmaxCrossEntropyLoss: LogSoftmax, Gather, ...
 lowered(model)                         # BiasGelu: Add, Gelu
 
 Fused operators have a text here (see `operators/functions.py`), others a body that onnx defines.

@@ -11,12 +11,11 @@ once; what depends on parameters stays a step, so that it is computed again as t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from onnx_net2net.analysis.fusion_patterns import Surroundings
@@ -25,13 +24,13 @@ from onnx_net2net.analysis.shapes import infer
 from onnx_net2net.analysis.values import evaluate
 from onnx_net2net.frameworks.attributes import Attributes
 from onnx_net2net.frameworks.roles import Role, paths, roles
+from onnx_net2net.frameworks.step import Section, attributes_of
+from onnx_net2net.frameworks.step import Step as Step
 from onnx_net2net.model.graph import Graph, Node
 from onnx_net2net.model.model import Model
 from onnx_net2net.model.native import infer_shapes
 from onnx_net2net.model.oddities import odd
 from onnx_net2net.model.unique_names import with_unique_names
-from onnx_net2net.operators import facts
-from onnx_net2net.operators.record import Operator
 
 Array = np.ndarray[Any, Any]
 LARGEST = 1 << 20  # elements of a result that is computed once; a larger one is computed as it runs
@@ -40,38 +39,6 @@ _NO_REFERENCE = (
     ArithmeticError, AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError,
     TypeError, ValueError,
 )  # fmt: skip
-
-
-@dataclass(eq=False)
-class Step:
-    """One node. ``bodies`` are the subgraphs of If, Loop and Scan by attribute."""
-
-    op: str
-    domain: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: Attributes
-    label: str
-    bodies: dict[str, Section] = field(default_factory=dict)
-
-    @property
-    def output(self) -> str:
-        """The first output."""
-        return self.outputs[0]
-
-    @property
-    def facts(self) -> Operator:
-        """What the operator is."""
-        return facts(self.op, self.domain)
-
-
-@dataclass(eq=False)
-class Section:
-    """The steps of one graph, with the names that it takes and gives."""
-
-    inputs: list[str]
-    outputs: list[str]
-    steps: list[Step]
 
 
 class Program:
@@ -110,10 +77,6 @@ class Program:
         """Whether ``name`` is a parameter or a statistic."""
         return name in self.roles and self.roles[name] is not Role.CONSTANT
 
-    def ignored(self, step: Step) -> list[str]:
-        """Attributes that ``step`` states and nobody looked up, but for defaults."""
-        return step.attributes.ignored(step.op, step.domain, self.opset.get(step.domain, 1))
-
     def rank(self, name: str) -> int | None:
         """How many axes a tensor has, None where that is not known."""
         shape = self.shapes.of(name)
@@ -137,7 +100,7 @@ class Program:
         for fusion in (f for f in fusions(around) if f.op):
             made |= {node.outputs: [] for node in fusion.nodes[1:]}
             made[fusion.nodes[0].outputs] = self._fused(fusion)
-        for section in _sections(self.main):
+        for section in self.main.sections():
             section.steps = [new for s in section.steps for new in made.get(s.outputs, [s])]
 
     def _fused(self, fusion: Fusion) -> list[Step]:
@@ -147,11 +110,13 @@ class Program:
             index, order = fusion.permuted
             new, perm = f"{root.outputs[0]}/permuted", list(order)
             self._derive(new, inputs[index], perm)
-            operands, attributes = (inputs[index],), Attributes(perm=perm)
-            steps.append(Step("Transpose", "", operands, (new,), attributes, root.label))
+            operands, opset = (inputs[index],), self.opset.get("", 1)
+            attributes = Attributes(perm=perm)
+            steps.append(Step("Transpose", "", operands, (new,), attributes, root.label, opset))
             inputs[index] = new
-        attributes = Attributes(fusion.attributes)
-        step = Step(fusion.op, fusion.domain, tuple(inputs), root.outputs, attributes, root.label)
+        attributes, opset = Attributes(fusion.attributes), self.opset.get(fusion.domain, 1)
+        op, domain, outputs = fusion.op, fusion.domain, root.outputs
+        step = Step(op, domain, tuple(inputs), outputs, attributes, root.label, opset)
         return [*steps, step]
 
     def _derive(self, name: str, source: str, perm: list[int]) -> None:
@@ -196,11 +161,6 @@ class Program:
         return Section(list(inputs), list(outputs), steps)
 
     def _step(self, node: Node) -> Step:
-        attributes = Attributes(
-            (a.name, _attribute(helper.get_attribute_value(a)))
-            for a in node.proto.attribute
-            if a.type not in (a.GRAPH, a.GRAPHS)
-        )
         bodies = {
             body.attribute: self._section(
                 body.nodes,
@@ -209,14 +169,17 @@ class Program:
             )
             for body in node.bodies
         }
-        return Step(node.op, node.domain, node.inputs, node.outputs, attributes, node.label, bodies)
+        attributes, opset = attributes_of(node.proto), self.opset.get(node.domain, 1)
+        return Step(
+            node.op, node.domain, node.inputs, node.outputs, attributes, node.label, opset, bodies
+        )
 
     def _fold(self, step: Step, node: Node) -> bool:
         """Compute a step of constants; False where it stays."""
         given = [name for name in step.inputs if name]
         if step.bodies or node.opaque or _stays(step) or step.domain:
             return False
-        if step.attributes.foreign(step.op, step.domain, self.opset.get("", 1)):
+        if step.attributes.foreign(step.op, step.domain, step.opset):
             return False
         if step.op == "CastLike" and self.is_constant(given[0]):
             return self._fold_type(step)
@@ -262,23 +225,6 @@ def _stays(step: Step) -> bool:
     """Whether a result is another each time, no tensor, or a table larger than what it is from."""
     larger = step.op in ("DequantizeLinear", "Optional")
     return larger or step.facts.random or step.facts.sequence
-
-
-def _sections(section: Section) -> Iterator[Section]:
-    yield section
-    for step in section.steps:
-        for body in step.bodies.values():
-            yield from _sections(body)
-
-
-def _attribute(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode(errors="backslashreplace")
-    if isinstance(value, TensorProto):
-        return numpy_helper.to_array(value)
-    if isinstance(value, list) and value and isinstance(value[0], bytes):
-        return [item.decode(errors="backslashreplace") for item in value]
-    return value
 
 
 def computed(

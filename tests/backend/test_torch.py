@@ -15,7 +15,7 @@ pytest.importorskip("torch")
 import torch
 
 from onnx_net2net.frameworks.torch.operation import Entry
-from onnx_net2net.frameworks.torch.operators import tables
+from onnx_net2net.frameworks.torch.operators import translations
 from tests.backend.cases import by_name
 from tests.backend.differential import FAMILIES, forms
 from tests.backend.outcome import expected, outcome
@@ -85,5 +85,5 @@ FAULTS: dict[str, tuple[str, Entry, str]] = {
 def test_a_planted_fault_is_found(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     op, entry, name = FAULTS[fault]
     assert outcome(by_name()[name], torch_runner).word in ("right", "stated")
-    monkeypatch.setitem(tables(), ("", op), entry)
+    monkeypatch.setitem(translations(), ("", op), entry)
     assert outcome(by_name()[name], torch_runner).word == "wrong"

@@ -41,11 +41,11 @@ def known(framework: str) -> set[tuple[str, str]]:
     """Operators that have a translation and a sample."""
     if framework == "torch":
         pytest.importorskip("torch")
-        from onnx_net2net.frameworks.torch.operators import tables
+        from onnx_net2net.frameworks.torch.operators import translations
 
-        return (tables().keys() | functions().keys()) & FIRST.keys()
+        return (translations().keys() | functions().keys()) & FIRST.keys()
     import tests.keras_models  # noqa: F401
-    from onnx_net2net.frameworks.keras.operators import registry
+    from onnx_net2net.frameworks.keras.operators import translations
 
     return (registry().keys() | functions().keys()) & FIRST.keys()
 

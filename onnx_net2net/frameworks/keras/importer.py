@@ -15,10 +15,12 @@ from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.function_bodies import expanded
 from onnx_net2net.frameworks.keras.layer import Graph as Layer
 from onnx_net2net.frameworks.keras.layer import Network, Slot, encoded
-from onnx_net2net.frameworks.keras.operators import registry
+from onnx_net2net.frameworks.keras.operators import translations
 from onnx_net2net.frameworks.keras.operators.elementwise import NUMBERS
-from onnx_net2net.frameworks.keras.program import Step, all_steps, compiled
+from onnx_net2net.frameworks.keras.program import compiled
+from onnx_net2net.frameworks.keras.types import type_name
 from onnx_net2net.frameworks.roles import Role, paths, roles
+from onnx_net2net.frameworks.step import Step
 from onnx_net2net.model.graph import Graph
 from onnx_net2net.model.model import Model
 from onnx_net2net.model.tensors import clear_data, constants, data_fields, set_constant, subgraphs
@@ -33,13 +35,13 @@ NO_SCOPE = re.compile(r"[^A-Za-z0-9_.\\/>-]", re.ASCII)
 
 def keras_model(model: Model) -> keras.Model:
     """See :func:`onnx_net2net.frameworks.keras.to_keras`."""
-    source, model = model, expanded(model, registry().keys())
+    source, model = model, expanded(model, translations().keys())
     _raise(list(_boundary(model.proto.graph)))
     slots = variables_of(model)
     proto = skeleton(model, frozenset(slot.initializer for slot in slots))
     declare_fixed(proto, model)
     program = compiled(proto, frozenset(slot.initializer for slot in slots))
-    _raise([problem for step in all_steps(program) for problem in _unknown(step)])
+    _raise([problem for step in program.every_step() for problem in _unknown(step)])
     require_accepted(source)
     given = [value for value in proto.graph.input if value.name in program.inputs]
     *names, layer_name, model_name = _unique(
@@ -71,7 +73,7 @@ def variables_of(model: Model) -> list[Slot]:
     for wanted in (Role.PARAMETER, Role.STATISTIC):
         for name, weight in model.weights.items():
             if kinds[name] is wanted:
-                dtype = helper.tensor_dtype_to_np_dtype(weight.dtype).name
+                dtype = type_name(weight.dtype)
                 trains = wanted is Role.PARAMETER
                 found.append(Slot(name, names[name], trains, dtype, list(weight.shape)))
     return found
@@ -117,7 +119,7 @@ def declare_fixed(proto: ModelProto, model: Model) -> None:
 
 def _unknown(step: Step) -> Iterator[Refused]:
     """An operator, or an attribute of it, that no translation knows."""
-    if (step.domain, step.op) not in registry():
+    if (step.domain, step.op) not in translations():
         yield Refused(step.label, f"operator {step.operator} has no translation to Keras")
         return
     if step.domain or not onnx.defs.has(step.op, step.opset, ""):
@@ -180,12 +182,8 @@ def _not_a_tensor(value: ValueInfoProto) -> str:
 
 
 def _dtype(number: int) -> str:
-    """Name of an ONNX element type as NumPy calls it."""
-    return (
-        "strings"
-        if number == TensorProto.STRING
-        else str(helper.tensor_dtype_to_np_dtype(number).name)
-    )
+    """The name of an ONNX element type in messages and in Keras."""
+    return "strings" if number == TensorProto.STRING else type_name(number)
 
 
 def _input(value: ValueInfoProto, name: str) -> keras.KerasTensor:

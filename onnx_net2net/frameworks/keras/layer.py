@@ -20,11 +20,11 @@ from keras import ops
 from onnx import ModelProto
 
 from onnx_net2net.errors import InvalidModel, Refused
-from onnx_net2net.frameworks.keras.operators import registry
+from onnx_net2net.frameworks.keras.operators import translations
 from onnx_net2net.frameworks.keras.operators.elementwise import POINTWISE
 from onnx_net2net.frameworks.keras.output_spec import TRIALS, output_spec, simple
-from onnx_net2net.frameworks.keras.program import all_steps, compiled
-from onnx_net2net.frameworks.keras.trace import Trace
+from onnx_net2net.frameworks.keras.program import compiled
+from onnx_net2net.frameworks.keras.translator import Translator
 from onnx_net2net.frameworks.keras.values import tensor
 from onnx_net2net.model.attributes import check_attributes, check_attributes_as_written
 from onnx_net2net.model.history import VARIANCE
@@ -106,7 +106,7 @@ class Graph(keras.layers.Layer):
         self._proto = decoded(graph)
         self._population = any(entry.key == VARIANCE for entry in self._proto.metadata_props)
         self._program = compiled(self._proto, frozenset(s.initializer for s in self.slots))
-        draws = any(step.facts.random for step in all_steps(self._program))
+        draws = any(step.facts.random for step in self._program.every_step())
         self.seed_generator = keras.random.SeedGenerator() if draws else None
         self.by_initializer: dict[str, Any] = {}
 
@@ -136,8 +136,8 @@ class Graph(keras.layers.Layer):
     def call(self, inputs: Any, training: bool | None = None) -> list[Any]:
         """The outputs in the order of the graph."""
         given = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
-        trace = Trace(
-            registry(),
+        translator = Translator(
+            translations(),
             frozenset(POINTWISE),
             {name: ops.convert_to_tensor(v) for name, v in self.by_initializer.items()},
             training=bool(training),
@@ -146,7 +146,7 @@ class Graph(keras.layers.Layer):
             refusals=self.refusals,
             population=self._population,
         )
-        found = trace.run(self._program, dict(zip(self._program.inputs, given, strict=True)))
+        found = translator.run(self._program, dict(zip(self._program.inputs, given, strict=True)))
         if self.refusals:
             return [ops.zeros(()) for _ in found]
         return [tensor(value) for value in found]

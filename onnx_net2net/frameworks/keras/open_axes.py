@@ -13,17 +13,17 @@ from typing import Any
 
 import keras
 
-from onnx_net2net.frameworks.keras.trace import Call
+from onnx_net2net.frameworks.keras.operation import Operation
 from onnx_net2net.frameworks.keras.values import rank, tensor
 
 __all__ = ["axes_behind", "axis_last", "sliced_at", "with_axes", "without_axes"]
 
 
-def axes_behind(call: Call, x: Any, axes: Any) -> tuple[Any, Callable[[Any, bool], Any]]:
+def axes_behind(op: Operation, x: Any, axes: Any) -> tuple[Any, Callable[[Any, bool], Any]]:
     """``x`` as a matrix whose columns run over ``axes``, and what gives its rows their shape."""
     import tensorflow as tf
 
-    over = _chosen(call, axes, rank(x))
+    over = _chosen(op, axes, rank(x))
     shape = tf.shape(x)
     kept, reduced = tf.where(over, 1, shape), tf.where(over, shape, 1)
     turned = tf.transpose(x, tf.argsort(tf.cast(over, "int32"), stable=True))
@@ -35,40 +35,42 @@ def axes_behind(call: Call, x: Any, axes: Any) -> tuple[Any, Callable[[Any, bool
     return flat, restored
 
 
-def axis_last(call: Call, x: Any, axis: Any, before: int = 0) -> tuple[Any, Callable[[Any], Any]]:
+def axis_last(
+    op: Operation, x: Any, axis: Any, before: int = 0
+) -> tuple[Any, Callable[[Any], Any]]:
     """``x`` with an axis moved behind the others but for some, and what moves it back."""
     import tensorflow as tf
 
-    chosen = tf.cast(_chosen(call, axis, rank(x)), "int32")
+    chosen = tf.cast(_chosen(op, axis, rank(x)), "int32")
     last = tf.range(rank(x)) >= rank(x) - before
     order = tf.argsort(tf.where(last, 2, chosen), stable=True)
     back = tf.argsort(order)
     return tf.transpose(x, order), lambda y: tf.transpose(y, back)
 
 
-def without_axes(call: Call, x: Any, axes: Any) -> Any:
+def without_axes(op: Operation, x: Any, axes: Any) -> Any:
     """Squeeze."""
     import tensorflow as tf
 
-    return tf.reshape(x, _left(tf.shape(x), _chosen(call, axes, rank(x)), axes))
+    return tf.reshape(x, _left(tf.shape(x), _chosen(op, axes, rank(x)), axes))
 
 
-def with_axes(call: Call, x: Any, axes: Any) -> Any:
+def with_axes(op: Operation, x: Any, axes: Any) -> Any:
     """Unsqueeze: axes are counted in the result."""
     import tensorflow as tf
 
-    new = _chosen(call, axes, rank(x) + axes.shape[0])
+    new = _chosen(op, axes, rank(x) + axes.shape[0])
     source = tf.cumsum(tf.cast(~new, "int32")) - 1
     old = tf.gather(tf.concat([tf.shape(x), [1]], 0), tf.maximum(source, 0))
     return tf.reshape(x, tf.where(new, 1, old))
 
 
-def sliced_at(call: Call, x: Any, starts: Any, ends: Any, axes: Any, steps: Any) -> Any:
+def sliced_at(op: Operation, x: Any, starts: Any, ends: Any, axes: Any, steps: Any) -> Any:
     """Slice whose axes or steps the graph computes."""
     import tensorflow as tf
 
     starts, ends, axes, steps = (tf.cast(tensor(v), "int64") for v in (starts, ends, axes, steps))
-    _chosen(call, axes, rank(x))  # which refuses what cannot be told
+    _chosen(op, axes, rank(x))  # which refuses what cannot be told
     none = (ends == 2**31 - 1) | (ends == 2**63 - 1)  # no end: backwards, to the first entry
     ends = tf.where(none & (steps < 0), tf.cast(-(2**31), "int64"), ends)
     shape = tf.shape(x, "int64")
@@ -91,15 +93,15 @@ def sliced_at(call: Call, x: Any, starts: Any, ends: Any, axes: Any, steps: Any)
     return tf.ensure_shape(y, [None] * rank(x))
 
 
-def _chosen(call: Call, axes: Any, count: int) -> Any:
+def _chosen(op: Operation, axes: Any, count: int) -> Any:
     """Which of ``count`` axes are meant, negative ones counted from the end."""
     if keras.backend.backend() != "tensorflow":
-        call.refuse("its axes are computed by the graph, and have to be known ahead")
+        op.refuse("its axes are computed by the graph, and have to be known ahead")
     import tensorflow as tf
 
     axes = tf.reshape(tensor(axes, "int32"), [-1, 1])
     if axes.shape[0] is None:
-        call.refuse("the number of its axes is computed by the graph, and has to be known ahead")
+        op.refuse("the number of its axes is computed by the graph, and has to be known ahead")
     axes = tf.where(axes < 0, axes + count, axes)
     return tf.reduce_any(axes == tf.range(count), 0)
 

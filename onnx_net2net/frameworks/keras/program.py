@@ -7,74 +7,30 @@ for step in program.steps:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, numpy_helper
 
-from onnx_net2net.analysis.values import attribute_value, constant
-from onnx_net2net.frameworks.attributes import Attributes
+from onnx_net2net.analysis.values import constant
+from onnx_net2net.frameworks.step import Section, Step, attributes_of
 from onnx_net2net.model.graph import captured
 from onnx_net2net.model.validation import opset_versions
-from onnx_net2net.operators import facts
-from onnx_net2net.operators.record import Operator
 
-__all__ = ["Program", "Step", "all_steps", "compiled"]
+__all__ = ["Program", "compiled"]
 
 
 @dataclass(eq=False)
-class Step:
-    """One node: what it reads and writes, and all that is known of it before it runs."""
+class Program(Section):
+    """The steps of one graph in order, its constants by name, and sizes that it declares."""
 
-    op: str
-    domain: str
-    label: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: Attributes
-    opset: int
-    bodies: dict[str, Program] = field(default_factory=dict)
-    done: tuple[str, ...] = ()  # tensors that nothing reads after this step
-
-    @property
-    def facts(self) -> Operator:
-        """What the operator is."""
-        return facts(self.op, self.domain)
-
-    def ignored(self) -> list[str]:
-        """Attributes that it states and nobody looked up, but for defaults."""
-        return self.attributes.ignored(self.op, self.domain, self.opset)
-
-    @property
-    def operator(self) -> str:
-        """With its domain, as a message names it."""
-        return f"{self.domain}.{self.op}" if self.domain else self.op
-
-
-@dataclass(eq=False)
-class Program:
-    """The steps of one graph in order, its constants by name."""
-
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
     constants: dict[str, np.ndarray]
-    steps: list[Step]
-    fixed: dict[str, tuple[int | None, ...]] = field(default_factory=dict)  # sizes by tensor
+    fixed: dict[str, tuple[int | None, ...]]
 
 
 def compiled(proto: ModelProto, variables: frozenset[str] = frozenset()) -> Program:
     """The program of a model. Initializers in ``variables`` are left to the caller."""
     return _program(proto.graph, opset_versions(proto), variables)
-
-
-def all_steps(program: Program) -> Iterator[Step]:
-    """The steps of the program and of all bodies in it."""
-    for step in program.steps:
-        yield step
-        for body in step.bodies.values():
-            yield from all_steps(body)
 
 
 def _program(graph: GraphProto, opsets: dict[str, int], variables: frozenset[str]) -> Program:
@@ -93,10 +49,10 @@ def _program(graph: GraphProto, opsets: dict[str, int], variables: frozenset[str
                 constants[node.output[0]] = value
                 continue
         steps.append(_step(node, position, opsets, variables))
-    outputs = tuple(value.name for value in graph.output)
+    outputs = [value.name for value in graph.output]
     _release(steps, outputs)
     stored = {entry.name for entry in graph.initializer}
-    inputs = tuple(value.name for value in graph.input if value.name not in stored)
+    inputs = [value.name for value in graph.input if value.name not in stored]
     fixed = {
         value.name: tuple(
             d.dim_value if d.HasField("dim_value") else None
@@ -104,7 +60,7 @@ def _program(graph: GraphProto, opsets: dict[str, int], variables: frozenset[str
         )
         for value in graph.value_info
     }
-    return Program(inputs, outputs, constants, steps, fixed)
+    return Program(inputs, outputs, steps, constants, fixed)
 
 
 def _step(
@@ -120,10 +76,10 @@ def _step(
     step = Step(
         node.op_type,
         domain,
-        f"{node.op_type} '{name}'",
         tuple(node.input),
         tuple(node.output),
-        Attributes((a.name, _plain(a)) for a in node.attribute if a.name not in bodies),
+        attributes_of(node),
+        f"{node.op_type} '{name}'",
         opsets.get(domain, 1),
         bodies,
     )
@@ -131,19 +87,7 @@ def _step(
     return step
 
 
-def _plain(attribute: AttributeProto) -> Any:
-    """Strings as str, tensors as arrays."""
-    value = attribute_value(attribute)
-    if attribute.type == AttributeProto.STRING:
-        return value.decode(errors="backslashreplace")
-    if attribute.type == AttributeProto.STRINGS:
-        return [item.decode(errors="backslashreplace") for item in value]
-    if attribute.type == AttributeProto.TENSOR:
-        return numpy_helper.to_array(value)
-    return value
-
-
-def _release(steps: list[Step], outputs: tuple[str, ...]) -> None:
+def _release(steps: list[Step], outputs: list[str]) -> None:
     """Leave each tensor in the ``done`` of the last step that reads it, and there only."""
     needed = set(outputs)
     for step in reversed(steps):

@@ -11,10 +11,15 @@ from typing import Any
 import onnx
 from keras import ops
 
-from onnx_net2net.frameworks.keras.program import Step
 from onnx_net2net.frameworks.keras.values import cast, dtype_of
+from onnx_net2net.frameworks.step import Step
 
-__all__ = ["tied", "typed"]
+__all__ = ["tied", "type_name", "typed"]
+
+
+def type_name(number: int) -> str:
+    """The name of an ONNX element type, as NumPy and Keras have it."""
+    return str(onnx.helper.tensor_dtype_to_np_dtype(number).name)
 
 
 def tied(step: Step, operands: Sequence[Any]) -> dict[int, str]:

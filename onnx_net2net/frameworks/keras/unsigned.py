@@ -7,84 +7,31 @@ with the highest bit turned. Quotients and shifts are TensorFlow's own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 
+from onnx_net2net.frameworks.keras.operation import Entry, Operation
 from onnx_net2net.frameworks.keras.types import tied
 from onnx_net2net.frameworks.keras.values import dtype_of, tensor
 
-if TYPE_CHECKING:
-    from onnx_net2net.frameworks.keras.trace import Call, Entry
-
 __all__ = ["by_bits", "concerned"]
 
-SAME_BITS = frozenset(
-    [
-        "Add",
-        "BitwiseAnd",
-        "BitwiseNot",
-        "BitwiseOr",
-        "BitwiseXor",
-        "CenterCropPad",
-        "Compress",
-        "Concat",
-        "CumSum",
-        "DepthToSpace",
-        "Equal",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "GatherElements",
-        "GatherND",
-        "Gemm",
-        "Identity",
-        "If",
-        "MatMul",
-        "Mul",
-        "Pad",
-        "ReduceSum",
-        "Reshape",
-        "ReverseSequence",
-        "ScatterElements",
-        "ScatterND",
-        "Slice",
-        "SpaceToDepth",
-        "Split",
-        "Squeeze",
-        "Sub",
-        "Sum",
-        "Tile",
-        "Transpose",
-        "Trilu",
-        "Unsqueeze",
-        "Where",
-    ]
-)
+SAME_BITS = frozenset({
+    "Add", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "CenterCropPad", "Compress",
+    "Concat", "CumSum", "DepthToSpace", "Equal", "Expand", "Flatten", "Gather",
+    "GatherElements", "GatherND", "Gemm", "Identity", "If", "MatMul", "Mul", "Pad", "ReduceSum",
+    "Reshape", "ReverseSequence", "ScatterElements", "ScatterND", "Slice", "SpaceToDepth",
+    "Split", "Squeeze", "Sub", "Sum", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where",
+})  # fmt: skip
 NATIVE = frozenset(["BitShift", "Div", "Mod"])
 # Those that look at no entry, or take the type as it is.
-OWN = frozenset(
-    [
-        "Abs",
-        "Sign",
-        "BitCast",
-        "Cast",
-        "CastLike",
-        "ConcatFromSequence",
-        "EyeLike",
-        "If",
-        "Loop",
-        "Scan",
-        "SequenceAt",
-        "SequenceConstruct",
-        "SequenceErase",
-        "SequenceInsert",
-        "SequenceLength",
-        "Shape",
-        "Size",
-    ]
-)
+OWN = frozenset({
+    "Abs", "Sign", "BitCast", "Cast", "CastLike", "ConcatFromSequence", "EyeLike", "If", "Loop",
+    "Scan", "SequenceAt", "SequenceConstruct", "SequenceErase", "SequenceInsert",
+    "SequenceLength", "Shape", "Size",
+})  # fmt: skip
 HIGHEST = np.int64(-(2**63))
 
 
@@ -95,20 +42,18 @@ def concerned(operands: Sequence[Any]) -> bool:
     )
 
 
-def by_bits(call: Call, entry: Entry, operands: Sequence[Any]) -> Any:
+def by_bits(op: Operation, entry: Entry, operands: Sequence[Any]) -> Any:
     """What ``entry`` computes for these operands."""
-    step = call.step
+    step = op.step
     if step.domain or step.op in OWN:
-        return entry(call, *operands)
+        return entry(op, *operands)
     if step.op in NATIVE:
-        return _native(call, *(tensor(x) for x in operands))
-    if not (step.op in SAME_BITS or step.facts.compares) or call.attribute("reduction", "none") in (
-        "max",
-        "min",
-    ):
-        call.refuse("arithmetic on uint64 is not translated")
+        return _native(op, *(tensor(x) for x in operands))
+    whole = step.op in SAME_BITS or step.facts.compares
+    if not whole or op.attribute("reduction", "none") in ("max", "min"):
+        op.refuse("arithmetic on uint64 is not translated")
     turn = HIGHEST if step.facts.compares else np.int64(0)
-    results = entry(call, *(_signed(x, turn) for x in operands))
+    results = entry(op, *(_signed(x, turn) for x in operands))
     several = isinstance(results, list | tuple)
     back = {index for index, kind in tied(step, operands).items() if kind == "uint64"}
     found = [
@@ -132,12 +77,12 @@ def _unsigned(x: Any, turn: np.int64) -> Any:
     return tf.bitcast(tf.bitwise.bitwise_xor(tensor(x), turn), "uint64")
 
 
-def _native(call: Call, x: Any, y: Any) -> Any:
+def _native(op: Operation, x: Any, y: Any) -> Any:
     import tensorflow as tf
 
-    if call.step.op == "BitShift":
-        left = call.attribute("direction") == "LEFT"
+    if op.step.op == "BitShift":
+        left = op.attribute("direction") == "LEFT"
         shift = tf.bitwise.left_shift if left else tf.bitwise.right_shift
         return tf.where(y < 64, shift(x, y), tf.zeros_like(x))
-    call.attribute("fmod")  # the same for numbers without a sign
-    return (tf.math.floordiv if call.step.op == "Div" else tf.math.floormod)(x, y)
+    op.attribute("fmod")  # the same for numbers without a sign
+    return (tf.math.floordiv if op.step.op == "Div" else tf.math.floormod)(x, y)

@@ -13,8 +13,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from onnx_net2net.frameworks.keras.trace import Call
+from onnx_net2net.frameworks.keras.operation import Operation
 from onnx_net2net.frameworks.keras.values import dtype_of, sizes
+from onnx_net2net.frameworks.windows import same_pads
 
 __all__ = [
     "Window",
@@ -68,29 +69,30 @@ class Window:
         return self.pads == tuple(((s - 1) // 2, (s - 1) - (s - 1) // 2) for s in self.spans)
 
 
-def window(call: Call, x: Any, kernel: Sequence[int], *, ceil: bool | None = None) -> Window:
+def window(op: Operation, x: Any, kernel: Sequence[int], *, ceil: bool | None = None) -> Window:
     """The window of a convolution of ``x`` (N C ...), or with ``ceil`` given of a pooling.
 
     A pooling counts its stated mode of padding without dilation, as onnxruntime does.
     """
     rank = len(kernel)
-    strides = tuple(call.attribute("strides") or [1] * rank)
-    dilations = tuple(call.attribute("dilations") or [1] * rank)
+    strides = tuple(op.strides(rank))
+    dilations = tuple(op.dilations(rank))
     spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     lengths = sizes(x)[2:]
-    mode = call.attribute("auto_pad", "NOTSET")
+    mode = op.attribute("auto_pad", "NOTSET")
+    pools = ceil is not None
     pads: Pads
     if mode in ("SAME_UPPER", "SAME_LOWER"):
         pads = [
-            _same(length, span, stride, mode == "SAME_LOWER")
-            if ceil is None
-            else _same_of_pool(length, size, stride, mode == "SAME_LOWER")
-            for length, span, size, stride in zip(lengths, spans, kernel, strides, strict=True)
+            same_pads(length, span, stride, mode == "SAME_LOWER", cuts=pools, positive=positive)
+            for length, span, stride in zip(
+                lengths, kernel if pools else spans, strides, strict=True
+            )
         ]
     elif mode == "VALID":
         pads = [(0, 0)] * rank
     else:
-        given = call.attribute("pads") or [0] * (2 * rank)
+        given = op.pads(rank)
         pads = list(zip(given[:rank], given[rank:], strict=True))
     if ceil:
         pads = [
@@ -103,27 +105,8 @@ def window(call: Call, x: Any, kernel: Sequence[int], *, ceil: bool | None = Non
         for length, (before, after), span in zip(lengths, pads, spans, strict=True):
             known = all(isinstance(n, int) for n in (length, before, after))
             if known and length + before + after < span:
-                call.refuse("its window is larger than what it slides over")
+                op.refuse("its window is larger than what it slides over")
     return Window(tuple(kernel), strides, dilations, tuple(pads))
-
-
-def _same(length: Any, span: int, stride: int, lower: bool) -> tuple[Any, Any]:
-    """As many outputs as there are strides in the input."""
-    if stride == 1:
-        total: Any = span - 1
-    else:
-        total = positive((-(-length // stride) - 1) * stride + span - length)
-    less = total // 2
-    return (total - less, less) if lower else (less, total - less)
-
-
-def _same_of_pool(length: Any, size: int, stride: int, lower: bool) -> tuple[Any, Any]:
-    """The same without dilation, and less than nothing where strides exceed the kernel."""
-    total = (-(-length // stride) - 1) * stride + size - length
-    odd = total + 1 if lower else total
-    below = odd < 0
-    first = (odd + (int(below) if isinstance(below, bool) else ops.cast(below, "int32"))) // 2
-    return first, total - first
 
 
 def _overhang(length: Any, before: int, after: int, span: int, stride: int) -> Any:

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from onnx_net2net.frameworks.program import Step
+from onnx_net2net.frameworks.operation import Operation as Shared
 from onnx_net2net.frameworks.roles import Role
+from onnx_net2net.frameworks.step import Step
 from onnx_net2net.frameworks.torch import size_code
 from onnx_net2net.frameworks.torch.codegen import BARE, VALUE
 from onnx_net2net.frameworks.torch.translator import TensorList, Translator
-from onnx_net2net.frameworks.torch.types import Untranslated, literal, torch_dtype
+from onnx_net2net.frameworks.torch.types import literal, torch_dtype
 from onnx_net2net.frameworks.torch.unsigned import is_widened, narrowed, widened
 
 Array = np.ndarray[Any, Any]
@@ -45,14 +46,13 @@ Result = str | Sequence[str | Listed] | Unpacked | Listed | None
 Entry = str | Callable[["Operation"], Result]
 
 
-class Operation:
+class Operation(Shared):
     """A step and where its operands are found."""
 
-    def __init__(self, translator: Translator, step: Step) -> None:
+    def __init__(self, step: Step, translator: Translator) -> None:
+        super().__init__(step)
         self.translator = translator
         self.program = translator.program
-        self.step = step
-        self.opset = self.program.opset.get(step.domain, 1)
         self.hint = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", step.op).lower()
         self.fresh = False  # a layer's result has a name of its own
         self.read: set[int] = set()  # operands that were looked at
@@ -66,7 +66,7 @@ class Operation:
     def name(self, index: int) -> str:
         """The ONNX name of an operand."""
         if not self.has(index):
-            raise Untranslated(f"its operand {index} is missing")
+            self.refuse(f"its operand {index} is missing")
         self.read.add(index)
         return self.step.inputs[index]
 
@@ -92,7 +92,7 @@ class Operation:
         """The contents of an operand that must be constant."""
         found = self.constant(index)
         if found is None:
-            raise Untranslated(f"its {what} is computed")
+            self.refuse(f"its {what} is computed")
         return found
 
     def number(self, index: int) -> str | None:
@@ -140,7 +140,7 @@ class Operation:
         """An operand that is a sequence of tensors."""
         found = self.translator.values.get(self.name(index))
         if not isinstance(found, TensorList):
-            raise Untranslated(f"its operand {index} is no sequence")
+            self.refuse(f"its operand {index} is no sequence")
         return found.code
 
     def value(self, index: int) -> str | Listed:
@@ -157,7 +157,7 @@ class Operation:
         """The number of axes of an operand, which must be known."""
         found = self.rank(index)
         if found is None:
-            raise Untranslated(f"the number of axes of {self.name(index)!r} is not known")
+            self.refuse(f"the number of axes of {self.name(index)!r} is not known")
         return found
 
     def size(self, index: int, axis: int) -> Any:
@@ -170,7 +170,7 @@ class Operation:
         if found is None:
             found = self._same_size(index, axis)
         if found is None:
-            raise Untranslated(f"size {axis} of {self.name(index)!r} changes")
+            self.refuse(f"size {axis} of {self.name(index)!r} changes")
         return found
 
     def _same_size(self, index: int, axis: int) -> int | None:
@@ -193,7 +193,7 @@ class Operation:
             return list(found.reshape(-1))
         length = self.length(index)
         if length is None:
-            raise Untranslated(f"the length of {self.name(index)!r} is not known")
+            self.refuse(f"the length of {self.name(index)!r} is not known")
         listed = self.translator.block.add(
             f"{self.tensor(index)}.reshape(-1).tolist()", "sizes", kind="list", inline=False
         )
@@ -212,17 +212,13 @@ class Operation:
         found = self.constant(index)
         return None if found is None else [int(i) for i in found.reshape(-1)]
 
-    # ---- attributes and types ---------------------------------------------------------------
-
-    def attribute(self, name: str, default: Any = None) -> Any:
-        """An attribute, or what it is by default."""
-        return self.step.attributes.get(name, default)
+    # ---- types and outputs ---------------------------------------------------------------
 
     def dtype(self, index: int = 0) -> int:
         """The element type of an operand."""
         found = self.program.dtype(self.name(index))
         if found is None:
-            raise Untranslated(f"the type of {self.name(index)!r} is not known")
+            self.refuse(f"the type of {self.name(index)!r} is not known")
         return found
 
     def gives(self, output: int = 0) -> str:
@@ -232,7 +228,7 @@ class Operation:
 
     def wants(self, output: int) -> bool:
         """Whether an output is named and read."""
-        if output >= len(self.step.outputs) or not self.step.outputs[output]:
+        if not super().wants(output):
             return False
         name, graph = self.step.outputs[output], self.program.graph
         return bool(graph.consumers.get(name)) or name in graph.results
@@ -278,7 +274,7 @@ class Operation:
             self.hint = parts[-1]
 
     def write(self, entry: Entry) -> None:
-        """Translate the step. Raises Untranslated."""
+        """Translate the step. Raises Refused."""
         self.store(self.filled(entry) if isinstance(entry, str) else entry(self))
 
     def filled(self, template: str) -> str:

@@ -67,14 +67,11 @@ def _names(translation: Translation) -> set[str]:
 
 def _equations(translation: Translation) -> set[str]:
     """Texts of the file that are data of PyTorch's own."""
-    found: set[str] = set()
-    sections = [translation.program.main]
-    while sections:
-        for step in sections.pop().steps:
-            sections += step.bodies.values()
-            if step.op == "Einsum" and not step.domain:
-                found.add("".join(str(step.attributes["equation"]).split()))
-    return found
+    return {
+        "".join(str(step.attributes["equation"]).split())
+        for step in translation.program.main.every_step()
+        if step.op == "Einsum" and not step.domain
+    }
 
 
 def _class(build: str, head: str, body: str, stored: bool) -> str:

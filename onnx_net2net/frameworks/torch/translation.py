@@ -15,14 +15,15 @@ from onnx import TypeProto
 
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.attributes import unread
-from onnx_net2net.frameworks.program import Program, Step
+from onnx_net2net.frameworks.program import Program
+from onnx_net2net.frameworks.step import Step
 from onnx_net2net.frameworks.torch.codegen import Block
 from onnx_net2net.frameworks.torch.library import identifier, reserved
 from onnx_net2net.frameworks.torch.module_tree import Tree
 from onnx_net2net.frameworks.torch.operation import Operation
-from onnx_net2net.frameworks.torch.operators import entry_of
+from onnx_net2net.frameworks.torch.operators import translations
 from onnx_net2net.frameworks.torch.translator import TensorList, Translator
-from onnx_net2net.frameworks.torch.types import Untranslated, torch_dtype
+from onnx_net2net.frameworks.torch.types import torch_dtype
 
 REMEDY = "export the model again without it, or train it in the framework that it came from"
 
@@ -42,24 +43,23 @@ class Translation:
 
 
 def _write(translator: Translator, step: Step) -> None:
-    entry = entry_of(step)
+    operation = Operation(step, translator)
+    entry = translations().get((step.domain, step.op))
     if entry is None:
-        name = f"{step.domain}.{step.op}" if step.domain else step.op
-        raise Untranslated(f"operator {name} is not known")
+        operation.refuse(f"operator {step.operator} is not known")
     step.attributes.begin()
-    operation = Operation(translator, step)
     try:
         operation.write(entry)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         # Nothing has been written yet: a user is told what cannot be had, the tests count a crash.
         reason = f"{DEFECT} ({type(error).__name__}: {error})"
-        raise Untranslated(reason) from error
+        raise Refused(step.label, reason) from error
     for kind, names in (
-        ("attribute", translator.program.ignored(step)),
+        ("attribute", step.ignored()),
         ("operand", operation.unread()),
     ):
         if names:
-            raise Untranslated(unread(names, kind))
+            operation.refuse(unread(names, kind))
 
 
 def parameters(names: Sequence[str]) -> list[str]:
@@ -81,7 +81,7 @@ def parameters(names: Sequence[str]) -> list[str]:
 
 
 def _lists(kind: TypeProto) -> bool:
-    """Whether an input is a sequence. Raises Untranslated where PyTorch has no such tensors."""
+    """Whether an input is a sequence. Raises Refused where PyTorch has no such tensors."""
     if kind.HasField("optional_type"):
         return _lists(kind.optional_type.elem_type)
     if kind.HasField("sequence_type"):
@@ -100,16 +100,16 @@ def translate(program: Program) -> Translation:
         code = translator.block.input(parameter)
         try:
             translator.values[name] = TensorList(code) if _lists(types[name]) else code
-        except Untranslated as problem:
-            translator.state.problems.append(f"input {name!r}: {problem}")
+        except Refused as problem:
+            translator.state.problems.append(f"input {name!r}: {problem.reason}")
     translator.section(program.main)
     results = []
     for name in program.main.outputs:
         try:
             found = translator.values.get(name)
             results.append(found.code if isinstance(found, TensorList) else translator.tensor(name))
-        except Untranslated as problem:
-            translator.state.problems.append(f"output {name!r}: {problem}")
+        except Refused as problem:
+            translator.state.problems.append(f"output {name!r}: {problem.reason}")
     if translator.state.problems:
         raise Refused(
             None, f"no PyTorch translation of {'; '.join(translator.state.problems)}", REMEDY

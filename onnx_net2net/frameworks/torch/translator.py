@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
+from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.attributes import unread
-from onnx_net2net.frameworks.program import Program, Section, Step
+from onnx_net2net.frameworks.program import Program
 from onnx_net2net.frameworks.roles import Role
+from onnx_net2net.frameworks.step import Section, Step
 from onnx_net2net.frameworks.torch import size_code
 from onnx_net2net.frameworks.torch.codegen import Block, value
 from onnx_net2net.frameworks.torch.library import identifier
@@ -215,8 +217,8 @@ class Translator:
             try:
                 if not self._hosted(step):
                     self.write(self, step)
-            except Untranslated as problem:
-                self.state.problems.append(f"{step.label}: {problem}")
+            except Refused as problem:
+                self.state.problems.append(f"{step.label}: {problem.reason}")
                 for name in step.outputs:
                     self.values[name] = value(0)  # so that what follows is looked at, too
 
@@ -254,7 +256,7 @@ class Translator:
             found = host.evaluate(step, inputs)
         except Unhosted:
             return False
-        if self.program.ignored(step):
+        if step.ignored():
             return False
         self.values.update(zip(step.outputs, found, strict=False))
         return True

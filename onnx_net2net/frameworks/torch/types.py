@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper
 
+from onnx_net2net.errors import Refused
+
 T = TensorProto
 NAMES: dict[int, str] = {
     T.FLOAT: "float32", T.DOUBLE: "float64", T.FLOAT16: "float16", T.BFLOAT16: "bfloat16",
@@ -34,8 +36,11 @@ _NUMBERS: Any = (bool, int, float, np.bool_, np.number, *_TYPES)
 MOST_EXACT = 1e38  # beyond, fewer digits could be more than the type holds
 
 
-class Untranslated(Exception):
-    """An operator, attribute or form that has no translation; the message says which."""
+class Untranslated(Refused):
+    """An attribute or form without a translation, where no step is at hand to name."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(None, reason)
 
 
 def torch_dtype(dtype: int | None) -> str:

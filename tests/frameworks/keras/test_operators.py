@@ -19,7 +19,7 @@ from tests.operators.test_rules import BY_ID
 from tests.samples import RULED, Sample
 from tests.samples.network import evaluate, network
 
-from onnx_net2net.frameworks.keras.operators import registry  # isort: skip
+from onnx_net2net.frameworks.keras.operators import translations  # isort: skip
 
 DRIVE = {"drive": np.array([0.7], np.float32)}
 
@@ -73,8 +73,10 @@ def test_every_translation_is_tried() -> None:
     tried = {sample.operator for sample in BY_ID.values()} | set(MORE)
     for path in FILES:
         tried |= _operators(onnx.load(path).graph)
-    assert not registry().keys() - tried
-    assert RULED - registry().keys() - functions().keys() == GAPS, "a gap is filled, or a new one"
+    assert not translations().keys() - tried
+    assert RULED - translations().keys() - functions().keys() == GAPS, (
+        "a gap is filled, or a new one"
+    )
 
 
 def _operators(graph: onnx.GraphProto) -> set[tuple[str, str]]:
@@ -200,5 +202,5 @@ def test_planted_faults_are_found(fault: str, monkeypatch: pytest.MonkeyPatch) -
     start, spoil = FAULTS[fault]
     sample = next(s for key, s in DETERMINED.items() if key.partition(":")[2].startswith(start))
     assert problems(sample) == []
-    monkeypatch.setitem(registry(), sample.operator, spoil(registry()[sample.operator]))
+    monkeypatch.setitem(translations(), sample.operator, spoil(translations()[sample.operator]))
     assert problems(sample)

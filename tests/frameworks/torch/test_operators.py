@@ -14,7 +14,7 @@ import torch
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.torch import to_torch
 from onnx_net2net.frameworks.torch.operation import Entry, Operation
-from onnx_net2net.frameworks.torch.operators import tables
+from onnx_net2net.frameworks.torch.operators import translations
 from onnx_net2net.model.model import load
 from onnx_net2net.operators.functions import functions
 from tests.operators.test_rules import BY_ID
@@ -128,7 +128,7 @@ DEFINED: dict[str, tuple[NodeProto, dict[str, np.ndarray]]] = {
 @pytest.mark.parametrize("name", DEFINED)
 def test_what_onnx_defines_by_other_operators(name: str) -> None:
     node, feeds = DEFINED[name]
-    assert ("", name) not in tables()
+    assert ("", name) not in translations()
     model = alone(node, feeds)
     module = to_torch(load(model))
     for want, got in zip(expected(model, feeds), outputs(module, feeds), strict=True):
@@ -136,13 +136,13 @@ def test_what_onnx_defines_by_other_operators(name: str) -> None:
 
 
 def test_every_rule_has_an_entry() -> None:
-    assert RULED - tables().keys() - functions().keys() == MISSING
+    assert RULED - translations().keys() - functions().keys() == MISSING
 
 
 def test_every_entry_has_a_sample() -> None:
     sampled = {sample.operator for sample in BY_ID.values()}
-    assert tables().keys() - sampled - BEYOND_RULES == set()
-    assert tables().keys() >= BEYOND_RULES
+    assert translations().keys() - sampled - BEYOND_RULES == set()
+    assert translations().keys() >= BEYOND_RULES
 
 
 def mean(op: Operation) -> str:
@@ -165,7 +165,7 @@ FAULTS: dict[str, tuple[str, str, Entry]] = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faulty_entries_are_found(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     domain, op, entry = FAULTS[fault]
-    monkeypatch.setitem(tables(), (domain, op), entry)
+    monkeypatch.setitem(translations(), (domain, op), entry)
     samples = [s for s in BY_ID.values() if s.operator == (domain, op)]
 
     def fails(sample: Sample) -> bool:

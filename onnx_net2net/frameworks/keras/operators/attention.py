@@ -8,11 +8,11 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 from keras import ops
-from onnx import helper
 
+from onnx_net2net.frameworks.keras.operation import Entry, Operation
 from onnx_net2net.frameworks.keras.operators.linear import swapped
 from onnx_net2net.frameworks.keras.operators.movement import cut
-from onnx_net2net.frameworks.keras.trace import Call, Entry
+from onnx_net2net.frameworks.keras.types import type_name
 from onnx_net2net.frameworks.keras.values import cast, dtype_of, known, sizes, tensor
 
 __all__ = ["TABLES", "by_head", "merged", "repeated", "rotated", "softmax"]
@@ -47,15 +47,15 @@ def softmax(x: Any, kind: str | None = None) -> Any:
     return cast(ops.softmax(ops.cast(x, kind), axis=-1), dtype_of(x))
 
 
-def attention(call: Call, q: Any, k: Any, v: Any, *rest: Any) -> list[Any]:
+def attention(op: Operation, q: Any, k: Any, v: Any, *rest: Any) -> list[Any]:
     """Outputs: the result, the keys and values with those of the past, and scores."""
-    mask, past_key, past_value, lengths = call.padded(rest, 4)
+    mask, past_key, past_value, lengths = op.padded(rest, 4)
     q, k, v = tensor(q), tensor(k), tensor(v)
     flat = len(q.shape) == 3
     if flat:
-        q = by_head(q, call.attribute("q_num_heads"))
-        k = by_head(k, call.attribute("kv_num_heads"))
-        v = by_head(v, call.attribute("kv_num_heads"))
+        q = by_head(q, op.attribute("q_num_heads"))
+        k = by_head(k, op.attribute("kv_num_heads"))
+        v = by_head(v, op.attribute("kv_num_heads"))
     past: Any = 0
     if past_key is not None:
         past = sizes(tensor(past_key))[2]
@@ -64,17 +64,17 @@ def attention(call: Call, q: Any, k: Any, v: Any, *rest: Any) -> list[Any]:
     present = [k, v]
     heads, shared = q.shape[1], k.shape[1]
     if heads is None or shared is None:
-        call.refuse("the number of heads is not known ahead")
+        op.refuse("the number of heads is not known ahead")
     times = heads // shared
     # Each side takes the root, as the operator's definition has it: half precision needs it.
-    root = _root(call, q, k)
+    root = _root(op, q, k)
     raw = ops.matmul(q * root, swapped(repeated(k, times)) * root)
-    cap = call.attribute("softcap", 0.0)
+    cap = op.attribute("softcap", 0.0)
     capped = cap * ops.tanh(raw / cap) if cap else raw
-    bias = _bias(call, raw, mask, past, lengths)
+    bias = _bias(op, raw, mask, past, lengths)
     scores = capped if bias is None else capped + bias
-    kind = call.attribute("softmax_precision")
-    precision = str(helper.tensor_dtype_to_np_dtype(kind).name) if kind else None
+    kind = op.attribute("softmax_precision")
+    precision = type_name(kind) if kind else None
     if bias is None:
         weights = softmax(scores, precision)
     else:  # a query that may see no key at all sees nothing
@@ -82,11 +82,11 @@ def attention(call: Call, q: Any, k: Any, v: Any, *rest: Any) -> list[Any]:
         weights = softmax(ops.where(hidden, ops.zeros_like(scores), scores), precision)
         weights = ops.where(hidden, ops.zeros_like(weights), weights)
     y = ops.matmul(weights, repeated(v, times))
-    shown = (raw, capped, scores, weights)[call.attribute("qk_matmul_output_mode", 0)]
+    shown = (raw, capped, scores, weights)[op.attribute("qk_matmul_output_mode", 0)]
     return [merged(y) if flat else y, *present, shown]
 
 
-def _bias(call: Call, scores: Any, mask: Any, past: Any, lengths: Any) -> Any:
+def _bias(op: Operation, scores: Any, mask: Any, past: Any, lengths: Any) -> Any:
     """What is added to the scores: masks, and the lowest number where a query sees no key."""
     kind = dtype_of(scores)
     queries, keys = sizes(scores)[-2:]
@@ -110,10 +110,10 @@ def _bias(call: Call, scores: Any, mask: Any, past: Any, lengths: Any) -> Any:
     row = ops.expand_dims(ops.arange(queries, dtype="int32"), -1) + past
     column = ops.arange(keys, dtype="int32")
     hidden = [] if ends is None else [column >= ends]
-    if call.attribute("is_causal", 0) and not (one and isinstance(queries, int) and queries == 1):
+    if op.attribute("is_causal", 0) and not (one and isinstance(queries, int) and queries == 1):
         ahead = column > row
         hidden.append(ops.logical_and(ahead, queries > 1) if one else ahead)
-    left, right = (call.attribute(f"{side}_window_size", -1) for side in ("left", "right"))
+    left, right = (op.attribute(f"{side}_window_size", -1) for side in ("left", "right"))
     hidden += [row - column > left] if left >= 0 else []
     hidden += [column - row > right] if right >= 0 else []
     for place in hidden:
@@ -121,9 +121,9 @@ def _bias(call: Call, scores: Any, mask: Any, past: Any, lengths: Any) -> Any:
     return bias
 
 
-def _root(call: Call, q: Any, k: Any) -> Any:
+def _root(op: Operation, q: Any, k: Any) -> Any:
     """The root of the scale."""
-    scale, size = call.attribute("scale"), q.shape[-1] or k.shape[-1]
+    scale, size = op.attribute("scale"), q.shape[-1] or k.shape[-1]
     if not scale and size is None:
         return ops.cast(ops.power(ops.cast(sizes(q)[-1], "float32"), -0.25), dtype_of(q))
     return ops.cast(math.sqrt(scale or 1 / math.sqrt(size)), dtype_of(q))
@@ -154,10 +154,10 @@ def rotated(x: Any, cos: Any, sin: Any, interleaved: bool) -> Any:
     return ops.concatenate([y, x[..., 2 * half :]], axis=-1) if x.shape[3] > 2 * half else y
 
 
-def rotary_embedding(call: Call, x: Any, cos: Any, sin: Any, positions: Any = None) -> Any:
+def rotary_embedding(op: Operation, x: Any, cos: Any, sin: Any, positions: Any = None) -> Any:
     """Cosines and sines are tables where positions are given."""
     x, cos, sin = tensor(x), tensor(cos), tensor(sin)
-    shape, heads = sizes(x), call.attribute("num_heads")
+    shape, heads = sizes(x), op.attribute("num_heads")
     if len(shape) == 4:
         split = ops.transpose(x, (0, 2, 1, 3))
     else:
@@ -165,7 +165,7 @@ def rotary_embedding(call: Call, x: Any, cos: Any, sin: Any, positions: Any = No
     if positions is not None:
         cos = ops.take(cos, tensor(positions), axis=0)
         sin = ops.take(sin, tensor(positions), axis=0)
-    y = rotated(split, cos, sin, bool(call.attribute("interleaved", 0)))
+    y = rotated(split, cos, sin, bool(op.attribute("interleaved", 0)))
     return ops.transpose(y, (0, 2, 1, 3)) if len(shape) == 4 else ops.reshape(y, shape)
 
 

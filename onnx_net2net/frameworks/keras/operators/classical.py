@@ -7,17 +7,29 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from onnx_net2net.frameworks.keras.trace import Call, Entry
-from onnx_net2net.frameworks.keras.values import cast, dtype_of, tensor
+from onnx_net2net.frameworks.keras.operation import Entry, Operation
+from onnx_net2net.frameworks.keras.values import cast, dtype_of, gathered, tensor
 
 __all__ = ["TABLES"]
 
 
-def scaler(call: Call, x: Any) -> Any:
+def array_feature_extractor(op: Operation, x: Any, indices: Any) -> Any:
+    """Columns of the last axis."""
+    x = tensor(x)
+    if len(x.shape) == 1:
+        x = ops.expand_dims(x, 0)
+    if isinstance(indices, np.ndarray):
+        indices = indices.reshape(-1)
+    else:
+        indices = ops.reshape(tensor(indices), (-1,))
+    return gathered(x, indices, len(x.shape) - 1)
+
+
+def scaler(op: Operation, x: Any) -> Any:
     """(x - offset) * scale; whole numbers become float32."""
     x = _real(tensor(x))
-    offset = np.asarray(call.attribute("offset", [0.0]), np.float32)
-    scale = np.asarray(call.attribute("scale", [1.0]), np.float32)
+    offset = np.asarray(op.attribute("offset", [0.0]), np.float32)
+    scale = np.asarray(op.attribute("scale", [1.0]), np.float32)
     return (x - tensor(offset, dtype_of(x))) * tensor(scale, dtype_of(x))
 
 
@@ -25,29 +37,29 @@ def _real(x: Any) -> Any:
     return x if "float" in dtype_of(x) else ops.cast(x, "float32")
 
 
-def binarizer(call: Call, x: Any) -> Any:
+def binarizer(op: Operation, x: Any) -> Any:
     """1 above the threshold, else 0."""
     x = tensor(x)
-    return ops.cast(ops.greater(x, call.attribute("threshold", 0.0)), dtype_of(x))
+    return ops.cast(ops.greater(x, op.attribute("threshold", 0.0)), dtype_of(x))
 
 
-def imputer(call: Call, x: Any) -> Any:
+def imputer(op: Operation, x: Any) -> Any:
     """A value for what is missing, one for all columns or one each."""
     x = tensor(x)
     whole = "int" in dtype_of(x)
     kind = "int64s" if whole else "floats"
-    values = tensor(np.asarray(call.attribute(f"imputed_value_{kind}")), dtype_of(x))
-    missing = call.attribute(f"replaced_value_{kind[:-1]}", 0)
+    values = tensor(np.asarray(op.attribute(f"imputed_value_{kind}")), dtype_of(x))
+    missing = op.attribute(f"replaced_value_{kind[:-1]}", 0)
     gone = (
         ops.isnan(x) if missing != missing else ops.equal(x, cast(ops.array(missing), dtype_of(x)))
     )
     return ops.where(gone, values, x)
 
 
-def normalizer(call: Call, x: Any) -> Any:
+def normalizer(op: Operation, x: Any) -> Any:
     """Rows divided by their largest entry, their sum or their length."""
     x = _real(tensor(x))
-    norm = call.attribute("norm", "MAX")
+    norm = op.attribute("norm", "MAX")
     if norm == "MAX":
         size = ops.max(x, axis=-1, keepdims=True)
     elif norm == "L1":
@@ -59,6 +71,7 @@ def normalizer(call: Call, x: Any) -> Any:
 
 TABLES: dict[str, dict[str, Entry]] = {
     "ai.onnx.ml": {
+        "ArrayFeatureExtractor": array_feature_extractor,
         "Binarizer": binarizer,
         "Imputer": imputer,
         "Normalizer": normalizer,

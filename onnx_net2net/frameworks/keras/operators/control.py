@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from onnx_net2net.frameworks.keras.operation import Entry, Operation
 from onnx_net2net.frameworks.keras.scanning import looped, scanned
-from onnx_net2net.frameworks.keras.trace import Call, Entry
 from onnx_net2net.frameworks.keras.values import known, number, sizes, tensor
 
 __all__ = ["TABLES"]
@@ -17,14 +17,14 @@ __all__ = ["TABLES"]
 LONGEST = 64  # iterations that are written out one after the other
 
 
-def branch(call: Call, condition: Any) -> list[Any]:
+def branch(op: Operation, condition: Any) -> list[Any]:
     """The branch taken, or both for the backend to choose from."""
     found = known(condition)
     if found is not None:
-        return call.body("then_branch" if found.reshape(-1)[0] else "else_branch", [])
+        return op.body("then_branch" if found.reshape(-1)[0] else "else_branch", [])
 
     def side(name: str) -> list[Any]:
-        return [tensor(value) for value in call.body(name, [])]
+        return [tensor(value) for value in op.body(name, [])]
 
     chosen = ops.cond(
         ops.reshape(tensor(condition), ()),
@@ -34,24 +34,26 @@ def branch(call: Call, condition: Any) -> list[Any]:
     return list(chosen)
 
 
-def loop(call: Call, count: Any, condition: Any, *states: Any) -> list[Any]:
+def loop(op: Operation, count: Any, condition: Any, *states: Any) -> list[Any]:
     """Written out where the number of iterations is known, else a loop of the backend."""
     total = number(count)
     start = True if condition is None else known(condition)
     if (total is None or isinstance(total, int)) and start is not None:
-        done = _unrolled(call, total, bool(np.all(start)), list(states))
+        done = _unrolled(op, total, bool(np.all(start)), list(states))
         if done is not None:
             return done
-    return _while(call, total, condition, list(states))
+    return _while(op, total, condition, list(states))
 
 
-def _unrolled(call: Call, total: int | None, goes_on: bool, states: list[Any]) -> list[Any] | None:
+def _unrolled(
+    op: Operation, total: int | None, goes_on: bool, states: list[Any]
+) -> list[Any] | None:
     """None where an iteration decides by its data whether another follows."""
     carried = len(states)
     rows: list[list[Any]] = []
     step = 0
     while goes_on and (total is None or step < total):
-        results = call.body("body", [np.array(step, np.int64), np.array(True), *states])
+        results = op.body("body", [np.array(step, np.int64), np.array(True), *states])
         states = results[1 : 1 + carried]
         rows.append(results[1 + carried :])
         step += 1
@@ -59,8 +61,8 @@ def _unrolled(call: Call, total: int | None, goes_on: bool, states: list[Any]) -
         if found is None and (total is None or step < total):
             return None
         goes_on = found is None or bool(np.all(found))
-    if not rows and len(call.step.outputs) > carried:
-        call.refuse("it stacks the results of no iteration")
+    if not rows and len(op.step.outputs) > carried:
+        op.refuse("it stacks the results of no iteration")
     return [*states, *(_stacked(list(column), 0) for column in zip(*rows, strict=True))]
 
 
@@ -68,14 +70,14 @@ def _stacked(parts: list[Any], axis: int) -> Any:
     return ops.stack([tensor(part) for part in parts], axis=axis)
 
 
-def _while(call: Call, total: Any, condition: Any, states: list[Any]) -> list[Any]:
+def _while(op: Operation, total: Any, condition: Any, states: list[Any]) -> list[Any]:
     """A loop whose end the data decide."""
     carried = len(states)
-    if any(call.step.outputs[carried:]) and keras.backend.backend() != "tensorflow":
-        call.refuse("it collects results of iterations whose number only the data tell")
+    if any(op.step.outputs[carried:]) and keras.backend.backend() != "tensorflow":
+        op.refuse("it collects results of iterations whose number only the data tell")
 
     def body(step: Any, goes_on: Any, now: list[Any]) -> tuple[Any, list[Any], list[Any]]:
-        results = call.body("body", [ops.cast(step, "int64"), goes_on, *now])
+        results = op.body("body", [ops.cast(step, "int64"), goes_on, *now])
         found = [tensor(value) for value in results]
         return ops.reshape(found[0], ()), found[1 : 1 + carried], found[1 + carried :]
 
@@ -85,14 +87,14 @@ def _while(call: Call, total: Any, condition: Any, states: list[Any]) -> list[An
     return [*states, *columns]
 
 
-def scan(call: Call, *values: Any) -> list[Any]:
+def scan(op: Operation, *values: Any) -> list[Any]:
     """The body for each entry along axes of its last inputs."""
-    if call.opset < 9:
-        call.refuse("the batch axis of Scan in opset 8 is not translated")
-    count = call.attribute("num_scan_inputs")
+    if op.opset < 9:
+        op.refuse("the batch axis of Scan in opset 8 is not translated")
+    count = op.attribute("num_scan_inputs")
     states, given = list(values[:-count]), [tensor(value) for value in values[-count:]]
-    axes = call.attribute("scan_input_axes") or [0] * count
-    turned = call.attribute("scan_input_directions") or [0] * count
+    axes = op.attribute("scan_input_axes") or [0] * count
+    turned = op.attribute("scan_input_directions") or [0] * count
     given = [ops.moveaxis(x, axis, 0) for x, axis in zip(given, axes, strict=True)]
     given = [ops.flip(x, 0) if flag else x for x, flag in zip(given, turned, strict=True)]
     length = sizes(given[0])[0]
@@ -100,17 +102,17 @@ def scan(call: Call, *values: Any) -> list[Any]:
     if isinstance(length, int) and length <= LONGEST:
         rows = []
         for step in range(length):
-            results = call.body("body", [*states, *(x[step] for x in given)])
+            results = op.body("body", [*states, *(x[step] for x in given)])
             states, row = results[:carried], results[carried:]
             rows.append(row)
         columns = [_stacked(list(column), 0) for column in zip(*rows, strict=True)]
     else:
         states, columns = scanned(
-            lambda now, entries: _split(call.body("body", [*now, *entries]), carried),
+            lambda now, entries: _split(op.body("body", [*now, *entries]), carried),
             [tensor(state) for state in states],
             given,
         )
-    return [*states, *_directed(call, columns)]
+    return [*states, *_directed(op, columns)]
 
 
 def _split(results: list[Any], carried: int) -> tuple[list[Any], list[Any]]:
@@ -119,10 +121,10 @@ def _split(results: list[Any], carried: int) -> tuple[list[Any], list[Any]]:
     return found[:carried], found[carried:]
 
 
-def _directed(call: Call, columns: list[Any]) -> list[Any]:
+def _directed(op: Operation, columns: list[Any]) -> list[Any]:
     """Collected rows along the axis and in the direction that the node asks for."""
-    axes = call.attribute("scan_output_axes") or [0] * len(columns)
-    turned = call.attribute("scan_output_directions") or [0] * len(columns)
+    axes = op.attribute("scan_output_axes") or [0] * len(columns)
+    turned = op.attribute("scan_output_directions") or [0] * len(columns)
     found = []
     for column, axis, flag in zip(columns, axes, turned, strict=True):
         column = ops.flip(column, 0) if flag else column

@@ -7,25 +7,27 @@ from typing import Any
 
 from keras import ops
 
-from onnx_net2net.frameworks.keras.trace import Call, Entry
+from onnx_net2net.frameworks.keras.operation import Entry, Operation
 from onnx_net2net.frameworks.keras.values import dtype_of, sizes, tensor
 from onnx_net2net.frameworks.keras.windows import (
     Window,
     channels_last,
     padded,
+    positive,
     taps,
     to_first,
     to_last,
     window,
 )
+from onnx_net2net.frameworks.windows import transposed_pads
 
 __all__ = ["TABLES", "add_bias", "convolve"]
 
 
-def conv(call: Call, x: Any, w: Any, b: Any = None) -> Any:
+def conv(op: Operation, x: Any, w: Any, b: Any = None) -> Any:
     """Any number of spatial axes, groups, strides and dilations."""
     x, w = tensor(x), tensor(w)
-    y = convolve(x, w, window(call, x, w.shape[2:]), call.attribute("group", 1))
+    y = convolve(x, w, window(op, x, w.shape[2:]), op.attribute("group", 1))
     return add_bias(y, b)
 
 
@@ -105,44 +107,17 @@ def _grouped(x: Any, w: Any, frame: Window, groups: int) -> Any:
     return ops.reshape(total, (shape[0], w.shape[0], *shape[2:]))
 
 
-def conv_transpose(call: Call, x: Any, w: Any, b: Any = None) -> Any:
+def conv_transpose(op: Operation, x: Any, w: Any, b: Any = None) -> Any:
     """What a convolution's gradient is: every entry spreads the kernel."""
     x, w = tensor(x), tensor(w)
-    groups = call.attribute("group", 1)
-    frame = window_of_transpose(call, x, w)
+    groups = op.attribute("group", 1)
+    rank, kernel = len(w.shape) - 2, tuple(w.shape[2:])
+    pads = transposed_pads(op, kernel, lambda axis: sizes(x)[axis + 2], positive)
+    frame = Window(kernel, tuple(op.strides(rank)), tuple(op.dilations(rank)), tuple(pads))
     if groups == 1:
         return add_bias(_spread(x, w, frame), b)
     parts = zip(ops.split(x, groups, axis=1), ops.split(w, groups, axis=0), strict=True)
     return add_bias(ops.concatenate([_spread(a, k, frame) for a, k in parts], axis=1), b)
-
-
-def window_of_transpose(call: Call, x: Any, w: Any) -> Window:
-    """Its pads are what is cut from the full result; a negative one adds zeros."""
-    rank = len(w.shape) - 2
-    strides = tuple(call.attribute("strides") or [1] * rank)
-    dilations = tuple(call.attribute("dilations") or [1] * rank)
-    extra = call.attribute("output_padding") or [0] * rank
-    given = call.attribute("pads") or [0] * (2 * rank)
-    shape = call.attribute("output_shape")
-    mode = call.attribute("auto_pad", "NOTSET")
-    pads: list[tuple[Any, Any]] = []
-    for axis in range(rank):
-        span = (w.shape[2 + axis] - 1) * dilations[axis] + 1
-        length = sizes(x)[2 + axis]
-        before, after = given[axis], given[axis + rank]
-        if shape is not None or mode.startswith("SAME"):
-            total = extra[axis] + span - strides[axis]
-            if shape is not None:
-                total = total + length * strides[axis] - shape[axis]
-            # As onnxruntime does: the odd one is cut in front but for SAME_UPPER, and what a
-            # stated shape has beyond the full size is added behind.
-            cut = max(total, 0) if isinstance(total, int) else ops.maximum(total, 0)
-            before = cut // 2 if mode == "SAME_UPPER" else cut - cut // 2
-            after = cut - before
-            if shape is not None:
-                after = total - before
-        pads.append((before, after - extra[axis]))
-    return Window(tuple(w.shape[2:]), strides, dilations, tuple(pads))
 
 
 def _spread(x: Any, w: Any, frame: Window) -> Any:
@@ -183,18 +158,18 @@ def _spaced(x: Any, axis: int, stride: int) -> Any:
     return y[tuple(index)]
 
 
-def col2im(call: Call, x: Any, image: Any, block: Any) -> Any:
+def col2im(op: Operation, x: Any, image: Any, block: Any) -> Any:
     """Overlapping blocks summed into an image: a transposed convolution by unit kernels."""
     from onnx_net2net.frameworks.keras.values import ints
 
     x = tensor(x)
     shape, kernel = ints(image), ints(block)
     if not all(isinstance(n, int) for n in (*shape, *kernel)):
-        call.refuse("the size of its output is not known ahead")
+        op.refuse("the size of its output is not known ahead")
     rank, area = len(kernel), math.prod(kernel)
-    strides = tuple(call.attribute("strides") or [1] * rank)
-    dilations = tuple(call.attribute("dilations") or [1] * rank)
-    given = call.attribute("pads") or [0] * (2 * rank)
+    strides = tuple(op.strides(rank))
+    dilations = tuple(op.dilations(rank))
+    given = op.pads(rank)
     pads = tuple(zip(given[:rank], given[rank:], strict=True))
     frame = Window(tuple(kernel), strides, dilations, pads)
     counts = [

@@ -13,9 +13,9 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
-from onnx import helper
 
-from onnx_net2net.frameworks.keras.trace import Call, Entry
+from onnx_net2net.frameworks.keras.operation import Entry, Operation
+from onnx_net2net.frameworks.keras.types import type_name
 from onnx_net2net.frameworks.keras.values import cast, dtype_of, known, number, tensor
 
 __all__ = ["NUMBERS", "POINTWISE", "TABLES", "activation"]
@@ -23,26 +23,26 @@ __all__ = ["NUMBERS", "POINTWISE", "TABLES", "activation"]
 
 def unary(function: Callable[[Any], Any]) -> Entry:
     """A function of one tensor."""
-    return lambda call, x: function(tensor(x))
+    return lambda op, x: function(tensor(x))
 
 
-def operands(call: Call, values: tuple[Any, ...]) -> list[Any]:
+def operands(op: Operation, values: tuple[Any, ...]) -> list[Any]:
     """As tensors; ill-aligned ones of old files are refused."""
-    if call.attribute("broadcast", 0):
-        call.refuse("the broadcasting of opset 6, which aligns axes on the left, is not translated")
+    if op.attribute("broadcast", 0):
+        op.refuse("the broadcasting of opset 6, which aligns axes on the left, is not translated")
     return [tensor(value) for value in values]
 
 
 def binary(function: Callable[[Any, Any], Any]) -> Entry:
     """A function of two tensors, broadcast against each other."""
-    return lambda call, *values: function(*operands(call, values))
+    return lambda op, *values: function(*operands(op, values))
 
 
 def folded(function: Callable[[Any, Any], Any]) -> Entry:
     """A function of two tensors, applied to any number of them from the left."""
 
-    def entry(call: Call, *values: Any) -> Any:
-        result, *others = operands(call, values)
+    def entry(op: Operation, *values: Any) -> Any:
+        result, *others = operands(op, values)
         for other in others:
             result = function(result, other)
         return result
@@ -50,9 +50,9 @@ def folded(function: Callable[[Any, Any], Any]) -> Entry:
     return entry
 
 
-def mean(call: Call, *values: Any) -> Any:
+def mean(op: Operation, *values: Any) -> Any:
     """The mean of several tensors."""
-    return ops.divide(folded(operator.add)(call, *values), len(values))
+    return ops.divide(folded(operator.add)(op, *values), len(values))
 
 
 def is_whole(x: Any) -> bool:
@@ -60,9 +60,9 @@ def is_whole(x: Any) -> bool:
     return "int" in dtype_of(x)
 
 
-def divide(call: Call, *values: Any) -> Any:
+def divide(op: Operation, *values: Any) -> Any:
     """Whole numbers are divided towards zero."""
-    x, y = operands(call, values)
+    x, y = operands(op, values)
     if not is_whole(x):
         return ops.divide(x, y)
     quotient = ops.floor_divide(x, y)
@@ -71,16 +71,16 @@ def divide(call: Call, *values: Any) -> Any:
     return cast(quotient + ops.cast(up, dtype_of(quotient)), dtype_of(x))
 
 
-def modulo(call: Call, *values: Any) -> Any:
+def modulo(op: Operation, *values: Any) -> Any:
     """The sign is the divisor's, or with ``fmod`` the dividend's."""
-    x, y = operands(call, values)
-    if not call.attribute("fmod", 0) or dtype_of(x).startswith("uint"):
+    x, y = operands(op, values)
+    if not op.attribute("fmod", 0) or dtype_of(x).startswith("uint"):
         return ops.mod(x, y)
     rest = ops.mod(ops.abs(x), ops.abs(y))
     return ops.where(ops.less(x, 0), ops.negative(rest), rest)
 
 
-def power(call: Call, *values: Any) -> Any:
+def power(op: Operation, *values: Any) -> Any:
     """The type is that of the base. Squares, roots and cubes are not left to logarithms."""
     x, exponent = values
     found = known(exponent)
@@ -89,25 +89,25 @@ def power(call: Call, *values: Any) -> Any:
         value = found.item()
         if found.ndim <= len(x.shape) and value in (2.0, 0.5):
             return ops.square(x) if value == 2 else ops.sqrt(x)
-    x, exponent = operands(call, values)
+    x, exponent = operands(op, values)
     if is_whole(x) and not is_whole(exponent):
         wide = ops.power(cast(x, dtype_of(exponent)), exponent)
         return cast(wide, dtype_of(x))
     return cast(ops.power(x, cast(exponent, dtype_of(x))), dtype_of(x))
 
 
-def cast_to(call: Call, x: Any) -> Any:
+def cast_to(op: Operation, x: Any) -> Any:
     """Cast: floats are cut towards zero, NaN is true."""
-    target = helper.tensor_dtype_to_np_dtype(call.attribute("to")).name
-    return converted(call, x, target)
+    target = type_name(op.attribute("to"))
+    return converted(op, x, target)
 
 
-def converted(call: Call, x: Any, target: str) -> Any:
+def converted(op: Operation, x: Any, target: str) -> Any:
     """``x`` in another type."""
     if isinstance(x, np.ndarray):
         return x.astype(np.dtype(target))
     if target not in NUMBERS:
-        call.refuse(f"a cast to {target} is not translated")
+        op.refuse(f"a cast to {target} is not translated")
     x = tensor(x)
     if target == "bool" and dtype_of(x) != "bool":
         return ops.not_equal(x, 0)
@@ -120,23 +120,10 @@ LOW_BITS = {
     "uint32": "int64",
 }
 
-NUMBERS = frozenset(
-    [
-        "bfloat16",
-        "bool",
-        "float16",
-        "float32",
-        "float64",
-        "int8",
-        "int16",
-        "int32",
-        "int64",
-        "uint8",
-        "uint16",
-        "uint32",
-        "uint64",
-    ]
-)
+NUMBERS = frozenset({
+    "bfloat16", "bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64",
+    "uint8", "uint16", "uint32", "uint64",
+})  # fmt: skip
 
 
 def sign(x: Any) -> Any:
@@ -144,33 +131,33 @@ def sign(x: Any) -> Any:
     return ops.cast(x != 0, dtype_of(x)) if dtype_of(x).startswith("uint") else ops.sign(x)
 
 
-def clip(call: Call, x: Any, low: Any = None, high: Any = None) -> Any:
+def clip(op: Operation, x: Any, low: Any = None, high: Any = None) -> Any:
     """Bounds are attributes (opset 6) or scalars (opset 11)."""
     x = tensor(x)
-    low = call.attribute("min") if low is None else tensor(low)
-    high = call.attribute("max") if high is None else tensor(high)
+    low = op.attribute("min") if low is None else tensor(low)
+    high = op.attribute("max") if high is None else tensor(high)
     if low is not None:
         x = ops.maximum(x, ops.cast(low, dtype_of(x)))
     return x if high is None else ops.minimum(x, ops.cast(high, dtype_of(x)))
 
 
-def dropout(call: Call, x: Any, ratio: Any = None, training: Any = None) -> Any:
+def dropout(op: Operation, x: Any, ratio: Any = None, training: Any = None) -> Any:
     """Random in training, else the identity. ``training=`` of Keras decides, not the file."""
-    if call.opset < 7 and not call.attribute("is_test", 0):
-        call.refuse("Dropout in training mode, the default of opset 6, is not translated")
+    if op.opset < 7 and not op.attribute("is_test", 0):
+        op.refuse("Dropout in training mode, the default of opset 6, is not translated")
     x = tensor(x)
-    rate = number(ratio, call.attribute("ratio", 0.5))
+    rate = number(ratio, op.attribute("ratio", 0.5))
     if not isinstance(rate, float | int):
-        call.refuse("its ratio is computed by the graph, and has to be known ahead")
-    if not call.training or rate == 0:
+        op.refuse("its ratio is computed by the graph, and has to be known ahead")
+    if not op.training or rate == 0:
         return [x, ops.ones_like(x, dtype="bool")]
-    scale = keras.random.dropout(ops.ones_like(x), rate, seed=call.trace.seed)
+    scale = keras.random.dropout(ops.ones_like(x), rate, seed=op.translator.seed)
     return [ops.multiply(x, scale), ops.not_equal(scale, 0)]
 
 
-def gelu(call: Call, x: Any) -> Any:
+def gelu(op: Operation, x: Any) -> Any:
     """By erf, or approximately by tanh."""
-    return ops.gelu(tensor(x), approximate=call.attribute("approximate", "none") == "tanh")
+    return ops.gelu(tensor(x), approximate=op.attribute("approximate", "none") == "tanh")
 
 
 def softplus(x: Any) -> Any:
@@ -240,44 +227,44 @@ def activation(name: str, **given: float) -> Callable[[Any], Any]:
 def activated(name: str) -> Entry:
     """The operator of that name."""
 
-    def entry(call: Call, x: Any) -> Any:
+    def entry(op: Operation, x: Any) -> Any:
         defaults = ACTIVATIONS[name][1]
-        given = {key: call.attribute(key, default) for key, default in defaults.items()}
+        given = {key: op.attribute(key, default) for key, default in defaults.items()}
         x = tensor(x)
         return cast(activation(name, **given)(x), dtype_of(x))
 
     return entry
 
 
-def infinite(call: Call, x: Any) -> Any:
+def infinite(op: Operation, x: Any) -> Any:
     """One of the infinities, or both."""
     x = tensor(x)
     positive = ops.logical_and(ops.isinf(x), ops.greater(x, 0))
     negative = ops.logical_and(ops.isinf(x), ops.less(x, 0))
-    if not call.attribute("detect_positive", 1):
-        return negative if call.attribute("detect_negative", 1) else ops.zeros_like(negative)
-    return ops.isinf(x) if call.attribute("detect_negative", 1) else positive
+    if not op.attribute("detect_positive", 1):
+        return negative if op.attribute("detect_negative", 1) else ops.zeros_like(negative)
+    return ops.isinf(x) if op.attribute("detect_negative", 1) else positive
 
 
-def shifted(call: Call, *values: Any) -> Any:
+def shifted(op: Operation, *values: Any) -> Any:
     """Bits to the left or right; beyond the width nothing is left but the sign."""
-    x, y = operands(call, values)
+    x, y = operands(op, values)
     kind = np.dtype(dtype_of(x))
     beyond = ops.logical_or(ops.less(y, 0), ops.greater_equal(y, 8 * kind.itemsize))
     within, rest = ops.where(beyond, ops.zeros_like(y), y), ops.zeros_like(x)
-    if call.attribute("direction") == "LEFT":
+    if op.attribute("direction") == "LEFT":
         return ops.where(beyond, rest, ops.left_shift(x, within))
     if kind.kind == "i":
         rest = ops.negative(ops.cast(ops.less(x, 0), kind.name))
     return ops.where(beyond, rest, ops.right_shift(x, within))
 
 
-def reinterpreted(call: Call, x: Any) -> Any:
+def reinterpreted(op: Operation, x: Any) -> Any:
     """The same bits as another type."""
-    return ops.view(tensor(x), helper.tensor_dtype_to_np_dtype(call.attribute("to")).name)
+    return ops.view(tensor(x), type_name(op.attribute("to")))
 
 
-def prelu(call: Call, x: Any, slope: Any) -> Any:
+def prelu(op: Operation, x: Any, slope: Any) -> Any:
     """A slope of its own for what is negative."""
     x, slope = tensor(x), tensor(slope)
     return ops.where(ops.less(x, 0), ops.multiply(x, slope), x)
@@ -300,7 +287,7 @@ POINTWISE: dict[str, Entry] = {
     "BitwiseOr": binary(ops.bitwise_or),
     "BitwiseXor": binary(ops.bitwise_xor),
     "Cast": cast_to,
-    "CastLike": lambda call, x, y: converted(call, x, dtype_of(y)),
+    "CastLike": lambda op, x, y: converted(op, x, dtype_of(y)),
     "Ceil": unary(ops.ceil),
     "Clip": clip,
     "Cos": unary(ops.cos),
@@ -314,7 +301,6 @@ POINTWISE: dict[str, Entry] = {
     "Greater": binary(ops.greater),
     "GreaterOrEqual": binary(ops.greater_equal),
     "HardSwish": unary(lambda x: x * ops.clip(x / 6 + 0.5, 0, 1)),
-    "Identity": lambda call, x: x,
     "IsInf": infinite,
     "IsNaN": unary(ops.isnan),
     "Less": binary(ops.less),
@@ -340,7 +326,7 @@ POINTWISE: dict[str, Entry] = {
     "Sub": binary(ops.subtract),
     "Sum": folded(operator.add),
     "Tan": unary(ops.tan),
-    "Where": lambda call, *values: ops.where(*operands(call, values)),
+    "Where": lambda op, *values: ops.where(*operands(op, values)),
     "Xor": binary(ops.logical_xor),
 }
 

@@ -1,4 +1,4 @@
-"""Operators that read entries by their place."""
+"""Operators that read, write or pick elements by position."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from onnx_net2net.frameworks.keras.trace import Call, Entry
+from onnx_net2net.frameworks.keras.operation import Entry, Operation
+from onnx_net2net.frameworks.keras.operators.movement import broadcast
 from onnx_net2net.frameworks.keras.values import (
     axis_of,
     cast,
@@ -20,13 +21,13 @@ from onnx_net2net.frameworks.keras.values import (
     tensor,
 )
 
-__all__ = ["TABLES", "flat_places", "whole_places"]
+__all__ = ["TABLES"]
 
 
-def gather(call: Call, x: Any, indices: Any) -> Any:
+def gather(op: Operation, x: Any, indices: Any) -> Any:
     """Rows of a table."""
     x = tensor(x)
-    return gathered(x, indices, axis_of(call.attribute("axis", 0), x))
+    return gathered(x, indices, axis_of(op.attribute("axis", 0), x))
 
 
 def whole_places(indices: Any, size: Any) -> Any:
@@ -52,10 +53,10 @@ def _stride(shape: list[Any], axis: int) -> Any:
     return ops.cast(product(shape[axis + 1 :]), "int32")
 
 
-def gather_elements(call: Call, x: Any, indices: Any) -> Any:
+def gather_elements(op: Operation, x: Any, indices: Any) -> Any:
     """An index of its own for each entry."""
     x = tensor(x)
-    axis = axis_of(call.attribute("axis", 0), x)
+    axis = axis_of(op.attribute("axis", 0), x)
     places = element_places(x, indices, axis)
     return ops.take(ops.reshape(x, (-1,)), places, axis=0)
 
@@ -70,13 +71,13 @@ def flat_places(shape: list[Any], indices: Any) -> Any:
     return total
 
 
-def gather_nd(call: Call, x: Any, indices: Any) -> Any:
+def gather_nd(op: Operation, x: Any, indices: Any) -> Any:
     """Slices at tuples of places, behind ``batch_dims`` axes that both have."""
     x, indices = tensor(x), tensor(indices)
-    batch = call.attribute("batch_dims", 0)
+    batch = op.attribute("batch_dims", 0)
     depth = indices.shape[-1]
     if not isinstance(depth, int):
-        call.refuse("the length of its index tuples is not known ahead")
+        op.refuse("the length of its index tuples is not known ahead")
     own, asked = sizes(x), sizes(indices)
     places = flat_places(own[batch:], indices)
     inner = product(own[batch : batch + depth])
@@ -89,10 +90,10 @@ def gather_nd(call: Call, x: Any, indices: Any) -> Any:
     return ops.take(flat, places, axis=0)
 
 
-def one_hot(call: Call, indices: Any, depth: Any, values: Any) -> Any:
+def one_hot(op: Operation, indices: Any, depth: Any, values: Any) -> Any:
     """``values`` are off and on; an index beyond the depth is off everywhere."""
     indices, values = tensor(indices), tensor(values)
-    axis = call.attribute("axis", -1)
+    axis = op.attribute("axis", -1)
     count = number(depth)
     size = ops.cast(count, dtype_of(indices))
     wrapped = ops.where(indices < 0, indices + size, indices)
@@ -103,10 +104,10 @@ def one_hot(call: Call, indices: Any, depth: Any, values: Any) -> Any:
     return ops.where(ops.equal(ops.expand_dims(wrapped, axis), steps), values[1], values[0])
 
 
-def compress(call: Call, x: Any, condition: Any) -> Any:
+def compress(op: Operation, x: Any, condition: Any) -> Any:
     """Entries where a condition holds."""
     x = tensor(x)
-    axis = call.attribute("axis")
+    axis = op.attribute("axis")
     if axis is None:
         x, axis = ops.reshape(x, (-1,)), 0
     found = known(condition)
@@ -115,7 +116,7 @@ def compress(call: Call, x: Any, condition: Any) -> Any:
     return ops.take(x, ops.nonzero(tensor(condition))[0], axis=axis_of(axis, x))
 
 
-def nonzero(call: Call, x: Any) -> Any:
+def nonzero(op: Operation, x: Any) -> Any:
     """Places of the entries that are not zero, a column each."""
     found = known(x)
     if found is not None:
@@ -123,13 +124,13 @@ def nonzero(call: Call, x: Any) -> Any:
     return ops.cast(ops.stack(ops.nonzero(tensor(x))), "int64")
 
 
-def top_k(call: Call, x: Any, k: Any = None) -> list[Any]:
+def top_k(op: Operation, x: Any, k: Any = None) -> list[Any]:
     """The largest or smallest entries, the first of equal ones first."""
     x = tensor(x)
-    axis = axis_of(call.attribute("axis", -1), x)
-    count = number(k, call.attribute("k"))
+    axis = axis_of(op.attribute("axis", -1), x)
+    count = number(k, op.attribute("k"))
     x = ops.moveaxis(x, axis, -1)
-    if call.attribute("largest", 1):
+    if op.attribute("largest", 1):
         values, places = ops.top_k(x, count)
     else:
         places = ops.argsort(x, axis=-1)[..., :count]
@@ -137,31 +138,76 @@ def top_k(call: Call, x: Any, k: Any = None) -> list[Any]:
     return [ops.moveaxis(values, -1, axis), ops.moveaxis(ops.cast(places, "int64"), -1, axis)]
 
 
-def array_feature_extractor(call: Call, x: Any, indices: Any) -> Any:
-    """Columns of the last axis."""
-    x = tensor(x)
-    if len(x.shape) == 1:
-        x = ops.expand_dims(x, 0)
-    if isinstance(indices, np.ndarray):
-        indices = indices.reshape(-1)
-    else:
-        indices = ops.reshape(tensor(indices), (-1,))
-    return gathered(x, indices, len(x.shape) - 1)
-
-
-def unique(call: Call, x: Any) -> list[Any]:
+def unique(op: Operation, x: Any) -> list[Any]:
     """Distinct entries, where they are known when the graph is built."""
     found = known(x)
     if found is None:
-        call.refuse("only the data tell how many distinct elements there are")
-    axis = call.attribute("axis")
+        op.refuse("only the data tell how many distinct elements there are")
+    axis = op.attribute("axis")
     values, first, inverse, counts = np.unique(found, True, True, True, axis=axis)
-    if not call.attribute("sorted", 1):
+    if not op.attribute("sorted", 1):
         order = np.argsort(first)
         rank = np.argsort(order)
         values = np.take(values, order, axis=axis or 0)
         first, inverse, counts = first[order], rank[inverse], counts[order]
     return [values, first, inverse.reshape(-1), counts]
+
+
+REDUCTIONS = {"none": None, "add": "add", "max": "max", "min": "min", "mul": "mul"}
+
+
+def _written(op: Operation, flat: Any, places: Any, updates: Any) -> Any:
+    """Rows of ``flat`` replaced, or combined with what stands there."""
+    way = REDUCTIONS[op.attribute("reduction", "none")]
+    places = ops.reshape(places, (-1, 1))
+    if way is not None and dtype_of(flat) == "bool":
+        way = {"add": "max", "mul": "min"}.get(way, way)
+        flat, updates = ops.cast(flat, "int32"), ops.cast(updates, "int32")
+        return ops.cast(ops.scatter_update(flat, places, updates, reduction=way), "bool")
+    return ops.scatter_update(flat, places, updates, reduction=way)
+
+
+def scatter_elements(op: Operation, x: Any, indices: Any, updates: Any) -> Any:
+    """An index of its own for each entry."""
+    x = tensor(x)
+    axis = axis_of(op.attribute("axis", 0), x)
+    places = element_places(x, indices, axis)
+    flat = ops.reshape(x, (-1,))
+    return ops.reshape(_written(op, flat, places, ops.reshape(tensor(updates), (-1,))), sizes(x))
+
+
+def scatter_nd(op: Operation, x: Any, indices: Any, updates: Any) -> Any:
+    """Slices at tuples of places."""
+    x, indices, updates = tensor(x), tensor(indices), tensor(updates)
+    if 0 in x.shape:
+        return x  # no entry that TensorFlow could be told to replace
+    own, depth = sizes(x), indices.shape[-1]
+    rows = product(own[depth:])
+    flat = ops.reshape(x, (product(own[:depth]), rows))
+    places = flat_places(own, indices)
+    flat = _written(op, flat, places, ops.reshape(updates, (-1, rows)))
+    return ops.reshape(flat, own)
+
+
+def tensor_scatter(op: Operation, past: Any, update: Any, starts: Any = None) -> Any:
+    """A cache with new entries from a place on, one for each image of the batch."""
+    past, update = tensor(past), tensor(update)
+    axis = axis_of(op.attribute("axis", -2), past)
+    own, news = sizes(past), sizes(update)
+    steps = ops.arange(news[axis], dtype="int32")
+    first = ops.zeros((1,), "int32") if starts is None else cast(tensor(starts), "int32")
+    at = ops.expand_dims(first, -1) + steps
+    if op.attribute("mode", "linear") == "circular":
+        at = ops.mod(at, ops.cast(own[axis], "int32"))
+    at = broadcast(at, [own[0], news[axis]])
+    batch = ops.expand_dims(ops.arange(own[0], dtype="int32"), -1) * ops.cast(own[axis], "int32")
+    turned = ops.moveaxis(past, axis, 1)
+    shape = sizes(turned)
+    rows = product(shape[2:])
+    flat = ops.reshape(turned, (product(shape[:2]), rows))
+    values = ops.reshape(ops.moveaxis(update, axis, 1), (-1, rows))
+    flat = ops.scatter_update(flat, ops.reshape(batch + at, (-1, 1)), values)
+    return ops.moveaxis(ops.reshape(flat, shape), 1, axis)
 
 
 TABLES: dict[str, dict[str, Entry]] = {
@@ -172,8 +218,11 @@ TABLES: dict[str, dict[str, Entry]] = {
         "GatherND": gather_nd,
         "NonZero": nonzero,
         "OneHot": one_hot,
+        "Scatter": scatter_elements,
+        "ScatterElements": scatter_elements,
+        "ScatterND": scatter_nd,
+        "TensorScatter": tensor_scatter,
         "TopK": top_k,
         "Unique": unique,
     },
-    "ai.onnx.ml": {"ArrayFeatureExtractor": array_feature_extractor},
 }

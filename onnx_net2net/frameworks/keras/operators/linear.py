@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from onnx_net2net.frameworks.keras.trace import Call, Entry
+from onnx_net2net.frameworks.keras.operation import Entry, Operation
 from onnx_net2net.frameworks.keras.values import cast, dtype_of, sizes, tensor
 
 __all__ = ["TABLES", "gemm", "swapped"]
@@ -39,14 +39,14 @@ def _whole(a: Any, b: Any) -> Any:
     return cast(y, dtype_of(a))
 
 
-def determinant(call: Call, x: Any) -> Any:
+def determinant(op: Operation, x: Any) -> Any:
     """Of matrices that are square, whether both of their sizes are known or one."""
     x = tensor(x)
     size = x.shape[-1] or x.shape[-2]
     return ops.det(ops.reshape(x, [*sizes(x)[:-2], size, size]) if size else x)
 
 
-def matmul(call: Call, a: Any, b: Any) -> Any:
+def matmul(op: Operation, a: Any, b: Any) -> Any:
     """As NumPy's."""
     return multiplied(tensor(a), tensor(b))
 
@@ -56,18 +56,18 @@ def scaled(x: Any, factor: float) -> Any:
     return x if factor == 1 else ops.multiply(x, ops.cast(factor, dtype_of(x)))
 
 
-def gemm(call: Call, a: Any, b: Any, c: Any = None) -> Any:
+def gemm(op: Operation, a: Any, b: Any, c: Any = None) -> Any:
     """alpha * A' B' + beta * C."""
     a, b = tensor(a), tensor(b)
-    a = swapped(a) if call.attribute("transA", 0) else a
-    b = swapped(b) if call.attribute("transB", 0) else b
-    y, beta = scaled(multiplied(a, b), call.attribute("alpha", 1.0)), call.attribute("beta", 1.0)
+    a = swapped(a) if op.attribute("transA", 0) else a
+    b = swapped(b) if op.attribute("transB", 0) else b
+    y, beta = scaled(multiplied(a, b), op.attribute("alpha", 1.0)), op.attribute("beta", 1.0)
     return y if c is None else y + scaled(tensor(c), beta)
 
 
-def einsum(call: Call, *values: Any) -> Any:
+def einsum(op: Operation, *values: Any) -> Any:
     """As NumPy's; with no output given, letters that occur once, in the order of the alphabet."""
-    equation = call.attribute("equation").replace(" ", "")
+    equation = op.attribute("equation").replace(" ", "")
     if "->" not in equation:
         letters = equation.replace(",", "").replace("...", "")
         once = sorted(letter for letter in set(letters) if letters.count(letter) == 1)
@@ -81,7 +81,7 @@ def einsum(call: Call, *values: Any) -> Any:
     return cast(ops.einsum(equation, *found), dtype_of(found[0]))
 
 
-def inverse(call: Call, x: Any) -> Any:
+def inverse(op: Operation, x: Any) -> Any:
     """Of matrices."""
     return ops.inv(tensor(x))
 

@@ -1,4 +1,4 @@
-"""Operators that move, cut and repeat entries."""
+"""Operators that move, cut and repeat elements, or make tensors of a shape."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 from keras import ops
 
 from onnx_net2net.frameworks.keras.open_axes import sliced_at, with_axes, without_axes
-from onnx_net2net.frameworks.keras.trace import Call, Entry
+from onnx_net2net.frameworks.keras.operation import Entry, Operation
+from onnx_net2net.frameworks.keras.types import type_name
 from onnx_net2net.frameworks.keras.values import (
     axis_of,
     dtype_of,
@@ -30,31 +31,31 @@ NONE = (2**31 - 1, 2**63 - 1)  # as an end: to the last entry, or backwards to t
 FARTHEST = 2**30  # beyond the ends of every axis, in the int32 that sizes are counted in
 
 
-def given_axes(call: Call, axes: Any) -> list[int] | None:
+def given_axes(op: Operation, axes: Any) -> list[int] | None:
     """The axes, an attribute or (opset 13) an input; None where there are none, or a run tells."""
     if axes is None:
-        found = call.attribute("axes")
+        found = op.attribute("axes")
         return None if found is None else list(found)
     array = known(axes)
     return None if array is None else [int(axis) for axis in array.reshape(-1)]
 
 
-def shape_of(call: Call, x: Any) -> Any:
+def shape_of(op: Operation, x: Any) -> Any:
     """The sizes, those between ``start`` and ``end`` (opset 15)."""
-    found = sizes(x)[slice(call.attribute("start", 0), call.attribute("end"))]
+    found = sizes(x)[slice(op.attribute("start", 0), op.attribute("end"))]
     return packed(found, (len(found),), INT64)
 
 
-def size_of(call: Call, x: Any) -> Any:
+def size_of(op: Operation, x: Any) -> Any:
     """The number of entries."""
     return packed([product(sizes(x))], (), INT64)
 
 
-def reshape(call: Call, x: Any, shape: Any = None) -> Any:
+def reshape(op: Operation, x: Any, shape: Any = None) -> Any:
     """0 keeps a size, -1 is what is left."""
     x = tensor(x)
-    wanted = list(call.attribute("shape", ())) if shape is None else ints(shape)
-    if not call.attribute("allowzero", 0):
+    wanted = list(op.attribute("shape", ())) if shape is None else ints(shape)
+    if not op.attribute("allowzero", 0):
         own = sizes(x)
         wanted = [
             own[i] if isinstance(size, int) and size == 0 else size for i, size in enumerate(wanted)
@@ -78,16 +79,16 @@ def _deduced(x: Any, wanted: list[Any]) -> list[Any]:
     return wanted
 
 
-def transpose(call: Call, x: Any) -> Any:
+def transpose(op: Operation, x: Any) -> Any:
     """Reversed where no order is given."""
     x = tensor(x)
-    return ops.transpose(x, call.attribute("perm", [*range(len(x.shape))][::-1]))
+    return ops.transpose(x, op.attribute("perm", [*range(len(x.shape))][::-1]))
 
 
-def flatten(call: Call, x: Any) -> Any:
+def flatten(op: Operation, x: Any) -> Any:
     """To a matrix."""
     x = tensor(x)
-    axis = call.attribute("axis", 1)
+    axis = op.attribute("axis", 1)
     axis = axis_of(axis, x) if axis < 0 else axis
     shape = sizes(x)
     left, right = shape[:axis], shape[axis:]
@@ -96,59 +97,59 @@ def flatten(call: Call, x: Any) -> Any:
     return ops.reshape(x, (product(left), product(right)))
 
 
-def squeeze(call: Call, x: Any, axes: Any = None) -> Any:
+def squeeze(op: Operation, x: Any, axes: Any = None) -> Any:
     """Without axes of size 1, all of them if none is named."""
     x = tensor(x)
-    found = given_axes(call, axes)
+    found = given_axes(op, axes)
     if found is None and axes is not None:
-        return without_axes(call, x, axes)
+        return without_axes(op, x, axes)
     if found is None:
         found = [axis for axis, size in enumerate(sizes(x)) if isinstance(size, int) and size == 1]
-        x = _without_ones(call, x)
+        x = _without_ones(op, x)
     dropped = {axis_of(axis, x) for axis in found}
     # Reshaped, for a size that is 1 but not known to be must go as well.
     kept = [size for axis, size in enumerate(sizes(x)) if axis not in dropped]
     return ops.reshape(x, kept)
 
 
-def _without_ones(call: Call, x: Any) -> Any:
+def _without_ones(op: Operation, x: Any) -> Any:
     """``x``, whose rank would change where a size that the file leaves open is 1: not in a run."""
     unknown = [size for size in sizes(x) if not isinstance(size, int)]
     if not unknown:
         return x
     import tensorflow as tf
 
-    message = f"{call.step.label}: a size that the file leaves open is 1; name the axes"
+    message = f"{op.step.label}: a size that the file leaves open is 1; name the axes"
     checks = [tf.debugging.assert_none_equal(size, 1, message=message) for size in unknown]
     with tf.control_dependencies([check for check in checks if check is not None]):
         return tf.identity(x)
 
 
-def unsqueeze(call: Call, x: Any, axes: Any = None) -> Any:
+def unsqueeze(op: Operation, x: Any, axes: Any = None) -> Any:
     """With new axes, counted in the result."""
     x = tensor(x)
-    found = given_axes(call, axes)
+    found = given_axes(op, axes)
     if found is None:
-        return with_axes(call, x, axes)
+        return with_axes(op, x, axes)
     total = len(x.shape) + len(found)
     for axis in sorted(axis + total if axis < 0 else axis for axis in found):
         x = ops.expand_dims(x, axis)
     return x
 
 
-def concat(call: Call, *values: Any) -> Any:
+def concat(op: Operation, *values: Any) -> Any:
     """Along an axis."""
     parts = [tensor(value) for value in values]
-    return ops.concatenate(parts, axis=call.attribute("axis", 1))
+    return ops.concatenate(parts, axis=op.attribute("axis", 1))
 
 
-def split(call: Call, x: Any, lengths: Any = None) -> list[Any]:
+def split(op: Operation, x: Any, lengths: Any = None) -> list[Any]:
     """Into parts of given lengths, or equal ones of which the last may be shorter."""
     x = tensor(x)
-    axis = axis_of(call.attribute("axis", 0), x)
-    given = call.attribute("split") if lengths is None else ints(lengths)
+    axis = axis_of(op.attribute("axis", 0), x)
+    given = op.attribute("split") if lengths is None else ints(lengths)
     if given is None:
-        count = call.attribute("num_outputs", len(call.step.outputs))
+        count = op.attribute("num_outputs", len(op.step.outputs))
         size = sizes(x)[axis]
         each = -(-size // count)
         given = [each] * (count - 1)
@@ -168,21 +169,21 @@ def cut(x: Any, axis: int, start: Any, stop: Any, step: int = 1) -> Any:
     return x[tuple(index)]
 
 
-def sliced(call: Call, x: Any, *operands: Any) -> Any:
+def sliced(op: Operation, x: Any, *operands: Any) -> Any:
     """Starts and ends beyond the ends are cut, negative ones count from the end."""
     x = tensor(x)
-    if call.opset < 10:
-        call.padded(operands, 0)
-        starts, ends = call.attribute("starts"), call.attribute("ends")
-        axes, steps = call.attribute("axes"), None
+    if op.opset < 10:
+        op.padded(operands, 0)
+        starts, ends = op.attribute("starts"), op.attribute("ends")
+        axes, steps = op.attribute("axes"), None
     else:
-        first, last, along, strides = call.padded(operands, 4)
+        first, last, along, strides = op.padded(operands, 4)
         steps = None if strides is None else ints(strides)
-        starts, ends, axes = ints(first), ints(last), given_axes(call, along)
+        starts, ends, axes = ints(first), ints(last), given_axes(op, along)
         if (along is not None and axes is None) or not all(isinstance(n, int) for n in steps or []):
             along = np.arange(len(starts)) if along is None else along
             strides = np.ones(len(starts), np.int64) if strides is None else strides
-            return sliced_at(call, x, first, last, along, strides)
+            return sliced_at(op, x, first, last, along, strides)
     axes = list(range(len(starts))) if axes is None else axes
     steps = [1] * len(starts) if steps is None else steps
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
@@ -256,7 +257,7 @@ def _wrapped(place: Any, size: Any) -> Any:
     return ops.where(ops.less(place, 0), place + size, place)
 
 
-def expand(call: Call, x: Any, shape: Any) -> Any:
+def expand(op: Operation, x: Any, shape: Any) -> Any:
     """Broadcast against a shape, which may also be the smaller one."""
     x = tensor(x)
     return broadcast(x, ints(shape))
@@ -285,7 +286,7 @@ def _wider(a: Any, b: Any) -> Any:
     return ops.where(ops.equal(a, 1), b, a)
 
 
-def tile(call: Call, x: Any, repeats: Any, axis: Any = None) -> Any:
+def tile(op: Operation, x: Any, repeats: Any, axis: Any = None) -> Any:
     """Repeated along each axis."""
     x = tensor(x)
     if axis is not None:  # opset 1
@@ -305,16 +306,16 @@ def tile(call: Call, x: Any, repeats: Any, axis: Any = None) -> Any:
     return ops.reshape(ops.broadcast_to(ops.reshape(x, spread), wide), grown)
 
 
-def filled(call: Call, shape: Any) -> Any:
+def filled(op: Operation, shape: Any) -> Any:
     """ConstantOfShape."""
-    value = call.attribute("value", np.zeros(1, np.float32)).reshape(())
+    value = op.attribute("value", np.zeros(1, np.float32)).reshape(())
     wanted = ints(shape)
     if all(isinstance(size, int) for size in wanted):
         return np.full(wanted, value, value.dtype)
     return ops.broadcast_to(tensor(value), wanted)
 
 
-def span(call: Call, start: Any, limit: Any, delta: Any) -> Any:
+def span(op: Operation, start: Any, limit: Any, delta: Any) -> Any:
     """Range."""
     dtype = dtype_of(start)
     given = [number(value) for value in (start, limit, delta)]
@@ -327,12 +328,12 @@ def span(call: Call, start: Any, limit: Any, delta: Any) -> Any:
     return first + step * ops.cast(ops.arange(ops.cast(count, "int32")), dtype)
 
 
-def constant(call: Call) -> Any:
+def constant(op: Operation) -> Any:
     """Strings and sparse tensors, which a table of numbers does not hold."""
-    call.refuse("it holds text or a sparse array, of which there are no Keras tensors")
+    op.refuse("it holds text or a sparse array, of which there are no Keras tensors")
 
 
-def trilu(call: Call, x: Any, k: Any = None) -> Any:
+def trilu(op: Operation, x: Any, k: Any = None) -> Any:
     """The upper or the lower triangle."""
     x = tensor(x)
     rows, columns = sizes(x)[-2:]
@@ -340,24 +341,18 @@ def trilu(call: Call, x: Any, k: Any = None) -> Any:
     row = ops.expand_dims(ops.arange(rows, dtype="int32"), -1)
     distance = ops.arange(columns, dtype="int32") - row
     offset = ops.cast(offset, "int32")
-    kept = distance >= offset if call.attribute("upper", 1) else distance <= offset
+    kept = distance >= offset if op.attribute("upper", 1) else distance <= offset
     return ops.where(kept, x, ops.zeros_like(x))
 
 
-def eye_like(call: Call, x: Any) -> Any:
+def eye_like(op: Operation, x: Any) -> Any:
     """Ones on a diagonal."""
     rows, columns = sizes(x)
     row = ops.expand_dims(ops.arange(rows, dtype="int32"), -1)
     distance = ops.arange(columns, dtype="int32") - row
-    kind = call.attribute("dtype")
-    name = dtype_of(x) if kind is None else _name(kind)
-    return ops.cast(ops.equal(distance, call.attribute("k", 0)), name)
-
-
-def _name(kind: int) -> str:
-    from onnx import helper
-
-    return str(helper.tensor_dtype_to_np_dtype(kind).name)
+    kind = op.attribute("dtype")
+    name = dtype_of(x) if kind is None else type_name(kind)
+    return ops.cast(ops.equal(distance, op.attribute("k", 0)), name)
 
 
 TABLES: dict[str, dict[str, Entry]] = {
@@ -368,6 +363,7 @@ TABLES: dict[str, dict[str, Entry]] = {
         "Expand": expand,
         "EyeLike": eye_like,
         "Flatten": flatten,
+        "Identity": lambda op, x: x,
         "Range": span,
         "Reshape": reshape,
         "Shape": shape_of,

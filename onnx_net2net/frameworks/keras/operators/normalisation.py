@@ -1,13 +1,13 @@
-"""Normalisations. BatchNormalization follows ``training=`` and moves its statistics."""
+"""Normalisations and softmax. BatchNormalization follows ``training=`` and moves its statistics."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras import ops
 
-from onnx_net2net.frameworks.keras.trace import Call, Entry
+from onnx_net2net.frameworks.keras.operation import Entry, Operation
 from onnx_net2net.frameworks.keras.values import axis_of, cast, dtype_of, product, sizes, tensor
 
 __all__ = ["TABLES"]
@@ -18,18 +18,18 @@ def by_channel(vector: Any, x: Any) -> Any:
     return ops.reshape(tensor(vector), (1, -1, *[1] * (len(x.shape) - 2)))
 
 
-def batch_norm(call: Call, x: Any, scale: Any, bias: Any, mean: Any, variance: Any) -> list[Any]:
+def batch_norm(op: Operation, x: Any, scale: Any, bias: Any, mean: Any, variance: Any) -> list[Any]:
     """By the running statistics, in training by those of the batch.
 
     The running variance moves towards the unbiased one, as PyTorch's and TensorFlow's fused kernel
     do; ONNX's own training mode (``training_mode=1``) and Keras' layer take the biased one.
     """
     x = tensor(x)
-    forced = call.opset >= 14 and call.attribute("training_mode", 0)
-    if call.opset < 9 and not call.attribute("spatial", 1):
-        call.refuse("statistics for each pixel (spatial=0) are not translated")
-    epsilon, momentum = call.attribute("epsilon", 1e-5), call.attribute("momentum", 0.9)
-    if not (call.training or forced):
+    forced = op.opset >= 14 and op.attribute("training_mode", 0)
+    if op.opset < 9 and not op.attribute("spatial", 1):
+        op.refuse("statistics for each pixel (spatial=0) are not translated")
+    epsilon, momentum = op.attribute("epsilon", 1e-5), op.attribute("momentum", 0.9)
+    if not (op.training or forced):
         return [_normalised(x, by_channel(mean, x), by_channel(variance, x), scale, bias, epsilon)]
     axes = [axis for axis in range(len(x.shape)) if axis != 1]
     wide = _single(x)
@@ -38,7 +38,7 @@ def batch_norm(call: Call, x: Any, scale: Any, bias: Any, mean: Any, variance: A
     y = _normalised(x, cast(now, dtype_of(x)), cast(spread, dtype_of(x)), scale, bias, epsilon)
     count = product(sizes(x)[axis] for axis in axes)
     unbiased = spread
-    if not (forced or call.trace.population):
+    if not (forced or op.translator.population):
         count = ops.cast(count, dtype_of(spread))
         unbiased = spread * count / ops.maximum(count - 1, 1)
     moved = []
@@ -46,8 +46,8 @@ def batch_norm(call: Call, x: Any, scale: Any, bias: Any, mean: Any, variance: A
         old = tensor(old)
         towards = cast(ops.reshape(new, (-1,)), dtype_of(old))
         moved.append(old * momentum + ops.stop_gradient(towards) * (1 - momentum))
-        if call.training:
-            call.trace.moved(call.step.inputs[index], moved[-1])
+        if op.training:
+            op.translator.moved(op.step.inputs[index], moved[-1])
     return [y, *moved]
 
 
@@ -71,68 +71,68 @@ def standardised(x: Any, axes: Sequence[int], epsilon: float) -> tuple[Any, Any,
     return cast(centred * inverse, dtype_of(x)), mean, inverse
 
 
-def layer_normalization(call: Call, x: Any, scale: Any, bias: Any = None) -> list[Any]:
+def layer_normalization(op: Operation, x: Any, scale: Any, bias: Any = None) -> list[Any]:
     """With its mean and inverse deviation."""
     x = tensor(x)
-    axes = list(range(axis_of(call.attribute("axis", -1), x), len(x.shape)))
-    y, *statistics = standardised(x, axes, call.attribute("epsilon", 1e-5))
+    axes = list(range(axis_of(op.attribute("axis", -1), x), len(x.shape)))
+    y, *statistics = standardised(x, axes, op.attribute("epsilon", 1e-5))
     y = y if scale is None else y * tensor(scale)
     y = y if bias is None else y + tensor(bias)
     return [y, *(cast(value, "float32") for value in statistics)]
 
 
-def rms_normalization(call: Call, x: Any, scale: Any = None) -> Any:
+def rms_normalization(op: Operation, x: Any, scale: Any = None) -> Any:
     """Divide by the root of the mean square from an axis on."""
     x = tensor(x)
-    axes = list(range(axis_of(call.attribute("axis", -1), x), len(x.shape)))
+    axes = list(range(axis_of(op.attribute("axis", -1), x), len(x.shape)))
     wide = _single(x)
     square = ops.mean(ops.square(wide), axis=axes, keepdims=True)
-    epsilon = ops.cast(call.attribute("epsilon", 1e-5), dtype_of(square))
+    epsilon = ops.cast(op.attribute("epsilon", 1e-5), dtype_of(square))
     y = cast(wide * ops.rsqrt(square + epsilon), dtype_of(x))
     return y if scale is None else y * tensor(scale)
 
 
-def instance_norm(call: Call, x: Any, scale: Any, bias: Any) -> Any:
+def instance_norm(op: Operation, x: Any, scale: Any, bias: Any) -> Any:
     """Each channel by itself."""
     x = tensor(x)
     axes = range(2, len(x.shape))
-    y = standardised(x, list(axes), call.attribute("epsilon", 1e-5))[0]
+    y = standardised(x, list(axes), op.attribute("epsilon", 1e-5))[0]
     return y * by_channel(scale, x) + by_channel(bias, x)
 
 
-def group_norm(call: Call, x: Any, scale: Any, bias: Any) -> Any:
+def group_norm(op: Operation, x: Any, scale: Any, bias: Any) -> Any:
     """Groups of channels; before opset 21, scale and bias are one number a group."""
     x = tensor(x)
     shape = sizes(x)
-    groups = call.attribute("num_groups")
+    groups = op.attribute("num_groups")
     split = ops.reshape(x, (shape[0], groups, shape[1] // groups, *shape[2:]))
     axes = list(range(2, len(split.shape)))
-    y = standardised(split, axes, call.attribute("epsilon", 1e-5))[0]
-    if call.opset < 21:
+    y = standardised(split, axes, op.attribute("epsilon", 1e-5))[0]
+    if op.opset < 21:
         return ops.reshape(y * by_channel(scale, y) + by_channel(bias, y), shape)
     y = ops.reshape(y, shape)
     return y * by_channel(scale, x) + by_channel(bias, x)
 
 
-def response_norm(call: Call, x: Any) -> Any:
+def response_norm(op: Operation, x: Any) -> Any:
     """LRN: divided by the squares of neighbouring channels."""
     x = tensor(x)
-    size = call.attribute("size")
+    size = op.attribute("size")
     before = (size - 1) // 2
     pads = [(0, 0)] * len(x.shape)
     pads[1] = (before, size - 1 - before)
     squares = ops.pad(ops.square(x), pads)
     channels = x.shape[1]
     total = sum(squares[:, i : i + channels] for i in range(size))
-    base = total * (call.attribute("alpha", 1e-4) / size) + call.attribute("bias", 1.0)
-    return x / ops.power(base, call.attribute("beta", 0.75))
+    base = total * (op.attribute("alpha", 1e-4) / size) + op.attribute("bias", 1.0)
+    return x / ops.power(base, op.attribute("beta", 0.75))
 
 
-def lp_norm(call: Call, x: Any) -> Any:
+def lp_norm(op: Operation, x: Any) -> Any:
     """Of length 1 along an axis."""
     x = tensor(x)
-    axis = call.attribute("axis", -1)
-    if call.attribute("p", 2) == 1:
+    axis = op.attribute("axis", -1)
+    if op.attribute("p", 2) == 1:
         length = ops.sum(ops.abs(x), axis=axis, keepdims=True)
     else:
         length = ops.sqrt(ops.sum(ops.square(x), axis=axis, keepdims=True))
@@ -140,24 +140,56 @@ def lp_norm(call: Call, x: Any) -> Any:
     return ops.where(empty, ops.zeros_like(x), x / ops.where(empty, ops.ones_like(length), length))
 
 
-def mean_variance(call: Call, x: Any) -> Any:
+def mean_variance(op: Operation, x: Any) -> Any:
     """Mean 0 and variance 1 over axes."""
     x = tensor(x)
-    axes = call.attribute("axes", [0, 2, 3])
+    axes = op.attribute("axes", [0, 2, 3])
     mean = ops.mean(x, axis=axes, keepdims=True)
     deviation = ops.sqrt(ops.mean(ops.square(x), axis=axes, keepdims=True) - ops.square(mean))
     return (x - mean) / (deviation + 1e-9)
+
+
+def flattened(op: Operation, x: Any, function: Callable[[Any], Any]) -> Any:
+    """Before opset 13: over all axes from ``axis`` on."""
+    axis = axis_of(op.attribute("axis", 1), x)
+    shape = sizes(x)
+    flat = ops.reshape(x, (product(shape[:axis]), product(shape[axis:])))
+    return ops.reshape(function(flat), shape)
+
+
+def normalised(function: Callable[..., Any]) -> Entry:
+    """Softmax and its like, whose default axis changed in opset 13."""
+
+    def entry(op: Operation, x: Any) -> Any:
+        x = tensor(x)
+        if op.opset < 13:
+            return flattened(op, x, lambda flat: function(flat, axis=-1))
+        return function(x, axis=axis_of(op.attribute("axis", -1), x))
+
+    return entry
+
+
+def hardmax(x: Any, axis: int) -> Any:
+    """One where the first largest entry is."""
+    place = ops.expand_dims(ops.argmax(x, axis=axis), axis)
+    span = [1] * len(x.shape)
+    span[axis] = -1
+    index = ops.reshape(ops.arange(sizes(x)[axis], dtype=dtype_of(place)), span)
+    return ops.cast(ops.equal(index, place), dtype_of(x))
 
 
 TABLES: dict[str, dict[str, Entry]] = {
     "": {
         "BatchNormalization": batch_norm,
         "GroupNormalization": group_norm,
+        "Hardmax": normalised(hardmax),
         "InstanceNormalization": instance_norm,
         "LRN": response_norm,
         "LayerNormalization": layer_normalization,
+        "LogSoftmax": normalised(ops.log_softmax),
         "LpNormalization": lp_norm,
         "MeanVarianceNormalization": mean_variance,
         "RMSNormalization": rms_normalization,
+        "Softmax": normalised(ops.softmax),
     }
 }

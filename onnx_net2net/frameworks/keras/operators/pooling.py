@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from onnx_net2net.frameworks.keras.trace import Call, Entry
+from onnx_net2net.frameworks.keras.operation import Entry, Operation
 from onnx_net2net.frameworks.keras.values import cast, dtype_of, sizes, tensor
 from onnx_net2net.frameworks.keras.windows import (
     Window,
@@ -31,22 +31,22 @@ def _lowest(dtype: str) -> float:
     return -math.inf if dtype in FLOATS else int(np.iinfo(dtype).min)
 
 
-def max_pool(call: Call, x: Any) -> list[Any]:
+def max_pool(op: Operation, x: Any) -> list[Any]:
     """Values and, where asked for, their places in the flat input."""
     x = tensor(x)
-    frame = window(call, x, call.attribute("kernel_shape"), ceil=_ceil(call))
+    frame = window(op, x, op.attribute("kernel_shape"), ceil=_ceil(op))
     wide = padded(x, frame.pads, _lowest(dtype_of(x)))
-    by_column = bool(call.attribute("storage_order", 0))
-    if call.wants(1):
-        return _places(call, x, wide, frame, by_column)
+    by_column = bool(op.attribute("storage_order", 0))
+    if op.wants(1):
+        return _places(op, x, wide, frame, by_column)
     apart = len(frame.kernel) == 3 and dtype_of(x) == "float64"  # which TensorFlow lacks
     if apart or set(frame.dilations) != {1} or dtype_of(x) not in FLOATS:
         return [reduce(ops.maximum, taps(wide, frame))]
     return [_pooled(ops.max_pool, wide, frame)]
 
 
-def _ceil(call: Call) -> bool:
-    return bool(call.attribute("ceil_mode", 0))
+def _ceil(op: Operation) -> bool:
+    return bool(op.attribute("ceil_mode", 0))
 
 
 def _pooled(function: Any, x: Any, frame: Window) -> Any:
@@ -62,11 +62,11 @@ def _pooled(function: Any, x: Any, frame: Window) -> Any:
     return to_first(y) if last else y
 
 
-def _places(call: Call, x: Any, wide: Any, frame: Window, by_column: bool) -> list[Any]:
+def _places(op: Operation, x: Any, wide: Any, frame: Window, by_column: bool) -> list[Any]:
     """The first largest entry of each window, and where it stands."""
     shape = sizes(x)
     if not all(isinstance(size, int) for size in shape[2:]):
-        call.refuse("the indices of its maxima need the size of the image, which is left open")
+        op.refuse("the indices of its maxima need the size of the image, which is left open")
     plain = np.arange(math.prod(shape[2:])).reshape(shape[2:])
     if by_column:
         plain = np.arange(plain.size).reshape(shape[:1:-1]).transpose()
@@ -83,19 +83,19 @@ def _places(call: Call, x: Any, wide: Any, frame: Window, by_column: bool) -> li
     return [value, inner + offset]
 
 
-def average_pool(call: Call, x: Any) -> Any:
+def average_pool(op: Operation, x: Any) -> Any:
     """Padding counts or not; what ceil_mode adds behind it never does."""
     x = tensor(x)
-    kernel = call.attribute("kernel_shape")
-    frame = window(call, x, kernel, ceil=_ceil(call))
+    kernel = op.attribute("kernel_shape")
+    frame = window(op, x, kernel, ceil=_ceil(op))
     skips = any(s > k for s, k in zip(frame.strides, kernel, strict=True))
-    if call.attribute("auto_pad", "NOTSET").startswith("SAME") and _ceil(call) and skips:
-        call.refuse("its last windows begin behind its pads")
-    own = window(call, x, kernel, ceil=False)
+    if op.attribute("auto_pad", "NOTSET").startswith("SAME") and _ceil(op) and skips:
+        op.refuse("its last windows begin behind its pads")
+    own = window(op, x, kernel, ceil=False)
     wide = padded(x, frame.pads)
     total = _summed(wide, frame)
     ones = ops.ones_like(x[:1, :1])
-    if call.attribute("count_include_pad", 0):
+    if op.attribute("count_include_pad", 0):
         ones = padded(ones, own.pads, 1)
         behind = [(0, b - a) for (_, b), (_, a) in zip(frame.pads, own.pads, strict=True)]
         ones = padded(ones, behind)
@@ -114,11 +114,11 @@ def _summed(wide: Any, frame: Window) -> Any:
     return ops.multiply(mean, ops.cast(math.prod(frame.kernel), dtype_of(wide)))
 
 
-def lp_pool(call: Call, x: Any) -> Any:
+def lp_pool(op: Operation, x: Any) -> Any:
     """The p-norm of each window."""
     x = tensor(x)
-    frame = window(call, x, call.attribute("kernel_shape"), ceil=_ceil(call))
-    p = call.attribute("p", 2)
+    frame = window(op, x, op.attribute("kernel_shape"), ceil=_ceil(op))
+    p = op.attribute("p", 2)
     total = _summed(padded(ops.power(ops.abs(x), p), frame.pads), frame)
     return ops.power(ops.maximum(total, 0), 1 / p)
 
@@ -127,32 +127,32 @@ def _spatial(x: Any) -> tuple[int, ...]:
     return tuple(range(2, len(x.shape)))
 
 
-def global_average(call: Call, x: Any) -> Any:
+def global_average(op: Operation, x: Any) -> Any:
     """The mean over all spatial axes."""
     x = tensor(x)
     return ops.mean(x, axis=_spatial(x), keepdims=True)
 
 
-def global_max(call: Call, x: Any) -> Any:
+def global_max(op: Operation, x: Any) -> Any:
     """The largest entry of each channel."""
     x = tensor(x)
     return ops.max(x, axis=_spatial(x), keepdims=True)
 
 
-def global_lp(call: Call, x: Any) -> Any:
+def global_lp(op: Operation, x: Any) -> Any:
     """The p-norm of each channel."""
     x = tensor(x)
-    p = call.attribute("p", 2)
+    p = op.attribute("p", 2)
     total = ops.sum(ops.power(ops.abs(x), p), axis=_spatial(x), keepdims=True)
     return cast(ops.power(total, 1 / p), dtype_of(x))
 
 
-def max_unpool(call: Call, x: Any, places: Any, shape: Any = None) -> Any:
+def max_unpool(op: Operation, x: Any, places: Any, shape: Any = None) -> Any:
     """Values put back to the places that MaxPool gave, zeros elsewhere."""
     from onnx_net2net.frameworks.keras.values import ints
 
     x, places = tensor(x), tensor(places)
-    frame = window(call, x, call.attribute("kernel_shape"))
+    frame = window(op, x, op.attribute("kernel_shape"))
     if shape is not None:
         target = ints(shape)
     else:
@@ -165,7 +165,7 @@ def max_unpool(call: Call, x: Any, places: Any, shape: Any = None) -> Any:
         target = [*sizes(x)[:2], *inner]
     count = math.prod(target) if all(isinstance(n, int) for n in target) else None
     if count is None:
-        call.refuse("the size of its output is not known ahead")
+        op.refuse("the size of its output is not known ahead")
     flat = ops.zeros((count,), dtype_of(x))
     index = ops.reshape(ops.cast(places, "int32"), (-1, 1))
     return ops.reshape(ops.scatter_update(flat, index, ops.reshape(x, (-1,))), target)

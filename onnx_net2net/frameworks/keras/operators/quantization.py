@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 from keras import ops
-from onnx import helper
 
+from onnx_net2net.frameworks.keras.operation import Entry, Operation
 from onnx_net2net.frameworks.keras.operators.convolution import convolve
-from onnx_net2net.frameworks.keras.trace import Call, Entry
+from onnx_net2net.frameworks.keras.types import type_name
 from onnx_net2net.frameworks.keras.values import (
     axis_of,
     cast,
@@ -33,10 +33,10 @@ def _float(x: Any, dtype: str = "float32") -> Any:
     return ops.cast(tensor(x), dtype)
 
 
-def spread(call: Call, vector: Any, x: Any, dtype: str) -> Any:
+def spread(op: Operation, vector: Any, x: Any, dtype: str) -> Any:
     """A scale or zero point: one, one a channel along ``axis``, or one a block."""
-    value, block = _float(vector, dtype), call.attribute("block_size", 0)
-    axis = call.attribute("axis", 1)
+    value, block = _float(vector, dtype), op.attribute("block_size", 0)
+    axis = op.attribute("axis", 1)
     if rank(value) == 0 or value.shape == (1,):
         return ops.reshape(value, ())
     axis = axis_of(axis, x)
@@ -50,35 +50,35 @@ def spread(call: Call, vector: Any, x: Any, dtype: str) -> Any:
     return ops.reshape(value, shape)
 
 
-def dequantized(call: Call, x: Any, scale: Any, zero: Any = None) -> Any:
+def dequantized(op: Operation, x: Any, scale: Any, zero: Any = None) -> Any:
     """(x - zero) * scale, in the type of the scale."""
     kind = dtype_of(scale)
     y = _float(x)
     if zero is not None:
-        y = y - spread(call, zero, y, "float32")
-    return cast(y * spread(call, scale, y, "float32"), kind)
+        y = y - spread(op, zero, y, "float32")
+    return cast(y * spread(op, scale, y, "float32"), kind)
 
 
-def quantized(call: Call, x: Any, scale: Any, zero: Any = None) -> Any:
+def quantized(op: Operation, x: Any, scale: Any, zero: Any = None) -> Any:
     """Rounded to even, and cut to the range of the type."""
     x = tensor(x)
-    target = _target(call, zero)
+    target = _target(op, zero)
     if target not in RANGES:
-        call.refuse(f"quantization to {target} is not translated")
-    y = ops.round(_float(x) / spread(call, scale, x, "float32"))
+        op.refuse(f"quantization to {target} is not translated")
+    y = ops.round(_float(x) / spread(op, scale, x, "float32"))
     if zero is not None:
-        y = y + spread(call, zero, x, "float32")
+        y = y + spread(op, zero, x, "float32")
     return ops.cast(ops.clip(y, *RANGES[target]), target)
 
 
-def _target(call: Call, zero: Any) -> str:
-    given = call.attribute("output_dtype", 0)
+def _target(op: Operation, zero: Any) -> str:
+    given = op.attribute("output_dtype", 0)
     if given:
-        return str(np.dtype(helper.tensor_dtype_to_np_dtype(given)).name)
+        return type_name(given)
     return "uint8" if zero is None else dtype_of(zero)
 
 
-def dynamic_quantized(call: Call, x: Any) -> list[Any]:
+def dynamic_quantized(op: Operation, x: Any) -> list[Any]:
     """To uint8 by the range of the tensor itself."""
     x = tensor(x)
     high, low = ops.maximum(ops.max(x), 0), ops.minimum(ops.min(x), 0)
@@ -108,23 +108,23 @@ def _matmul(a: Any, b: Any, a_zero: Any, b_zero: Any) -> Any:
     return ops.matmul(a, b)
 
 
-def _single(call: Call, *values: Any) -> None:
+def _single(op: Operation, *values: Any) -> None:
     """Refuse one scale for each row, which would be taken for one a column."""
     if any(product(sizes(value)) != 1 for value in values):
-        call.refuse("scales or zero points by row are not translated")
+        op.refuse("scales or zero points by row are not translated")
 
 
-def matmul_integer(call: Call, a: Any, b: Any, a_zero: Any = None, b_zero: Any = None) -> Any:
+def matmul_integer(op: Operation, a: Any, b: Any, a_zero: Any = None, b_zero: Any = None) -> Any:
     """A product of whole numbers, in int32."""
     return ops.cast(ops.round(_matmul(a, b, a_zero, b_zero)), "int32")
 
 
 def qlinear_matmul(
-    call: Call, a: Any, a_scale: Any, a_zero: Any, b: Any, b_scale: Any, b_zero: Any,
+    op: Operation, a: Any, a_scale: Any, a_zero: Any, b: Any, b_scale: Any, b_zero: Any,
     y_scale: Any, y_zero: Any,
 ) -> Any:  # fmt: skip
     """Quantized operands, quantized result."""
-    _single(call, a_scale, y_scale, y_zero)
+    _single(op, a_scale, y_scale, y_zero)
     y = _matmul(a, b, a_zero, b_zero)
     return _requantized(y, _float(a_scale) * _float(b_scale) / _float(y_scale), y_zero)
 
@@ -135,26 +135,26 @@ def _requantized(y: Any, factor: Any, zero: Any) -> Any:
     return ops.cast(ops.clip(y, *RANGES[target]), target)
 
 
-def _conv(call: Call, x: Any, w: Any, x_zero: Any, w_zero: Any) -> Any:
+def _conv(op: Operation, x: Any, w: Any, x_zero: Any, w_zero: Any) -> Any:
     """A convolution of whole numbers; padding is the zero point, so nothing once centred."""
     x, w = _centred(x, x_zero), _centred(w, w_zero, 0)
-    strides = call.attribute("strides") or [1]
-    if call.attribute("auto_pad", "NOTSET").startswith("SAME") and max(strides) > min(w.shape[2:]):
-        call.refuse("strides larger than the kernel with auto_pad are not translated")
-    return convolve(x, w, window(call, x, w.shape[2:]), call.attribute("group", 1))
+    strides = op.attribute("strides") or [1]
+    if op.attribute("auto_pad", "NOTSET").startswith("SAME") and max(strides) > min(w.shape[2:]):
+        op.refuse("strides larger than the kernel with auto_pad are not translated")
+    return convolve(x, w, window(op, x, w.shape[2:]), op.attribute("group", 1))
 
 
-def conv_integer(call: Call, x: Any, w: Any, x_zero: Any = None, w_zero: Any = None) -> Any:
+def conv_integer(op: Operation, x: Any, w: Any, x_zero: Any = None, w_zero: Any = None) -> Any:
     """A convolution of whole numbers, in int32."""
-    return ops.cast(ops.round(_conv(call, x, w, x_zero, w_zero)), "int32")
+    return ops.cast(ops.round(_conv(op, x, w, x_zero, w_zero)), "int32")
 
 
 def qlinear_conv(
-    call: Call, x: Any, x_scale: Any, x_zero: Any, w: Any, w_scale: Any, w_zero: Any,
+    op: Operation, x: Any, x_scale: Any, x_zero: Any, w: Any, w_scale: Any, w_zero: Any,
     y_scale: Any, y_zero: Any, bias: Any = None,
 ) -> Any:  # fmt: skip
     """Quantized operands, quantized result; the bias is in units of both scales."""
-    y = _conv(call, x, w, x_zero, w_zero)
+    y = _conv(op, x, w, x_zero, w_zero)
     shape = (1, -1, *[1] * (rank(y) - 2))
     if bias is not None:
         y = y + ops.reshape(_float(bias, "float64"), shape)
@@ -163,21 +163,21 @@ def qlinear_conv(
     return _requantized(y, factor, y_zero)
 
 
-def matmul_nbits(call: Call, a: Any, b: Any, scales: Any, zeros: Any = None, *rest: Any) -> Any:
+def matmul_nbits(op: Operation, a: Any, b: Any, scales: Any, zeros: Any = None, *rest: Any) -> Any:
     """A weight of N rows in blocks of few bits, packed into bytes: (N, blocks, bytes)."""
-    group, bias = call.padded(rest, 2)
+    group, bias = op.padded(rest, 2)
     if group is not None:
-        call.refuse("its order of groups (g_idx) is not translated")
-    n, k = call.attribute("N"), call.attribute("K")
-    bits, block = call.attribute("bits", 4), call.attribute("block_size")
+        op.refuse("its order of groups (g_idx) is not translated")
+    n, k = op.attribute("N"), op.attribute("K")
+    bits, block = op.attribute("bits", 4), op.attribute("block_size")
     count = -(-k // block)
-    whole = _unpacked(call, b, bits).reshape(n, count, -1)[..., :block].astype(np.float32)
+    whole = _unpacked(op, b, bits).reshape(n, count, -1)[..., :block].astype(np.float32)
     scale = ops.reshape(tensor(scales), (n, count, 1))
     middle: Any = np.float32(2 ** (bits - 1))
     if zeros is not None and "float" in dtype_of(zeros):
         middle = ops.reshape(tensor(zeros), (n, count, 1))
     elif zeros is not None:
-        points = _unpacked(call, zeros, bits).reshape(n, -1)[:, :count, None]
+        points = _unpacked(op, zeros, bits).reshape(n, -1)[:, :count, None]
         middle = tensor(points.astype(np.float32), dtype_of(scale))
     weight = (tensor(whole, dtype_of(scale)) - middle) * scale
     weight = ops.reshape(weight, (n, count * block))[:, :k]
@@ -185,10 +185,10 @@ def matmul_nbits(call: Call, a: Any, b: Any, scales: Any, zeros: Any = None, *re
     return y if bias is None else y + tensor(bias)
 
 
-def _unpacked(call: Call, packed: Any, bits: int) -> np.ndarray:
+def _unpacked(op: Operation, packed: Any, bits: int) -> np.ndarray:
     """Numbers of few bits, the lower ones of a byte first."""
     if not isinstance(packed, np.ndarray) or 8 % bits:
-        call.refuse(f"weights of {bits} bits have to be constant")
+        op.refuse(f"weights of {bits} bits have to be constant")
     parts = [(packed >> shift) & (2**bits - 1) for shift in range(0, 8, bits)]
     return np.stack(parts, axis=-1)
 

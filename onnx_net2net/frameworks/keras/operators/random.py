@@ -6,47 +6,47 @@ from typing import Any
 
 import keras
 from keras import ops
-from onnx import helper
 
-from onnx_net2net.frameworks.keras.trace import Call, Entry
+from onnx_net2net.frameworks.keras.operation import Entry, Operation
+from onnx_net2net.frameworks.keras.types import type_name
 from onnx_net2net.frameworks.keras.values import dtype_of, sizes, tensor
 
 __all__ = ["TABLES"]
 
 
-def _kind(call: Call, default: str) -> str:
-    given = call.attribute("dtype")
-    return default if given is None else str(helper.tensor_dtype_to_np_dtype(given).name)
+def _kind(op: Operation, default: str) -> str:
+    given = op.attribute("dtype")
+    return default if given is None else type_name(given)
 
 
-def normal(call: Call, x: Any = None) -> Any:
+def normal(op: Operation, x: Any = None) -> Any:
     """RandomNormal and RandomNormalLike."""
-    shape = call.attribute("shape") if x is None else sizes(x)
-    kind = _kind(call, "float32" if x is None else dtype_of(x))
-    unit = keras.random.normal(shape, dtype=kind, seed=call.trace.seed)
-    return unit * call.attribute("scale", 1.0) + call.attribute("mean", 0.0)
+    shape = op.attribute("shape") if x is None else sizes(x)
+    kind = _kind(op, "float32" if x is None else dtype_of(x))
+    unit = keras.random.normal(shape, dtype=kind, seed=op.translator.seed)
+    return unit * op.attribute("scale", 1.0) + op.attribute("mean", 0.0)
 
 
-def uniform(call: Call, x: Any = None) -> Any:
+def uniform(op: Operation, x: Any = None) -> Any:
     """RandomUniform and RandomUniformLike."""
-    shape = call.attribute("shape") if x is None else sizes(x)
-    kind = _kind(call, "float32" if x is None else dtype_of(x))
-    low, high = call.attribute("low", 0.0), call.attribute("high", 1.0)
-    return keras.random.uniform(shape, dtype=kind, seed=call.trace.seed) * (high - low) + low
+    shape = op.attribute("shape") if x is None else sizes(x)
+    kind = _kind(op, "float32" if x is None else dtype_of(x))
+    low, high = op.attribute("low", 0.0), op.attribute("high", 1.0)
+    return keras.random.uniform(shape, dtype=kind, seed=op.translator.seed) * (high - low) + low
 
 
-def bernoulli(call: Call, x: Any) -> Any:
+def bernoulli(op: Operation, x: Any) -> Any:
     """1 with the probability that each entry gives."""
     x = tensor(x)
-    draw = keras.random.uniform(sizes(x), dtype=dtype_of(x), seed=call.trace.seed)
-    return ops.cast(draw < x, _kind(call, dtype_of(x)))
+    draw = keras.random.uniform(sizes(x), dtype=dtype_of(x), seed=op.translator.seed)
+    return ops.cast(draw < x, _kind(op, dtype_of(x)))
 
 
-def multinomial(call: Call, x: Any) -> Any:
+def multinomial(op: Operation, x: Any) -> Any:
     """Classes drawn by their logarithmic weights."""
-    count = call.attribute("sample_size", 1)
-    drawn = keras.random.categorical(tensor(x), count, seed=call.trace.seed)
-    return ops.cast(drawn, _kind(call, "int32"))
+    count = op.attribute("sample_size", 1)
+    drawn = keras.random.categorical(tensor(x), count, seed=op.translator.seed)
+    return ops.cast(drawn, _kind(op, "int32"))
 
 
 TABLES: dict[str, dict[str, Entry]] = {

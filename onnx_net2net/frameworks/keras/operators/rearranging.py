@@ -1,4 +1,4 @@
-"""Operators that move entries by blocks, from one end to the other, or beyond the ends."""
+"""Operators that move elements by blocks, from one end to the other, or beyond the ends."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from onnx_net2net.frameworks.keras.operation import Entry, Operation
 from onnx_net2net.frameworks.keras.operators.movement import broadcast, cut
-from onnx_net2net.frameworks.keras.trace import Call, Entry
 from onnx_net2net.frameworks.keras.values import (
     axis_of,
     dtype_of,
@@ -23,31 +23,31 @@ from onnx_net2net.frameworks.keras.windows import extended, positive
 __all__ = ["TABLES"]
 
 
-def depth_to_space(call: Call, x: Any) -> Any:
+def depth_to_space(op: Operation, x: Any) -> Any:
     """Blocks of channels become blocks of pixels."""
     x = tensor(x)
     _, c, h, w = sizes(x)
-    b = call.attribute("blocksize")
-    if call.attribute("mode", "DCR") == "DCR":
+    b = op.attribute("blocksize")
+    if op.attribute("mode", "DCR") == "DCR":
         y = ops.transpose(ops.reshape(x, (-1, b, b, c // (b * b), h, w)), (0, 3, 4, 1, 5, 2))
     else:
         y = ops.transpose(ops.reshape(x, (-1, c // (b * b), b, b, h, w)), (0, 1, 4, 2, 5, 3))
     return ops.reshape(y, (-1, c // (b * b), h * b, w * b))
 
 
-def space_to_depth(call: Call, x: Any) -> Any:
+def space_to_depth(op: Operation, x: Any) -> Any:
     """Blocks of pixels become blocks of channels."""
     x = tensor(x)
     _, c, h, w = sizes(x)
-    b = call.attribute("blocksize")
+    b = op.attribute("blocksize")
     y = ops.reshape(x, (-1, c, h // b, b, w // b, b))
     return ops.reshape(ops.transpose(y, (0, 3, 5, 1, 2, 4)), (-1, c * b * b, h // b, w // b))
 
 
-def reverse_sequence(call: Call, x: Any, lengths: Any) -> Any:
+def reverse_sequence(op: Operation, x: Any, lengths: Any) -> Any:
     """Each entry of the batch reversed as far as its length goes."""
     x = tensor(x)
-    time, batch = call.attribute("time_axis", 0), call.attribute("batch_axis", 1)
+    time, batch = op.attribute("time_axis", 0), op.attribute("batch_axis", 1)
     steps = ops.arange(sizes(x)[time], dtype="int32")
     ends = ops.expand_dims(ops.cast(tensor(lengths), "int32"), -1)
     index = ops.where(steps < ends, ends - 1 - steps, steps)  # batch, time
@@ -57,10 +57,10 @@ def reverse_sequence(call: Call, x: Any, lengths: Any) -> Any:
     return ops.take_along_axis(x, broadcast(index, sizes(x)), axis=time)
 
 
-def center_crop_pad(call: Call, x: Any, shape: Any) -> Any:
+def center_crop_pad(op: Operation, x: Any, shape: Any) -> Any:
     """The middle of each axis, or zeros around it."""
     x = tensor(x)
-    axes = call.attribute("axes", list(range(len(x.shape))))
+    axes = op.attribute("axes", list(range(len(x.shape))))
     for axis, wanted in zip(axes, ints(shape), strict=True):
         axis = axis_of(axis, x)
         size = sizes(x)[axis]
@@ -70,14 +70,14 @@ def center_crop_pad(call: Call, x: Any, shape: Any) -> Any:
     return x
 
 
-def pad(call: Call, x: Any, pads: Any = None, value: Any = None, axes: Any = None) -> Any:
+def pad(op: Operation, x: Any, pads: Any = None, value: Any = None, axes: Any = None) -> Any:
     """With a constant, mirrored, repeated or wrapped entries; a negative pad cuts."""
     x = tensor(x)
-    given = ints(pads) if pads is not None else call.attribute("pads", call.attribute("paddings"))
+    given = ints(pads) if pads is not None else op.attribute("pads", op.attribute("paddings"))
     own = range(len(x.shape)) if axes is None else [axis_of(a, x) for a in ints(axes)]
     count = len(given) // 2
-    mode = call.attribute("mode", "constant")
-    fill = number(value, call.attribute("value", 0))
+    mode = op.attribute("mode", "constant")
+    fill = number(value, op.attribute("value", 0))
     for axis, before, after in zip(own, given[:count], given[count:], strict=True):
         fixed = isinstance(before, int) and isinstance(after, int)
         if fixed and before == after == 0:
@@ -89,7 +89,7 @@ def pad(call: Call, x: Any, pads: Any = None, value: Any = None, axes: Any = Non
                 else _open(x, axis, before, after, fill)
             )
         else:
-            x = _reflected(call, x, axis, before, after, mode)
+            x = _reflected(op, x, axis, before, after, mode)
     return x
 
 
@@ -117,11 +117,11 @@ def _open(x: Any, axis: int, before: Any, after: Any, fill: Any) -> Any:
     return ops.concatenate(parts, axis=axis)
 
 
-def _reflected(call: Call, x: Any, axis: int, before: Any, after: Any, mode: str) -> Any:
+def _reflected(op: Operation, x: Any, axis: int, before: Any, after: Any, mode: str) -> Any:
     """Entries of the tensor itself, by their places."""
     size = sizes(x)[axis]
     if mode not in ("edge", "reflect", "wrap"):
-        call.refuse(f"padding of mode {mode} is not translated")
+        op.refuse(f"padding of mode {mode} is not translated")
     if all(isinstance(n, int) for n in (size, before, after)):
         xp: Any = np
         steps: Any = np.arange(-before, size + after)

@@ -9,9 +9,9 @@ from typing import Any
 
 from keras import ops
 
+from onnx_net2net.frameworks.keras.operation import Entry, Operation
 from onnx_net2net.frameworks.keras.operators.elementwise import activation
 from onnx_net2net.frameworks.keras.scanning import scanned
-from onnx_net2net.frameworks.keras.trace import Call, Entry
 from onnx_net2net.frameworks.keras.values import dtype_of, sizes, tensor
 
 __all__ = ["TABLES"]
@@ -98,20 +98,20 @@ GRU = Kind(3, 1, gru_step, ("Sigmoid", "Tanh"), "linear_before_reset", 1)
 RNN = Kind(1, 1, rnn_step, ("Tanh",))
 
 
-def recurrent(kind: Kind, call: Call, x: Any, w: Any, r: Any, *rest: Any) -> list[Any]:
+def recurrent(kind: Kind, op: Operation, x: Any, w: Any, r: Any, *rest: Any) -> list[Any]:
     """All directions of one operator, on operands in the layout of the node."""
-    b, lengths, *starts = call.padded(rest, 5 if kind is LSTM else 3)
+    b, lengths, *starts = op.padded(rest, 5 if kind is LSTM else 3)
     peepholes = starts[2] if kind is LSTM else None
     x, w, r = tensor(x), tensor(w), tensor(r)
-    last = call.attribute("layout", 0)
+    last = op.attribute("layout", 0)
     if last:
         x = ops.swapaxes(x, 0, 1)
         starts = [None if s is None else ops.swapaxes(tensor(s), 0, 1) for s in starts[:2]]
     lengths = None if lengths is None else ops.cast(tensor(lengths), "int32")
     outputs, ends = [], []
     for direction in range(w.shape[0]):
-        cell = _cell(kind, call, direction, r, b, peepholes)
-        backward = direction == 1 or call.attribute("direction", "forward") == "reverse"
+        cell = _cell(kind, op, direction, r, b, peepholes)
+        backward = direction == 1 or op.attribute("direction", "forward") == "reverse"
         states = [_start(s, direction, x, cell.hidden) for s in starts[: kind.states]]
         gates = _gates(kind, x, w[direction], b, direction, cell)
         y, final = _run(kind, cell, gates, states, lengths, backward)
@@ -125,13 +125,13 @@ def recurrent(kind: Kind, call: Call, x: Any, w: Any, r: Any, *rest: Any) -> lis
     return [y, *finals]
 
 
-def _cell(kind: Kind, call: Call, direction: int, r: Any, b: Any, peepholes: Any) -> Cell:
+def _cell(kind: Kind, op: Operation, direction: int, r: Any, b: Any, peepholes: Any) -> Cell:
     hidden = r.shape[-1]
-    names = call.attribute("activations") or list(kind.defaults) * (direction + 1)
+    names = op.attribute("activations") or list(kind.defaults) * (direction + 1)
     count = len(kind.defaults)
-    given = {k: list(call.attribute(f"activation_{k}", [])) for k in ("alpha", "beta")}
+    given = {k: list(op.attribute(f"activation_{k}", [])) for k in ("alpha", "beta")}
     if any(given.values()) and len(names) != count:
-        call.refuse("parameters of activations in two directions are not translated")
+        op.refuse("parameters of activations in two directions are not translated")
     functions = []
     for name in names[direction * count : (direction + 1) * count]:
         # A parameter belongs to the next activation that takes one.
@@ -148,9 +148,9 @@ def _cell(kind: Kind, call: Call, direction: int, r: Any, b: Any, peepholes: Any
         bias,
         None if peepholes is None else tensor(peepholes)[direction],
         tuple(functions),
-        call.attribute("clip"),
+        op.attribute("clip"),
         hidden,
-        call.attribute(kind.flag, 0) if kind.flag else 0,
+        op.attribute(kind.flag, 0) if kind.flag else 0,
     )
 
 

@@ -1,4 +1,4 @@
-"""Sums, means and the like over axes; softmax and its family."""
+"""Sums, means and extremes over axes, or of all elements so far."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from onnx_net2net.frameworks.keras.open_axes import axes_behind, axis_last
-from onnx_net2net.frameworks.keras.trace import Call, Entry
+from onnx_net2net.frameworks.keras.operation import Entry, Operation
 from onnx_net2net.frameworks.keras.values import axis_of, dtype_of, known, product, sizes
 from onnx_net2net.frameworks.keras.values import tensor as lifted
 
@@ -20,22 +20,22 @@ __all__ = ["TABLES"]
 def reduced(function: Callable[..., Any]) -> Entry:
     """A reduction; axes are an attribute or, from opset 13 or 18 on, an input."""
 
-    def entry(call: Call, x: Any, axes: Any = None) -> Any:
+    def entry(op: Operation, x: Any, axes: Any = None) -> Any:
         x = lifted(x)
-        given, keep = call.attribute("axes"), bool(call.attribute("keepdims", 1))
-        none = call.attribute("noop_with_empty_axes", 0)
+        given, keep = op.attribute("axes"), bool(op.attribute("keepdims", 1))
+        none = op.attribute("noop_with_empty_axes", 0)
         if function is log_sum_exp and "int" in dtype_of(x):
-            call.refuse("logarithms of whole numbers are not translated: their last bit decides")
+            op.refuse("logarithms of whole numbers are not translated: their last bit decides")
         if axes is not None:
             found = known(axes) if 0 not in axes.shape else np.zeros(0, np.int64)
             if found is None:
-                flat, restored = axes_behind(call, x, axes)
+                flat, restored = axes_behind(op, x, axes)
                 return restored(function(flat, axis=(1,), keepdims=False), keep)
             given = found.reshape(-1).tolist()
         if none and not given:
             return x if function not in POINTWISE else POINTWISE[function](x)
         if min(given or [0]) < 0 and 0 in x.shape:
-            call.refuse("onnxruntime does not reduce negative axes of an empty tensor")
+            op.refuse("onnxruntime does not reduce negative axes of an empty tensor")
         over = tuple(axis_of(a, x) for a in given) if given else tuple(range(len(x.shape)))
         return function(x, axis=over, keepdims=keep)
 
@@ -127,46 +127,17 @@ POINTWISE: dict[Callable[..., Any], Callable[[Any], Any]] = {
 }
 
 
-def flattened(call: Call, x: Any, function: Callable[[Any], Any]) -> Any:
-    """Before opset 13: over all axes from ``axis`` on."""
-    axis = axis_of(call.attribute("axis", 1), x)
-    shape = sizes(x)
-    flat = ops.reshape(x, (product(shape[:axis]), product(shape[axis:])))
-    return ops.reshape(function(flat), shape)
-
-
-def normalised(function: Callable[..., Any]) -> Entry:
-    """Softmax and its like, whose default axis changed in opset 13."""
-
-    def entry(call: Call, x: Any) -> Any:
-        x = lifted(x)
-        if call.opset < 13:
-            return flattened(call, x, lambda flat: function(flat, axis=-1))
-        return function(x, axis=axis_of(call.attribute("axis", -1), x))
-
-    return entry
-
-
-def hardmax(x: Any, axis: int) -> Any:
-    """One where the first largest entry is."""
-    place = ops.expand_dims(ops.argmax(x, axis=axis), axis)
-    span = [1] * len(x.shape)
-    span[axis] = -1
-    index = ops.reshape(ops.arange(sizes(x)[axis], dtype=dtype_of(place)), span)
-    return ops.cast(ops.equal(index, place), dtype_of(x))
-
-
 def place_of(function: Callable[..., Any]) -> Entry:
     """ArgMax and ArgMin; the first, or with ``select_last_index`` the last."""
 
-    def entry(call: Call, x: Any) -> Any:
+    def entry(op: Operation, x: Any) -> Any:
         x = lifted(x)
-        axis = axis_of(call.attribute("axis", 0), x)
-        last = call.attribute("select_last_index", 0)
+        axis = axis_of(op.attribute("axis", 0), x)
+        last = op.attribute("select_last_index", 0)
         found = ops.cast(function(ops.flip(x, axis) if last else x, axis=axis), "int64")
         if last:
             found = ops.cast(sizes(x)[axis], "int64") - 1 - found
-        return ops.expand_dims(found, axis) if call.attribute("keepdims", 1) else found
+        return ops.expand_dims(found, axis) if op.attribute("keepdims", 1) else found
 
     return entry
 
@@ -174,15 +145,15 @@ def place_of(function: Callable[..., Any]) -> Entry:
 def running(function: Callable[..., Any], neutral: int) -> Entry:
     """Sums or products of all entries so far."""
 
-    def entry(call: Call, x: Any, axis: Any) -> Any:
+    def entry(op: Operation, x: Any, axis: Any) -> Any:
         x = lifted(x)
         found, back = known(axis), None
         if found is None:
-            x, back = axis_last(call, x, axis)
+            x, back = axis_last(op, x, axis)
         place = axis_of(-1 if found is None else int(found.reshape(-1)[0]), x)
-        backward = bool(call.attribute("reverse", 0))
+        backward = bool(op.attribute("reverse", 0))
         x = ops.flip(x, place) if backward else x
-        if call.attribute("exclusive", 0):
+        if op.attribute("exclusive", 0):
             first = ops.take(x, [0], axis=place) * 0 + neutral
             rest = ops.slice(x, [0] * len(x.shape), _shorter(x, place))
             x = ops.concatenate([first, rest], axis=place)
@@ -205,8 +176,6 @@ TABLES: dict[str, dict[str, Entry]] = {
         "ArgMin": place_of(ops.argmin),
         "CumProd": running(ops.cumprod, 1),
         "CumSum": running(ops.cumsum, 0),
-        "Hardmax": normalised(hardmax),
-        "LogSoftmax": normalised(ops.log_softmax),
         "ReduceL1": reduced(absolute_sum),
         "ReduceL2": reduced(length),
         "ReduceLogSum": reduced(log_sum),
@@ -217,6 +186,5 @@ TABLES: dict[str, dict[str, Entry]] = {
         "ReduceProd": reduced(multiplied),
         "ReduceSum": reduced(summed),
         "ReduceSumSquare": reduced(square_sum),
-        "Softmax": normalised(ops.softmax),
     }
 }

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from onnx_net2net.frameworks.keras.trace import Call, Entry
+from onnx_net2net.frameworks.keras.operation import Entry, Operation
 from onnx_net2net.frameworks.keras.values import (
     axis_of,
     cast,
@@ -40,14 +40,14 @@ class Axis:
     end: float = 1.0
 
 
-def upsample(call: Call, x: Any, scales: Any = None) -> Any:
+def upsample(op: Operation, x: Any, scales: Any = None) -> Any:
     """The old operator: places are rounded down."""
     x = tensor(x)
-    given = call.attribute("scales") if scales is None else scales
+    given = op.attribute("scales") if scales is None else scales
     given = np.asarray(given, np.float32) if scales is None else given
-    method = Method(call.attribute("mode", "nearest"), "asymmetric", "simple")
+    method = Method(op.attribute("mode", "nearest"), "asymmetric", "simple")
     regions = [(0.0, 1.0)] * len(x.shape)
-    for axis, frame in enumerate(_frames(call, sizes(x), given, None, regions)):
+    for axis, frame in enumerate(_frames(op, sizes(x), given, None, regions)):
         x = _along(x, axis, frame, method)
     return x
 
@@ -74,27 +74,24 @@ class Method:
     outside: float = 0.0
 
 
-def resize(call: Call, x: Any, *operands: Any) -> Any:
+def resize(op: Operation, x: Any, *operands: Any) -> Any:
     """All modes and coordinate systems of opset 10 to 19."""
     x = tensor(x)
-    if call.opset < 11:
-        return upsample(call, x, *operands)
-    roi, scales, wanted = call.padded(operands, 3)
+    if op.opset < 11:
+        return upsample(op, x, *operands)
+    roi, scales, wanted = op.padded(operands, 3)
     method = Method(
-        call.attribute("mode", "nearest"),
-        call.attribute("coordinate_transformation_mode", "half_pixel"),
-        call.attribute("nearest_mode", "round_prefer_floor"),
-        call.attribute("cubic_coeff_a", -0.75),
-        bool(call.attribute("exclude_outside", 0)),
-        bool(call.attribute("antialias", 0)),
-        call.attribute("extrapolation_value", 0.0),
+        op.attribute("mode", "nearest"),
+        op.attribute("coordinate_transformation_mode", "half_pixel"),
+        op.attribute("nearest_mode", "round_prefer_floor"),
+        op.attribute("cubic_coeff_a", -0.75),
+        bool(op.attribute("exclude_outside", 0)),
+        bool(op.attribute("antialias", 0)),
+        op.attribute("extrapolation_value", 0.0),
     )
-    given = call.attribute("axes", range(len(x.shape)))
-    if (
-        min(given, default=0) < 0
-        and call.attribute("keep_aspect_ratio_policy", "stretch")[0] == "n"
-    ):
-        call.refuse("onnxruntime does not resize negative axes with an aspect ratio to keep")
+    given = op.attribute("axes", range(len(x.shape)))
+    if min(given, default=0) < 0 and op.attribute("keep_aspect_ratio_policy", "stretch")[0] == "n":
+        op.refuse("onnxruntime does not resize negative axes with an aspect ratio to keep")
     axes = [axis_of(a, x) for a in given]
     regions: list[tuple[Any, Any]] = [(0.0, 1.0)] * len(axes)
     if method.coordinates == "tf_crop_and_resize":
@@ -105,15 +102,15 @@ def resize(call: Call, x: Any, *operands: Any) -> Any:
         else:
             regions = [(float(a), float(b)) for a, b in found.reshape(2, -1).T]
     before = [sizes(x)[axis] for axis in axes]
-    for axis, frame in zip(axes, _frames(call, before, scales, wanted, regions), strict=True):
+    for axis, frame in zip(axes, _frames(op, before, scales, wanted, regions), strict=True):
         if method.antialias and not isinstance(frame.scale, float):
-            call.refuse("antialiasing needs a scale that is known ahead, and the graph computes it")
+            op.refuse("antialiasing needs a scale that is known ahead, and the graph computes it")
         x = _along(x, axis, frame, method)
     return x
 
 
 def _frames(
-    call: Call, before: list[Any], scales: Any, wanted: Any, regions: Sequence[tuple[Any, Any]]
+    op: Operation, before: list[Any], scales: Any, wanted: Any, regions: Sequence[tuple[Any, Any]]
 ) -> list[Axis]:
     given = known(scales)
     if given is not None and given.size:
@@ -124,14 +121,14 @@ def _frames(
         ]
     if wanted is None:
         if scales is None:
-            call.refuse("it has neither scales nor sizes")
+            op.refuse("it has neither scales nor sizes")
         vector = tensor(scales)
         return [
             Axis(n, ops.cast(ops.floor(ops.cast(n, "float32") * vector[i]), "int32"), vector[i], *r)
             for i, (n, r) in enumerate(zip(before, regions, strict=True))
         ]
     after = ints(wanted)
-    policy = call.attribute("keep_aspect_ratio_policy", "stretch")
+    policy = op.attribute("keep_aspect_ratio_policy", "stretch")
     if policy != "stretch":
         ratios = [_ratio(m, n) for n, m in zip(before, after, strict=True)]
         ratio = reduce(_less if policy == "not_larger" else _more, ratios)
@@ -265,7 +262,7 @@ def _weighed(xp: Any, x: Any, axis: int, place: Any, frame: Axis, method: Method
     for offset in range(1 - reach, reach + 1):
         at = base + offset
         distance = xp.abs(place - at) / stretch
-        weight = _cubic(xp, distance, method.cubic) if cubic else xp.maximum(1 - distance, 0)
+        weight = cubic_weight(xp, distance, method.cubic) if cubic else xp.maximum(1 - distance, 0)
         if method.exclude:
             last = frame.before - 1 if xp is np else _float(frame.before - 1)
             weight = xp.where(xp.logical_and(at >= 0, at <= last), weight, weight * 0)
@@ -283,7 +280,8 @@ def _weighed(xp: Any, x: Any, axis: int, place: Any, frame: Axis, method: Method
     return cast(ops.round(result) if "int" in kind else result, kind)
 
 
-def _cubic(xp: Any, d: Any, a: float) -> Any:
+def cubic_weight(xp: Any, d: Any, a: float = -0.75) -> Any:
+    """The weight of an element at a distance, in cubic interpolation."""
     near = ((a + 2) * d - (a + 3)) * d * d + 1
     far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
     return xp.where(d <= 1, near, xp.where(d < 2, far, d * 0))

@@ -1,4 +1,4 @@
-"""Pictures read between their pixels: grids, deformed kernels, regions."""
+"""Images sampled between their pixels: grids, deformed kernels, regions."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from onnx_net2net.frameworks.keras.operation import Entry, Operation
 from onnx_net2net.frameworks.keras.operators.convolution import add_bias
-from onnx_net2net.frameworks.keras.trace import Call, Entry
+from onnx_net2net.frameworks.keras.operators.resizing import cubic_weight
 from onnx_net2net.frameworks.keras.values import cast, dtype_of, ints, product, sizes, tensor
 from onnx_net2net.frameworks.keras.windows import window
 
@@ -65,30 +66,24 @@ def _cubic(x: Any, places: list[Any], zeros: bool) -> Any:
         at = [low + off for low, off in zip(lower, offsets, strict=True)]
         weight: Any = 1
         for place, here in zip(places, at, strict=True):
-            weight = weight * _bump(ops.abs(place - here))
+            weight = weight * cubic_weight(ops, ops.abs(place - here))
         pixels = picked(x, at, _within(at, lengths) if zeros else None)
         total = total + pixels * ops.expand_dims(weight, -1)
     return total
 
 
-def _bump(d: Any, a: float = -0.75) -> Any:
-    near = ((a + 2) * d - (a + 3)) * d * d + 1
-    far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
-    return ops.where(d <= 1, near, ops.where(d < 2, far, d * 0))
-
-
-def grid_sample(call: Call, x: Any, grid: Any) -> Any:
+def grid_sample(op: Operation, x: Any, grid: Any) -> Any:
     """The grid's last axis holds places from -1 to 1, of the last spatial axis first."""
     x, grid = tensor(x), tensor(grid)
-    mode = {"bilinear": "linear", "bicubic": "cubic"}.get(m := call.attribute("mode", "linear"), m)
-    padding = call.attribute("padding_mode", "zeros")
-    aligned = bool(call.attribute("align_corners", 0))
+    mode = {"bilinear": "linear", "bicubic": "cubic"}.get(m := op.attribute("mode", "linear"), m)
+    padding = op.attribute("padding_mode", "zeros")
+    aligned = bool(op.attribute("align_corners", 0))
     lengths, outer = sizes(x)[2:], sizes(grid)[1:-1]
     points = ops.reshape(grid, (sizes(grid)[0], product(outer), len(lengths)))
     places = []
     for axis, size in enumerate(lengths):
         if mode == "cubic" and padding == "reflection":
-            call.refuse("cubic interpolation with reflected borders is not translated")
+            op.refuse("cubic interpolation with reflected borders is not translated")
         length = ops.cast(size, dtype_of(grid))
         unit = points[..., len(lengths) - 1 - axis]
         place = (unit + 1) / 2 * (length - 1) if aligned else ((unit + 1) * length - 1) / 2
@@ -115,11 +110,11 @@ def _inside(place: Any, length: Any, padding: str, aligned: bool, mode: str) -> 
     return ops.minimum(ops.maximum(back, 0), length - 1)
 
 
-def affine_grid(call: Call, theta: Any, size: Any) -> Any:
+def affine_grid(op: Operation, theta: Any, size: Any) -> Any:
     """Places of a grid from -1 to 1 under an affine map for each image."""
     theta = tensor(theta)
     lengths = ints(size)[2:]
-    aligned = bool(call.attribute("align_corners", 0))
+    aligned = bool(op.attribute("align_corners", 0))
     axes = []
     for length in lengths:
         steps = ops.cast(ops.arange(length), dtype_of(theta))
@@ -132,14 +127,14 @@ def affine_grid(call: Call, theta: Any, size: Any) -> Any:
     return ops.reshape(moved, (sizes(theta)[0], *lengths, len(lengths)))
 
 
-def deform_conv(call: Call, x: Any, w: Any, offset: Any, b: Any = None, mask: Any = None) -> Any:
+def deform_conv(op: Operation, x: Any, w: Any, offset: Any, b: Any = None, mask: Any = None) -> Any:
     """A convolution whose kernel reads at places of its own for each pixel of the result."""
     x, w, offset = tensor(x), tensor(w), tensor(offset)
     if len(w.shape) != 4:
-        call.refuse("its kernel has not two axes, the only number that is translated")
-    call.attribute("kernel_shape")  # the weight says it as well
-    groups, shares = call.attribute("group", 1), call.attribute("offset_group", 1)
-    frame = window(call, x, w.shape[2:])
+        op.refuse("its kernel has not two axes, the only number that is translated")
+    op.attribute("kernel_shape")  # the weight says it as well
+    groups, shares = op.attribute("group", 1), op.attribute("offset_group", 1)
+    frame = window(op, x, w.shape[2:])
     n, channels = sizes(x)[:2]
     high, wide = sizes(offset)[2:]
     area = math.prod(frame.kernel)
@@ -169,19 +164,19 @@ def deform_conv(call: Call, x: Any, w: Any, offset: Any, b: Any = None, mask: An
     return add_bias(ops.reshape(y, (n, w.shape[0], high, wide)), b)
 
 
-def roi_align(call: Call, x: Any, regions: Any, images: Any) -> Any:
+def roi_align(op: Operation, x: Any, regions: Any, images: Any) -> Any:
     """The mean (or largest) of some samples in each cell of each region."""
     x, regions, images = tensor(x), tensor(regions), cast(tensor(images), "int32")
-    rows, columns = call.attribute("output_height", 1), call.attribute("output_width", 1)
-    ratio = call.attribute("sampling_ratio", 0)
-    mode = call.attribute("mode", "avg")
+    rows, columns = op.attribute("output_height", 1), op.attribute("output_width", 1)
+    ratio = op.attribute("sampling_ratio", 0)
+    mode = op.attribute("mode", "avg")
     if ratio <= 0:
-        call.refuse("only the data tell how many samples sampling_ratio=0 takes")
+        op.refuse("only the data tell how many samples sampling_ratio=0 takes")
     if mode != "avg":
-        call.refuse("mode=max with more than one sample is not translated")
-    half = call.attribute("coordinate_transformation_mode", "half_pixel") == "half_pixel"
-    half = half and call.opset >= 16
-    scale = call.attribute("spatial_scale", 1.0)
+        op.refuse("mode=max with more than one sample is not translated")
+    half = op.attribute("coordinate_transformation_mode", "half_pixel") == "half_pixel"
+    half = half and op.opset >= 16
+    scale = op.attribute("spatial_scale", 1.0)
     box = regions * scale - (0.5 if half else 0.0)
     places = []
     for start, stop, cells in ((1, 3, rows), (0, 2, columns)):

@@ -7,68 +7,68 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from onnx_net2net.frameworks.keras.operation import Entry, Operation
 from onnx_net2net.frameworks.keras.operators.movement import cut
-from onnx_net2net.frameworks.keras.trace import Call, Entry
 from onnx_net2net.frameworks.keras.values import axis_of, ints, known, number, sizes, tensor
 
 __all__ = ["TABLES"]
 
 
-def construct(call: Call, *values: Any) -> list[Any]:
+def construct(op: Operation, *values: Any) -> list[Any]:
     """A sequence of its operands."""
     return list(values)
 
 
-def empty(call: Call) -> list[Any]:
+def empty(op: Operation) -> list[Any]:
     """A sequence of nothing."""
     return []
 
 
-def _place(call: Call, position: Any) -> int:
+def _place(op: Operation, position: Any) -> int:
     found = number(position)
     if not isinstance(found, int):
-        call.refuse("its position is computed by the graph, and has to be known ahead")
+        op.refuse("its position is computed by the graph, and has to be known ahead")
     return found
 
 
-def at(call: Call, sequence: list[Any], position: Any) -> Any:
+def at(op: Operation, sequence: list[Any], position: Any) -> Any:
     """One of them."""
-    return sequence[_place(call, position)]
+    return sequence[_place(op, position)]
 
 
-def insert(call: Call, sequence: list[Any], value: Any, position: Any = None) -> list[Any]:
+def insert(op: Operation, sequence: list[Any], value: Any, position: Any = None) -> list[Any]:
     """Behind the last, or before the one at a position."""
-    where = len(sequence) if position is None else _place(call, position)
+    where = len(sequence) if position is None else _place(op, position)
     where = where + len(sequence) if where < 0 else where
     return [*sequence[:where], value, *sequence[where:]]
 
 
-def erase(call: Call, sequence: list[Any], position: Any = None) -> list[Any]:
+def erase(op: Operation, sequence: list[Any], position: Any = None) -> list[Any]:
     """Without the last, or the one at a position."""
-    where = -1 if position is None else _place(call, position)
+    where = -1 if position is None else _place(op, position)
     where = where + len(sequence) if where < 0 else where
     return [*sequence[:where], *sequence[where + 1 :]]
 
 
-def length(call: Call, sequence: list[Any]) -> Any:
+def length(op: Operation, sequence: list[Any]) -> Any:
     """How many there are."""
     return np.array(len(sequence), np.int64)
 
 
-def concatenated(call: Call, sequence: list[Any]) -> Any:
+def concatenated(op: Operation, sequence: list[Any]) -> Any:
     """All of them along an axis, an old or a new one."""
     parts = [tensor(value) for value in sequence]
-    axis = call.attribute("axis")
-    return ops.stack(parts, axis) if call.attribute("new_axis", 0) else ops.concatenate(parts, axis)
+    axis = op.attribute("axis")
+    return ops.stack(parts, axis) if op.attribute("new_axis", 0) else ops.concatenate(parts, axis)
 
 
-def split(call: Call, x: Any, lengths: Any = None) -> list[Any]:
+def split(op: Operation, x: Any, lengths: Any = None) -> list[Any]:
     """Parts of given lengths, or of one each."""
-    x, keep = tensor(x), call.attribute("keepdims", 1)
-    axis = axis_of(call.attribute("axis", 0), x)
+    x, keep = tensor(x), op.attribute("keepdims", 1)
+    axis = axis_of(op.attribute("axis", 0), x)
     size = sizes(x)[axis]
     if not isinstance(size, int):
-        call.refuse("the number of its parts is the size of an axis, which is left open")
+        op.refuse("the number of its parts is the size of an axis, which is left open")
     given = [1] if lengths is None else ints(lengths)
     if lengths is None or ((found := known(lengths)) is not None and found.ndim == 0):
         step = given[0]

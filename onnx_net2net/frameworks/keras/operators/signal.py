@@ -9,32 +9,32 @@ import numpy as np
 from keras import ops
 
 from onnx_net2net.frameworks.keras.open_axes import axis_last
+from onnx_net2net.frameworks.keras.operation import Entry, Operation
 from onnx_net2net.frameworks.keras.operators.movement import cut
-from onnx_net2net.frameworks.keras.trace import Call, Entry
 from onnx_net2net.frameworks.keras.values import axis_of, cast, dtype_of, number, sizes, tensor
 from onnx_net2net.frameworks.keras.windows import extended, positive
 
 __all__ = ["TABLES"]
 
 
-def dft(call: Call, x: Any, length: Any = None, axis: Any = None) -> Any:
+def dft(op: Operation, x: Any, length: Any = None, axis: Any = None) -> Any:
     """Real and imaginary parts lie on the last axis, which real numbers have with size 1."""
     x = tensor(x)
-    default = -2 if call.opset >= 20 else 1
-    along = number(axis, call.attribute("axis", default))
+    default = -2 if op.opset >= 20 else 1
+    along = number(axis, op.attribute("axis", default))
     back = None
     if not isinstance(along, int):  # one of the signal's, so that it can be moved before the last
-        x, back = axis_last(call, x, along, before=1)
+        x, back = axis_last(op, x, along, before=1)
         along = -2
     place = axis_of(along, x)
-    onesided, inverse = bool(call.attribute("onesided", 0)), bool(call.attribute("inverse", 0))
+    onesided, inverse = bool(op.attribute("onesided", 0)), bool(op.attribute("inverse", 0))
     given = sizes(x)[place]
     half = onesided and inverse
     total = number(length, (given - 1) * 2 if half else given)
     total = total if isinstance(total, int) else ops.cast(total, "int32")
     wanted = total // 2 + 1 if half else total
     if half and length is not None and not (isinstance(wanted, int) and wanted == given):
-        call.refuse("its half spectrum is not as long as the signal asks for")
+        op.refuse("its half spectrum is not as long as the signal asks for")
     x = extended(cut(x, place, 0, wanted), place, 0, positive(wanted - given))
     y = _real(x, place, total) if half else transformed(x, place, total, onesided, inverse)
     return y if back is None else back(y)
@@ -87,7 +87,7 @@ def _waves(bins: Any, length: Any) -> tuple[Any, Any]:
     return ops.cos(angles), ops.sin(angles)
 
 
-def stft(call: Call, x: Any, step: Any, window: Any = None, length: Any = None) -> Any:
+def stft(op: Operation, x: Any, step: Any, window: Any = None, length: Any = None) -> Any:
     """A transform of each frame of a signal."""
     x = tensor(x)
     x = ops.expand_dims(x, -1) if len(x.shape) == 2 else x
@@ -102,7 +102,7 @@ def stft(call: Call, x: Any, step: Any, window: Any = None, length: Any = None) 
     frames = ops.take(x, index, axis=1)  # batch frame entry part
     if window is not None:
         frames = frames * ops.reshape(tensor(window), (1, 1, -1, 1))
-    onesided = bool(call.attribute("onesided", 1)) and x.shape[2] == 1
+    onesided = bool(op.attribute("onesided", 1)) and x.shape[2] == 1
     return transformed(frames, 2, size, onesided, False)
 
 

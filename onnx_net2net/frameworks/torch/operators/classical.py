@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnx_net2net.frameworks.torch.operation import Entry, Operation
-from onnx_net2net.frameworks.torch.types import Untranslated, short
+from onnx_net2net.frameworks.torch.types import short
 
 
 def _vector(op: Operation, name: str, values: list[float]) -> str:
@@ -40,7 +40,7 @@ def imputer(op: Operation) -> str:
     """One value replaced."""
     values = op.attribute("imputed_value_floats")
     if values is None:
-        raise Untranslated("it replaces integers")
+        op.refuse("it replaces integers")
     old = op.attribute("replaced_value_float", 0.0)
     x = op.tensor(0)
     missing = f"torch.isnan({x})" if old != old else f"({x}) == {short(old)}"

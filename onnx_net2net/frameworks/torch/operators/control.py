@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import zip_longest
 
-from onnx_net2net.frameworks.program import Section
+from onnx_net2net.frameworks.step import Section
 from onnx_net2net.frameworks.torch import size_code
 from onnx_net2net.frameworks.torch.operation import Entry, Listed, Operation
 from onnx_net2net.frameworks.torch.translator import TensorList
-from onnx_net2net.frameworks.torch.types import Untranslated, torch_dtype
+from onnx_net2net.frameworks.torch.types import torch_dtype
 
 
 def _results(op: Operation, names: list[str]) -> str:
@@ -52,12 +52,12 @@ def branch(op: Operation) -> list[str | Listed]:
     for name in ("then_branch", "else_branch"):
         section = op.step.bodies.get(name)
         if section is None:
-            raise Untranslated("its branches are not followed")
+            op.refuse("its branches are not followed")
         function, lists = _body(op, section, [], [])
         calls.append(f"{function}()")
         kinds.append(lists)
     if kinds[0] != kinds[1]:
-        raise Untranslated("one of its branches gives a sequence, the other a tensor")
+        op.refuse("one of its branches gives a sequence, the other a tensor")
     code = f"{calls[0]} if {condition} else {calls[1]}"
     if len(op.step.outputs) == 1:
         return _kinds([op.add(code, op.hint, inline=False)], kinds[0])
@@ -68,7 +68,7 @@ def loop(op: Operation) -> list[str | Listed]:
     """Runs until the condition fails or the count is reached; scanned outputs are stacked."""
     section = op.step.bodies.get("body")
     if section is None:
-        raise Untranslated("its body is not followed")
+        op.refuse("its body is not followed")
     start = [op.value(i) for i in range(2, len(op.step.inputs))]
     most = op.number(0) if op.has(0) else "None"
     most = most if most is not None else f"int({op.tensor(0)})"
@@ -81,7 +81,7 @@ def loop(op: Operation) -> list[str | Listed]:
     if any(n in lists for n in section.inputs[2:]) and kinds[1 : states + 1] != [
         isinstance(s, Listed) for s in start
     ]:
-        raise Untranslated("a state of it is a sequence at times")
+        op.refuse("a state of it is a sequence at times")
     codes = [s.code if isinstance(s, Listed) else s for s in start]
     given = [body, most, condition, f"({', '.join(codes)},)" if codes else "()", states, device]
     empty = _empty_rows(op, section.outputs[1 + states :], op.step.outputs[states:])
@@ -108,7 +108,7 @@ def scan(op: Operation) -> list[str]:
     """Runs over the entries of its inputs; scanned outputs are stacked."""
     section = op.step.bodies.get("body")
     if section is None:
-        raise Untranslated("its body is not followed")
+        op.refuse("its body is not followed")
     scanned = op.attribute("num_scan_inputs")
     states = len(op.step.inputs) - scanned
     outputs = len(section.outputs) - states

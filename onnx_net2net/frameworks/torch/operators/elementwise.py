@@ -10,7 +10,6 @@ from onnx_net2net.frameworks.torch.types import (
     INTEGERS,
     SMALL,
     UNSIGNED,
-    Untranslated,
     literal,
     short,
     torch_dtype,
@@ -35,7 +34,7 @@ def modulo(op: Operation) -> str:
     fmod = bool(op.attribute("fmod", 0))
     if op.dtype() == UINT64:
         if fmod:
-            raise Untranslated("ONNX Runtime rounds what it divides")
+            op.refuse("ONNX Runtime rounds what it divides")
         return op.kernel("unsigned_remainder", op.tensor(0), op.tensor(1))
     if fmod and op.dtype() == TensorProto.INT64:  # through float64, as ONNX Runtime does
         return op.filled("torch.fmod({t0}.double(), {t1}.double()).to(torch.int64)")
@@ -47,7 +46,7 @@ def modulo(op: Operation) -> str:
 def power(op: Operation) -> str:
     """The result has the type of the base."""
     if op.dtype() == UINT64:
-        raise Untranslated("PyTorch has no powers of UINT64")
+        op.refuse("PyTorch has no powers of UINT64")
     exponent = op.number(1)
     rank, other = op.rank(0), op.rank(1)
     if exponent is not None and (other == 0 or (None not in (rank, other) and other <= rank)):  # type: ignore[operator]
@@ -271,7 +270,7 @@ def negated(op: Operation) -> str:
 def equal(op: Operation) -> str:
     """Numbers or truth values; no text."""
     if op.dtype() not in (*FLOATS, *INTEGERS, BOOL):
-        raise Untranslated("it compares text")
+        op.refuse("it compares text")
     return op.filled("{0} == {1}")
 
 

@@ -1,4 +1,4 @@
-"""Operators that read, write or pick entries by position."""
+"""Operators that read, write or pick elements by position."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from onnx_net2net.frameworks.torch.operation import Entry, Operation, Unpacked
 from onnx_net2net.frameworks.torch.operators.linear import typed
 from onnx_net2net.frameworks.torch.size_code import Size
 from onnx_net2net.frameworks.torch.types import literal
-from onnx_net2net.operators.types import FLOATS
 
 
 def gather(op: Operation) -> str:
@@ -124,22 +123,6 @@ def unique(op: Operation) -> list[str]:
     return names[: len(op.step.outputs)]
 
 
-def cumulative(name: str) -> Entry:
-    """Running sum or product, from either end, with or without the entry itself."""
-
-    def entry(op: Operation) -> str:
-        axis = op.number(1)
-        axis = f"int({op.tensor(1)})" if axis is None else axis
-        exclusive, reverse = bool(op.attribute("exclusive", 0)), bool(op.attribute("reverse", 0))
-        if exclusive or reverse:
-            code = op.kernel("cumulative", op.tensor(0), axis, f"torch.{name}", exclusive, reverse)
-        else:
-            code = f"torch.{name}({op.tensor(0)}, {axis})"
-        return code if op.dtype() in FLOATS else f"({code}).to({op.gives()})"
-
-    return entry
-
-
 def non_max_suppression(op: Operation) -> str:
     """Boxes that no better one overlaps."""
     given = [op.tensor(0), op.tensor(1)]
@@ -152,8 +135,6 @@ def non_max_suppression(op: Operation) -> str:
 TABLES: dict[str, dict[str, Entry]] = {
     "": {
         "Compress": compress,
-        "CumProd": cumulative("cumprod"),
-        "CumSum": cumulative("cumsum"),
         "Gather": gather,
         "GatherElements": gather_elements,
         "GatherND": gather_nd,

@@ -1,12 +1,12 @@
-"""Operators that move entries around, repeat them or leave some out."""
+"""Operators that move, cut and repeat elements, or make tensors of a shape."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from onnx_net2net.frameworks.torch.operation import Entry, Operation
+from onnx_net2net.frameworks.torch.operation import Entry, Listed, Operation
 from onnx_net2net.frameworks.torch.size_code import Size, number
-from onnx_net2net.frameworks.torch.types import Untranslated, literal
+from onnx_net2net.frameworks.torch.types import literal
 
 LAST = 2**31 - 1
 
@@ -14,6 +14,11 @@ LAST = 2**31 - 1
 def listed(sizes: list[Any]) -> str:
     """Sizes as arguments."""
     return ", ".join(number(size) for size in sizes)
+
+
+def same(op: Operation) -> list[str | Listed]:
+    """The value itself, which may be a sequence."""
+    return [op.value(0)]
 
 
 def reshape(op: Operation) -> str:
@@ -212,65 +217,9 @@ def _same(op: Operation, axis: int, size: Any) -> bool:
 def tile(op: Operation) -> str:
     """Repeats along each axis."""
     if op.opset < 6:
-        raise Untranslated("its repeats are along one axis (opset 1)")
+        op.refuse("its repeats are along one axis (opset 1)")
     repeats = op.sizes(1)
     return f"({op.tensor(0)}).repeat({listed(repeats)})" if repeats else op.tensor(0)
-
-
-def pad(op: Operation) -> str:
-    """Constants, reflections, edges, or around the other end; negative pads cut."""
-    mode = op.attribute("mode", "constant")
-    rank = op.axes_of(0)
-    attribute = op.attribute("pads") or op.attribute("paddings")
-    pads = list(attribute) if attribute else op.sizes(1)
-    chosen = op.sizes(3) if op.has(3) else list(range(rank))
-    if any(isinstance(axis, Size) for axis in chosen):
-        both = f"[{listed(pads)}], [{listed(chosen)}]"
-        return op.kernel("padded_axes", op.tensor(0), both, _fill(op), literal(mode))
-    begins: list[Any] = [0] * rank
-    ends: list[Any] = [0] * rank
-    for index, axis in enumerate(chosen):
-        begins[axis % rank], ends[axis % rank] = pads[index], pads[index + len(chosen)]
-    if mode != "constant":
-        both = f"(({listed(begins)},), ({listed(ends)},))"
-        return op.kernel("padded", op.tensor(0), both, literal(mode))
-    value = _fill(op)
-    while len(begins) > 1 and begins[0] == 0 and ends[0] == 0:
-        begins, ends = begins[1:], ends[1:]
-    order = [p for b, e in zip(reversed(begins), reversed(ends), strict=True) for p in (b, e)]
-    options = "" if value in ("0", "0.0") else f", value={value}"
-    return f"F.pad({op.tensor(0)}, ({listed(order)}){options})"
-
-
-def _fill(op: Operation) -> str:
-    """What a pad holds."""
-    if not op.has(2):
-        return literal(op.attribute("value", 0.0))
-    found = op.number(2)
-    return found if found is not None else f"{op.tensor(2)}.item()"
-
-
-def depth_to_space(op: Operation) -> str:
-    """Blocks of channels become squares of pixels."""
-    block, mode = op.attribute("blocksize"), op.attribute("mode", "DCR")
-    if mode == "CRD":
-        return f"F.pixel_shuffle({op.tensor(0)}, {block})"
-    return op.kernel("depth_to_space", op.tensor(0), block)
-
-
-def space_to_depth(op: Operation) -> str:
-    """Squares of pixels become blocks of channels."""
-    if op.attribute("mode", "DCR") == "CRD":
-        return f"F.pixel_unshuffle({op.tensor(0)}, {op.attribute('blocksize')})"
-    return op.kernel("space_to_depth", op.tensor(0), op.attribute("blocksize"))
-
-
-def crop_or_pad(op: Operation) -> str:
-    """To a size around the centre."""
-    chosen = op.attribute("axes") or list(range(op.axes_of(0)))
-    return op.kernel(
-        "center_crop_pad", op.tensor(0), f"({listed(op.sizes(1))},)", f"({listed(chosen)},)"
-    )
 
 
 def constant_of_shape(op: Operation) -> str:
@@ -317,43 +266,17 @@ def triangle(op: Operation) -> str:
     return f"torch.{name}({op.tensor(0)}{'' if offset == '0' else f', {offset}'})"
 
 
-def reverse_sequence(op: Operation) -> str:
-    """Each sequence backwards up to its length."""
-    batch, time = op.attribute("batch_axis", 1), op.attribute("time_axis", 0)
-    return op.kernel("reverse_sequence", op.tensor(0), op.tensor(1), batch, time)
-
-
-def col2im(op: Operation) -> str:
-    """Overlapping blocks summed into an image."""
-    rank = op.length(1)
-    if rank is None:
-        raise Untranslated("the number of axes of its image is not known")
-    pads = list(op.attribute("pads") or [0] * (2 * rank))
-    options = [list(op.attribute(n) or [1] * rank) for n in ("dilations", "strides")]
-    image, block = f"({listed(op.sizes(1))},)", f"({listed(op.sizes(2))},)"
-    if rank == 2 and pads[:2] == pads[2:]:
-        given = f"{image}, {block}, dilation={tuple(options[0])}"
-        given += f", padding={tuple(pads[:2])}, stride={tuple(options[1])}"
-        return f"F.fold({op.tensor(0)}, {given})"
-    return op.kernel("folded", op.tensor(0), image, block, *map(tuple, options), tuple(pads))
-
-
 TABLES: dict[str, dict[str, Entry]] = {
     "": {
-        "CenterCropPad": crop_or_pad,
-        "Col2Im": col2im,
         "Concat": concat,
         "ConstantOfShape": constant_of_shape,
-        "DepthToSpace": depth_to_space,
         "Expand": expand,
         "EyeLike": eye,
         "Flatten": flatten,
-        "Pad": pad,
+        "Identity": same,
         "Range": arange,
         "Reshape": reshape,
-        "ReverseSequence": reverse_sequence,
         "Slice": slice_,
-        "SpaceToDepth": space_to_depth,
         "Split": split,
         "Squeeze": squeeze,
         "Tile": tile,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnx_net2net.frameworks.roles import Role
 from onnx_net2net.frameworks.torch.operation import Entry, Operation
 from onnx_net2net.frameworks.torch.operators.linear import layer, typed
-from onnx_net2net.frameworks.torch.types import Untranslated, literal, short
+from onnx_net2net.frameworks.torch.types import literal, short
 
 FLOAT = 1
 
@@ -13,9 +13,9 @@ FLOAT = 1
 def batch_norm(op: Operation) -> list[str]:
     """Follows ``train()`` and ``eval()``; ONNX's momentum is what the old statistics keep."""
     if op.attribute("spatial", 1) != 1:
-        raise Untranslated("its statistics are not one a channel (spatial=0)")
+        op.refuse("its statistics are not one a channel (spatial=0)")
     if any(op.wants(i) for i in range(1, len(op.step.outputs))):
-        raise Untranslated("its statistics are outputs of the network's graph")
+        op.refuse("its statistics are outputs of the network's graph")
     epsilon = short(op.attribute("epsilon", 1e-5))
     momentum = literal(round(1 - float(op.attribute("momentum", 0.9)), 7))
     if op.attribute("training_mode", 0) and op.name(0) in op.program.graph.derived:

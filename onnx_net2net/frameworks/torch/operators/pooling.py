@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from onnx_net2net.frameworks.torch.operation import Entry, Operation
-from onnx_net2net.frameworks.torch.operators.linear import padding, pair
-from onnx_net2net.frameworks.torch.types import Untranslated
+from onnx_net2net.frameworks.torch.operators.convolution import padding, pair
 from onnx_net2net.operators.types import FLOATS
 
 
@@ -47,13 +46,13 @@ class Windows:
 
 
 def windows(op: Operation) -> Windows:
-    """What the attributes say. Raises Untranslated."""
+    """What the attributes say. Raises Refused."""
     kernel = list(op.attribute("kernel_shape"))
     rank = len(kernel)
     if rank not in (1, 2, 3):
-        raise Untranslated(f"it has {rank} axes to slide along")
-    strides = list(op.attribute("strides") or [1] * rank)
-    dilations = list(op.attribute("dilations") or [1] * rank)
+        op.refuse(f"it has {rank} axes to slide along")
+    strides = op.strides(rank)
+    dilations = op.dilations(rank)
     pads, even = padding(op, kernel, pooled=True)
     fixed = op.attribute("auto_pad", "NOTSET") in ("NOTSET", "VALID")
     plain = even and fixed and all(2 * int(p) <= k for p, k in zip(pads, kernel, strict=False))
@@ -87,7 +86,7 @@ def average_pool(op: Operation) -> str:
     w, include = windows(op), bool(op.attribute("count_include_pad", 0))
     skips = any(s > k for s, k in zip(w.strides, w.kernel, strict=True))
     if op.attribute("auto_pad", "NOTSET").startswith("SAME") and w.ceil and skips:
-        raise Untranslated("its last windows begin behind its pads")
+        op.refuse("its last windows begin behind its pads")
     if any(d != 1 for d in w.dilations) or not w.plain:
         return op.kernel("average_pool", op.tensor(0), *w.listed(), include)
     options = w.options()
@@ -113,8 +112,8 @@ def over_everything(code: str) -> Entry:
 def max_unpool(op: Operation) -> str:
     """Values back to where a pool found them, zeros elsewhere."""
     kernel = list(op.attribute("kernel_shape"))
-    strides = list(op.attribute("strides") or [1] * len(kernel))
-    pads = list(op.attribute("pads") or [0] * (2 * len(kernel)))
+    strides = op.strides(len(kernel))
+    pads = op.pads(len(kernel))
     x, indices = op.tensor(0), op.tensor(1)
     if op.has(2):
         return op.kernel("max_unpool", x, indices, f"({', '.join(map(str, op.sizes(2)))},)")

@@ -6,11 +6,11 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from onnx_net2net.frameworks.torch.operation import Entry, Operation
+from onnx_net2net.frameworks.torch.operators.convolution import convolved
 from onnx_net2net.frameworks.torch.types import (
     FLOATS8,
     INTEGERS,
     SMALL,
-    Untranslated,
     torch_dtype,
 )
 
@@ -21,7 +21,7 @@ def target(op: Operation) -> int:
     """The type that QuantizeLinear gives."""
     dtype = op.dtype(2) if op.has(2) else op.attribute("output_dtype", 0) or UINT8
     if dtype not in INTEGERS and dtype not in SMALL and dtype not in FLOATS8:
-        raise Untranslated(f"it quantises to {TensorProto.DataType.Name(dtype)}")
+        op.refuse(f"it quantises to {TensorProto.DataType.Name(dtype)}")
     return int(dtype)
 
 
@@ -47,7 +47,7 @@ def quantize(op: Operation) -> str:
 def dequantize(op: Operation) -> str:
     """(x - zero) * scale."""
     if op.dtype(0) not in (*INTEGERS, *SMALL, *FLOATS8):
-        raise Untranslated(f"it reads {TensorProto.DataType.Name(op.dtype(0))}")
+        op.refuse(f"it reads {TensorProto.DataType.Name(op.dtype(0))}")
     options = [op.attribute("axis", 1), op.attribute("block_size", 0)]
     given = [op.tensor(0), op.tensor(1), op.optional(2), *options]
     name = "dequantized_float" if op.dtype(0) in FLOATS8 else "dequantized"
@@ -90,36 +90,52 @@ def quantized_matmul(op: Operation) -> str:
 
 def quantized_conv(op: Operation) -> str:
     """A convolution of bytes; the bias is an integer in units of both scales."""
-    from onnx_net2net.frameworks.torch.operators.linear import padded, padding, pair
-
-    rank = op.axes_of(3) - 2
-    kernel = op.attribute("kernel_shape") or [op.fixed(3, a) for a in range(2, rank + 2)]
-    pads, _ = padding(op, kernel)
-    strides = list(op.attribute("strides") or [1] * rank)
-    dilations = list(op.attribute("dilations") or [1] * rank)
-    options = (
-        f"stride={pair(strides)}, dilation={pair(dilations)}, groups={op.attribute('group', 1)}"
-    )
-    x = padded(real(op, 0, 1), pads)
+    x = real(op, 0, 1)
     bias = f", {op.tensor(8)} * {op.tensor(1)} * {op.tensor(4)}" if op.has(8) else ""
-    code = f"F.conv{rank}d({x}, {real(op, 3, 0)}{bias}, {options})"
+    code = convolved(op, x, real(op, 3, 0), 3, bias)
     return op.kernel("requantized", code, op.tensor(6), op.tensor(7))
 
 
 def n_bits(op: Operation) -> str:
     """A weight of small integers, scaled by blocks."""
     if op.has(4):
-        raise Untranslated("its groups are permuted")
+        op.refuse("its groups are permuted")
     sizes = (op.attribute("K"), op.attribute("N"))
     given = [op.tensor(0), op.tensor(1), op.tensor(2), op.optional(3), sizes]
     code = op.kernel("matmul_n_bits", *given, op.attribute("bits", 4), op.attribute("block_size"))
     return f"{code} + {op.tensor(5)}" if op.has(5) else code
 
 
+def matmul_integer(op: Operation) -> str:
+    """Products of integers less their zero points."""
+    a, b = (f"({op.tensor(i)}).to(torch.int32)" for i in (0, 1))
+    if op.has(2):
+        point = op.tensor(2)
+        point = f"({point}).unsqueeze(-1)" if op.rank(2) == 1 and op.axes_of(0) > 1 else point
+        a = f"({a} - {point})"
+    if op.has(3):
+        b = f"({b} - {op.tensor(3)})"
+    return f"torch.matmul({a}, {b})"
+
+
+def conv_integer(op: Operation) -> str:
+    """A convolution of integers less their zero points, exact in float64."""
+    x, w = (f"({op.tensor(i)}).double()" for i in (0, 1))
+    if op.has(2):
+        x = f"({x} - {op.tensor(2)})"
+    if op.has(3):
+        point = op.tensor(3)
+        shaped = f"{point}.reshape(-1, *[1] * {op.axes_of(1) - 1})" if op.rank(3) else point
+        w = f"({w} - {shaped})"
+    return f"{convolved(op, x, w, 1)}.round().to(torch.int32)"
+
+
 TABLES: dict[str, dict[str, Entry]] = {
     "": {
+        "ConvInteger": conv_integer,
         "DequantizeLinear": dequantize,
         "DynamicQuantizeLinear": dynamic,
+        "MatMulInteger": matmul_integer,
         "QLinearConv": quantized_conv,
         "QLinearMatMul": quantized_matmul,
         "QuantizeLinear": quantize,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnx_net2net.frameworks.torch.operation import Entry, Operation
-from onnx_net2net.frameworks.torch.types import Untranslated, literal, short
+from onnx_net2net.frameworks.torch.types import literal, short
 
 ACTIVATIONS = {
     "Affine": "lambda x: {alpha} * x + {beta}",
@@ -36,7 +36,7 @@ def recurrent(op: Operation) -> list[str]:
     op.named(op.path(1))
     hidden = op.program.size(op.name(2), 2) or op.attribute("hidden_size")
     if hidden is None:
-        raise Untranslated("its hidden size is not known")
+        op.refuse("its hidden size is not known")
     states = []
     for index in (5, 6) if kind == "LSTM" else (5,):
         if op.has(index):
@@ -81,7 +81,7 @@ def _resets_after(op: Operation) -> bool:
 def _steps(op: Operation, directions: int, given: list[str]) -> str:
     kind = op.step.op
     if op.attribute("input_forget", 0):
-        raise Untranslated("its input and forget gates are one")
+        op.refuse("its input and forget gates are one")
     alphas, betas = (
         list(op.attribute("activation_alpha") or []),
         list(op.attribute("activation_beta") or []),
@@ -89,7 +89,7 @@ def _steps(op: Operation, directions: int, given: list[str]) -> str:
     functions = []
     for name in _functions(op, directions):
         if name not in ACTIVATIONS:
-            raise Untranslated(f"its activation {name} is not known")
+            op.refuse(f"its activation {name} is not known")
         code = ACTIVATIONS[name]
         alpha, beta = DEFAULTS.get(name, (0.0, 0.0))
         if "{alpha}" in code:

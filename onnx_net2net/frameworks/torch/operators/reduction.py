@@ -1,4 +1,4 @@
-"""Sums, means and extremes over axes."""
+"""Sums, means and extremes over axes, or of all elements so far."""
 
 from __future__ import annotations
 
@@ -116,10 +116,28 @@ def _never_empty(op: Operation, dims: list[Any] | str | None) -> bool:
     return all(isinstance(size, int) and size > 0 for size in chosen)
 
 
+def cumulative(name: str) -> Entry:
+    """Running sum or product, from either end, with or without the entry itself."""
+
+    def entry(op: Operation) -> str:
+        axis = op.number(1)
+        axis = f"int({op.tensor(1)})" if axis is None else axis
+        exclusive, reverse = bool(op.attribute("exclusive", 0)), bool(op.attribute("reverse", 0))
+        if exclusive or reverse:
+            code = op.kernel("cumulative", op.tensor(0), axis, f"torch.{name}", exclusive, reverse)
+        else:
+            code = f"torch.{name}({op.tensor(0)}, {axis})"
+        return code if op.dtype() in FLOATS else f"({code}).to({op.gives()})"
+
+    return entry
+
+
 TABLES: dict[str, dict[str, Entry]] = {
     "": {
         "ArgMax": arg("argmax"),
         "ArgMin": arg("argmin"),
+        "CumProd": cumulative("cumprod"),
+        "CumSum": cumulative("cumsum"),
         "ReduceL1": reduction(
             "torch.abs({x}).sum({dims}{keep})",
             "torch.abs({x}).sum({dims}{keep})",

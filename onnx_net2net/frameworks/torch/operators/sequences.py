@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onnx_net2net.frameworks.torch import size_code
 from onnx_net2net.frameworks.torch.operation import Entry, Listed, Operation
+from onnx_net2net.frameworks.torch.operators.movement import same
 from onnx_net2net.frameworks.torch.size_code import Size, number
 from onnx_net2net.frameworks.torch.types import torch_dtype
 
@@ -85,15 +86,9 @@ def has_element(op: Operation) -> str:
     return f"torch.tensor({found}, device={op.translator.device()})"
 
 
-def same(op: Operation) -> list[str | Listed]:
-    """The value itself, which must be there."""
-    return [op.value(0)]
-
-
 TABLES: dict[str, dict[str, Entry]] = {
     "": {
         "ConcatFromSequence": concat_from_sequence,
-        "Identity": same,
         "Optional": optional,
         "OptionalGetElement": same,
         "OptionalHasElement": has_element,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from onnx_net2net.frameworks.torch.operation import Entry, Operation
-from onnx_net2net.frameworks.torch.types import Untranslated
 
 
 def _whole(op: Operation, index: int, default: str = "None") -> str:
@@ -22,7 +21,7 @@ def dft(op: Operation) -> str:
     if inverse and onesided and length.isdecimal():
         bins = op.fixed(0, int(axis)) if axis.lstrip("-").isdecimal() else 0
         if int(length) != 2 * (bins - 1):
-            raise Untranslated("it is the inverse of half a spectrum, and of another length")
+            op.refuse("it is the inverse of half a spectrum, and of another length")
     return op.kernel("fourier", op.tensor(0), length, axis, inverse, onesided)
 
 

@@ -1,4 +1,4 @@
-"""Resizing, sampling at given places, and regions of images."""
+"""Resize and Upsample."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from onnx_net2net.frameworks.torch.operation import Entry, Operation
 from onnx_net2net.frameworks.torch.size_code import Size, number
-from onnx_net2net.frameworks.torch.types import Untranslated, literal, short
+from onnx_net2net.frameworks.torch.types import literal, short
 
 MODES = {"bilinear": "linear", "bicubic": "cubic"}
 
@@ -44,15 +44,15 @@ def _scaled(op: Operation, index: int, coordinates: str, nearest: str) -> str:
     rank, policy = op.axes_of(0), op.attribute("keep_aspect_ratio_policy", "stretch")
     axes = list(op.attribute("axes") or range(rank))
     if policy != "stretch" and min(axes, default=0) < 0:
-        raise Untranslated("it keeps the aspect ratio of axes that are counted from the end")
+        op.refuse("it keeps the aspect ratio of axes that are counted from the end")
     axes = [a % rank for a in axes]
     scales = _scales(op, index)
     sizes = op.sizes(index + 1) if scales is None else None
     mode = MODES.get(op.attribute("mode", "nearest"), op.attribute("mode", "nearest"))
     if mode not in ("nearest", "linear", "cubic"):
-        raise Untranslated(f"its mode is {mode}")
+        op.refuse(f"its mode is {mode}")
     if (mode, coordinates) == ("nearest", "half_pixel_symmetric") and nearest in ("floor", "ceil"):
-        raise Untranslated("the last digit decides which entry its symmetric places fall on")
+        op.refuse("the last digit decides which entry its symmetric places fall on")
     cubic, outside = op.attribute("cubic_coeff_a", -0.75), op.attribute("exclude_outside", 0)
     smooth, region = bool(op.attribute("antialias", 0)), coordinates == "tf_crop_and_resize"
     if policy == "stretch" and not region:
@@ -138,50 +138,9 @@ def _divides(scale: float) -> bool:
     return scale.is_integer() and float(np.float32(1 / scale)) >= 1 / scale
 
 
-def grid_sample(op: Operation) -> str:
-    """Entries at coordinates from -1 to 1."""
-    mode = op.attribute("mode", "bilinear")
-    mode = {"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode)
-    options = "" if mode == "bilinear" else f", mode={literal(mode)}"
-    padding = op.attribute("padding_mode", "zeros")
-    options += "" if padding == "zeros" else f", padding_mode={literal(padding)}"
-    options += f", align_corners={bool(op.attribute('align_corners', 0))}"
-    return f"F.grid_sample({op.tensor(0)}, {op.tensor(1)}{options})"
-
-
-def affine_grid(op: Operation) -> str:
-    """Coordinates of a grid that is turned and moved."""
-    sizes = ", ".join(map(number, op.sizes(1)))
-    aligned = bool(op.attribute("align_corners", 0))
-    return f"F.affine_grid({op.tensor(0)}, ({sizes}), align_corners={aligned})"
-
-
-def roi_align(op: Operation) -> str:
-    """Regions of images, resampled to one size."""
-    mode = op.attribute("coordinate_transformation_mode", "half_pixel")
-    offset = 0.5 if op.opset >= 16 and mode == "half_pixel" else 0.0
-    size = op.attribute("output_height", 1), op.attribute("output_width", 1)
-    return op.kernel(
-        "roi_align", op.tensor(0), op.tensor(1), op.tensor(2), size,
-        op.attribute("sampling_ratio", 0), short(op.attribute("spatial_scale", 1.0)), offset,
-        literal(op.attribute("mode", "avg")),
-    )  # fmt: skip
-
-
-def max_roi_pool(op: Operation) -> str:
-    """The largest entry of each part of each region."""
-    scale = short(op.attribute("spatial_scale", 1.0))
-    size = tuple(op.attribute("pooled_shape"))
-    return op.kernel("max_roi_pool", op.tensor(0), op.tensor(1), size, scale)
-
-
 TABLES: dict[str, dict[str, Entry]] = {
     "": {
-        "AffineGrid": affine_grid,
-        "GridSample": grid_sample,
-        "MaxRoiPool": max_roi_pool,
         "Resize": resize,
-        "RoiAlign": roi_align,
         "Upsample": upsample,
     },
 }

@@ -6,9 +6,8 @@ This runs while Keras traces a model, so that a compiled training step pays noth
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, NoReturn
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,33 +16,20 @@ from onnx_net2net.analysis import values as static
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.attributes import unread
 from onnx_net2net.frameworks.keras import unsigned
-from onnx_net2net.frameworks.keras.program import Program, Step
+from onnx_net2net.frameworks.keras.operation import Entry, Operation, Scope
+from onnx_net2net.frameworks.keras.program import Program
 from onnx_net2net.frameworks.keras.types import typed
 from onnx_net2net.frameworks.keras.values import Mixed, Value, elementwise, sized
+from onnx_net2net.frameworks.step import Step
 
-__all__ = ["Call", "Entry", "Trace"]
+__all__ = ["Translator"]
 
 # What merely moves entries, so that it can be done on arrays of numbers and tensors.
-MOVES = frozenset(
-    [
-        "Concat",
-        "Expand",
-        "Gather",
-        "Identity",
-        "ReduceProd",
-        "ReduceSum",
-        "Reshape",
-        "Slice",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-    ]
-)
+MOVES = frozenset({
+    "Concat", "Expand", "Gather", "Identity", "ReduceProd", "ReduceSum", "Reshape", "Slice",
+    "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+})  # fmt: skip
 ILL_FORMED = (ValueError, IndexError, TypeError, ZeroDivisionError, KeyError, AttributeError)
-
-Entry = Callable[..., Any]
 
 
 class Unknown:
@@ -66,66 +52,7 @@ def first_line(problem: Exception) -> str:
     return f"{type(problem).__name__}: {str(problem).strip().partition(chr(10))[0][:200]}"
 
 
-class Scope:
-    """Tensors by name; what a body does not hold is looked up around it."""
-
-    def __init__(self, own: dict[str, Value], outer: Scope | None = None) -> None:
-        self.own = own
-        self.outer = outer
-
-    def __getitem__(self, name: str) -> Value:
-        scope: Scope | None = self
-        while scope is not None:
-            if name in scope.own:
-                return scope.own[name]
-            scope = scope.outer
-        raise KeyError(name)
-
-
-@dataclass(eq=False)
-class Call:
-    """One step while it runs: what a table's function may look at besides its operands."""
-
-    step: Step
-    trace: Trace
-    scope: Scope
-
-    @property
-    def opset(self) -> int:
-        """The version of the step's operator set."""
-        return self.step.opset
-
-    @property
-    def training(self) -> bool:
-        """Whether batch statistics and Dropout are wanted."""
-        return self.trace.training
-
-    def attribute(self, name: str, default: Any = None) -> Any:
-        """An attribute of the node."""
-        return self.step.attributes.get(name, default)
-
-    def wants(self, output: int) -> bool:
-        """Whether anything may read this output."""
-        outputs = self.step.outputs
-        return output < len(outputs) and bool(outputs[output])
-
-    def padded(self, operands: Sequence[Value], count: int) -> list[Value]:
-        """Operands that may be left out, None where they are; refuses more than ``count``."""
-        if len(operands) > count:
-            self.refuse(f"{len(operands) - count} operands more than it may have")
-        return [*operands, *[None] * (count - len(operands))]
-
-    def body(self, name: str, values: Sequence[Value]) -> list[Value]:
-        """The outputs of a body (``then_branch``, ``body``) for these inputs."""
-        program = self.step.bodies[name]
-        return self.trace.run(program, dict(zip(program.inputs, values, strict=False)), self.scope)
-
-    def refuse(self, reason: str, remedy: str | None = None) -> NoReturn:
-        """Stop: this node cannot be translated."""
-        raise Refused(self.step.label, reason, remedy)
-
-
-class Trace:
+class Translator:
     """One walk. ``variables`` are tensors by initializer, ``update`` writes a statistic.
 
     ``population`` says that a running variance moves towards the batch's own, not the unbiased one.
@@ -165,7 +92,7 @@ class Trace:
         scope = Scope({**program.constants, **root, **feeds}, outer)
         for step in program.steps:
             operands = [scope[name] if name else None for name in step.inputs]
-            results = self._attempt(Call(step, self, scope), operands)
+            results = self._attempt(Operation(step, self, scope), operands)
             for name, value in zip(step.outputs, results, strict=False):
                 if name:
                     scope.own[name] = sized(value, program.fixed.get(name))
@@ -173,65 +100,65 @@ class Trace:
                 scope.own.pop(name, None)
         return [scope[name] for name in program.outputs]
 
-    def _attempt(self, call: Call, operands: list[Value]) -> Sequence[Value]:
+    def _attempt(self, op: Operation, operands: list[Value]) -> Sequence[Value]:
         """With a list for refusals, a node that fails is noted there and what follows it left."""
         if self.refusals is None:
-            return self._apply(call, operands)
-        unknown = [Unknown()] * len(call.step.outputs)
+            return self._apply(op, operands)
+        unknown = [Unknown()] * len(op.step.outputs)
         if any(isinstance(operand, Unknown) for operand in operands):
             return unknown
         try:
-            return self._apply(call, operands)
+            return self._apply(op, operands)
         except Refused as problem:
             self.refusals.append(problem)
         except failures() as problem:
             reason = f"{keras.backend.backend()} cannot do it: {first_line(problem)}"
-            self.refusals.append(Refused(call.step.label, reason))
+            self.refusals.append(Refused(op.step.label, reason))
         return unknown
 
-    def _apply(self, call: Call, operands: list[Value]) -> Sequence[Value]:
-        step = call.step
-        found = None if step.domain else self._static(call, operands)
+    def _apply(self, op: Operation, operands: list[Value]) -> Sequence[Value]:
+        step = op.step
+        found = None if step.domain else self._static(op, operands)
         if found is None:
             step.attributes.begin()
-            found = self._translated(call, operands)
-            self._all_read(call)
+            found = self._translated(op, operands)
+            self._all_read(op)
         results = found if isinstance(found, list | tuple) and not _one(step, found) else [found]
         return list(typed(step, operands, results))
 
-    def _translated(self, call: Call, operands: list[Value]) -> Any:
-        entry = self.table[call.step.domain, call.step.op]
+    def _translated(self, op: Operation, operands: list[Value]) -> Any:
+        entry = self.table[op.step.domain, op.step.op]
         if unsigned.concerned(operands):
-            return unsigned.by_bits(call, entry, operands)
-        return entry(call, *operands)
+            return unsigned.by_bits(op, entry, operands)
+        return entry(op, *operands)
 
-    def _all_read(self, call: Call) -> None:
+    def _all_read(self, op: Operation) -> None:
         """Refuse what the node states and its translation does not look at."""
-        ignored = call.step.ignored() if self.refusals is not None else None
+        ignored = op.step.ignored() if self.refusals is not None else None
         if ignored:
-            call.refuse(unread(ignored))
+            op.refuse(unread(ignored))
 
-    def _static(self, call: Call, operands: list[Value]) -> Any:
+    def _static(self, op: Operation, operands: list[Value]) -> Any:
         """Computed without the backend, where operands are known; None where they are not."""
-        step = call.step
+        step = op.step
         given = [operand for operand in operands if operand is not None]
         if not given or not all(isinstance(o, np.ndarray | Mixed) for o in given):
             return None
         if not any(isinstance(operand, Mixed) for operand in given):
             return _evaluated(step, operands)
         if step.op in self.pointwise:
-            return elementwise(lambda *items: self._scalar(call, items), operands)
+            return elementwise(lambda *items: self._scalar(op, items), operands)
         return _moved(step, operands) if step.op in MOVES else None
 
-    def _scalar(self, call: Call, items: Sequence[Value]) -> Value:
+    def _scalar(self, op: Operation, items: Sequence[Value]) -> Value:
         """A pointwise operator on numbers and scalar tensors."""
         if all(isinstance(item, np.ndarray) for item in items):
-            found = _evaluated(call.step, list(items))
+            found = _evaluated(op.step, list(items))
             if found is not None:
                 return found[0]
-        call.step.attributes.begin()
-        result = self.table[call.step.domain, call.step.op](call, *items)
-        self._all_read(call)
+        op.step.attributes.begin()
+        result = self.table[op.step.domain, op.step.op](op, *items)
+        self._all_read(op)
         return result
 
 
