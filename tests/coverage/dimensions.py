@@ -180,6 +180,9 @@ def compare(old: dict[str, Table], new: dict[str, Table], show: set[str]) -> int
         )
         if not before.lines or not after.lines:
             print(f"    - {before.facts}\n    + {after.facts}")
+        fixed = [line for line in after.lines.values() if line.growth == "fixed"]
+        if fixed and shares[1] < 0.95:
+            print(f"    largest fixed: {max(fixed, key=lambda line: line.share)}")
         for kind, line, other in judged:
             if kind in show:
                 print(f"  {kind}\n    - {line}\n    + {other}")
