@@ -150,8 +150,10 @@ def pairs(old: Table, new: Table) -> Iterator[tuple[Line | None, Line | None]]:
 
 def verdict(old: Line | None, new: Line | None) -> str:
     """Return whether ``new`` is better than ``old``, by how it may grow and in which steps."""
-    if old is None or new is None:
-        return "new" if old is None else "gone"
+    if old is None:
+        return "new"
+    if new is None:
+        return "gone" if RANK[old.growth] else "dropped"  # what was fixed is no loss
     if RANK[old.growth] != RANK[new.growth]:
         return "better" if RANK[new.growth] > RANK[old.growth] else "worse"
     if old.width != new.width:
@@ -247,7 +249,7 @@ def main() -> int:
     command = commands.add_parser("compare")
     command.add_argument("before", type=Path)
     command.add_argument("after", type=Path)
-    kinds = ["better", "worse", "gone", "new", "width", "sites", "renamed", "reason"]
+    kinds = ["better", "worse", "gone", "new", "width", "sites", "renamed", "reason", "dropped"]
     command.add_argument("--show", nargs="+", choices=kinds, default=kinds[:5])
     options = parser.parse_args()
     if options.command == "table":
