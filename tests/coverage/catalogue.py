@@ -2,9 +2,9 @@
 
     python tests/coverage/catalogue.py OUT.json
 
-Every classification, segmentation and video model of torchvision, and of timm one model of each
-family: of the models that one module `timm.models.<family>` defines, the one with the fewest
-parameters. Models are built on the "meta" device, so nothing is allocated or downloaded.
+Every classification, segmentation, video and detection model of torchvision, and of timm one model
+of each family: of the models that one module `timm.models.<family>` defines, the one with the
+fewest parameters. Models are built on the "meta" device, so nothing is allocated or downloaded.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import detection
 import timm
 import torch
 import torchvision
@@ -27,6 +28,7 @@ TORCHVISION = {
     "classification": torchvision.models,
     "segmentation": torchvision.models.segmentation,
     "video": torchvision.models.video,
+    "detection": torchvision.models.detection,
 }
 # Without this, the Inception models spend minutes on SciPy's truncated normal.
 PLAIN_INIT = {"googlenet": {"init_weights": False}, "inception_v3": {"init_weights": False}}
@@ -36,6 +38,8 @@ def build(suite: str, name: str) -> torch.nn.Module:
     """The network with random weights, in evaluation mode."""
     if suite == "timm":
         return timm.create_model(name, pretrained=False).eval()
+    if suite == "detection":
+        return detection.build(name)
     options: dict[str, Any] = dict(PLAIN_INIT.get(name, {}))
     if suite == "segmentation":
         options["weights_backbone"] = None

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import catalogue
+import detection
 import onnx
 import randomise
 import timm
@@ -75,7 +76,7 @@ def find_shape(model: torch.nn.Module, suite: str, name: str) -> tuple[int, ...]
 
 
 def _export(
-    model: torch.nn.Module, inputs: torch.Tensor, path: Path, exporter: str, record: dict[str, Any]
+    model: torch.nn.Module, inputs: Any, path: Path, exporter: str, record: dict[str, Any]
 ) -> None:
     dynamic = exporter != "torchscript" or zlib.crc32(path.name.encode()) % 2 == 0
     large = record["parameters"] * 4 > SINGLE_FILE
@@ -83,7 +84,8 @@ def _export(
     if exporter == "torchscript":
         options |= {"dynamo": False}
         if dynamic:
-            options["dynamic_axes"] = {"input": {0: "batch"}}
+            axes = {1: "height", 2: "width"} if isinstance(inputs, list) else {0: "batch"}
+            options["dynamic_axes"] = {"input": axes}
     else:
         options |= {"dynamo": True, "external_data": large, "optimize": exporter == "dynamo"}
         options["dynamic_shapes"] = ({0: torch.export.Dim.AUTO},)
@@ -115,16 +117,26 @@ def export_one(entry: dict[str, Any], exporter: str, path: Path, record: dict[st
     torch.manual_seed(zlib.crc32(name.encode()))
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     model = catalogue.build(suite, name)
-    shape = find_shape(model, suite, name)
     record["parameters"] = sum(p.numel() for p in model.parameters())
-    record["constants_randomised"] = randomise.randomise_constants(model, generator)
-    batch = 1 if suite == "video" and shape[-1] > 64 else 2
-    inputs = torch.randn(batch, *shape, generator=generator)
-    measured = torch.randn(max(batch, 4 if shape[-1] < 200 else batch), *shape, generator=generator)
-    record["batchnorms"] = randomise.measure_batchnorm(model, measured, generator)
-    record["input_shape"] = list(inputs.shape)
+    inputs: Any
+    if suite == "detection":
+        inputs = detection.image(generator)
+        record["input_shape"] = list(inputs[0].shape)
+        changed = detection.randomise_all(name, model, generator)
+        record["constants_randomised"], record["batchnorms"] = changed
+    else:
+        shape = find_shape(model, suite, name)
+        record["constants_randomised"] = randomise.randomise_constants(model, generator)
+        batch = 1 if suite == "video" and shape[-1] > 64 else 2
+        inputs = torch.randn(batch, *shape, generator=generator)
+        more = max(batch, 4 if shape[-1] < 200 else batch)
+        measured = torch.randn(more, *shape, generator=generator)
+        record["batchnorms"] = randomise.measure_batchnorm(model, measured, generator)
+        record["input_shape"] = list(inputs.shape)
     with torch.no_grad():
         output = model(inputs)
+    if isinstance(output, list):
+        record["detections"] = len(output[0]["scores"])
     tensor = next(iter(output.values())) if isinstance(output, dict) else output
     if isinstance(tensor, torch.Tensor):
         record["output_std"] = float(tensor.std())
