@@ -132,16 +132,16 @@ def non_max_suppression(
     found = []
     for sample in range(scores.shape[0]):
         for label in range(scores.shape[1]):
-            score = scores[sample, label]
-            kept: list[int] = []
-            for box in torch.sort(score, descending=True, stable=True).indices.tolist():
-                if len(kept) >= int(most) or (least is not None and score[box] <= least):
-                    break
-                edges = torch.minimum(high[sample, box], high[sample, kept])
-                edges = edges - torch.maximum(low[sample, box], low[sample, kept])
+            score, room = scores[sample, label], int(most)
+            left = torch.sort(score, descending=True, stable=True).indices
+            if least is not None:
+                left = left[~(score[left] <= least)]
+            while left.numel() and room > 0:
+                best, left, room = int(left[0]), left[1:], room - 1
+                found.append((sample, label, best))
+                edges = torch.minimum(high[sample, best], high[sample, left])
+                edges = edges - torch.maximum(low[sample, best], low[sample, left])
                 shared = edges.clamp(min=0).prod(-1)
-                union = area[sample, box] + area[sample, kept] - shared
-                if not bool((shared > overlap * union).any()):
-                    kept.append(box)
-            found += [(sample, label, box) for box in kept]
+                union = area[sample, best] + area[sample, left] - shared
+                left = left[~(shared > overlap * union)]
     return torch.tensor(found, dtype=torch.int64, device=boxes.device).reshape(-1, 3)
