@@ -104,7 +104,7 @@ def test_every_attribute_is_checked_when_the_file_is_read() -> None:
 def test_written_code_says_no_payload(payload: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second line: attributes unchecked and onnxruntime unasked, yet nothing is code."""
     pytest.importorskip("torch")
-    from onnx_net2net.frameworks import torch as torch_import
+    from onnx_net2net.frameworks.torch import importer as torch_import
 
     monkeypatch.setattr(model_module, "check_attributes", lambda proto, opsets: None)
     monkeypatch.setattr(torch_import, "require_accepted", lambda model: None)

@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from onnx_net2net.algebra.axes import Atom, Axis, atoms, canonical
 from onnx_net2net.algebra.measures import Measure
+from onnx_net2net.algebra.sizes import trial
 from onnx_net2net.deepening.blocks import blocks
 from onnx_net2net.deepening.segments import Block
 from onnx_net2net.model.graph import Node
@@ -142,7 +143,7 @@ class Forecast:
         op = self.workload.op(node, shape)
         for name in (*node.inputs, *node.outputs):
             if name in solution.axes:
-                shape[name] = tuple(map(size, solution.axes[name]))
+                shape[name] = tuple(int(trial(size(axis))) for axis in solution.axes[name])
         # Sizes at run time are others than those of the analysis, but each product has them once.
         before, after = multiply_adds(op), multiply_adds(self.workload.op(node, shape))
         now = self.workload.terms[node.position]
