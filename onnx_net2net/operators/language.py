@@ -204,6 +204,13 @@ class Op:
         """The small constant at input ``index``, or None where absent or not constant."""
         return self.values[index] if index < len(self.values) else None
 
+    def vector(self, index: int) -> list[Any]:
+        """The numbers at input ``index``; Unsupported where they are not known, or no vector."""
+        value = self.known(index)
+        if value.ndim != 1:
+            raise Unsupported(f"input {index} is no vector")
+        return value.tolist()  # type: ignore[no-any-return]
+
     def known(self, index: int) -> np.ndarray:
         """The small constant at input ``index``; Unsupported where it is not known."""
         value = self.value(index)

@@ -36,10 +36,10 @@ def axes_of(op: Op, index: int, since: int, rank: int) -> list[int] | None:
 def _reshape(op: Op) -> Rule:
     given, shape = op.value(1), op.shape(0)
     copies = not op.attr("allowzero", 0)
-    after = op.output() if given is None else _asked(given.tolist(), shape, copies)
+    after = op.output() if given is None else _asked(op.vector(1), shape, copies)
     found = factors(shape, after)
     fixed = dict(found.fixed)
-    for index, element in enumerate([] if given is None or not copies else given.tolist()):
+    for index, element in enumerate([] if given is None or not copies else op.vector(1)):
         if element == 0 and found.before[index] != found.after[index]:
             moved = f"{found.before[index]} {found.after[index]}".replace("(", " ")
             for part in moved.replace(")", " ").split():
@@ -94,7 +94,7 @@ def _unsqueeze(op: Op) -> Rule:
 
 def _expand(op: Op) -> Rule:
     shape = op.shape(0)
-    asked = op.known(1).tolist()
+    asked = op.vector(1)
     rank = max(len(shape), len(asked))
     before = (1,) * (rank - len(shape)) + tuple(shape)
     wanted = (1,) * (rank - len(asked)) + tuple(asked)
@@ -116,7 +116,7 @@ def _expand(op: Op) -> Rule:
 
 def _tile(op: Op) -> Rule:
     shape = op.shape(0)
-    times = op.known(1).tolist()
+    times = op.vector(1)
     if 0 in shape or 0 in times:
         raise Unsupported("it has no entries")
     left = ["1" if n == 1 else f"x{i}" for i, n in enumerate(shape)]

@@ -164,7 +164,7 @@ def _upsample(op: Op) -> Rule:
 
 
 def _constant_of_shape(op: Op) -> Rule:
-    after = op.known(0).tolist() if op.outputs[0] is None else op.output()
+    after = op.vector(0) if op.outputs[0] is None else op.output()
     if 0 in after:
         raise Unsupported("it has no entries")
     axes = names("x", len(after))

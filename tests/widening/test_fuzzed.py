@@ -60,3 +60,12 @@ def test_integers_are_pinned_where_they_would_be_rescaled() -> None:
     for dimension in n2n.inspect(attention):
         if dimension.growth != "fixed":
             n2n.widen(attention, {dimension.name: dimension.width + 2})
+
+
+def test_a_shape_that_is_no_vector_is_no_shape() -> None:
+    table = model("""<ir_version: 8, opset_import: ["" : 13]>
+    net (float[1, 3] x) => (float[1, 3] y) <int64[2, 1] shape = {1, 3}> {
+        h = Expand(x, shape)
+        y = Relu(h)
+    }""")
+    assert all(d.growth == "fixed" for d in n2n.inspect(table))
