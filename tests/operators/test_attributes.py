@@ -47,7 +47,7 @@ def known(framework: str) -> set[tuple[str, str]]:
     import tests.keras_models  # noqa: F401
     from onnx_net2net.frameworks.keras.operators import translations
 
-    return (registry().keys() | functions().keys()) & FIRST.keys()
+    return (translations().keys() | functions().keys()) & FIRST.keys()
 
 
 def stated(proto: onnx.ModelProto, **attributes: object) -> onnx.ModelProto:
