@@ -39,7 +39,7 @@ def intern(
     operator: str, operands: tuple[Any, ...], trial: Number, low: Number, high: Number
 ) -> Unknown:
     """The unknown that these arguments describe, always the same object."""
-    key = (operator, operands, trial, low)
+    key = (operator, operands, trial, low, high)
     found = _interned.get(key)
     if found is None:
         found = _interned.setdefault(key, Unknown(operator, operands, trial, low, high))
