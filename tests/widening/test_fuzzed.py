@@ -65,7 +65,7 @@ def test_integers_are_pinned_where_they_would_be_rescaled() -> None:
 def test_a_shape_that_is_no_vector_is_no_shape() -> None:
     """Expand is none of opset 7, so that only its rule tells a shape."""
     table = model("""<ir_version: 8, opset_import: ["" : 7]>
-    net (float[1, 3] x) => (float[1, 3] y) <int64[2, 1] shape = {1, 3}> {
+    net (float[1] x) => (float[2, 1] y) <int64[2, 1] shape = {2, 1}> {
         h = Expand(x, shape)
         y = Relu(h)
     }""")
