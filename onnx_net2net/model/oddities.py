@@ -80,7 +80,7 @@ def read_from_nowhere(graph: GraphProto, outer: frozenset[str] = frozenset()) ->
 
 
 def absurd_shape(shape: Iterable[int]) -> bool:
-    """Whether no tensor has such sizes."""
+    """Return whether no tensor has such sizes."""
     sizes = list(shape)
     return any(not 0 <= size <= FAR for size in sizes) or math.prod(sizes) > 2**42
 

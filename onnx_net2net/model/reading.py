@@ -119,14 +119,14 @@ class OpenFile:
             ) from error
 
     def _changed(self) -> bool:
-        """Whether the file was written to since it was opened."""
+        """Return whether the file was written to since it was opened."""
         now, then = os.fstat(self._file.fileno()), self._opened
         if (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
             return True
         return now.st_ctime_ns != then.st_ctime_ns and not self._moved(now)
 
     def _moved(self, now: os.stat_result) -> bool:
-        """Whether a new name, link or owner explains that the inode was changed.
+        """Return whether a new name, link or owner explains that the inode was changed.
 
         Else somebody may have written to the file and then put back its time.
         """

@@ -152,7 +152,7 @@ def _pairs(
 
 
 def has_subgraph(proto: NodeProto) -> bool:
-    """Whether the node carries a graph of its own (If, Loop, Scan)."""
+    """Return whether the node carries a graph of its own (If, Loop, Scan)."""
     if not proto.domain and proto.op_type not in CARRIERS:
         return False
     return any(a.type in GRAPHS for a in proto.attribute)

@@ -68,7 +68,7 @@ def raw_size(dtype: int, shape: tuple[int, ...]) -> int | None:
 
 
 def is_possible(shape: Sequence[int]) -> bool:
-    """Whether NumPy can hold an array of this shape, even an empty one."""
+    """Return whether NumPy can hold an array of this shape, even an empty one."""
     return len(shape) <= MOST_AXES and math.prod(size or 1 for size in shape) < 2**58
 
 

@@ -116,7 +116,7 @@ def _context(proto: ModelProto) -> onnx.checker.C.CheckerContext:
 
 
 def _is_known(model: Model) -> bool:
-    """Whether this onnxruntime knows the operator set, and bfloat16 is not what it lacks."""
+    """Return whether this onnxruntime knows the operator set, and bfloat16 is not what it lacks."""
     return model.opset.get("", 1) <= _newest_opset() and not has_bfloat16(model)
 
 

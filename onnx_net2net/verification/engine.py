@@ -51,7 +51,7 @@ def is_odd(model: Model) -> str | None:
 
 
 def lacks_kernel(error: Exception) -> bool:
-    """Whether onnxruntime raised ``error`` because it has no kernel for a sound model."""
+    """Return whether onnxruntime raised ``error`` because it has no kernel for a sound model."""
     return isinstance(error, ort_state.NotImplemented) or "NOT_IMPLEMENTED" in str(error)
 
 

@@ -133,7 +133,7 @@ def _fineness(spec: InputSpec) -> float:
 
 
 def castable(a: int, b: int) -> bool:
-    """Whether values of one element type can be compared with those of the other."""
+    """Return whether values of one element type can be compared with those of the other."""
     return a == b or any(a in row and b in row for row in _CASTS)
 
 

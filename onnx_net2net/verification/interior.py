@@ -76,7 +76,7 @@ class Interior:
 
 
 def _slides_over_too_little(node: onnx.NodeProto, shapes: Mapping[str, list[int]]) -> bool:
-    """Whether a window of a pooling is larger than its padded input, which onnx takes for one step.
+    """Return whether a window of a pooling is larger than its padded input, which onnx takes for one step.
 
     By the formula of the standard the output has floor((n + pads - d (k - 1) - 1) / s) + 1 places.
     """

@@ -146,7 +146,7 @@ def judge(
 
 
 def _anything_finite(expected: Sequence[np.ndarray]) -> bool:
-    """Whether there is anything to compare: an empty output has nothing that could be wrong."""
+    """Return whether there is anything to compare: an empty output has nothing that could be wrong."""
     finite = [np.isfinite(wide(y)).any() for y in expected if y.size]
     return any(finite) or not finite
 

@@ -100,7 +100,7 @@ class Kernels:
 
 
 def _holds_more(node: onnx.NodeProto) -> bool:
-    """Whether it carries a graph or a tensor: it is no plain function then."""
+    """Return whether it carries a graph or a tensor: it is no plain function then."""
     plain = (AttributeProto.FLOAT, AttributeProto.INT, AttributeProto.STRING)
     return any(attribute.type not in plain for attribute in node.attribute)
 

@@ -197,13 +197,13 @@ def _in_float32(
 
 
 def takes_bfloat16(graph: onnx.GraphProto) -> bool:
-    """Whether an input or output is bfloat16, which NumPy and onnxruntime cannot exchange."""
+    """Return whether an input or output is bfloat16, which NumPy and onnxruntime cannot exchange."""
     values = (*graph.input, *graph.output)
     return any(v.type.tensor_type.elem_type == TensorProto.BFLOAT16 for v in values)
 
 
 def has_bfloat16(model: Model) -> bool:
-    """Whether a weight, an input or an output is bfloat16, or a node casts to it."""
+    """Return whether a weight, an input or an output is bfloat16, or a node casts to it."""
     held = any(weight.dtype == TensorProto.BFLOAT16 for weight in model.weights.values())
     cast = any(
         attribute.name in _TYPE_ATTRIBUTES and attribute.i == TensorProto.BFLOAT16
@@ -215,7 +215,7 @@ def has_bfloat16(model: Model) -> bool:
 
 
 def is_single(model: Model) -> bool:
-    """Whether all floats that the model says the type of are float32."""
+    """Return whether all floats that the model says the type of are float32."""
     values = (*model.proto.graph.input, *model.proto.graph.output)
     held = {weight.dtype for weight in model.weights.values()}
     held.update(value.type.tensor_type.elem_type for value in values)

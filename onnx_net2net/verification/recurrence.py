@@ -29,7 +29,7 @@ class NotWritable(RuntimeError):
 
 
 def is_recurrent(node: onnx.NodeProto) -> bool:
-    """Whether it is one of those that are written out here."""
+    """Return whether it is one of those that are written out here."""
     return node.domain in ("", "ai.onnx") and node.op_type in RECURRENT
 
 

@@ -56,7 +56,7 @@ def choose_provider(name: str | None) -> str:
 
 @functools.cache
 def _works(provider: str) -> bool:
-    """Whether a session really runs there: onnxruntime falls back to the CPU without an error."""
+    """Return whether a session really runs there: onnxruntime falls back to the CPU without an error."""
     if provider == CPU:
         return True
     text = '<ir_version: 8, opset_import: ["": 13]> probe (float[1] x) => (float[1] y) {y = Neg(x)}'
@@ -126,7 +126,7 @@ def kernels(provider: str) -> Kernels:
 
 
 def lacks_double(node: onnx.NodeProto, opsets: Mapping[str, int], provider: str) -> bool:
-    """Whether the provider has no kernel of the operator in float64; a node by itself shows it."""
+    """Return whether the provider has no kernel of the operator in float64; a node by itself shows it."""
     schema = schema_of(node, opsets)
     if schema is None or any(a.g.node for a in node.attribute):
         return False
