@@ -36,7 +36,7 @@ from onnx_net2net.model.loading import (
     serialised,
     skeleton,
 )
-from onnx_net2net.model.saving import SINGLE_FILE_LIMIT, Pieces, message, stream, whole, write
+from onnx_net2net.model.saving import SINGLE_FILE_LIMIT, message, stream, whole, write
 from onnx_net2net.model.sparse import densify, sparsify
 from onnx_net2net.model.tensors import (
     check_tensor,
@@ -294,7 +294,7 @@ def _declare(entry: TensorProto, weight: Weight) -> None:
 
 
 def _change_inner(graph: GraphProto, weights: Mapping[str, Weight]) -> set[str]:
-    """Write new contents of Constants and subgraph tensors into the skeleton; return their names."""
+    """Write contents of Constants and subgraph tensors into the skeleton; return their names."""
     changed: set[str] = set()
     if not weights:
         return changed
