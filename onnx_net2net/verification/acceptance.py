@@ -50,16 +50,17 @@ def require_accepted(model: Model) -> None:
             path.write_bytes(proto.SerializeToString())
         except (EncodeError, ValueError):
             raise InvalidModel("over 2 GiB in attributes of nodes", _REMEDY) from None
-        if _is_known(model):
+        # Of what this onnxruntime is too old for, or lacks kernels of, onnx has to judge.
+        if model.opset.get("", 1) <= _newest_opset() and not has_bfloat16(model):
             problem = _problem(path, isolated=is_odd(model) is not None)
         else:
-            problem = _unchecked(proto)
+            problem = _problem_by_onnx(proto)
     if problem is not None:
         raise InvalidModel(f"onnxruntime does not take the model: {problem}", _REMEDY)
 
 
 def _point_at_holes(model: Model, proto: ModelProto) -> int:
-    """Let all that the skeleton lacks lie in one file; how long that must be.
+    """Let all that the skeleton lacks lie in one file; return how long that must be.
 
     onnxruntime finds room for all contents together: beyond MOST_BYTES they are declared as inputs.
     """
@@ -84,45 +85,36 @@ def _point_at_holes(model: Model, proto: ModelProto) -> int:
 
 
 def _problem(path: Path, *, isolated: bool) -> str | None:
-    """What onnxruntime says against the model, None where it takes it or has no kernel for it."""
+    """Return what onnxruntime says against the model, None where it takes it or lacks a kernel."""
     try:
         open_engine(str(path), CPU, optimised=False, isolated=isolated, prepack=False)
     except ERRORS as error:
         if lacks_kernel(error) or any(said in str(error) for said in _UNKNOWN):
-            return _unchecked(onnx.ModelProto.FromString(path.read_bytes()))
+            return _problem_by_onnx(onnx.ModelProto.FromString(path.read_bytes()))
         return first_line(error).replace(f"Load model from {path} failed:", "")
     return None
 
 
-def _unchecked(proto: ModelProto) -> str | None:
-    """What onnx's checker says of a graph that onnxruntime cannot judge."""
+def _problem_by_onnx(proto: ModelProto) -> str | None:
+    """Return what onnx's checker says against a graph that onnxruntime cannot judge."""
     for entry in proto.graph.initializer:
         entry.ClearField("data_location")
         entry.ClearField("external_data")
+    context = onnx.checker.C.CheckerContext()
+    context.ir_version = proto.ir_version
+    context.opset_imports = {entry.domain: entry.version for entry in proto.opset_import}
     try:
         for node in proto.graph.node:
             if not any(carried(node)):  # a body by itself reads what it does not know
-                onnx.checker.check_node(node, _context(proto))
+                onnx.checker.check_node(node, context)
     except onnx.checker.ValidationError as error:
         return first_line(error)
     return None
 
 
-def _context(proto: ModelProto) -> onnx.checker.C.CheckerContext:
-    context = onnx.checker.C.CheckerContext()
-    context.ir_version = proto.ir_version
-    context.opset_imports = {entry.domain: entry.version for entry in proto.opset_import}
-    return context
-
-
-def _is_known(model: Model) -> bool:
-    """Return whether this onnxruntime knows the operator set, and bfloat16 is not what it lacks."""
-    return model.opset.get("", 1) <= _newest_opset() and not has_bfloat16(model)
-
-
 @functools.cache
 def _newest_opset() -> int:
-    """The newest operator set that this onnxruntime takes."""
+    """Return the newest operator set that this onnxruntime takes."""
     for version in range(onnx.defs.onnx_opset_version(), 1, -1):
         text = f'<ir_version: 8, opset_import: ["": {version}]> probe (float[1] x) => (float[1] y)'
         model = onnx.parser.parse_model(text + " {y = Neg(x)}")

@@ -40,7 +40,7 @@ SECONDS = 20.0
 
 
 def is_odd(model: Model) -> str | None:
-    """Why a model had better run elsewhere, or None."""
+    """Return why a model had better run elsewhere, or None."""
     graph = model.proto.graph
     return (
         odd_graph(graph, model.small)
@@ -78,7 +78,6 @@ class _Elsewhere(Engine):
         self.provider, self.inputs, self.outputs = self._process.call(
             "open", SECONDS, source=source, provider=provider, optimised=optimised, prepack=prepack
         )
-
         self._died: str | None = None
 
     def run(self, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[Any]:
