@@ -104,7 +104,13 @@ class _Tracer:
         operator = facts(node.op_type, node.domain)
         table = operator.indexes.get(position)
         if table is not None and table < len(node.input):
-            rows = self._rows(node, node.input[table])
+            # Of the axis that an index selects from; in the ND forms one bound holds for all.
+            shape, rows = self._shape(node.input[table]), 0
+            axis = next((a.i for a in node.attribute if a.name in ("axis", "gather_axis")), 0)
+            if shape and node.op_type in ("GatherND", "ScatterND"):
+                rows = min(shape)
+            elif -len(shape) <= axis < len(shape):
+                rows = shape[axis]
             return Use("index", reached.upper(rows) if rows else 1)
         if position in operator.extents:
             return Use("length" if Extent.LENGTH in operator.extents[position] else "extent")

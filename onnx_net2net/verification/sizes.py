@@ -75,27 +75,27 @@ class InputSpec:
 def input_specs(graph: onnx.GraphProto) -> list[InputSpec]:
     """Return the inputs a caller must feed, in order, without weights that are listed there."""
     given = {tensor.name for tensor in graph.initializer}
-    return [_input_spec(value) for value in graph.input if value.name not in given]
-
-
-def _input_spec(value: onnx.ValueInfoProto) -> InputSpec:
-    kind = value.type.WhichOneof("value")
-    if kind != "tensor_type":
-        raise UsageError(
-            f"input {value.name!r} is a {str(kind).removesuffix('_type')}, not a tensor",
-            "only models whose inputs are tensors can be compared",
-        )
-    tensor = value.type.tensor_type
-    if tensor.elem_type == TensorProto.UNDEFINED:
-        raise UsageError(f"input {value.name!r} has no element type", "export the model again")
-    if not tensor.HasField("shape"):
-        return InputSpec(value.name, tensor.elem_type, None)
-    shape: list[int | str] = []
-    for axis, dim in enumerate(tensor.shape.dim):
-        # Some old exporters wrote -1 for "not known yet".
-        fixed = dim.HasField("dim_value") and dim.dim_value >= 0
-        shape.append(dim.dim_value if fixed else size_name(value.name, axis, dim.dim_param))
-    return InputSpec(value.name, tensor.elem_type, tuple(shape))
+    specs = []
+    for value in graph.input:
+        if value.name in given:
+            continue
+        kind = value.type.WhichOneof("value")
+        if kind != "tensor_type":
+            raise UsageError(
+                f"input {value.name!r} is a {str(kind).removesuffix('_type')}, not a tensor",
+                "only models whose inputs are tensors can be compared",
+            )
+        tensor = value.type.tensor_type
+        if tensor.elem_type == TensorProto.UNDEFINED:
+            raise UsageError(f"input {value.name!r} has no element type", "export the model again")
+        shape: list[int | str] = []
+        for axis, dim in enumerate(tensor.shape.dim):
+            # Some old exporters wrote -1 for "not known yet".
+            fixed = dim.HasField("dim_value") and dim.dim_value >= 0
+            shape.append(dim.dim_value if fixed else size_name(value.name, axis, dim.dim_param))
+        known = tuple(shape) if tensor.HasField("shape") else None
+        specs.append(InputSpec(value.name, tensor.elem_type, known))
+    return specs
 
 
 # Expressions ---------------------------------------------------------------------------------
@@ -332,17 +332,14 @@ def chosen(specs: Sequence[InputSpec], wanted: Mapping[str, int | Sequence[int]]
     lists = {n: [size] if isinstance(size, int) else size for n, size in wanted.items()}
     for name, values in lists.items():
         if name not in free:
-            raise UsageError(f"there is no dynamic dimension {name!r}", _known(name, list(free)))
+            near = difflib.get_close_matches(name, free, 1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            remedy = f"{hint}dynamic dimensions: {', '.join(free)}"
+            if not free:
+                remedy = "all dimensions of the inputs are fixed; leave the sizes away"
+            raise UsageError(f"there is no dynamic dimension {name!r}", remedy)
         if not values or any(v < 1 for v in values):
             raise UsageError(
                 f"sizes of {name!r} must be whole numbers from 1 up, not {wanted[name]!r}", _SIZE
             )
     return [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
-
-
-def _known(name: str, free: list[str]) -> str:
-    if not free:
-        return "all dimensions of the inputs are fixed; leave the sizes away"
-    near = difflib.get_close_matches(name, free, 1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{hint}dynamic dimensions: {', '.join(free)}"

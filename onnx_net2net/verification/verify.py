@@ -180,8 +180,12 @@ class Candidate:
         return self._run(self._opened(), feeds)
 
     def rerun(self, feeds: Sequence[Feeds], how: How = "again") -> list[Outputs] | None:
-        if self.nbytes > _LIMITS.get(how, self.nbytes) or (how == "double" and self._single_only):
+        if self.nbytes > _LIMITS.get(how, self.nbytes):
             return None
+        if how == "double" and not any(map(is_recurrent, self.graph.node)):
+            single_only = any(map(self._lacks_double, self.graph.node))
+            if single_only:  # a copy would be rejected, or computed in float32 for the most part
+                return None
         if how != "again":
             self._base = None  # one session at a time
         # The best first: kernels can be made inexact only where all is float32.
