@@ -18,9 +18,10 @@ from google.protobuf.message import EncodeError
 from onnx import ModelProto, TensorProto, helper
 
 from onnx_net2net.errors import InvalidModel
+from onnx_net2net.model.isolation import Isolated
 from onnx_net2net.model.model import Model
 from onnx_net2net.model.tensors import carried, data_fields
-from onnx_net2net.verification.engine import CPU, ERRORS, is_odd, lacks_kernel, open_engine
+from onnx_net2net.verification.engine import CPU, ERRORS, lacks_kernel, open_engine, process_of
 from onnx_net2net.verification.precision import has_bfloat16
 from onnx_net2net.verification.trials import first_line
 
@@ -52,7 +53,7 @@ def require_accepted(model: Model) -> None:
             raise InvalidModel("over 2 GiB in attributes of nodes", _REMEDY) from None
         # Of what this onnxruntime is too old for, or lacks kernels of, onnx has to judge.
         if model.opset.get("", 1) <= _newest_opset() and not has_bfloat16(model):
-            problem = _problem(path, isolated=is_odd(model) is not None)
+            problem = _problem(path, process_of(model))
         else:
             problem = _problem_by_onnx(proto)
     if problem is not None:
@@ -84,10 +85,10 @@ def _point_at_holes(model: Model, proto: ModelProto) -> int:
     return longest
 
 
-def _problem(path: Path, *, isolated: bool) -> str | None:
+def _problem(path: Path, process: Isolated | None) -> str | None:
     """Return what onnxruntime says against the model, None where it takes it or lacks a kernel."""
     try:
-        open_engine(str(path), CPU, optimised=False, isolated=isolated, prepack=False)
+        open_engine(str(path), CPU, optimised=False, process=process, prepack=False)
     except ERRORS as error:
         if lacks_kernel(error) or any(said in str(error) for said in _UNKNOWN):
             return _problem_by_onnx(onnx.ModelProto.FromString(path.read_bytes()))

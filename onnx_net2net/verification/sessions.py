@@ -20,6 +20,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper
 
 from onnx_net2net.errors import UsageError
+from onnx_net2net.model.isolation import Isolated
 from onnx_net2net.model.schemas import schema_of
 from onnx_net2net.verification.engine import CPU, ERRORS, lacks_kernel, open_engine
 from onnx_net2net.verification.kernels import Kernels
@@ -79,9 +80,14 @@ class Session:
     """A session that gives its outputs by name: ``run(feeds)``."""
 
     def __init__(
-        self, source: str | bytes, provider: str, *, optimised: bool, isolated: bool = False
+        self,
+        source: str | bytes,
+        provider: str,
+        *,
+        optimised: bool,
+        process: Isolated | None = None,
     ) -> None:
-        self._engine = open_engine(source, provider, optimised=optimised, isolated=isolated)
+        self._engine = open_engine(source, provider, optimised=optimised, process=process)
         self.provider = self._engine.provider
         self._inputs = set(self._engine.inputs)
 

@@ -27,11 +27,12 @@ from onnx import TensorProto
 
 from onnx_net2net.errors import InvalidModel, UsageError
 from onnx_net2net.model.drafts import draft_folder
+from onnx_net2net.model.isolation import Isolated
 from onnx_net2net.model.model import AnyModel, Model, load
 from onnx_net2net.model.validation import check_operands
 from onnx_net2net.verification.comparison import is_float
 from onnx_net2net.verification.contents import MESSAGE_LIMIT, check_files, contents
-from onnx_net2net.verification.engine import ERRORS, VERSION, is_odd
+from onnx_net2net.verification.engine import ERRORS, VERSION, process_of
 from onnx_net2net.verification.feeds import Feeds, Range, UserInputs
 from onnx_net2net.verification.interface import Matched, compare_outputs, matched
 from onnx_net2net.verification.interior import Interior
@@ -187,7 +188,7 @@ class Candidate:
             if single_only:  # a copy would be rejected, or computed in float32 for the most part
                 return None
         if how != "again":
-            self._base = None  # one session at a time
+            self._base = None  # one session at a time, also where a process runs it
         # The best first: kernels can be made inexact only where all is float32.
         for blur in (True, False) if how in ("up", "down") and is_single(self.model) else (False,):
             try:
@@ -227,18 +228,18 @@ class Candidate:
                 given = contents(model, as_file=self._as_file, spare=spare)
             else:
                 given = model.to_bytes()
-            return Session(given, self.provider, optimised=optimised, isolated=self._odd)
+            return Session(given, self.provider, optimised=optimised, process=self._process)
         proto = onnx.ModelProto.FromString(model.to_bytes())
         if how == "double":
             proto = in_precision(proto, TensorProto.DOUBLE, lacking=self._lacks_double)
         else:
             proto = in_precision(proto, TensorProto.FLOAT, frozenset({TensorProto.BFLOAT16}))
         given = proto.SerializeToString()
-        return Session(given, self.provider, optimised=optimised, isolated=self._odd)
+        return Session(given, self.provider, optimised=optimised, process=self._process)
 
     @functools.cached_property
-    def _odd(self) -> bool:
-        return is_odd(self.model) is not None
+    def _process(self) -> Isolated | None:
+        return process_of(self.model)
 
     def _opened(self) -> Session:
         if self._base is None:
