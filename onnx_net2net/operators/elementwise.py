@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
-from onnx_net2net.operators import least, odd
+import numpy as np
+
+from onnx_net2net.algebra import sizes
+from onnx_net2net.operators import formulas, least, odd, values
 from onnx_net2net.operators.language import Kind, Op, Rule, Unsupported, line, names
 from onnx_net2net.operators.record import EVERY, FIRST, Operand, Operator, Table, family, move
 from onnx_net2net.operators.types import FLOATS
@@ -62,6 +66,17 @@ def _several(names: str, kind: Kind = Kind.OTHER, **facts: Any) -> Table:
     return family(names, Operator(pointwise, kind, **facts))
 
 
+def _compared(name: str, function: Any, symbolic: Any) -> Table:
+    return _several(
+        name,
+        differentiable=False,
+        unlimited=True,
+        compares=True,
+        value=values.folded(function),
+        formula=formulas.of(symbolic),
+    )
+
+
 COPY: dict[str, Any] = {
     "in_order": True, "in_place": True, "carries": FIRST, "computes": False, "unlimited": True,
 }  # fmt: skip
@@ -71,58 +86,116 @@ DROPOUT: dict[str | int, str] = {**DRAWN, 2: "a framework's own mode decides whe
 
 TABLES: dict[str, Table] = {
     "": {
-        **_unary("Acos BitwiseNot Cos Cosh Not Shrink"),
+        **_unary("Acos BitwiseNot Cos Cosh Shrink"),
+        **_unary("Not", value=values.mapped(np.logical_not), formula=formulas.unknown),
         **_unary("Exp", least=least.zero),
         **_unary("BitCast", computes=False),
         **_unary("HardSigmoid", activation=True),
         **_unary("Sigmoid Softplus", activation=True, least=least.zero),
         **_unary("IsInf IsNaN", differentiable=False),
         **_unary("Acosh Log", singular=0),
-        **_unary("Reciprocal", singular=0, least=least.quotient),
-        **_unary("Neg", Kind.LINEAR),
+        **_unary(
+            "Reciprocal", singular=0, least=least.quotient, value=values.reciprocal,
+            formula=formulas.unknown,
+        ),
+        **_unary(
+            "Neg", Kind.LINEAR, value=values.mapped(np.negative), formula=formulas.of(operator.neg)
+        ),
         # f(0) = 0, whatever their attributes are.
-        **_unary("Asin Asinh Atan Atanh Ceil Erf Sign Sin Sinh Tan", Kind.ZERO),
-        **_unary("Abs", Kind.ZERO, least=least.rectified),
-        **_unary("Sqrt", Kind.ZERO, least=least.root),
-        **_unary("Floor Round", Kind.ZERO, carries=FIRST),
+        **_unary("Asin Asinh Atan Atanh Erf Sign Sin Sinh Tan", Kind.ZERO),
+        **_unary(
+            "Abs", Kind.ZERO, least=least.rectified, value=values.mapped(np.abs),
+            formula=formulas.of(lambda item: sizes.most(item, -item)),
+        ),
+        **_unary(
+            "Sqrt", Kind.ZERO, least=least.root, value=values.mapped(np.sqrt),
+            formula=formulas.unknown,
+        ),
+        **_unary(
+            "Ceil", Kind.ZERO, value=values.mapped(np.ceil), formula=formulas.rounded_up
+        ),
+        **_unary(
+            "Floor", Kind.ZERO, carries=FIRST, value=values.mapped(np.floor),
+            formula=formulas.rounded_down,
+        ),
+        **_unary(
+            "Round", Kind.ZERO, carries=FIRST, value=values.mapped(np.round),
+            formula=formulas.unknown,
+        ),
         **_unary(
             "Celu Elu Gelu HardSwish LeakyRelu Mish Selu Softsign Swish Tanh ThresholdedRelu",
             Kind.ZERO,
             activation=True,
         ),
         **_unary("Relu", Kind.ZERO, activation=True, idempotent=True, least=least.rectified),
-        **_several("And BitwiseAnd BitwiseOr BitwiseXor Or Xor"),
+        **_several("BitwiseAnd BitwiseOr BitwiseXor Xor", commutes=True),
+        **_several(
+            "And", commutes=True, value=values.folded(np.logical_and),
+            formula=formulas.joined(False),
+        ),
+        **_several(
+            "Or", commutes=True, value=values.folded(np.logical_or), formula=formulas.joined(True)
+        ),
         **_several("BitShift", choices={"direction": ("LEFT", "RIGHT")}),
+        **_compared("Greater", np.greater, operator.gt),
+        **_compared("GreaterOrEqual", np.greater_equal, operator.ge),
+        **_compared("Less", np.less, operator.lt),
+        **_compared("LessOrEqual", np.less_equal, operator.le),
         **_several(
-            "Greater GreaterOrEqual Less LessOrEqual",
-            differentiable=False,
-            unlimited=True,
-            compares=True,
+            "Equal", differentiable=False, unlimited=True, commutes=True,
+            value=values.folded(np.equal), formula=formulas.of(sizes.same),
         ),
-        **_several("Equal", differentiable=False, unlimited=True),
-        **_several("Max", compares=True, carries=EVERY, unlimited=True, least=least.highest),
-        **_several("Min", compares=True, carries=FIRST, unlimited=True, least=least.lowest),
-        **_several("Mod", singular=1),
-        **_several("Pow", singular=0, least=least.power),
-        **_several("Where", carries=(1, 2), terms=(1, 2), unlimited=True),
         **_several(
-            "Add", Kind.LINEAR, terms=(0, 1), summands=(0, 1), odd=odd.factor, least=least.total
+            "Max", compares=True, carries=EVERY, unlimited=True, commutes=True,
+            least=least.highest, value=values.folded(np.maximum),
+            formula=formulas.folded(sizes.most),
         ),
-        **_several("Sub", Kind.LINEAR, terms=(0, 1), summands=FIRST),
-        **_several("Sum", Kind.LINEAR, terms=EVERY, summands=EVERY, least=least.total),
-        **_several("Mean", Kind.LINEAR),
-        **_several("Mul", Kind.PRODUCT, terms=(0, 1), odd=odd.factor, least=least.product),
-        **_several("Div", Kind.SCALE, terms=(0, 1), singular=1, least=least.quotient),
+        **_several(
+            "Min", compares=True, carries=FIRST, unlimited=True, commutes=True, least=least.lowest,
+            value=values.folded(np.minimum), formula=formulas.folded(sizes.least),
+        ),
+        **_several("Mod", singular=1, value=values.remainder, formula=formulas.remainder),
+        **_several(
+            "Pow", singular=0, least=least.power, value=values.power, formula=formulas.unknown
+        ),
+        **_several(
+            "Where", carries=(1, 2), terms=(1, 2), unlimited=True, value=values.where,
+            formula=formulas.where,
+        ),
+        **_several(
+            "Add", Kind.LINEAR, terms=(0, 1), summands=(0, 1), commutes=True, odd=odd.factor,
+            least=least.total, value=values.folded(np.add), formula=formulas.folded(operator.add),
+        ),
+        **_several(
+            "Sub", Kind.LINEAR, terms=(0, 1), summands=FIRST, value=values.folded(np.subtract),
+            formula=formulas.folded(operator.sub),
+        ),
+        **_several(
+            "Sum", Kind.LINEAR, terms=EVERY, summands=EVERY, commutes=True, least=least.total
+        ),
+        **_several("Mean", Kind.LINEAR, commutes=True),
+        **_several(
+            "Mul", Kind.PRODUCT, terms=(0, 1), commutes=True, odd=odd.factor, least=least.product,
+            value=values.folded(np.multiply), formula=formulas.folded(operator.mul),
+        ),
+        **_several(
+            "Div", Kind.SCALE, terms=(0, 1), singular=1, least=least.quotient,
+            value=values.quotient, formula=formulas.quotient,
+        ),
         **_several("PRelu", Kind.ZERO, activation=True, weights={1: Operand.WEIGHT}),
         **family(
             "Bernoulli RandomNormal RandomNormalLike RandomUniform RandomUniformLike",
             Operator(random, random=True, implied=DRAWN),
         ),
-        "Cast": Operator(cast, least=least.cast, **COPY),
-        "CastLike": Operator(cast_like, **COPY),
+        "Cast": Operator(
+            cast, least=least.cast, value=values.cast, formula=formulas.cast, **COPY
+        ),
+        "CastLike": Operator(
+            cast_like, value=values.cast_like, formula=formulas.cast, **COPY
+        ),
         "Clip": Operator(
             clip, activation=True, compares=True, idempotent=True, carries=FIRST, unlimited=True,
-            least=least.clipped,
+            least=least.clipped, value=values.clip, formula=formulas.clip,
         ),
         "Dropout": move(
             dropout, in_order=True, in_place=True, random=True, implied=DROPOUT, least=None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from onnx_net2net.algebra.sizes import AT_RUN_TIME, AnySize, Undecided, exact, least, most
-from onnx_net2net.operators import odd
+from onnx_net2net.operators import odd, values
 from onnx_net2net.operators.factors import segments
 from onnx_net2net.operators.language import (
     Op,
@@ -243,17 +243,18 @@ WRITES = {"reduction": ("add", "max", "min", "mul", "none")}
 
 TABLES: dict[str, Table] = {
     "": {
-        "Gather": move(_gather, **ROWS),
+        "Gather": move(_gather, value=values.gather, **ROWS),
         "GatherElements": move(_gather_elements, **ROWS),
         "GatherND": move(_gather_nd, **ROWS),
         "Scatter": Operator(_scatter_elements, indexes={1: 0}),
         "ScatterElements": Operator(_scatter_elements, indexes={1: 0}, choices=WRITES),
-        "ScatterND": Operator(_scatter_nd, indexes={1: 0}, choices=WRITES),
+        "ScatterND": Operator(_scatter_nd, indexes={1: 0}, choices=WRITES, value=values.scatter),
         "Slice": move(
             _slice,
             extents=dict.fromkeys((1, 2, 3, 4), Extent.PLACE),
             unlimited=True,
             odd=odd.bounds,
+            value=values.slices,
         ),
         "TensorScatter": Operator(_tensor_scatter, choices={"mode": ("circular", "linear")}),
     }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import prod
 
 from onnx_net2net.algebra.sizes import AT_RUN_TIME, AnySize, same
-from onnx_net2net.operators import odd
+from onnx_net2net.operators import odd, values
 from onnx_net2net.operators.broadcast import repeated
 from onnx_net2net.operators.factors import factors, group, segments
 from onnx_net2net.operators.language import (
@@ -190,22 +190,27 @@ def _blocks(op: Op, text: str) -> Rule:
 
 TABLES: dict[str, Table] = {
     "": {
-        "Concat": move(_concat, carries=EVERY, terms=EVERY),
+        "Concat": move(_concat, carries=EVERY, terms=EVERY, value=values.concat),
         "DepthToSpace": move(_depth_to_space, choices={"mode": DEPTHS}),
-        "Expand": move(_expand, terms=FIRST, extents={1: Extent.SHAPE}),
+        "Expand": move(_expand, terms=FIRST, extents={1: Extent.SHAPE}, value=values.expand),
         "Flatten": move(_flatten, in_order=True),
-        "Identity": move("*x -> *x", in_order=True, in_place=True),
-        "Reshape": move(_reshape, in_order=True, extents={1: Extent.PLACE}),
+        "Identity": move(
+            "*x -> *x", in_order=True, in_place=True, value=values.mapped(lambda x: x)
+        ),
+        "Reshape": move(_reshape, in_order=True, extents={1: Extent.PLACE}, value=values.reshape),
         "SpaceToDepth": move(_space_to_depth, choices={"mode": DEPTHS}),
         "Split": move(
             _split,
             extents={1: Extent.PLACE},
             odd=odd.parts,
+            value=values.split,
             implied={"num_outputs": "the outputs are counted"},
         ),
-        "Squeeze": move(_squeeze, in_order=True),
-        "Tile": move(_tile, extents={1: Extent.SHAPE}),
-        "Transpose": move(_transpose),
-        "Unsqueeze": move(_unsqueeze, in_order=True, extents={1: Extent.PLACE}),
+        "Squeeze": move(_squeeze, in_order=True, value=values.squeeze),
+        "Tile": move(_tile, extents={1: Extent.SHAPE}, value=values.tile),
+        "Transpose": move(_transpose, value=values.transpose),
+        "Unsqueeze": move(
+            _unsqueeze, in_order=True, extents={1: Extent.PLACE}, value=values.unsqueeze
+        ),
     }
 }

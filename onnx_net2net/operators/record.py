@@ -15,9 +15,11 @@ from functools import cached_property
 from typing import Any
 
 from onnx_net2net.operators import least
+from onnx_net2net.operators.formulas import Formula
 from onnx_net2net.operators.language import Entry, Kind, Op, Rule
 from onnx_net2net.operators.least import Least
 from onnx_net2net.operators.odd import Odd
+from onnx_net2net.operators.values import Value
 
 FIRST = (0,)
 EVERY = range(1 << 16)  # operands, of an operator that takes any number
@@ -68,6 +70,7 @@ class Operator:
     computes: bool = True  # else it moves elements, changes their type, or makes constants
     measures: bool = False  # reads the sizes of its operand, and no element
     compares: bool = False  # asks which of its elements are larger
+    commutes: bool = False  # f(x, y) = f(y, x)
     quantizes: bool = False
     differentiable: bool = True  # else no gradient comes back to what it reads
     sequence: bool = False  # gives a sequence of tensors
@@ -78,6 +81,9 @@ class Operator:
     unlimited: bool = False  # takes whole numbers of any size: the largest is "no limit"
     odd: Odd | None = None  # why native code may not survive a node
     least: Least | None = None  # by the least of each operand
+    value: Value | None = None  # what it computes from small constants, sizes among them
+    # Of one element, by those at its place, symbols among them. None: it has no such operands.
+    formula: Formula | None = None
     weights: Mapping[int, Operand] = field(default_factory=dict)
     terms: Collection[int] = ()  # operands that may be a bias, but a mask or sines as well
     summands: Collection[int] = ()  # operands that are added

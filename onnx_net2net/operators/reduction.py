@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from onnx_net2net.operators import least
+import numpy as np
+
+from onnx_net2net.operators import least, values
 from onnx_net2net.operators.language import Entry, Kind, Op, Rule, line, names, place_of
 from onnx_net2net.operators.record import Operator, Table
 
@@ -52,11 +54,17 @@ TABLES: dict[str, Table] = {
         "ReduceL2": Operator(reduction("l2"), least=least.zero),
         "ReduceLogSum": Operator(reduction("sum"), singular=0),  # its summands are rescaled
         "ReduceLogSumExp": Operator(reduction("logsumexp")),
-        "ReduceMax": Operator(reduction("max"), compares=True, least=least.first),
+        "ReduceMax": Operator(
+            reduction("max"), compares=True, least=least.first, value=values.largest
+        ),
         "ReduceMean": Operator(reduction("mean"), Kind.SCALE, least=least.first),
-        "ReduceMin": Operator(reduction("max"), compares=True, least=least.first),
-        "ReduceProd": Operator(reduction("")),
-        "ReduceSum": Operator(reduction("sum"), Kind.SCALE, least=least.summed),
+        "ReduceMin": Operator(
+            reduction("max"), compares=True, least=least.first, value=values.smallest
+        ),
+        "ReduceProd": Operator(reduction(""), value=values.reduction(np.prod)),
+        "ReduceSum": Operator(
+            reduction("sum"), Kind.SCALE, least=least.summed, value=values.reduction(np.sum)
+        ),
         "ReduceSumSquare": Operator(reduction("sumsquare"), least=least.zero),
     }
 }

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from onnx_net2net.algebra.sizes import AT_RUN_TIME, AnySize, Size, least, most, trial
-from onnx_net2net.operators import odd
+from onnx_net2net.operators import odd, values
 from onnx_net2net.operators.factors import segments
 from onnx_net2net.operators.language import (
     Kind,
@@ -233,7 +233,9 @@ TABLES: dict[str, Table] = {
         "CenterCropPad": Operator(
             _center_crop_pad, carries=FIRST, computes=False, extents={1: MADE}
         ),
-        "ConstantOfShape": Operator(_constant_of_shape, computes=False, extents={0: MADE}),
+        "ConstantOfShape": Operator(
+            _constant_of_shape, computes=False, extents={0: MADE}, value=values.constant_of_shape
+        ),
         "EyeLike": Operator(Rule("r c -> r c", fixed={"r": COUNTED, "c": COUNTED}), computes=False),
         "Pad": Operator(
             _pad,
@@ -242,7 +244,7 @@ TABLES: dict[str, Table] = {
             implied={2: "what a pad holds, where it is constant"},
             **PADDING,
         ),
-        "Range": Operator(_range, **COUNTING),
+        "Range": Operator(_range, value=values.counting, **COUNTING),
         "Resize": Operator(
             _resize,
             extents={1: MADE, 2: MADE, 3: MADE},

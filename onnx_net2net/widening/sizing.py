@@ -15,12 +15,12 @@ from onnx import helper
 
 from onnx_net2net.algebra.axes import Axis
 from onnx_net2net.algebra.sizes import AnySize, Size, trial
-from onnx_net2net.analysis.formulas import formulas, shape_value, symbols
 from onnx_net2net.analysis.solver import Applied, Solution, axis_of
-from onnx_net2net.analysis.values import Array, evaluate
+from onnx_net2net.analysis.values import evaluate, evaluate_symbols, is_symbolic, shape_value
 from onnx_net2net.errors import Refused
 from onnx_net2net.model.graph import Node, captured
 from onnx_net2net.operators.language import Repeated, Slot
+from onnx_net2net.operators.values import Array
 from onnx_net2net.widening.growth import Growth
 from onnx_net2net.widening.runtime_sizes import (
     NewElement,
@@ -107,7 +107,7 @@ class Sizing:
         formulas; nothing where nothing that it reads changes.
         """
         solution, shapes = self.solution, self.solution.shapes
-        if node.op in ("Shape", "Size") and not node.domain:
+        if node.facts.measures:
             axes = solution.axes.get(node.inputs[0])
             if axes is None or not any(map(self.growth.touches, axes)):
                 return []
@@ -125,8 +125,8 @@ class Sizing:
         outputs = evaluate(node.proto, [self._number(n) if n else None for n in node.inputs], opset)
         elements = outputs
         given = [self._element(n) if n else None for n in node.inputs]
-        if outputs is not None and any(map(symbols, given)):
-            elements = formulas(node.proto, given, outputs, opset)
+        if outputs is not None and any(map(is_symbolic, given)):
+            elements = evaluate_symbols(node.proto, given, outputs, opset)
         if outputs is None or elements is None:
             raise Refused(node.name, "sizes computed here have no value after growth")
         return list(zip(outputs, elements, strict=True))
@@ -232,7 +232,7 @@ class Sizing:
         now = self._element(name)
         if now.shape != want.shape:
             raise Refused(node.name, f"the number of sizes in '{name}' changes with growth")
-        if not symbols(want):
+        if not is_symbolic(want):
             self.patches.append(Patch(node, index, name, want))
             return
         if want.ndim > 1:

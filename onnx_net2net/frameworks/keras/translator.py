@@ -11,8 +11,8 @@ from typing import Any
 
 import keras
 import numpy as np
+from onnx import NodeProto
 
-from onnx_net2net.analysis import values as static
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.attributes import unread
 from onnx_net2net.frameworks.keras import unsigned
@@ -21,6 +21,8 @@ from onnx_net2net.frameworks.keras.program import Program
 from onnx_net2net.frameworks.keras.types import typed
 from onnx_net2net.frameworks.keras.values import Mixed, Value, elementwise, sized
 from onnx_net2net.frameworks.step import Step
+from onnx_net2net.operators import values as static
+from onnx_net2net.operators.language import Op
 
 __all__ = ["Translator"]
 
@@ -167,18 +169,36 @@ def _one(step: Step, found: Any) -> bool:
     return isinstance(found, list) and step.facts.sequence
 
 
-def _evaluated(step: Step, operands: list[Value]) -> list[np.ndarray] | None:
-    entry = static.OPERATORS.get(step.op)
-    if entry is None:
+class _Node(Op):
+    """A step as the records' functions see it, with ``operands`` that are known."""
+
+    def __init__(self, step: Step, operands: Sequence[Value]) -> None:
+        node = NodeProto(op_type=step.op, input=step.inputs, output=step.outputs)
+        super().__init__(node, step.opset, (), (), tuple(operands))
+        self.attributes = step.attributes
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        """Return an attribute, which counts as read then."""
+        return self.attributes.get(name, default)
+
+
+def _value(step: Step, operands: Sequence[Value]) -> list[np.ndarray] | None:
+    """Return what a step gives by its record, None where that has no value for it."""
+    if step.facts.value is None:
         return None
     try:
         step.attributes.begin()
-        found = entry(step.attributes, list(operands), step.opset)
-    except ILL_FORMED:
+        result = step.facts.value(_Node(step, operands))
+    except static.ILL_FORMED:
         return None
     if step.ignored():
         return None
-    return [np.asarray(a) for a in (found if isinstance(found, list) else [found])]
+    return result if isinstance(result, list) else [result]
+
+
+def _evaluated(step: Step, operands: list[Value]) -> list[np.ndarray] | None:
+    results = _value(step, operands)
+    return None if results is None else [np.asarray(a) for a in results]
 
 
 def _moved(step: Step, operands: list[Value]) -> list[Value] | None:
@@ -189,14 +209,8 @@ def _moved(step: Step, operands: list[Value]) -> list[Value] | None:
         arrays = [array.astype(object) for array in arrays]
     elif any(isinstance(operand, Mixed) for operand in operands[1:]):
         return None  # an index or a size that is not known
-    try:
-        step.attributes.begin()
-        found = static.OPERATORS[step.op](step.attributes, arrays, step.opset)
-    except ILL_FORMED:
-        return None
-    if step.ignored():
-        return None
-    return [_plain(part, kind) for part in (found if isinstance(found, list) else [found])]
+    parts = _value(step, arrays)
+    return None if parts is None else [_plain(part, kind) for part in parts]
 
 
 def _plain(found: Any, kind: np.dtype) -> np.ndarray | Mixed:
