@@ -139,7 +139,7 @@ TABLES_SIZE: dict[str | int, str] = {"rotary_embedding_dim": "the tables of cosi
 
 TABLES: dict[str, Table] = {
     "": {
-        "Attention": Operator(attention, flops=flops.attention(4)),
+        "Attention": Operator(attention, flops=flops.attention),
         "RotaryEmbedding": Operator(rotary_embedding, indexes={3: 1}, implied=TABLES_SIZE),
     }
 }

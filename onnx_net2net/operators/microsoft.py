@@ -221,7 +221,7 @@ TABLES: dict[str, Table] = {
         "CropAndResize": Operator(choices={"mode": ("bilinear", "nearest")}),
         "DequantizeLinear": Operator(quantize, quantizes=True),
         "DynamicQuantizeLSTM": LSTM,
-        "DynamicQuantizeMatMul": Operator(dynamic_quantize_matmul, flops=flops.product),
+        "DynamicQuantizeMatMul": Operator(dynamic_quantize_matmul),
         "EmbedLayerNormalization": Operator(
             embed_layer_normalization, weights=EMBEDDING, indexes={0: 2, 1: 4, 8: 3}
         ),
@@ -229,12 +229,11 @@ TABLES: dict[str, Table] = {
         "FusedConv": Operator(
             fused_conv,
             weights=WEIGHT_BIAS,
-            flops=flops.convolution(1),
             implied=KERNEL,
             choices=FUSED,
         ),
-        "FusedGemm": Operator(fused_gemm, weights=PRODUCT_BIAS, flops=flops.product, choices=FUSED),
-        "FusedMatMul": Operator(fused_matmul, Kind.SCALE, weights=PRODUCT, flops=flops.product),
+        "FusedGemm": Operator(fused_gemm, weights=PRODUCT_BIAS, choices=FUSED),
+        "FusedMatMul": Operator(fused_matmul, Kind.SCALE, weights=PRODUCT),
         "FusedMatMulActivation": Operator(choices=FUSED),
         "GatedAdd": Operator(pointwise),
         "GatherBlockQuantized": Operator(indexes={1: 0}),
@@ -242,7 +241,7 @@ TABLES: dict[str, Table] = {
         "GridSample": Operator(choices=SAMPLING),
         "GroupNorm": Operator(weights=SCALE_SHIFT, types={"activation": AttributeProto.INT}),
         "Inverse": Operator(matrix),
-        "MatMulIntegerToFloat": Operator(matmul_integer_to_float, flops=flops.product),
+        "MatMulIntegerToFloat": Operator(matmul_integer_to_float),
         "MatMulNBits": Operator(
             matmul_nbits, flops=flops.product, required=("K", "N", "block_size")
         ),
@@ -262,7 +261,7 @@ TABLES: dict[str, Table] = {
         "SkipSimplifiedLayerNormalization": Operator(
             skip_simplified_layer_normalization, weights=SKIP
         ),
-        "TransposeMatMul": Operator(fused_matmul, Kind.SCALE, weights=PRODUCT, flops=flops.product),
+        "TransposeMatMul": Operator(fused_matmul, Kind.SCALE, weights=PRODUCT),
         "Trilu": Operator(matrix),
     },
 }

@@ -9,7 +9,6 @@ See `attention.py` for the head size d.
 from __future__ import annotations
 
 from onnx_net2net.algebra.sizes import AnySize, most
-from onnx_net2net.operators import flops
 from onnx_net2net.operators.attention import (
     HALVES,
     INDEXED,
@@ -190,18 +189,15 @@ TABLES: dict[str, Table] = {
         "Attention": Operator(
             attention,
             weights=WEIGHT_BIAS,
-            flops=flops.projecting_attention,
             required=("num_heads",),
         ),
         "GroupQueryAttention": Operator(
             group_query_attention,
-            flops=flops.grouped_attention,
             required=("kv_num_heads", "num_heads"),
         ),
         "MultiHeadAttention": Operator(
             multi_head_attention,
             weights={3: Operand.WEIGHT},
-            flops=flops.attention(6),
             required=("num_heads",),
         ),
         "RotaryEmbedding": Operator(rotary_embedding, indexes={1: 2}, implied=TABLES_SIZE),
