@@ -16,14 +16,11 @@ from onnx_net2net.operators.broadcast import broadcast
 from onnx_net2net.operators.control import CONVOLVING
 from onnx_net2net.operators.elementwise import pointwise
 from onnx_net2net.operators.language import Kind, Norm, Op, Rule, Unsupported, line, names, slot
-from onnx_net2net.operators.linear import KERNEL, conv, gemm, matrices, product_of
+from onnx_net2net.operators.linear import conv, gemm, matrices, product_of
 from onnx_net2net.operators.normalisation import rms_normalization
 from onnx_net2net.operators.quantization import INTEGERS, quantize
 from onnx_net2net.operators.record import (
-    PRODUCT,
-    PRODUCT_BIAS,
     SCALE_SHIFT,
-    WEIGHT_BIAS,
     Operand,
     Operator,
     Table,
@@ -197,12 +194,6 @@ LSTM = Operator(
     choices={"activations": recurrent.ACTIVATIONS},
     types=dict.fromkeys(("activation_alpha", "activation_beta"), AttributeProto.FLOATS),
 )
-BIAS = {1: Operand.WEIGHT}
-SKIP = {1: Operand.TABLE, 2: Operand.AFFINE, 3: Operand.AFFINE}
-EMBEDDING = {
-    **dict.fromkeys((2, 3, 4), Operand.TABLE),
-    **dict.fromkeys((5, 6), Operand.AFFINE),
-}
 
 TABLES: dict[str, Table] = {
     "": {
@@ -212,9 +203,9 @@ TABLES: dict[str, Table] = {
     },
     "com.microsoft": {
         "AttnLSTM": LSTM,
-        "BiasAdd": Operator(weights=BIAS),
+        "BiasAdd": Operator(weights={1: Operand.WEIGHT}),
         "BiasDropout": Operator(random=True),
-        "BiasGelu": Operator(pointwise, weights=BIAS),
+        "BiasGelu": Operator(pointwise),
         "BitmaskBiasDropout": Operator(random=True),
         "BitmaskDropout": Operator(random=True),
         "CausalConvWithState": Operator(choices=CONVOLVING),
@@ -222,18 +213,11 @@ TABLES: dict[str, Table] = {
         "DequantizeLinear": Operator(quantize, quantizes=True),
         "DynamicQuantizeLSTM": LSTM,
         "DynamicQuantizeMatMul": Operator(dynamic_quantize_matmul),
-        "EmbedLayerNormalization": Operator(
-            embed_layer_normalization, weights=EMBEDDING, indexes={0: 2, 1: 4, 8: 3}
-        ),
-        "FastGelu": Operator(fast_gelu, weights=BIAS),
-        "FusedConv": Operator(
-            fused_conv,
-            weights=WEIGHT_BIAS,
-            implied=KERNEL,
-            choices=FUSED,
-        ),
-        "FusedGemm": Operator(fused_gemm, weights=PRODUCT_BIAS, choices=FUSED),
-        "FusedMatMul": Operator(fused_matmul, Kind.SCALE, weights=PRODUCT),
+        "EmbedLayerNormalization": Operator(embed_layer_normalization, indexes={0: 2, 1: 4, 8: 3}),
+        "FastGelu": Operator(fast_gelu),
+        "FusedConv": Operator(fused_conv, choices=FUSED),
+        "FusedGemm": Operator(fused_gemm, choices=FUSED),
+        "FusedMatMul": Operator(fused_matmul, Kind.SCALE),
         "FusedMatMulActivation": Operator(choices=FUSED),
         "GatedAdd": Operator(pointwise),
         "GatherBlockQuantized": Operator(indexes={1: 0}),
@@ -255,13 +239,9 @@ TABLES: dict[str, Table] = {
         "QuickGelu": Operator("... -> ...", Kind.ZERO),
         "Range": Operator(**COUNTING),
         "SkipGroupNorm": Operator(types={"activation": AttributeProto.INT}),
-        "SkipLayerNormalization": Operator(
-            skip_layer_normalization, weights={**SKIP, 4: Operand.AFFINE}
-        ),
-        "SkipSimplifiedLayerNormalization": Operator(
-            skip_simplified_layer_normalization, weights=SKIP
-        ),
-        "TransposeMatMul": Operator(fused_matmul, Kind.SCALE, weights=PRODUCT),
+        "SkipLayerNormalization": Operator(skip_layer_normalization),
+        "SkipSimplifiedLayerNormalization": Operator(skip_simplified_layer_normalization),
+        "TransposeMatMul": Operator(fused_matmul, Kind.SCALE),
         "Trilu": Operator(matrix),
     },
 }

@@ -14,7 +14,6 @@ from onnx_net2net.operators.attention import (
     INDEXED,
     QUERY,
     SOFTMAX,
-    TABLES_SIZE,
     count,
     frozen_scale,
     halves,
@@ -23,7 +22,7 @@ from onnx_net2net.operators.attention import (
 )
 from onnx_net2net.operators.broadcast import broadcast
 from onnx_net2net.operators.language import Op, Rule, Unsupported, slot
-from onnx_net2net.operators.record import WEIGHT_BIAS, Operand, Operator, Table
+from onnx_net2net.operators.record import Operator, Table
 
 FUSED = "queries and keys are multiplied over it behind weights or a bias they share with values"
 BLOCKS = "kernels work on blocks of eight"
@@ -188,7 +187,6 @@ TABLES: dict[str, Table] = {
     "com.microsoft": {
         "Attention": Operator(
             attention,
-            weights=WEIGHT_BIAS,
             required=("num_heads",),
         ),
         "GroupQueryAttention": Operator(
@@ -197,9 +195,8 @@ TABLES: dict[str, Table] = {
         ),
         "MultiHeadAttention": Operator(
             multi_head_attention,
-            weights={3: Operand.WEIGHT},
             required=("num_heads",),
         ),
-        "RotaryEmbedding": Operator(rotary_embedding, indexes={1: 2}, implied=TABLES_SIZE),
+        "RotaryEmbedding": Operator(rotary_embedding, indexes={1: 2}),
     }
 }
