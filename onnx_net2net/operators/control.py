@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from onnx import AttributeProto
 
-from onnx_net2net.operators import odd
+from onnx_net2net.operators import hazards
 from onnx_net2net.operators.record import Extent, Operator, Table, family
 
 CONVOLVING = {"activation": ("none", "silu", "swish")}
@@ -13,7 +13,7 @@ CONVOLVING = {"activation": ("none", "silu", "swish")}
 TABLES: dict[str, Table] = {
     "": {
         **family("If Scan SequenceMap", Operator()),
-        "Loop": Operator(extents={0: Extent.AMOUNT}, odd=odd.trips),
+        "Loop": Operator(extents={0: Extent.AMOUNT}, hazard=hazards.trips),
         **family("Shape Size", Operator(measures=True, computes=False, differentiable=False)),
         **family(
             "ConcatFromSequence Constant Optional OptionalGetElement OptionalHasElement SequenceAt "

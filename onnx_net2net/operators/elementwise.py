@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from onnx_net2net.operators import least, odd
+from onnx_net2net.operators import hazards, lower_bounds
 from onnx_net2net.operators.language import Kind, Op, Rule, Unsupported, line, names
 from onnx_net2net.operators.record import EVERY, FIRST, Operand, Operator, Table, family, move
 from onnx_net2net.operators.types import FLOATS
@@ -72,25 +72,31 @@ DROPOUT: dict[str | int, str] = {**DRAWN, 2: "a framework's own mode decides whe
 TABLES: dict[str, Table] = {
     "": {
         **_unary("Acos BitwiseNot Cos Cosh Not Shrink"),
-        **_unary("Exp", least=least.zero),
+        **_unary("Exp", lower_bound=lower_bounds.zero),
         **_unary("BitCast", computes=False),
         **_unary("HardSigmoid", activation=True),
-        **_unary("Sigmoid Softplus", activation=True, least=least.zero),
+        **_unary("Sigmoid Softplus", activation=True, lower_bound=lower_bounds.zero),
         **_unary("IsInf IsNaN", differentiable=False),
         **_unary("Acosh Log", singular=0),
-        **_unary("Reciprocal", singular=0, least=least.quotient),
+        **_unary("Reciprocal", singular=0, lower_bound=lower_bounds.quotient),
         **_unary("Neg", Kind.LINEAR),
         # f(0) = 0, whatever their attributes are.
         **_unary("Asin Asinh Atan Atanh Ceil Erf Sign Sin Sinh Tan", Kind.ZERO),
-        **_unary("Abs", Kind.ZERO, least=least.rectified),
-        **_unary("Sqrt", Kind.ZERO, least=least.root),
+        **_unary("Abs", Kind.ZERO, lower_bound=lower_bounds.rectified),
+        **_unary("Sqrt", Kind.ZERO, lower_bound=lower_bounds.root),
         **_unary("Floor Round", Kind.ZERO, carries=FIRST),
         **_unary(
             "Celu Elu Gelu HardSwish LeakyRelu Mish Selu Softsign Swish Tanh ThresholdedRelu",
             Kind.ZERO,
             activation=True,
         ),
-        **_unary("Relu", Kind.ZERO, activation=True, idempotent=True, least=least.rectified),
+        **_unary(
+            "Relu",
+            Kind.ZERO,
+            activation=True,
+            idempotent=True,
+            lower_bound=lower_bounds.rectified,
+        ),
         **_several("And BitwiseAnd BitwiseOr BitwiseXor Or Xor"),
         **_several("BitShift", choices={"direction": ("LEFT", "RIGHT")}),
         **_several(
@@ -100,32 +106,47 @@ TABLES: dict[str, Table] = {
             compares=True,
         ),
         **_several("Equal", differentiable=False, unlimited=True),
-        **_several("Max", compares=True, carries=EVERY, unlimited=True, least=least.highest),
-        **_several("Min", compares=True, carries=FIRST, unlimited=True, least=least.lowest),
+        **_several(
+            "Max", compares=True, carries=EVERY, unlimited=True, lower_bound=lower_bounds.highest
+        ),
+        **_several(
+            "Min", compares=True, carries=FIRST, unlimited=True, lower_bound=lower_bounds.lowest
+        ),
         **_several("Mod", singular=1),
-        **_several("Pow", singular=0, least=least.power),
+        **_several("Pow", singular=0, lower_bound=lower_bounds.power),
         **_several("Where", carries=(1, 2), terms=(1, 2), unlimited=True),
         **_several(
-            "Add", Kind.LINEAR, terms=(0, 1), summands=(0, 1), odd=odd.factor, least=least.total
+            "Add",
+            Kind.LINEAR,
+            terms=(0, 1),
+            summands=(0, 1),
+            hazard=hazards.factor,
+            lower_bound=lower_bounds.total,
         ),
         **_several("Sub", Kind.LINEAR, terms=(0, 1), summands=FIRST),
-        **_several("Sum", Kind.LINEAR, terms=EVERY, summands=EVERY, least=least.total),
+        **_several("Sum", Kind.LINEAR, terms=EVERY, summands=EVERY, lower_bound=lower_bounds.total),
         **_several("Mean", Kind.LINEAR),
-        **_several("Mul", Kind.PRODUCT, terms=(0, 1), odd=odd.factor, least=least.product),
-        **_several("Div", Kind.SCALE, terms=(0, 1), singular=1, least=least.quotient),
+        **_several(
+            "Mul",
+            Kind.PRODUCT,
+            terms=(0, 1),
+            hazard=hazards.factor,
+            lower_bound=lower_bounds.product,
+        ),
+        **_several("Div", Kind.SCALE, terms=(0, 1), singular=1, lower_bound=lower_bounds.quotient),
         **_several("PRelu", Kind.ZERO, activation=True, weights={1: Operand.WEIGHT}),
         **family(
             "Bernoulli RandomNormal RandomNormalLike RandomUniform RandomUniformLike",
             Operator(random, random=True, implied=DRAWN),
         ),
-        "Cast": Operator(cast, least=least.cast, **COPY),
+        "Cast": Operator(cast, lower_bound=lower_bounds.cast, **COPY),
         "CastLike": Operator(cast_like, **COPY),
         "Clip": Operator(
             clip, activation=True, compares=True, idempotent=True, carries=FIRST, unlimited=True,
-            least=least.clipped,
+            lower_bound=lower_bounds.clipped,
         ),
         "Dropout": move(
-            dropout, in_order=True, in_place=True, random=True, implied=DROPOUT, least=None
+            dropout, in_order=True, in_place=True, random=True, implied=DROPOUT, lower_bound=None
         ),
         "Multinomial": Operator(random, random=True, implied=DRAWN | MULTINOMIAL),
     }

@@ -15,7 +15,7 @@ from onnx_net2net.operators.attention import count
 from onnx_net2net.operators.broadcast import broadcast
 from onnx_net2net.operators.control import CONVOLVING
 from onnx_net2net.operators.elementwise import pointwise
-from onnx_net2net.operators.language import Kind, Norm, Op, Rule, Unsupported, line, names, slot
+from onnx_net2net.operators.language import Kind, Norm, Op, Rule, Unsupported, line, names, size_ref
 from onnx_net2net.operators.linear import conv, gemm, matrices, product_of
 from onnx_net2net.operators.normalisation import rms_normalization
 from onnx_net2net.operators.quantization import INTEGERS, quantize
@@ -55,7 +55,7 @@ def fused_conv(op: Op) -> Rule:
         f"{inputs}, {out} {spatial} -> {out} {spatial}",
         sizes={**base.sizes, **sizes},
         fixed={**base.fixed, "s*": "a kernel window slides over it"},
-        slots=base.slots,
+        size_refs=base.size_refs,
     )
 
 
@@ -145,7 +145,7 @@ def matmul_nbits(op: Op) -> Rule:
         f"... k, n c d, {scales}, {zeros}, _, n -> ... n",
         sizes={"n": count(op, "N")},
         fixed=dict.fromkeys("kcdq", "its weight is quantised in blocks"),
-        slots=[slot("N", "n")],
+        size_refs=[size_ref("N", "n")],
     )
 
 

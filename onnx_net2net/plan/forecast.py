@@ -156,13 +156,13 @@ class Forecast:
     def _resized(self, node: Node, size: Measure) -> NodeProto:
         """Return the node with attributes that repeat sizes as they will be."""
         applied = self.analysis.solution.applied.get(node.position)
-        if applied is None or not applied.rule.slots:
+        if applied is None or not applied.rule.size_refs:
             return node.proto
         resized = NodeProto()
         resized.CopyFrom(node.proto)
-        slots = {slot.where: slot.terms for slot in applied.rule.slots}
+        repeated = {ref.where: ref.terms for ref in applied.rule.size_refs}
         for attribute in resized.attribute:
-            for index, item in enumerate(slots.get(attribute.name, ())):
+            for index, item in enumerate(repeated.get(attribute.name, ())):
                 axis = item and axis_of(item.term, applied.env, applied.rule.sizes)
                 if item and axis:
                     number = item.sign * int(trial(size(axis)))
