@@ -14,7 +14,7 @@ from typing import Any
 
 from onnx_net2net.operators import flops
 from onnx_net2net.operators.broadcast import broadcast
-from onnx_net2net.operators.language import Op, Rule, Slot, Unsupported, slot
+from onnx_net2net.operators.language import Op, Rule, SizeRef, Unsupported, size_ref
 from onnx_net2net.operators.record import Operator, Table
 
 SOFTMAX = "a softmax runs over it"
@@ -60,9 +60,9 @@ def frozen_scale(op: Op, size: int, *, zero: bool = False) -> dict[str, float]:
     return {"scale": 1 / sqrt(size)} if given is None or (zero and not given) else {}
 
 
-def given_slots(op: Op, **terms: str) -> list[Slot]:
+def given_refs(op: Op, **terms: str) -> list[SizeRef]:
     """Slots of the attributes that the node has; 0 stands for the default."""
-    return [slot(name, item) for name, item in terms.items() if op.attr(name, 0)]
+    return [size_ref(name, item) for name, item in terms.items() if op.attr(name, 0)]
 
 
 def attention(op: Op) -> Rule:
@@ -83,7 +83,7 @@ def attention(op: Op) -> Rule:
         f"{q}, {k}, {v}, {mask}, b kv p d, b kv p e, b -> {outputs}",
         sizes={"kv": kv, "rep": rep},
         fixed={"s": QUERY, "t": SOFTMAX, "p": SOFTMAX, "u": SOFTMAX},
-        slots=given_slots(op, q_num_heads="(kv rep)", kv_num_heads="kv"),
+        size_refs=given_refs(op, q_num_heads="(kv rep)", kv_num_heads="kv"),
         freeze=frozen_scale(op, size),
         rescale={"d": 0},
     )
@@ -118,7 +118,7 @@ def rotation(op: Op, half: int, size: int, number: int, table: str, *, positions
         f"{', '.join(operands)} -> {data}",
         sizes={"h": number, "w": 2, "f": half},
         fixed={"w": HALVES, "m": INDEXED, "s": QUERY},
-        slots=given_slots(op, num_heads="h", rotary_embedding_dim="(w f)"),
+        size_refs=given_refs(op, num_heads="h", rotary_embedding_dim="(w f)"),
     )
 
 
@@ -139,7 +139,7 @@ TABLES_SIZE: dict[str | int, str] = {"rotary_embedding_dim": "the tables of cosi
 
 TABLES: dict[str, Table] = {
     "": {
-        "Attention": Operator(attention, flops=flops.attention(4)),
+        "Attention": Operator(attention, flops=flops.attention),
         "RotaryEmbedding": Operator(rotary_embedding, indexes={3: 1}, implied=TABLES_SIZE),
     }
 }

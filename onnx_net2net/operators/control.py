@@ -7,7 +7,7 @@ from typing import Any
 
 from onnx import AttributeProto
 
-from onnx_net2net.operators import odd, values
+from onnx_net2net.operators import hazards, values
 from onnx_net2net.operators.record import Extent, Operator, Table, family
 
 MEASURES: dict[str, Any] = {"measures": True, "computes": False, "differentiable": False}
@@ -16,7 +16,7 @@ CONVOLVING = {"activation": ("none", "silu", "swish")}
 TABLES: dict[str, Table] = {
     "": {
         **family("If Scan SequenceMap", Operator()),
-        "Loop": Operator(extents={0: Extent.AMOUNT}, odd=odd.trips),
+        "Loop": Operator(extents={0: Extent.AMOUNT}, hazard=hazards.trips),
         "Shape": Operator(value=values.shape, **MEASURES),
         "Size": Operator(value=values.size, **MEASURES),
         **family(

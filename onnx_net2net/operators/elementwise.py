@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from onnx_net2net.algebra import sizes
-from onnx_net2net.operators import formulas, least, odd, values
+from onnx_net2net.operators import formulas, hazards, lower_bounds, values
 from onnx_net2net.operators.language import Kind, Op, Rule, Unsupported, line, names
 from onnx_net2net.operators.record import EVERY, FIRST, Operand, Operator, Table, family, move
 from onnx_net2net.operators.types import FLOATS
@@ -88,14 +88,14 @@ TABLES: dict[str, Table] = {
     "": {
         **_unary("Acos BitwiseNot Cos Cosh Shrink"),
         **_unary("Not", value=values.mapped(np.logical_not), formula=formulas.unknown),
-        **_unary("Exp", least=least.zero),
+        **_unary("Exp", lower_bound=lower_bounds.zero),
         **_unary("BitCast", computes=False),
         **_unary("HardSigmoid", activation=True),
-        **_unary("Sigmoid Softplus", activation=True, least=least.zero),
+        **_unary("Sigmoid Softplus", activation=True, lower_bound=lower_bounds.zero),
         **_unary("IsInf IsNaN", differentiable=False),
         **_unary("Acosh Log", singular=0),
         **_unary(
-            "Reciprocal", singular=0, least=least.quotient, value=values.reciprocal,
+            "Reciprocal", singular=0, lower_bound=lower_bounds.quotient, value=values.reciprocal,
             formula=formulas.unknown,
         ),
         **_unary(
@@ -104,11 +104,11 @@ TABLES: dict[str, Table] = {
         # f(0) = 0, whatever their attributes are.
         **_unary("Asin Asinh Atan Atanh Erf Sign Sin Sinh Tan", Kind.ZERO),
         **_unary(
-            "Abs", Kind.ZERO, least=least.rectified, value=values.mapped(np.abs),
+            "Abs", Kind.ZERO, lower_bound=lower_bounds.rectified, value=values.mapped(np.abs),
             formula=formulas.of(lambda item: sizes.most(item, -item)),
         ),
         **_unary(
-            "Sqrt", Kind.ZERO, least=least.root, value=values.mapped(np.sqrt),
+            "Sqrt", Kind.ZERO, lower_bound=lower_bounds.root, value=values.mapped(np.sqrt),
             formula=formulas.unknown,
         ),
         **_unary(
@@ -127,7 +127,10 @@ TABLES: dict[str, Table] = {
             Kind.ZERO,
             activation=True,
         ),
-        **_unary("Relu", Kind.ZERO, activation=True, idempotent=True, least=least.rectified),
+        **_unary(
+            "Relu", Kind.ZERO, activation=True, idempotent=True,
+            lower_bound=lower_bounds.rectified,
+        ),
         **_several("BitwiseAnd BitwiseOr BitwiseXor Xor", commutes=True),
         **_several(
             "And", commutes=True, value=values.folded(np.logical_and),
@@ -147,39 +150,44 @@ TABLES: dict[str, Table] = {
         ),
         **_several(
             "Max", compares=True, carries=EVERY, unlimited=True, commutes=True,
-            least=least.highest, value=values.folded(np.maximum),
+            lower_bound=lower_bounds.highest, value=values.folded(np.maximum),
             formula=formulas.folded(sizes.most),
         ),
         **_several(
-            "Min", compares=True, carries=FIRST, unlimited=True, commutes=True, least=least.lowest,
+            "Min", compares=True, carries=FIRST, unlimited=True, commutes=True,
+            lower_bound=lower_bounds.lowest,
             value=values.folded(np.minimum), formula=formulas.folded(sizes.least),
         ),
         **_several("Mod", singular=1, value=values.remainder, formula=formulas.remainder),
         **_several(
-            "Pow", singular=0, least=least.power, value=values.power, formula=formulas.unknown
+            "Pow", singular=0, lower_bound=lower_bounds.power, value=values.power,
+            formula=formulas.unknown
         ),
         **_several(
             "Where", carries=(1, 2), terms=(1, 2), unlimited=True, value=values.where,
             formula=formulas.where,
         ),
         **_several(
-            "Add", Kind.LINEAR, terms=(0, 1), summands=(0, 1), commutes=True, odd=odd.factor,
-            least=least.total, value=values.folded(np.add), formula=formulas.folded(operator.add),
+            "Add", Kind.LINEAR, terms=(0, 1), summands=(0, 1), commutes=True, hazard=hazards.factor,
+            lower_bound=lower_bounds.total, value=values.folded(np.add),
+            formula=formulas.folded(operator.add),
         ),
         **_several(
             "Sub", Kind.LINEAR, terms=(0, 1), summands=FIRST, value=values.folded(np.subtract),
             formula=formulas.folded(operator.sub),
         ),
         **_several(
-            "Sum", Kind.LINEAR, terms=EVERY, summands=EVERY, commutes=True, least=least.total
+            "Sum", Kind.LINEAR, terms=EVERY, summands=EVERY, commutes=True,
+            lower_bound=lower_bounds.total
         ),
         **_several("Mean", Kind.LINEAR, commutes=True),
         **_several(
-            "Mul", Kind.PRODUCT, terms=(0, 1), commutes=True, odd=odd.factor, least=least.product,
+            "Mul", Kind.PRODUCT, terms=(0, 1), commutes=True, hazard=hazards.factor,
+            lower_bound=lower_bounds.product,
             value=values.folded(np.multiply), formula=formulas.folded(operator.mul),
         ),
         **_several(
-            "Div", Kind.SCALE, terms=(0, 1), singular=1, least=least.quotient,
+            "Div", Kind.SCALE, terms=(0, 1), singular=1, lower_bound=lower_bounds.quotient,
             value=values.quotient, formula=formulas.quotient,
         ),
         **_several("PRelu", Kind.ZERO, activation=True, weights={1: Operand.WEIGHT}),
@@ -188,17 +196,17 @@ TABLES: dict[str, Table] = {
             Operator(random, random=True, implied=DRAWN),
         ),
         "Cast": Operator(
-            cast, least=least.cast, value=values.cast, formula=formulas.cast, **COPY
+            cast, lower_bound=lower_bounds.cast, value=values.cast, formula=formulas.cast, **COPY
         ),
         "CastLike": Operator(
             cast_like, value=values.cast_like, formula=formulas.cast, **COPY
         ),
         "Clip": Operator(
             clip, activation=True, compares=True, idempotent=True, carries=FIRST, unlimited=True,
-            least=least.clipped, value=values.clip, formula=formulas.clip,
+            lower_bound=lower_bounds.clipped, value=values.clip, formula=formulas.clip,
         ),
         "Dropout": move(
-            dropout, in_order=True, in_place=True, random=True, implied=DROPOUT, least=None
+            dropout, in_order=True, in_place=True, random=True, implied=DROPOUT, lower_bound=None
         ),
         "Multinomial": Operator(random, random=True, implied=DRAWN | MULTINOMIAL),
     }

@@ -82,39 +82,7 @@ def _indices(side: str, rank: int) -> list[str]:
     return [name for item in found for name in (dots if item == "..." else [item])]
 
 
-def _scores(op: Op, queries: int, entries: int, length: int) -> list[int]:
-    """Queries times keys, and weights times values, for ``length`` keys each."""
-    return [queries * length, entries * length]
-
-
-def _length(op: Op, key: int, past: int) -> int:
-    """How many keys there are, those of the cache included."""
-    known = op.shape(past)[-2] if op.has(past) else 0
-    return op.shape(key)[-2 if op.rank(key) == 4 else 1] + known
-
-
-def attention(past: int) -> Count:
-    """Attention whose cache of keys is operand ``past``."""
-
-    def count(op: Op) -> list[int]:
-        length = _length(op, 1, past)
-        return _scores(op, prod(map(int, op.shape(0))), prod(op.output()), length)
-
-    return count
-
-
-def projecting_attention(op: Op) -> list[int]:
-    """com.microsoft.Attention: input, the weight of three projections, bias, mask, past."""
-    rows, width = prod(op.shape(0)[:-1]), op.shape(1)[-1]
-    values = op.output()[-1]
-    length = op.shape(0)[1] + (op.shape(4)[-2] if op.has(4) else 0)
-    queries = rows * ((width - values) // 2)
-    return [prod(map(int, op.shape(0))) * width, *_scores(op, queries, rows * values, length)]
-
-
-def grouped_attention(op: Op) -> list[int]:
-    """com.microsoft.GroupQueryAttention gives its cache of keys, old and new ones, too."""
-    known = op.outputs[1] if len(op.outputs) > 1 else None
-    length = op.shape(0)[1] + (op.shape(3)[2] if op.has(3) else 0) if known is None else known[2]
-    entries = prod(op.output())
-    return _scores(op, entries, entries, length)
+def attention(op: Op) -> list[int]:
+    """Queries times keys, and weights times values, for all keys of the cache, too."""
+    length = op.shape(1)[-2 if op.rank(1) == 4 else 1] + (op.shape(4)[-2] if op.has(4) else 0)
+    return [prod(map(int, op.shape(0))) * length, prod(op.output()) * length]

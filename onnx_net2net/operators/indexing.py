@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from onnx_net2net.algebra.sizes import AT_RUN_TIME, AnySize, Undecided, exact, least, most
-from onnx_net2net.operators import odd, values
+from onnx_net2net.operators import hazards, values
 from onnx_net2net.operators.factors import segments
 from onnx_net2net.operators.language import (
     Op,
@@ -16,7 +16,7 @@ from onnx_net2net.operators.language import (
     names,
     place_of,
     repeated,
-    slot,
+    size_ref,
 )
 from onnx_net2net.operators.record import Extent, Operand, Operator, Table, move
 
@@ -47,11 +47,11 @@ def _slice(op: Op) -> Rule:
         first.append(terms[0])
         last.append(terms[1])
     where: tuple[str | int, str | int] = ("starts", "ends") if op.opset < 10 else (1, 2)
-    slots = [slot(where[0], *first), slot(where[1], *last)]
+    refs = [size_ref(where[0], *first), size_ref(where[1], *last)]
     inputs = [cut.left] + [["_"]] * (0 if op.opset < 10 else len(op.node.input) - 1)
     # What is cut off is read by nobody: how often it is copied does not matter.
     dropped = {n: "unread" for n in cut.sizes if n[0] in "ab"}
-    return Rule(line(inputs, [cut.right]), cut.sizes, cut.fixed, reduce=dropped, slots=slots)
+    return Rule(line(inputs, [cut.right]), cut.sizes, cut.fixed, reduce=dropped, size_refs=refs)
 
 
 class _Cut:
@@ -253,7 +253,7 @@ TABLES: dict[str, Table] = {
             _slice,
             extents=dict.fromkeys((1, 2, 3, 4), Extent.PLACE),
             unlimited=True,
-            odd=odd.bounds,
+            hazard=hazards.bounds,
             value=values.slices,
         ),
         "TensorScatter": Operator(_tensor_scatter, choices={"mode": ("circular", "linear")}),

@@ -36,8 +36,8 @@ class Pattern:
     broadcast: frozenset[str]
 
     @cached_property
-    def gives(self) -> tuple[tuple[int, ...], ...]:
-        """For each input the axes of the first output that have a name of it."""
+    def output_axes(self) -> tuple[tuple[int, ...], ...]:
+        """For each input, the axes of the first output that share a name with it."""
         first = [set(leaves(t)) for spec in self.outputs[:1] for t in spec or ()]
         own = [{n for t in spec or () for n in leaves(t)} for spec in self.inputs]
         return tuple(
@@ -76,7 +76,7 @@ class Repeated(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class SizeRef:
     """A place that repeats a size: an attribute, or elements of a shape-like input.
 
     ``terms`` are axis terms whose sizes the elements repeat (None: leave the element);
@@ -88,9 +88,9 @@ class Slot:
     drops: str = ""  # an attribute that the element-wise form replaces (Split's num_outputs)
 
 
-def slot(where: str | int, *terms: str | Repeated | None, drops: str = "") -> Slot:
+def size_ref(where: str | int, *terms: str | Repeated | None, drops: str = "") -> SizeRef:
     """Attribute (by name) or input (by index) ``where`` repeats the sizes of ``terms``."""
-    return Slot(where, tuple(repeated(t) if isinstance(t, str) else t for t in terms), drops)
+    return SizeRef(where, tuple(repeated(t) if isinstance(t, str) else t for t in terms), drops)
 
 
 def repeated(text: str, beyond: int | None = None) -> Repeated:
@@ -146,7 +146,7 @@ class Rule:
     fixed: Mapping[str, str] = field(default_factory=dict)  # name -> why it may not grow
     normalised: Sequence[str] = ()  # exact only if every unit is copied equally often
     reduce: Mapping[str, str] = field(default_factory=dict)  # name -> sum, mean, l1, ..., unread
-    slots: Sequence[Slot] = ()
+    size_refs: Sequence[SizeRef] = ()
     freeze: Mapping[str, float | int] = field(default_factory=dict)  # defaults that sizes give
     rescale: Mapping[str, int] = field(default_factory=dict)  # contracted inside: input to rescale
     kind: Kind = Kind.OTHER

@@ -14,11 +14,11 @@ from enum import Enum, Flag, auto
 from functools import cached_property
 from typing import Any
 
-from onnx_net2net.operators import least
+from onnx_net2net.operators import lower_bounds
 from onnx_net2net.operators.formulas import Formula
+from onnx_net2net.operators.hazards import Hazard
 from onnx_net2net.operators.language import Entry, Kind, Op, Rule
-from onnx_net2net.operators.least import Least
-from onnx_net2net.operators.odd import Odd
+from onnx_net2net.operators.lower_bounds import LowerBound
 from onnx_net2net.operators.values import Value
 
 FIRST = (0,)
@@ -79,8 +79,8 @@ class Operator:
     indexes: Mapping[int, int] = field(default_factory=dict)  # by operand: the one that it indexes
     extents: Mapping[int, Extent] = field(default_factory=dict)
     unlimited: bool = False  # takes whole numbers of any size: the largest is "no limit"
-    odd: Odd | None = None  # why native code may not survive a node
-    least: Least | None = None  # by the least of each operand
+    hazard: Hazard | None = None  # why native code may not survive a node
+    lower_bound: LowerBound | None = None  # of the result, from those of its operands
     value: Value | None = None  # what it computes from small constants, sizes among them
     # Of one element, by those at its place, symbols among them. None: it has no such operands.
     formula: Formula | None = None
@@ -124,7 +124,7 @@ Table = dict[str, Operator]
 
 def move(rule: Entry, carries: Collection[int] = FIRST, **facts: Any) -> Operator:
     """An operator that moves the elements of some operands unchanged."""
-    facts.setdefault("least", least.first if carries == FIRST else least.lowest)
+    facts.setdefault("lower_bound", lower_bounds.first if carries == FIRST else lower_bounds.lowest)
     return Operator(rule, Kind.MOVE, carries=carries, computes=False, **facts)
 
 

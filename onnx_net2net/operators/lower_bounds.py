@@ -14,7 +14,7 @@ from onnx import TensorProto
 
 from onnx_net2net.operators.language import Op
 
-Least = Callable[[Op, Sequence[float]], float]
+LowerBound = Callable[[Op, Sequence[float]], float]
 
 _TINY = 6e-8  # less than this is zero in half precision
 
@@ -62,7 +62,7 @@ def clipped(op: Op, given: Sequence[float]) -> float:
 def product(op: Op, given: Sequence[float]) -> float:
     """Two operands are multiplied; a square is not below zero."""
     if min(given) >= 0:
-        return _told(prod(given))
+        return _representable(prod(given))
     return 0.0 if op.node.input[0] == op.node.input[1] else -inf
 
 
@@ -80,7 +80,7 @@ def power(op: Op, given: Sequence[float]) -> float:
     """Raised to an exponent that is known, or not."""
     exponent, least = op.value(1), given[0]
     if exponent is not None and least > 0 and (exponent >= 0).all():
-        return _told(min(least ** float(e) for e in exponent.flat))
+        return _representable(min(least ** float(e) for e in exponent.flat))
     even = exponent is not None and bool((exponent % 2 == 0).all())
     return 0.0 if even or least >= 0 else -inf
 
@@ -90,9 +90,9 @@ def cast(op: Op, given: Sequence[float]) -> float:
     to = op.attr("to")
     if to in (TensorProto.BFLOAT16, TensorProto.DOUBLE, TensorProto.FLOAT) or given[0] == -inf:
         return given[0]
-    return _told(given[0]) if to == TensorProto.FLOAT16 else float(floor(given[0]))
+    return _representable(given[0]) if to == TensorProto.FLOAT16 else float(floor(given[0]))
 
 
-def _told(least: float) -> float:
+def _representable(least: float) -> float:
     """A bound of what is computed: zero if it is too small to be told from it."""
     return least if least >= _TINY else min(least, 0.0)

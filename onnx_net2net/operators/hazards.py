@@ -15,7 +15,7 @@ from onnx import NodeProto
 
 Array = np.ndarray[Any, Any]
 Value = Callable[[str], Array | None]
-Odd = Callable[[NodeProto, Value], str | None]
+Hazard = Callable[[NodeProto, Value], str | None]
 
 FAR = 2**31 - 1  # more than any size, count or axis
 MOST = 1 << 27  # elements that an operator may be told to make, in place
