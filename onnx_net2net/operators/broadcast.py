@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onnx_net2net.algebra.sizes import AnySize, bounds, most, opaque, trial
+from onnx_net2net.algebra.sizes import AnySize, bounds, maximum, opaque, trial
 from onnx_net2net.operators.language import Unsupported
 
 
@@ -31,6 +31,6 @@ def repeated(one: AnySize, other: AnySize) -> AnySize:
     if bounds(one)[0] > 1:
         return one
     if bounds(one)[0] == bounds(other)[0] == 1:
-        return most(one, other)  # type: ignore[no-any-return]
+        return maximum(one, other)  # type: ignore[no-any-return]
     pair = sorted((one, other), key=hash)
     return opaque("broadcast", pair, max(trial(one), trial(other)), 0)

@@ -105,7 +105,7 @@ TABLES: dict[str, Table] = {
         **_unary("Asin Asinh Atan Atanh Erf Sign Sin Sinh Tan", Kind.ZERO),
         **_unary(
             "Abs", Kind.ZERO, lower_bound=lower_bounds.rectified, value=values.mapped(np.abs),
-            formula=formulas.of(lambda item: sizes.most(item, -item)),
+            formula=formulas.of(lambda item: sizes.maximum(item, -item)),
         ),
         **_unary(
             "Sqrt", Kind.ZERO, lower_bound=lower_bounds.root, value=values.mapped(np.sqrt),
@@ -151,12 +151,12 @@ TABLES: dict[str, Table] = {
         **_several(
             "Max", compares=True, carries=EVERY, unlimited=True, commutes=True,
             lower_bound=lower_bounds.highest, value=values.folded(np.maximum),
-            formula=formulas.folded(sizes.most),
+            formula=formulas.folded(sizes.maximum),
         ),
         **_several(
             "Min", compares=True, carries=FIRST, unlimited=True, commutes=True,
             lower_bound=lower_bounds.lowest,
-            value=values.folded(np.minimum), formula=formulas.folded(sizes.least),
+            value=values.folded(np.minimum), formula=formulas.folded(sizes.minimum),
         ),
         **_several("Mod", singular=1, value=values.remainder, formula=formulas.remainder),
         **_several(

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from onnx_net2net.algebra.sizes import Size, bounds, exact, least, most, opaque, trial
+from onnx_net2net.algebra.sizes import Size, bounds, exact, maximum, minimum, opaque, trial
 from onnx_net2net.operators.language import Op
 
 DType = np.dtype[Any]
@@ -113,8 +113,8 @@ def clip(op: Op, items: Elements, dtype: DType) -> Any:
     if op.attr("min") is not None or op.attr("max") is not None:
         return None
     item, low, high = [*items, None, None][:3]
-    item = item if low is None else most(item, low)
-    return item if high is None else least(item, high)
+    item = item if low is None else maximum(item, low)
+    return item if high is None else minimum(item, high)
 
 
 def where(op: Op, items: Elements, dtype: DType) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from onnx_net2net.algebra.sizes import AT_RUN_TIME, AnySize, Undecided, exact, least, most
+from onnx_net2net.algebra.sizes import AT_RUN_TIME, AnySize, Undecided, exact, maximum, minimum
 from onnx_net2net.operators import hazards, values
 from onnx_net2net.operators.factors import segments
 from onnx_net2net.operators.language import (
@@ -84,7 +84,7 @@ class _Cut:
             if any(n < 0 for n in parts.values()) or parts[f"x{axis}"] == 0:
                 return self.fix(axis, "no entry of it is kept", 0)
         except Undecided:
-            return self.fix(axis, CUT, most(stop - begin, 0))
+            return self.fix(axis, CUT, maximum(stop - begin, 0))
         parts = {name: n for name, n in parts.items() if n != 0}
         if isinstance(size, int) and not all(isinstance(n, int) for n in parts.values()):
             return self.fix(axis, CUT, parts[f"x{axis}"])
@@ -130,7 +130,7 @@ class _Cut:
         if step < 0:
             return self.fix(axis, STEP)
         room = _place(end, size) - _place(start, size)
-        return self.fix(axis, STEP, most(-(-room // step), 0))
+        return self.fix(axis, STEP, maximum(-(-room // step), 0))
 
 
 def _beyond(bound: AnySize, size: AnySize) -> bool:
@@ -142,7 +142,7 @@ def _place(bound: AnySize, size: AnySize) -> AnySize:
     """How many entries lie before a bound, which counts from the end where it is negative."""
     if isinstance(bound, int) and abs(bound) >= FAR:
         return size if bound > 0 else 0
-    place: AnySize = most(bound + size, 0) if bound < 0 else least(bound, size)
+    place: AnySize = maximum(bound + size, 0) if bound < 0 else minimum(bound, size)
     return place
 
 

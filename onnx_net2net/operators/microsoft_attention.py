@@ -8,7 +8,7 @@ See `attention.py` for the head size d.
 
 from __future__ import annotations
 
-from onnx_net2net.algebra.sizes import AnySize, most
+from onnx_net2net.algebra.sizes import AnySize, maximum
 from onnx_net2net.operators.attention import (
     HALVES,
     INDEXED,
@@ -167,7 +167,7 @@ def _total(op: Op) -> AnySize:
     """The length of the caches that it returns."""
     total = op.value(6)
     past = shape(op, 3, 4)[2] if op.has(3) else 0
-    return past + op.shape(0)[1] if total is None else most(past, *total.ravel().tolist())
+    return past + op.shape(0)[1] if total is None else maximum(past, *total.ravel().tolist())
 
 
 def rotary_embedding(op: Op) -> Rule:

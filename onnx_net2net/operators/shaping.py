@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from onnx_net2net.algebra.sizes import AT_RUN_TIME, AnySize, Size, least, most, trial
+from onnx_net2net.algebra.sizes import AT_RUN_TIME, AnySize, Size, maximum, minimum, trial
 from onnx_net2net.operators import hazards, values
 from onnx_net2net.operators.factors import segments
 from onnx_net2net.operators.language import (
@@ -41,7 +41,7 @@ def _pad(op: Op) -> Rule:
     fixed: dict[str, str] = {}
     reduce: dict[str, str] = {}
     for i, (size, begin, end) in enumerate(zip(shape, begins, ends, strict=True)):
-        inside = size + least(begin, 0) + least(end, 0)
+        inside = size + minimum(begin, 0) + minimum(end, 0)
         if trial(inside) <= 0 or trial(size + begin + end) <= 0:
             raise Unsupported("it has no entries")
         moving = any(isinstance(n, Size) for n in (begin, end))
@@ -182,7 +182,7 @@ def _range(op: Op) -> Rule:
     elif None not in [v if v is None else 0 for v in given]:
         start, limit, step = (v.item() for v in given if v is not None)
         if isinstance(step, int):
-            sizes["n"] = most(-((start - limit) // step), 0)
+            sizes["n"] = maximum(-((start - limit) // step), 0)
     return Rule("_, _, _ -> n", sizes, {"n": COUNTED})
 
 

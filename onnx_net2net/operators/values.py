@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from onnx import helper, numpy_helper
 
-from onnx_net2net.algebra.sizes import Size, least, most
+from onnx_net2net.algebra.sizes import Size, maximum, minimum
 from onnx_net2net.operators.language import Op, Unsupported
 
 Array = np.ndarray[Any, Any]
@@ -114,8 +114,8 @@ def reduction(function: Callable[..., Any], symbolic: Callable[..., Any] | None 
     return value
 
 
-largest = reduction(np.max, np.frompyfunc(most, 2, 1).reduce)
-smallest = reduction(np.min, np.frompyfunc(least, 2, 1).reduce)
+largest = reduction(np.max, np.frompyfunc(maximum, 2, 1).reduce)
+smallest = reduction(np.min, np.frompyfunc(minimum, 2, 1).reduce)
 
 
 # ---- moves -------------------------------------------------------------------------------------
