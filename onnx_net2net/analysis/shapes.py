@@ -150,7 +150,7 @@ def _is_known(shapes: Shapes, node: Node) -> bool:
 
 def _evaluated(shapes: Shapes, node: Node, opset: int) -> bool:
     """Whether the node computes small values, whose length is always the same, from others."""
-    if node.op in ("Shape", "Size") and not node.domain:
+    if node.facts.measures:
         sizes = shapes.sizes_of(node.inputs[0])
         if sizes is None:
             return False
@@ -360,7 +360,7 @@ def _never_stops(shapes: Shapes, node: Node) -> bool:
     name, given = node.bodies[0].proto.output[0].name, node.bodies[0].proto.input[1].name
     while name != given and not _is_true(shapes, name):
         writer = shapes.graph.producer.get(name)
-        if writer is None or writer.op not in ("Identity", "Cast"):
+        if writer is None or not writer.facts.in_place:
             return False
         name = writer.inputs[0]
     return True

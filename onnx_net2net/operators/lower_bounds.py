@@ -13,6 +13,7 @@ from math import floor, inf, prod, sqrt
 from onnx import TensorProto
 
 from onnx_net2net.operators.language import Op
+from onnx_net2net.operators.types import FLOATS
 
 LowerBound = Callable[[Op, Sequence[float]], float]
 
@@ -88,7 +89,7 @@ def power(op: Op, given: Sequence[float]) -> float:
 def cast(op: Op, given: Sequence[float]) -> float:
     """In another type, which may round towards zero."""
     to = op.attr("to")
-    if to in (TensorProto.BFLOAT16, TensorProto.DOUBLE, TensorProto.FLOAT) or given[0] == -inf:
+    if to in FLOATS - {TensorProto.FLOAT16} or given[0] == -inf:
         return given[0]
     return _representable(given[0]) if to == TensorProto.FLOAT16 else float(floor(given[0]))
 

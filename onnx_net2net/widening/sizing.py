@@ -107,7 +107,7 @@ class Sizing:
         formulas; nothing where nothing that it reads changes.
         """
         solution, shapes = self.solution, self.solution.shapes
-        if node.op in ("Shape", "Size") and not node.domain:
+        if node.facts.measures:
             axes = solution.axes.get(node.inputs[0])
             if axes is None or not any(map(self.growth.touches, axes)):
                 return []
