@@ -360,7 +360,7 @@ def _never_stops(shapes: Shapes, node: Node) -> bool:
     name, given = node.bodies[0].proto.output[0].name, node.bodies[0].proto.input[1].name
     while name != given and not _is_true(shapes, name):
         writer = shapes.graph.producer.get(name)
-        if writer is None or writer.op not in ("Identity", "Cast"):
+        if writer is None or not writer.facts.in_place:
             return False
         name = writer.inputs[0]
     return True

@@ -40,17 +40,17 @@ T = TypeVar("T")
 
 @cache
 def registry() -> dict[tuple[str, str], Operator]:
-    """All records by (domain, operator)."""
+    """Return all records by (domain, operator)."""
     return assembled(__name__, FAMILIES)
 
 
 def facts(name: str, domain: str = "") -> Operator:
-    """The record of an operator, that of one that nothing is known of where there is none."""
+    """Return the record of an operator; ``UNKNOWN`` where there is none."""
     return registry().get(("" if domain == "ai.onnx" else domain, name), UNKNOWN)
 
 
 def lookup(op: Op) -> Rule:
-    """The rule for this node; Unsupported where there is none."""
+    """Return the rule for this node. Raise Unsupported where there is none."""
     record = facts(op.node.op_type, op.node.domain)
     if record.rule is None:
         domain = "" if op.node.domain in ("", "ai.onnx") else f"{op.node.domain}."

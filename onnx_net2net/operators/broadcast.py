@@ -15,7 +15,7 @@ from onnx_net2net.operators.language import Unsupported
 
 
 def broadcast(names: Sequence[str], shape: Sequence[AnySize]) -> list[str]:
-    """``names`` as a tensor of ``shape`` has them, aligned right, 1 where it is repeated."""
+    """Return ``names`` as a tensor of ``shape`` has them, aligned right, 1 where it is repeated."""
     if len(shape) > len(names):
         raise Unsupported(f"an operand of rank {len(shape)} is broadcast to rank {len(names)}")
     kept = names[len(names) - len(shape) :]
@@ -23,7 +23,7 @@ def broadcast(names: Sequence[str], shape: Sequence[AnySize]) -> list[str]:
 
 
 def repeated(one: AnySize, other: AnySize) -> AnySize:
-    """The size of an axis of two operands, either of which is repeated if it has size 1."""
+    """Return the size of an axis of two operands, either of which is repeated if it has size 1."""
     if one == other or other == 1:
         return one
     if one == 1 or bounds(other)[0] > 1:

@@ -18,26 +18,26 @@ from onnx_net2net.operators.types import FLOATS
 
 
 def pointwise(op: Op) -> str:
-    """Any number of operands that are broadcast to one another."""
+    """Broadcast any number of operands to one another."""
     if op.attr("broadcast", 0):
         raise Unsupported("the broadcasting of opset 6 aligns axes on the left")
     return line([["..."]] * len(op.node.input), [["..."]])
 
 
 def cast(op: Op) -> Rule:
-    """Only among real numbers is a cast a mere copy: integers do not add up as shares do."""
+    """Copy among real numbers only: integers do not add up as shares do."""
     return Rule("... -> ...", kind=Kind.MOVE if op.attr("to") in FLOATS else Kind.OTHER)
 
 
 def cast_like(op: Op) -> Rule:
-    """Only the type of the second operand is read, so its axes are nobody's business."""
+    """Read only the type of the second operand, so its axes are nobody's business."""
     like = names("l", op.rank(1))
     reduce = dict.fromkeys(like, "unread")
     return Rule(line([["..."], like], [["..."]]), reduce=reduce, kind=Kind.ZERO)
 
 
 def clip(op: Op) -> Rule:
-    """Bounds are attributes (opset 6) or scalars (opset 11); ReLU6 keeps zeros."""
+    """Keep zeros between the bounds: attributes (opset 6) or scalars (opset 11)."""
     low, high = op.attr("min", -1.0), op.attr("max", 1.0)
     if op.has(1):
         low = 1.0 if op.value(1) is None else op.known(1).item()
@@ -47,14 +47,14 @@ def clip(op: Op) -> Rule:
 
 
 def dropout(op: Op) -> Rule:
-    """In inference the identity; its mask is all ones."""
+    """Pass everything in inference; the mask is then all ones."""
     if op.has(2) and bool(op.known(2)):
         raise Unsupported("Dropout in training mode is random")
     return Rule("..., _, _ -> ..., ...")
 
 
 def random(op: Op) -> Rule:
-    """Copied units would draw different numbers."""
+    """Refuse: copied units would draw different numbers."""
     raise Unsupported("its output is random")
 
 

@@ -245,10 +245,12 @@ TABLES: dict[str, Table] = {
     "": {
         "Gather": move(_gather, value=values.gather, **ROWS),
         "GatherElements": move(_gather_elements, **ROWS),
-        "GatherND": move(_gather_nd, **ROWS),
+        "GatherND": move(_gather_nd, multi_index=True, **ROWS),
         "Scatter": Operator(_scatter_elements, indexes={1: 0}),
         "ScatterElements": Operator(_scatter_elements, indexes={1: 0}, choices=WRITES),
-        "ScatterND": Operator(_scatter_nd, indexes={1: 0}, choices=WRITES, value=values.scatter),
+        "ScatterND": Operator(
+            _scatter_nd, indexes={1: 0}, multi_index=True, choices=WRITES, value=values.scatter
+        ),
         "Slice": move(
             _slice,
             extents=dict.fromkeys((1, 2, 3, 4), Extent.PLACE),

@@ -77,6 +77,8 @@ class Operator:
     singular: int | None = None  # the operand that it has no value for where that is zero
     carries: Collection[int] = ()  # operands whose elements come out, at most rounded or bounded
     indexes: Mapping[int, int] = field(default_factory=dict)  # by operand: the one that it indexes
+    multi_index: bool = False  # the indices' last axis holds one for each axis of what they index
+    limits: Mapping[int, int] = field(default_factory=dict)  # by operand: the one that it is below
     extents: Mapping[int, Extent] = field(default_factory=dict)
     unlimited: bool = False  # takes whole numbers of any size: the largest is "no limit"
     hazard: Hazard | None = None  # why native code may not survive a node

@@ -34,14 +34,12 @@ from onnx_net2net.model.sequences import without_sequences
 from onnx_net2net.model.unique_names import with_unique_names
 from onnx_net2net.operators import lookup
 from onnx_net2net.operators.language import Kind, Op, Unsupported
+from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.plan.flops import Flops
 from onnx_net2net.verification.sizes import Sizes, chosen, concrete, defaults, input_specs
 
 # What people call parameters and activations: floats, and the small integers of quantised ones.
-_NUMBERS = frozenset(
-    TensorProto.DataType.Value(kind)
-    for kind in ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16", "INT8", "UINT8")
-)
+_NUMBERS = FLOATS | {TensorProto.INT8, TensorProto.UINT8}
 
 
 @dataclass(frozen=True)

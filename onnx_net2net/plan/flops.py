@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from onnx_net2net.algebra.sizes import trial
 from onnx_net2net.analysis.shapes import infer
 from onnx_net2net.errors import InvalidModel
 from onnx_net2net.model.graph import Graph
@@ -32,7 +33,7 @@ class Flops:
         """
         if not _text_multiplies(op.node):
             return multiply_adds(op)
-        key = looked_at(op)
+        key = (op.node.domain, *looked_at(op))
         if key not in self._of_texts:
             self._of_texts[key] = _of_text(op)
         return self._of_texts[key]
@@ -53,17 +54,18 @@ def _of_text(op: Op) -> list[int]:
     call.input[:] = [name and f"in{i}" for i, name in enumerate(op.node.input)]
     call.output[:] = [name and f"out{i}" for i, name in enumerate(op.node.output)]
     nodes = body(call, op.rank, lambda name: False, bool)
-    sides = [
-        # No count looks at types.
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in tensors if n]
-        for tensors in (
-            zip(call.input, op.shapes, strict=False),
-            zip(call.output, op.outputs, strict=False),
-        )
-    ]
+    # No count looks at types.
+    inputs, outputs = (
+        [
+            helper.make_tensor_value_info(n, TensorProto.FLOAT, s and [int(trial(d)) for d in s])
+            for n, s in zip(names, shapes, strict=False)
+            if n
+        ]
+        for names, shapes in ((call.input, op.shapes), (call.output, op.outputs))
+    )
     values = zip(call.input, op.values, strict=False)
     constants = [numpy_helper.from_array(v, n) for n, v in values if n and v is not None]
-    graph = helper.make_graph(nodes, "body", *sides, constants)
+    graph = helper.make_graph(nodes, "body", inputs, outputs, constants)
     opsets = [helper.make_opsetid("", OPSET)]
     try:
         inner = Graph(load(helper.make_model(graph, opset_imports=opsets)))
@@ -72,6 +74,6 @@ def _of_text(op: Op) -> list[int]:
     shapes = infer(inner)
     products = []
     for node in inner.nodes:
-        inputs, outputs = (tuple(map(shapes.of, names)) for names in (node.inputs, node.outputs))
-        products += multiply_adds(Op(node.proto, OPSET, inputs, outputs, (None,) * len(inputs)))
+        around = (tuple(map(shapes.of, names)) for names in (node.inputs, node.outputs))
+        products += multiply_adds(Op(node.proto, OPSET, *around, (None,) * len(node.inputs)))
     return products

@@ -18,12 +18,13 @@ from dataclasses import dataclass, field, replace
 import onnx
 from onnx import TensorProto
 
+from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.verification.comparison import epsilon
 from onnx_net2net.verification.sizes import InputSpec, input_specs
 
 # Types whose values may be cast from one to another, in each row.
 _CASTS = (
-    (TensorProto.BFLOAT16, TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE),
+    FLOATS,
     (TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64),
     (TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64),
 )

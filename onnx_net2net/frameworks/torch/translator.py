@@ -226,7 +226,7 @@ class Translator:
         """Translate a step of sizes; False where it computes tensors."""
         if step.domain or step.bodies:
             return False
-        if set(step.attributes) - {"start", "end"} and step.op in ("Shape", "Size"):
+        if set(step.attributes) - {"start", "end"} and step.facts.measures:
             raise Untranslated(unread(sorted(step.attributes)))
         if step.op == "Shape" and self.program.rank(step.inputs[0]) is None:
             start, end = step.attributes.get("start", 0), step.attributes.get("end")
