@@ -11,7 +11,8 @@ once; what depends on parameters stays a step, so that it is computed again as t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -42,18 +43,22 @@ _NO_REFERENCE = (
 
 
 class Program:
-    """``model`` as steps. ``constants`` holds what is stored or computed once."""
+    """``model`` as steps. ``kinds`` are the roles of its weights, where these are known."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, kinds: Mapping[str, Role] | None = None) -> None:
         self.model = with_unique_names(model)
         self.graph = Graph(self.model)
         self.opset = dict(self.model.opset)
         self.shapes = infer(self.graph)
-        self.roles: Mapping[str, Role] = roles(self.model)
-        self.paths: Mapping[str, str] = paths(self.model)
+        self.roles: Mapping[str, Role] = roles(self.model) if kinds is None else kinds
         self._static = _static_dims(self.model, isolated=self.shapes.unknown > 0)
         self._constants: dict[str, Array] = {}
         self.main = self._section(self.graph.main, self.graph.inputs, self.graph.outputs)
+
+    @cached_property
+    def paths(self) -> Mapping[str, str]:
+        """The path of every weight in a tree of modules."""
+        return paths(self.model)
 
     @property
     def steps(self) -> list[Step]:
@@ -93,11 +98,11 @@ class Program:
             return helper.np_dtype_to_tensor_dtype(self._constants[name].dtype)
         return found
 
-    def fuse(self) -> None:
-        """Replace every group of steps that one operator computes, in the bodies as well."""
+    def fuse(self, known: Collection[tuple[str, str]]) -> None:
+        """Replace every group of steps that one operator of ``known`` computes, in bodies too."""
         around = Surroundings(self.graph, self.shapes, self.constant, self.is_weight)
         made: dict[tuple[str, ...], list[Step]] = {}
-        for fusion in (f for f in fusions(around) if f.op):
+        for fusion in (f for f in fusions(around) if (f.domain, f.op) in known):
             made |= {node.outputs: [] for node in fusion.nodes[1:]}
             made[fusion.nodes[0].outputs] = self._fused(fusion)
         for section in self.main.sections():

@@ -78,7 +78,7 @@ def from_keras(model: keras.Model, *, opset: int = 18) -> Model:
 def _restored(layer: Graph) -> Model:
     """The graph that a layer interprets, with the values that its variables have now."""
     proto = decoded(layer.graph)
-    del proto.graph.value_info[:]  # sizes without types, for the layer alone
+    del proto.graph.value_info[:]  # of older versions: sizes without types, for the layer alone
     found = {
         name: keras.ops.convert_to_numpy(variable)
         for name, variable in layer.by_initializer.items()

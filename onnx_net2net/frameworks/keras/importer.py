@@ -8,23 +8,19 @@ from itertools import chain, count
 
 import keras
 import onnx
-from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
 
-from onnx_net2net.analysis.shapes import infer
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.function_bodies import expanded
 from onnx_net2net.frameworks.keras.layer import Graph as Layer
 from onnx_net2net.frameworks.keras.layer import Network, Slot, encoded
 from onnx_net2net.frameworks.keras.operators import translations
 from onnx_net2net.frameworks.keras.operators.elementwise import NUMBERS
-from onnx_net2net.frameworks.keras.program import compiled
 from onnx_net2net.frameworks.keras.types import type_name
 from onnx_net2net.frameworks.roles import Role, paths, roles
 from onnx_net2net.frameworks.step import Step
-from onnx_net2net.model.graph import Graph
 from onnx_net2net.model.model import Model
 from onnx_net2net.model.tensors import clear_data, constants, data_fields, set_constant, subgraphs
-from onnx_net2net.model.unique_names import with_unique_names
 from onnx_net2net.verification.acceptance import require_accepted
 
 __all__ = ["keras_model", "skeleton"]
@@ -39,17 +35,16 @@ def keras_model(model: Model) -> keras.Model:
     _raise(list(_boundary(model.proto.graph)))
     slots = variables_of(model)
     proto = skeleton(model, frozenset(slot.initializer for slot in slots))
-    declare_fixed(proto, model)
-    program = compiled(proto, frozenset(slot.initializer for slot in slots))
-    _raise([problem for step in program.every_step() for problem in _unknown(step)])
-    require_accepted(source)
-    given = [value for value in proto.graph.input if value.name in program.inputs]
+    stored = {entry.name for entry in proto.graph.initializer}
+    given = [value for value in proto.graph.input if value.name not in stored]
     *names, layer_name, model_name = _unique(
         *(_name(value.name) for value in given),
         _name(proto.graph.name),
         _name(proto.graph.name) + "_model",
     )
     layer = Layer(encoded(proto), [list(slot) for slot in slots], name=layer_name)
+    _raise([problem for step in layer.program.main.every_step() for problem in _unknown(step)])
+    require_accepted(source)
     inputs = [_input(value, name) for value, name in zip(given, names, strict=True)]
     layer.refusals = []
     outputs = layer(inputs)
@@ -57,7 +52,7 @@ def keras_model(model: Model) -> keras.Model:
     layer.refusals = None
     for slot in slots:
         layer.by_initializer[slot.initializer].assign(model.weights[slot.initializer].array())
-    keys = _unique(*(NO_SCOPE.sub("_", name) for name in program.outputs))
+    keys = _unique(*(NO_SCOPE.sub("_", name) for name in layer.program.main.outputs))
     named = dict(zip(keys, outputs, strict=True))
     return Network(
         inputs if len(inputs) > 1 else inputs[0],
@@ -82,6 +77,7 @@ def variables_of(model: Model) -> list[Slot]:
 def skeleton(model: Model, without: frozenset[str]) -> ModelProto:
     """The whole model but for the contents of these weights."""
     proto = model.editable()
+    del proto.graph.value_info[:]
     for entry in proto.graph.initializer:
         if entry.name in without:
             clear_data(entry)
@@ -96,25 +92,6 @@ def skeleton(model: Model, without: frozenset[str]) -> ModelProto:
                 clear_data(value)
                 set_constant(node, value)
     return proto
-
-
-def declare_fixed(proto: ModelProto, model: Model) -> None:
-    """Declare every size that is the same whatever the dynamic ones are, and no other.
-
-    A Reshape to (batch, length, -1, 64) gives a number of heads that no framework can tell while
-    batch and length are open; layers behind it may need it.
-    """
-    shapes = infer(Graph(with_unique_names(model)))
-    del proto.graph.value_info[:]
-    if not shapes.binding:
-        return
-    for node in proto.graph.node:
-        for name in node.output:
-            sizes = shapes.sizes_of(name) or ()
-            fixed = [size if isinstance(size, int) else None for size in sizes]
-            if None in fixed and any(size is not None for size in fixed):
-                value = helper.make_tensor_value_info(name, TensorProto.UNDEFINED, fixed)
-                proto.graph.value_info.append(value)
 
 
 def _unknown(step: Step) -> Iterator[Refused]:

@@ -23,9 +23,10 @@ from onnx_net2net.errors import InvalidModel, Refused
 from onnx_net2net.frameworks.keras.operators import translations
 from onnx_net2net.frameworks.keras.operators.elementwise import POINTWISE
 from onnx_net2net.frameworks.keras.output_spec import TRIALS, output_spec, simple
-from onnx_net2net.frameworks.keras.program import compiled
+from onnx_net2net.frameworks.keras.program import KerasProgram
 from onnx_net2net.frameworks.keras.translator import Translator
 from onnx_net2net.frameworks.keras.values import tensor
+from onnx_net2net.frameworks.roles import Role
 from onnx_net2net.model.attributes import check_attributes, check_attributes_as_written
 from onnx_net2net.model.history import VARIANCE
 from onnx_net2net.model.tensors import constants, data_fields, set_constant, subgraphs
@@ -105,8 +106,12 @@ class Graph(keras.layers.Layer):
         self.refusals: list[Refused] | None = None
         self._proto = decoded(graph)
         self._population = any(entry.key == VARIANCE for entry in self._proto.metadata_props)
-        self._program = compiled(self._proto, frozenset(s.initializer for s in self.slots))
-        draws = any(step.facts.random for step in self._program.every_step())
+        kinds = {
+            slot.initializer: Role.PARAMETER if slot.trainable else Role.STATISTIC
+            for slot in self.slots
+        }
+        self.program = KerasProgram(self._proto, kinds, translations().keys())
+        draws = any(step.facts.random for step in self.program.main.every_step())
         self.seed_generator = keras.random.SeedGenerator() if draws else None
         self.by_initializer: dict[str, Any] = {}
 
@@ -137,6 +142,7 @@ class Graph(keras.layers.Layer):
         """The outputs in the order of the graph."""
         given = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
         translator = Translator(
+            self.program,
             translations(),
             frozenset(POINTWISE),
             {name: ops.convert_to_tensor(v) for name, v in self.by_initializer.items()},
@@ -146,7 +152,8 @@ class Graph(keras.layers.Layer):
             refusals=self.refusals,
             population=self._population,
         )
-        found = translator.run(self._program, dict(zip(self._program.inputs, given, strict=True)))
+        main = self.program.main
+        found = translator.run(main, dict(zip(main.inputs, given, strict=True)))
         if self.refusals:
             return [ops.zeros(()) for _ in found]
         return [tensor(value) for value in found]

@@ -58,6 +58,8 @@ class Operation(Shared):
 
     def body(self, name: str, values: Sequence[Value]) -> list[Value]:
         """The outputs of a body (``then_branch``, ``body``) for these inputs."""
-        program = self.step.bodies[name]
-        feeds = dict(zip(program.inputs, values, strict=False))
-        return self.translator.run(program, feeds, self.scope)
+        if name not in self.step.bodies:
+            self.refuse(f"its {name} does not take what it is given")
+        section = self.step.bodies[name]
+        feeds = dict(zip(section.inputs, values, strict=False))
+        return self.translator.run(section, feeds, self.scope)

@@ -17,10 +17,10 @@ from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.attributes import unread
 from onnx_net2net.frameworks.keras import unsigned
 from onnx_net2net.frameworks.keras.operation import Entry, Operation, Scope
-from onnx_net2net.frameworks.keras.program import Program
+from onnx_net2net.frameworks.keras.program import KerasProgram
 from onnx_net2net.frameworks.keras.types import typed
 from onnx_net2net.frameworks.keras.values import Mixed, Value, elementwise, sized
-from onnx_net2net.frameworks.step import Step
+from onnx_net2net.frameworks.step import Section, Step
 
 __all__ = ["Translator"]
 
@@ -60,6 +60,7 @@ class Translator:
 
     def __init__(
         self,
+        program: KerasProgram,
         table: Mapping[tuple[str, str], Entry],
         pointwise: frozenset[str],
         variables: Mapping[str, Any],
@@ -70,6 +71,7 @@ class Translator:
         refusals: list[Refused] | None = None,
         population: bool = False,
     ) -> None:
+        self.program = program
         self.table = table
         self.pointwise = pointwise
         self.variables = variables
@@ -85,12 +87,13 @@ class Translator:
             self.update(name, value)
 
     def run(
-        self, program: Program, feeds: Mapping[str, Value], outer: Scope | None = None
+        self, section: Section, feeds: Mapping[str, Value], outer: Scope | None = None
     ) -> list[Value]:
-        """The outputs of a program for inputs by name."""
-        root = self.variables if outer is None else {}
-        scope = Scope({**program.constants, **root, **feeds}, outer)
-        for step in program.steps:
+        """Return the outputs of the graph, or of a body of a node in it, for inputs by name."""
+        program = self.program
+        root = {**program.constants, **self.variables} if outer is None else {}
+        scope = Scope({**root, **feeds}, outer)
+        for step in section.steps:
             operands = [scope[name] if name else None for name in step.inputs]
             results = self._attempt(Operation(step, self, scope), operands)
             for name, value in zip(step.outputs, results, strict=False):
@@ -98,7 +101,7 @@ class Translator:
                     scope.own[name] = sized(value, program.fixed.get(name))
             for name in step.done:
                 scope.own.pop(name, None)
-        return [scope[name] for name in program.outputs]
+        return [scope[name] for name in section.outputs]
 
     def _attempt(self, op: Operation, operands: list[Value]) -> Sequence[Value]:
         """With a list for refusals, a node that fails is noted there and what follows it left."""

@@ -1,4 +1,4 @@
-"""Attention and rotary embeddings of ONNX's own domain (opset 23)."""
+"""Attention and rotary embeddings: those of ONNX (opset 23), and what nodes make together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from onnx_net2net.frameworks.keras.operation import Entry, Operation
-from onnx_net2net.frameworks.keras.operators.linear import swapped
+from onnx_net2net.frameworks.keras.operators.linear import scaled, swapped
 from onnx_net2net.frameworks.keras.operators.movement import cut
 from onnx_net2net.frameworks.keras.types import type_name
 from onnx_net2net.frameworks.keras.values import cast, dtype_of, known, sizes, tensor
@@ -169,6 +169,28 @@ def rotary_embedding(op: Operation, x: Any, cos: Any, sin: Any, positions: Any =
     return ops.transpose(y, (0, 2, 1, 3)) if len(shape) == 4 else ops.reshape(y, shape)
 
 
+def plain_attention(op: Operation, q: Any, k: Any, v: Any, mask: Any = None) -> Any:
+    """Compute the fusion of products, a mask that is added, and a softmax; heads are on axis 1."""
+    q, k, v = tensor(q), tensor(k), tensor(v)
+    scale, bias, blind = op.attribute("scale"), None, None
+    if mask is not None:
+        bias = tensor(mask)
+        bias = ops.reshape(bias, [*[1] * (4 - len(bias.shape)), *sizes(bias)])
+    if op.attribute("guarded") and bias is not None:
+        blind = ops.equal(ops.max(bias, axis=-1, keepdims=True), -math.inf)
+        bias = ops.where(blind, ops.zeros_like(bias), bias)
+    shapes = [op.translator.program.shapes.sizes_of(name) for name in op.step.inputs[:3]]
+    if shapes[0] and shapes[1] == shapes[2] and shapes[0][:2] == shapes[1][:2]:
+        turned = [ops.transpose(x, (0, 2, 1, 3)) for x in (q, k, v)]
+        y = ops.dot_product_attention(*turned, bias=bias, scale=scale)
+        y = ops.transpose(y, (0, 2, 1, 3))
+    else:  # heads or a batch that are broadcast
+        scores = scaled(ops.matmul(q, swapped(k)), scale)
+        y = ops.matmul(softmax(scores if bias is None else scores + bias), v)
+    return y if blind is None else ops.where(blind, ops.zeros_like(y), y)
+
+
 TABLES: dict[str, dict[str, Entry]] = {
-    "": {"Attention": attention, "RotaryEmbedding": rotary_embedding}
+    "": {"Attention": attention, "RotaryEmbedding": rotary_embedding},
+    "idiom": {"Attention": plain_attention},
 }

@@ -71,6 +71,17 @@ def quantized(op: Operation, x: Any, scale: Any, zero: Any = None) -> Any:
     return ops.cast(ops.clip(y, *RANGES[target]), target)
 
 
+def fake_quantized(op: Operation, x: Any, scale: Any, zero: Any = None) -> Any:
+    """Quantize and dequantize; gradients pass within the range as if nothing had happened."""
+    x = tensor(x)
+    y = dequantized(op, quantized(op, x, scale, zero), scale, zero)
+    low, high = RANGES[_target(op, zero)]
+    step = spread(op, scale, x, dtype_of(x))
+    start = 0 if zero is None else spread(op, zero, x, dtype_of(x))
+    inside = ops.clip(x, (low - start) * step, (high - start) * step)
+    return ops.stop_gradient(y) + (inside - ops.stop_gradient(inside))
+
+
 def _target(op: Operation, zero: Any) -> str:
     given = op.attribute("output_dtype", 0)
     if given:
@@ -204,4 +215,5 @@ TABLES: dict[str, dict[str, Entry]] = {
         "QuantizeLinear": quantized,
     },
     "com.microsoft": {"MatMulNBits": matmul_nbits},
+    "idiom": {"FakeQuantize": fake_quantized},
 }
