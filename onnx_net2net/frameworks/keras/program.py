@@ -47,7 +47,7 @@ class KerasProgram(Program):
         self.fixed = self._fixed_sizes()
 
     def _fixed_sizes(self) -> dict[str, tuple[int | None, ...]]:
-        """Sizes that are the same whatever the dynamic ones are, of tensors that have both.
+        """Return sizes that are always the same, of tensors of which others vary.
 
         A Reshape to (batch, length, -1, 64) gives a number of heads that no framework can tell
         while batch and length are open; layers behind it may need it.
@@ -62,7 +62,7 @@ class KerasProgram(Program):
 
 
 def _filled(proto: ModelProto) -> ModelProto:
-    """A copy whose small tensors without contents hold ones: an analysis reads small ones."""
+    """Return a copy whose small tensors without contents hold ones: an analysis reads them."""
     whole = ModelProto()
     whole.CopyFrom(proto)
     for graph in (whole.graph, *subgraphs(whole.graph)):
