@@ -23,7 +23,8 @@ from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.attributes import unread
 from onnx_net2net.frameworks.program import Program
 from onnx_net2net.frameworks.roles import Role
-from onnx_net2net.frameworks.step import Section, Step
+from onnx_net2net.frameworks.step import ProgramStep as Step
+from onnx_net2net.frameworks.step import Section
 from onnx_net2net.frameworks.torch import size_code
 from onnx_net2net.frameworks.torch.codegen import Block, value
 from onnx_net2net.frameworks.torch.library import identifier
