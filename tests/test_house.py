@@ -181,10 +181,8 @@ def test_the_solver_knows_no_operator(name: str) -> None:
 # What these list is no property of operators: functions for them, nodes that they build, or what
 # one framework has no kernel for.
 MAY_LIST = {
-    "analysis.formulas": "sizes by formula",
     "analysis.fusion_patterns": "what patterns are made of",
     "analysis.fusions": "what patterns are made of",
-    "analysis.values": "functions that compute constants",
     "deepening.insertion": "layers that are built",
     "frameworks.keras.kept_layers": "Keras' own layers",
     "frameworks.keras.translator": "functions on mixed arrays",

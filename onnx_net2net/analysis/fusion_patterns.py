@@ -4,8 +4,8 @@
     match = silu.match(surroundings, node)   # {"x": "hidden"} and the nodes it covers, or None
 
 A call is an operator, a name stands for any tensor (the same one each time), ``(d := ...)`` names
-what matched, a number is a constant of that value, ``a | b`` are alternatives. Add, And, Max and
-Mul match in either order.
+what matched, a number is a constant of that value, ``a | b`` are alternatives. Operators that
+commute match in either order.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from onnx import helper
 
 from onnx_net2net.analysis.shapes import Shapes
-from onnx_net2net.analysis.values import attribute_value
 from onnx_net2net.model.graph import Graph, Node
 
-COMMUTE = {"Add", "And", "Max", "Mul"}
 CLOSE = 1e-5  # relative: constants are rounded to float32
 # Attributes that whoever builds on a match looks at. A node that states another is not matched.
 CONSIDERED: dict[str, set[str]] = {
@@ -50,7 +49,7 @@ class Match:
 
 def attributes_of(node: Node) -> dict[str, Any]:
     """What a node states, by name."""
-    return {a.name: attribute_value(a) for a in node.proto.attribute}
+    return {a.name: helper.get_attribute_value(a) for a in node.proto.attribute}
 
 
 @dataclass(eq=False)
@@ -189,7 +188,9 @@ class Pattern:
         if not {a.name for a in node.proto.attribute} <= CONSIDERED.get(node.op, set()):
             return
         orders = [list(tree.args)]
-        if node.op in COMMUTE and len(tree.args) == 2:
+        if node.facts.commutes:
+            if len(node.inputs) != len(tree.args):
+                return  # Max of three is no Max of two
             orders.append(list(reversed(tree.args)))
         for order in orders:
             start = match.copy()

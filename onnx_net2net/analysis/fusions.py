@@ -171,7 +171,10 @@ def _fake_quantize(around: Surroundings, match: Match) -> Fusion | None:
 
 
 def _attention(around: Surroundings, match: Match) -> Fusion | None:
-    """Scaled products, a mask, softmax over the last axis, and a product."""
+    """Scaled products, a mask, softmax over the last axis, and a product.
+
+    Where it is ``guarded``, a query that may see no key gives zeros, else not a number.
+    """
     names = match.names
     if any(around.rank(names[k]) != 4 for k in ("q", "k", "v")):
         return None
@@ -190,7 +193,8 @@ def _attention(around: Surroundings, match: Match) -> Fusion | None:
     key, order = _untransposed(around, names["k"])
     inputs = (names["q"], key, names["v"], *([names["mask"]] if "mask" in names else []))
     permuted = None if order == (0, 1, 2, 3) else (1, order)
-    return Fusion("Attention", inputs, match.nodes, names, {"scale": scale}, IDIOM, permuted)
+    attributes = {"scale": scale, "guarded": int("p" in names)}
+    return Fusion("Attention", inputs, match.nodes, names, attributes, IDIOM, permuted)
 
 
 def _softmax_last(around: Surroundings, match: Match) -> bool:

@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from itertools import cycle
 
 from onnx_net2net.algebra.sizes import AnySize, Size, trial, unknown
-from onnx_net2net.analysis.formulas import formulas, shape_value, symbols
 from onnx_net2net.analysis.onnx_inference import Ahead, Known, Shape
 from onnx_net2net.analysis.rule_shapes import Followed, Sizes, follow
 from onnx_net2net.analysis.stored import Stored
 from onnx_net2net.analysis.symbols import CANDIDATES, bind, bound, sized
-from onnx_net2net.analysis.values import Array, evaluate
+from onnx_net2net.analysis.values import evaluate, evaluate_symbols, is_symbolic, shape_value
 from onnx_net2net.model.graph import Graph, Node
 from onnx_net2net.model.subgraphs import Link
 from onnx_net2net.operators.language import Op, Unsupported
 from onnx_net2net.operators.types import FLOATS
+from onnx_net2net.operators.values import Array
 
 MOST_TRIPS = 4096  # a higher bound of a loop is none
 NUMBERS = (31, 37, 41, 43, 47, 53, 59, 61, 67, 71)  # trial values of what depends on data
@@ -150,7 +150,7 @@ def _is_known(shapes: Shapes, node: Node) -> bool:
 
 def _evaluated(shapes: Shapes, node: Node, opset: int) -> bool:
     """Whether the node computes small values, whose length is always the same, from others."""
-    if node.op in ("Shape", "Size") and not node.domain:
+    if node.facts.measures:
         sizes = shapes.sizes_of(node.inputs[0])
         if sizes is None:
             return False
@@ -169,7 +169,7 @@ def _evaluated(shapes: Shapes, node: Node, opset: int) -> bool:
             terms = [
                 shapes.formula.get(name, v) for name, v in zip(node.inputs, given, strict=True)
             ]
-            found = formulas(node.proto, terms, numbers, opset)
+            found = evaluate_symbols(node.proto, terms, numbers, opset)
             if found is None:
                 return False
     shapes.computed.add(node.position)
@@ -177,7 +177,7 @@ def _evaluated(shapes: Shapes, node: Node, opset: int) -> bool:
         if name:
             shapes.value[name] = array
             shapes.shape[name] = array.shape
-            if found is not None and symbols(found[index]):
+            if found is not None and is_symbolic(found[index]):
                 shapes.formula[name] = found[index]
     return True
 
@@ -360,7 +360,7 @@ def _never_stops(shapes: Shapes, node: Node) -> bool:
     name, given = node.bodies[0].proto.output[0].name, node.bodies[0].proto.input[1].name
     while name != given and not _is_true(shapes, name):
         writer = shapes.graph.producer.get(name)
-        if writer is None or writer.op not in ("Identity", "Cast"):
+        if writer is None or not writer.facts.in_place:
             return False
         name = writer.inputs[0]
     return True

@@ -42,7 +42,7 @@ class Signs:
             found = -inf
             if value is not None:
                 found = float(value.min()) if value.size else -inf
-            elif node is not None and node.facts.least and node.outputs[0] == tensor and deep:
+            elif node is not None and node.facts.lower_bound and node.outputs[0] == tensor and deep:
                 found = self._bound(node, [self.least(n, deep - 1) for n in node.inputs if n])
             self._found[tensor] = found if found > -inf else -inf  # noqa: FURB136 (NaN is no bound)
         return self._found[tensor]
@@ -50,5 +50,5 @@ class Signs:
     def _bound(self, node: Node, given: list[float]) -> float:
         """The least that a node gives, by the least of each of its operands."""
         values = tuple([self.known(name) if name else None for name in node.inputs])
-        least = node.facts.least
-        return least(Op(node.proto, 1, (), (), values), given) if least and given else -inf
+        op, lower_bound = Op(node.proto, 1, (), (), values), node.facts.lower_bound
+        return lower_bound(op, given) if lower_bound and given else -inf

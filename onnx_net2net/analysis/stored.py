@@ -8,8 +8,9 @@ from math import prod
 from onnx import TensorProto
 
 from onnx_net2net.analysis.onnx_inference import Shape
-from onnx_net2net.analysis.values import MOST, Array, small
+from onnx_net2net.analysis.values import small
 from onnx_net2net.model.graph import Graph
+from onnx_net2net.operators.values import MOST, Array
 
 INTEGERS = {TensorProto.BOOL, TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8}
 MOST_SCALES = 16  # elements; a longer float vector is a weight, not a parameter

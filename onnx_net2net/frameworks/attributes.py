@@ -22,9 +22,6 @@ from onnx_net2net.operators import facts
 
 __all__ = ["Attributes", "unread"]
 
-# Defaults of an operator that onnxruntime has in ONNX's domain, and onnx has not.
-_OWN = {"SimplifiedLayerNormalization": {"stash_type": 1}}
-
 
 class Attributes(dict[str, Any]):
     """Attributes by name; ``seen`` are those that were looked up since :meth:`begin`."""
@@ -87,7 +84,7 @@ def _schema(op: str, domain: str, opset: int) -> defs.OpSchema | None:
 @cache
 def _defaults(op: str, domain: str, opset: int) -> dict[str, Any]:
     schema = _schema(op, domain, opset)
-    found: dict[str, Any] = dict(_OWN.get(op, {}))
+    found: dict[str, Any] = {}
     for name, attribute in (schema.attributes if schema else {}).items():
         if attribute.default_value.name:
             value = helper.get_attribute_value(attribute.default_value)

@@ -18,7 +18,7 @@ from onnx import AttributeProto, GraphProto, NodeProto
 
 from onnx_net2net.model.tensors import carried
 from onnx_net2net.operators import facts
-from onnx_net2net.operators.odd import FAR, MOST, Value
+from onnx_net2net.operators.hazards import FAR, MOST, Value
 from onnx_net2net.operators.record import Extent
 
 __all__ = ["absurd_shape", "odd", "odd_graph", "read_from_nowhere", "told_by_inputs"]
@@ -135,4 +135,4 @@ def _odd_operands(node: NodeProto, value: Value) -> str | None:
             most = MOST if array.size > 1 else LONG
             if math.prod(map(abs, array.ravel().tolist())) > most:
                 return f"more than {most} elements"
-    return operator.odd(node, value) if operator.odd else None
+    return operator.hazard(node, value) if operator.hazard else None

@@ -92,10 +92,10 @@ def body(
     text = functions().get((domain, node.op_type))
     if text is None:
         raise Unsupported(f"operator {node.op_type} has no function text")
-    return _Call(node, text.function, rank).nodes(text.lines, taken, needed)
+    return _TextCall(node, text.function, rank).nodes(text.lines, taken, needed)
 
 
-class _Call:
+class _TextCall:
     """One node and the text that it is a call of."""
 
     def __init__(self, node: NodeProto, function: FunctionProto, rank: Rank) -> None:

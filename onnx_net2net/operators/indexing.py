@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from onnx_net2net.algebra.sizes import AT_RUN_TIME, AnySize, Undecided, exact, least, most
-from onnx_net2net.operators import odd
+from onnx_net2net.algebra.sizes import AT_RUN_TIME, AnySize, Undecided, exact, maximum, minimum
+from onnx_net2net.operators import hazards, values
 from onnx_net2net.operators.factors import segments
 from onnx_net2net.operators.language import (
     Op,
@@ -16,7 +16,7 @@ from onnx_net2net.operators.language import (
     names,
     place_of,
     repeated,
-    slot,
+    size_ref,
 )
 from onnx_net2net.operators.record import Extent, Operand, Operator, Table, move
 
@@ -47,11 +47,11 @@ def _slice(op: Op) -> Rule:
         first.append(terms[0])
         last.append(terms[1])
     where: tuple[str | int, str | int] = ("starts", "ends") if op.opset < 10 else (1, 2)
-    slots = [slot(where[0], *first), slot(where[1], *last)]
+    refs = [size_ref(where[0], *first), size_ref(where[1], *last)]
     inputs = [cut.left] + [["_"]] * (0 if op.opset < 10 else len(op.node.input) - 1)
     # What is cut off is read by nobody: how often it is copied does not matter.
     dropped = {n: "unread" for n in cut.sizes if n[0] in "ab"}
-    return Rule(line(inputs, [cut.right]), cut.sizes, cut.fixed, reduce=dropped, slots=slots)
+    return Rule(line(inputs, [cut.right]), cut.sizes, cut.fixed, reduce=dropped, size_refs=refs)
 
 
 class _Cut:
@@ -84,7 +84,7 @@ class _Cut:
             if any(n < 0 for n in parts.values()) or parts[f"x{axis}"] == 0:
                 return self.fix(axis, "no entry of it is kept", 0)
         except Undecided:
-            return self.fix(axis, CUT, most(stop - begin, 0))
+            return self.fix(axis, CUT, maximum(stop - begin, 0))
         parts = {name: n for name, n in parts.items() if n != 0}
         if isinstance(size, int) and not all(isinstance(n, int) for n in parts.values()):
             return self.fix(axis, CUT, parts[f"x{axis}"])
@@ -130,7 +130,7 @@ class _Cut:
         if step < 0:
             return self.fix(axis, STEP)
         room = _place(end, size) - _place(start, size)
-        return self.fix(axis, STEP, most(-(-room // step), 0))
+        return self.fix(axis, STEP, maximum(-(-room // step), 0))
 
 
 def _beyond(bound: AnySize, size: AnySize) -> bool:
@@ -142,7 +142,7 @@ def _place(bound: AnySize, size: AnySize) -> AnySize:
     """How many entries lie before a bound, which counts from the end where it is negative."""
     if isinstance(bound, int) and abs(bound) >= FAR:
         return size if bound > 0 else 0
-    place: AnySize = most(bound + size, 0) if bound < 0 else least(bound, size)
+    place: AnySize = maximum(bound + size, 0) if bound < 0 else minimum(bound, size)
     return place
 
 
@@ -243,17 +243,20 @@ WRITES = {"reduction": ("add", "max", "min", "mul", "none")}
 
 TABLES: dict[str, Table] = {
     "": {
-        "Gather": move(_gather, **ROWS),
+        "Gather": move(_gather, value=values.gather, **ROWS),
         "GatherElements": move(_gather_elements, **ROWS),
-        "GatherND": move(_gather_nd, **ROWS),
+        "GatherND": move(_gather_nd, multi_index=True, **ROWS),
         "Scatter": Operator(_scatter_elements, indexes={1: 0}),
         "ScatterElements": Operator(_scatter_elements, indexes={1: 0}, choices=WRITES),
-        "ScatterND": Operator(_scatter_nd, indexes={1: 0}, choices=WRITES),
+        "ScatterND": Operator(
+            _scatter_nd, indexes={1: 0}, multi_index=True, choices=WRITES, value=values.scatter
+        ),
         "Slice": move(
             _slice,
             extents=dict.fromkeys((1, 2, 3, 4), Extent.PLACE),
             unlimited=True,
-            odd=odd.bounds,
+            hazard=hazards.bounds,
+            value=values.slices,
         ),
         "TensorScatter": Operator(_tensor_scatter, choices={"mode": ("circular", "linear")}),
     }

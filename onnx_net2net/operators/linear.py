@@ -15,7 +15,7 @@ import re
 from onnx_net2net.algebra.sizes import AnySize
 from onnx_net2net.operators import flops
 from onnx_net2net.operators.broadcast import broadcast
-from onnx_net2net.operators.language import Kind, Op, Rule, Slot, Unsupported, line, slot
+from onnx_net2net.operators.language import Kind, Op, Rule, SizeRef, Unsupported, line, size_ref
 from onnx_net2net.operators.record import (
     PRODUCT,
     PRODUCT_BIAS,
@@ -24,7 +24,7 @@ from onnx_net2net.operators.record import (
     Operator,
     Table,
 )
-from onnx_net2net.operators.windows import sliding, spreading, told
+from onnx_net2net.operators.windows import sliding, spreading
 
 WINDOW = "a kernel window slides over it"
 SPATIAL = {"s*": WINDOW, "k*": "it is a kernel window", "t*": WINDOW}
@@ -35,16 +35,16 @@ def conv(op: Op) -> Rule:
     group, out = int(op.attr("group", 1)), "*s" if pointwise(op) else "*t"
     kind = Kind.AFFINE if op.has(2) else Kind.SCALE
     fixed = {"k*": SPATIAL["k*"]} if pointwise(op) else SPATIAL
-    windows = {} if told(op) else sliding(op, op.shape(1)[2:], "t.")
+    windows = {} if op.outputs[0] is not None else sliding(op, op.shape(1)[2:], "t.")
     if group == 1:
         text = f"b i *s, o i *k, o -> b o {out}"
         return Rule(text, sizes=windows, fixed=fixed, kind=kind)
     channels, weight, bias, sizes = grouped(op, group)
     text = f"b {channels} *s, {weight} *k, {bias} -> b {bias} {out}"
-    return Rule(text, sizes=sizes | windows, fixed=fixed, slots=[GROUP], kind=kind)
+    return Rule(text, sizes=sizes | windows, fixed=fixed, size_refs=[GROUP], kind=kind)
 
 
-GROUP: Slot = slot("group", "g")
+GROUP: SizeRef = size_ref("group", "g")
 
 
 def grouped(op: Op, group: int, weight: int = 1) -> tuple[str, str, str, dict[str, AnySize]]:
@@ -75,7 +75,7 @@ def conv_transpose(op: Op) -> Rule:
     group, out = int(op.attr("group", 1)), "*s" if pointwise(op) else "*t"
     kind = Kind.AFFINE if op.has(2) else Kind.SCALE
     fixed = {"k*": SPATIAL["k*"]} if pointwise(op) else dict(SPATIAL)
-    windows = {} if told(op) else spreading(op, op.shape(1)[2:], "t.")
+    windows = {} if op.outputs[0] is not None else spreading(op, op.shape(1)[2:], "t.")
     if group == 1:
         return Rule(f"b i *s, i o *k, o -> b o {out}", windows, fixed, kind=kind)
     inner, outer = op.shape(1)[0] // group, op.shape(1)[1]
@@ -83,7 +83,7 @@ def conv_transpose(op: Op) -> Rule:
     second = "1" if outer == 1 else "o"
     fixed["i"] = "it is summed inside groups, on an axis shared with them"
     text = f"b {channels} *s, {channels} {second} *k, {result} -> b {result} {out}"
-    return Rule(text, {"g": group} | windows, fixed, slots=[GROUP], kind=kind)
+    return Rule(text, {"g": group} | windows, fixed, size_refs=[GROUP], kind=kind)
 
 
 def deform_conv(op: Op) -> Rule:
@@ -102,7 +102,7 @@ def deform_conv(op: Op) -> Rule:
         text,
         sizes=sizes,
         fixed=fixed,
-        slots=[GROUP] if group > 1 else [],
+        size_refs=[GROUP] if group > 1 else [],
     )
 
 

@@ -15,15 +15,12 @@ from onnx_net2net.operators.attention import count
 from onnx_net2net.operators.broadcast import broadcast
 from onnx_net2net.operators.control import CONVOLVING
 from onnx_net2net.operators.elementwise import pointwise
-from onnx_net2net.operators.language import Kind, Norm, Op, Rule, Unsupported, line, names, slot
-from onnx_net2net.operators.linear import KERNEL, conv, gemm, matrices, product_of
+from onnx_net2net.operators.language import Kind, Norm, Op, Rule, Unsupported, line, names, size_ref
+from onnx_net2net.operators.linear import conv, gemm, matrices, product_of
 from onnx_net2net.operators.normalisation import rms_normalization
 from onnx_net2net.operators.quantization import INTEGERS, quantize
 from onnx_net2net.operators.record import (
-    PRODUCT,
-    PRODUCT_BIAS,
     SCALE_SHIFT,
-    WEIGHT_BIAS,
     Operand,
     Operator,
     Table,
@@ -58,7 +55,7 @@ def fused_conv(op: Op) -> Rule:
         f"{inputs}, {out} {spatial} -> {out} {spatial}",
         sizes={**base.sizes, **sizes},
         fixed={**base.fixed, "s*": "a kernel window slides over it"},
-        slots=base.slots,
+        size_refs=base.size_refs,
     )
 
 
@@ -148,7 +145,7 @@ def matmul_nbits(op: Op) -> Rule:
         f"... k, n c d, {scales}, {zeros}, _, n -> ... n",
         sizes={"n": count(op, "N")},
         fixed=dict.fromkeys("kcdq", "its weight is quantised in blocks"),
-        slots=[slot("N", "n")],
+        size_refs=[size_ref("N", "n")],
     )
 
 
@@ -197,12 +194,6 @@ LSTM = Operator(
     choices={"activations": recurrent.ACTIVATIONS},
     types=dict.fromkeys(("activation_alpha", "activation_beta"), AttributeProto.FLOATS),
 )
-BIAS = {1: Operand.WEIGHT}
-SKIP = {1: Operand.TABLE, 2: Operand.AFFINE, 3: Operand.AFFINE}
-EMBEDDING = {
-    **dict.fromkeys((2, 3, 4), Operand.TABLE),
-    **dict.fromkeys((5, 6), Operand.AFFINE),
-}
 
 TABLES: dict[str, Table] = {
     "": {
@@ -212,29 +203,21 @@ TABLES: dict[str, Table] = {
     },
     "com.microsoft": {
         "AttnLSTM": LSTM,
-        "BiasAdd": Operator(weights=BIAS),
+        "BiasAdd": Operator(weights={1: Operand.WEIGHT}),
         "BiasDropout": Operator(random=True),
-        "BiasGelu": Operator(pointwise, weights=BIAS),
+        "BiasGelu": Operator(pointwise),
         "BitmaskBiasDropout": Operator(random=True),
         "BitmaskDropout": Operator(random=True),
         "CausalConvWithState": Operator(choices=CONVOLVING),
         "CropAndResize": Operator(choices={"mode": ("bilinear", "nearest")}),
         "DequantizeLinear": Operator(quantize, quantizes=True),
         "DynamicQuantizeLSTM": LSTM,
-        "DynamicQuantizeMatMul": Operator(dynamic_quantize_matmul, flops=flops.product),
-        "EmbedLayerNormalization": Operator(
-            embed_layer_normalization, weights=EMBEDDING, indexes={0: 2, 1: 4, 8: 3}
-        ),
-        "FastGelu": Operator(fast_gelu, weights=BIAS),
-        "FusedConv": Operator(
-            fused_conv,
-            weights=WEIGHT_BIAS,
-            flops=flops.convolution(1),
-            implied=KERNEL,
-            choices=FUSED,
-        ),
-        "FusedGemm": Operator(fused_gemm, weights=PRODUCT_BIAS, flops=flops.product, choices=FUSED),
-        "FusedMatMul": Operator(fused_matmul, Kind.SCALE, weights=PRODUCT, flops=flops.product),
+        "DynamicQuantizeMatMul": Operator(dynamic_quantize_matmul),
+        "EmbedLayerNormalization": Operator(embed_layer_normalization, indexes={0: 2, 1: 4, 8: 3}),
+        "FastGelu": Operator(fast_gelu),
+        "FusedConv": Operator(fused_conv, choices=FUSED),
+        "FusedGemm": Operator(fused_gemm, choices=FUSED),
+        "FusedMatMul": Operator(fused_matmul, Kind.SCALE),
         "FusedMatMulActivation": Operator(choices=FUSED),
         "GatedAdd": Operator(pointwise),
         "GatherBlockQuantized": Operator(indexes={1: 0}),
@@ -242,7 +225,7 @@ TABLES: dict[str, Table] = {
         "GridSample": Operator(choices=SAMPLING),
         "GroupNorm": Operator(weights=SCALE_SHIFT, types={"activation": AttributeProto.INT}),
         "Inverse": Operator(matrix),
-        "MatMulIntegerToFloat": Operator(matmul_integer_to_float, flops=flops.product),
+        "MatMulIntegerToFloat": Operator(matmul_integer_to_float),
         "MatMulNBits": Operator(
             matmul_nbits, flops=flops.product, required=("K", "N", "block_size")
         ),
@@ -256,13 +239,9 @@ TABLES: dict[str, Table] = {
         "QuickGelu": Operator("... -> ...", Kind.ZERO),
         "Range": Operator(**COUNTING),
         "SkipGroupNorm": Operator(types={"activation": AttributeProto.INT}),
-        "SkipLayerNormalization": Operator(
-            skip_layer_normalization, weights={**SKIP, 4: Operand.AFFINE}
-        ),
-        "SkipSimplifiedLayerNormalization": Operator(
-            skip_simplified_layer_normalization, weights=SKIP
-        ),
-        "TransposeMatMul": Operator(fused_matmul, Kind.SCALE, weights=PRODUCT, flops=flops.product),
+        "SkipLayerNormalization": Operator(skip_layer_normalization),
+        "SkipSimplifiedLayerNormalization": Operator(skip_simplified_layer_normalization),
+        "TransposeMatMul": Operator(fused_matmul, Kind.SCALE),
         "Trilu": Operator(matrix),
     },
 }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import prod
 
 from onnx_net2net.algebra.sizes import AT_RUN_TIME, AnySize, same
-from onnx_net2net.operators import odd
+from onnx_net2net.operators import hazards, values
 from onnx_net2net.operators.broadcast import repeated
 from onnx_net2net.operators.factors import factors, group, segments
 from onnx_net2net.operators.language import (
@@ -16,7 +16,7 @@ from onnx_net2net.operators.language import (
     line,
     names,
     place_of,
-    slot,
+    size_ref,
 )
 from onnx_net2net.operators.record import EVERY, FIRST, Extent, Table, move
 
@@ -46,7 +46,7 @@ def _reshape(op: Op) -> Rule:
                 fixed[part] = "a 0 in its shape repeats another axis"
     elements = [None if t == "1" else t for t in found.after]
     text = line([found.before, ["_"]], [found.after])
-    return Rule(text, found.sizes, fixed, slots=[slot(1, *elements)])
+    return Rule(text, found.sizes, fixed, size_refs=[size_ref(1, *elements)])
 
 
 def _asked(given: list[AnySize], shape: Sequence[AnySize], copies: bool) -> list[AnySize]:
@@ -111,7 +111,7 @@ def _expand(op: Op) -> Rule:
             fixed |= dict.fromkeys((f"x{i}", f"y{i}"), f"whether it is repeated {AT_RUN_TIME}")
     elements = right[rank - len(asked) :]  # a shorter shape is right-aligned
     text = line([left[rank - len(shape) :], ["_"]], [right])
-    return Rule(text, sizes, fixed, slots=[slot(1, *elements)])
+    return Rule(text, sizes, fixed, size_refs=[size_ref(1, *elements)])
 
 
 def _tile(op: Op) -> Rule:
@@ -123,7 +123,7 @@ def _tile(op: Op) -> Rule:
     new = [None if r == 1 else f"r{i}" for i, r in enumerate(times)]
     right = [group([p for p in (r, x) if p and p != "1"]) for r, x in zip(new, left, strict=True)]
     sizes = {name: r for name, r in zip(new, times, strict=True) if name}
-    return Rule(line([left, ["_"]], [right]), sizes, slots=[slot(1, *new)])
+    return Rule(line([left, ["_"]], [right]), sizes, size_refs=[size_ref(1, *new)])
 
 
 def _concat(op: Op) -> Rule:
@@ -150,11 +150,11 @@ def _split(op: Op) -> Rule:
     axes[axis] = segments(parts)
     out = [[p if i == axis else f"x{i}" for i in range(rank)] for p in parts]
     where: str | int = "split" if op.opset < 13 else 1
-    given = slot(where, *parts, drops="num_outputs" if op.opset >= 18 else "")
+    given = size_ref(where, *parts, drops="num_outputs" if op.opset >= 18 else "")
     left = [axes] if op.opset < 13 else [axes, ["_"]]
     unread = {p: "unread" for p, o in zip(parts, op.node.output, strict=True) if not o}
     known = dict(zip(parts, sizes, strict=True))
-    return Rule(line(left, out), known, reduce=unread, slots=[given])
+    return Rule(line(left, out), known, reduce=unread, size_refs=[given])
 
 
 def split_sizes(op: Op, size: AnySize, axis: int, count: int) -> list[AnySize]:
@@ -190,22 +190,27 @@ def _blocks(op: Op, text: str) -> Rule:
 
 TABLES: dict[str, Table] = {
     "": {
-        "Concat": move(_concat, carries=EVERY, terms=EVERY),
+        "Concat": move(_concat, carries=EVERY, terms=EVERY, value=values.concat),
         "DepthToSpace": move(_depth_to_space, choices={"mode": DEPTHS}),
-        "Expand": move(_expand, terms=FIRST, extents={1: Extent.SHAPE}),
+        "Expand": move(_expand, terms=FIRST, extents={1: Extent.SHAPE}, value=values.expand),
         "Flatten": move(_flatten, in_order=True),
-        "Identity": move("*x -> *x", in_order=True, in_place=True),
-        "Reshape": move(_reshape, in_order=True, extents={1: Extent.PLACE}),
+        "Identity": move(
+            "*x -> *x", in_order=True, in_place=True, value=values.mapped(lambda x: x)
+        ),
+        "Reshape": move(_reshape, in_order=True, extents={1: Extent.PLACE}, value=values.reshape),
         "SpaceToDepth": move(_space_to_depth, choices={"mode": DEPTHS}),
         "Split": move(
             _split,
             extents={1: Extent.PLACE},
-            odd=odd.parts,
+            hazard=hazards.parts,
+            value=values.split,
             implied={"num_outputs": "the outputs are counted"},
         ),
-        "Squeeze": move(_squeeze, in_order=True),
-        "Tile": move(_tile, extents={1: Extent.SHAPE}),
-        "Transpose": move(_transpose),
-        "Unsqueeze": move(_unsqueeze, in_order=True, extents={1: Extent.PLACE}),
+        "Squeeze": move(_squeeze, in_order=True, value=values.squeeze),
+        "Tile": move(_tile, extents={1: Extent.SHAPE}, value=values.tile),
+        "Transpose": move(_transpose, value=values.transpose),
+        "Unsqueeze": move(
+            _unsqueeze, in_order=True, extents={1: Extent.PLACE}, value=values.unsqueeze
+        ),
     }
 }

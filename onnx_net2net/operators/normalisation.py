@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-from onnx_net2net.operators import least
+from onnx_net2net.operators import lower_bounds
 from onnx_net2net.operators.broadcast import broadcast
-from onnx_net2net.operators.language import Norm, Op, Rule, Unsupported, line, names, slot
+from onnx_net2net.operators.language import Norm, Op, Rule, Unsupported, line, names, size_ref
 from onnx_net2net.operators.record import SCALE_SHIFT, Operand, Operator, Table
 
 
@@ -33,7 +33,7 @@ def group_normalization(op: Op) -> Rule:
         line([data, [affine], [affine]], [data]),
         sizes={"g": groups},
         normalised=["c", *spatial],
-        slots=[slot("num_groups", "g")],
+        size_refs=[size_ref("num_groups", "g")],
     )
 
 
@@ -103,6 +103,6 @@ TABLES: dict[str, Table] = {
         "LpNormalization": Operator(lp_normalization),
         "MeanVarianceNormalization": Operator(mean_variance_normalization),
         "RMSNormalization": Operator(rms_normalization, weights={1: Operand.AFFINE}),
-        "Softmax": Operator(softmax, least=least.zero),
+        "Softmax": Operator(softmax, lower_bound=lower_bounds.zero),
     }
 }

@@ -10,7 +10,7 @@ from math import prod
 
 from onnx_net2net.operators.language import Entry, Kind, Op, Rule, Unsupported, line, names
 from onnx_net2net.operators.record import Operator, Table
-from onnx_net2net.operators.windows import sliding, told
+from onnx_net2net.operators.windows import sliding
 
 WINDOW = "a pooling window slides over it"
 POWERS = {1: "l1", 2: "l2"}
@@ -26,7 +26,7 @@ def pool(op: Op) -> Rule:
     )
     if trivial:
         return Rule("b c *s -> b c *s")
-    sizes = {} if told(op) else sliding(op, op.attr("kernel_shape", ()), "t.")
+    sizes = {} if op.outputs[0] is not None else sliding(op, op.attr("kernel_shape", ()), "t.")
     return Rule("b c *s -> b c *t", sizes, {"s*": WINDOW, "t*": WINDOW})
 
 

@@ -63,7 +63,7 @@ def _conv(op: Op, index: int) -> tuple[list[str], list[str], str, str, dict[str,
     rule = {
         "sizes": sizes,
         "fixed": {**fixed, "i": INTEGERS},
-        "slots": [GROUP] if group > 1 else [],
+        "size_refs": [GROUP] if group > 1 else [],
     }
     return ["b", channels, "*s"], [weight, "*k"], result, out, rule
 

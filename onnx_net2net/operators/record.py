@@ -14,10 +14,12 @@ from enum import Enum, Flag, auto
 from functools import cached_property
 from typing import Any
 
-from onnx_net2net.operators import least
+from onnx_net2net.operators import lower_bounds
+from onnx_net2net.operators.formulas import Formula
+from onnx_net2net.operators.hazards import Hazard
 from onnx_net2net.operators.language import Entry, Kind, Op, Rule
-from onnx_net2net.operators.least import Least
-from onnx_net2net.operators.odd import Odd
+from onnx_net2net.operators.lower_bounds import LowerBound
+from onnx_net2net.operators.values import Value
 
 FIRST = (0,)
 EVERY = range(1 << 16)  # operands, of an operator that takes any number
@@ -68,16 +70,22 @@ class Operator:
     computes: bool = True  # else it moves elements, changes their type, or makes constants
     measures: bool = False  # reads the sizes of its operand, and no element
     compares: bool = False  # asks which of its elements are larger
+    commutes: bool = False  # f(x, y) = f(y, x)
     quantizes: bool = False
     differentiable: bool = True  # else no gradient comes back to what it reads
     sequence: bool = False  # gives a sequence of tensors
     singular: int | None = None  # the operand that it has no value for where that is zero
     carries: Collection[int] = ()  # operands whose elements come out, at most rounded or bounded
     indexes: Mapping[int, int] = field(default_factory=dict)  # by operand: the one that it indexes
+    multi_index: bool = False  # the indices' last axis holds one for each axis of what they index
+    limits: Mapping[int, int] = field(default_factory=dict)  # by operand: the one that it is below
     extents: Mapping[int, Extent] = field(default_factory=dict)
     unlimited: bool = False  # takes whole numbers of any size: the largest is "no limit"
-    odd: Odd | None = None  # why native code may not survive a node
-    least: Least | None = None  # by the least of each operand
+    hazard: Hazard | None = None  # why native code may not survive a node
+    lower_bound: LowerBound | None = None  # of the result, from those of its operands
+    value: Value | None = None  # what it computes from small constants, sizes among them
+    # Of one element, by those at its place, symbols among them. None: it has no such operands.
+    formula: Formula | None = None
     weights: Mapping[int, Operand] = field(default_factory=dict)
     terms: Collection[int] = ()  # operands that may be a bias, but a mask or sines as well
     summands: Collection[int] = ()  # operands that are added
@@ -118,7 +126,7 @@ Table = dict[str, Operator]
 
 def move(rule: Entry, carries: Collection[int] = FIRST, **facts: Any) -> Operator:
     """An operator that moves the elements of some operands unchanged."""
-    facts.setdefault("least", least.first if carries == FIRST else least.lowest)
+    facts.setdefault("lower_bound", lower_bounds.first if carries == FIRST else lower_bounds.lowest)
     return Operator(rule, Kind.MOVE, carries=carries, computes=False, **facts)
 
 

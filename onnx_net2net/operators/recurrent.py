@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from onnx_net2net.operators import flops
-from onnx_net2net.operators.language import Op, Rule, Unsupported, slot
+from onnx_net2net.operators.language import Op, Rule, Unsupported, size_ref
 from onnx_net2net.operators.record import Extent, Operand, Operator, Table
 
 # Every activation that the operators know; all work entry by entry.
@@ -42,7 +42,7 @@ def _layer(op: Op, gates: str, biases: int, *, cell: bool = False) -> Rule:
         f"{inputs} -> {outputs}",
         sizes={"q": biases // 2, "e": biases, "p": 3},
         fixed=FIXED,
-        slots=(slot("hidden_size", "h"),),
+        size_refs=(size_ref("hidden_size", "h"),),
     )
 
 

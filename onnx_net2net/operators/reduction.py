@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from onnx_net2net.operators import least
+import numpy as np
+
+from onnx_net2net.operators import lower_bounds, values
 from onnx_net2net.operators.language import Entry, Kind, Op, Rule, line, names, place_of
 from onnx_net2net.operators.record import Operator, Table
 
@@ -48,15 +50,24 @@ TABLES: dict[str, Table] = {
             Rule("... m n -> ...", fixed=dict.fromkeys("mn", "a determinant is taken of it"))
         ),
         # How copies are undone: see Rule.reduce.
-        "ReduceL1": Operator(reduction("l1"), least=least.zero),
-        "ReduceL2": Operator(reduction("l2"), least=least.zero),
+        "ReduceL1": Operator(reduction("l1"), lower_bound=lower_bounds.zero),
+        "ReduceL2": Operator(reduction("l2"), lower_bound=lower_bounds.zero),
         "ReduceLogSum": Operator(reduction("sum"), singular=0),  # its summands are rescaled
         "ReduceLogSumExp": Operator(reduction("logsumexp")),
-        "ReduceMax": Operator(reduction("max"), compares=True, least=least.first),
-        "ReduceMean": Operator(reduction("mean"), Kind.SCALE, least=least.first),
-        "ReduceMin": Operator(reduction("max"), compares=True, least=least.first),
-        "ReduceProd": Operator(reduction("")),
-        "ReduceSum": Operator(reduction("sum"), Kind.SCALE, least=least.summed),
-        "ReduceSumSquare": Operator(reduction("sumsquare"), least=least.zero),
+        "ReduceMax": Operator(
+            reduction("max"), compares=True, lower_bound=lower_bounds.first, value=values.largest
+        ),
+        "ReduceMean": Operator(reduction("mean"), Kind.SCALE, lower_bound=lower_bounds.first),
+        "ReduceMin": Operator(
+            reduction("max"), compares=True, lower_bound=lower_bounds.first, value=values.smallest
+        ),
+        "ReduceProd": Operator(reduction(""), value=values.reduction(np.prod)),
+        "ReduceSum": Operator(
+            reduction("sum"),
+            Kind.SCALE,
+            lower_bound=lower_bounds.summed,
+            value=values.reduction(np.sum),
+        ),
+        "ReduceSumSquare": Operator(reduction("sumsquare"), lower_bound=lower_bounds.zero),
     }
 }

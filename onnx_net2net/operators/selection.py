@@ -122,7 +122,7 @@ TABLES: dict[str, Table] = {
         "MaxRoiPool": Operator(_max_roi_pool),
         "NonMaxSuppression": Operator(_non_max_suppression),
         "NonZero": Operator(_non_zero, differentiable=False),
-        "OneHot": Operator(_one_hot, extents={1: Extent.SHAPE}),
+        "OneHot": Operator(_one_hot, limits={0: 1}, extents={1: Extent.SHAPE}),
         "ReverseSequence": Operator(_reverse_sequence, Kind.ZERO, carries=FIRST, computes=False),
         "RoiAlign": Operator(
             _roi_align,

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from onnx_net2net.operators import odd
+from onnx_net2net.operators import hazards
 from onnx_net2net.operators.language import Op, Rule, line, names, place_of
 from onnx_net2net.operators.record import Extent, Operator, Table, family
 
@@ -43,6 +43,6 @@ TABLES: dict[str, Table] = {
         **family("BlackmanWindow HammingWindow HannWindow", Operator(extents={0: COUNTED})),
         "DFT": Operator(dft, extents={1: COUNTED}),
         "MelWeightMatrix": Operator(extents={0: COUNTED, 1: COUNTED, 2: Extent.COUNT}),
-        "STFT": Operator(stft, extents={1: FRAMES, 3: FRAMES}, odd=odd.frames),
+        "STFT": Operator(stft, extents={1: FRAMES, 3: FRAMES}, hazard=hazards.frames),
     }
 }

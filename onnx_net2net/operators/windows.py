@@ -8,11 +8,6 @@ from onnx_net2net.algebra.sizes import AnySize
 from onnx_net2net.operators.language import Op, Unsupported
 
 
-def told(op: Op) -> bool:
-    """Whether the sizes of the output are known already."""
-    return op.outputs[0] is not None
-
-
 def sliding(op: Op, kernel: Sequence[AnySize], name: str) -> dict[str, AnySize]:
     """The output's spatial axes, called ``name`` and a number, with their sizes."""
     image = op.shape(0)[2:]

@@ -32,15 +32,14 @@ from onnx_net2net.model.graph import Graph, Node
 from onnx_net2net.model.model import AnyModel, Model, load
 from onnx_net2net.model.sequences import without_sequences
 from onnx_net2net.model.unique_names import with_unique_names
-from onnx_net2net.operators import lookup, multiply_adds
+from onnx_net2net.operators import lookup
 from onnx_net2net.operators.language import Kind, Op, Unsupported
+from onnx_net2net.operators.types import FLOATS
+from onnx_net2net.plan.flops import Flops
 from onnx_net2net.verification.sizes import Sizes, chosen, concrete, defaults, input_specs
 
 # What people call parameters and activations: floats, and the small integers of quantised ones.
-_NUMBERS = frozenset(
-    TensorProto.DataType.Value(kind)
-    for kind in ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16", "INT8", "UINT8")
-)
+_NUMBERS = FLOATS | {TensorProto.INT8, TensorProto.UINT8}
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def parameters(model: Model) -> int:
 class Workload:
     """A model's nodes with their shapes at given sizes, how often each runs, and what it does.
 
-    ``terms`` are the products of :func:`multiply_adds` by position, for one run of the node.
+    ``terms`` are a node's :meth:`Flops.products` by position, for one run of the node.
     ``graph`` may be that of an analysis of the same model.
     """
 
@@ -91,6 +90,7 @@ class Workload:
         self.graph = graph or Graph(with_unique_names(without_sequences(model)))
         self.shapes, self.sizes = _shapes(self.graph, sizes)
         self.uncounted: Counter[str] = Counter()
+        self.products = Flops().products
         self.terms = dict(self._terms())
         self.times: dict[int, int] = {}
         self._enter(self.graph.main, 1)
@@ -132,7 +132,7 @@ class Workload:
                 if node.opaque or "is not known" in str(problem):
                     self.uncounted[node.op] += 1
             try:
-                yield node.position, multiply_adds(op)
+                yield node.position, self.products(op)
             except Unsupported:
                 self.uncounted[node.op] += 1
 

@@ -12,19 +12,21 @@ before it is done, so what is reported is counted on the grown model.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from math import prod
 from typing import TypeVar
 
+from onnx import AttributeProto, NodeProto
+
 from onnx_net2net.algebra.axes import Atom, Axis, atoms, canonical
 from onnx_net2net.algebra.measures import Measure
 from onnx_net2net.algebra.sizes import trial
+from onnx_net2net.analysis.solver import axis_of
 from onnx_net2net.deepening.blocks import blocks
 from onnx_net2net.deepening.segments import Block
 from onnx_net2net.model.graph import Node
-from onnx_net2net.operators import multiply_adds
 from onnx_net2net.plan.costs import Workload, elements
 from onnx_net2net.widening.dimensions import Analysis, Dimension
 
@@ -140,15 +142,35 @@ class Forecast:
         """By which factor the work of a node grows."""
         solution = self.analysis.solution
         shape = dict(solution.shapes.shape)
-        op = self.workload.op(node, shape)
+        before = self.workload.op(node, shape)
         for name in (*node.inputs, *node.outputs):
             if name in solution.axes:
                 shape[name] = tuple(int(trial(size(axis))) for axis in solution.axes[name])
         # Sizes at run time are others than those of the analysis, but each product has them once.
-        before, after = multiply_adds(op), multiply_adds(self.workload.op(node, shape))
+        after = replace(self.workload.op(node, shape), node=self._resized(node, size))
         now = self.workload.terms[node.position]
-        total = sum(Fraction(n * a, b) for n, a, b in zip(now, after, before, strict=True) if b)
+        terms = zip(now, *map(self.workload.products, (after, before)), strict=True)
+        total = sum(Fraction(n * a, b) for n, a, b in terms if b)
         return Fraction(total) / sum(now)
+
+    def _resized(self, node: Node, size: Measure) -> NodeProto:
+        """Return the node with attributes that repeat sizes as they will be."""
+        applied = self.analysis.solution.applied.get(node.position)
+        if applied is None or not applied.rule.size_refs:
+            return node.proto
+        resized = NodeProto()
+        resized.CopyFrom(node.proto)
+        repeated = {ref.where: ref.terms for ref in applied.rule.size_refs}
+        for attribute in resized.attribute:
+            for index, item in enumerate(repeated.get(attribute.name, ())):
+                axis = item and axis_of(item.term, applied.env, applied.rule.sizes)
+                if item and axis:
+                    number = item.sign * int(trial(size(axis)))
+                    if attribute.type == AttributeProto.INT:
+                        attribute.i = number
+                    else:
+                        attribute.ints[index] = number
+        return resized
 
 
 def _sizes(widths: Widths) -> Measure:

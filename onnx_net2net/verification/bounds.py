@@ -114,9 +114,9 @@ class _Tracer:
             return Use("index", reached.upper(rows) if rows else 1)
         if position in operator.extents:
             return Use("length" if Extent.LENGTH in operator.extents[position] else "extent")
-        if node.op_type == "OneHot" and position == 0:
-            depth = self._scalar(node.input[1])
-            return Use("index", reached.upper(int(depth)) if depth else 1)
+        if position in operator.limits:
+            limit = self._scalar(node.input[operator.limits[position]])
+            return Use("index", reached.upper(int(limit)) if limit else 1)
         return Use("value")
 
     def _rows(self, node: onnx.NodeProto, table: str) -> int:
@@ -124,7 +124,7 @@ class _Tracer:
         shape = self._shape(table)
         if not shape:
             return 0
-        if node.op_type in ("GatherND", "ScatterND"):
+        if facts(node.op_type, node.domain).multi_index:
             return min(shape)  # one bound for every column of the indices
         axis = next((a.i for a in node.attribute if a.name in ("axis", "gather_axis")), 0)
         return shape[axis] if -len(shape) <= axis < len(shape) else 0

@@ -23,6 +23,7 @@ import onnx
 from onnx import AttributeProto, TensorProto, helper
 
 from onnx_net2net.model.tensors import graphs
+from onnx_net2net.operators import facts
 
 Run = Callable[[onnx.ModelProto, np.ndarray], np.ndarray | None]  # None where it does not run
 Opsets = Mapping[str, int]
@@ -112,7 +113,7 @@ class Kernels:
 
 def _model(node: onnx.NodeProto, opsets: Opsets, elem_type: int) -> onnx.ModelProto:
     x, y = (helper.make_tensor_value_info(name, elem_type, [None]) for name in "xy")
-    if node.op_type in ("Cast", "CastLike"):
+    if facts(node.op_type, node.domain).in_place:  # its type may be another
         y = onnx.ValueInfoProto(name="y")
     graph = helper.make_graph([node], "kernel", [x], [y])
     imports = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]

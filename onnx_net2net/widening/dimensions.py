@@ -299,7 +299,7 @@ def written(solution: Solution, applied: Applied) -> list[Axis]:
     if derived.isdisjoint(node.inputs):
         return []
     given: set[int] = set()
-    for operand, axes in zip(node.inputs, applied.pattern.gives, strict=False):
+    for operand, axes in zip(node.inputs, applied.pattern.output_axes, strict=False):
         if operand in derived:
             given.update(axes)
     if not given:

@@ -26,6 +26,7 @@ from onnx_net2net.algebra.axes import Atom, atoms, canonical
 from onnx_net2net.analysis.norms import Normalization
 from onnx_net2net.analysis.solver import Applied, Solution
 from onnx_net2net.model.graph import Node
+from onnx_net2net.operators.language import Kind
 from onnx_net2net.operators.notation import Spec, leaves
 from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.widening.contraction import Site
@@ -221,7 +222,7 @@ def _passing(state: _Plan, applied: Applied, output: str, axis: int, spec: Spec)
     ]
     wanted = state.demands.get((output, axis))
     if state.derived(output) and (output, axis) in state.read:
-        if applied.rule.kind != "move":
+        if applied.rule.kind is not Kind.MOVE:
             raise NotPaddable(f"{applied.node.label} computes weights")
         for site in carriers:
             state.read.setdefault(site, []).extend(state.read[output, axis])
@@ -319,9 +320,9 @@ def _forward(state: _Plan, applied: Applied) -> None:
             continue
         inputs = [n for n in node.inputs if n and state.carried(n)]
         passed = [n in zero or _zero_weight(state, n) for n in inputs]
-        writes = applied.rule.kind in ("scale", "affine") and all(map(state.derived, inputs))
-        keeps = (writes or applied.rule.kind in ("move", "linear", "zero")) and all(passed)
-        if passed and (keeps or (applied.rule.kind == "product" and any(passed))):
+        writes = applied.rule.kind in (Kind.SCALE, Kind.AFFINE) and all(map(state.derived, inputs))
+        keeps = (writes or applied.rule.kind in (Kind.MOVE, Kind.LINEAR, Kind.ZERO)) and all(passed)
+        if passed and (keeps or (applied.rule.kind is Kind.PRODUCT and any(passed))):
             zero.add(output)
 
 

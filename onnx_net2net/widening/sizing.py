@@ -15,12 +15,12 @@ from onnx import helper
 
 from onnx_net2net.algebra.axes import Axis
 from onnx_net2net.algebra.sizes import AnySize, Size, trial
-from onnx_net2net.analysis.formulas import formulas, shape_value, symbols
 from onnx_net2net.analysis.solver import Applied, Solution, axis_of
-from onnx_net2net.analysis.values import Array, evaluate
+from onnx_net2net.analysis.values import evaluate, evaluate_symbols, is_symbolic, shape_value
 from onnx_net2net.errors import Refused
 from onnx_net2net.model.graph import Node, captured
-from onnx_net2net.operators.language import Repeated, Slot
+from onnx_net2net.operators.language import Repeated, SizeRef
+from onnx_net2net.operators.values import Array
 from onnx_net2net.widening.growth import Growth
 from onnx_net2net.widening.runtime_sizes import (
     NewElement,
@@ -77,7 +77,7 @@ class Sizing:
                 self._condition(node)
                 continue
             applied = self.solution.applied.get(node.position)
-            slots = applied.rule.slots if applied is not None else ()
+            slots = applied.rule.size_refs if applied is not None else ()
             for slot in slots:
                 self._slot(applied, slot)  # type: ignore[arg-type]
             if self.after:
@@ -107,7 +107,7 @@ class Sizing:
         formulas; nothing where nothing that it reads changes.
         """
         solution, shapes = self.solution, self.solution.shapes
-        if node.op in ("Shape", "Size") and not node.domain:
+        if node.facts.measures:
             axes = solution.axes.get(node.inputs[0])
             if axes is None or not any(map(self.growth.touches, axes)):
                 return []
@@ -125,8 +125,8 @@ class Sizing:
         outputs = evaluate(node.proto, [self._number(n) if n else None for n in node.inputs], opset)
         elements = outputs
         given = [self._element(n) if n else None for n in node.inputs]
-        if outputs is not None and any(map(symbols, given)):
-            elements = formulas(node.proto, given, outputs, opset)
+        if outputs is not None and any(map(is_symbolic, given)):
+            elements = evaluate_symbols(node.proto, given, outputs, opset)
         if outputs is None or elements is None:
             raise Refused(node.name, "sizes computed here have no value after growth")
         return list(zip(outputs, elements, strict=True))
@@ -155,7 +155,7 @@ class Sizing:
         if node.links is not None and node.inputs[0] in self.after:
             self._frozen(node, set())
 
-    def _slot(self, applied: Applied, slot: Slot) -> None:
+    def _slot(self, applied: Applied, slot: SizeRef) -> None:
         node = applied.node
         sizes = self._sizes(applied, slot)
         if isinstance(slot.where, str):
@@ -174,7 +174,7 @@ class Sizing:
             self.drops.append((node, slot.drops))
         return None
 
-    def _sizes(self, applied: Applied, slot: Slot) -> list[Change]:
+    def _sizes(self, applied: Applied, slot: SizeRef) -> list[Change]:
         """(old, new) for every element; equal where the slot leaves it."""
         found: list[Change] = []
         for item in slot.terms:
@@ -192,7 +192,7 @@ class Sizing:
     def _axis(self, applied: Applied, item: Repeated | None) -> Axis | None:
         return axis_of(item.term, applied.env, applied.rule.sizes) if item is not None else None
 
-    def _attribute(self, applied: Applied, slot: Slot, sizes: list[Change]) -> None:
+    def _attribute(self, applied: Applied, slot: SizeRef, sizes: list[Change]) -> None:
         assert isinstance(slot.where, str)
         if all(new == old for old, new in sizes):
             return
@@ -210,7 +210,7 @@ class Sizing:
         if value != old:
             self.attributes.append(AttributePatch(applied.node, slot.where, value))
 
-    def _absent(self, applied: Applied, slot: Slot, sizes: list[Change]) -> None:
+    def _absent(self, applied: Applied, slot: SizeRef, sizes: list[Change]) -> None:
         """Sizes that were implicit: equal parts, as Split takes them; the last may be smaller
         only where an attribute states how many there are.
         """
@@ -232,7 +232,7 @@ class Sizing:
         now = self._element(name)
         if now.shape != want.shape:
             raise Refused(node.name, f"the number of sizes in '{name}' changes with growth")
-        if not symbols(want):
+        if not is_symbolic(want):
             self.patches.append(Patch(node, index, name, want))
             return
         if want.ndim > 1:

@@ -31,7 +31,7 @@ Walk = Callable[[list[Any]], list[Any]]
 def output_spec(
     walk: Walk, proto: ModelProto, inputs: Sequence[keras.KerasTensor], trial: int
 ) -> list[keras.KerasTensor]:
-    """The outputs' shapes and types. ``walk`` maps a list of tensors to a list of tensors.
+    """Return the outputs' shapes and types. ``walk`` maps a list of tensors to one.
 
     ``trial`` says which sizes to take, for a network may want multiples of something.
     """
@@ -56,7 +56,7 @@ def output_spec(
 
 
 def _walked(walk: Walk, shapes: list[Any], kinds: list[str]) -> list[Any]:
-    """What one walk gives, for simple numbers or, in JAX, for shapes alone."""
+    """Walk once, for simple numbers or, in JAX, for shapes alone."""
     with keras.StatelessScope():
         if keras.backend.backend() == "jax":
             import jax
@@ -70,7 +70,7 @@ def _walked(walk: Walk, shapes: list[Any], kinds: list[str]) -> list[Any]:
 
 
 def simple(shape: Sequence[int], dtype: str) -> Any:
-    """Ones, and for matrices such as have an inverse, until there is something better."""
+    """Return ones, and matrices such as have an inverse, until there is something better."""
     ones = ops.ones(shape, dtype)
     if len(shape) < 2 or not keras.backend.is_float_dtype(dtype):
         return ones

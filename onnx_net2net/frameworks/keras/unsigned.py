@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from onnx_net2net.frameworks.keras.operation import Entry, Operation
+from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
 from onnx_net2net.frameworks.keras.types import tied
 from onnx_net2net.frameworks.keras.values import dtype_of, tensor
 
@@ -36,14 +36,14 @@ HIGHEST = np.int64(-(2**63))
 
 
 def concerned(operands: Sequence[Any]) -> bool:
-    """Whether TensorFlow gets numbers of this type."""
+    """Return whether TensorFlow gets numbers of this type."""
     return keras.backend.backend() == "tensorflow" and any(
         not isinstance(x, list) and x is not None and dtype_of(x) == "uint64" for x in operands
     )
 
 
-def by_bits(op: Operation, entry: Entry, operands: Sequence[Any]) -> Any:
-    """What ``entry`` computes for these operands."""
+def by_bits(op: KerasOperation, entry: Entry, operands: Sequence[Any]) -> Any:
+    """Compute ``entry`` for these operands on their bits."""
     step = op.step
     if step.domain or step.op in OWN:
         return entry(op, *operands)
@@ -77,7 +77,7 @@ def _unsigned(x: Any, turn: np.int64) -> Any:
     return tf.bitcast(tf.bitwise.bitwise_xor(tensor(x), turn), "uint64")
 
 
-def _native(op: Operation, x: Any, y: Any) -> Any:
+def _native(op: KerasOperation, x: Any, y: Any) -> Any:
     import tensorflow as tf
 
     if op.step.op == "BitShift":

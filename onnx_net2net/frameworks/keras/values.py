@@ -38,12 +38,12 @@ class Mixed:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As of an array."""
+        """Return the shape, as an array's."""
         return self.items.shape
 
 
 def packed(items: Sequence[Any], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray | Mixed:
-    """An array where all elements are numbers, else a Mixed."""
+    """Return an array where all elements are numbers, else a Mixed."""
     if not any(keras.ops.is_tensor(item) for item in items):
         return np.array([np.asarray(item).item() for item in items], dtype).reshape(shape)
     array = np.empty(len(items), object)
@@ -53,7 +53,7 @@ def packed(items: Sequence[Any], shape: tuple[int, ...], dtype: np.dtype) -> np.
 
 
 def tensor(value: Value, dtype: str | None = None) -> Any:
-    """``value`` as a tensor of the backend."""
+    """Return ``value`` as a tensor of the backend."""
     if isinstance(value, Mixed):
         name = dtype or value.dtype.name
         parts = [
@@ -69,29 +69,29 @@ def tensor(value: Value, dtype: str | None = None) -> Any:
 
 
 def dtype_of(value: Value) -> str:
-    """Name of the type of an element."""
+    """Return the name of the type of an element."""
     if isinstance(value, np.ndarray | Mixed):
         return value.dtype.name
     return str(keras.backend.standardize_dtype(value.dtype))
 
 
 def cast(value: Any, dtype: str) -> Any:
-    """A tensor of this type; itself where it has it."""
+    """Cast a tensor where it has another type."""
     return value if dtype_of(value) == dtype else ops.cast(value, dtype)
 
 
 def rank(value: Value) -> int:
-    """Number of axes."""
+    """Return the number of axes."""
     return len(value.shape)
 
 
 def axis_of(axis: int, value: Value) -> int:
-    """``axis`` counted from the front."""
+    """Return ``axis`` counted from the front."""
     return axis + rank(value) if axis < 0 else axis
 
 
 def known(value: Value) -> np.ndarray | None:
-    """The contents where they can be known now, without waiting for a graph to run."""
+    """Return the contents where they are known now, without waiting for a graph to run."""
     if not isinstance(value, np.ndarray) and not ops.is_tensor(value):
         return None
     if isinstance(value, np.ndarray):
@@ -109,7 +109,7 @@ def known(value: Value) -> np.ndarray | None:
 
 
 def number(value: Value, default: Any = None) -> Any:
-    """A scalar as a Python number, or as a tensor where it is not known."""
+    """Return a scalar as a Python number, or as a tensor where it is not known."""
     if value is None:
         return default
     found = known(value)
@@ -119,7 +119,7 @@ def number(value: Value, default: Any = None) -> Any:
 
 
 def ints(value: Value) -> list[Any]:
-    """A vector of sizes as a list: numbers, and int32 scalars where they are not known."""
+    """Return a vector of sizes: numbers, and int32 scalars where they are not known."""
     found = known(value)
     if found is not None:
         return [int(item) for item in found.reshape(-1)]
@@ -132,14 +132,14 @@ def ints(value: Value) -> list[Any]:
 
 
 def _narrow(value: Any) -> Any:
-    """As int32; what is too large for it, as the end of a Slice may be, is its largest number."""
+    """Cast to int32; what is too large, as the end of a Slice may be, becomes its largest."""
     if dtype_of(value) != "int64":
         return ops.cast(value, "int32")
     return ops.cast(ops.clip(value, 1 - 2**31, 2**31 - 1), "int32")
 
 
 def sizes(value: Value) -> list[Any]:
-    """The shape of a tensor: numbers, and int32 scalars where they are not known.
+    """Return the shape: numbers, and int32 scalars where they are not known.
 
     >>> sizes(tokens)
     [<tf.Tensor 'strided_slice:0'>, 7]
@@ -150,7 +150,7 @@ def sizes(value: Value) -> list[Any]:
 
 
 def sized(value: Value, fixed: Sequence[int | None] | None) -> Value:
-    """A tensor with sizes that its graph fixes but the backend does not see; others as they are."""
+    """Set sizes of a tensor that its graph fixes but the backend does not see."""
     if fixed is None or keras.backend.backend() != "tensorflow" or not ops.is_tensor(value):
         return value
     seen = value.shape
@@ -163,7 +163,7 @@ def sized(value: Value, fixed: Sequence[int | None] | None) -> Value:
 
 
 def gathered(value: Any, indices: Any, axis: int) -> Any:
-    """Entries along one axis; negative indices count from the end.
+    """Take entries along one axis; negative indices count from the end.
 
     ``indices`` is an array, or a tensor of integers.
     """
@@ -177,7 +177,7 @@ def gathered(value: Any, indices: Any, axis: int) -> Any:
 
 
 def product(factors: Iterable[Any]) -> Any:
-    """The product of sizes, some of them not known."""
+    """Return the product of sizes, some of them not known."""
     given = list(factors)
     plain = math.prod(f for f in given if isinstance(f, int))
     for factor in given:
@@ -187,7 +187,7 @@ def product(factors: Iterable[Any]) -> Any:
 
 
 def elementwise(function: Callable[..., Any], values: Sequence[Value]) -> np.ndarray | Mixed:
-    """A pointwise operator on arrays that are partly known, an element at a time."""
+    """Return a pointwise operator on arrays that are partly known, an element at a time."""
     arrays = [v.items if isinstance(v, Mixed) else v for v in values]
     shape = np.broadcast_shapes(*(a.shape for a in arrays))
     spread = [np.broadcast_to(a, shape).reshape(-1) for a in arrays]
@@ -206,5 +206,5 @@ def elementwise(function: Callable[..., Any], values: Sequence[Value]) -> np.nda
 
 
 def _wide(dtype: str) -> str:
-    """Sizes are counted in int32 by the backend and in int64 by ONNX."""
+    """Return ONNX's type of sizes for the backend's, which is int32."""
     return "int64" if dtype == "int32" else dtype

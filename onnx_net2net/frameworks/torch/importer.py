@@ -76,7 +76,7 @@ def _stored(name: str, array: np.ndarray) -> Weight:
 
 def _translation(model: Model) -> Translation:
     program = Program(expanded(model, translations().keys() | SIZES))
-    program.fuse()
+    program.fuse(translations().keys())
     translation = translate(program)
     translation.title = _title(model)
     require_accepted(model)  # before anything that was made of it runs, or is kept

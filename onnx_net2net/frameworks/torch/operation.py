@@ -18,7 +18,7 @@ from onnx import TensorProto
 
 from onnx_net2net.frameworks.operation import Operation as Shared
 from onnx_net2net.frameworks.roles import Role
-from onnx_net2net.frameworks.step import Step
+from onnx_net2net.frameworks.step import ProgramStep as Step
 from onnx_net2net.frameworks.torch import size_code
 from onnx_net2net.frameworks.torch.codegen import BARE, VALUE
 from onnx_net2net.frameworks.torch.translator import TensorList, Translator

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from onnx_net2net.frameworks.program import Step
+from onnx_net2net.frameworks.step import ProgramStep as Step
 
 Array = np.ndarray[Any, Any]
 Emit = Callable[[str, str], str]  # expression, hint -> name

@@ -23,7 +23,8 @@ from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.attributes import unread
 from onnx_net2net.frameworks.program import Program
 from onnx_net2net.frameworks.roles import Role
-from onnx_net2net.frameworks.step import Section, Step
+from onnx_net2net.frameworks.step import ProgramStep as Step
+from onnx_net2net.frameworks.step import Section
 from onnx_net2net.frameworks.torch import size_code
 from onnx_net2net.frameworks.torch.codegen import Block, value
 from onnx_net2net.frameworks.torch.library import identifier
@@ -226,7 +227,7 @@ class Translator:
         """Translate a step of sizes; False where it computes tensors."""
         if step.domain or step.bodies:
             return False
-        if set(step.attributes) - {"start", "end"} and step.op in ("Shape", "Size"):
+        if set(step.attributes) - {"start", "end"} and step.facts.measures:
             raise Untranslated(unread(sorted(step.attributes)))
         if step.op == "Shape" and self.program.rank(step.inputs[0]) is None:
             start, end = step.attributes.get("start", 0), step.attributes.get("end")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from onnx import TensorProto
 
-from onnx_net2net.frameworks.step import Step
+from onnx_net2net.frameworks.step import ProgramStep as Step
 from onnx_net2net.frameworks.torch.types import FLOATS8, SMALL, UNSIGNED, Untranslated
 
 HIGHEST = "-(2**63)"

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from onnx_net2net.frameworks.keras.operation import Entry, Operation
+from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
 from onnx_net2net.frameworks.keras.scanning import looped, scanned
 from onnx_net2net.frameworks.keras.values import known, number, sizes, tensor
 
@@ -17,8 +17,8 @@ __all__ = ["TABLES"]
 LONGEST = 64  # iterations that are written out one after the other
 
 
-def branch(op: Operation, condition: Any) -> list[Any]:
-    """The branch taken, or both for the backend to choose from."""
+def branch(op: KerasOperation, condition: Any) -> list[Any]:
+    """Run the branch taken, or leave the choice of both to the backend."""
     found = known(condition)
     if found is not None:
         return op.body("then_branch" if found.reshape(-1)[0] else "else_branch", [])
@@ -34,8 +34,8 @@ def branch(op: Operation, condition: Any) -> list[Any]:
     return list(chosen)
 
 
-def loop(op: Operation, count: Any, condition: Any, *states: Any) -> list[Any]:
-    """Written out where the number of iterations is known, else a loop of the backend."""
+def loop(op: KerasOperation, count: Any, condition: Any, *states: Any) -> list[Any]:
+    """Write out a loop whose number of iterations is known, else leave it to the backend."""
     total = number(count)
     start = True if condition is None else known(condition)
     if (total is None or isinstance(total, int)) and start is not None:
@@ -46,9 +46,9 @@ def loop(op: Operation, count: Any, condition: Any, *states: Any) -> list[Any]:
 
 
 def _unrolled(
-    op: Operation, total: int | None, goes_on: bool, states: list[Any]
+    op: KerasOperation, total: int | None, goes_on: bool, states: list[Any]
 ) -> list[Any] | None:
-    """None where an iteration decides by its data whether another follows."""
+    """Return results, or None where an iteration decides by its data whether another follows."""
     carried = len(states)
     rows: list[list[Any]] = []
     step = 0
@@ -70,8 +70,8 @@ def _stacked(parts: list[Any], axis: int) -> Any:
     return ops.stack([tensor(part) for part in parts], axis=axis)
 
 
-def _while(op: Operation, total: Any, condition: Any, states: list[Any]) -> list[Any]:
-    """A loop whose end the data decide."""
+def _while(op: KerasOperation, total: Any, condition: Any, states: list[Any]) -> list[Any]:
+    """Run a loop whose end the data decide."""
     carried = len(states)
     if any(op.step.outputs[carried:]) and keras.backend.backend() != "tensorflow":
         op.refuse("it collects results of iterations whose number only the data tell")
@@ -87,8 +87,8 @@ def _while(op: Operation, total: Any, condition: Any, states: list[Any]) -> list
     return [*states, *columns]
 
 
-def scan(op: Operation, *values: Any) -> list[Any]:
-    """The body for each entry along axes of its last inputs."""
+def scan(op: KerasOperation, *values: Any) -> list[Any]:
+    """Run the body for each entry along axes of its last inputs."""
     if op.opset < 9:
         op.refuse("the batch axis of Scan in opset 8 is not translated")
     count = op.attribute("num_scan_inputs")
@@ -116,13 +116,13 @@ def scan(op: Operation, *values: Any) -> list[Any]:
 
 
 def _split(results: list[Any], carried: int) -> tuple[list[Any], list[Any]]:
-    """New states, and what is collected."""
+    """Split what a body returns into new states and what is collected."""
     found = [tensor(value) for value in results]
     return found[:carried], found[carried:]
 
 
-def _directed(op: Operation, columns: list[Any]) -> list[Any]:
-    """Collected rows along the axis and in the direction that the node asks for."""
+def _directed(op: KerasOperation, columns: list[Any]) -> list[Any]:
+    """Turn collected rows to the axis and into the direction that the node asks for."""
     axes = op.attribute("scan_output_axes") or [0] * len(columns)
     turned = op.attribute("scan_output_directions") or [0] * len(columns)
     found = []

@@ -95,6 +95,7 @@ def plain_attention(op: Operation) -> str:
     """The idiom of products and a softmax."""
     usual = op.program.size(op.name(0), -1)
     scale = op.attribute("scale")
+    op.attribute("guarded")  # PyTorch's always is
     options = f", {op.tensor(3)}" if op.has(3) else ""
     if usual is None or abs(scale * usual**0.5 - 1) > 1e-6:
         options += f", scale={short(scale)}"
