@@ -13,7 +13,7 @@ CONVOLVING = {"activation": ("none", "silu", "swish")}
 TABLES: dict[str, Table] = {
     "": {
         **family("If Scan SequenceMap", Operator()),
-        "Loop": Operator(extents={0: Extent.AMOUNT}, hazard=hazards.trips),
+        "Loop": Operator(extents={0: Extent.AMOUNT}, hazard=hazards.loop_trips),
         **family("Shape Size", Operator(measures=True, computes=False, differentiable=False)),
         **family(
             "ConcatFromSequence Constant Optional OptionalGetElement OptionalHasElement SequenceAt "

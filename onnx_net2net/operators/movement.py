@@ -199,7 +199,7 @@ TABLES: dict[str, Table] = {
         "Split": move(
             _split,
             extents={1: Extent.PLACE},
-            hazard=hazards.parts,
+            hazard=hazards.split_parts,
             implied={"num_outputs": "the outputs are counted"},
         ),
         "Squeeze": move(_squeeze, in_order=True),

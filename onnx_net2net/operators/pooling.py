@@ -66,7 +66,7 @@ def col2im(op: Op) -> Rule:
 
 
 def max_unpool(op: Op) -> Rule:
-    """Refuse."""
+    """Refuse: where entries go is known at run time only."""
     raise Unsupported("its indices count through the whole tensor")
 
 
