@@ -1,6 +1,6 @@
 """One step as the operator tables see it: operands as code, attributes, sizes.
 
-    def gelu(op: Operation) -> str:
+    def gelu(op: TorchOperation) -> str:
         return f"F.gelu({op.tensor(0)})"
 
 An entry is such a function, or a template: ``"torch.abs({0})"``, ``"{0} + {1}"``.
@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from onnx_net2net.frameworks.operation import Operation as Shared
+from onnx_net2net.frameworks.operation import Operation
 from onnx_net2net.frameworks.roles import Role
 from onnx_net2net.frameworks.step import Step
 from onnx_net2net.frameworks.torch import size_code
 from onnx_net2net.frameworks.torch.codegen import BARE, VALUE
-from onnx_net2net.frameworks.torch.translator import TensorList, Translator
+from onnx_net2net.frameworks.torch.translator import TensorList, TorchTranslator
 from onnx_net2net.frameworks.torch.types import literal, torch_dtype
 from onnx_net2net.frameworks.torch.unsigned import is_widened, narrowed, widened
 
@@ -43,13 +43,13 @@ class Listed:
 
 
 Result = str | Sequence[str | Listed] | Unpacked | Listed | None
-Entry = str | Callable[["Operation"], Result]
+Entry = str | Callable[["TorchOperation"], Result]
 
 
-class Operation(Shared):
+class TorchOperation(Operation):
     """A step and where its operands are found."""
 
-    def __init__(self, step: Step, translator: Translator) -> None:
+    def __init__(self, step: Step, translator: TorchTranslator) -> None:
         super().__init__(step)
         self.translator = translator
         self.program = translator.program
@@ -60,43 +60,43 @@ class Operation(Shared):
     # ---- operands ---------------------------------------------------------------------------
 
     def has(self, index: int) -> bool:
-        """Whether an operand is given."""
+        """Return whether an operand is given."""
         return index < len(self.step.inputs) and bool(self.step.inputs[index])
 
     def name(self, index: int) -> str:
-        """The ONNX name of an operand."""
+        """Return the ONNX name of an operand."""
         if not self.has(index):
             self.refuse(f"its operand {index} is missing")
         self.read.add(index)
         return self.step.inputs[index]
 
     def unread(self) -> list[str]:
-        """Operands that are given, by index, and that the translation did not look at."""
+        """Return the indices of given operands that the translation did not look at."""
         seen = self.read | self.step.facts.implied.keys()
         return [str(i) for i in range(len(self.step.inputs)) if self.has(i) and i not in seen]
 
     def tensor(self, index: int) -> str:
-        """An operand as a tensor, in a type that PyTorch computes with."""
+        """Return an operand as a tensor, in a type that PyTorch computes with."""
         name = self.name(index)
         return widened(self.translator.tensor(name), self.program.dtype(name), self.step)
 
     def optional(self, index: int) -> str:
-        """An operand as a tensor, or ``None``."""
+        """Return an operand as a tensor, or ``None``."""
         return self.tensor(index) if self.has(index) else "None"
 
     def constant(self, index: int) -> Array | None:
-        """The contents of a constant operand."""
+        """Return the contents of a constant operand."""
         return self.program.constant(self.name(index)) if self.has(index) else None
 
     def needed(self, index: int, what: str) -> Array:
-        """The contents of an operand that must be constant."""
+        """Return the contents of an operand that must be constant."""
         found = self.constant(index)
         if found is None:
             self.refuse(f"its {what} is computed")
         return found
 
     def number(self, index: int) -> str | None:
-        """A single number as Python code, or None."""
+        """Return a single number as Python code, or None."""
         name = self.name(index)
         dtype = self.program.dtype(name)
         if dtype == TensorProto.UINT64 and is_widened(dtype, self.step):
@@ -113,12 +113,12 @@ class Operation(Shared):
         return literal(constant.reshape(())[()])
 
     def scalar(self, index: int) -> str:
-        """A single number as Python code where it is known, else a tensor."""
+        """Return a single number as Python code where it is known, else a tensor."""
         found = self.number(index)
         return self.tensor(index) if found is None else found
 
     def operands(self) -> list[str]:
-        """All operands, single numbers as such where that changes neither shape nor type."""
+        """Return all operands, single numbers as such where that changes neither shape nor type."""
         indices = [i for i in range(len(self.step.inputs)) if self.has(i)]
         ranks = {i: self.rank(i) for i in indices}
         numbers = {i: self.number(i) for i in indices}
@@ -133,39 +133,39 @@ class Operation(Shared):
         return found
 
     def is_sequence(self, index: int) -> bool:
-        """Whether an operand is a sequence of tensors."""
+        """Return whether an operand is a sequence of tensors."""
         return isinstance(self.translator.values.get(self.name(index)), TensorList)
 
     def sequence(self, index: int) -> str:
-        """An operand that is a sequence of tensors."""
+        """Return an operand that is a sequence of tensors."""
         found = self.translator.values.get(self.name(index))
         if not isinstance(found, TensorList):
             self.refuse(f"its operand {index} is no sequence")
         return found.code
 
     def value(self, index: int) -> str | Listed:
-        """An operand, be it a tensor or a sequence of them."""
+        """Return an operand, be it a tensor or a sequence of them."""
         return Listed(self.sequence(index)) if self.is_sequence(index) else self.tensor(index)
 
     # ---- sizes ------------------------------------------------------------------------------
 
     def rank(self, index: int) -> int | None:
-        """The number of axes of an operand."""
+        """Return the number of axes of an operand."""
         return self.program.rank(self.name(index))
 
     def axes_of(self, index: int) -> int:
-        """The number of axes of an operand, which must be known."""
+        """Return the number of axes of an operand, which must be known."""
         found = self.rank(index)
         if found is None:
             self.refuse(f"the number of axes of {self.name(index)!r} is not known")
         return found
 
     def size(self, index: int, axis: int) -> Any:
-        """One size of an operand: a number, or code."""
+        """Return one size of an operand: a number, or code."""
         return self.translator.size_of(self.name(index), axis % self.axes_of(index))
 
     def fixed(self, index: int, axis: int) -> int:
-        """One size of an operand, which must always be the same."""
+        """Return one size of an operand, which must always be the same."""
         found = self.program.size(self.name(index), axis)
         if found is None:
             found = self._same_size(index, axis)
@@ -174,20 +174,20 @@ class Operation(Shared):
         return found
 
     def _same_size(self, index: int, axis: int) -> int | None:
-        """A size that is the same whatever the dynamic sizes."""
+        """Return a size that is the same whatever the dynamic sizes."""
         sizes = self.program.shapes.sizes_of(self.name(index))
         size = sizes[axis] if sizes is not None else None
         return size if isinstance(size, int) else None
 
     def shape(self, index: int) -> tuple[int, ...] | None:
-        """The shape of an operand where no size changes."""
+        """Return the shape of an operand where no size changes."""
         dims = self.program.dims(self.name(index))
         if dims is None or any(not isinstance(d, int) for d in dims):
             return None
         return tuple(d for d in dims if isinstance(d, int))
 
     def sizes(self, index: int) -> list[Any]:
-        """An operand that holds sizes, as numbers and code."""
+        """Return an operand that holds sizes, as numbers and code."""
         found = self.translator.host(self.name(index))
         if found is not None:
             return list(found.reshape(-1))
@@ -200,7 +200,7 @@ class Operation(Shared):
         return [size_code.Size(f"{listed}[{i}]", natural=False) for i in range(length)]
 
     def length(self, index: int) -> int | None:
-        """How many entries a vector has, or a single number, where that is always the same."""
+        """Return how many elements a vector has, or a single number, where that never changes."""
         rank = self.rank(index)
         if rank == 0:
             return 1
@@ -208,26 +208,26 @@ class Operation(Shared):
         return self._same_size(index, 0) if rank == 1 and found is None else found
 
     def integers(self, index: int) -> list[int] | None:
-        """An operand that holds constant integers."""
+        """Return an operand that holds constant integers."""
         found = self.constant(index)
         return None if found is None else [int(i) for i in found.reshape(-1)]
 
     # ---- types and outputs ---------------------------------------------------------------
 
     def dtype(self, index: int = 0) -> int:
-        """The element type of an operand."""
+        """Return the element type of an operand."""
         found = self.program.dtype(self.name(index))
         if found is None:
             self.refuse(f"the type of {self.name(index)!r} is not known")
         return found
 
     def gives(self, output: int = 0) -> str:
-        """PyTorch's type of an output, while it is computed."""
+        """Return PyTorch's type of an output, while it is computed."""
         dtype = self.program.dtype(self.step.outputs[output])
         return "torch.int64" if is_widened(dtype, self.step) else torch_dtype(dtype)
 
     def wants(self, output: int) -> bool:
-        """Whether an output is named and read."""
+        """Return whether an output is named and read."""
         if not super().wants(output):
             return False
         name, graph = self.step.outputs[output], self.program.graph
@@ -236,21 +236,21 @@ class Operation(Shared):
     # ---- what it writes ---------------------------------------------------------------------
 
     def add(self, code: str, hint: str | None = None, **options: Any) -> str:
-        """An intermediate value."""
+        """Add a statement, and return the value that it computes."""
         return self.translator.block.add(code, hint or self.hint, **options)
 
     def kernel(self, name: str, *arguments: Any) -> str:
-        """A call of one of the functions that are written beside the class."""
+        """Call one of the functions that are written beside the class."""
         self.translator.state.kernels[name] = None
         return f"{name}({', '.join(map(str, arguments))})"
 
     def path(self, index: int) -> str | None:
-        """The path of an operand that is a weight."""
+        """Return the path of an operand that is a weight."""
         name = self.name(index)
         return self.program.paths[name] if self.program.is_weight(name) else None
 
     def layer(self, module: str, **parts: int) -> str | None:
-        """The module whose weights are just these operands (attribute=index), or None."""
+        """Return the module whose weights are just these operands (attribute=index), or None."""
         paths = {name: self.path(index) for name, index in parts.items()}
         known = {name: path for name, path in paths.items() if path is not None}
         if len(known) < len(paths) or "weight" not in known:
@@ -278,7 +278,7 @@ class Operation(Shared):
         self.store(self.filled(entry) if isinstance(entry, str) else entry(self))
 
     def filled(self, template: str) -> str:
-        """A template with the operands in it: ``{0}`` may be a number, ``{t0}`` is a tensor."""
+        """Fill a template with the operands: ``{0}`` may be a number, ``{t0}`` is a tensor."""
         before = set(self.read)
         plain = self.operands() if re.search(r"\{\d\}", template) else []
         self.read = before.union(map(int, re.findall(r"\{t?(\d)\}", template)))

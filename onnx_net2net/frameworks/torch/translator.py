@@ -1,6 +1,6 @@
 """Where every tensor is found while a program's steps are translated in order.
 
-    translator = Translator(program, write)
+    translator = TorchTranslator(program, write)
     translator.section(program.main)         # calls write(translator, step) for each step
     translator.tensor("hidden")              # the code of a tensor: a value, a weight, a buffer
 
@@ -25,7 +25,7 @@ from onnx_net2net.frameworks.program import Program
 from onnx_net2net.frameworks.roles import Role
 from onnx_net2net.frameworks.step import Section, Step
 from onnx_net2net.frameworks.torch import size_code
-from onnx_net2net.frameworks.torch.codegen import Block, value
+from onnx_net2net.frameworks.torch.codegen import CodeBlock, value
 from onnx_net2net.frameworks.torch.library import identifier
 from onnx_net2net.frameworks.torch.module_tree import Leaf, Tree, taken_names
 from onnx_net2net.frameworks.torch.size_code import Hosted, Size, Unhosted
@@ -49,10 +49,10 @@ class _State:
     stored: dict[str, Array] = field(default_factory=dict)
 
 
-class Translator:
+class TorchTranslator:
     """Holds where every tensor is found while the steps are translated in order."""
 
-    def __init__(self, program: Program, write: Callable[[Translator, Step], None]) -> None:
+    def __init__(self, program: Program, write: Callable[[TorchTranslator, Step], None]) -> None:
         self.program = program
         self.write = write
         leaves = {
@@ -65,7 +65,7 @@ class Translator:
             if program.is_weight(name)
         }
         self.tree = Tree(leaves)
-        self.block = Block()
+        self.block = CodeBlock()
         self.blocks = [self.block]
         self.values: dict[str, str | Array | TensorList] = {}
         self.state = _State()
@@ -79,7 +79,7 @@ class Translator:
     # ---- where tensors are found ------------------------------------------------------------
 
     def tensor(self, name: str) -> str:
-        """Code of a tensor, whatever it is."""
+        """Return the code of a tensor, whatever it is."""
         found = self.values.get(name)
         if isinstance(found, str):
             return found
@@ -94,7 +94,7 @@ class Translator:
         raise Untranslated(f"nothing here computes {name!r}")
 
     def lifted(self, items: Array, dtype: int | None) -> str:
-        """Sizes as a tensor."""
+        """Return sizes as a tensor."""
         wanted = torch_dtype(dtype or 7)
         flat = list(items.reshape(-1))
         if not any(isinstance(item, Size) for item in flat):
@@ -111,7 +111,7 @@ class Translator:
         )
 
     def buffer(self, name: str) -> str:
-        """A constant as a buffer of the module, which moves with it."""
+        """Make a constant a buffer of the module, which moves with it."""
         if name not in self._buffers:
             array = self.program.constant(name)
             assert array is not None
@@ -128,7 +128,7 @@ class Translator:
         return self._buffers[name]
 
     def inline_constant(self, name: str, code: str) -> str:
-        """A constant that no tensor of the file holds, as a buffer."""
+        """Make a constant that no tensor of the file holds a buffer."""
         key = self._unused(name)
         self.tree.constants[key] = code
         return f"self.{key}"
@@ -142,7 +142,7 @@ class Translator:
         return key
 
     def device(self) -> str:
-        """Where the inputs lie."""
+        """Return where the inputs lie."""
         if self._device is None:
             types = {v.name: v.type for v in self.program.model.proto.graph.input}
             plain = (n for n in self.program.main.inputs if types[n].HasField("tensor_type"))
@@ -155,7 +155,7 @@ class Translator:
         return self._device
 
     def host(self, name: str) -> Array | None:
-        """Numbers and sizes, where a tensor is one of these."""
+        """Return numbers and sizes, where a tensor is one of these."""
         found = self.values.get(name)
         if isinstance(found, np.ndarray):
             return found
@@ -168,14 +168,14 @@ class Translator:
         return size_code.array(constant.astype(object))
 
     def sizes_of(self, name: str) -> list[Any]:
-        """The shape of a tensor, as numbers and sizes."""
+        """Return the shape of a tensor, as numbers and sizes."""
         rank = self.program.rank(name)
         if rank is None:
             raise Untranslated(f"the number of axes of {name!r} is not known")
         return [self.size_of(name, axis) for axis in range(rank)]
 
     def size_of(self, name: str, axis: int) -> Any:
-        """One size: a number where it never changes."""
+        """Return one size: a number where it never changes."""
         known = self.program.size(name, axis)
         if known is not None:
             return known
@@ -192,7 +192,7 @@ class Translator:
         return Size(code)
 
     def symbol_of(self, code: str) -> str | None:
-        """The symbol of the axis that ``code`` reads the size of."""
+        """Return the symbol of the axis that ``code`` reads the size of."""
         for (_, name, axis), found in self._sizes.items():
             if found == code:
                 dims = self.program.dims(name)
@@ -201,7 +201,7 @@ class Translator:
         return None
 
     def expression(self, code: str, hint: str) -> str:
-        """A number computed from sizes; the same expression once."""
+        """Return a number computed from sizes; the same expression once."""
         for block in reversed(self.blocks):
             if (id(block), code) in self._expressions:
                 return self._expressions[id(block), code]
@@ -263,14 +263,14 @@ class Translator:
 
     def enter(self, names: Sequence[str], lists: Collection[str] = ()) -> None:
         """Begin a function with these parameters; ``lists`` are sequences of tensors."""
-        body = Block(self.blocks[0].numbers)
+        body = CodeBlock(self.blocks[0].numbers)
         self.blocks.append(body)
         self.block = body
         for name in names:
             code = body.input(name)
             self.values[name] = TensorList(code) if name in lists else code
 
-    def leave(self) -> Block:
+    def leave(self) -> CodeBlock:
         """End the function that was begun last."""
         body = self.blocks.pop()
         self.block = self.blocks[-1]

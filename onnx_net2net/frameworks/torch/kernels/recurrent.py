@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def reordered(weight: Tensor, order: Sequence[int]) -> Tensor:
-    """The gates of a weight in another order."""
+    """Return a weight with its gates in another order."""
     gates = weight.chunk(len(order))
     return torch.cat([gates[i] for i in order])
 
@@ -23,7 +23,7 @@ def fused_recurrence(
     states: Sequence[Tensor],
     direction: str,
 ) -> tuple[Tensor, ...]:
-    """PyTorch's own ``lstm``, ``gru``, ``rnn_tanh`` or ``rnn_relu``: output and last states."""
+    """Run PyTorch's own ``lstm``, ``gru``, ``rnn_tanh`` or ``rnn_relu``: output and last states."""
     order = {"lstm": (0, 2, 3, 1), "gru": (1, 0, 2)}.get(name, (0,))
     weights = []
     for index in range(w.shape[0]):
@@ -52,7 +52,7 @@ def recurrence(
     p: Tensor | None,
     clip: float,
 ) -> tuple[Tensor, ...]:
-    """Step by step, for what PyTorch's own layers do not have."""
+    """Run a layer step by step, for what PyTorch's own layers do not have."""
     backward = {"forward": [False], "reverse": [True]}.get(direction, [False, True])
     count = len(activations) // len(backward)
     outputs, lasts = [], []
@@ -79,7 +79,7 @@ def recurrence(
 
 
 def clipped(x: Tensor, limit: float) -> Tensor:
-    """Within -limit and limit; 0 is no limit."""
+    """Keep within -limit and limit; 0 is no limit."""
     return x.clamp(-limit, limit) if limit else x
 
 
@@ -94,7 +94,7 @@ def lstm_step(
     p: Tensor | None,
     clip: float,
 ) -> tuple[Tensor, Tensor]:
-    """One step of an LSTM with gates i, o, f, c and peepholes i, o, f."""
+    """Compute one step of an LSTM with gates i, o, f, c and peepholes i, o, f."""
     gates = x @ w.T + h @ r.T
     if b is not None:
         gates = gates + b[: gates.shape[1]] + b[gates.shape[1] :]
@@ -116,7 +116,7 @@ def gru_step(
     p: Tensor | None,
     clip: float,
 ) -> tuple[Tensor]:
-    """One step of a GRU with gates z, r, h whose reset comes before the product."""
+    """Compute one step of a GRU with gates z, r, h whose reset comes before the product."""
     size = h.shape[1]
     wb, rb = (x.new_zeros(3 * size),) * 2 if b is None else b.chunk(2)
     given, back = x @ w.T + wb, h @ r[: 2 * size].T + rb[: 2 * size]
@@ -138,7 +138,7 @@ def gru_step_after(
     p: Tensor | None,
     clip: float,
 ) -> tuple[Tensor]:
-    """One step of a GRU with gates z, r, h whose reset comes after the product."""
+    """Compute one step of a GRU with gates z, r, h whose reset comes after the product."""
     size = h.shape[1]
     wb, rb = (x.new_zeros(3 * size),) * 2 if b is None else b.chunk(2)
     given, back = x @ w.T + wb, h @ r.T + rb
@@ -159,7 +159,7 @@ def rnn_step(
     p: Tensor | None,
     clip: float,
 ) -> tuple[Tensor]:
-    """One step of a plain recurrent layer."""
+    """Compute one step of a plain recurrent layer."""
     total = x @ w.T + h @ r.T
     if b is not None:
         total = total + b[: total.shape[1]] + b[total.shape[1] :]

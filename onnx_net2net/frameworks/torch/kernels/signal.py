@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def fourier(x: Tensor, length: int | None, axis: int, inverse: bool, onesided: bool) -> Tensor:
-    """The discrete Fourier transform along ``axis``; of half a spectrum the inverse is real."""
+    """Return the Fourier transform along ``axis``; of half a spectrum the inverse is real."""
     axis = axis % x.dim()
     z = (
         torch.view_as_complex(x.contiguous())
@@ -29,7 +29,7 @@ def fourier(x: Tensor, length: int | None, axis: int, inverse: bool, onesided: b
 def short_fourier(
     x: Tensor, step: int, window: Tensor | None, length: int, onesided: bool
 ) -> Tensor:
-    """The transform of windows of a signal (b, n, 1 or 2): (b, windows, frequencies, 2)."""
+    """Transform windows of a signal (b, n, 1 or 2): (b, windows, frequencies, 2)."""
     z = (
         torch.view_as_complex(x.contiguous())
         if x.shape[-1] == 2
@@ -53,7 +53,7 @@ def mel_weights(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
-    """Triangles over frequencies (length / 2 + 1, bins), evenly wide on the scale of hearing."""
+    """Return triangles over frequencies (length / 2 + 1, bins), evenly wide on the mel scale."""
     edges = [2595.0 * math.log10(1.0 + f / 700.0) for f in (low, high)]
     step = (edges[1] - edges[0]) / (bins + 2)
     places = [700.0 * (10.0 ** ((edges[0] + i * step) / 2595.0) - 1.0) for i in range(bins + 2)]

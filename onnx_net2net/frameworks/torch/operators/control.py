@@ -7,13 +7,13 @@ from itertools import zip_longest
 
 from onnx_net2net.frameworks.step import Section
 from onnx_net2net.frameworks.torch import size_code
-from onnx_net2net.frameworks.torch.operation import Entry, Listed, Operation
+from onnx_net2net.frameworks.torch.operation import Entry, Listed, TorchOperation
 from onnx_net2net.frameworks.torch.translator import TensorList
 from onnx_net2net.frameworks.torch.types import torch_dtype
 
 
-def _results(op: Operation, names: list[str]) -> str:
-    """What a function returns."""
+def _results(op: TorchOperation, names: list[str]) -> str:
+    """Return what a function returns."""
     found = []
     for name in names:
         value = op.translator.values.get(name)
@@ -22,9 +22,9 @@ def _results(op: Operation, names: list[str]) -> str:
 
 
 def _body(
-    op: Operation, section: Section, parameters: list[str], lists: list[str]
+    op: TorchOperation, section: Section, parameters: list[str], lists: list[str]
 ) -> tuple[str, list[bool]]:
-    """A function for a body, and which of its results are sequences."""
+    """Write a function for a body; return it, and which of its results are sequences."""
     op.translator.enter(parameters, lists)
     try:
         op.translator.section(section)
@@ -41,8 +41,8 @@ def _kinds(codes: list[str], lists: list[bool]) -> list[str | Listed]:
     return [Listed(code) if kind else code for code, kind in zip(codes, lists, strict=True)]
 
 
-def branch(op: Operation) -> list[str | Listed]:
-    """One of two functions is called."""
+def branch(op: TorchOperation) -> list[str | Listed]:
+    """Call one of two functions."""
     found = op.translator.host(op.name(0))
     if found is not None and size_code.known(found):
         condition = str(bool(found.reshape(-1)[0]))
@@ -64,8 +64,8 @@ def branch(op: Operation) -> list[str | Listed]:
     return _kinds(op.translator.block.unpack(code, [op.hint] * len(op.step.outputs)), kinds[0])
 
 
-def loop(op: Operation) -> list[str | Listed]:
-    """Runs until the condition fails or the count is reached; scanned outputs are stacked."""
+def loop(op: TorchOperation) -> list[str | Listed]:
+    """Call a function until it stops, or the count is reached; scanned outputs are stacked."""
     section = op.step.bodies.get("body")
     if section is None:
         op.refuse("its body is not followed")
@@ -90,8 +90,8 @@ def loop(op: Operation) -> list[str | Listed]:
     return _kinds(names, kinds[1:])[: len(op.step.outputs)]
 
 
-def _empty_rows(op: Operation, rows: list[str], stacks: Sequence[str]) -> list[str]:
-    """Shapes and types of what is stacked, for a loop that does not run; None if not known."""
+def _empty_rows(op: TorchOperation, rows: list[str], stacks: Sequence[str]) -> list[str]:
+    """Return shapes and types of what is stacked if a loop does not run; None if not known."""
     found = []
     for row, stack in zip_longest(rows, stacks, fillvalue=""):
         dims, dtype = op.program.dims(row), op.program.dtype(row)
@@ -104,8 +104,8 @@ def _empty_rows(op: Operation, rows: list[str], stacks: Sequence[str]) -> list[s
     return [f"({', '.join(found)},)"] if found else []
 
 
-def scan(op: Operation) -> list[str]:
-    """Runs over the entries of its inputs; scanned outputs are stacked."""
+def scan(op: TorchOperation) -> list[str]:
+    """Call a function for the slices of its inputs; scanned outputs are stacked."""
     section = op.step.bodies.get("body")
     if section is None:
         op.refuse("its body is not followed")

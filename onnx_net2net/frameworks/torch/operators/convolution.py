@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onnx_net2net.frameworks.torch.codegen import computed
-from onnx_net2net.frameworks.torch.operation import Entry, Operation
+from onnx_net2net.frameworks.torch.operation import Entry, TorchOperation
 from onnx_net2net.frameworks.torch.operators.linear import layer
 from onnx_net2net.frameworks.torch.operators.movement import listed
 from onnx_net2net.frameworks.windows import same_pads, transposed_pads
 
 
 def options_of(given: Mapping[str, Sequence[Any]], usual: Mapping[str, Any]) -> str:
-    """Keyword arguments, but for those that are as usual.
+    """Return keyword arguments, but for those that are as usual.
 
     >>> options_of({"stride": [2, 2], "groups": [1]}, {"stride": 1, "groups": 1})
     ', stride=2'
@@ -26,14 +26,14 @@ def options_of(given: Mapping[str, Sequence[Any]], usual: Mapping[str, Any]) -> 
 
 
 def pair(values: Sequence[int]) -> str:
-    """Equal values as one number."""
+    """Return equal values as one number."""
     if len(set(values)) == 1:
         return str(values[0])
     return f"({', '.join(map(str, values))})"
 
 
-def _same_pads(op: Operation, kernel: Sequence[int], pooled: bool = False) -> list[str]:
-    """Pads of SAME_UPPER and SAME_LOWER, computed from the sizes: begins, then ends.
+def _same_pads(op: TorchOperation, kernel: Sequence[int], pooled: bool = False) -> list[str]:
+    """Compute the pads of SAME_UPPER and SAME_LOWER from the sizes: begins, then ends.
 
     Pools of ONNX Runtime leave dilations out of account, and cut where a stride skips entries.
     """
@@ -60,8 +60,10 @@ def _same_pads(op: Operation, kernel: Sequence[int], pooled: bool = False) -> li
     return begins + ends
 
 
-def padding(op: Operation, kernel: Sequence[int], pooled: bool = False) -> tuple[list[str], bool]:
-    """Pads, begins then ends, and whether both are equal on every axis."""
+def padding(
+    op: TorchOperation, kernel: Sequence[int], pooled: bool = False
+) -> tuple[list[str], bool]:
+    """Return pads, begins then ends, and whether both are equal on every axis."""
     rank = len(kernel)
     mode = op.attribute("auto_pad", "NOTSET")
     if mode in ("SAME_UPPER", "SAME_LOWER"):
@@ -76,22 +78,22 @@ def padding(op: Operation, kernel: Sequence[int], pooled: bool = False) -> tuple
 
 
 def padded(x: str, pads: Sequence[str], value: str = "") -> str:
-    """``x`` with these pads; F.pad counts from the last axis."""
+    """Pad ``x``; F.pad counts from the last axis."""
     rank = len(pads) // 2
     order = [p for axis in reversed(range(rank)) for p in (pads[axis], pads[axis + rank])]
     return f"F.pad({x}, ({', '.join(order)}){value})"
 
 
-def kernel_of(op: Operation, weight: int) -> list[int]:
-    """The sizes of a kernel, which slides along one to three axes."""
+def kernel_of(op: TorchOperation, weight: int) -> list[int]:
+    """Return the sizes of a kernel, which slides along one to three axes."""
     rank = op.axes_of(weight) - 2
     if rank not in (1, 2, 3):
         op.refuse(f"it has {rank} axes to slide along")
     return list(op.attribute("kernel_shape") or [op.fixed(weight, a) for a in range(2, rank + 2)])
 
 
-def convolved(op: Operation, x: str, w: str, weight: int, bias: str = "") -> str:
-    """The function with all its options, for tensors that are computed."""
+def convolved(op: TorchOperation, x: str, w: str, weight: int, bias: str = "") -> str:
+    """Call the function with all its options, for tensors that are computed."""
     kernel = kernel_of(op, weight)
     pads, _ = padding(op, kernel)
     rank = len(kernel)
@@ -100,8 +102,8 @@ def convolved(op: Operation, x: str, w: str, weight: int, bias: str = "") -> str
     return f"F.conv{rank}d({padded(x, pads)}, {w}{bias}, {options})"
 
 
-def conv(op: Operation) -> str:
-    """A convolution module where the weights are one's, else the function."""
+def conv(op: TorchOperation) -> str:
+    """Call a convolution module where the weights are one's, else the function."""
     kernel = kernel_of(op, 1)
     rank = len(kernel)
     shape = op.program.dims(op.name(1)) or ()
@@ -127,8 +129,8 @@ def conv(op: Operation) -> str:
     return f"F.conv{rank}d({x}, {op.tensor(1)}{b}{options})"
 
 
-def conv_transpose(op: Operation) -> str:
-    """ConvTranspose; what no padding of PyTorch's does is cut from the whole result, or added."""
+def conv_transpose(op: TorchOperation) -> str:
+    """Cut from the whole result, or add to it, what no padding of PyTorch's does."""
     kernel = kernel_of(op, 1)
     rank = len(kernel)
     strides, dilations = op.strides(rank), op.dilations(rank)
@@ -156,7 +158,7 @@ def conv_transpose(op: Operation) -> str:
     return f"{code} + ({op.tensor(2)}).reshape({', '.join(['-1', *['1'] * rank])})"
 
 
-def _transposed(op: Operation, rank: int, kernel: Sequence[int], options: str) -> str:
+def _transposed(op: TorchOperation, rank: int, kernel: Sequence[int], options: str) -> str:
     shape = op.program.dims(op.name(1)) or ()
     bias = 2 if op.has(2) else None
     if all(isinstance(size, int) for size in shape):
@@ -170,8 +172,8 @@ def _transposed(op: Operation, rank: int, kernel: Sequence[int], options: str) -
     return f"F.conv_transpose{rank}d({op.tensor(0)}, {op.tensor(1)}{b}{options})"
 
 
-def col2im(op: Operation) -> str:
-    """Overlapping blocks summed into an image."""
+def col2im(op: TorchOperation) -> str:
+    """Sum overlapping blocks into an image."""
     rank = op.length(1)
     if rank is None:
         op.refuse("the number of axes of its image is not known")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx import TensorProto, helper
 
-from onnx_net2net.frameworks.torch.operation import Entry, Operation
+from onnx_net2net.frameworks.torch.operation import Entry, TorchOperation
 from onnx_net2net.frameworks.torch.types import (
     FLOATS8,
     INTEGERS,
@@ -20,8 +20,8 @@ BOOL = 9
 UINT64 = 13
 
 
-def divide(op: Operation) -> str:
-    """Integers are rounded towards zero."""
+def divide(op: TorchOperation) -> str:
+    """Round integers towards zero."""
     if op.dtype() in FLOATS:
         return op.filled("{0} / {1}")
     if op.dtype() == UINT64:
@@ -29,8 +29,8 @@ def divide(op: Operation) -> str:
     return op.filled('torch.div({0}, {1}, rounding_mode="trunc")')
 
 
-def modulo(op: Operation) -> str:
-    """The sign is the divisor's, or with ``fmod`` the dividend's."""
+def modulo(op: TorchOperation) -> str:
+    """Keep the divisor's sign, or with ``fmod`` the dividend's."""
     fmod = bool(op.attribute("fmod", 0))
     if op.dtype() == UINT64:
         if fmod:
@@ -43,8 +43,8 @@ def modulo(op: Operation) -> str:
     return op.filled(f"torch.{name}({left}, {{1}})")
 
 
-def power(op: Operation) -> str:
-    """The result has the type of the base."""
+def power(op: TorchOperation) -> str:
+    """Keep the type of the base."""
     if op.dtype() == UINT64:
         op.refuse("PyTorch has no powers of UINT64")
     exponent = op.number(1)
@@ -59,9 +59,9 @@ def power(op: Operation) -> str:
 
 
 def extreme(name: str) -> Entry:
-    """Max and Min of any number of tensors."""
+    """Write Max or Min of any number of tensors."""
 
-    def entry(op: Operation) -> str:
+    def entry(op: TorchOperation) -> str:
         count = len(op.step.inputs)
         if count == 1:
             return op.tensor(0)
@@ -79,8 +79,8 @@ def extreme(name: str) -> Entry:
     return entry
 
 
-def clip(op: Operation) -> str:
-    """Bounds are attributes or operands."""
+def clip(op: TorchOperation) -> str:
+    """Write Clip, whose bounds are attributes or operands."""
     bounds, numbers = [], set()
     for index, name in ((1, "min"), (2, "max")):
         if name in op.step.attributes:
@@ -101,19 +101,19 @@ def clip(op: Operation) -> str:
     return f"torch.clamp({op.tensor(0)}, {', '.join(bounds)})"
 
 
-def cast(op: Operation) -> str:
-    """To another type; from a float, towards zero."""
+def cast(op: TorchOperation) -> str:
+    """Convert to another type; from a float, towards zero."""
     return converted(op, op.attribute("to"))
 
 
-def cast_like(op: Operation) -> str:
-    """To the type of another tensor."""
+def cast_like(op: TorchOperation) -> str:
+    """Convert to the type of another tensor."""
     op.name(1)
     return converted(op, op.dtype(1))
 
 
-def converted(op: Operation, to: int) -> str:
-    """An operand in another type."""
+def converted(op: TorchOperation, to: int) -> str:
+    """Return an operand in another type."""
     wanted, saturate = torch_dtype(to), bool(op.attribute("saturate", 1))
     source = op.program.dtype(op.name(0))
     if source == to:
@@ -127,8 +127,8 @@ def converted(op: Operation, to: int) -> str:
     return f"({op.tensor(0)}).to({wanted})"
 
 
-def where(op: Operation) -> str:
-    """Numbers on both sides have to be given their type."""
+def where(op: TorchOperation) -> str:
+    """Write Where; numbers on both sides have to be given their type."""
     condition = op.tensor(0)
     numbers = [op.number(1), op.number(2)]
     wide = op.rank(0)
@@ -146,17 +146,17 @@ def where(op: Operation) -> str:
     return f"torch.where({condition}, {parts[0]}, {parts[1]})"
 
 
-def gelu(op: Operation) -> str:
-    """Exact, or by the tanh formula."""
+def gelu(op: TorchOperation) -> str:
+    """Write GELU, exact or by the tanh formula."""
     form = op.attribute("approximate", "none")
     options = "" if form == "none" else ', approximate="tanh"'
     return f"F.gelu({op.tensor(0)}{options})"
 
 
 def bounded(template: str, **defaults: float) -> Entry:
-    """A template with float attributes as ``{alpha}``."""
+    """Fill float attributes into a template, as ``{alpha}``."""
 
-    def entry(op: Operation) -> str:
+    def entry(op: TorchOperation) -> str:
         code = template
         for name, default in defaults.items():
             code = code.replace(f"{{{name}}}", short(op.attribute(name, default)))
@@ -165,21 +165,21 @@ def bounded(template: str, **defaults: float) -> Entry:
     return entry
 
 
-def hard_sigmoid(op: Operation) -> str:
-    """PyTorch's own where the slope is 1/6."""
+def hard_sigmoid(op: TorchOperation) -> str:
+    """Call PyTorch's own where the slope is 1/6."""
     alpha, beta = op.attribute("alpha", 0.2), op.attribute("beta", 0.5)
     if abs(alpha - 1 / 6) < 1e-7 and beta == 0.5:
         return f"F.hardsigmoid({op.tensor(0)})"
     return f"torch.clamp({short(alpha)} * ({op.tensor(0)}) + {short(beta)}, 0, 1)"
 
 
-def leaky(op: Operation) -> str:
-    """A slope for negative values."""
+def leaky(op: TorchOperation) -> str:
+    """Write a slope for negative values."""
     return f"F.leaky_relu({op.tensor(0)}, {short(op.attribute('alpha', 0.01))})"
 
 
-def prelu(op: Operation) -> str:
-    """The slope broadcasts; where it is one a channel it is PyTorch's module."""
+def prelu(op: TorchOperation) -> str:
+    """Write PRelu, whose slope broadcasts; a single one is PyTorch's module."""
     slope = op.shape(1)
     rank = op.axes_of(0)
     x, channels = op.tensor(0), (op.program.size(op.name(0), 1) if rank > 1 else None)
@@ -194,8 +194,8 @@ def prelu(op: Operation) -> str:
     return f"torch.where(({x}) >= 0, {x}, ({x}) * {op.tensor(1)})"
 
 
-def shrink(op: Operation) -> str:
-    """Nothing between -lambd and lambd, beyond it nearer by the bias."""
+def shrink(op: TorchOperation) -> str:
+    """Write nothing between -lambd and lambd, and what is beyond nearer by the bias."""
     bias, limit = short(op.attribute("bias", 0.0)), short(op.attribute("lambd", 0.5))
     x = op.add(op.tensor(0), "x", inline=False)
     inner = f"torch.where({x} > {limit}, {x} - {bias}, torch.zeros_like({x}))"
@@ -203,13 +203,13 @@ def shrink(op: Operation) -> str:
     return code if op.dtype() in FLOATS else f"({code}).to({op.gives()})"
 
 
-def absolute(op: Operation) -> str:
-    """Without the sign."""
+def absolute(op: TorchOperation) -> str:
+    """Drop the sign."""
     return op.tensor(0) if op.dtype() == UINT64 else f"torch.abs({op.tensor(0)})"
 
 
-def sign(op: Operation) -> str:
-    """-1, 0 or 1; what is not a number stays so."""
+def sign(op: TorchOperation) -> str:
+    """Write -1, 0 or 1; what is not a number stays so."""
     if op.dtype() == UINT64:
         return f"({op.tensor(0)} != 0).to(torch.int64)"
     if op.dtype() in FLOATS:
@@ -217,18 +217,18 @@ def sign(op: Operation) -> str:
     return f"torch.sign({op.tensor(0)})"
 
 
-def thresholded(op: Operation) -> str:
-    """Values up to alpha become zero."""
+def thresholded(op: TorchOperation) -> str:
+    """Set values up to alpha to zero."""
     return f"F.threshold({op.tensor(0)}, {short(op.attribute('alpha', 1.0))}, 0.0)"
 
 
-def round_even(op: Operation) -> str:
-    """Halves go to the even neighbour."""
+def round_even(op: TorchOperation) -> str:
+    """Round halves to the even neighbour."""
     return f"torch.round({op.tensor(0)})"
 
 
-def is_inf(op: Operation) -> str:
-    """Either sign may be left out."""
+def is_inf(op: TorchOperation) -> str:
+    """Write IsInf; either sign may be left out."""
     negative, positive = op.attribute("detect_negative", 1), op.attribute("detect_positive", 1)
     if negative and positive:
         return f"torch.isinf({op.tensor(0)})"
@@ -237,8 +237,8 @@ def is_inf(op: Operation) -> str:
     return f"torch.is{'neg' if negative else 'pos'}inf({op.tensor(0)})"
 
 
-def shift(op: Operation) -> str:
-    """Bits to the left or right."""
+def shift(op: TorchOperation) -> str:
+    """Shift bits to the left or right."""
     bits = 8 * helper.tensor_dtype_to_np_dtype(op.dtype()).itemsize
     if op.attribute("direction") == "LEFT":
         return op.kernel("shifted_left", op.tensor(0), op.tensor(1), bits)
@@ -252,9 +252,9 @@ def shift(op: Operation) -> str:
 
 
 def variadic(sign: str, mean: bool = False) -> Entry:
-    """Sum or mean of any number of tensors."""
+    """Write the sum or mean of any number of tensors."""
 
-    def entry(op: Operation) -> str:
+    def entry(op: TorchOperation) -> str:
         names = [op.tensor(i) for i in range(len(op.step.inputs))]
         total = f" {sign} ".join(f"({name})" for name in names)
         return f"({total}) / {len(names)}" if mean else total
@@ -262,33 +262,33 @@ def variadic(sign: str, mean: bool = False) -> Entry:
     return entry
 
 
-def negated(op: Operation) -> str:
-    """Unary minus."""
+def negated(op: TorchOperation) -> str:
+    """Write the unary minus."""
     return f"-({op.tensor(0)})"
 
 
-def equal(op: Operation) -> str:
-    """Numbers or truth values; no text."""
+def equal(op: TorchOperation) -> str:
+    """Compare numbers or truth values; no text."""
     if op.dtype() not in (*FLOATS, *INTEGERS, BOOL):
         op.refuse("it compares text")
     return op.filled("{0} == {1}")
 
 
-def bits(op: Operation) -> str:
-    """The same bytes as another type."""
+def bits(op: TorchOperation) -> str:
+    """View the same bytes as another type."""
     return f"({op.tensor(0)}).view({torch_dtype(op.attribute('to'))})"
 
 
-def swish(op: Operation) -> str:
-    """x * sigmoid(alpha * x)."""
+def swish(op: TorchOperation) -> str:
+    """Write x * sigmoid(alpha * x)."""
     alpha = op.attribute("alpha", 1.0)
     if alpha == 1.0:
         return f"F.silu({op.tensor(0)})"
     return f"({op.tensor(0)}) * torch.sigmoid({literal(alpha)} * ({op.tensor(0)}))"
 
 
-def dropout(op: Operation) -> list[str]:
-    """Follows ``train()`` and ``eval()``, whatever mode the file was exported in."""
+def dropout(op: TorchOperation) -> list[str]:
+    """Follow ``train()`` and ``eval()``, whatever mode the file was exported in."""
     ratio = short(op.attribute("ratio", 0.5))
     if op.has(1):
         number = op.number(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from onnx_net2net.frameworks.torch.operation import Entry, Listed, Operation
+from onnx_net2net.frameworks.torch.operation import Entry, Listed, TorchOperation
 from onnx_net2net.frameworks.torch.size_code import Size, number
 from onnx_net2net.frameworks.torch.types import literal
 
@@ -12,17 +12,17 @@ LAST = 2**31 - 1
 
 
 def listed(sizes: list[Any]) -> str:
-    """Sizes as arguments."""
+    """Return sizes as arguments."""
     return ", ".join(number(size) for size in sizes)
 
 
-def same(op: Operation) -> list[str | Listed]:
-    """The value itself, which may be a sequence."""
+def same(op: TorchOperation) -> list[str | Listed]:
+    """Return the value itself, which may be a sequence."""
     return [op.value(0)]
 
 
-def reshape(op: Operation) -> str:
-    """0 keeps the size that stands there, unless ``allowzero``."""
+def reshape(op: TorchOperation) -> str:
+    """Reshape; 0 keeps the size that stands there, unless ``allowzero``."""
     x = op.tensor(0)
     keeps = not op.attribute("allowzero", 0)
     if "shape" in op.step.attributes:
@@ -41,8 +41,8 @@ def reshape(op: Operation) -> str:
     return f"({x}).reshape({listed(sizes)})" if sizes else f"({x}).reshape(())"
 
 
-def transpose(op: Operation) -> str:
-    """Two axes swapped, or all of them permuted."""
+def transpose(op: TorchOperation) -> str:
+    """Swap two axes, or permute all of them."""
     rank = op.axes_of(0)
     perm = list(op.attribute("perm") or reversed(range(rank)))
     moved = [axis for axis, source in enumerate(perm) if axis != source]
@@ -55,15 +55,15 @@ def transpose(op: Operation) -> str:
     return f"({op.tensor(0)}).permute({', '.join(map(str, perm))})"
 
 
-def axes(op: Operation, index: int = 1) -> list[Any] | None:
-    """The axes, an attribute or an operand."""
+def axes(op: TorchOperation, index: int = 1) -> list[Any] | None:
+    """Return the axes, an attribute or an operand."""
     if op.attribute("axes") is not None:
         return list(op.attribute("axes"))
     return op.sizes(index) if op.has(index) else None
 
 
-def unsqueeze(op: Operation) -> str:
-    """New axes; several are counted in the result."""
+def unsqueeze(op: TorchOperation) -> str:
+    """Insert new axes; several are counted in the result."""
     new = axes(op) or []
     if any(isinstance(axis, Size) for axis in new):
         return op.kernel("unsqueezed", op.tensor(0), f"[{listed(new)}]")
@@ -74,8 +74,8 @@ def unsqueeze(op: Operation) -> str:
     return code
 
 
-def squeeze(op: Operation) -> str:
-    """Axes of size 1 away: those named, or all."""
+def squeeze(op: TorchOperation) -> str:
+    """Remove axes of size 1: those named, or all."""
     gone = axes(op)
     if gone is None:
         return f"({op.tensor(0)}).squeeze()"
@@ -84,8 +84,8 @@ def squeeze(op: Operation) -> str:
     return f"({op.tensor(0)}).squeeze(({listed(gone)}))" if gone else op.tensor(0)
 
 
-def flatten(op: Operation) -> str:
-    """Two axes: all before ``axis`` and all after."""
+def flatten(op: TorchOperation) -> str:
+    """Merge all axes before ``axis``, and all after."""
     rank = op.axes_of(0)
     axis = op.attribute("axis", 1)
     axis = axis + rank if axis < 0 else axis
@@ -99,16 +99,16 @@ def flatten(op: Operation) -> str:
     return f"({code}).flatten(1)" if axis < rank - 1 or (axis > 1 and rank - axis > 1) else code
 
 
-def concat(op: Operation) -> str:
-    """One behind the other."""
+def concat(op: TorchOperation) -> str:
+    """Put one behind the other."""
     names, axis = [op.tensor(i) for i in range(len(op.step.inputs))], op.attribute("axis", 1)
     if len(names) == 1:
         return names[0]
     return f"torch.cat(({', '.join(names)}), dim={axis})"
 
 
-def split(op: Operation) -> list[str]:
-    """Parts of given or of equal sizes."""
+def split(op: TorchOperation) -> list[str]:
+    """Split into parts of given or of equal sizes."""
     axis, count = op.attribute("axis", 0), len(op.step.outputs)
     x = op.tensor(0)
     if "split" in op.step.attributes:
@@ -135,8 +135,8 @@ def split(op: Operation) -> list[str]:
     return op.translator.block.unpack(code, [op.hint] * count)
 
 
-def slice_(op: Operation) -> str:
-    """Ranges along axes; a negative step runs backwards."""
+def slice_(op: TorchOperation) -> str:
+    """Take ranges along axes; a negative step runs backwards."""
     if op.opset < 10 or "starts" in op.step.attributes:
         starts, ends = list(op.attribute("starts")), list(op.attribute("ends"))
         chosen = list(op.attribute("axes") or range(len(starts)))
@@ -169,7 +169,7 @@ def _range(start: Any, end: Any, step: int) -> str:
 
 
 def _indexed(x: str, parts: list[str]) -> str:
-    """``x[..., 2:]`` or ``x[:, 2:]``, whichever is shorter."""
+    """Return ``x[..., 2:]`` or ``x[:, 2:]``, whichever is shorter."""
     if all(part == ":" for part in parts):
         return x
     used = [axis for axis, part in enumerate(parts) if part != ":"]
@@ -178,8 +178,8 @@ def _indexed(x: str, parts: list[str]) -> str:
     return f"({x})[{', '.join(parts[: used[-1] + 1])}]"
 
 
-def expand(op: Operation) -> str:
-    """To a shape that both broadcast to."""
+def expand(op: TorchOperation) -> str:
+    """Expand to a shape that both broadcast to."""
     if op.translator.host(op.name(1)) is None and op.length(1) is None:
         x = op.add(op.tensor(0), "x", inline=False)
         return f"{x}.expand(torch.broadcast_shapes({x}.shape, {op.tensor(1)}.tolist()))"
@@ -202,8 +202,8 @@ def expand(op: Operation) -> str:
     return f"({x}).expand({', '.join(wanted)})"
 
 
-def _same(op: Operation, axis: int, size: Any) -> bool:
-    """Whether ``size`` is read off this very axis."""
+def _same(op: TorchOperation, axis: int, size: Any) -> bool:
+    """Return whether ``size`` is read off this very axis."""
     if not isinstance(size, Size) or axis < 0:
         return False
     own = op.size(0, axis)
@@ -214,16 +214,16 @@ def _same(op: Operation, axis: int, size: Any) -> bool:
     return isinstance(symbol, str) and op.translator.symbol_of(size.code) == symbol
 
 
-def tile(op: Operation) -> str:
-    """Repeats along each axis."""
+def tile(op: TorchOperation) -> str:
+    """Repeat along each axis."""
     if op.opset < 6:
         op.refuse("its repeats are along one axis (opset 1)")
     repeats = op.sizes(1)
     return f"({op.tensor(0)}).repeat({listed(repeats)})" if repeats else op.tensor(0)
 
 
-def constant_of_shape(op: Operation) -> str:
-    """One value everywhere."""
+def constant_of_shape(op: TorchOperation) -> str:
+    """Write one value everywhere."""
     value = op.attribute("value")
     fill = "0.0" if value is None else literal(value.reshape(-1)[0])
     device = op.translator.device()
@@ -235,8 +235,8 @@ def constant_of_shape(op: Operation) -> str:
     return f"torch.full({shape}, {fill}, dtype={op.gives()}, device={device})"
 
 
-def arange(op: Operation) -> str:
-    """Numbers from start to limit."""
+def arange(op: TorchOperation) -> str:
+    """Count from start to limit."""
     parts = [op.number(i) for i in range(3)]
     start, limit, step = (
         part if part is not None else f"({op.tensor(i)}).item()" for i, part in enumerate(parts)
@@ -248,8 +248,8 @@ def arange(op: Operation) -> str:
     return f"torch.arange({start}, {limit}, {step}, {options})"
 
 
-def eye(op: Operation) -> str:
-    """Ones on a diagonal."""
+def eye(op: TorchOperation) -> str:
+    """Write ones on a diagonal."""
     rows, columns = op.size(0, 0), op.size(0, 1)
     options = f"dtype={op.gives()}, device={op.translator.device()}"
     offset = op.attribute("k", 0)
@@ -257,8 +257,8 @@ def eye(op: Operation) -> str:
     return op.kernel("eye", number(rows), number(columns), offset, options)
 
 
-def triangle(op: Operation) -> str:
-    """The upper or the lower triangle; zero elsewhere."""
+def triangle(op: TorchOperation) -> str:
+    """Keep the upper or the lower triangle; zero elsewhere."""
     name = "triu" if op.attribute("upper", 1) else "tril"
     offset = op.number(1) if op.has(1) else "0"
     if offset is None:

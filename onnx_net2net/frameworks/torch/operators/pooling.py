@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from onnx_net2net.frameworks.torch.operation import Entry, Operation
+from onnx_net2net.frameworks.torch.operation import Entry, TorchOperation
 from onnx_net2net.frameworks.torch.operators.convolution import padding, pair
 from onnx_net2net.operators.types import FLOATS
 
@@ -31,7 +31,7 @@ class Windows:
         return any(p != "0" for p in self.pads)
 
     def options(self) -> str:
-        """Arguments of PyTorch's pools, but for those that are as usual."""
+        """Return arguments of PyTorch's pools, but for those that are as usual."""
         found = "" if self.strides == self.kernel else f", stride={pair(self.strides)}"
         if self.padded:
             found += f", padding={pair([int(p) for p in self.pads[: self.rank]])}"
@@ -40,13 +40,13 @@ class Windows:
         return found + (", ceil_mode=True" if self.ceil else "")
 
     def listed(self) -> list[str]:
-        """Arguments of the functions in kernels/pools.py."""
+        """Return arguments of the functions in kernels/pools.py."""
         sizes = (tuple(self.kernel), tuple(self.strides), tuple(self.dilations))
         return [*map(str, sizes), f"({', '.join(self.pads)},)", str(self.ceil)]
 
 
-def windows(op: Operation) -> Windows:
-    """What the attributes say. Raises Refused."""
+def windows(op: TorchOperation) -> Windows:
+    """Return what the attributes say. Raises Refused."""
     kernel = list(op.attribute("kernel_shape"))
     rank = len(kernel)
     if rank not in (1, 2, 3):
@@ -60,8 +60,8 @@ def windows(op: Operation) -> Windows:
     return Windows(kernel, strides, dilations, pads, ceil, plain)
 
 
-def max_pool(op: Operation) -> list[str]:
-    """Padding never wins; indices count through the whole tensor."""
+def max_pool(op: TorchOperation) -> list[str]:
+    """Write MaxPool: padding never wins; indices count through the whole tensor."""
     w = windows(op)
     by_column = bool(op.attribute("storage_order", 0))
     exact = op.dtype() in FLOATS  # integers go through float64, which holds bytes exactly
@@ -81,8 +81,8 @@ def max_pool(op: Operation) -> list[str]:
     return [code if exact else f"({code}).to({op.gives()})"]
 
 
-def average_pool(op: Operation) -> str:
-    """Padding counts where ``count_include_pad`` says so."""
+def average_pool(op: TorchOperation) -> str:
+    """Write AveragePool: padding counts where ``count_include_pad`` says so."""
     w, include = windows(op), bool(op.attribute("count_include_pad", 0))
     skips = any(s > k for s, k in zip(w.strides, w.kernel, strict=True))
     if op.attribute("auto_pad", "NOTSET").startswith("SAME") and w.ceil and skips:
@@ -94,23 +94,23 @@ def average_pool(op: Operation) -> str:
     return f"F.avg_pool{w.rank}d({op.tensor(0)}, {pair(w.kernel)}{options})"
 
 
-def lp_pool(op: Operation) -> str:
-    """The norm of each window."""
+def lp_pool(op: TorchOperation) -> str:
+    """Write the norm of each window."""
     return op.kernel("lp_pool", op.tensor(0), op.attribute("p", 2), *windows(op).listed())
 
 
 def over_everything(code: str) -> Entry:
-    """A pool over all spatial axes."""
+    """Pool over all spatial axes."""
 
-    def entry(op: Operation) -> str:
+    def entry(op: TorchOperation) -> str:
         dims = tuple(range(2, op.axes_of(0)))
         return code.format(x=op.tensor(0), dims=dims, p=op.attribute("p", 2))
 
     return entry
 
 
-def max_unpool(op: Operation) -> str:
-    """Values back to where a pool found them, zeros elsewhere."""
+def max_unpool(op: TorchOperation) -> str:
+    """Put values back to where a pool took them, zeros elsewhere."""
     kernel = list(op.attribute("kernel_shape"))
     strides = op.strides(len(kernel))
     pads = op.pads(len(kernel))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnx_net2net.frameworks.torch.operation import Entry, Operation
+from onnx_net2net.frameworks.torch.operation import Entry, TorchOperation
 from onnx_net2net.frameworks.torch.types import literal, short
 
 ACTIVATIONS = {
@@ -25,8 +25,8 @@ DEFAULTS = {
 USUAL = {"GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"], "RNN": ["Tanh"]}
 
 
-def recurrent(op: Operation) -> list[str]:
-    """LSTM, GRU or RNN."""
+def recurrent(op: TorchOperation) -> list[str]:
+    """Write LSTM, GRU or RNN."""
     kind, direction = op.step.op, op.attribute("direction", "forward")
     turned = bool(op.attribute("layout", 0))
     directions = 2 if direction == "bidirectional" else 1
@@ -56,13 +56,13 @@ def recurrent(op: Operation) -> list[str]:
     return names[: len(op.step.outputs)]
 
 
-def _functions(op: Operation, directions: int) -> list[str]:
+def _functions(op: TorchOperation, directions: int) -> list[str]:
     names = op.attribute("activations") or USUAL[op.step.op] * directions
     return [name[:1].upper() + name[1:] for name in names]
 
 
-def _own(op: Operation, directions: int) -> str | None:
-    """PyTorch's function for this step, or None."""
+def _own(op: TorchOperation, directions: int) -> str | None:
+    """Return PyTorch's function for this step, or None."""
     kind, names = op.step.op, _functions(op, directions)
     special = op.attribute("clip", 0.0) or op.attribute("input_forget", 0) or op.has(4) or op.has(7)
     if special or op.program.dtype(op.name(0)) in (None, 16):
@@ -74,11 +74,11 @@ def _own(op: Operation, directions: int) -> str | None:
     return kind.lower()
 
 
-def _resets_after(op: Operation) -> bool:
+def _resets_after(op: TorchOperation) -> bool:
     return bool(op.attribute("linear_before_reset", 0))
 
 
-def _steps(op: Operation, directions: int, given: list[str]) -> str:
+def _steps(op: TorchOperation, directions: int, given: list[str]) -> str:
     kind = op.step.op
     if op.attribute("input_forget", 0):
         op.refuse("its input and forget gates are one")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from onnx_net2net.frameworks.torch.operation import Entry, Operation
+from onnx_net2net.frameworks.torch.operation import Entry, TorchOperation
 from onnx_net2net.frameworks.torch.size_code import Size, number
 from onnx_net2net.frameworks.torch.types import literal
 from onnx_net2net.operators.types import FLOATS
@@ -12,8 +12,8 @@ from onnx_net2net.operators.types import FLOATS
 BOOL = 9
 
 
-def axes(op: Operation) -> list[Any] | str | None:
-    """The axes, an attribute or an operand; None for all, code where nobody knows how many."""
+def axes(op: TorchOperation) -> list[Any] | str | None:
+    """Return the axes, an attribute or an operand; None for all, code if their number varies."""
     if op.attribute("axes") is not None:
         return list(op.attribute("axes"))
     if not op.has(1):
@@ -24,9 +24,9 @@ def axes(op: Operation) -> list[Any] | str | None:
 
 
 def reduction(floats: str, integers: str, each: str = "{x}") -> Entry:
-    """``{x}``, ``{dims}`` and ``{keep}`` are filled in; ``each`` is for no axis at all."""
+    """Fill in ``{x}``, ``{dims}`` and ``{keep}``; ``each`` is for no axis at all."""
 
-    def entry(op: Operation) -> str:
+    def entry(op: TorchOperation) -> str:
         dims, none = axes(op), bool(op.attribute("noop_with_empty_axes", 0))
         unchanged = each.replace("{x}", f"({op.tensor(0)})")
         if none and not dims:
@@ -43,17 +43,17 @@ def reduction(floats: str, integers: str, each: str = "{x}") -> Entry:
 
 
 def _called(template: str) -> list[str]:
-    """The kernels that a template calls."""
+    """Return the kernels that a template calls."""
     name = template.partition("(")[0]
     return [name] if name.isidentifier() else []
 
 
-def _typed(op: Operation, code: str) -> str:
+def _typed(op: TorchOperation, code: str) -> str:
     return code if op.dtype() in FLOATS else f"({code}).to({op.gives()})"
 
 
-def over(op: Operation, dims: list[Any] | str | None, template: str) -> str:
-    """A template with its operand, its axes, and whether they are kept."""
+def over(op: TorchOperation, dims: list[Any] | str | None, template: str) -> str:
+    """Fill a template with its operand, its axes, and whether they are kept."""
     rank, x = op.rank(0), op.tensor(0)
     if rank == 0:  # PyTorch takes the axis 0 of a single number
         dims = [0]
@@ -72,9 +72,9 @@ def over(op: Operation, dims: list[Any] | str | None, template: str) -> str:
 
 
 def arg(name: str) -> Entry:
-    """The first, or with ``select_last_index`` the last, of the extremes."""
+    """Return the first, or with ``select_last_index`` the last, of the extremes."""
 
-    def entry(op: Operation) -> str:
+    def entry(op: TorchOperation) -> str:
         axis, keep = op.attribute("axis", 0), bool(op.attribute("keepdims", 1))
         if op.attribute("select_last_index", 0):
             return op.kernel(
@@ -86,9 +86,9 @@ def arg(name: str) -> Entry:
 
 
 def extreme(name: str) -> Entry:
-    """ReduceMax and ReduceMin, which have a value over no entries, too."""
+    """Write ReduceMax or ReduceMin, which have a value over no elements, too."""
 
-    def entry(op: Operation) -> str:
+    def entry(op: TorchOperation) -> str:
         dims, none = axes(op), bool(op.attribute("noop_with_empty_axes", 0))
         if none and not dims:
             op.attribute("keepdims")
@@ -108,7 +108,7 @@ def extreme(name: str) -> Entry:
     return entry
 
 
-def _never_empty(op: Operation, dims: list[Any] | str | None) -> bool:
+def _never_empty(op: TorchOperation, dims: list[Any] | str | None) -> bool:
     shape = op.program.dims(op.name(0))
     if shape is None or isinstance(dims, str) or any(isinstance(d, Size) for d in dims or ()):
         return False
@@ -117,9 +117,9 @@ def _never_empty(op: Operation, dims: list[Any] | str | None) -> bool:
 
 
 def cumulative(name: str) -> Entry:
-    """Running sum or product, from either end, with or without the entry itself."""
+    """Sum or multiply up, from either end, with or without the element itself."""
 
-    def entry(op: Operation) -> str:
+    def entry(op: TorchOperation) -> str:
         axis = op.number(1)
         axis = f"int({op.tensor(1)})" if axis is None else axis
         exclusive, reverse = bool(op.attribute("exclusive", 0)), bool(op.attribute("reverse", 0))

@@ -6,28 +6,28 @@ from typing import Any
 
 import numpy as np
 
-from onnx_net2net.frameworks.torch.operation import Entry, Operation
+from onnx_net2net.frameworks.torch.operation import Entry, TorchOperation
 from onnx_net2net.frameworks.torch.size_code import Size, number
 from onnx_net2net.frameworks.torch.types import literal, short
 
 MODES = {"bilinear": "linear", "bicubic": "cubic"}
 
 
-def resize(op: Operation) -> str:
-    """F.interpolate where that means the same, else by explicit coordinates."""
+def resize(op: TorchOperation) -> str:
+    """Call F.interpolate where that means the same, else resize by explicit coordinates."""
     if op.opset < 11:
         return _scaled(op, 1, "asymmetric", "simple")
     mode = op.attribute("coordinate_transformation_mode", "half_pixel")
     return _scaled(op, 2, mode, op.attribute("nearest_mode", "round_prefer_floor"))
 
 
-def upsample(op: Operation) -> str:
-    """Resize of opset 7 and 9."""
+def upsample(op: TorchOperation) -> str:
+    """Write Resize of opset 7 and 9."""
     return _scaled(op, 1, "asymmetric", "floor")
 
 
-def _scales(op: Operation, index: int) -> list[float] | str | None:
-    """The scales: numbers where they are constant, else the code of a tensor; None for sizes."""
+def _scales(op: TorchOperation, index: int) -> list[float] | str | None:
+    """Return numbers where scales are constant, else the code of a tensor; None for sizes."""
     stated = op.attribute("scales")
     if stated is not None:
         return [float(s) for s in stated]
@@ -40,7 +40,7 @@ def _scales(op: Operation, index: int) -> list[float] | str | None:
     return [float(s) for s in found.reshape(-1)] or None
 
 
-def _scaled(op: Operation, index: int, coordinates: str, nearest: str) -> str:
+def _scaled(op: TorchOperation, index: int, coordinates: str, nearest: str) -> str:
     rank, policy = op.axes_of(0), op.attribute("keep_aspect_ratio_policy", "stretch")
     axes = list(op.attribute("axes") or range(rank))
     if policy != "stretch" and min(axes, default=0) < 0:
@@ -82,9 +82,9 @@ def _scaled(op: Operation, index: int, coordinates: str, nearest: str) -> str:
 
 
 def _changed(
-    op: Operation, axes: list[int], sizes: list[Any] | None, scales: list[float] | str | None
+    op: TorchOperation, axes: list[int], sizes: list[Any] | None, scales: list[float] | str | None
 ) -> tuple[list[int], list[Any] | None, list[float] | str | None]:
-    """Without the axes that stay as they are."""
+    """Drop the axes that stay as they are."""
     if isinstance(scales, str):
         return axes, None, scales
     if scales is not None:
@@ -94,7 +94,7 @@ def _changed(
     return [a for a, _ in moved], [s for _, s in moved], None
 
 
-def _stays(op: Operation, axis: int, size: Any) -> bool:
+def _stays(op: TorchOperation, axis: int, size: Any) -> bool:
     own = op.size(0, axis)
     if isinstance(own, Size) and isinstance(size, Size):
         return own.code == size.code
@@ -109,10 +109,10 @@ def _numbers(scales: list[float]) -> str:
 
 
 def _own(
-    op: Operation, mode: str, coordinates: str, nearest: str, options: tuple[float, int],
+    op: TorchOperation, mode: str, coordinates: str, nearest: str, options: tuple[float, int],
     sizes: list[Any] | None, scales: list[float] | None,
 ) -> str | None:  # fmt: skip
-    """The mode of F.interpolate that does this, or None."""
+    """Return the mode of F.interpolate that does this, or None."""
     rank = op.axes_of(0)
     if scales is not None and not all(s >= 1 and (s * 64).is_integer() for s in scales):
         return None  # ONNX Runtime finds the sizes in float32
@@ -134,7 +134,7 @@ def _own(
 
 
 def _divides(scale: float) -> bool:
-    """Whether a whole scale's reciprocal in float32, times a multiple of it, is not too small."""
+    """Return whether a whole scale's reciprocal in float32, times a multiple of it, is enough."""
     return scale.is_integer() and float(np.float32(1 / scale)) >= 1 / scale
 
 
