@@ -9,18 +9,19 @@ An entry is such a function, or a template: ``"torch.abs({0})"``, ``"{0} + {1}"`
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from onnx import TensorProto
 
+from onnx_net2net.algebra.sizes import AnySize
 from onnx_net2net.frameworks.operation import Operation
 from onnx_net2net.frameworks.roles import Role
 from onnx_net2net.frameworks.step import Step
-from onnx_net2net.frameworks.torch import size_code
 from onnx_net2net.frameworks.torch.codegen import BARE, VALUE
+from onnx_net2net.frameworks.torch.size_code import read
 from onnx_net2net.frameworks.torch.translator import TensorList, TorchTranslator
 from onnx_net2net.frameworks.torch.types import literal, torch_dtype
 from onnx_net2net.frameworks.torch.unsigned import is_widened, narrowed, widened
@@ -101,9 +102,9 @@ class TorchOperation(Operation):
         dtype = self.program.dtype(name)
         if dtype == TensorProto.UINT64 and is_widened(dtype, self.step):
             return None  # its bits count, not its value
-        found = self.translator.host(name)
-        if found is not None:
-            return size_code.number(found.reshape(-1)[0]) if found.size == 1 else None
+        sizes = self.translator.host(name)
+        if sizes is not None:
+            return self.code(sizes.item()) if sizes.size == 1 else None
         shape = self.program.shapes.of(name)
         if not self.program.is_constant(name) or shape is None or np.prod(shape) != 1:
             return None
@@ -160,8 +161,8 @@ class TorchOperation(Operation):
             self.refuse(f"the number of axes of {self.name(index)!r} is not known")
         return found
 
-    def size(self, index: int, axis: int) -> Any:
-        """Return one size of an operand: a number, or code."""
+    def size(self, index: int, axis: int) -> AnySize:
+        """Return one size of an operand."""
         return self.translator.size_of(self.name(index), axis % self.axes_of(index))
 
     def fixed(self, index: int, axis: int) -> int:
@@ -186,18 +187,26 @@ class TorchOperation(Operation):
             return None
         return tuple(d for d in dims if isinstance(d, int))
 
-    def sizes(self, index: int) -> list[Any]:
-        """Return an operand that holds sizes, as numbers and code."""
-        found = self.translator.host(self.name(index))
-        if found is not None:
-            return list(found.reshape(-1))
+    def sizes(self, index: int) -> list[AnySize]:
+        """Return the elements of an operand that holds sizes."""
+        known = self.translator.host(self.name(index))
+        if known is not None:
+            return known.ravel().tolist()
         length = self.length(index)
         if length is None:
             self.refuse(f"the length of {self.name(index)!r} is not known")
         listed = self.translator.block.add(
             f"{self.tensor(index)}.reshape(-1).tolist()", "sizes", kind="list", inline=False
         )
-        return [size_code.Size(f"{listed}[{i}]", natural=False) for i in range(length)]
+        return [read(f"{listed}[{i}]", natural=False) for i in range(length)]
+
+    def code(self, size: AnySize, hint: str = "size") -> str:
+        """Return a size as code."""
+        return self.translator.code(size, hint)
+
+    def listed(self, sizes: Iterable[AnySize]) -> str:
+        """Return sizes as arguments."""
+        return ", ".join(map(self.code, sizes))
 
     def length(self, index: int) -> int | None:
         """Return how many elements a vector has, or a single number, where that never changes."""

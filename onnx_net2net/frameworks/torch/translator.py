@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
+from onnx_net2net.algebra.sizes import AnySize, Size
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.attributes import unread
 from onnx_net2net.frameworks.program import Program
@@ -28,7 +29,7 @@ from onnx_net2net.frameworks.torch import size_code
 from onnx_net2net.frameworks.torch.codegen import CodeBlock, value
 from onnx_net2net.frameworks.torch.library import identifier
 from onnx_net2net.frameworks.torch.module_tree import Leaf, Tree, taken_names
-from onnx_net2net.frameworks.torch.size_code import Hosted, Size, Unhosted
+from onnx_net2net.frameworks.torch.size_code import evaluated, read, written
 from onnx_net2net.frameworks.torch.types import Untranslated, literal, tensor_code, torch_dtype
 
 Array = np.ndarray[Any, Any]
@@ -96,13 +97,14 @@ class TorchTranslator:
     def lifted(self, items: Array, dtype: int | None) -> str:
         """Return sizes as a tensor."""
         wanted = torch_dtype(dtype or 7)
-        flat = list(items.reshape(-1))
-        if not any(isinstance(item, Size) for item in flat):
-            code = tensor_code(np.array(flat, helper.tensor_dtype_to_np_dtype(dtype or 7)))
+        if items.dtype != object:
+            numbers = items.reshape(-1).astype(helper.tensor_dtype_to_np_dtype(dtype or 7))
+            code = tensor_code(numbers)
             shaped = code if items.ndim == 1 else f"{code}.reshape({items.shape})"
             return f"{shaped}.to({self.device()})"
         options = f"dtype={wanted}, device={self.device()}"
-        parts = [f"torch.full((), {size_code.number(item)}, {options})" for item in flat]
+        codes = map(self.code, items.reshape(-1).tolist())
+        parts = [f"torch.full((), {code}, {options})" for code in codes]
         if items.ndim == 0:
             return self.block.add(parts[0], "size")
         stacked = f"torch.stack(({', '.join(parts)},))"
@@ -165,16 +167,22 @@ class TorchTranslator:
         constant = self.program.constant(name)
         if constant is None or constant.dtype.kind not in "iub" or constant.size > size_code.MOST:
             return None
-        return size_code.array(constant.astype(object))
+        return constant
 
-    def sizes_of(self, name: str) -> list[Any]:
+    def code(self, size: AnySize, hint: str = "size") -> str:
+        """Return a size as code; what is computed is a value of its own, the same one once."""
+        code = written(size)
+        named = not isinstance(size, Size) or code in {one.operator for one in size.unknowns}
+        return code if named else self.expression(code, hint)
+
+    def sizes_of(self, name: str) -> list[AnySize]:
         """Return the shape of a tensor, as numbers and sizes."""
         rank = self.program.rank(name)
         if rank is None:
             raise Untranslated(f"the number of axes of {name!r} is not known")
         return [self.size_of(name, axis) for axis in range(rank)]
 
-    def size_of(self, name: str, axis: int) -> Any:
+    def size_of(self, name: str, axis: int) -> AnySize:
         """Return one size: a number where it never changes."""
         known = self.program.size(name, axis)
         if known is not None:
@@ -182,19 +190,19 @@ class TorchTranslator:
         for block in reversed(self.blocks):
             code = self._sizes.get((id(block), name, axis))
             if code is not None:
-                return Size(code)
+                return read(code)
         dims = self.program.dims(name)
         symbol = dims[axis] if dims is not None else None
         named = isinstance(symbol, str) and symbol in self._symbols
         hint = symbol if named and isinstance(symbol, str) else "size"
         code = self.block.add(f"{self.tensor(name)}.shape[{axis}]", hint, kind="size", depth=0)
         self._sizes[id(self.block), name, axis] = code
-        return Size(code)
+        return read(code)
 
-    def symbol_of(self, code: str) -> str | None:
-        """Return the symbol of the axis that ``code`` reads the size of."""
-        for (_, name, axis), found in self._sizes.items():
-            if found == code:
+    def symbol_of(self, size: AnySize) -> str | None:
+        """Return the symbol of the axis that ``size`` is read from."""
+        for (_, name, axis), code in self._sizes.items():
+            if read(code) == size:
                 dims = self.program.dims(name)
                 symbol = dims[axis] if dims is not None else None
                 return symbol if isinstance(symbol, str) else None
@@ -243,22 +251,24 @@ class TorchTranslator:
             return True
         if step.op == "Size":
             code = f"{self.tensor(step.inputs[0])}.numel()"
-            self.values[step.output] = size_code.array(Size(self.expression(code, "size")))
+            self.values[step.output] = size_code.array(read(self.expression(code, "size")))
             return True
         inputs = [self.host(name) if name else None for name in step.inputs]
         if any(i is None and name for i, name in zip(inputs, step.inputs, strict=True)):
             return False
         if all(self.program.is_constant(name) for name in step.inputs if name):
             return False
-        host = Hosted(self.expression, self.program.opset.get("", 1))
-        step.attributes.begin()
-        try:
-            found = host.evaluate(step, inputs)
-        except Unhosted:
+        if step.attributes.foreign(step.op, step.domain, step.opset):
             return False
-        if step.ignored():
+        node = self.program.graph.producer.get(step.output)
+        if node is not None and node.op == step.op:
+            proto = node.proto
+        else:  # what it was fused to
+            proto = helper.make_node(step.op, step.inputs, step.outputs, **step.attributes)
+        arrays = evaluated(proto, inputs, self.program.opset.get("", 1))
+        if arrays is None:
             return False
-        self.values.update(zip(step.outputs, found, strict=False))
+        self.values.update(zip(step.outputs, arrays, strict=False))
         return True
 
     def enter(self, names: Sequence[str], lists: Collection[str] = ()) -> None:

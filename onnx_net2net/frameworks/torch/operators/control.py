@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from onnx_net2net.frameworks.step import Section
-from onnx_net2net.frameworks.torch import size_code
 from onnx_net2net.frameworks.torch.operation import Entry, Listed, TorchOperation
 from onnx_net2net.frameworks.torch.translator import TensorList
 from onnx_net2net.frameworks.torch.types import torch_dtype
@@ -44,7 +43,7 @@ def _kinds(codes: list[str], lists: list[bool]) -> list[str | Listed]:
 def branch(op: TorchOperation) -> list[str | Listed]:
     """Call one of two functions."""
     found = op.translator.host(op.name(0))
-    if found is not None and size_code.known(found):
+    if found is not None and found.dtype != object:
         condition = str(bool(found.reshape(-1)[0]))
     else:
         condition = op.scalar(0)

@@ -8,7 +8,6 @@ from typing import Any
 from onnx_net2net.frameworks.torch.codegen import computed
 from onnx_net2net.frameworks.torch.operation import Entry, TorchOperation
 from onnx_net2net.frameworks.torch.operators.linear import layer
-from onnx_net2net.frameworks.torch.operators.movement import listed
 from onnx_net2net.frameworks.windows import same_pads, transposed_pads
 
 
@@ -50,7 +49,8 @@ def _same_pads(op: TorchOperation, kernel: Sequence[int], pooled: bool = False) 
             begins.append(str(before))
             ends.append(str(after))
             continue
-        code = f"((({size}) + {stride - 1}) // {stride} - 1) * {stride} + {reach} - ({size})"
+        n = op.code(size)
+        code = f"((({n}) + {stride - 1}) // {stride} - 1) * {stride} + {reach} - ({n})"
         code = code if pooled else f"max({code}, 0)"
         whole = op.translator.expression(code, "padding")
         half = f"int(({whole}{'' if upper else ' + 1'}) / 2)"
@@ -179,7 +179,7 @@ def col2im(op: TorchOperation) -> str:
         op.refuse("the number of axes of its image is not known")
     pads = op.pads(rank)
     options = [list(op.attribute(n) or [1] * rank) for n in ("dilations", "strides")]
-    image, block = f"({listed(op.sizes(1))},)", f"({listed(op.sizes(2))},)"
+    image, block = f"({op.listed(op.sizes(1))},)", f"({op.listed(op.sizes(2))},)"
     if rank == 2 and pads[:2] == pads[2:]:
         given = f"{image}, {block}, dilation={tuple(options[0])}"
         given += f", padding={tuple(pads[:2])}, stride={tuple(options[1])}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from onnx_net2net.frameworks.torch.operation import Entry, TorchOperation, Unpacked
 from onnx_net2net.frameworks.torch.operators.linear import typed
-from onnx_net2net.frameworks.torch.size_code import Size
 from onnx_net2net.frameworks.torch.types import literal
 
 
@@ -87,8 +86,7 @@ def tensor_scatter(op: TorchOperation) -> str:
 
 def one_hot(op: TorchOperation) -> str:
     """Write ``on`` at the index, ``off`` elsewhere and for an index out of range."""
-    depth = op.sizes(1)[0]
-    depth = depth.code if isinstance(depth, Size) else depth
+    depth = op.code(op.sizes(1)[0])
     return op.kernel("one_hot", op.tensor(0), depth, op.tensor(2), op.attribute("axis", -1))
 
 
@@ -100,8 +98,7 @@ def nonzero(op: TorchOperation) -> str:
 
 def top_k(op: TorchOperation) -> Unpacked | list[str]:
     """Return the largest or smallest elements and where they stand; the first of equals wins."""
-    count = op.attribute("k") if "k" in op.step.attributes else op.sizes(1)[0]
-    count = count.code if isinstance(count, Size) else count
+    count = op.code(op.attribute("k") if "k" in op.step.attributes else op.sizes(1)[0])
     options = f"largest={bool(op.attribute('largest', 1))}"
     code = op.kernel("top_k", op.tensor(0), count, op.attribute("axis", -1), options)
     return op.translator.block.unpack(code, ["values", "indices"])[: len(op.step.outputs)]

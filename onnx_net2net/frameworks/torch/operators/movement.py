@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from onnx_net2net.algebra.sizes import AnySize, Size
 from onnx_net2net.frameworks.torch.operation import Entry, Listed, TorchOperation
-from onnx_net2net.frameworks.torch.size_code import Size, number
+from onnx_net2net.frameworks.torch.size_code import is_natural, read
 from onnx_net2net.frameworks.torch.types import literal
 
 LAST = 2**31 - 1
-
-
-def listed(sizes: list[Any]) -> str:
-    """Return sizes as arguments."""
-    return ", ".join(number(size) for size in sizes)
 
 
 def same(op: TorchOperation) -> list[str | Listed]:
@@ -26,19 +20,19 @@ def reshape(op: TorchOperation) -> str:
     x = op.tensor(0)
     keeps = not op.attribute("allowzero", 0)
     if "shape" in op.step.attributes:
-        sizes: list[Any] = list(op.attribute("shape"))
+        sizes: list[AnySize] = list(op.attribute("shape"))
     elif op.translator.host(op.name(1)) is None:
         wanted = f"{op.tensor(1)}.tolist()"
         return op.kernel("reshaped", x, wanted) if keeps else f"({x}).reshape({wanted})"
     else:
         sizes = op.sizes(1)
     if keeps:
-        if any(isinstance(size, Size) and not size.natural for size in sizes):
-            return op.kernel("reshaped", x, f"[{listed(sizes)}]")
+        if any(isinstance(size, Size) and not is_natural(size) for size in sizes):
+            return op.kernel("reshaped", x, f"[{op.listed(sizes)}]")
         for axis, size in enumerate(sizes):
             if not isinstance(size, Size) and size == 0:
                 sizes[axis] = op.size(0, axis)
-    return f"({x}).reshape({listed(sizes)})" if sizes else f"({x}).reshape(())"
+    return f"({x}).reshape({op.listed(sizes)})" if sizes else f"({x}).reshape(())"
 
 
 def transpose(op: TorchOperation) -> str:
@@ -55,7 +49,7 @@ def transpose(op: TorchOperation) -> str:
     return f"({op.tensor(0)}).permute({', '.join(map(str, perm))})"
 
 
-def axes(op: TorchOperation, index: int = 1) -> list[Any] | None:
+def axes(op: TorchOperation, index: int = 1) -> list[AnySize] | None:
     """Return the axes, an attribute or an operand."""
     if op.attribute("axes") is not None:
         return list(op.attribute("axes"))
@@ -66,7 +60,7 @@ def unsqueeze(op: TorchOperation) -> str:
     """Insert new axes; several are counted in the result."""
     new = axes(op) or []
     if any(isinstance(axis, Size) for axis in new):
-        return op.kernel("unsqueezed", op.tensor(0), f"[{listed(new)}]")
+        return op.kernel("unsqueezed", op.tensor(0), f"[{op.listed(new)}]")
     rank = op.axes_of(0) + len(new)
     code = op.tensor(0)
     for axis in sorted(a % rank for a in new):
@@ -80,8 +74,8 @@ def squeeze(op: TorchOperation) -> str:
     if gone is None:
         return f"({op.tensor(0)}).squeeze()"
     if len(gone) == 1:
-        return f"({op.tensor(0)}).squeeze({number(gone[0])})"
-    return f"({op.tensor(0)}).squeeze(({listed(gone)}))" if gone else op.tensor(0)
+        return f"({op.tensor(0)}).squeeze({op.code(gone[0])})"
+    return f"({op.tensor(0)}).squeeze(({op.listed(gone)}))" if gone else op.tensor(0)
 
 
 def flatten(op: TorchOperation) -> str:
@@ -112,24 +106,23 @@ def split(op: TorchOperation) -> list[str]:
     axis, count = op.attribute("axis", 0), len(op.step.outputs)
     x = op.tensor(0)
     if "split" in op.step.attributes:
-        sizes: list[Any] = list(op.attribute("split"))
+        sizes: list[AnySize] = list(op.attribute("split"))
     elif op.has(1):
         sizes = op.sizes(1)
     else:
         if op.rank(0) is None:
-            whole = Size(op.translator.expression(f"({x}).shape[{axis}]", "size"))
+            whole: AnySize = read(op.translator.expression(f"({x}).shape[{axis}]", "size"))
         else:
             whole = op.size(0, axis)
         if isinstance(whole, int):
             each = -(-whole // count)
             sizes = [min(each, max(whole - each * i, 0)) for i in range(count)]
         else:
-            each_code = op.translator.expression(f"({whole} + {count - 1}) // {count}", "part")
-            last = op.translator.expression(f"{whole} - {each_code} * {count - 1}", "rest")
-            sizes = [Size(each_code)] * (count - 1) + [Size(last)]
-    code = f"torch.split({x}, [{listed(sizes)}], dim={axis})"
-    if len(set(map(str, sizes))) == 1 and (isinstance(sizes[0], Size) or sizes[0]):
-        code = f"torch.split({x}, {number(sizes[0])}, dim={axis})"
+            part = read(op.code((whole + count - 1) // count, "part"))
+            sizes = [part] * (count - 1) + [whole - part * (count - 1)]
+    code = f"torch.split({x}, [{op.listed(sizes)}], dim={axis})"
+    if len(set(sizes)) == 1 and (isinstance(sizes[0], Size) or sizes[0]):
+        code = f"torch.split({x}, {op.code(sizes[0])}, dim={axis})"
     if count == 1:
         return [x]
     return op.translator.block.unpack(code, [op.hint] * count)
@@ -140,31 +133,31 @@ def slice_(op: TorchOperation) -> str:
     if op.opset < 10 or "starts" in op.step.attributes:
         starts, ends = list(op.attribute("starts")), list(op.attribute("ends"))
         chosen = list(op.attribute("axes") or range(len(starts)))
-        steps = [1] * len(starts)
+        steps: list[AnySize] = [1] * len(starts)
     else:
         starts, ends = op.sizes(1), op.sizes(2)
         chosen = op.sizes(3) if op.has(3) else list(range(len(starts)))
         steps = op.sizes(4) if op.has(4) else [1] * len(starts)
     if any(isinstance(item, Size) for item in (*chosen, *steps)):
-        ranges = (f"[{listed(items)}]" for items in (starts, ends, chosen, steps))
+        ranges = (f"[{op.listed(items)}]" for items in (starts, ends, chosen, steps))
         return op.kernel("sliced", op.tensor(0), *ranges)
     rank = op.axes_of(0)
     parts = [":"] * rank
     x, backwards = op.tensor(0), {}
     for start, end, axis, step in zip(starts, ends, chosen, steps, strict=True):
         if step > 0:
-            parts[axis % rank] = _range(start, end, step)
+            parts[axis % rank] = _range(op, start, end, step)
         else:
             backwards[axis % rank] = (start, end, step)
     for axis, (start, end, step) in backwards.items():
-        given_ = [number(start), number(end), step, axis]
+        given_ = [op.code(start), op.code(end), step, axis]
         x = op.kernel("backwards", x, *given_)
     return _indexed(x, parts)
 
 
-def _range(start: Any, end: Any, step: int) -> str:
-    first = "" if start == 0 else number(start)
-    last = "" if not isinstance(end, Size) and end >= LAST else number(end)
+def _range(op: TorchOperation, start: AnySize, end: AnySize, step: AnySize) -> str:
+    first = "" if start == 0 else op.code(start)
+    last = "" if not isinstance(end, Size) and end >= LAST else op.code(end)
     return f"{first}:{last}" + (f":{step}" if step != 1 else "")
 
 
@@ -193,25 +186,24 @@ def expand(op: TorchOperation) -> str:
         if size == 1 and not isinstance(size, Size):
             wanted.append("1" if axis < lead else "-1")
         elif own == 1 or own == size or _same(op, axis - lead, size):
-            wanted.append(number(size))
+            wanted.append(op.code(size))
         else:
-            shape = f"({listed(sizes)},)"
+            shape = f"({op.listed(sizes)},)"
             return f"({x}).expand(torch.broadcast_shapes({x}.shape, {shape}))"
     if all(w == "-1" for w in wanted):
         return x
     return f"({x}).expand({', '.join(wanted)})"
 
 
-def _same(op: TorchOperation, axis: int, size: Any) -> bool:
+def _same(op: TorchOperation, axis: int, size: AnySize) -> bool:
     """Return whether ``size`` is read off this very axis."""
     if not isinstance(size, Size) or axis < 0:
         return False
-    own = op.size(0, axis)
-    if isinstance(own, Size) and own.code == size.code:
+    if op.size(0, axis) == size:
         return True
     dims = op.program.dims(op.name(0))
     symbol = dims[axis] if dims is not None else None
-    return isinstance(symbol, str) and op.translator.symbol_of(size.code) == symbol
+    return isinstance(symbol, str) and op.translator.symbol_of(size) == symbol
 
 
 def tile(op: TorchOperation) -> str:
@@ -219,7 +211,7 @@ def tile(op: TorchOperation) -> str:
     if op.opset < 6:
         op.refuse("its repeats are along one axis (opset 1)")
     repeats = op.sizes(1)
-    return f"({op.tensor(0)}).repeat({listed(repeats)})" if repeats else op.tensor(0)
+    return f"({op.tensor(0)}).repeat({op.listed(repeats)})" if repeats else op.tensor(0)
 
 
 def constant_of_shape(op: TorchOperation) -> str:
@@ -231,7 +223,7 @@ def constant_of_shape(op: TorchOperation) -> str:
         shape = f"{op.tensor(0)}.tolist()"
     else:
         sizes = op.sizes(0)
-        shape = f"({listed(sizes)},)" if sizes else "()"
+        shape = f"({op.listed(sizes)},)" if sizes else "()"
     return f"torch.full({shape}, {fill}, dtype={op.gives()}, device={device})"
 
 
@@ -254,7 +246,7 @@ def eye(op: TorchOperation) -> str:
     options = f"dtype={op.gives()}, device={op.translator.device()}"
     offset = op.attribute("k", 0)
     op.attribute("dtype")  # what the output is declared with
-    return op.kernel("eye", number(rows), number(columns), offset, options)
+    return op.kernel("eye", op.code(rows), op.code(columns), offset, options)
 
 
 def triangle(op: TorchOperation) -> str:

@@ -69,7 +69,7 @@ def layer_norm(op: TorchOperation) -> list[str]:
 
 
 def _plain_norm(op: TorchOperation, rank: int, first: int, epsilon: str) -> str:
-    sizes = ", ".join(str(op.size(0, axis)) for axis in range(first, rank))
+    sizes = op.listed(op.size(0, axis) for axis in range(first, rank))
     code = f"F.layer_norm({op.tensor(0)}, ({sizes},), eps={epsilon}) * {op.tensor(1)}"
     return f"{code} + {op.tensor(2)}" if op.has(2) else code
 
@@ -98,7 +98,7 @@ def rms_norm(op: TorchOperation) -> str:
     epsilon = short(op.attribute("epsilon", 1e-5))
     shape = op.shape(1)
     if shape is None or len(shape) != rank - first:
-        sizes = ", ".join(str(op.size(0, axis)) for axis in range(first, rank))
+        sizes = op.listed(op.size(0, axis) for axis in range(first, rank))
         return f"F.rms_norm({op.tensor(0)}, ({sizes},), eps={epsilon}) * {op.tensor(1)}"
     sizes = str(shape[0]) if len(shape) == 1 else str(shape)
     found = op.layer(f"nn.RMSNorm({sizes}, eps={epsilon}{typed(op, 1)})", weight=1)
@@ -116,7 +116,7 @@ def group_norm(op: TorchOperation) -> str:
     options = "" if epsilon == "1e-05" else f", eps={epsilon}"
     if op.opset < 21:
         plain = f"F.group_norm({op.tensor(0)}, {groups}{options})"
-        spread = f"repeat_interleave({op.size(0, 1)} // {groups})"
+        spread = f"repeat_interleave({op.code(op.size(0, 1))} // {groups})"
         view = f"reshape(-1, *[1] * {op.axes_of(0) - 2})"
         scale, bias = (f"{op.tensor(i)}.{spread}.{view}" for i in (1, 2))
         return f"{plain} * {scale} + {bias}"

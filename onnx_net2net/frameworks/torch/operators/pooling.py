@@ -116,7 +116,7 @@ def max_unpool(op: TorchOperation) -> str:
     pads = op.pads(len(kernel))
     x, indices = op.tensor(0), op.tensor(1)
     if op.has(2):
-        return op.kernel("max_unpool", x, indices, f"({', '.join(map(str, op.sizes(2)))},)")
+        return op.kernel("max_unpool", x, indices, f"({op.listed(op.sizes(2))},)")
     shape = op.kernel("unpooled_shape", x, tuple(kernel), tuple(strides), tuple(pads))
     return op.kernel("max_unpool", x, indices, shape)
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from onnx_net2net.algebra.sizes import AnySize, Size
 from onnx_net2net.frameworks.torch.operation import Entry, TorchOperation
-from onnx_net2net.frameworks.torch.operators.movement import listed
-from onnx_net2net.frameworks.torch.size_code import Size
 from onnx_net2net.frameworks.torch.types import literal
 
 
@@ -18,21 +15,21 @@ def pad(op: TorchOperation) -> str:
     pads = list(attribute) if attribute else op.sizes(1)
     chosen = op.sizes(3) if op.has(3) else list(range(rank))
     if any(isinstance(axis, Size) for axis in chosen):
-        both = f"[{listed(pads)}], [{listed(chosen)}]"
+        both = f"[{op.listed(pads)}], [{op.listed(chosen)}]"
         return op.kernel("padded_axes", op.tensor(0), both, _fill(op), literal(mode))
-    begins: list[Any] = [0] * rank
-    ends: list[Any] = [0] * rank
+    begins: list[AnySize] = [0] * rank
+    ends: list[AnySize] = [0] * rank
     for index, axis in enumerate(chosen):
         begins[axis % rank], ends[axis % rank] = pads[index], pads[index + len(chosen)]
     if mode != "constant":
-        both = f"(({listed(begins)},), ({listed(ends)},))"
+        both = f"(({op.listed(begins)},), ({op.listed(ends)},))"
         return op.kernel("padded", op.tensor(0), both, literal(mode))
     value = _fill(op)
     while len(begins) > 1 and begins[0] == 0 and ends[0] == 0:
         begins, ends = begins[1:], ends[1:]
     order = [p for b, e in zip(reversed(begins), reversed(ends), strict=True) for p in (b, e)]
     options = "" if value in ("0", "0.0") else f", value={value}"
-    return f"F.pad({op.tensor(0)}, ({listed(order)}){options})"
+    return f"F.pad({op.tensor(0)}, ({op.listed(order)}){options})"
 
 
 def _fill(op: TorchOperation) -> str:
@@ -62,7 +59,7 @@ def crop_or_pad(op: TorchOperation) -> str:
     """Cut or pad to a size around the centre."""
     chosen = op.attribute("axes") or list(range(op.axes_of(0)))
     return op.kernel(
-        "center_crop_pad", op.tensor(0), f"({listed(op.sizes(1))},)", f"({listed(chosen)},)"
+        "center_crop_pad", op.tensor(0), f"({op.listed(op.sizes(1))},)", f"({op.listed(chosen)},)"
     )
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from onnx_net2net.algebra.sizes import AnySize, Size
 from onnx_net2net.frameworks.torch.operation import Entry, TorchOperation
-from onnx_net2net.frameworks.torch.size_code import Size, number
 from onnx_net2net.frameworks.torch.types import literal
 from onnx_net2net.operators.types import FLOATS
 
 BOOL = 9
 
 
-def axes(op: TorchOperation) -> list[Any] | str | None:
+def axes(op: TorchOperation) -> list[AnySize] | str | None:
     """Return the axes, an attribute or an operand; None for all, code if their number varies."""
     if op.attribute("axes") is not None:
         return list(op.attribute("axes"))
@@ -52,7 +50,7 @@ def _typed(op: TorchOperation, code: str) -> str:
     return code if op.dtype() in FLOATS else f"({code}).to({op.gives()})"
 
 
-def over(op: TorchOperation, dims: list[Any] | str | None, template: str) -> str:
+def over(op: TorchOperation, dims: list[AnySize] | str | None, template: str) -> str:
     """Fill a template with its operand, its axes, and whether they are kept."""
     rank, x = op.rank(0), op.tensor(0)
     if rank == 0:  # PyTorch takes the axis 0 of a single number
@@ -61,7 +59,7 @@ def over(op: TorchOperation, dims: list[Any] | str | None, template: str) -> str
         x = op.add(x, "x", inline=False)
         listed = f"tuple({dims} or range({x}.dim()))"
     elif dims:
-        listed = number(dims[0]) if len(dims) == 1 else f"({', '.join(map(number, dims))})"
+        listed = op.code(dims[0]) if len(dims) == 1 else f"({op.listed(dims)})"
     elif rank is not None:
         listed = str(tuple(range(rank))) if rank > 1 else "0"
     else:
@@ -108,7 +106,7 @@ def extreme(name: str) -> Entry:
     return entry
 
 
-def _never_empty(op: TorchOperation, dims: list[Any] | str | None) -> bool:
+def _never_empty(op: TorchOperation, dims: list[AnySize] | str | None) -> bool:
     shape = op.program.dims(op.name(0))
     if shape is None or isinstance(dims, str) or any(isinstance(d, Size) for d in dims or ()):
         return False

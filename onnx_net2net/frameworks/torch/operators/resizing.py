@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from onnx_net2net.algebra.sizes import AnySize
 from onnx_net2net.frameworks.torch.operation import Entry, TorchOperation
-from onnx_net2net.frameworks.torch.size_code import Size, number
 from onnx_net2net.frameworks.torch.types import literal, short
 
 MODES = {"bilinear": "linear", "bicubic": "cubic"}
@@ -67,11 +67,11 @@ def _scaled(op: TorchOperation, index: int, coordinates: str, nearest: str) -> s
             if scales is not None:
                 factor = f"scale_factor={_numbers(scales)}"
             else:
-                factor = f"size=({', '.join(map(number, sizes or []))},)"
+                factor = f"size=({op.listed(sizes or [])},)"
             how = "" if name == "nearest" else f", mode={literal(name)}"
             return f"F.interpolate({op.tensor(0)}, {factor}{how}{aligned})"
     given = [op.tensor(0), tuple(axes)]
-    given.append("None" if sizes is None else f"({', '.join(map(number, sizes))},)")
+    given.append("None" if sizes is None else f"({op.listed(sizes)},)")
     listed = scales if isinstance(scales, str) else f"({', '.join(map(short, scales or []))},)"
     given += ["None" if scales is None else listed, literal(mode), literal(coordinates)]
     options: list[Any] = [literal(nearest), short(cubic), bool(outside), literal(policy), smooth]
@@ -82,23 +82,19 @@ def _scaled(op: TorchOperation, index: int, coordinates: str, nearest: str) -> s
 
 
 def _changed(
-    op: TorchOperation, axes: list[int], sizes: list[Any] | None, scales: list[float] | str | None
-) -> tuple[list[int], list[Any] | None, list[float] | str | None]:
+    op: TorchOperation,
+    axes: list[int],
+    sizes: list[AnySize] | None,
+    scales: list[float] | str | None,
+) -> tuple[list[int], list[AnySize] | None, list[float] | str | None]:
     """Drop the axes that stay as they are."""
     if isinstance(scales, str):
         return axes, None, scales
     if scales is not None:
         kept = [(a, s) for a, s in zip(axes, scales, strict=True) if s != 1.0]
         return [a for a, _ in kept], None, [s for _, s in kept]
-    moved = [(a, s) for a, s in zip(axes, sizes or [], strict=True) if not _stays(op, a, s)]
+    moved = [(a, s) for a, s in zip(axes, sizes or [], strict=True) if op.size(0, a) != s]
     return [a for a, _ in moved], [s for _, s in moved], None
-
-
-def _stays(op: TorchOperation, axis: int, size: Any) -> bool:
-    own = op.size(0, axis)
-    if isinstance(own, Size) and isinstance(size, Size):
-        return own.code == size.code
-    return not isinstance(own, Size) and not isinstance(size, Size) and own == size
 
 
 def _numbers(scales: list[float]) -> str:
@@ -110,7 +106,7 @@ def _numbers(scales: list[float]) -> str:
 
 def _own(
     op: TorchOperation, mode: str, coordinates: str, nearest: str, options: tuple[float, int],
-    sizes: list[Any] | None, scales: list[float] | None,
+    sizes: list[AnySize] | None, scales: list[float] | None,
 ) -> str | None:  # fmt: skip
     """Return the mode of F.interpolate that does this, or None."""
     rank = op.axes_of(0)

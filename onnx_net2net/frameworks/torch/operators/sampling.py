@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from onnx_net2net.frameworks.torch.operation import Entry, TorchOperation
-from onnx_net2net.frameworks.torch.size_code import number
 from onnx_net2net.frameworks.torch.types import literal, short
 
 
@@ -20,9 +19,8 @@ def grid_sample(op: TorchOperation) -> str:
 
 def affine_grid(op: TorchOperation) -> str:
     """Write the coordinates of a grid that is turned and moved."""
-    sizes = ", ".join(map(number, op.sizes(1)))
     aligned = bool(op.attribute("align_corners", 0))
-    return f"F.affine_grid({op.tensor(0)}, ({sizes}), align_corners={aligned})"
+    return f"F.affine_grid({op.tensor(0)}, ({op.listed(op.sizes(1))}), align_corners={aligned})"
 
 
 def roi_align(op: TorchOperation) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from onnx_net2net.frameworks.torch import size_code
 from onnx_net2net.frameworks.torch.operation import Entry, Listed, TorchOperation
 from onnx_net2net.frameworks.torch.operators.movement import same
-from onnx_net2net.frameworks.torch.size_code import Size, number
 from onnx_net2net.frameworks.torch.types import torch_dtype
 
 
@@ -22,7 +21,7 @@ def split_to_sequence(op: TorchOperation) -> Listed:
         parts = f"torch.split({x}, 1, dim={axis})"
         return Listed(f"list({parts})" if keep else f"list(torch.unbind({x}, dim={axis}))")
     sizes = op.sizes(1)
-    whole = number(sizes[0]) if op.rank(1) == 0 else f"[{', '.join(map(number, sizes))}]"
+    whole = op.code(sizes[0]) if op.rank(1) == 0 else f"[{op.listed(sizes)}]"
     return Listed(f"list(torch.split({x}, {whole}, dim={axis}))")
 
 
@@ -40,7 +39,7 @@ def sequence_at(op: TorchOperation) -> str:
 def sequence_length(op: TorchOperation) -> None:
     """Count the tensors of a list."""
     code = op.translator.expression(f"len({op.sequence(0)})", "length")
-    op.translator.values[op.step.output] = size_code.array(Size(code))
+    op.translator.values[op.step.output] = size_code.array(size_code.read(code))
 
 
 def sequence_insert(op: TorchOperation) -> Listed:
