@@ -25,8 +25,10 @@ from onnx_net2net.frameworks.torch.size_code import read
 from onnx_net2net.frameworks.torch.translator import TensorList, TorchTranslator
 from onnx_net2net.frameworks.torch.types import literal, torch_dtype
 from onnx_net2net.frameworks.torch.unsigned import is_widened, narrowed, widened
+from onnx_net2net.operators.types import FLOATS
 
 Array = np.ndarray[Any, Any]
+MOST_SHOWN = 8  # elements of a constant vector of indices
 
 
 @dataclass(frozen=True)
@@ -89,13 +91,6 @@ class TorchOperation(Operation):
         """Return the contents of a constant operand."""
         return self.program.constant(self.name(index)) if self.has(index) else None
 
-    def needed(self, index: int, what: str) -> Array:
-        """Return the contents of an operand that must be constant."""
-        found = self.constant(index)
-        if found is None:
-            self.refuse(f"its {what} is computed")
-        return found
-
     def number(self, index: int) -> str | None:
         """Return a single number as Python code, or None."""
         name = self.name(index)
@@ -115,8 +110,15 @@ class TorchOperation(Operation):
 
     def scalar(self, index: int) -> str:
         """Return a single number as Python code where it is known, else a tensor."""
-        found = self.number(index)
-        return self.tensor(index) if found is None else found
+        return self.number(index) or self.tensor(index)
+
+    def integer(self, index: int) -> str:
+        """Return a single integer as Python code."""
+        return self.number(index) or f"int({self.tensor(index)})"
+
+    def tensors(self) -> list[str]:
+        """Return all operands as tensors."""
+        return [self.tensor(i) for i in range(len(self.step.inputs))]
 
     def operands(self) -> list[str]:
         """Return all operands, single numbers as such where that changes neither shape nor type."""
@@ -125,13 +127,12 @@ class TorchOperation(Operation):
         numbers = {i: self.number(i) for i in indices}
         tensors = [i for i in indices if numbers[i] is None]
         widest = max((r for i in tensors if (r := ranks[i]) is not None), default=None)
-        found = []
+        operands = []
         for i in indices:
-            known, rank = numbers[i], ranks[i]
+            number, rank = numbers[i], ranks[i]
             narrow = rank == 0 or (None not in (rank, widest) and rank <= widest)  # type: ignore[operator]
-            plain = known is not None and narrow and bool(tensors)
-            found.append(known if plain and known is not None else self.tensor(i))
-        return found
+            operands.append(number if number and narrow and tensors else self.tensor(i))
+        return operands
 
     def is_sequence(self, index: int) -> bool:
         """Return whether an operand is a sequence of tensors."""
@@ -139,10 +140,10 @@ class TorchOperation(Operation):
 
     def sequence(self, index: int) -> str:
         """Return an operand that is a sequence of tensors."""
-        found = self.translator.values.get(self.name(index))
-        if not isinstance(found, TensorList):
+        value = self.translator.values.get(self.name(index))
+        if not isinstance(value, TensorList):
             self.refuse(f"its operand {index} is no sequence")
-        return found.code
+        return value.code
 
     def value(self, index: int) -> str | Listed:
         """Return an operand, be it a tensor or a sequence of them."""
@@ -156,10 +157,10 @@ class TorchOperation(Operation):
 
     def axes_of(self, index: int) -> int:
         """Return the number of axes of an operand, which must be known."""
-        found = self.rank(index)
-        if found is None:
+        rank = self.rank(index)
+        if rank is None:
             self.refuse(f"the number of axes of {self.name(index)!r} is not known")
-        return found
+        return rank
 
     def size(self, index: int, axis: int) -> AnySize:
         """Return one size of an operand."""
@@ -167,17 +168,18 @@ class TorchOperation(Operation):
 
     def fixed(self, index: int, axis: int) -> int:
         """Return one size of an operand, which must always be the same."""
-        found = self.program.size(self.name(index), axis)
-        if found is None:
-            found = self._same_size(index, axis)
-        if found is None:
+        size = self._fixed_size(index, axis)
+        if size is None:
             self.refuse(f"size {axis} of {self.name(index)!r} changes")
-        return found
+        return size
 
-    def _same_size(self, index: int, axis: int) -> int | None:
-        """Return a size that is the same whatever the dynamic sizes."""
-        sizes = self.program.shapes.sizes_of(self.name(index))
-        size = sizes[axis] if sizes is not None else None
+    def _fixed_size(self, index: int, axis: int) -> int | None:
+        """Return a size that is the same whatever the dynamic sizes, or None."""
+        name = self.name(index)
+        size: AnySize | None = self.program.size(name, axis)
+        if size is None:
+            sizes = self.program.shapes.sizes_of(name)
+            size = sizes[axis] if sizes is not None else None
         return size if isinstance(size, int) else None
 
     def shape(self, index: int) -> tuple[int, ...] | None:
@@ -211,29 +213,36 @@ class TorchOperation(Operation):
     def length(self, index: int) -> int | None:
         """Return how many elements a vector has, or a single number, where that never changes."""
         rank = self.rank(index)
-        if rank == 0:
-            return 1
-        found = self.program.size(self.name(index), 0) if rank == 1 else None
-        return self._same_size(index, 0) if rank == 1 and found is None else found
+        return 1 if rank == 0 else self._fixed_size(index, 0) if rank == 1 else None
 
-    def integers(self, index: int) -> list[int] | None:
-        """Return an operand that holds constant integers."""
-        found = self.constant(index)
-        return None if found is None else [int(i) for i in found.reshape(-1)]
+    def has_sizes(self, index: int) -> bool:
+        """Return whether it is known how many sizes an operand holds."""
+        return self.translator.host(self.name(index)) is not None or self.length(index) is not None
+
+    def listed_constant(self, index: int) -> list[int] | None:
+        """Return the integers of a short constant operand, which code may show."""
+        array = self.constant(index)
+        if array is None or array.size > MOST_SHOWN:
+            return None
+        return [int(i) for i in array.ravel()]
 
     # ---- types and outputs ---------------------------------------------------------------
 
     def dtype(self, index: int = 0) -> int:
         """Return the element type of an operand."""
-        found = self.program.dtype(self.name(index))
-        if found is None:
+        dtype = self.program.dtype(self.name(index))
+        if dtype is None:
             self.refuse(f"the type of {self.name(index)!r} is not known")
-        return found
+        return dtype
 
-    def gives(self, output: int = 0) -> str:
+    def output_dtype(self, output: int = 0) -> str:
         """Return PyTorch's type of an output, while it is computed."""
         dtype = self.program.dtype(self.step.outputs[output])
         return "torch.int64" if is_widened(dtype, self.step) else torch_dtype(dtype)
+
+    def typed(self, code: str) -> str:
+        """Return what PyTorch may compute of integers in another type in the output's own."""
+        return code if self.dtype() in FLOATS else f"({code}).to({self.output_dtype()})"
 
     def wants(self, output: int) -> bool:
         """Return whether an output is named and read."""
@@ -248,10 +257,18 @@ class TorchOperation(Operation):
         """Add a statement, and return the value that it computes."""
         return self.translator.block.add(code, hint or self.hint, **options)
 
+    def unpack(self, code: str, hints: Sequence[str] = ()) -> list[str]:
+        """Add a statement whose expression yields a tuple, by default of all outputs."""
+        return self.translator.block.unpack(code, hints or [self.hint] * len(self.step.outputs))
+
     def kernel(self, name: str, *arguments: Any) -> str:
         """Call one of the functions that are written beside the class."""
         self.translator.state.kernels[name] = None
         return f"{name}({', '.join(map(str, arguments))})"
+
+    def device(self) -> str:
+        """Return where the inputs lie."""
+        return self.translator.device()
 
     def path(self, index: int) -> str | None:
         """Return the path of an operand that is a weight."""
@@ -269,9 +286,9 @@ class TorchOperation(Operation):
             wanted = Role.STATISTIC if statistic else Role.PARAMETER
             if self.program.roles[self.name(index)] is not wanted:
                 return None
-        path, found, last = known["weight"].rpartition(".")
+        path, _, last = known["weight"].rpartition(".")
         self.named(known["weight"])
-        if not found or last != "weight" or not self.translator.tree.fit(path, module, known):
+        if not path or last != "weight" or not self.translator.tree.fit(path, module, known):
             return None
         return self.translator.tree.access(path)
 
@@ -304,7 +321,7 @@ class TorchOperation(Operation):
         """Give the outputs their values."""
         values, block = self.translator.values, self.translator.block
         if isinstance(result, Unpacked):
-            self.store(block.unpack(result.code, [self.hint] * len(self.step.outputs)))
+            self.store(self.unpack(result.code))
         elif isinstance(result, Listed):
             self.store([result])
         elif result is not None:
@@ -315,11 +332,9 @@ class TorchOperation(Operation):
                 if isinstance(code, Listed):
                     values[name] = TensorList(block.add(code.code, self.hint, kind="list"))
                     continue
-                code = narrowed(code, self.program.dtype(name), self.step)
-                bare = VALUE.fullmatch(code) is not None
-                values[name] = code if bare else self._value(name, code)
-
-    def _value(self, name: str, code: str) -> str:
-        dtype = self.program.dtype(name)
-        kind = "tensor" if dtype in (1, 10, 11, 16, None) else "integers"
-        return self.translator.block.add(code, self.hint, kind=kind, fresh=self.fresh)
+                dtype = self.program.dtype(name)
+                code = narrowed(code, dtype, self.step)
+                if VALUE.fullmatch(code) is None:
+                    kind = "tensor" if dtype is None or dtype in FLOATS else "integers"
+                    code = block.add(code, self.hint, kind=kind, fresh=self.fresh)
+                values[name] = code

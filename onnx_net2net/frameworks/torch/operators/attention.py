@@ -8,10 +8,8 @@ from onnx_net2net.frameworks.torch.types import short, torch_dtype
 
 def headed(op: TorchOperation, index: int, attribute: str) -> str:
     """Return an operand with its heads on axis 1."""
-    if op.axes_of(index) == 4:
-        return op.tensor(index)
-    heads = op.attribute(attribute)
-    return op.kernel("with_heads", op.tensor(index), heads)
+    x = op.tensor(index)
+    return x if op.axes_of(index) == 4 else op.kernel("with_heads", x, op.attribute(attribute))
 
 
 def attention(op: TorchOperation) -> list[str]:
@@ -27,7 +25,7 @@ def attention(op: TorchOperation) -> list[str]:
     scale = "None" if op.attribute("scale") is None else short(op.attribute("scale"))
     result, scores = _attended(op, (q, k, v), scale, before)
     merged = op.kernel("merged_heads", result) if op.axes_of(0) == 3 else result
-    return [merged, k, v, scores][: len(op.step.outputs)]
+    return [merged, k, v, scores]
 
 
 def _attended(
@@ -106,11 +104,6 @@ def plain_attention(op: TorchOperation) -> str:
 
 
 TABLES: dict[str, dict[str, Entry]] = {
-    "": {
-        "Attention": attention,
-        "RotaryEmbedding": rotary,
-    },
-    "idiom": {
-        "Attention": plain_attention,
-    },
+    "": {"Attention": attention, "RotaryEmbedding": rotary},
+    "idiom": {"Attention": plain_attention},
 }

@@ -24,16 +24,16 @@ def scaler(op: TorchOperation) -> str:
 
 def extract(op: TorchOperation) -> str:
     """Take columns by position."""
-    found = op.integers(1)
-    if found is not None and len(found) <= 8:
-        return f"({op.tensor(0)})[..., {found}]"
+    columns = op.listed_constant(1)
+    if columns is not None:
+        return f"({op.tensor(0)})[..., {columns}]"
     code = f"({op.tensor(0)})[..., ({op.tensor(1)}).flatten()]"
     return code if op.axes_of(0) > 1 else f"({code}).reshape(1, -1)"
 
 
 def binarizer(op: TorchOperation) -> str:
     """Write one above a threshold, else zero."""
-    return f"(({op.tensor(0)}) > {short(op.attribute('threshold', 0.0))}).to({op.gives()})"
+    return f"(({op.tensor(0)}) > {short(op.attribute('threshold', 0.0))}).to({op.output_dtype()})"
 
 
 def imputer(op: TorchOperation) -> str:

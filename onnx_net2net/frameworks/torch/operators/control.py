@@ -13,11 +13,11 @@ from onnx_net2net.frameworks.torch.types import torch_dtype
 
 def _results(op: TorchOperation, names: list[str]) -> str:
     """Return what a function returns."""
-    found = []
+    codes = []
     for name in names:
         value = op.translator.values.get(name)
-        found.append(value.code if isinstance(value, TensorList) else op.translator.tensor(name))
-    return f"({', '.join(found)},)" if len(found) != 1 else found[0]
+        codes.append(value.code if isinstance(value, TensorList) else op.translator.tensor(name))
+    return f"({', '.join(codes)},)" if len(codes) != 1 else codes[0]
 
 
 def _body(
@@ -42,9 +42,9 @@ def _kinds(codes: list[str], lists: list[bool]) -> list[str | Listed]:
 
 def branch(op: TorchOperation) -> list[str | Listed]:
     """Call one of two functions."""
-    found = op.translator.host(op.name(0))
-    if found is not None and found.dtype != object:
-        condition = str(bool(found.reshape(-1)[0]))
+    sizes = op.translator.host(op.name(0))
+    if sizes is not None and sizes.dtype != object:
+        condition = str(bool(sizes.reshape(-1)[0]))
     else:
         condition = op.scalar(0)
     calls, kinds = [], []
@@ -59,8 +59,8 @@ def branch(op: TorchOperation) -> list[str | Listed]:
         op.refuse("one of its branches gives a sequence, the other a tensor")
     code = f"{calls[0]} if {condition} else {calls[1]}"
     if len(op.step.outputs) == 1:
-        return _kinds([op.add(code, op.hint, inline=False)], kinds[0])
-    return _kinds(op.translator.block.unpack(code, [op.hint] * len(op.step.outputs)), kinds[0])
+        return _kinds([op.add(code, inline=False)], kinds[0])
+    return _kinds(op.unpack(code), kinds[0])
 
 
 def loop(op: TorchOperation) -> list[str | Listed]:
@@ -69,11 +69,9 @@ def loop(op: TorchOperation) -> list[str | Listed]:
     if section is None:
         op.refuse("its body is not followed")
     start = [op.value(i) for i in range(2, len(op.step.inputs))]
-    most = op.number(0) if op.has(0) else "None"
-    most = most if most is not None else f"int({op.tensor(0)})"
-    condition = op.number(1) if op.has(1) else "True"
-    condition = condition if condition is not None else op.tensor(1)
-    device = op.translator.device()
+    most = op.integer(0) if op.has(0) else "None"
+    condition = op.scalar(1) if op.has(1) else "True"
+    device = op.device()
     states = len(section.inputs) - 2
     lists = [n for n, s in zip(section.inputs[2:], start, strict=True) if isinstance(s, Listed)]
     body, kinds = _body(op, section, section.inputs, lists)
@@ -85,13 +83,13 @@ def loop(op: TorchOperation) -> list[str | Listed]:
     given = [body, most, condition, f"({', '.join(codes)},)" if codes else "()", states, device]
     empty = _empty_rows(op, section.outputs[1 + states :], op.step.outputs[states:])
     code = op.kernel("loop", *given, *empty)
-    names = op.translator.block.unpack(code, [op.hint] * (len(section.outputs) - 1))
-    return _kinds(names, kinds[1:])[: len(op.step.outputs)]
+    names = op.unpack(code, [op.hint] * (len(section.outputs) - 1))
+    return _kinds(names, kinds[1:])
 
 
 def _empty_rows(op: TorchOperation, rows: list[str], stacks: Sequence[str]) -> list[str]:
     """Return shapes and types of what is stacked if a loop does not run; None if not known."""
-    found = []
+    shapes = []
     for row, stack in zip_longest(rows, stacks, fillvalue=""):
         dims, dtype = op.program.dims(row), op.program.dtype(row)
         stacked = (op.program.dims(stack) or ())[1:] if stack else ()
@@ -99,8 +97,8 @@ def _empty_rows(op: TorchOperation, rows: list[str], stacks: Sequence[str]) -> l
         sizes = tuple(next((d for d in pair if isinstance(d, int)), None) for pair in pairs)
         if dtype is None or None in sizes or (dims is None and not stacked):
             return ["None"]
-        found.append(f"({sizes}, {torch_dtype(dtype)})")
-    return [f"({', '.join(found)},)"] if found else []
+        shapes.append(f"({sizes}, {torch_dtype(dtype)})")
+    return [f"({', '.join(shapes)},)"] if shapes else []
 
 
 def scan(op: TorchOperation) -> list[str]:
@@ -117,19 +115,13 @@ def scan(op: TorchOperation) -> list[str]:
         "out_axes": op.attribute("scan_output_axes") or [0] * outputs,
         "out_backward": op.attribute("scan_output_directions") or [0] * outputs,
     }
-    start = [op.tensor(i) for i in range(len(op.step.inputs))]
+    start = op.tensors()
     body, _ = _body(op, section, section.inputs, [])
     given = [body, f"({', '.join(start)},)", states, *(f"{k}={v}" for k, v in options.items())]
     code = op.kernel("scan", *given)
-    return op.translator.block.unpack(code, [op.hint] * len(section.outputs))[
-        : len(op.step.outputs)
-    ]
+    return op.unpack(code, [op.hint] * len(section.outputs))
 
 
 TABLES: dict[str, dict[str, Entry]] = {
-    "": {
-        "If": branch,
-        "Loop": loop,
-        "Scan": scan,
-    },
+    "": {"If": branch, "Loop": loop, "Scan": scan},
 }

@@ -65,15 +65,11 @@ def padding(
 ) -> tuple[list[str], bool]:
     """Return pads, begins then ends, and whether both are equal on every axis."""
     rank = len(kernel)
-    mode = op.attribute("auto_pad", "NOTSET")
+    mode, pads = op.attribute("auto_pad", "NOTSET"), list(map(str, op.pads(rank)))
     if mode in ("SAME_UPPER", "SAME_LOWER"):
-        op.attribute("pads")
         pads = _same_pads(op, kernel, pooled)
     elif mode == "VALID":
-        op.attribute("pads")
         pads = ["0"] * (2 * rank)
-    else:
-        pads = [str(p) for p in op.pads(rank)]
     return pads, pads[:rank] == pads[rank:]
 
 
@@ -121,9 +117,9 @@ def conv(op: TorchOperation) -> str:
     if all(isinstance(size, int) for size in shape) and not any(map(computed, pads)):
         channels = int(shape[1] or 0) * op.attribute("group", 1)
         module = f"nn.Conv{rank}d({channels}, {shape[0]}, {pair(kernel)}{options})"
-        found = layer(op, module, x, 1, bias)
-        if found is not None:
-            return found
+        called = layer(op, module, x, 1, bias)
+        if called is not None:
+            return called
     op.named(op.path(1))
     b = "" if bias is None else f", {op.tensor(bias)}"
     return f"F.conv{rank}d({x}, {op.tensor(1)}{b}{options})"
@@ -164,9 +160,9 @@ def _transposed(op: TorchOperation, rank: int, kernel: Sequence[int], options: s
     if all(isinstance(size, int) for size in shape):
         channels = int(shape[1] or 0) * op.attribute("group", 1)
         module = f"nn.ConvTranspose{rank}d({shape[0]}, {channels}, {pair(kernel)}{options})"
-        found = layer(op, module, op.tensor(0), 1, bias)
-        if found is not None:
-            return found
+        called = layer(op, module, op.tensor(0), 1, bias)
+        if called is not None:
+            return called
     op.named(op.path(1))
     b = "" if bias is None else f", {op.tensor(2)}"
     return f"F.conv_transpose{rank}d({op.tensor(0)}, {op.tensor(1)}{b}{options})"
@@ -188,9 +184,5 @@ def col2im(op: TorchOperation) -> str:
 
 
 TABLES: dict[str, dict[str, Entry]] = {
-    "": {
-        "Col2Im": col2im,
-        "Conv": conv,
-        "ConvTranspose": conv_transpose,
-    },
+    "": {"Col2Im": col2im, "Conv": conv, "ConvTranspose": conv_transpose},
 }

@@ -55,25 +55,21 @@ def power(op: TorchOperation) -> str:
     else:
         code = f"torch.pow({op.tensor(0)}, {op.tensor(1)})"
     wider = op.dtype(1) in (*FLOATS, *UNSIGNED) and op.dtype(1) != op.dtype(0)
-    return f"({code}).to({op.gives()})" if wider or op.dtype(0) not in FLOATS else code
+    return f"({code}).to({op.output_dtype()})" if wider or op.dtype(0) not in FLOATS else code
 
 
 def extreme(name: str) -> Entry:
     """Write Max or Min of any number of tensors."""
+    bound = "min" if name == "maximum" else "max"
 
     def entry(op: TorchOperation) -> str:
-        count = len(op.step.inputs)
-        if count == 1:
-            return op.tensor(0)
-        numbers = [op.number(i) for i in range(count)]
-        if (count == 2 and op.rank(0) == 0) or op.rank(1 if count > 1 else 0) == 0:
+        if len(op.step.inputs) == 2:
             for known, other in ((1, 0), (0, 1)):
-                if count == 2 and numbers[known] is not None and op.rank(known) == 0:
-                    bound = "min" if name == "maximum" else "max"
-                    return f"({op.tensor(other)}).clamp({bound}={numbers[known]})"
-        code = op.tensor(0)
-        for index in range(1, count):
-            code = f"torch.{name}({code}, {op.tensor(index)})"
+                if op.rank(known) == 0 and op.number(known) is not None:
+                    return f"({op.tensor(other)}).clamp({bound}={op.number(known)})"
+        code, *others = op.tensors()
+        for other in others:
+            code = f"torch.{name}({code}, {other})"
         return code
 
     return entry
@@ -90,7 +86,7 @@ def clip(op: TorchOperation) -> str:
         else:
             continue
         numbers.add(number is not None)
-        bounds.append(f"{name}={number if number is not None else op.tensor(index)}")
+        bounds.append(f"{name}={number or op.tensor(index)}")
     if not bounds:
         return op.tensor(0)
     if len(numbers) > 1:  # PyTorch takes numbers or tensors, not one of each
@@ -102,18 +98,8 @@ def clip(op: TorchOperation) -> str:
 
 
 def cast(op: TorchOperation) -> str:
-    """Convert to another type; from a float, towards zero."""
-    return converted(op, op.attribute("to"))
-
-
-def cast_like(op: TorchOperation) -> str:
-    """Convert to the type of another tensor."""
-    op.name(1)
-    return converted(op, op.dtype(1))
-
-
-def converted(op: TorchOperation, to: int) -> str:
-    """Return an operand in another type."""
+    """Convert to a type, or to that of another tensor; from a float, towards zero."""
+    to = op.dtype(1) if op.has(1) else op.attribute("to")
     wanted, saturate = torch_dtype(to), bool(op.attribute("saturate", 1))
     source = op.program.dtype(op.name(0))
     if source == to:
@@ -135,14 +121,13 @@ def where(op: TorchOperation) -> str:
     narrow = [wide is not None and (r := op.rank(i)) is not None and r <= wide for i in (1, 2)]
     if None not in numbers and all(narrow):
         code = f"torch.where({condition}, {numbers[0]}, {numbers[1]})"
-        plain = op.gives() in ("torch.float32", "torch.int64")
-        return code if plain else f"{code}.to({op.gives()})"
+        plain = op.output_dtype() in ("torch.float32", "torch.int64")
+        return code if plain else f"{code}.to({op.output_dtype()})"
     parts = []
     for index, other in ((1, 2), (2, 1)):
         number, rank = numbers[index - 1], op.rank(index)
         limit = max((r for r in (op.rank(0), op.rank(other)) if r is not None), default=-1)
-        usable = number is not None and rank is not None and rank <= limit
-        parts.append(number if usable and number is not None else op.tensor(index))
+        parts.append(number if number and rank is not None and rank <= limit else op.tensor(index))
     return f"torch.where({condition}, {parts[0]}, {parts[1]})"
 
 
@@ -173,25 +158,12 @@ def hard_sigmoid(op: TorchOperation) -> str:
     return f"torch.clamp({short(alpha)} * ({op.tensor(0)}) + {short(beta)}, 0, 1)"
 
 
-def leaky(op: TorchOperation) -> str:
-    """Write a slope for negative values."""
-    return f"F.leaky_relu({op.tensor(0)}, {short(op.attribute('alpha', 0.01))})"
-
-
 def prelu(op: TorchOperation) -> str:
     """Write PRelu, whose slope broadcasts; a single one is PyTorch's module."""
-    slope = op.shape(1)
-    rank = op.axes_of(0)
-    x, channels = op.tensor(0), (op.program.size(op.name(0), 1) if rank > 1 else None)
-    if slope is not None and len(slope) <= 1 and rank == 1:
-        layer = op.layer("nn.PReLU()", weight=1) if slope == (1,) else None
-        return f"{layer}({x})" if layer else f"torch.where({x} >= 0, {x}, {x} * {op.tensor(1)})"
-    if slope == (1,):
+    x, layer = op.tensor(0), None
+    if op.shape(1) == (1,):
         layer = op.layer("nn.PReLU()", weight=1)
-        if layer:
-            return f"{layer}({x})"
-    del channels
-    return f"torch.where(({x}) >= 0, {x}, ({x}) * {op.tensor(1)})"
+    return f"{layer}({x})" if layer else f"torch.where(({x}) >= 0, {x}, ({x}) * {op.tensor(1)})"
 
 
 def shrink(op: TorchOperation) -> str:
@@ -200,7 +172,7 @@ def shrink(op: TorchOperation) -> str:
     x = op.add(op.tensor(0), "x", inline=False)
     inner = f"torch.where({x} > {limit}, {x} - {bias}, torch.zeros_like({x}))"
     code = f"torch.where({x} < -{limit}, {x} + {bias}, {inner})"
-    return code if op.dtype() in FLOATS else f"({code}).to({op.gives()})"
+    return op.typed(code)
 
 
 def absolute(op: TorchOperation) -> str:
@@ -215,16 +187,6 @@ def sign(op: TorchOperation) -> str:
     if op.dtype() in FLOATS:
         return op.filled("torch.where({t0} != {t0}, {t0}, torch.sign({t0}))")
     return f"torch.sign({op.tensor(0)})"
-
-
-def thresholded(op: TorchOperation) -> str:
-    """Set values up to alpha to zero."""
-    return f"F.threshold({op.tensor(0)}, {short(op.attribute('alpha', 1.0))}, 0.0)"
-
-
-def round_even(op: TorchOperation) -> str:
-    """Round halves to the even neighbour."""
-    return f"torch.round({op.tensor(0)})"
 
 
 def is_inf(op: TorchOperation) -> str:
@@ -242,29 +204,18 @@ def shift(op: TorchOperation) -> str:
     bits = 8 * helper.tensor_dtype_to_np_dtype(op.dtype()).itemsize
     if op.attribute("direction") == "LEFT":
         return op.kernel("shifted_left", op.tensor(0), op.tensor(1), bits)
-    signed = op.dtype() in (
-        TensorProto.INT8,
-        TensorProto.INT16,
-        TensorProto.INT32,
-        TensorProto.INT64,
-    )
+    signed = helper.tensor_dtype_to_np_dtype(op.dtype()).kind == "i"
     return op.kernel("shifted_right", op.tensor(0), op.tensor(1), bits, signed)
 
 
-def variadic(sign: str, mean: bool = False) -> Entry:
+def variadic(mean: bool) -> Entry:
     """Write the sum or mean of any number of tensors."""
 
     def entry(op: TorchOperation) -> str:
-        names = [op.tensor(i) for i in range(len(op.step.inputs))]
-        total = f" {sign} ".join(f"({name})" for name in names)
-        return f"({total}) / {len(names)}" if mean else total
+        total = " + ".join(f"({name})" for name in op.tensors())
+        return f"({total}) / {len(op.step.inputs)}" if mean else total
 
     return entry
-
-
-def negated(op: TorchOperation) -> str:
-    """Write the unary minus."""
-    return f"-({op.tensor(0)})"
 
 
 def equal(op: TorchOperation) -> str:
@@ -291,15 +242,14 @@ def dropout(op: TorchOperation) -> list[str]:
     """Follow ``train()`` and ``eval()``, whatever mode the file was exported in."""
     ratio = short(op.attribute("ratio", 0.5))
     if op.has(1):
-        number = op.number(1)
-        ratio = f"float({op.tensor(1)})" if number is None else number
+        ratio = op.number(1) or f"float({op.tensor(1)})"
     x = op.tensor(0)
     if not op.wants(1):
         return [f"F.dropout({x}, {ratio}, self.training)"]
     ones = f"torch.ones_like({x})"
     kept = op.add(f"F.dropout({ones}, {ratio}, self.training)", "kept", inline=False)
     mask = f"{kept} != 0"  # before opset 12 a float where the ratio is an attribute
-    return [f"{x} * {kept}", mask if op.opset >= 10 else f"({mask}).to({op.gives(1)})"]
+    return [f"{x} * {kept}", mask if op.opset >= 10 else f"({mask}).to({op.output_dtype(1)})"]
 
 
 TABLES: dict[str, dict[str, Entry]] = {
@@ -320,7 +270,7 @@ TABLES: dict[str, dict[str, Entry]] = {
         "BitwiseOr": "{0} | {1}",
         "BitwiseXor": "{0} ^ {1}",
         "Cast": cast,
-        "CastLike": cast_like,
+        "CastLike": cast,
         "Ceil": "torch.ceil({0})",
         "Celu": bounded("F.celu({0}, {alpha})", alpha=1.0),
         "Clip": clip,
@@ -340,24 +290,24 @@ TABLES: dict[str, dict[str, Entry]] = {
         "HardSwish": "F.hardswish({0})",
         "IsInf": is_inf,
         "IsNaN": "torch.isnan({0})",
-        "LeakyRelu": leaky,
+        "LeakyRelu": bounded("F.leaky_relu({0}, {alpha})", alpha=0.01),
         "Less": "{0} < {1}",
         "LessOrEqual": "{0} <= {1}",
         "Log": "torch.log({0})",
         "Max": extreme("maximum"),
-        "Mean": variadic("+", mean=True),
+        "Mean": variadic(mean=True),
         "Min": extreme("minimum"),
         "Mish": "F.mish({0})",
         "Mod": modulo,
         "Mul": "{0} * {1}",
-        "Neg": negated,
+        "Neg": "-{t0}",
         "Not": "torch.logical_not({0})",
         "Or": "{0} | {1}",
         "PRelu": prelu,
         "Pow": power,
         "Reciprocal": "torch.reciprocal({0})",
         "Relu": "F.relu({0})",
-        "Round": round_even,
+        "Round": "torch.round({t0})",
         "Selu": bounded(
             "{gamma} * torch.where({0} > 0, {0}, {alpha} * torch.expm1({0}))",
             gamma=1.05070102214813232421875,
@@ -372,11 +322,11 @@ TABLES: dict[str, dict[str, Entry]] = {
         "Softsign": "F.softsign({0})",
         "Sqrt": "torch.sqrt({0})",
         "Sub": "{0} - {1}",
-        "Sum": variadic("+"),
+        "Sum": variadic(mean=False),
         "Swish": swish,
         "Tan": "torch.tan({0})",
         "Tanh": "torch.tanh({0})",
-        "ThresholdedRelu": thresholded,
+        "ThresholdedRelu": bounded("F.threshold({0}, {alpha}, 0.0)", alpha=1.0),
         "Where": where,
         "Xor": "{0} ^ {1}",
     },

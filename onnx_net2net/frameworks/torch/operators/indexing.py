@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onnx_net2net.frameworks.torch.operation import Entry, TorchOperation, Unpacked
 from onnx_net2net.frameworks.torch.operators.linear import typed
+from onnx_net2net.frameworks.torch.operators.movement import indexed
 from onnx_net2net.frameworks.torch.types import literal
 
 
@@ -13,29 +14,16 @@ def gather(op: TorchOperation) -> str:
     axis = op.attribute("axis", 0) % rank
     index = op.number(1)
     if index is not None and op.rank(1) == 0:
-        if axis == rank - 1 and rank > 2:
-            return f"({op.tensor(0)})[..., {index}]"
-        return f"({op.tensor(0)})[{', '.join([':'] * axis + [index])}]"
+        return indexed(op.tensor(0), [":"] * axis + [index], rank)
     shape = op.shape(0)
     if axis == 0 and shape is not None and rank == 2 and op.path(0):
         module = f"nn.Embedding({shape[0]}, {shape[1]}{typed(op, 0)})"
         layer = op.layer(module, weight=0)
         if layer is not None:
             return f"{layer}({op.tensor(1)})"
-    indices = _indices(op)
-    if axis == rank - 1 and rank > 2:
-        return f"({op.tensor(0)})[..., {indices}]"
-    return f"({op.tensor(0)})[{', '.join([':'] * axis + [indices])}]"
-
-
-def _indices(op: TorchOperation) -> str:
-    """Return indices; PyTorch takes bytes for a mask, so small types are widened."""
-    constant = op.program.is_constant(op.name(1))
-    if constant and op.rank(1) == 1:
-        found = op.integers(1)
-        if found is not None and len(found) <= 8:
-            return str(found)
-    return op.tensor(1)
+    listed = op.listed_constant(1) if op.rank(1) == 1 else None
+    indices = op.tensor(1) if listed is None else str(listed)
+    return indexed(op.tensor(0), [":"] * axis + [indices], rank)
 
 
 def long(op: TorchOperation, index: int) -> str:
@@ -101,7 +89,7 @@ def top_k(op: TorchOperation) -> Unpacked | list[str]:
     count = op.code(op.attribute("k") if "k" in op.step.attributes else op.sizes(1)[0])
     options = f"largest={bool(op.attribute('largest', 1))}"
     code = op.kernel("top_k", op.tensor(0), count, op.attribute("axis", -1), options)
-    return op.translator.block.unpack(code, ["values", "indices"])[: len(op.step.outputs)]
+    return op.unpack(code, ["values", "indices"])
 
 
 def compress(op: TorchOperation) -> str:
@@ -116,8 +104,7 @@ def unique(op: TorchOperation) -> list[str]:
     """Return different elements, sorted or in order of appearance, with where they stand."""
     axis = op.attribute("axis")
     code = op.kernel("unique", op.tensor(0), axis, f"ordered={bool(op.attribute('sorted', 1))}")
-    names = op.translator.block.unpack(code, ["unique", "first", "inverse", "counts"])
-    return names[: len(op.step.outputs)]
+    return op.unpack(code, ["unique", "first", "inverse", "counts"])
 
 
 def non_max_suppression(op: TorchOperation) -> str:

@@ -95,10 +95,8 @@ def flatten(op: TorchOperation) -> str:
 
 def concat(op: TorchOperation) -> str:
     """Put one behind the other."""
-    names, axis = [op.tensor(i) for i in range(len(op.step.inputs))], op.attribute("axis", 1)
-    if len(names) == 1:
-        return names[0]
-    return f"torch.cat(({', '.join(names)}), dim={axis})"
+    axis, names = op.attribute("axis", 1), ", ".join(op.tensors())
+    return f"torch.cat(({names}), dim={axis})" if len(op.step.inputs) > 1 else names
 
 
 def split(op: TorchOperation) -> list[str]:
@@ -120,12 +118,11 @@ def split(op: TorchOperation) -> list[str]:
         else:
             part = read(op.code((whole + count - 1) // count, "part"))
             sizes = [part] * (count - 1) + [whole - part * (count - 1)]
-    code = f"torch.split({x}, [{op.listed(sizes)}], dim={axis})"
-    if len(set(sizes)) == 1 and (isinstance(sizes[0], Size) or sizes[0]):
-        code = f"torch.split({x}, {op.code(sizes[0])}, dim={axis})"
     if count == 1:
         return [x]
-    return op.translator.block.unpack(code, [op.hint] * count)
+    equal = len(set(sizes)) == 1 and (isinstance(sizes[0], Size) or sizes[0])
+    parts = op.code(sizes[0]) if equal else f"[{op.listed(sizes)}]"
+    return op.unpack(f"torch.split({x}, {parts}, dim={axis})")
 
 
 def slice_(op: TorchOperation) -> str:
@@ -146,34 +143,27 @@ def slice_(op: TorchOperation) -> str:
     x, backwards = op.tensor(0), {}
     for start, end, axis, step in zip(starts, ends, chosen, steps, strict=True):
         if step > 0:
-            parts[axis % rank] = _range(op, start, end, step)
+            first = "" if start == 0 else op.code(start)
+            last = "" if not isinstance(end, Size) and end >= LAST else op.code(end)
+            parts[axis % rank] = f"{first}:{last}" + (f":{step}" if step != 1 else "")
         else:
             backwards[axis % rank] = (start, end, step)
     for axis, (start, end, step) in backwards.items():
-        given_ = [op.code(start), op.code(end), step, axis]
-        x = op.kernel("backwards", x, *given_)
-    return _indexed(x, parts)
+        x = op.kernel("backwards", x, op.code(start), op.code(end), step, axis)
+    return x if all(part == ":" for part in parts) else indexed(x, parts, rank)
 
 
-def _range(op: TorchOperation, start: AnySize, end: AnySize, step: AnySize) -> str:
-    first = "" if start == 0 else op.code(start)
-    last = "" if not isinstance(end, Size) and end >= LAST else op.code(end)
-    return f"{first}:{last}" + (f":{step}" if step != 1 else "")
-
-
-def _indexed(x: str, parts: list[str]) -> str:
+def indexed(x: str, parts: list[str], rank: int) -> str:
     """Return ``x[..., 2:]`` or ``x[:, 2:]``, whichever is shorter."""
-    if all(part == ":" for part in parts):
-        return x
     used = [axis for axis, part in enumerate(parts) if part != ":"]
-    if used == [len(parts) - 1] and len(parts) > 2:
+    if used == [rank - 1] and rank > 2:
         return f"({x})[..., {parts[-1]}]"
     return f"({x})[{', '.join(parts[: used[-1] + 1])}]"
 
 
 def expand(op: TorchOperation) -> str:
     """Expand to a shape that both broadcast to."""
-    if op.translator.host(op.name(1)) is None and op.length(1) is None:
+    if not op.has_sizes(1):
         x = op.add(op.tensor(0), "x", inline=False)
         return f"{x}.expand(torch.broadcast_shapes({x}.shape, {op.tensor(1)}.tolist()))"
     sizes = op.sizes(1)
@@ -218,13 +208,13 @@ def constant_of_shape(op: TorchOperation) -> str:
     """Write one value everywhere."""
     value = op.attribute("value")
     fill = "0.0" if value is None else literal(value.reshape(-1)[0])
-    device = op.translator.device()
-    if op.translator.host(op.name(0)) is None and op.length(0) is None:
+    device = op.device()
+    if not op.has_sizes(0):
         shape = f"{op.tensor(0)}.tolist()"
     else:
         sizes = op.sizes(0)
         shape = f"({op.listed(sizes)},)" if sizes else "()"
-    return f"torch.full({shape}, {fill}, dtype={op.gives()}, device={device})"
+    return f"torch.full({shape}, {fill}, dtype={op.output_dtype()}, device={device})"
 
 
 def arange(op: TorchOperation) -> str:
@@ -233,7 +223,7 @@ def arange(op: TorchOperation) -> str:
     start, limit, step = (
         part if part is not None else f"({op.tensor(i)}).item()" for i, part in enumerate(parts)
     )
-    options = f"dtype={op.gives()}, device={op.translator.device()}"
+    options = f"dtype={op.output_dtype()}, device={op.device()}"
     if step in ("1", "1.0"):
         bounds = limit if start in ("0", "0.0") else f"{start}, {limit}"
         return f"torch.arange({bounds}, {options})"
@@ -243,7 +233,7 @@ def arange(op: TorchOperation) -> str:
 def eye(op: TorchOperation) -> str:
     """Write ones on a diagonal."""
     rows, columns = op.size(0, 0), op.size(0, 1)
-    options = f"dtype={op.gives()}, device={op.translator.device()}"
+    options = f"dtype={op.output_dtype()}, device={op.device()}"
     offset = op.attribute("k", 0)
     op.attribute("dtype")  # what the output is declared with
     return op.kernel("eye", op.code(rows), op.code(columns), offset, options)
@@ -252,9 +242,7 @@ def eye(op: TorchOperation) -> str:
 def triangle(op: TorchOperation) -> str:
     """Keep the upper or the lower triangle; zero elsewhere."""
     name = "triu" if op.attribute("upper", 1) else "tril"
-    offset = op.number(1) if op.has(1) else "0"
-    if offset is None:
-        offset = f"int({op.tensor(1)})"
+    offset = op.integer(1) if op.has(1) else "0"
     return f"torch.{name}({op.tensor(0)}{'' if offset == '0' else f', {offset}'})"
 
 

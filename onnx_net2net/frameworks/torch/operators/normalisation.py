@@ -18,28 +18,27 @@ def batch_norm(op: TorchOperation) -> list[str]:
         op.refuse("its statistics are outputs of the network's graph")
     epsilon = short(op.attribute("epsilon", 1e-5))
     momentum = literal(round(1 - float(op.attribute("momentum", 0.9)), 7))
-    if op.attribute("training_mode", 0) and op.name(0) in op.program.graph.derived:
+    derived = op.name(0) in op.program.graph.derived
+    if op.attribute("training_mode", 0) and derived:
         # What standardises a weight has no statistics that move: the old ones enter nothing.
         op.read |= {3, 4}
         given = f"{op.tensor(0)}, None, None, {op.tensor(1)}, {op.tensor(2)}"
         return [f"F.batch_norm({given}, training=True, eps={epsilon})"]
-    rank = op.axes_of(0)
-    x = op.tensor(0)
+    rank, x = op.axes_of(0), op.tensor(0)
     if not all(_fixed(op, index) for index in (3, 4)):
         # PyTorch's own takes no gradient back to its statistics.
         return [op.kernel("normalised_by", x, *map(op.tensor, (3, 4, 1, 2)), epsilon)]
     options = "" if epsilon == "1e-05" else f", eps={epsilon}"
     options += "" if momentum == "0.1" else f", momentum={momentum}"
     channels = op.program.size(op.name(1), 0)
-    derived = op.name(0) in op.program.graph.derived
     if channels is not None and 2 <= rank <= 5 and not derived:
         kind = {2: 1, 3: 1, 4: 2, 5: 3}[rank]
         module = f"nn.BatchNorm{kind}d({channels}{options}{typed(op, 1)})"
-        found = op.layer(module, weight=1, bias=2, running_mean=3, running_var=4)
-        if found is not None:
-            return [f"{found}({x})"]
+        own = op.layer(module, weight=1, bias=2, running_mean=3, running_var=4)
+        if own is not None:
+            return [f"{own}({x})"]
     op.named(op.path(1))
-    moves = op.path(3) and op.path(4) and op.name(0) not in op.program.graph.derived
+    moves = op.path(3) and op.path(4) and not derived
     training = "self.training" if moves else "False"
     given = ", ".join(op.tensor(i) for i in (3, 4, 1, 2))
     return [f"F.batch_norm({x}, {given}, {training}, momentum={momentum}, eps={epsilon})"]
@@ -54,37 +53,26 @@ def _fixed(op: TorchOperation, index: int) -> bool:
 
 def layer_norm(op: TorchOperation) -> list[str]:
     """Normalise over the last axes; the affine part may broadcast in other ways."""
-    rank = op.axes_of(0)
+    rank, x = op.axes_of(0), op.tensor(0)
     first = op.attribute("axis", -1) % rank
     epsilon = short(op.attribute("epsilon", 1e-5))
     shape = op.shape(1)
     if op.wants(1) or op.wants(2):
         options = [first, epsilon, f"scale={op.optional(1)}", f"bias={op.optional(2)}"]
-        code = op.kernel("layer_norm_with_statistics", op.tensor(0), *options)
-        names = op.translator.block.unpack(code, [op.hint, "mean", "deviation"])
-        return names[: len(op.step.outputs)]
+        code = op.kernel("layer_norm_with_statistics", x, *options)
+        return op.unpack(code, [op.hint, "mean", "deviation"])
     if shape is None or len(shape) != rank - first or (op.has(2) and op.shape(2) != shape):
-        return [_plain_norm(op, rank, first, epsilon)]
-    return [_normalised(op, shape, epsilon)]
-
-
-def _plain_norm(op: TorchOperation, rank: int, first: int, epsilon: str) -> str:
-    sizes = op.listed(op.size(0, axis) for axis in range(first, rank))
-    code = f"F.layer_norm({op.tensor(0)}, ({sizes},), eps={epsilon}) * {op.tensor(1)}"
-    return f"{code} + {op.tensor(2)}" if op.has(2) else code
-
-
-def _normalised(op: TorchOperation, shape: tuple[int, ...], epsilon: str) -> str:
-    """Call a module where the weights are one's, else the function."""
+        sizes = op.listed(op.size(0, axis) for axis in range(first, rank))
+        code = f"F.layer_norm({x}, ({sizes},), eps={epsilon}) * {op.tensor(1)}"
+        return [f"{code} + {op.tensor(2)}" if op.has(2) else code]
     sizes = str(shape[0]) if len(shape) == 1 else str(shape)
     options = "" if epsilon == "1e-05" else f", eps={epsilon}"
-    bias = 2 if op.has(2) else None
-    found = layer(op, f"nn.LayerNorm({sizes}{options})", op.tensor(0), 1, bias)
-    if found is not None:
-        return found
+    called = layer(op, f"nn.LayerNorm({sizes}{options})", x, 1, 2 if op.has(2) else None)
+    if called is not None:
+        return [called]
     op.named(op.path(1))
     b = f", {op.tensor(2)}" if op.has(2) else ""
-    return f"F.layer_norm({op.tensor(0)}, {_tuple(shape)}, {op.tensor(1)}{b}{options})"
+    return [f"F.layer_norm({x}, {_tuple(shape)}, {op.tensor(1)}{b}{options})"]
 
 
 def _tuple(shape: tuple[int, ...]) -> str:
@@ -101,9 +89,9 @@ def rms_norm(op: TorchOperation) -> str:
         sizes = op.listed(op.size(0, axis) for axis in range(first, rank))
         return f"F.rms_norm({op.tensor(0)}, ({sizes},), eps={epsilon}) * {op.tensor(1)}"
     sizes = str(shape[0]) if len(shape) == 1 else str(shape)
-    found = op.layer(f"nn.RMSNorm({sizes}, eps={epsilon}{typed(op, 1)})", weight=1)
-    if found is not None:
-        return f"{found}({op.tensor(0)})"
+    own = op.layer(f"nn.RMSNorm({sizes}, eps={epsilon}{typed(op, 1)})", weight=1)
+    if own is not None:
+        return f"{own}({op.tensor(0)})"
     op.named(op.path(1))
     return f"F.rms_norm({op.tensor(0)}, {_tuple(shape)}, {op.tensor(1)}, eps={epsilon})"
 
@@ -120,10 +108,9 @@ def group_norm(op: TorchOperation) -> str:
         view = f"reshape(-1, *[1] * {op.axes_of(0) - 2})"
         scale, bias = (f"{op.tensor(i)}.{spread}.{view}" for i in (1, 2))
         return f"{plain} * {scale} + {bias}"
-    module = f"nn.GroupNorm({groups}, {channels}{options})"
-    found = layer(op, module, op.tensor(0), 1, 2)
-    if found is not None:
-        return found
+    called = layer(op, f"nn.GroupNorm({groups}, {channels}{options})", op.tensor(0), 1, 2)
+    if called is not None:
+        return called
     op.named(op.path(1))
     return f"F.group_norm({op.tensor(0)}, {groups}, {op.tensor(1)}, {op.tensor(2)}{options})"
 

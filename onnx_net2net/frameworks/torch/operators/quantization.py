@@ -73,7 +73,7 @@ def fake(op: TorchOperation) -> str:
 def dynamic(op: TorchOperation) -> list[str]:
     """Take scale and zero point from the range."""
     code = op.kernel("dynamically_quantized", op.tensor(0))
-    return op.translator.block.unpack(code, [op.hint, "scale", "zero"])[: len(op.step.outputs)]
+    return op.unpack(code, [op.hint, "scale", "zero"])
 
 
 def real(op: TorchOperation, index: int, axis: int) -> str:

@@ -36,8 +36,7 @@ def _fill(op: TorchOperation) -> str:
     """Return what a pad holds."""
     if not op.has(2):
         return literal(op.attribute("value", 0.0))
-    found = op.number(2)
-    return found if found is not None else f"{op.tensor(2)}.item()"
+    return op.number(2) or f"{op.tensor(2)}.item()"
 
 
 def depth_to_space(op: TorchOperation) -> str:

@@ -50,10 +50,10 @@ def recurrent(op: TorchOperation) -> list[str]:
         code = op.kernel("fused_recurrence", literal(own), x, w, r, b, listed, literal(direction))
     else:
         code = _steps(op, directions, [x, w, r, b, listed, literal(direction)])
-    names = op.translator.block.unpack(code, [op.hint, "hidden", "cell"][: 1 + len(states)])
+    names = op.unpack(code, [op.hint, "hidden", "cell"][: 1 + len(states)])
     if turned:
         names = [f"{names[0]}.permute(2, 0, 1, 3)", *(f"{n}.transpose(0, 1)" for n in names[1:])]
-    return names[: len(op.step.outputs)]
+    return names
 
 
 def _functions(op: TorchOperation, directions: int) -> list[str]:

@@ -16,7 +16,7 @@ def axes(op: TorchOperation) -> list[AnySize] | str | None:
         return list(op.attribute("axes"))
     if not op.has(1):
         return None
-    if op.translator.host(op.name(1)) is None and op.length(1) is None:
+    if not op.has_sizes(1):
         return op.add(f"{op.tensor(1)}.tolist()", "axes", kind="list", inline=False)
     return op.sizes(1)
 
@@ -29,25 +29,17 @@ def reduction(floats: str, integers: str, each: str = "{x}") -> Entry:
         unchanged = each.replace("{x}", f"({op.tensor(0)})")
         if none and not dims:
             op.attribute("keepdims")
-            return _typed(op, unchanged)
+            return op.typed(unchanged)
         template = floats if op.dtype() in FLOATS else integers
-        op.translator.state.kernels.update(dict.fromkeys(_called(template)))
+        called = template.partition("(")[0]
+        if called.isidentifier():
+            op.kernel(called)
         code = over(op, dims, template)
         if none and isinstance(dims, str):
             code = f"({code}) if {dims} else ({unchanged})"
-        return _typed(op, code)
+        return op.typed(code)
 
     return entry
-
-
-def _called(template: str) -> list[str]:
-    """Return the kernels that a template calls."""
-    name = template.partition("(")[0]
-    return [name] if name.isidentifier() else []
-
-
-def _typed(op: TorchOperation, code: str) -> str:
-    return code if op.dtype() in FLOATS else f"({code}).to({op.gives()})"
 
 
 def over(op: TorchOperation, dims: list[AnySize] | str | None, template: str) -> str:
@@ -96,12 +88,11 @@ def extreme(name: str) -> Entry:
         elif _never_empty(op, dims):
             template = f"torch.{name}({{x}}, {{dims}}{{keep}})"
         else:
-            op.translator.state.kernels["extreme"] = None
+            op.kernel("extreme")
             template = f'extreme({{x}}, {{dims}}, "{name}"{{keep}})'
         code = over(op, dims, template)
-        return (
-            f"({code}) if {dims} else ({op.tensor(0)})" if none and isinstance(dims, str) else code
-        )
+        varies = none and isinstance(dims, str)
+        return f"({code}) if {dims} else ({op.tensor(0)})" if varies else code
 
     return entry
 
@@ -118,14 +109,13 @@ def cumulative(name: str) -> Entry:
     """Sum or multiply up, from either end, with or without the element itself."""
 
     def entry(op: TorchOperation) -> str:
-        axis = op.number(1)
-        axis = f"int({op.tensor(1)})" if axis is None else axis
+        axis = op.integer(1)
         exclusive, reverse = bool(op.attribute("exclusive", 0)), bool(op.attribute("reverse", 0))
         if exclusive or reverse:
             code = op.kernel("cumulative", op.tensor(0), axis, f"torch.{name}", exclusive, reverse)
         else:
             code = f"torch.{name}({op.tensor(0)}, {axis})"
-        return code if op.dtype() in FLOATS else f"({code}).to({op.gives()})"
+        return op.typed(code)
 
     return entry
 

@@ -33,11 +33,11 @@ def _scales(op: TorchOperation, index: int) -> list[float] | str | None:
         return [float(s) for s in stated]
     if not op.has(index):
         return None
-    found = op.constant(index)
-    if found is None:
+    constant = op.constant(index)
+    if constant is None:
         # Before opset 13 an empty tensor stood for no scales where there are sizes.
         return None if op.has(index + 1) else f"tuple({op.tensor(index)}.tolist())"
-    return [float(s) for s in found.reshape(-1)] or None
+    return [float(s) for s in constant.ravel()] or None
 
 
 def _scaled(op: TorchOperation, index: int, coordinates: str, nearest: str) -> str:

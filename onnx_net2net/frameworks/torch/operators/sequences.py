@@ -10,7 +10,7 @@ from onnx_net2net.frameworks.torch.types import torch_dtype
 
 def sequence(op: TorchOperation) -> Listed:
     """Write a list of tensors."""
-    return Listed(f"[{', '.join(op.tensor(i) for i in range(len(op.step.inputs)))}]")
+    return Listed(f"[{', '.join(op.tensors())}]")
 
 
 def split_to_sequence(op: TorchOperation) -> Listed:
@@ -25,15 +25,9 @@ def split_to_sequence(op: TorchOperation) -> Listed:
     return Listed(f"list(torch.split({x}, {whole}, dim={axis}))")
 
 
-def position(op: TorchOperation, index: int) -> str:
-    """Return a place in a list."""
-    found = op.number(index)
-    return f"int({op.tensor(index)})" if found is None else found
-
-
 def sequence_at(op: TorchOperation) -> str:
     """Take one tensor of a list."""
-    return f"{op.sequence(0)}[{position(op, 1)}]"
+    return f"{op.sequence(0)}[{op.integer(1)}]"
 
 
 def sequence_length(op: TorchOperation) -> None:
@@ -47,12 +41,12 @@ def sequence_insert(op: TorchOperation) -> Listed:
     items = op.sequence(0)
     if not op.has(2):
         return Listed(f"[*{items}, {op.tensor(1)}]")
-    return Listed(op.kernel("inserted", items, op.tensor(1), position(op, 2)))
+    return Listed(op.kernel("inserted", items, op.tensor(1), op.integer(2)))
 
 
 def sequence_erase(op: TorchOperation) -> Listed:
     """Write a shorter list."""
-    return Listed(op.kernel("erased", op.sequence(0), position(op, 1) if op.has(1) else "-1"))
+    return Listed(op.kernel("erased", op.sequence(0), op.integer(1) if op.has(1) else "-1"))
 
 
 def concat_from_sequence(op: TorchOperation) -> str:
@@ -70,19 +64,18 @@ def sequence_empty(op: TorchOperation) -> Listed:
 def optional(op: TorchOperation) -> list[str | Listed]:
     """Write a value, or None."""
     kind = op.attribute("type")
-    if op.step.inputs and op.has(0):
+    if op.has(0):
         return [op.value(0)]
     return [Listed("None") if kind.HasField("sequence_type") else "None"]
 
 
 def has_element(op: TorchOperation) -> str:
     """Tell whether there is a value."""
-    if not op.step.inputs or not op.has(0):
-        found = "False"
-    else:
+    holds = "False"
+    if op.has(0):
         value = op.value(0)
-        found = f"{value.code if isinstance(value, Listed) else value} is not None"
-    return f"torch.tensor({found}, device={op.translator.device()})"
+        holds = f"{value.code if isinstance(value, Listed) else value} is not None"
+    return f"torch.tensor({holds}, device={op.device()})"
 
 
 TABLES: dict[str, dict[str, Entry]] = {

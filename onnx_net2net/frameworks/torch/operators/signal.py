@@ -7,10 +7,7 @@ from onnx_net2net.frameworks.torch.operation import Entry, TorchOperation
 
 def _whole(op: TorchOperation, index: int, default: str = "None") -> str:
     """Return a whole number as code."""
-    if not op.has(index):
-        return default
-    found = op.number(index)
-    return f"int({op.tensor(index)})" if found is None else found
+    return op.integer(index) if op.has(index) else default
 
 
 def dft(op: TorchOperation) -> str:
@@ -39,7 +36,7 @@ def mel_weights(op: TorchOperation) -> str:
     """Write how much each frequency counts in each band."""
     numbers = [op.scalar(i) for i in range(5)]
     given = [f"int({n})" for n in numbers[:3]] + [f"float({n})" for n in numbers[3:]]
-    return op.kernel("mel_weights", *given, op.gives(), op.translator.device())
+    return op.kernel("mel_weights", *given, op.output_dtype(), op.device())
 
 
 TABLES: dict[str, dict[str, Entry]] = {
