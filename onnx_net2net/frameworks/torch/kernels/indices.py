@@ -19,8 +19,8 @@ def gather_nd(x: Tensor, index: Tensor, batch: int) -> Tensor:
     flat, places = x.flatten(0, batch - 1), index.flatten(0, batch - 1)
     rows = torch.arange(flat.shape[0], device=x.device)
     rows = rows.reshape(-1, *[1] * (places.dim() - 2)).expand(places.shape[:-1])
-    found = flat[(rows, *places.unbind(-1))]
-    return found.reshape(*lead, *found.shape[1:])
+    taken = flat[(rows, *places.unbind(-1))]
+    return taken.reshape(*lead, *taken.shape[1:])
 
 
 def scatter_elements(x: Tensor, index: Tensor, updates: Tensor, axis: int, how: str) -> Tensor:
@@ -101,7 +101,7 @@ def cumulative(
 
 def unique(x: Tensor, axis: int | None, ordered: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the different elements, where each stands first, which is where, and how often."""
-    found, inverse, counts = torch.unique(
+    values, inverse, counts = torch.unique(
         x, sorted=True, return_inverse=True, return_counts=True, dim=axis
     )
     inverse = inverse.flatten()
@@ -109,9 +109,9 @@ def unique(x: Tensor, axis: int | None, ordered: bool) -> tuple[Tensor, Tensor, 
     first = torch.full_like(counts, inverse.numel()).scatter_reduce(0, inverse, places, "amin")
     if not ordered:
         order = first.argsort()
-        found = found[order] if axis is None else found.index_select(axis, order)
+        values = values[order] if axis is None else values.index_select(axis, order)
         first, counts, inverse = first[order], counts[order], order.argsort()[inverse]
-    return found, first, inverse, counts
+    return values, first, inverse, counts
 
 
 def non_max_suppression(
@@ -129,7 +129,7 @@ def non_max_suppression(
     low = torch.minimum(boxes[..., :2], boxes[..., 2:])
     high = torch.maximum(boxes[..., :2], boxes[..., 2:])
     area = (high - low).prod(-1)
-    found = []
+    kept = []
     for sample in range(scores.shape[0]):
         for label in range(scores.shape[1]):
             score, room = scores[sample, label], int(most)
@@ -138,10 +138,10 @@ def non_max_suppression(
                 left = left[~(score[left] <= least)]
             while left.numel() and room > 0:
                 best, left, room = int(left[0]), left[1:], room - 1
-                found.append((sample, label, best))
+                kept.append((sample, label, best))
                 edges = torch.minimum(high[sample, best], high[sample, left])
                 edges = edges - torch.maximum(low[sample, best], low[sample, left])
                 shared = edges.clamp(min=0).prod(-1)
                 union = area[sample, best] + area[sample, left] - shared
                 left = left[~(shared > overlap * union)]
-    return torch.tensor(found, dtype=torch.int64, device=boxes.device).reshape(-1, 3)
+    return torch.tensor(kept, dtype=torch.int64, device=boxes.device).reshape(-1, 3)

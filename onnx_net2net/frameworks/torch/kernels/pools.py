@@ -56,15 +56,14 @@ def max_pool_with_indices(
 ) -> tuple[Tensor, Tensor]:
     """Return the largest elements, and where they stand in the whole tensor."""
     rank = len(kernel)
-    found = windows(
-        fitted(x, kernel, strides, dilations, pads, ceil, float("-inf")), kernel, strides, dilations
-    )
-    best = found.flatten(-rank).max(-1)
+    whole = fitted(x, kernel, strides, dilations, pads, ceil, float("-inf"))
+    taken = windows(whole, kernel, strides, dilations)
+    best = taken.flatten(-rank).max(-1)
     place = best.indices
     total = torch.zeros_like(place)
     sizes = x.shape[2:]
     for axis in reversed(range(rank)):
-        taps = torch.arange(found.shape[axis + 2], device=x.device) * strides[axis] - pads[axis]
+        taps = torch.arange(taken.shape[axis + 2], device=x.device) * strides[axis] - pads[axis]
         taps = taps.reshape(-1, *[1] * (rank - 1 - axis))
         along = taps + place % kernel[axis] * dilations[axis]
         place = place // kernel[axis]
@@ -87,15 +86,11 @@ def average_pool(
     rank = len(kernel)
     dims = tuple(range(-rank, 0))
     whole = fitted(x, kernel, strides, dilations, pads, ceil, 0.0)
-    counted = torch.ones_like(x[:1, :1])
     ends = [p for axis in reversed(range(rank)) for p in (pads[axis], pads[axis + rank])]
-    counted = F.pad(counted, ends, value=float(include))
-    rest = [
-        p
-        for axis in reversed(range(2, rank + 2))
-        for p in (0, whole.shape[axis] - counted.shape[axis])
-    ]
-    counted = windows(F.pad(counted, rest), kernel, strides, dilations).sum(dims)
+    ones = F.pad(torch.ones_like(x[:1, :1]), ends, value=float(include))
+    spatial = zip(reversed(whole.shape[2:]), reversed(ones.shape[2:]), strict=True)
+    rest = [p for size, counted in spatial for p in (0, size - counted)]
+    counted = windows(F.pad(ones, rest), kernel, strides, dilations).sum(dims)
     return windows(whole, kernel, strides, dilations).sum(dims) / counted
 
 

@@ -47,19 +47,11 @@ def quantized_float(
     return small_float(y, dtype, saturate)
 
 
-def dequantized_float(
-    x: Tensor, scale: Tensor, zero: Tensor | None, axis: int, block: int
-) -> Tensor:
-    """Return (x - zero) * scale of float8."""
-    y = x.to(scale.dtype)
-    y = y if zero is None else y - along(zero, x, axis, block).to(scale.dtype)
-    return y * along(scale, x, axis, block)
-
-
 def dequantized(x: Tensor, scale: Tensor, zero: Tensor | None, axis: int, block: int) -> Tensor:
     """Return (x - zero) * scale."""
-    y = x.to(torch.int32)
-    y = y if zero is None else y - along(zero, x, axis, block).to(torch.int32)
+    wide = scale.dtype if x.is_floating_point() else torch.int32
+    y = x.to(wide)
+    y = y if zero is None else y - along(zero, x, axis, block).to(wide)
     return y.to(scale.dtype) * along(scale, x, axis, block)
 
 

@@ -160,7 +160,7 @@ def roi_align(
     mode: str,
 ) -> Tensor:
     """Resample regions of images to one size."""
-    found = []
+    regions = []
     for roi, sample in zip(rois, samples.tolist(), strict=True):
         left, top, right, bottom = (roi * scale - offset).unbind()
         width, height = right - left, bottom - top
@@ -173,18 +173,16 @@ def roi_align(
             grids.append(start + steps * (length / bins / max(count, 1)))
             counts.append(count)
         if 0 in counts:  # a region without extent
-            found.append(x.new_zeros(x.shape[1], *size))
+            regions.append(x.new_zeros(x.shape[1], *size))
             continue
         # Largest of the four weighted neighbours for "max", their sum for "avg".
         parts = bilinear_parts(x[sample], grids[0], grids[1])
         values = parts.amax(0) if mode == "max" else parts.sum(0)
-        shape = (-1, size[0], counts[0], size[1], counts[1])
-        values = values.reshape(shape)
-        pooled = values.amax((2, 4)) if mode == "max" else values.mean((2, 4))
-        found.append(pooled)
-    if not found:
+        values = values.reshape(-1, size[0], counts[0], size[1], counts[1])
+        regions.append(values.amax((2, 4)) if mode == "max" else values.mean((2, 4)))
+    if not regions:
         return x.new_zeros(0, x.shape[1], *size)
-    return torch.stack(found)
+    return torch.stack(regions)
 
 
 def bilinear_parts(image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -208,7 +206,7 @@ def bilinear_parts(image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 def max_roi_pool(x: Tensor, rois: Tensor, size: tuple[int, int], scale: float) -> Tensor:
     """Return the largest element of each part of each region (sample, left, top, right, bottom)."""
-    found = []
+    regions = []
     for roi in rois:
         sample = int(roi[0])
         left, top, right, bottom = (int(v) for v in torch.floor(roi[1:] * scale + 0.5).tolist())
@@ -222,8 +220,8 @@ def max_roi_pool(x: Tensor, rois: Tensor, size: tuple[int, int], scale: float) -
                 end = min(max(math.ceil((j + 1) * width / size[1]) + left, 0), x.shape[3])
                 part = x[sample, :, first:last, start:end].flatten(1)
                 rows.append(part.amax(1) if part.shape[1] else x.new_zeros(x.shape[1]))
-        found.append(torch.stack(rows, dim=1).reshape(x.shape[1], *size))
-    return torch.stack(found) if found else x.new_zeros(0, x.shape[1], *size)
+        regions.append(torch.stack(rows, dim=1).reshape(x.shape[1], *size))
+    return torch.stack(regions) if regions else x.new_zeros(0, x.shape[1], *size)
 
 
 def deform_conv(

@@ -50,8 +50,7 @@ def dequantize(op: TorchOperation) -> str:
         op.refuse(f"it reads {TensorProto.DataType.Name(op.dtype(0))}")
     options = [op.attribute("axis", 1), op.attribute("block_size", 0)]
     given = [op.tensor(0), op.tensor(1), op.optional(2), *options]
-    name = "dequantized_float" if op.dtype(0) in FLOATS8 else "dequantized"
-    code = op.kernel(name, *given)
+    code = op.kernel("dequantized", *given)
     wanted = op.attribute("output_dtype", 0)
     return f"({code}).to({torch_dtype(wanted)})" if wanted else code
 
@@ -63,11 +62,8 @@ def fake(op: TorchOperation) -> str:
     if dtype in FLOATS8:
         saturate = bool(op.attribute("saturate", 1))
         given = [op.tensor(0), *scaled, torch_dtype(dtype), *options, saturate]
-        return op.kernel(
-            "dequantized_float", op.kernel("quantized_float", *given), *scaled, *options
-        )
-    given = [op.tensor(0), *scaled, limits(dtype)]
-    return op.kernel("fake_quantized", *given, *options)
+        return op.kernel("dequantized", op.kernel("quantized_float", *given), *scaled, *options)
+    return op.kernel("fake_quantized", op.tensor(0), *scaled, limits(dtype), *options)
 
 
 def dynamic(op: TorchOperation) -> list[str]:
