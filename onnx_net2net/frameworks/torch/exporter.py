@@ -51,7 +51,7 @@ def from_torch(
     *,
     opset: int | None = None,
 ) -> Model:
-    """``module`` in inference mode, as a model whose weights are the module's own state.
+    """Export ``module`` in inference mode; the model's weights are the module's own state.
 
     ``example_inputs`` is a tensor, a tuple of positional arguments, or a mapping of keyword
     arguments. Give axes that may vary a size of at least 2: the exporter takes a size of 0 or 1
@@ -116,7 +116,7 @@ def _bound(
 def _by_name(
     bound: inspect.BoundArguments, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The exporter takes a dict that comes last for keyword arguments: so it gets one by name."""
+    """Pass a dict that comes last by name: the exporter would take it for keyword arguments."""
     names = list(bound.signature.parameters)[: len(args)]
     if kwargs or not args or not isinstance(args[-1], dict) or len(names) < len(args):
         return args, kwargs
@@ -127,7 +127,7 @@ def _by_name(
 
 @contextmanager
 def _plain(module: nn.Module, bound: inspect.BoundArguments) -> Iterator[None]:
-    """``forward`` with every argument under its own name and plain containers as results."""
+    """Give ``forward`` every argument under its own name and plain containers as results."""
     forward, own = module.forward, "forward" in vars(module)
     parameters = [
         named
@@ -154,7 +154,7 @@ def _plain(module: nn.Module, bound: inspect.BoundArguments) -> Iterator[None]:
 
 
 def _contained(value: Any) -> Any:
-    """Results with names (dataclasses, the outputs of transformers) as dicts."""
+    """Return results with names (dataclasses, the outputs of transformers) as dicts."""
     if is_dataclass(value) and not isinstance(value, type):
         items = value if isinstance(value, Mapping) else vars(value)
         return {k: _contained(v) for k, v in items.items() if v is not None}
@@ -166,7 +166,7 @@ def _contained(value: Any) -> Any:
 
 
 def _free(value: Any) -> Any:
-    """Which axes of an input may vary by default, nested as the input is."""
+    """Return which axes of an input may vary by default, nested as the input is."""
     if isinstance(value, Tensor):
         whole = not value.is_floating_point() and value.dtype != torch.bool
         return dict.fromkeys(range(value.dim() if whole else min(value.dim(), 1)), Dim.AUTO)
@@ -215,7 +215,7 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def _inference(module: nn.Module) -> Iterator[None]:
-    """All of ``module`` in inference mode, each part then as it was."""
+    """Put all of ``module`` in inference mode, and each part then back in its own."""
     modes = [(part, part.training) for part in module.modules()]
     try:
         module.eval()
@@ -227,7 +227,7 @@ def _inference(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks on other packages and on its own inner workings."""
+    """Silence the exporter's remarks on other packages and on its own inner workings."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -240,7 +240,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _optimised(model: ir.Model, state: set[str]) -> ir.Model:
-    """``model`` after the exporter's own optimiser, which may not look at ``state``."""
+    """Run the exporter's own optimiser, which may not look at ``state``."""
     graph = model.graph
     hidden = {name: graph.initializers[name] for name in list(graph.initializers) if name in state}
     contents = {name: value.const_value for name, value in hidden.items()}
@@ -258,7 +258,7 @@ def _optimised(model: ir.Model, state: set[str]) -> ir.Model:
 
 
 def _ties(module: nn.Module, kept: set[str]) -> dict[str, str]:
-    """Other names of the initializers: {alias: initializer}."""
+    """Return other names of the initializers: {alias: initializer}."""
     groups: dict[int, list[str]] = {}
     named = (
         *module.named_parameters(remove_duplicate=False),
@@ -277,7 +277,7 @@ def _ties(module: nn.Module, kept: set[str]) -> dict[str, str]:
 
 
 def _model(source: ir.Model, ties: Mapping[str, str]) -> Model:
-    """The model with its big weights copied beside the skeleton, whatever their size."""
+    """Copy the big weights beside the skeleton, whatever its size."""
     big = {}
     for name, value in source.graph.initializers.items():
         tensor = value.const_value
