@@ -16,6 +16,7 @@ import numpy as np
 
 from onnx_net2net.analysis.solver import Applied, Env, Solution
 from onnx_net2net.model.graph import Node
+from onnx_net2net.operators.language import Kind
 from onnx_net2net.operators.notation import Group, Plus, Term, leaves
 from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.step import Split
@@ -92,7 +93,7 @@ class _Absorption:
     def _upward(self, applied: Applied, tensor: str, axis: int, vector: Vector) -> None:
         position = applied.node.outputs.index(tensor)
         spec = applied.pattern.outputs[position]
-        if spec is None or (position and applied.rule.kind != "move"):
+        if spec is None or (position and applied.rule.kind is not Kind.MOVE):
             raise Stuck
         named = self._factors(applied, spec[axis], vector)
         if not named:
@@ -135,7 +136,7 @@ class _Absorption:
 
     def _completed(self, applied: Applied, named: Mapping[str, Vector]) -> dict[str, Vector]:
         """Entries that an operator only drops (Slice) may have any scale."""
-        if applied.rule.kind != "move":
+        if applied.rule.kind is not Kind.MOVE:
             return dict(named)
         dropped = applied.env.keys() - _read(applied)
         unknown = {name: _ones(name, applied.env, self.growth) * np.nan for name in dropped}
@@ -164,16 +165,16 @@ class _Absorption:
             affine = {rule.norm.scale, rule.norm.bias} & given
             if affine <= having:
                 yield [c for c in carriers if c[0] in affine]
-        elif rule.kind == "move" or (rule.kind == "linear" and having == given):
+        elif rule.kind is Kind.MOVE or (rule.kind is Kind.LINEAR and having == given):
             yield carriers
-        elif rule.kind == "product":
+        elif rule.kind is Kind.PRODUCT:
             weights = [c for c in carriers if applied.node.inputs[c[0]] in derived]
             yield from ([c] for c in [*weights, *(c for c in carriers if c not in weights)])
-        elif rule.kind == "affine":  # rows of a weight with its bias, which stands last
+        elif rule.kind is Kind.AFFINE:  # rows of a weight with its bias, which stands last
             rows = [c for c in carriers if applied.node.inputs[c[0]] in derived]
             if len(rows) == 2 and max(given) in {c[0] for c in rows}:
                 yield rows
-        elif rule.kind == "scale":
+        elif rule.kind is Kind.SCALE:
             yield from ([c] for c in carriers if applied.node.inputs[c[0]] in derived)
             yield from ([c] for c in carriers if c[0] == 0)
 
@@ -202,7 +203,7 @@ class _Absorption:
             return True
         applied = self.solution.applied.get(node.position)
         spec = applied.pattern.inputs[index] if applied is not None else None
-        if applied is None or spec is None or applied.rule.kind != "move":
+        if applied is None or spec is None or applied.rule.kind is not Kind.MOVE:
             return False
         scaled = self._factors(applied, spec[axis], self.result.scaled[tensor, axis])
         return not scaled.keys() & _read(applied)

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 
 from onnx_net2net.algebra.axes import Atom, Axis, atoms
 from onnx_net2net.analysis.solver import Applied, Solution
-from onnx_net2net.operators.language import AS_OFTEN
+from onnx_net2net.operators.language import AS_OFTEN, Kind
 from onnx_net2net.operators.notation import Term, leaves
 from onnx_net2net.operators.types import FLOATS
 
 Edge = tuple[int, int, int]  # node position, input index, axis
 Site = tuple[str, int]  # weight, axis
 
-SPLITTING = ("move", "linear", "product", "scale")
+SPLITTING = (Kind.MOVE, Kind.LINEAR, Kind.PRODUCT, Kind.SCALE)
 FOLD = "fold the weights first (--fold)"
 
 
@@ -212,11 +212,11 @@ def _size(solution: Solution, applied: Applied, index: int, axis: int) -> int:
 def _splits(applied: Applied, carriers: set[int]) -> bool:
     """Whether splitting these operands splits the result."""
     tracked = {i for i, spec in enumerate(applied.pattern.inputs) if spec is not None}
-    if applied.rule.kind == "linear":  # a summand that is not split would be counted per copy
+    if applied.rule.kind is Kind.LINEAR:  # a summand that is not split would be counted per copy
         return carriers == tracked
-    if applied.rule.kind == "product":
+    if applied.rule.kind is Kind.PRODUCT:
         return len(carriers) == 1
-    return applied.rule.kind == "move" or carriers == {0}
+    return applied.rule.kind is Kind.MOVE or carriers == {0}
 
 
 def _consistent(solution: Solution, chains: list[Chain]) -> list[Chain]:
