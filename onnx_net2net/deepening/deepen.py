@@ -178,7 +178,8 @@ def _with_copies(model: Model, step: Deepen) -> tuple[Model, list[Copies]]:
         analysis = analyse(model)
         found = block_again(analysis, target)
         editor = clone(analysis, found, copies, numbered=numbered, zero=step.zero)
-        new = [name for name in editor.weights if name not in model.weights]
+        added = (w for w in editor.weights.values() if w.name not in model.weights)
+        new = [weight.name for weight in added if weight.size > 1]  # else a norm's epsilon
         model = editor.finish()
         changes.append(Copies(found.name, copies, found.reason or "", new, renames))
     return model, changes
