@@ -40,6 +40,7 @@ class Cloning:
     numbered: bool
     cancel: Cancelling | None = None
     parameters: dict[str, str] = field(default_factory=dict)  # of the last copy: {new: old}
+    sources: dict[str, str] = field(default_factory=dict)  # of all copies: {new: old}
     row: Row = field(init=False)
 
     def __post_init__(self) -> None:
@@ -194,7 +195,7 @@ class Cloning:
         )
         self.editor.weights[new] = weight.renamed(new)
         self.editor.describe(name, new)
-        self.parameters[new] = name
+        self.parameters[new] = self.sources[new] = name
         return new
 
 
@@ -205,8 +206,8 @@ def not_exact(block: Block) -> Refused:
 
 def clone(
     analysis: Analysis, block: Block, copies: int, *, numbered: bool, zero: str = Zero.LAST
-) -> Editor:
-    """An editor in which ``copies`` stand behind ``block``, and the names of their parameters.
+) -> tuple[Editor, dict[str, str]]:
+    """An editor in which ``copies`` stand behind ``block``, and their parameters: {new: old}.
 
     ``numbered`` copies take the numbers behind the block's, which must be free. ``zero`` is "last"
     (zeros) or "cancel" (units that cancel in pairs). Raises Refused
@@ -216,8 +217,9 @@ def clone(
         raise not_exact(block)
     editor = Editor(analysis.graph)
     cancel = cancelling(analysis, block) if zero == Zero.CANCEL else None
-    Cloning(analysis, editor, block, numbered, cancel).insert(copies)
-    return editor
+    cloning = Cloning(analysis, editor, block, numbered, cancel)
+    cloning.insert(copies)
+    return editor, cloning.sources
 
 
 def with_room(model: Model, block: Block, copies: int) -> tuple[Model, dict[str, str]]:

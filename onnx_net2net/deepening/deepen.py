@@ -58,7 +58,8 @@ class Insertion:
 class Copies:
     """Copies of a block behind it: how many, their new parameters, and renamed ones, {old: new}.
 
-    ``exact`` says what it takes of epsilons, if anything, for them to be the identity.
+    ``sources`` are the block's parameters that the new ones began as: {new: old}. ``exact`` says
+    what it takes of epsilons, if anything, for them to be the identity.
     """
 
     block: str
@@ -66,6 +67,13 @@ class Copies:
     exact: str
     parameters: list[str]
     renames: dict[str, str]
+    sources: dict[str, str]
+
+    def moved(self, renames: Mapping[str, str]) -> Copies:
+        """Return the same change, with its parameters under the names that they got since."""
+        sources = {renames.get(n, n): renames.get(o, o) for n, o in self.sources.items()}
+        parameters = [renames.get(name, name) for name in self.parameters]
+        return replace(self, parameters=parameters, sources=sources)
 
 
 def deepen(
@@ -173,14 +181,13 @@ def _with_copies(model: Model, step: Deepen) -> tuple[Model, list[Copies]]:
         numbered = step.renumber and bool(target.series)
         if numbered:
             model, renames = with_room(model, target, copies)
-            for change in changes:  # those before moved on
-                change.parameters[:] = [renames.get(name, name) for name in change.parameters]
+            changes = [change.moved(renames) for change in changes]
         analysis = analyse(model)
         found = block_again(analysis, target)
-        editor = clone(analysis, found, copies, numbered=numbered, zero=step.zero)
+        editor, sources = clone(analysis, found, copies, numbered=numbered, zero=step.zero)
         new = [name for name in editor.weights if name not in model.weights]
         model = editor.finish()
-        changes.append(Copies(found.name, copies, found.reason or "", new, renames))
+        changes.append(Copies(found.name, copies, found.reason or "", new, renames, sources))
     return model, changes
 
 
