@@ -15,10 +15,12 @@ def name(index: int) -> str:
     return f"h.{index}.weight"
 
 
-def copied(blocks: list[str], counts: list[int]) -> tuple[list[str], dict[str, Any]]:
+def copied(
+    blocks: list[str], counts: list[int], mark: str = ""
+) -> tuple[list[str], dict[str, Any]]:
     """``blocks`` with copies behind each, and the step as deepening records it: later ones first.
 
-    A block is called by how it came about: "1" was there, "1'0" is its first copy.
+    A block is called by how it came about: "1" was there, "1'0" is its first copy (with a mark).
     """
     changes: list[dict[str, Any]] = []
     for at in reversed(range(len(blocks))):
@@ -30,7 +32,7 @@ def copied(blocks: list[str], counts: list[int]) -> tuple[list[str], dict[str, A
             change["sources"] = {moved[n]: moved[o] for n, o in change["sources"].items()}
         sources = {name(at + i): name(at) for i in range(1, count + 1)}
         changes.append({"block": f"h.{at}", "renames": moved, "sources": sources})
-        new = [f"{blocks[at]}'{i}" for i in range(count)]
+        new = [f"{blocks[at]}'{mark}{i}" for i in range(count)]
         blocks = [*blocks[: at + 1], *new, *blocks[at + 1 :]]
     return blocks, {"operation": "deepen", "changes": changes}
 
@@ -40,8 +42,8 @@ def test_names_are_followed_through_any_copies(seed: int) -> None:
     rng = random.Random(seed)
     first = [str(i) for i in range(rng.randint(1, 4))]
     blocks, steps = first, []
-    for _ in range(rng.randint(1, 3)):
-        blocks, step = copied(blocks, [rng.randint(0, 2) for _ in blocks])
+    for mark in "abc"[: rng.randint(1, 3)]:
+        blocks, step = copied(blocks, [rng.randint(0, 2) for _ in blocks], mark)
         steps.append(step)
     lineage = Lineage(steps)
     for index, block in enumerate(first):
