@@ -84,6 +84,12 @@ class Lineage:
             former = stage.former.get(former, former) if former is not None else None
         return former
 
+    def origin(self, name: str) -> str:
+        """Return the parameter of the smaller model that a copy began as, under its later name."""
+        while name in self.copied:
+            name = self.copied[name]
+        return name
+
     def touched(self) -> Iterator[str]:
         """Yield the names in the beginning of all weights that grew or were renamed."""
         for at, stage in enumerate(self._stages):

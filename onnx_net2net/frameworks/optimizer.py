@@ -74,25 +74,54 @@ def grow_optimizer(
     """
     lineage, names = _lineage(history)
     keys = _names(optimizer_state, parameters)
+    members, state = _followed(optimizer_state, keys, lineage, names)
+    if into is not None:
+        entries = {members[index].key: entry for index, entry in state.items()}
+        return _within(into, _names(into.state_dict(), None), entries)
+    groups = _Groups(optimizer_state["param_groups"], members)
+    groups.copy(lineage.copied)
+    groups.insert(lineage.inserted)
+    return {**optimizer_state, "state": state, "param_groups": groups.state()}
+
+
+def moved_state(
+    optimizer_state: State,
+    parameters: Sequence[str],
+    grown: Model,
+    lineage: Lineage,
+    larger: Any,
+    larger_parameters: Sequence[str],
+) -> dict[str, Any]:
+    """Return the state dict of the optimizer ``larger`` with the state of the smaller one's.
+
+    Both are given the names of their parameters, in their order. Raises as :func:`grow_optimizer`
+    does.
+    """
+    keys = _names(optimizer_state, parameters)
+    members, state = _followed(optimizer_state, keys, lineage, Names(grown))
+    into = _names(larger.state_dict(), larger_parameters)
+    entries = {members[index].key: entry for index, entry in state.items()}
+    return _within(larger, into, {k: e for k, e in entries.items() if k in set(into.values())})
+
+
+def _followed(
+    state: State, keys: Mapping[int, str], lineage: Lineage, names: Names | None
+) -> tuple[dict[int, _Member], dict[int, dict[str, Any]]]:
+    """The parameters under their names of now, and their entries as they grew."""
     known = set(lineage.touched())
     if names is not None:
         names = names.before(lineage.former)
         names.fit(list(keys.values()))
     former = {index: _former(key, names, known) for index, key in keys.items()}
     _check_names(former, keys, names, known)
-    members, state = {}, {}
+    members, entries = {}, {}
     for index, key in keys.items():
         old = former[index] or key
         name, growths = lineage.follow(old)
         members[index] = _Member(index, name, _renamed(key, old, name))
-        if index in optimizer_state["state"]:
-            state[index] = _entry(optimizer_state["state"][index], key, growths)
-    if into is not None:
-        return _within(into, {members[index].key: entry for index, entry in state.items()})
-    groups = _Groups(optimizer_state["param_groups"], members)
-    groups.copy(lineage.copied)
-    groups.insert(lineage.inserted)
-    return {**optimizer_state, "state": state, "param_groups": groups.state()}
+        if index in state["state"]:
+            entries[index] = _entry(state["state"][index], key, growths)
+    return members, entries
 
 
 def _lineage(history: History) -> tuple[Lineage, Names | None]:
@@ -246,10 +275,10 @@ def _parting(old: str, new: str) -> tuple[str, str]:
     return ".".join(old.split(".")[:end]), ".".join(new.split(".")[:end])
 
 
-def _within(optimizer: Any, entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _within(
+    optimizer: Any, keys: Mapping[int, str], entries: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
     """The state dict of ``optimizer`` with these entries by name. Raises UsageError."""
-    state = optimizer.state_dict()
-    keys = _names(state, None)
     tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
     missing = sorted(entries.keys() - set(keys.values()))
     if missing:
@@ -266,7 +295,7 @@ def _within(optimizer: Any, entries: Mapping[str, Mapping[str, Any]]) -> dict[st
                     "give the optimizer of the module that the model was grown for",
                 )
     grown = {number: dict(entries[key]) for number, key in keys.items() if key in entries}
-    return {**state, "state": grown}
+    return {**optimizer.state_dict(), "state": grown}
 
 
 def _entry(entry: Mapping[str, Any], key: str, growths: Sequence[WeightGrowth]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from onnx_net2net.frameworks.state_dicts import Weights, to_tensor
 from onnx_net2net.frameworks.weight_matching import recovered
 from onnx_net2net.model.model import AnyModel, Model, Weight, load
 
-__all__ = ["named_weights", "save_safetensors", "state_dict"]
+__all__ = ["named_weights", "save_safetensors", "state_dict", "stored"]
 
 SHOWN = 8
 
@@ -84,7 +84,7 @@ def named_weights(
         )
     if like is not None and base is not None:
         return recovered(model, like, load(base))
-    found = {name: model.weights[name] for name in _own(model)}
+    found = {name: model.weights[name] for name in stored(model)}
     lost = [name for name in found if MADE.match(name)]
     if lost:
         raise Refused(
@@ -97,8 +97,8 @@ def named_weights(
     return found
 
 
-def _own(model: Model) -> list[str]:
-    """Parameters, statistics and persistent buffers, and what growing put beside them."""
+def stored(model: Model) -> list[str]:
+    """Return the names of parameters, statistics, persistent buffers and what growing inserted."""
     role = roles(model)
     buffers = {name for name, (kind, lasting) in recorded(model).items() if lasting}
     initializers = {entry.name for entry in model.proto.graph.initializer}
