@@ -29,7 +29,8 @@ from onnx_net2net.model.reading import OpenFile
 from onnx_net2net.model.wire import RAW_DATA
 
 __all__ = [
-    "Computed", "Inline", "Source", "Stored", "Weight", "dtype_name", "is_possible", "raw_size",
+    "Absent", "Computed", "Inline", "Source", "Stored", "Weight", "dtype_name", "is_possible",
+    "raw_size",
 ]  # fmt: skip
 
 CHUNK = 8 << 20
@@ -223,6 +224,23 @@ class Computed(Weight):
         array = array.view()
         array.flags.writeable = False
         return array
+
+
+class Absent(Weight):
+    """A weight of which name, type and shape alone are known: it can be analysed, not written."""
+
+    def array(self) -> np.ndarray:
+        """Return numbers in its place that tell an analysis nothing: neither equal nor zero."""
+        dtype = helper.tensor_dtype_to_np_dtype(self.dtype)
+        array = np.random.default_rng(self.size).normal(size=self.shape).astype(dtype)
+        array.flags.writeable = False
+        return array
+
+    def payload(self) -> memoryview:
+        raise Net2NetError(
+            f"{self.name}: its contents are not there, only its shape",
+            "load the model together with its weights",
+        )
 
 
 def _decoded(payload: memoryview, dtype: int, shape: tuple[int, ...]) -> np.ndarray:
