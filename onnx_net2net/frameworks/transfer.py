@@ -14,13 +14,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from onnx_net2net.analysis.norms import normalizations
 from onnx_net2net.errors import UsageError
-from onnx_net2net.model.model import Model
-from onnx_net2net.widening.dimensions import analyse
 from onnx_net2net.widening.growth_record import Along, WeightGrowth
 
-__all__ = ["Epsilon", "Setting", "Transferred", "epsilons"]
+__all__ = ["Setting", "Transferred", "few"]
 
 SHOWN = 6
 ADVICE = (
@@ -124,38 +121,3 @@ def _through(mask: np.ndarray, axes: Sequence[Along]) -> np.ndarray:
         shape = [-1 if axis == along.axis else 1 for axis in range(mask.ndim)]
         mask = np.take(mask, np.maximum(along.source, 0), along.axis) | ~first.reshape(shape)
     return mask
-
-
-@dataclass(frozen=True)
-class Epsilon:
-    """A norm whose epsilon is not what the larger network has: its scale, and both numbers."""
-
-    scale: str
-    old: float
-    new: float
-
-
-def epsilons(grown: Model, large: Model) -> tuple[list[Epsilon], list[str]]:
-    """Return norms whose epsilon the larger network must change, and scales that need several."""
-    wanted, given = _by_scale(grown), _by_scale(large)
-    changed, several = [], []
-    for scale, values in wanted.items():
-        there = given.get(scale, values)
-        if values.keys() == there.keys():
-            continue
-        if len(values) == len(there) == 1:
-            changed.append(Epsilon(scale, *there.values(), *values.values()))
-        else:
-            several.append(scale)
-    return changed, several
-
-
-def _by_scale(model: Model) -> dict[str, dict[str, float]]:
-    """The epsilons of all norms that have a scale, by six digits: float32 has seven."""
-    solution = analyse(model).solution
-    copies = solution.graph.copies
-    numbers: dict[str, dict[str, float]] = {}
-    for norm in normalizations(solution).values():
-        own = copies[norm.scale].original if norm.scale in copies else norm.scale
-        numbers.setdefault(own, {})[f"{norm.epsilon:.6g}"] = norm.epsilon
-    return numbers

@@ -1,7 +1,7 @@
 """Two modules of one class: the larger one as a target that grown weights are written into.
 
     pair = Pair(small, large, inputs)
-    fitted = pair.fit(grown)        # grown from pair.small_model; raises for all that does not fit
+    fitted = pair.fit(Grown(...))   # grown from pair.small_model; raises for all that does not fit
     with fitted.written():          # the old weights come back if anything is raised
         ...
 
@@ -10,8 +10,9 @@ Nothing is written before everything is known to fit.
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,12 +28,18 @@ from onnx_net2net.frameworks.optimizer import moved_state
 from onnx_net2net.frameworks.state_dict import stored
 from onnx_net2net.frameworks.state_dicts import to_array, to_tensor
 from onnx_net2net.frameworks.torch.exporter import Dynamic, arguments, from_torch
-from onnx_net2net.frameworks.torch.transfer_check import Call, device_of, inference, training
-from onnx_net2net.frameworks.transfer import Epsilon, Setting, Transferred, epsilons
+from onnx_net2net.frameworks.torch.transfer_check import (
+    Call,
+    device_of,
+    dtype_of,
+    inference,
+    training,
+)
+from onnx_net2net.frameworks.transfer import Setting, Transferred
 from onnx_net2net.model.model import Model
 from onnx_net2net.verification.report import OutputReport
 
-__all__ = ["Fitted", "Pair"]
+__all__ = ["Fitted", "Grown", "Pair"]
 
 
 class Pair:
@@ -45,7 +52,10 @@ class Pair:
         self._check()
         self.call = Call(*arguments(examples))
         self.small_model = from_torch(self.small, self._examples(self.small), dynamic)
-        self.large_model = from_torch(self.large, self._examples(self.large), dynamic)
+        large, dtype = self.large, dtype_of(self.small)
+        if dtype != dtype_of(large):  # or the graphs would differ by what is cast
+            large = copy.deepcopy(large).to(dtype)
+        self.large_model = from_torch(large, self._examples(large), dynamic)
 
     def _check(self) -> None:
         if self.small is self.large or {*map(id, self.small.parameters())} & {
@@ -64,7 +74,7 @@ class Pair:
         args, kwargs = self.call.on(device_of(module))
         return kwargs or args
 
-    def fit(self, grown: Model) -> Fitted:
+    def fit(self, grown: Grown) -> Fitted:
         """Return what to write for the larger module to be ``grown``.
 
         Raises Refused, with everything that does not fit.
@@ -87,26 +97,36 @@ def _bare(module: nn.Module) -> nn.Module:
     return module if inner is module else _bare(inner)
 
 
+@dataclass(frozen=True)
+class Grown:
+    """The larger network with grown weights: how these grew, and what its norms need.
+
+    ``epsilons`` are (path of the norm, old, new).
+    """
+
+    model: Model
+    lineage: Lineage
+    epsilons: Sequence[tuple[str, float, float]]
+
+
 @dataclass
 class Fitted:
     """The values of the larger module's state, and the settings of its norms."""
 
     pair: Pair
-    grown: Model
+    grown: Grown
     values: dict[str, Callable[[], Tensor]] = field(default_factory=dict)
     settings: list[Setting] = field(default_factory=list)
     untouched: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     state: dict[str, Any] | None = None  # of the larger module's optimizer
-    lineage: Lineage = field(init=False)
     owners: dict[str, str] = field(init=False)  # the initializer of each tensor in the state
 
     def __post_init__(self) -> None:
-        start = len(self.pair.small_model.history)
-        self.lineage = Lineage(self.grown.history[start:])
+        model = self.grown.model
         self.targets = self.pair.large.state_dict(keep_vars=True)
-        owners = self.owners = {name: name for name in stored(self.grown)}
-        owners |= {alias: owner for alias, owner in ties(self.grown).items() if owner in owners}
+        owners = self.owners = {name: name for name in stored(model)}
+        owners |= {alias: owner for alias, owner in ties(model).items() if owner in owners}
         for key, target in self.targets.items():
             if key in owners:
                 self._take(key, owners[key], target)
@@ -115,15 +135,12 @@ class Fitted:
         for name in owners.keys() - self.targets.keys():
             self.problems.append(f"the larger module has no '{name}'")
         self._check_ties(owners)
-        changed, several = epsilons(self.grown, self.pair.large_model)
-        for scale in several:
-            self.problems.append(f"'{scale}' needs several epsilons, one for each of its uses")
-        for epsilon in changed:
-            self._set(epsilon)
+        for path, old, new in self.grown.epsilons:
+            self._set(path, old, new)
 
     def _take(self, key: str, name: str, target: Tensor) -> None:
         """Note the weight for one tensor of the larger module, or why it does not fit."""
-        weight = self.grown.weights[name]
+        weight = self.grown.model.weights[name]
         if weight.shape != tuple(target.shape):
             self.problems.append(f"'{key}' became {weight.shape}, but is {tuple(target.shape)}")
         elif target.is_floating_point():
@@ -142,10 +159,11 @@ class Fitted:
 
     def _origin(self, key: str) -> str:
         """The name in the smaller module of what stands beside weights of that module."""
+        lineage = self.grown.lineage
         folder, dot, leaf = key.rpartition(".")
-        beside = (n for n in self.grown.weights if n.rpartition(".")[0] == folder and dot)
+        beside = (n for n in self.grown.model.weights if n.rpartition(".")[0] == folder and dot)
         for name in beside:
-            old = self.lineage.former(self.lineage.origin(name))
+            old = lineage.former(lineage.origin(name))
             if old is not None:
                 return f"{old.rpartition('.')[0]}.{leaf}"
         return key
@@ -160,9 +178,8 @@ class Fitted:
                 told = ", ".join(sorted(names))
                 self.problems.append(f"{told} are one parameter in the larger module")
 
-    def _set(self, epsilon: Epsilon) -> None:
+    def _set(self, path: str, old: float, new: float) -> None:
         """Note the attribute that holds the epsilon of a norm."""
-        path = epsilon.scale.rpartition(".")[0]
         try:
             norm = self.pair.large.get_submodule(path)
         except AttributeError:
@@ -170,16 +187,20 @@ class Fitted:
         holding = [
             attribute
             for attribute, value in vars(norm).items()
-            if isinstance(value, float) and np.isclose(value, epsilon.old, 1e-5, 0)
+            if isinstance(value, float) and np.isclose(value, old, 1e-5, 0)
         ]
-        if len(holding) == 1:
-            old = float(getattr(norm, holding[0]))
-            self.settings.append(Setting(path, holding[0], old, epsilon.new))
+        known = [setting for setting in self.settings if setting.path == path]
+        if len(holding) != 1:
+            problem = "no one attribute of it holds that"
+        elif any(not np.isclose(setting.new, new, 1e-5, 0) for setting in known):
+            problem = f"{known[0].new:.7g} elsewhere, where it is used again"
         else:
-            self.problems.append(
-                f"the norm of '{epsilon.scale}' needs epsilon {epsilon.new:.7g} for "
-                f"{epsilon.old:.7g}, but '{path}' has no one attribute that holds it"
-            )
+            number = float(getattr(norm, holding[0]))
+            self.settings += [] if known else [Setting(path, holding[0], number, new)]
+            return
+        self.problems.append(
+            f"the norm '{path}' needs epsilon {new:.7g} in place of {old:.7g}, but {problem}"
+        )
 
     def move_optimizer(
         self, optimizer: torch.optim.Optimizer, larger: torch.optim.Optimizer
@@ -190,15 +211,16 @@ class Fitted:
             raise UsageError(f"the optimizers are {kinds}", "give two of one kind")
         self.state = moved_state(
             optimizer.state_dict(), _names(optimizer, self.pair.small, "smaller"),
-            self.grown, self.lineage,
+            self.grown.model, self.grown.lineage,
             larger, _names(larger, self.pair.large, "larger"),
         )  # fmt: skip
 
     def report(self) -> Transferred:
         """Return what will have been done, before it is compared."""
-        new = [name for name in self.targets if self.lineage.origin(name) != name]
+        parameters = dict(self.pair.large.named_parameters(remove_duplicate=False))
+        new = [name for name in parameters if self.grown.lineage.origin(name) != name]
         shapes = {name: tuple(target.shape) for name, target in self.targets.items()}
-        followed = dict(map(self.lineage.follow, self.pair.small_model.weights))
+        followed = dict(map(self.grown.lineage.follow, self.pair.small_model.weights))
         growths = {name: followed.get(owner, []) for name, owner in self.owners.items()}
         return Transferred(
             settings=self.settings, new=new, untouched=self.untouched, shapes=shapes,

@@ -27,7 +27,7 @@ from onnx_net2net.verification.judgement import Runs, judge
 from onnx_net2net.verification.precision import nudged_array
 from onnx_net2net.verification.report import OutputReport, Trial
 
-__all__ = ["Call", "device_of", "inference", "training"]
+__all__ = ["Call", "device_of", "dtype_of", "inference", "training"]
 
 Outputs = dict[str, np.ndarray]
 SIGNS = (1, -1)
@@ -40,31 +40,51 @@ class Call:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
 
-    def on(self, device: torch.device) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the arguments with tensors on ``device``."""
-        moved: tuple[tuple[Any, ...], dict[str, Any]] = tree_map(
-            lambda x: x.to(device) if isinstance(x, Tensor) else x, (self.args, dict(self.kwargs))
-        )
-        return moved
+    def on(
+        self, device: torch.device, dtype: torch.dtype | None = None
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments with tensors on ``device``, floating-point ones in ``dtype``."""
 
-    def of(self, module: nn.Module, state: Mapping[str, Tensor], seed: int = 0) -> Outputs:
+        def moved(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            return value.to(device, dtype if value.is_floating_point() else None)
+
+        arguments: tuple[tuple[Any, ...], dict[str, Any]]
+        arguments = tree_map(moved, (self.args, dict(self.kwargs)))
+        return arguments
+
+    def of(
+        self, module: nn.Module, state: Mapping[str, Tensor], *, seed: int = 0, like: Any = None
+    ) -> Outputs:
         """Return the outputs of ``module`` as arrays by path, with ``state`` in place of its own.
 
-        The generators of random numbers are afterwards as they were.
+        With ``like``, a module, inputs are in its type, and outputs in float32. The generators of
+        random numbers are afterwards as they were.
         """
         device = device_of(module)
-        args, kwargs = self.on(device)
+        args, kwargs = self.on(device, None if like is None else dtype_of(like))
         devices = [device] if device.type == "cuda" else []
         with torch.no_grad(), torch.random.fork_rng(devices):
             torch.manual_seed(seed)
             result = functional_call(module, dict(state), args, kwargs, tie_weights=True)
         leaves, _ = tree_flatten_with_path(contained(result))
-        return {keystr(path): to_array(leaf) for path, leaf in leaves if isinstance(leaf, Tensor)}
+        tensors = [(keystr(path), leaf) for path, leaf in leaves if isinstance(leaf, Tensor)]
+        wide = like is not None
+        return {
+            name: to_array(tensor.float() if wide and tensor.is_floating_point() else tensor)
+            for name, tensor in tensors
+        }
 
 
 def device_of(module: nn.Module) -> torch.device:
     """Return where the first of the module's parameters lies."""
     return next((p.device for p in module.parameters()), torch.device("cpu"))
+
+
+def dtype_of(module: nn.Module) -> torch.dtype | None:
+    """Return the type that a module computes in: that of its first real parameter."""
+    return next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
 
 
 def inference(small: nn.Module, large: nn.Module, call: Call) -> list[OutputReport]:
@@ -77,7 +97,7 @@ def training(small: nn.Module, large: nn.Module, call: Call) -> list[OutputRepor
     """Compare both modules in training mode, their Dropout layers off; or say why not."""
     with _mode(small, training=True), _mode(large, training=True):
         try:
-            first, again = (call.of(small, _copied(small), seed) for seed in (0, 1))
+            first, again = (call.of(small, _copied(small), seed=seed) for seed in (0, 1))
             if any(not np.array_equal(first[name], again[name], equal_nan=True) for name in first):
                 return "it draws random numbers, even with its Dropout layers off"
             return _compared(small, large, call)
@@ -116,12 +136,18 @@ def _nudged(module: nn.Module, sign: int) -> dict[str, Tensor]:
 
 
 def _compared(small: nn.Module, large: nn.Module, call: Call) -> list[OutputReport]:
+    apart = dtype_of(small) != dtype_of(large)
     runs = []
     for module in (small, large):
-        base = call.of(module, _copied(module))
-        runs.append(Runs([base]))
+        like = module if apart else None
+        runs.append(Runs([call.of(module, _copied(module), like=like)]))
         for sign in SIGNS:
-            runs[-1].absorb([call.of(module, _nudged(module, sign))])
+            runs[-1].absorb([call.of(module, _nudged(module, sign), like=like)])
+    if apart:  # what the larger module's type does to the smaller one is no difference of theirs
+        state = _copied(small)
+        dtype = dtype_of(large)
+        state = {n: t.to(dtype) if t.is_floating_point() else t for n, t in state.items()}
+        runs[0].absorb([call.of(small, state, like=large)])
     a, b = runs
     return list(_reports(a, b))
 
