@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from onnx_net2net.algebra.axes import Atom, Axis, Product, Sum, atoms, canonical
@@ -23,7 +23,9 @@ from onnx_net2net.model.graph import parameter_path
 from onnx_net2net.model.model import Model
 from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.plan.lengths import Length, lengths, moved
+from onnx_net2net.plan.pairing import original, paired_weights
 from onnx_net2net.plan.plans import Plan
+from onnx_net2net.plan.steps import follow
 from onnx_net2net.step import Deepen, Step, Widen
 from onnx_net2net.widening.dimensions import Analysis, Dimension, Freedom, analyse
 from onnx_net2net.widening.request import MOST, TIMES
@@ -95,7 +97,10 @@ def compare(small: Model, large: Model) -> Difference:
     result = Difference()
     result.lengths = lengths(Series(own), Series(other), result.obstacles)
     names = _paired(own, other, result)
-    _Widths(own, other, names, result.lengths).into(result)
+    pairs = dict(_weights(own, other, names, result.lengths))
+    if not result.obstacles:
+        pairs = _unnamed(small, other, result) | pairs
+    _Widths(own, other, pairs).into(result)
     if result.obstacles:
         raise Unreachable(result.obstacles, result.plan())
     return result
@@ -136,6 +141,41 @@ def _paired(own: Analysis, other: Analysis, result: Difference) -> dict[str, str
     return names
 
 
+def _weights(
+    own: Analysis, other: Analysis, names: Mapping[str, str], lengths: Sequence[Length]
+) -> Iterator[tuple[str, str]]:
+    """Yield the weights of both solved graphs: each use of a shared one has a copy there."""
+    known = other.solution.axes
+    copies = {copy.original: name for name, copy in other.graph.copies.items()}
+    for name in own.graph.model.weights:
+        copied = name in own.graph.copies
+        new = names.get(original(own.graph, name))
+        if new is not None and name in own.solution.axes:
+            same = moved(name, lengths) if copied else new
+            if (same := same if same in known else copies.get(new)) is not None:
+                yield name, same
+
+
+def _unnamed(small: Model, other: Analysis, result: Difference) -> dict[str, str]:
+    """Return the weights at the same places of both networks, once they are equally long: those
+    that an exporter transposed have no names of their own.
+    """
+    own = analyse(small)
+    lacking = {name for name in own.solution.axes if _is_unnamed(own, name)}
+    if not lacking:
+        return {}
+    steps = tuple(step for step in result.plan().steps if isinstance(step, Deepen))
+    deep = analyse(follow(small, Plan(steps)).model)
+    pairs = paired_weights(deep.graph, other.graph)
+    return {name: pairs[name] for name in lacking if name in pairs}
+
+
+def _is_unnamed(analysis: Analysis, name: str) -> bool:
+    weight = analysis.model.weights.get(name)
+    floats = weight is not None and weight.dtype in FLOATS and weight.size > 1
+    return floats and name not in analysis.graph.copies and bool(_MADE_UP.fullmatch(name))
+
+
 def _few(names: list[str]) -> str:
     kind = "parameter" if len(names) == 1 else "parameters"
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
@@ -148,21 +188,20 @@ class _Widths:
 
     own: Analysis
     other: Analysis
-    names: Mapping[str, str]
-    lengths: Sequence[Length]
+    pairs: Mapping[str, str]
     sizes: dict[Atom, dict[int, str]] = field(default_factory=dict)  # {width: the first site}
-    sites: list[tuple[str, int, Axis, int]] = field(default_factory=list)
+    sites: list[tuple[str, int, Axis, Axis]] = field(default_factory=list)
 
     def into(self, result: Difference) -> None:
         """Note the widths that differ, and the obstacles."""
-        for name, new in self._weights():
+        for name, new in self.pairs.items():
             mine, theirs = self.own.solution.axes[name], self.other.solution.axes[new]
             if len(mine) != len(theirs):
                 problem = f"'{name}' has {len(mine)} axes, and {len(theirs)} in the larger network"
                 result.obstacles.append(problem)
                 continue
             for index, (axis, wide) in enumerate(zip(mine, theirs, strict=True)):
-                self.sites.append((name, index, axis, int(wide.size)))
+                self.sites.append((name, index, axis, wide))
                 self._match(canonical(axis), canonical(wide), f"{name}[{index}]")
         self._solve()
         chosen = {atom: next(iter(widths)) for atom, widths in self.sizes.items()}
@@ -177,19 +216,6 @@ class _Widths:
                     result.obstacles.append(problem)
                 result.widths.append(Width(dimension, nearest(dimension, new)))
         self._check(chosen, result)
-
-    def _weights(self) -> Iterator[tuple[str, str]]:
-        """Weights of both solved graphs, of which each use of a shared one has its own copy."""
-        known = self.other.solution.axes
-        copies = {c.original: name for name, c in self.other.graph.copies.items()}
-        for name in self.own.graph.model.weights:
-            copied = self.own.graph.copies.get(name)
-            new = self.names.get(name if copied is None else copied.original)
-            if new is None or name not in self.own.solution.axes:
-                continue
-            same = new if copied is None else moved(name, self.lengths)
-            if (same := same if same in known else copies.get(new)) is not None:
-                yield name, same
 
     def _match(self, axis: Axis, wide: Axis, site: str) -> None:
         """Note the widths of the atoms of canonical ``axis``, which is ``wide`` over there."""
@@ -207,7 +233,8 @@ class _Widths:
 
     def _solve(self) -> None:
         """Find the one width that a site leaves open, where its parts do not tell it."""
-        for name, index, axis, size in self.sites:
+        for name, index, axis, wide in self.sites:
+            size = int(wide.size)
             open_ = [a for a in dict.fromkeys(atoms(axis)) if a not in self.sizes]
             if len(open_) != 1:
                 continue
@@ -221,19 +248,19 @@ class _Widths:
         """Note the sites that these widths do not give the size of the larger network."""
         clashing = {atom for atom, widths in self.sizes.items() if len(widths) > 1}
         dimensions = self.own.by_atom
-        for name, index, axis, size in self.sites:
+        for name, index, axis, wide in self.sites:
             inner = set(atoms(axis))
             if inner & clashing:
                 continue
+            size = int(wide.size)
             if any(a not in dimensions and chosen.get(a, a.size) != a.size for a in inner):
                 reason = "no dimension that can grow lies on it"
             elif _size(axis, chosen) != size:
-                reason = f"{canonical(axis)} does not grow into it"
+                reason = f"it is made of {canonical(axis)} here, and of {canonical(wide)} there"
             else:
                 continue
             result.obstacles.append(
-                f"axis {index} of '{name}' is {axis.size} wide, {size} in the larger network: "
-                f"{reason}"
+                f"axis {index} of '{name}' cannot grow from {axis.size} to {size}: {reason}"
             )
 
 
@@ -295,17 +322,27 @@ def _offer(plan: Plan) -> str | None:
 
 
 def check_like(grown: Model, large: Model) -> None:
-    """Raise Refused unless every parameter of both has the same name, shape and type."""
+    """Raise Refused unless every parameter of both has the same name and shape."""
     own, other = ({n: m.weights[n] for n in parameters(analyse(m))} for m in (grown, large))
-    wrong = [*_apart(own.keys() ^ other.keys())]
-    for name in own.keys() & other.keys():
-        mine, theirs = own[name], other[name]
-        if mine.shape != theirs.shape:
-            wrong.append(f"'{name}' became {mine.shape}, and is {theirs.shape} in the larger one")
+    steps = (name for entry in grown.history for name in entry.get("inserted", ()))
+    if inserted := sorted(own.keys() & set(steps)):
+        reason = f"it takes operators that the larger network does not have, with {_few(inserted)}"
+        raise Refused(None, reason, "choose a larger network in which less grows at once")
+    wrong = [f"'{name}' is in one of them only" for name in sorted(own.keys() ^ other.keys())]
+    for name in sorted(own.keys() & other.keys()):
+        shapes = own[name].shape, other[name].shape
+        if shapes[0] != shapes[1]:
+            wrong.append(f"'{name}' became {shapes[0]}, and is {shapes[1]} in the larger one")
+    pairs = paired_weights(analyse(grown).graph, analyse(large).graph)
+    for name, new in pairs.items():
+        if name not in own and new not in other:
+            mine, theirs = (
+                analyse(m).graph.model.weights[n] for m, n in ((grown, name), (large, new))
+            )
+            if mine.shape != theirs.shape and mine.dtype in FLOATS:
+                wrong.append(
+                    f"'{name}' became {mine.shape}, and is {theirs.shape} in the larger one"
+                )
     if wrong:
-        reason = f"the grown network is not of the larger one's shape: {'; '.join(sorted(wrong))}"
+        reason = f"the grown network is not of the larger one's shape: {'; '.join(wrong)}"
         raise Refused(None, reason, "this is a defect: please report it with both models")
-
-
-def _apart(names: Iterable[str]) -> Iterator[str]:
-    yield from (f"'{name}' is in one of them only" for name in names)

@@ -13,7 +13,7 @@ is told; whatever else differs is refused.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,11 +23,13 @@ from onnx_net2net.algebra.axes import Atom
 from onnx_net2net.algebra.sizes import trial
 from onnx_net2net.errors import Refused
 from onnx_net2net.model.editing import set_attribute
-from onnx_net2net.model.graph import Graph, Node, parameter_path
+from onnx_net2net.model.graph import Node, parameter_path
 from onnx_net2net.model.model import Computed, Model, Weight
 from onnx_net2net.model.weights import Absent
 from onnx_net2net.operators.language import Kind
+from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.plan.like import parameters
+from onnx_net2net.plan.pairing import Walk, original
 from onnx_net2net.widening.absorption import absorb
 from onnx_net2net.widening.contraction import Contraction, Rescale
 from onnx_net2net.widening.dimensions import Analysis, analyse, module_path
@@ -73,12 +75,15 @@ class Settled:
 def settle(grown: Model, large: Model, stored: Collection[str] | None = None) -> Settled:
     """Return ``large`` with the weights of ``grown``, which has its names and shapes.
 
-    ``stored`` names the initializers that get grown weights, all parameters where it is None; the
-    others keep what they hold, or, where that is absent, what they held before growth. Raises
-    Refused, naming every difference, where the larger network would compute something else.
+    ``stored`` names the initializers that get grown weights: those that are stored for a class,
+    which computes its other tables anew; None stands for all vectors and matrices. Others keep what
+    they hold, or, where that is absent, what they held before growth. Raises Refused, naming every
+    difference, where the larger network would compute something else.
     """
     other = analyse(large)
-    walk = _Walk(analyse(grown), other, set(parameters(other) if stored is None else stored))
+    if stored is None:
+        stored = [n for n, w in large.weights.items() if w.dtype in FLOATS and w.size > 1]
+    walk = _Settling(analyse(grown), other, set(stored), set(parameters(other)))
     walk.run()
     settled = walk.model()
     if walk.problems:
@@ -95,65 +100,33 @@ def settle(grown: Model, large: Model, stored: Collection[str] | None = None) ->
 
 
 @dataclass
-class _Walk:
+class _Settling:
     """Both graphs side by side: ``own`` is the grown network, ``other`` the larger one."""
 
     own: Analysis
     other: Analysis
     stored: set[str]
+    named: set[str]  # parameters, which have their own names in both
     epsilons: list[NormEpsilon] = field(default_factory=list)
     scales: list[Scale] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     _weights: dict[str, str] = field(default_factory=dict)  # {of the larger: of the grown}
     _factors: dict[str, list[tuple[int, np.ndarray]]] = field(default_factory=dict)
     _edits: list[tuple[Node, int | str, float]] = field(default_factory=list)
-    _inputs: dict[str, str] = field(default_factory=dict)
 
     def run(self) -> None:
         """Compare everything that the outputs are computed from."""
-        own, other = self.own.graph, self.other.graph
-        if len(own.inputs) != len(other.inputs) or len(own.outputs) != len(other.outputs):
-            self.problems.append("it has other inputs or outputs")
-        self._inputs.update(zip(other.inputs, own.inputs, strict=False))
-        pending = list(zip(own.outputs, other.outputs, strict=False))
-        seen = set(pending)
-        while pending:
-            mine, theirs = pending.pop()
-            if theirs in self._inputs:
-                if self._inputs[theirs] != mine:
-                    self.problems.append(f"it reads '{theirs}' in place of '{mine}'")
-                continue
-            for pair in self._behind(mine, theirs):
-                if pair not in seen:
-                    seen.add(pair)
-                    pending.append(pair)
+        walk = Walk(self.own.graph, self.other.graph, self._is_constant, self.problems)
+        for first, second in walk.nodes():
+            self._attributes(first, second)
 
-    def _behind(self, mine: str, theirs: str) -> Iterator[tuple[str, str]]:
-        """Compare the nodes that give a tensor; yield the pairs of tensors behind them."""
-        first, second = self.own.graph.producer.get(mine), self.other.graph.producer.get(theirs)
-        if first is None or second is None:
-            self.problems.append(f"it has '{theirs}' in place of '{mine}'")
-            return
-        if _kind(first) != _kind(second) or first.outputs.index(mine) != second.outputs.index(
-            theirs
-        ):
-            self.problems.append(f"it has {second.label} in place of {first.label}")
-            return
-        self._attributes(first, second)
-        for inner, outer in zip(first.bodies, second.bodies, strict=True):
-            names = ([v.name for v in body.proto.input] for body in (outer, inner))
-            self._inputs.update(zip(*names, strict=True))
-            ends = ([v.name for v in body.proto.output] for body in (inner, outer))
-            yield from zip(*ends, strict=True)
-        for index, pair in enumerate(zip(first.inputs, second.inputs, strict=True)):
-            if any(pair) and not self._is_constant(second, index, *pair):
-                yield pair
-
-    def _is_constant(self, node: Node, index: int, mine: str, theirs: str) -> bool:
+    def _is_constant(self, first: Node, node: Node, index: int) -> bool:
         """Compare an operand that is a weight or a number; return whether it is one."""
-        own, other = _original(self.own.graph, mine), _original(self.other.graph, theirs)
+        mine, theirs = first.inputs[index], node.inputs[index]
+        own, other = original(self.own.graph, mine), original(self.other.graph, theirs)
         if other in self.stored:
-            if own not in self.own.model.weights or self._weights.setdefault(other, own) != own:
+            wanted = other if other in self.named else self._weights.setdefault(other, own)
+            if own not in self.own.model.weights or own != wanted:
                 self.problems.append(f"{node.label} reads '{other}' in place of '{own}'")
             return True
         if isinstance(self.other.model.weights.get(other), Absent):
@@ -235,7 +208,7 @@ class _Walk:
 
     def _epsilon(self, node: Node, place: int | str, old: float, new: float) -> None:
         norm = self.other.norms.get(node.position)
-        own = "" if norm is None else _original(self.other.graph, norm.scale)
+        own = "" if norm is None else original(self.other.graph, norm.scale)
         path = parameter_path(own) or module_path(node) or node.name
         self.epsilons.append(NormEpsilon(path, node.name, old, new))
         self._edits.append((node, place, new))
@@ -275,7 +248,7 @@ class _Walk:
         large, grown = self.other.model, self.own.model
         proto = large.editable()
         weights: dict[str, Weight] = {}
-        for name in self.stored | self._weights.keys():
+        for name in (self.stored & self.named) | self._weights.keys():
             own = grown.weights.get(self._weights.get(name, name))
             there = large.weights.get(name)
             if own is None or there is None or own.shape != there.shape:
@@ -320,15 +293,6 @@ class _Nothing(Growth):
 
     def _width(self, free: Atom) -> int:
         return int(trial(free.size))
-
-
-def _kind(node: Node) -> tuple[str, str, int, int, int]:
-    return node.op, node.domain, len(node.inputs), len(node.outputs), len(node.bodies)
-
-
-def _original(graph: Graph, name: str) -> str:
-    """Return what the file calls a weight of which the analysis has a copy."""
-    return graph.copies[name].original if name in graph.copies else name
 
 
 def _value(analysis: Analysis, name: str, sizes: bool) -> np.ndarray | None:
