@@ -42,6 +42,7 @@ class Cloning:
     cancel: Cancelling | None = None
     parameters: dict[str, str] = field(default_factory=dict)  # of the last copy: {new: old}
     epsilons: dict[tuple[str, float], str] = field(default_factory=dict)  # operands that hold one
+    sources: dict[str, str] = field(default_factory=dict)  # of all copies: {new: old}
     row: Row = field(init=False)
 
     def __post_init__(self) -> None:
@@ -215,7 +216,7 @@ class Cloning:
         )
         self.editor.weights[new] = weight.renamed(new)
         self.editor.describe(name, new)
-        self.parameters[new] = name
+        self.parameters[new] = self.sources[new] = name
         return new
 
 
@@ -226,8 +227,8 @@ def not_exact(block: Block) -> Refused:
 
 def clone(
     analysis: Analysis, block: Block, copies: int, *, numbered: bool, zero: str = Zero.LAST
-) -> Editor:
-    """An editor in which ``copies`` stand behind ``block``, and the names of their parameters.
+) -> tuple[Editor, dict[str, str]]:
+    """An editor in which ``copies`` stand behind ``block``, and their parameters: {new: old}.
 
     ``numbered`` copies take the numbers behind the block's, which must be free. ``zero`` is "last"
     (zeros) or "cancel" (units that cancel in pairs). Raises Refused
@@ -237,8 +238,9 @@ def clone(
         raise not_exact(block)
     editor = Editor(analysis.graph)
     cancel = cancelling(analysis, block) if zero == Zero.CANCEL else None
-    Cloning(analysis, editor, block, numbered, cancel).insert(copies)
-    return editor
+    cloning = Cloning(analysis, editor, block, numbered, cancel)
+    cloning.insert(copies)
+    return editor, cloning.sources
 
 
 def with_room(model: Model, block: Block, copies: int) -> tuple[Model, dict[str, str]]:

@@ -30,6 +30,7 @@ from onnx_net2net.model.history import append
 from onnx_net2net.model.model import AnyModel, Computed, Model, Weight, load
 from onnx_net2net.step import Split, Widen, listed
 from onnx_net2net.widening.dimensions import Analysis, analyse
+from onnx_net2net.widening.epsilons import shrunk
 from onnx_net2net.widening.growth import Fill, Growth
 from onnx_net2net.widening.growth_record import Along, WeightGrowth, pack
 from onnx_net2net.widening.padding import Padding
@@ -113,6 +114,8 @@ def _grow(analysis: Analysis, growth: Growth, step: Widen, changes: list[Change]
         n: solution.graph.copies[n].original for n in grown if n in solution.graph.copies
     }:
         details["copied"] = copied
+    if epsilons := shrunk(solution.graph, growth, sharing.paddings):
+        details["epsilons"] = epsilons
     append(editor.proto, "widen", analysis.model.sha256(), details)
     return editor.finish(changes)
 

@@ -36,7 +36,7 @@ from onnx_net2net.model.history import TIES
 from onnx_net2net.model.model import Computed, Model
 from onnx_net2net.model.validation import check_model
 
-__all__ = ["from_torch"]
+__all__ = ["Dynamic", "arguments", "contained", "from_torch"]
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _SMALL = 1024  # bytes; what is not larger stays in the skeleton
@@ -68,7 +68,7 @@ def from_torch(
     training. Raises Refused where PyTorch cannot export the module, UsageError for arguments that
     do not fit it.
     """
-    args, kwargs = _arguments(example_inputs)
+    args, kwargs = arguments(example_inputs)
     bound = _bound(module, args, kwargs)
     shapes = _dynamic_shapes(bound, dynamic)
     with _plain(module, bound):
@@ -78,7 +78,8 @@ def from_torch(
     return _model(graph, _ties(module, set(graph.graph.initializers)))
 
 
-def _arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return positional and keyword arguments. Raises UsageError."""
     if isinstance(example, Mapping):
         return (), dict(example)
     if isinstance(example, tuple | list):
@@ -141,7 +142,7 @@ def _plain(module: nn.Module, bound: inspect.BoundArguments) -> Iterator[None]:
 
     @wraps(forward)
     def plain(*args: Any, **kwargs: Any) -> Any:
-        return _contained(forward(*args, **kwargs))
+        return contained(forward(*args, **kwargs))
 
     plain.__signature__ = bound.signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     module.forward = plain
@@ -153,15 +154,15 @@ def _plain(module: nn.Module, bound: inspect.BoundArguments) -> Iterator[None]:
             module.forward = forward
 
 
-def _contained(value: Any) -> Any:
+def contained(value: Any) -> Any:
     """Return results with names (dataclasses, the outputs of transformers) as dicts."""
     if is_dataclass(value) and not isinstance(value, type):
         items = value if isinstance(value, Mapping) else vars(value)
-        return {k: _contained(v) for k, v in items.items() if v is not None}
+        return {k: contained(v) for k, v in items.items() if v is not None}
     if type(value) in (list, tuple):
-        return type(value)(map(_contained, value))
+        return type(value)(map(contained, value))
     if type(value) in (dict, OrderedDict):
-        return type(value)((k, _contained(v)) for k, v in value.items())
+        return type(value)((k, contained(v)) for k, v in value.items())
     return value
 
 
