@@ -94,6 +94,8 @@ def _owners(model: Model) -> set[str]:
 
 def _uniform(weight: Weight) -> set[int]:
     """The axes longer than 1 along which all entries are equal."""
+    if not weight.given:
+        return set()
     array = weight.array()
     found = set()
     for axis, size in enumerate(array.shape):

@@ -4,8 +4,9 @@
     weight.shape, weight.nbytes        # known without reading
     weight.array()                     # read-only, read from the file by each call
 
-Three kinds: :class:`Stored` lies raw in a file, :class:`Inline` lies in the parsed skeleton,
-:class:`Computed` is the result of a function, called each time it is written or looked at.
+:class:`Stored` lies raw in a file, :class:`Inline` lies in the parsed skeleton,
+:class:`Computed` is the result of a function, called each time it is written or looked at, and of
+an :class:`Absent` one only type and shape are known.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_net2net.errors import Net2NetError
+from onnx_net2net.errors import Net2NetError, UsageError
 from onnx_net2net.model.reading import OpenFile
 from onnx_net2net.model.wire import RAW_DATA
 
 __all__ = [
-    "Computed", "Inline", "Source", "Stored", "Weight", "dtype_name", "is_possible", "raw_size",
+    "Absent", "Computed", "Inline", "Source", "Stored", "Weight", "dtype_name", "is_possible",
+    "raw_size",
 ]  # fmt: skip
 
 CHUNK = 8 << 20
@@ -111,6 +113,11 @@ class Weight(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {dtype_name(self.dtype)}, {self.shape})"
+
+    @property
+    def given(self) -> bool:
+        """Whether there are contents at all."""
+        return True
 
     @property
     def size(self) -> int:
@@ -223,6 +230,20 @@ class Computed(Weight):
         array = array.view()
         array.flags.writeable = False
         return array
+
+
+class Absent(Weight):
+    """A weight of which type and shape are known only: that of a network yet to be filled."""
+
+    @property
+    def given(self) -> bool:
+        return False
+
+    def array(self) -> np.ndarray:
+        raise UsageError(
+            f"the contents of '{self.name}' are not given",
+            "only names and shapes of such a model can be used: give it weights first",
+        )
 
 
 def _decoded(payload: memoryview, dtype: int, shape: tuple[int, ...]) -> np.ndarray:
