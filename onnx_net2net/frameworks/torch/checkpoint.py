@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -189,15 +188,28 @@ def _torch_dtype(folder: Path, dtype: int) -> torch.dtype:
 
 
 def _config(settings: Mapping[str, Any], folder: Path) -> Any:
+    """Return the configuration that transformers makes of ``settings``, of its own classes."""
     import transformers
 
-    with TemporaryDirectory() as place:
-        (Path(place) / CONFIG).write_text(json.dumps(settings), encoding="utf-8")
-        try:
-            return transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
-        except Exception as error:  # whatever a class objects to is said in its own words
-            problem = f"{folder}: transformers rejects the configuration: {_first_line(error)}"
-            raise UsageError(problem, "see config.json, and the settings given") from error
+    kind = str(settings.get("model_type"))
+    if kind not in transformers.CONFIG_MAPPING:
+        problem = f"{folder}: transformers {transformers.__version__} has no model type '{kind}'"
+        raise UsageError(problem, "config.json names it under 'model_type'")
+    try:
+        return transformers.CONFIG_MAPPING[kind].from_dict(dict(settings))
+    except _raised() as error:
+        problem = f"{folder}: transformers rejects the configuration: {_first_line(error)}"
+        raise UsageError(problem, "see config.json, and the settings given") from error
+
+
+def _raised() -> tuple[type[Exception], ...]:
+    """Return what classes of transformers raise for settings that do not go together."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    return (
+        ArithmeticError, AssertionError, AttributeError, ImportError, LookupError,
+        NotImplementedError, RuntimeError, StrictDataclassError, TypeError, ValueError,
+    )  # fmt: skip
 
 
 def _first_line(error: BaseException) -> str:
@@ -220,7 +232,7 @@ def _module(config: Any, folder: Path, dtype: torch.dtype) -> nn.Module:
     try:
         with _without_contents():
             return kind._from_config(config, dtype=dtype).eval()
-    except Exception as error:
+    except _raised() as error:
         problem = f"{folder}: {name} cannot be built so: {_first_line(error)}"
         raise UsageError(problem, "see config.json, and the settings given") from error
 
