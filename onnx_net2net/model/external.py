@@ -65,6 +65,12 @@ class Folder:
         name, dtype = tensor.name, tensor.data_type
         return Stored(name, dtype, shape, source=source, offset=offset)
 
+    def lacks(self, tensor: TensorProto) -> bool:
+        """Return whether the file of an external tensor is not there."""
+        keys = {entry.key: entry.value for entry in tensor.external_data}
+        location = _checked_location(keys.get("location", ""), f"tensor {tensor.name!r}")
+        return self.model is None or not (self.model.parent / location).exists()
+
     def embed(self, tensor: TensorProto, where: str) -> None:
         """Read an external tensor's contents into it."""
         payload = self.stored(tensor, where).payload()

@@ -22,17 +22,19 @@ from onnx_net2net.model.tensors import (
     MOST_NESTED,
     attribute_tensors,
     check_data_size,
+    check_header,
     clear_data,
+    data_fields,
     fits_field,
     is_external,
     nested_too_deep,
     subgraphs,
 )
 from onnx_net2net.model.validation import wrong_format
-from onnx_net2net.model.weights import Source, Stored, Weight
+from onnx_net2net.model.weights import Absent, Source, Stored, Weight
 from onnx_net2net.model.wire import THRESHOLD, Span, WireError, nesting, strip
 
-__all__ = ["embed_external", "lift", "open_sizes", "opened", "serialised", "skeleton"]
+__all__ = ["absent", "embed_external", "lift", "open_sizes", "opened", "serialised", "skeleton"]
 
 
 def serialised(proto: ModelProto) -> bytes:
@@ -115,6 +117,19 @@ def lift(proto: ModelProto, spans: list[Span], source: Source, folder: Folder) -
             else:
                 folder.embed(entry, where)
     return lifted
+
+
+def absent(proto: ModelProto, spans: list[Span], folder: Folder) -> dict[str, Weight]:
+    """Return the weights that have no contents, here or in a file that is there."""
+    held = {span.index for span in spans}
+    weights: dict[str, Weight] = {}
+    for index, entry in enumerate(proto.graph.initializer):
+        lies_here = index in held or data_fields(entry) or 0 in entry.dims
+        if folder.lacks(entry) if is_external(entry) else not lies_here:
+            check_header(entry, f"initializer {entry.name!r}")
+            clear_data(entry)
+            weights[entry.name] = Absent(entry.name, entry.data_type, tuple(entry.dims))
+    return weights
 
 
 def embed_external(proto: ModelProto, folder: Folder) -> None:

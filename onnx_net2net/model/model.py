@@ -15,6 +15,7 @@ import io
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
@@ -28,6 +29,7 @@ from onnx_net2net.model.attributes import check_attributes, check_attributes_as_
 from onnx_net2net.model.external import Folder
 from onnx_net2net.model.inlining import inline_functions
 from onnx_net2net.model.loading import (
+    absent,
     embed_external,
     lift,
     open_sizes,
@@ -49,7 +51,7 @@ from onnx_net2net.model.validation import check_model, opset_versions
 from onnx_net2net.model.weights import Absent, Computed, Inline, Source, Weight
 from onnx_net2net.model.wire import THRESHOLD
 
-__all__ = ["Absent", "AnyModel", "Computed", "Model", "Weight", "load"]
+__all__ = ["Absent", "AnyModel", "Computed", "Model", "Weight", "load", "load_shape"]
 
 _SMALL = 4096  # elements
 _FLOATS = frozenset(
@@ -332,38 +334,50 @@ def load(model: AnyModel) -> Model:
     Big tensors are not read; external data must lie in the model's folder. Local functions
     are inlined. Raises :class:`InvalidModel` for anything that is not a whole, sound model.
     """
+    return _loaded(model, _load)
+
+
+def load_shape(model: AnyModel) -> Model:
+    """Load a model of which some weights may be missing: initializers without contents, and those
+    whose file is not there. Such a weight is :class:`Absent`; the model cannot be saved or run.
+    """
+    return _loaded(model, partial(_load, lacking=True))
+
+
+def _loaded(model: AnyModel, read: Callable[[Source], Model]) -> Model:
     if isinstance(model, Model):
         return model
     name = os.fspath(model) if isinstance(model, str | os.PathLike) else "the model"
     try:
         if isinstance(model, str | os.PathLike):
-            return _load_file(Path(model))
+            return _load_file(Path(model), read)
         contents = serialised(model) if isinstance(model, ModelProto) else model
-        return _load(Source(None, memoryview(contents)))
+        return read(Source(None, memoryview(contents)))
     except InvalidModel as error:
         raise InvalidModel(f"{name}: {error.problem}", error.remedy) from None
 
 
-def _load_file(path: Path) -> Model:
+def _load_file(path: Path, read: Callable[[Source], Model]) -> Model:
     """The model of a file; of the new one where it is replaced, data and all, while it is read."""
     for _ in range(_RETRIES):
         source = opened(path)
         try:
-            return _load(source)
+            return read(source)
         except InvalidModel:
             if source.current:
                 raise
-    return _load(opened(path))
+    return read(opened(path))
 
 
-def _load(source: Source) -> Model:
+def _load(source: Source, lacking: bool = False) -> Model:
     if not len(source.view):
         raise InvalidModel("is empty", "export or download the model again")
     proto, spans = skeleton(source)
     check_model(proto)
     check_attributes_as_written(proto)
     folder = Folder(source.path)
-    lifted = lift(proto, spans, source, folder)
+    missing = absent(proto, spans, folder) if lacking else {}
+    lifted = missing | lift(proto, spans, source, folder)
     embed_external(proto, folder)
     plain = inline_functions(proto)
     check_attributes(plain, opset_versions(plain))
@@ -374,7 +388,7 @@ def _load(source: Source) -> Model:
         lifted,
         path=source.path,
         sources=(source, *folder.sources.values()),
-        original=None if folder.sources else source,
+        original=None if folder.sources or missing else source,
         external=bool(folder.sources),
         inlined=plain is not proto,
         opened_sizes=opened_sizes,
