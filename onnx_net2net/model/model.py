@@ -53,7 +53,7 @@ from onnx_net2net.model.validation import check_model, opset_versions
 from onnx_net2net.model.weights import Absent, Computed, Inline, Source, Weight
 from onnx_net2net.model.wire import THRESHOLD
 
-__all__ = ["AnyModel", "Computed", "Model", "Weight", "load", "load_shape"]
+__all__ = ["Absent", "AnyModel", "Computed", "Model", "Weight", "load", "load_shape"]
 
 _SMALL = 4096  # elements
 _FLOATS = frozenset(
@@ -181,7 +181,7 @@ class Model:
             else:
                 weight = self._lifted[name]
             _declare(entry, weight)
-            if weight.nbytes > THRESHOLD or isinstance(weight, Absent):
+            if weight.nbytes > THRESHOLD or not weight.given:
                 lifted[name] = weight if weight.name == name else weight.renamed(name)
             else:
                 entry.raw_data = bytes(weight.payload())

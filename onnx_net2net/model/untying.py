@@ -90,6 +90,8 @@ def _module(node: NodeProto, name: str) -> str | None:
 
 def _uniform(weight: Weight) -> set[int]:
     """Return the axes longer than 1 along which all elements are equal."""
+    if not weight.given:
+        return set()
     array = weight.array()
     axes = set()
     for axis, size in enumerate(array.shape):

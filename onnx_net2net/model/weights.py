@@ -4,8 +4,9 @@
     weight.shape, weight.nbytes        # known without reading
     weight.array()                     # read-only, read from the file by each call
 
-Three kinds: :class:`Stored` lies raw in a file, :class:`Inline` lies in the parsed skeleton,
-:class:`Computed` is the result of a function, called each time it is written or looked at.
+:class:`Stored` lies raw in a file, :class:`Inline` lies in the parsed skeleton,
+:class:`Computed` is the result of a function, called each time it is written or looked at, and of
+an :class:`Absent` one only type and shape are known.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_net2net.errors import Net2NetError
+from onnx_net2net.errors import Net2NetError, UsageError
 from onnx_net2net.model.reading import OpenFile
 from onnx_net2net.model.wire import RAW_DATA
 
@@ -112,6 +113,11 @@ class Weight(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {dtype_name(self.dtype)}, {self.shape})"
+
+    @property
+    def given(self) -> bool:
+        """Whether there are contents at all."""
+        return True
 
     @property
     def size(self) -> int:
@@ -233,19 +239,16 @@ class Computed(Weight):
 
 
 class Absent(Weight):
-    """A weight of which name, type and shape alone are known: it can be analysed, not written."""
+    """A weight of which type and shape are known only: that of a network yet to be filled."""
+
+    @property
+    def given(self) -> bool:
+        return False
 
     def array(self) -> np.ndarray:
-        """Return numbers in its place that tell an analysis nothing: neither equal nor zero."""
-        dtype = helper.tensor_dtype_to_np_dtype(self.dtype)
-        array = np.random.default_rng(self.size).normal(size=self.shape).astype(dtype)
-        array.flags.writeable = False
-        return array
-
-    def payload(self) -> memoryview:
-        raise Net2NetError(
-            f"{self.name}: its contents are not there, only its shape",
-            "load the model together with its weights",
+        raise UsageError(
+            f"the contents of '{self.name}' are not given",
+            "only names and shapes of such a model can be used: give it weights first",
         )
 
 

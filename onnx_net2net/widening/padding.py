@@ -268,7 +268,7 @@ def _product(state: _Plan, node: Node, carriers: Carriers, wanted: Vector | None
 
 def _alone(state: _Plan, tensor: str, axis: int, node: Node) -> Vector:
     weight = state.solution.graph.model.weights.get(tensor)
-    if weight is None or np.prod(weight.shape) != state.atom.size:
+    if weight is None or not weight.given or np.prod(weight.shape) != state.atom.size:
         raise NotPaddable(f"{node.label} scales units by more than one number each")
     return np.asarray(weight.array(), np.float64).reshape(-1)
 

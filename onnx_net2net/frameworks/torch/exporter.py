@@ -28,12 +28,13 @@ import onnx_ir as ir
 import torch
 from onnxscript import optimizer
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.export import Dim
-from torch.utils._pytree import tree_is_leaf
+from torch.utils._pytree import tree_is_leaf, tree_map_only
 
 from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.model.history import TIES
-from onnx_net2net.model.model import Computed, Model
+from onnx_net2net.model.model import Absent, Computed, Model, Weight
 from onnx_net2net.model.validation import check_model
 
 __all__ = ["Dynamic", "arguments", "contained", "from_torch"]
@@ -65,17 +66,56 @@ def from_torch(
     Every parameter and persistent buffer that the network reads is an initializer under its
     name in ``module.state_dict()``; further names of tied ones are kept in the model's metadata.
     The module itself, its mode included, is left as it was; the model does not follow its further
-    training. Raises Refused where PyTorch cannot export the module, UsageError for arguments that
-    do not fit it.
+    training. A module on the meta device gives a model whose weights are absent: of these only
+    names, shapes and types are known. Raises Refused where PyTorch cannot export the module,
+    UsageError for arguments that do not fit it.
     """
-    args, kwargs = arguments(example_inputs)
-    bound = _bound(module, args, kwargs)
-    shapes = _dynamic_shapes(bound, dynamic)
-    with _plain(module, bound):
-        program = _exported(module, *_by_name(bound, args, kwargs), shapes, opset)
-    state = {n: t for n, t in module.state_dict().items() if t.is_floating_point()}
-    graph = _optimised(program.model, set(state))
-    return _model(graph, _ties(module, set(graph.graph.initializers)))
+    with _filled(module) as mode:
+        args, kwargs = arguments(example_inputs if mode is None else _fake(mode, example_inputs))
+        bound = _bound(module, args, kwargs)
+        shapes = _dynamic_shapes(bound, dynamic)
+        with _plain(module, bound):
+            program = _exported(module, *_by_name(bound, args, kwargs), shapes, opset)
+        state = {n: t for n, t in module.state_dict().items() if t.is_floating_point()}
+        graph = _optimised(program.model, set(state))
+        return _model(graph, _ties(module, set(graph.graph.initializers)))
+
+
+@contextmanager
+def _filled(module: nn.Module) -> Iterator[FakeTensorMode | None]:
+    """Give parameters and buffers on the meta device a place that can be traced, for a while.
+
+    Yields the mode in which the inputs must be, or None where no tensor is on that device.
+    """
+    held = [
+        (tensors, name, tensor)
+        for part in module.modules()
+        for tensors in (part._parameters, part._buffers)
+        for name, tensor in tensors.items()
+        if tensor is not None and tensor.is_meta
+    ]
+    if not held:
+        yield None
+        return
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    fakes: dict[int, Tensor] = {}  # tied tensors stay one
+    try:
+        for tensors, name, tensor in held:
+            if id(tensor) not in fakes:
+                with mode:
+                    fake = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+                parameter = isinstance(tensor, nn.Parameter)
+                fakes[id(tensor)] = nn.Parameter(fake, tensor.requires_grad) if parameter else fake
+            tensors[name] = fakes[id(tensor)]
+        yield mode
+    finally:
+        for tensors, name, tensor in held:
+            tensors[name] = tensor
+
+
+def _fake(mode: FakeTensorMode, example: Any) -> Any:
+    """Return the inputs as that mode takes them."""
+    return tree_map_only(Tensor, mode.from_tensor, example)
 
 
 def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -279,25 +319,28 @@ def _ties(module: nn.Module, kept: set[str]) -> dict[str, str]:
 
 def _model(source: ir.Model, ties: Mapping[str, str]) -> Model:
     """Copy the big weights beside the skeleton, whatever its size."""
-    big = {}
+    big: dict[str, Weight] = {}
     for name, value in source.graph.initializers.items():
         tensor = value.const_value
-        if tensor is not None and tensor.nbytes > _SMALL and tensor.dtype != ir.DataType.STRING:
-            big[name] = tensor.numpy().copy()
+        if isinstance(getattr(tensor, "raw", None), FakeTensor):
+            dtype = int(tensor.dtype)
+            big[name] = Absent(name, dtype, tuple(tensor.shape.numpy()))
+        elif tensor is not None and tensor.nbytes > _SMALL and tensor.dtype != ir.DataType.STRING:
+            array = tensor.numpy().copy()
+            dtype = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+            big[name] = Computed(name, dtype, array.shape, partial(_same, array))
+        if name in big:
             value.const_value = ir.tensor([0.0], name=name)
     if ties:
         source.metadata_props[TIES] = json.dumps(ties, separators=(",", ":"))
     proto = ir.serde.serialize_model(source)
     _name_sizes(proto)
-    weights = {}
     for entry in proto.graph.initializer:
         if entry.name in big:
-            array = big[entry.name]
-            dtype = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-            entry.CopyFrom(onnx.TensorProto(name=entry.name, data_type=dtype, dims=array.shape))
-            weights[entry.name] = Computed(entry.name, dtype, array.shape, partial(_same, array))
+            dtype, dims = big[entry.name].dtype, big[entry.name].shape
+            entry.CopyFrom(onnx.TensorProto(name=entry.name, data_type=dtype, dims=dims))
     check_model(proto)
-    return Model(proto, weights)
+    return Model(proto, big)
 
 
 def _same(array: np.ndarray) -> np.ndarray:
