@@ -106,8 +106,11 @@ class Vanishing:
         """Whether a node gives what it reads."""
         if node.position not in self.analysis.solution.applied:
             return False  # no rule explains it: Dropout in training mode, an unknown operator
+        return self._hands_on(node) or self._again(node)
+
+    def _hands_on(self, node: Node) -> bool:
         same = node.facts.kind is Kind.MOVE or self._same_type(node)
-        return (same and node.facts.in_order) or self._again(node)
+        return same and node.facts.in_order
 
     def _why(self, node: Node) -> str:
         """Why a node does not give what it reads, if one would think that it does; else empty."""
@@ -194,7 +197,7 @@ class Vanishing:
         producer = self.analysis.graph.producer
         tensor = self.source
         while (node := producer.get(tensor)) is not None and node.outputs[0] == tensor:
-            if not node.facts.in_place or not self._passes(node):
+            if not (node.facts.in_place and self._hands_on(node)):
                 return node
             tensor = node.inputs[0]
         return None

@@ -19,17 +19,19 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from onnx import TensorProto
 from torch import nn
 
 from onnx_net2net.errors import InvalidModel, Refused, UsageError
 from onnx_net2net.frameworks import safetensors_file
 from onnx_net2net.frameworks.torch.exporter import from_torch
-from onnx_net2net.model.model import Model, Weight
+from onnx_net2net.model.model import Computed, Model, Weight
 
 __all__ = ["Checkpoint", "example", "key_of", "read_checkpoint", "write_checkpoint"]
 
@@ -72,7 +74,8 @@ class Checkpoint:
     @cached_property
     def model(self) -> Model:
         """Return the network as a model with the folder's weights, or with absent ones."""
-        empty = from_torch(self.module, example(self.module, self.config))
+        with _main_output(self.module):
+            empty = from_torch(self.module, example(self.module, self.config))
         if not self.weights:
             return empty
         owners = {name for name, weight in empty.weights.items() if not weight.given}
@@ -87,6 +90,13 @@ class Checkpoint:
             _check_fits(self.folder, name, weight, empty.weights[name])
         return empty.with_changes(empty.editable(), weights)
 
+    def in_float32(self) -> Checkpoint:
+        """Return the same network with its weights, and its graph, in float32."""
+        if self.dtype == torch.float32:
+            return self
+        wide = {key: _wide(weight) for key, weight in self.weights.items()}
+        return replace(self, weights=wide, dtype=torch.float32)
+
     def with_settings(self, changes: Mapping[str, Any]) -> Checkpoint:
         """Return the same class with other settings, such as ``{"n_layer": 24}``, without weights.
 
@@ -100,7 +110,25 @@ class Checkpoint:
             for step in path:
                 part, config = part.setdefault(step, {}), getattr(config, step, None)
             part[_known(config, last, name)] = value
+        settings = self._rederived(settings, changes)
         return replace(self, settings=settings, weights={})
+
+    def _rederived(self, settings: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Let the class derive anew what it had derived: the size of heads, the kinds of layers."""
+        before = self.config.to_dict()
+        stated = {_known(self.config, n, n) for n in changes if "." not in n}
+        derived = []
+        for name in self.settings.keys() - stated - {"architectures", "dtype", "model_type"}:
+            without = {k: v for k, v in self.settings.items() if k != name}
+            try:
+                again = _config(without, self.folder).to_dict()
+            except UsageError:
+                continue
+            if name in before and again.get(name) == before[name]:
+                derived.append(name)
+        rest = {name: value for name, value in settings.items() if name not in derived}
+        after = _config(rest, self.folder).to_dict()
+        return rest | {name: after.get(name, settings[name]) for name in derived}
 
 
 def _known(config: Any, setting: str, name: str) -> str:
@@ -112,6 +140,15 @@ def _known(config: Any, setting: str, name: str) -> str:
     close = difflib.get_close_matches(setting, known, n=1)
     remedy = f"did you mean '{close[0]}'?" if close else f"settings are {', '.join(sorted(known))}"
     raise UsageError(f"the configuration has no setting '{name}'", remedy)
+
+
+def _wide(weight: Weight) -> Weight:
+    if weight.dtype not in (TensorProto.FLOAT16, TensorProto.BFLOAT16):
+        return weight
+    shape = weight.shape
+    return Computed(
+        weight.name, TensorProto.FLOAT, shape, lambda: weight.array().astype(np.float32)
+    )
 
 
 def _check_fits(folder: Path, name: str, weight: Weight, wanted: Weight) -> None:
@@ -254,6 +291,27 @@ def _without_contents() -> Iterator[None]:
         nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
+@contextmanager
+def _main_output(module: nn.Module) -> Iterator[None]:
+    """Let ``forward`` give what the class is for, and not the hidden states that it gives besides.
+
+    These are as wide as the network, and would be an interface that cannot grow.
+    """
+    forward = module.forward
+
+    @wraps(forward)
+    def first(*args: Any, **kwargs: Any) -> Any:
+        outputs = forward(*args, **kwargs)
+        names = outputs.keys() if isinstance(outputs, Mapping) else ()
+        return {"logits": outputs["logits"]} if "logits" in names else outputs[0]
+
+    module.forward = first
+    try:
+        yield
+    finally:
+        del module.forward
+
+
 def example(module: nn.Module, config: Any) -> dict[str, torch.Tensor]:
     """Return inputs of the kinds that the class says it reads, in sizes that its settings allow.
 
@@ -324,14 +382,14 @@ def _renamed(module: nn.Module, key: str, state: Mapping[str, Any]) -> tuple[str
     return name, source is not None
 
 
-def key_of(name: str, keys: Mapping[str, str]) -> str:
-    """Return the key under which files hold a tensor: as that of its like in another layer.
+def key_of(name: str, keys: Mapping[str, str]) -> tuple[str, str | None]:
+    """Return the key under which files hold a tensor, and that of its like in another layer.
 
     >>> key_of("model.h.7.w", {"model.h.0.w": "h.0.w"})
-    'h.7.w'
+    ('h.7.w', 'h.0.w')
     """
     if name in keys:
-        return keys[name]
+        return keys[name], keys[name]
     for known, key in keys.items():
         new, old = name.split("."), known.split(".")
         if len(new) != len(old):
@@ -339,8 +397,8 @@ def key_of(name: str, keys: Mapping[str, str]) -> str:
         parts = [(n, o) for n, o in zip(new, old, strict=True) if n != o]
         path = key.split(".")
         if len(parts) == 1 and all(map(str.isdigit, parts[0])) and path.count(parts[0][1]) == 1:
-            return ".".join(parts[0][0] if part == parts[0][1] else part for part in path)
-    return name
+            return ".".join(parts[0][0] if part == parts[0][1] else part for part in path), key
+    return name, None
 
 
 # ---- writing ------------------------------------------------------------------------------------

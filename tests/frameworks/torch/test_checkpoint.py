@@ -135,9 +135,9 @@ def test_a_type_of_half_the_bits_is_kept(tmp_path: Path) -> None:
 
 def test_keys_of_new_layers_are_like_those_of_old_ones() -> None:
     keys = {"model.h.0.w": "h.0.w", "model.h.0.1.b": "h.0.1.b", "head": "head"}
-    assert key_of("model.h.12.w", keys) == "h.12.w"
-    assert key_of("model.h.0.3.b", keys) == "h.0.3.b"
-    assert key_of("other.3", keys) == "other.3"
+    assert key_of("model.h.12.w", keys) == ("h.12.w", "h.0.w")
+    assert key_of("model.h.0.3.b", keys) == ("h.0.3.b", "h.0.1.b")
+    assert key_of("other.3", keys) == ("other.3", None)
 
 
 # ---- folders of strangers -----------------------------------------------------------------------
