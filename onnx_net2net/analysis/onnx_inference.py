@@ -15,8 +15,8 @@ import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto, helper
 
 from onnx_net2net.model.graph import Node
+from onnx_net2net.model.hazards import absurd_shape
 from onnx_net2net.model.native import infer_shapes
-from onnx_net2net.model.oddities import absurd_shape
 
 Shape = tuple[int, ...]
 Partial = tuple[int | None, ...]  # None: a size that onnx does not know

@@ -27,9 +27,9 @@ from onnx_net2net.frameworks.attributes import Attributes
 from onnx_net2net.frameworks.roles import Role, paths, roles
 from onnx_net2net.frameworks.step import ProgramStep, Section, attributes_of
 from onnx_net2net.model.graph import Graph, Node
+from onnx_net2net.model.hazards import node_hazard
 from onnx_net2net.model.model import Model
 from onnx_net2net.model.native import infer_shapes
-from onnx_net2net.model.oddities import odd
 from onnx_net2net.model.unique_names import with_unique_names
 
 Array = np.ndarray[Any, Any]
@@ -241,7 +241,7 @@ def computed(
     if found is not None:
         return found
     inputs = {n: v for n, v in zip(node.input, values, strict=True) if v is not None}
-    if any(value.dtype == object for value in inputs.values()) or odd(node, inputs.get):
+    if any(value.dtype == object for value in inputs.values()) or node_hazard(node, inputs.get):
         return None
     graph = helper.make_graph(
         [node],

@@ -63,13 +63,13 @@ def _is_step(step: object) -> bool:
     changes, inserted = step.get("changes", []), step.get("inserted", [])
     if not isinstance(changes, list) or not isinstance(inserted, list):
         return False
-    return all(map(_is_change, changes)) and all(isinstance(name, str) for name in inserted)
-
-
-def _is_change(change: object) -> bool:
-    if not isinstance(change, dict):
-        return False
-    return _fits(change, next((kind for key, kind in _CHANGES.items() if key in change), {"": str}))
+    for change in changes:
+        if not isinstance(change, dict):
+            return False
+        kinds = next((kinds for key, kinds in _CHANGES.items() if key in change), None)
+        if kinds is None or not _fits(change, kinds):
+            return False
+    return all(isinstance(name, str) for name in inserted)
 
 
 def _fits(entry: object, kinds: Mapping[str, type]) -> bool:

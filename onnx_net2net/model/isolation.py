@@ -4,7 +4,7 @@
     process.call("infer_shapes", seconds=10, model=contents)     # raises Failed
 
 onnx's shape inference and onnxruntime are C++: absurd operands end the whole process (a failed
-assertion, a division by zero), or ask for any amount of memory. :mod:`onnx_net2net.model.oddities`
+assertion, a division by zero), or ask for any amount of memory. :mod:`onnx_net2net.model.hazards`
 tells for which models that may be.
 """
 

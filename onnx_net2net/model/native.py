@@ -18,8 +18,8 @@ from onnx.numpy_helper import to_array
 from onnx.shape_inference import InferenceError
 from onnx.shape_inference import infer_shapes as _infer_shapes
 
+from onnx_net2net.model.hazards import LONG, absurd_shape, graph_hazard
 from onnx_net2net.model.isolation import Died, Failed, Isolated
-from onnx_net2net.model.oddities import LONG, absurd_shape, odd_graph
 from onnx_net2net.model.tensors import carried, constants
 
 __all__ = ["absurd_inside", "infer_shapes", "infer_trial"]
@@ -46,7 +46,7 @@ def infer_shapes(
     ``value`` gives small constants by name: the absurd is looked for there, and what is absurd, or
     ``isolated``, is computed elsewhere.
     """
-    reason = odd_graph(proto.graph, value)
+    reason = graph_hazard(proto.graph, value)
     if reason in _deadly:
         return None
     try:

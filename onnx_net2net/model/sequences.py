@@ -3,7 +3,7 @@
     SplitToSequence -> SequenceAt(0), SequenceAt(1), ...    becomes    Split
 
 Axes are properties of tensors, and a list of tensors has none. Where a list is only cut and
-indexed at constant places it is the same as Split (or Gather, where single entries are taken).
+indexed at constant places it is the same as Split (or Gather, where single slices are taken).
 """
 
 from __future__ import annotations

@@ -35,19 +35,19 @@ class Link:
     axis: int | None = None
     body: int = 0
 
-    def without(self, entries: Sequence[T]) -> list[T]:
-        """Return the axes or sizes inside, of those outside."""
-        inside = list(entries)
-        if self.axis is not None and -len(inside) <= self.axis < len(inside):
-            del inside[self.axis]  # else nothing fits, as whoever compares the two finds out
-        return inside
+    def without(self, outer: Sequence[T]) -> list[T]:
+        """Return the axes or sizes of the inner tensor, of those of the outer one."""
+        inner = list(outer)
+        if self.axis is not None and -len(inner) <= self.axis < len(inner):
+            del inner[self.axis]  # else nothing fits, as whoever compares the two finds out
+        return inner
 
-    def with_axis(self, entries: Sequence[T], entry: T) -> list[T]:
-        """Return the axes or sizes outside, of those inside, ``entry`` being walked along."""
-        outside = list(entries)
+    def with_axis(self, inner: Sequence[T], walked: T) -> list[T]:
+        """Return the axes or sizes of the outer tensor, ``walked`` being walked along."""
+        outer = list(inner)
         if self.axis is not None:
-            outside.insert(self.axis % (len(outside) + 1), entry)
-        return outside
+            outer.insert(self.axis % (len(outer) + 1), walked)
+        return outer
 
 
 @dataclass(slots=True)

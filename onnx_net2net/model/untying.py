@@ -1,10 +1,10 @@
 """Weights that only look shared: equal numbers of which an exporter keeps one tensor.
 
 An exporter gives all batch normalisations of one width the same vector of ones, or stores the zero
-biases of a fresh network once. Along an axis on which all entries are equal such a tensor ties
+biases of a fresh network once. Along an axis on which all elements are equal such a tensor ties
 nothing: training would move each use apart. So the analysis works on a model in which each use has
 a copy of its own; what an edit leaves as it was is joined again by :func:`join`. What bears
-distinct entries (an embedding that is the head, too), or what the file says is one parameter under
+distinct elements (an embedding that is the head, too), or what the file says is one parameter under
 several names, stays one.
 """
 

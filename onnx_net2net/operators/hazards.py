@@ -2,7 +2,7 @@
 
     loop_trips(node, value)     # why a Loop may not end, or None
 
-``value`` gives the small constants. See :mod:`onnx_net2net.model.oddities`.
+``value`` gives the small constants. See :mod:`onnx_net2net.model.hazards`.
 """
 
 from __future__ import annotations

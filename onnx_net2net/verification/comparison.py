@@ -7,10 +7,10 @@ True
 
 For every element of an output,
 
-    tolerance = FACTOR * noise + FLOOR * eps * size + least
+    tolerance = FACTOR * noise + FLOOR * eps * size + grid
 
 where *noise* is how far the model's own re-runs lie apart (unoptimised against optimised, float64,
-inputs and weights moved by one ulp both ways, functions as inexact as their kernels), *least* is
+inputs and weights moved by one ulp both ways, functions as inexact as their kernels), *grid* is
 the grid or the flush to zero of the smallest numbers, *eps* is that of the output's type, and
 *size* the magnitude of the output. Noise and size are the largest value over the elements: per
 index of an axis where at least POOL elements share the index (so that scores in [0, 1] beside boxes
@@ -139,12 +139,12 @@ def tolerances(
     return [
         factor * pooled(n, top_noise)
         + FLOOR * (unit or epsilon(y.dtype)) * pooled(size, top_size)
-        + least(y.dtype)
+        + grid(y.dtype)
         for y, n, size in zip(expected, noise, sizes, strict=True)
     ]
 
 
-def least(dtype: np.dtype) -> float:
+def grid(dtype: np.dtype) -> float:
     """Return below what numbers are rounded to a grid, or to 0 by processors that flush them."""
     info, single = ml_dtypes.finfo(dtype), np.finfo(np.float32)
     return max(float(info.smallest_subnormal), min(float(info.tiny), float(single.tiny)))

@@ -1,4 +1,4 @@
-"""onnxruntime itself: its sessions, those of ordinary models here, of odd ones elsewhere.
+"""onnxruntime itself: its sessions, those of ordinary models here, of hazardous ones elsewhere.
 
     engine = open_engine(model.to_bytes(), "CPUExecutionProvider", optimised=False)
     engine.run(["y"], {"x": np.zeros((1, 3), np.float32)})
@@ -21,13 +21,13 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
+from onnx_net2net.model.hazards import graph_hazard, sized_by_inputs, unwritten_input
 from onnx_net2net.model.isolation import Died, Failed, Isolated
 from onnx_net2net.model.model import Model
 from onnx_net2net.model.native import absurd_inside
-from onnx_net2net.model.oddities import odd_graph, read_from_nowhere, told_by_inputs
 
 __all__ = [
-    "CPU", "ERRORS", "VERSION", "Engine", "is_odd", "lacks_kernel", "open_engine", "process_of",
+    "CPU", "ERRORS", "VERSION", "Engine", "hazard", "lacks_kernel", "open_engine", "process_of",
 ]  # fmt: skip
 
 VERSION = ort.__version__
@@ -38,25 +38,25 @@ ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
     ValueError,
 )
-MEMORY = 2 << 30  # bytes for an odd model, beside what its weights take
+MEMORY = 2 << 30  # bytes for a hazardous model, beside what its weights take
 SECONDS = 20.0
 _numbers = count()  # of sessions elsewhere
 
 
-def is_odd(model: Model) -> str | None:
+def hazard(model: Model) -> str | None:
     """Return why a model had better run elsewhere, or None."""
     graph = model.proto.graph
     return (
-        odd_graph(graph, model.small)
-        or read_from_nowhere(graph)
-        or told_by_inputs(graph)
+        graph_hazard(graph, model.small)
+        or unwritten_input(graph)
+        or sized_by_inputs(graph)
         or absurd_inside(model.proto)
     )
 
 
 def process_of(model: Model) -> Isolated | None:
-    """Return a process for the sessions of an odd model, None for other models."""
-    if is_odd(model) is None:
+    """Return a process for the sessions of a hazardous model, None for other models."""
+    if hazard(model) is None:
         return None
     size = model.proto.ByteSize() + sum(weight.nbytes for weight in model.weights.values())
     return Isolated(__name__, MEMORY + 8 * size)
@@ -144,7 +144,7 @@ def _session(
     return ort.InferenceSession(source, options, providers=providers[: 1 + (provider != CPU)])
 
 
-# In the process of an odd model: the session that was opened last, by its number.
+# In the process of a hazardous model: the session that was opened last, by its number.
 _last: dict[int, Engine] = {}
 
 

@@ -154,13 +154,10 @@ class Report:
         failures = int(_case(suite, "model", "interface and runs", self.problems))
         cases = 1
         for output in self.outputs:
-            per_trial = list(zip(output.differences, output.trials, strict=True))
-            for difference, trial in per_trial:
-                problems = [difference.problem] if difference.problem else []
-                failures += _case(suite, output.name, trial, problems)
-            if not per_trial:
-                found = [output.problem] if output.problem else []
-                failures += _case(suite, output.name, "not compared", found)
+            problems = [difference.problem for difference in output.differences]
+            per_trial = list(zip(problems, output.trials, strict=True))
+            for problem, trial in per_trial or [(output.problem, "not compared")]:
+                failures += _case(suite, output.name, trial, [problem] if problem else [])
             cases += max(1, len(per_trial))
         suite.set("tests", str(cases))
         suite.set("failures", str(failures))

@@ -15,9 +15,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnx_net2net as n2n
-from onnx_net2net.model import native, oddities
+from onnx_net2net.model import hazards, native
 from onnx_net2net.model.isolation import Failed, Isolated
-from onnx_net2net.verification.engine import CPU, Engine, is_odd, open_engine, process_of
+from onnx_net2net.verification.engine import CPU, Engine, hazard, open_engine, process_of
 from tests.console import environment
 from tests.small_models import ROOT
 
@@ -212,7 +212,7 @@ def test_an_input_that_must_be_there(name: str) -> None:
 
 def test_ordinary_networks_are_not_odd() -> None:
     """So they run here, at full speed."""
-    odd = {path.stem: is_odd(n2n.load(path)) for path in (ROOT / "fixtures").glob("*.onnx")}
+    odd = {path.stem: hazard(n2n.load(path)) for path in (ROOT / "fixtures").glob("*.onnx")}
     assert len(odd) > 90
     assert not {name: reason for name, reason in odd.items() if reason}
 
@@ -238,7 +238,7 @@ def test_odd_models_run_elsewhere_and_come_out_right() -> None:
     )
     node.attribute.append(helper.make_attribute("body", body))
     model = n2n.load(_model([node], {"go": np.array(True)}, [3]))
-    assert "no bound" in str(is_odd(model))
+    assert "no bound" in str(hazard(model))
     assert n2n.verify(model, model, seeds=1, provider="cpu")
 
 
@@ -268,7 +268,7 @@ def test_odd_inference_is_the_same() -> None:
     here = native.infer_shapes(proto, lambda name: None)
     there = native.infer_shapes(proto, lambda name: None, isolated=True)
     assert here is not None and here == there
-    assert oddities.odd(proto.graph.node[0], lambda name: None) is None
+    assert hazards.node_hazard(proto.graph.node[0], lambda name: None) is None
 
 
 @pytest.mark.parametrize("size", [2**24, 2**31 - 1])
@@ -321,9 +321,9 @@ def test_sizes_that_inputs_tell_are_computed_elsewhere() -> None:
         helper.make_node("Cast", ["x"], ["k"], to=TensorProto.INT64),
         helper.make_node("ConstantOfShape", ["k"], ["y"]),
     ]
-    assert "a size that the inputs tell" in str(is_odd(n2n.load(_model(nodes, {}, [1]))))
+    assert "a size that the inputs tell" in str(hazard(n2n.load(_model(nodes, {}, [1]))))
     nodes[0] = helper.make_node("Shape", ["x"], ["k"])
-    assert is_odd(n2n.load(_model(nodes, {}, [1]))) is None
+    assert hazard(n2n.load(_model(nodes, {}, [1]))) is None
 
 
 def test_nothing_is_imported_from_the_current_folder(tmp_path: Path) -> None:
