@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from onnx_net2net.algebra.sizes import AnySize, trial
+from onnx_net2net.analysis.onnx_inference import Shape
 from onnx_net2net.analysis.shapes import infer
 from onnx_net2net.errors import InvalidModel
 from onnx_net2net.model.graph import Graph
@@ -67,6 +69,15 @@ def _of_text(op: Op) -> list[int]:
     )
     values = zip(call.input, op.values, strict=False)
     constants = [numpy_helper.from_array(v, n) for n, v in values if n and v is not None]
+    # What comes out says what sizes are that only numbers fed would say: to count, any of that size
+    # will do.
+    for name, shape in zip(call.output, op.outputs, strict=False):
+        at = next((i for i, node in enumerate(nodes) if name and name in node.output), None)
+        if at is not None and shape is not None:
+            made, sizes = f"{name}/made", f"{name}/sizes"
+            nodes[at].output[:] = [made if n == name else n for n in nodes[at].output]
+            nodes.insert(at + 1, helper.make_node("ConstantOfShape", [sizes], [name]))
+            constants.append(numpy_helper.from_array(np.asarray(shape, np.int64), sizes))
     graph = helper.make_graph(nodes, "body", inputs, outputs, constants)
     opsets = [helper.make_opsetid("", OPSET)]
     try:
@@ -74,9 +85,13 @@ def _of_text(op: Op) -> list[int]:
     except InvalidModel as problem:
         raise Unsupported(str(problem)) from None
     shapes = infer(inner)
+
+    def known(name: str) -> Shape | None:
+        return None if name in shapes.sizes else shapes.of(name)
+
     products = []
     for node in inner.nodes:
-        operands, results = (tuple(map(shapes.of, n)) for n in (node.inputs, node.outputs))
+        operands, results = (tuple(map(known, n)) for n in (node.inputs, node.outputs))
         products += multiply_adds(Op(node.proto, OPSET, operands, results, (None,) * len(operands)))
     return products
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper
 
 import onnx_net2net as n2n
 from onnx_net2net.model.model import load
@@ -237,6 +238,23 @@ def test_texts_of_attention_count_what_it_multiplies(key: str) -> None:
 def test_fused_operators_are_counted() -> None:
     counted = {s.operator for s in FUSED.values()} & COUNTS
     assert {"Attention", "FusedConv", "MatMulIntegerToFloat"} <= {name for _, name in counted}
+
+
+def test_a_form_that_no_text_covers_is_told() -> None:
+    proto = network(FUSED["microsoft_attention:Attention-one-size"])
+    node = next(n for n in proto.graph.node if n.op_type == "Attention")
+    node.attribute.append(helper.make_attribute("do_rotary", 1))
+    assert costs(load(proto)).uncounted == {"Attention": 1}
+
+
+def test_a_length_that_is_fed_is_that_of_the_cache() -> None:
+    """What the node returns says how many keys there are, where no constant does."""
+    proto = network(FUSED["microsoft_attention:GroupQueryAttention-cache"])
+    whole = costs(load(proto)).flops
+    (total,) = (t for t in proto.graph.initializer if t.name == "total")
+    proto.graph.input.append(helper.make_tensor_value_info(total.name, total.data_type, total.dims))
+    proto.graph.initializer.remove(total)
+    assert costs(load(proto)).flops == whole > 0
 
 
 @pytest.mark.parametrize("name", ["bert-classic.fused", "bert-classic.mha", "gqa.handmade"])
