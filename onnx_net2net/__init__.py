@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from onnx_net2net.plan.diff import diff as diff
     from onnx_net2net.plan.grow import grow as grow
     from onnx_net2net.plan.steps import replay as replay
+    from onnx_net2net.plan.transfer import transfer as transfer
     from onnx_net2net.verification.report import Report as Report
     from onnx_net2net.verification.verify import verify as verify
     from onnx_net2net.widening.dimensions import Dimension as Dimension
@@ -81,6 +82,7 @@ _HOMES = {
     "state_dict": "frameworks.state_dict",
     "to_keras": "frameworks.keras",
     "to_torch": "frameworks.torch",
+    "transfer": "plan.transfer",
     "verify": "verification.verify",
     "widen": "widening.widen",
     "write_package": "frameworks.torch",

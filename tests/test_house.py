@@ -187,7 +187,7 @@ MAY_LIST = {
     "frameworks.keras.kept_layers": "Keras' own layers",
     "frameworks.keras.translator": "functions on mixed arrays",
     "frameworks.keras.unsigned": "kernels that TensorFlow lacks",
-    "frameworks.torch.size_code": "functions that write code",
+    "frameworks.torch.size_code": "expressions of Python",
     "frameworks.torch.unsigned": "kernels that PyTorch lacks",
     "frameworks.weight_matching": "the order of PyTorch's gates",
     "model.subgraphs": "attributes that hold bodies",

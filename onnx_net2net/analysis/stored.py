@@ -34,7 +34,7 @@ class StoredFacts:
         for name, weight in graph.model.weights.items():
             stored.shape[name], stored.dtype[name] = weight.shape, weight.dtype
             size = prod(weight.shape)
-            if size <= (MOST if weight.dtype in INTEGERS else MOST_SCALES):
+            if weight.given and size <= (MOST if weight.dtype in INTEGERS else MOST_SCALES):
                 array = weight.array()
                 if small(array):
                     stored.value[name] = array

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,36 +80,48 @@ def export(
 
         import_keras()
     report, unverified = None, "--no-verify" if no_verify else None
+    epsilons: Sequence[str] = ()
     if framework != "torch":
         from onnx_net2net.model.atomic_write import check_free
 
         check_free(source, target, force=force, read=filter(None, (like, base)))
     if framework == "safetensors":
         from onnx_net2net.frameworks.state_dict import save_safetensors
+        from onnx_net2net.widening.epsilons import epsilon_lines
 
         save_safetensors(source, target, like, None if base is None else load(base), force=force)
+        epsilons = epsilon_lines(source.history)
     else:
         from onnx_net2net.frameworks.export import unjudged, write
 
         unverified = unverified or unjudged(source)
         report = write(source, framework, target, force=force, verify=not no_verify)
-    return _show(target, report, unverified, as_json)
+    return _show(target, report, unverified, epsilons, as_json)
 
 
-def _show(target: Path, report: Report | None, unverified: str | None, as_json: bool) -> int:
+def _show(
+    target: Path,
+    report: Report | None,
+    unverified: str | None,
+    epsilons: Sequence[str],
+    as_json: bool,
+) -> int:
+    """Say what was written, or why nothing was; return the exit code."""
     from onnx_net2net.cli import render
 
     done = report is None or report.equivalent
     if as_json:
-        verification: dict[str, Any] | None = None if report is None else report.as_dict()
-        reason = {"unverified": unverified} if unverified else {}
-        written = str(target) if done else None
-        print_json({"verification": verification, **reason, "output": written})
+        values: dict[str, Any] = {"verification": None if report is None else report.as_dict()}
+        values |= {"unverified": unverified} if unverified else {}
+        values |= {"epsilons": list(epsilons)} if epsilons else {}
+        print_json({**values, "output": str(target) if done else None})
         return DONE if done else UNEQUAL
     if report is not None:
         click.echo(render.verified(report) if done else render.report_text(report))
     elif unverified:
         click.echo(f"not verified: {unverified}")
+    for line in epsilons:
+        click.echo(f"{line}: set it in the author's class")
     if not done:
         problem = "nothing was written, for the exported network does not compute the same"
         click.echo(f"error: {problem}\n  remedy: please report it with the model", err=True)
@@ -161,7 +174,6 @@ def absorb(
         from onnx_net2net.frameworks.keras.quiet import import_keras
 
         import_keras()
-
         given = load_keras(weights)
     trained = filled(source, given, cast=cast, ignore=ignore)
     deliver(trained, target, judge=lambda draft: True, force=force)

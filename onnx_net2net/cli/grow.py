@@ -1,4 +1,4 @@
-"""``grow``: many steps as one, by a plan or by a budget."""
+"""``grow``: many steps as one, by a plan, by a budget, or into the shape of another model."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ _BUDGET = ("params", "flops", "prefer", "multiple_of", "keep", "seed")
 @click.command()
 @click.argument("model", type=PATH)
 @click.option("--plan", metavar="PATH", type=PATH, help="The steps to take: a TOML file.")
+@click.option(
+    "--like",
+    metavar="PATH",
+    type=PATH,
+    help="In place of a plan: a larger model, whose names and shapes to grow into.",
+)
 @click.option(
     "--params",
     metavar="N|Nx",
@@ -63,11 +69,12 @@ _BUDGET = ("params", "flops", "prefer", "multiple_of", "keep", "seed")
 def grow(
     model: Path,
     plan: Path | None,
+    like: Path | None,
     emit_plan: Path | None,
     fold: bool,
     **options: Any,
 ) -> int:
-    """Widen and deepen by a plan, or up to a budget of parameters or FLOPs, as one step.
+    """Widen and deepen by a plan, into the shape of a larger model, or up to a budget, as one step.
 
     The result is written only after onnxruntime has confirmed that it computes what MODEL does.
 
@@ -76,6 +83,10 @@ def grow(
     onnx-net2net grow model.onnx --flops 1.5G --prefer depth --keep 'head*' --dry-run
     onnx-net2net grow model.onnx --params 25M --emit-plan plan.toml
     onnx-net2net grow model.onnx --plan plan.toml -o larger.onnx
+    onnx-net2net grow model.onnx --like larger.onnx -o grown.onnx
+
+    Of the model that --like names, names and shapes are read, and its weights may be missing: each
+    dimension gets its width there, each numbered series of blocks its length, or it is refused.
 
     A budget is reached within 2 %: all widths grow by one factor, copies are spread evenly over
     the blocks. FLOPs are two for each multiply-add of convolutions, matrix products, attention and
@@ -83,13 +94,14 @@ def grow(
     first (the batch is 1), or those of --size.
     """  # fmt: skip
     budget = {name: options.pop(name) for name in _BUDGET}
-    wishes = _wishes(plan, fold, **budget)
+    way = _way(plan=plan, like=like, params=budget.pop("params"), flops=budget.pop("flops"))
+    wishes = _wishes(way[0], fold, budget)
     from onnx_net2net.cli import render_growth
 
-    result = Outcome(model, read=filter(None, [plan]), **options)
+    result = Outcome(model, read=filter(None, [plan, like]), **options)
     _check_plan(emit_plan, result)
     counted = {name: sizes[0] for name, sizes in (result.arguments["sizes"] or {}).items()}
-    grown = _grown(result.source, plan, wishes, budget, counted)
+    grown = _grown(result.source, way, wishes, counted)
     return result.deliver(
         grown.model,
         lambda: render_growth.growth_text(grown),
@@ -112,36 +124,45 @@ def _check_plan(plan: Path | None, result: Outcome) -> None:
         raise UsageError(f"{result.target}: cannot be both model and plan", "give two names")
 
 
-def _wishes(plan: Path | None, fold: bool, **budget: Any) -> Wishes:
-    """How to spend a budget; UsageError unless there is one, or a plan."""
-    asked = [name for name in ("params", "flops") if budget[name] is not None]
-    if len(asked) + (plan is not None) != 1:
-        problem = "nothing to grow" if not asked else "a plan and a budget exclude each other"
-        problem = "two budgets exclude each other" if len(asked) == 2 else problem
-        raise UsageError(problem, "give one of --plan, --params and --flops, as in --params 2x")
-    given = {name: budget[name] for name in ("prefer", "multiple_of", "keep", "seed")}
-    given = {name: value for name, value in given.items() if value not in (None, ())}
-    if plan is not None and given:
-        option = "--" + min(given).replace("_", "-")
-        raise UsageError(f"{option} goes with --params and --flops only", "the plan has it all")
+def _way(**ways: Any) -> tuple[str, Any]:
+    """Return the one of the options that is given, and its value; UsageError unless one is."""
+    given = [name for name, value in ways.items() if value is not None]
+    if len(given) == 1:
+        return given[0], ways[given[0]]
+    problem = "nothing to grow"
+    if given:
+        said = {"plan": "a plan", "like": "a larger model"}
+        first, second = (said.get(name, "a budget") for name in given[:2])
+        same = "two budgets" if first == second else f"{first} and {second}"
+        problem = f"{same} exclude each other"
+    raise UsageError(problem, "give one of --plan, --like, --params and --flops, as in --params 2x")
+
+
+def _wishes(way: str, fold: bool, options: Mapping[str, Any]) -> Wishes:
+    """Return how to spend a budget; UsageError for an option that does not go with ``way``."""
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    known = {"plan": (), "like": ("seed",)}.get(way, _BUDGET)
+    for name in sorted(given.keys() - set(known)):
+        option = "--" + name.replace("_", "-")
+        remedy = "the plan has it all" if way == "plan" else "the larger model has it all"
+        raise UsageError(f"{option} goes with --params and --flops only", remedy)
     from onnx_net2net.plan.grow import Wishes
 
     return Wishes(**given, fold=fold)
 
 
-def _grown(
-    source: Model, plan: Path | None, wishes: Wishes, budget: Mapping[str, Any],
-    sizes: Mapping[str, int],
-) -> Grown:  # fmt: skip
-    from onnx_net2net.plan.grow import by_budget, by_plan
+def _grown(source: Model, way: tuple[str, Any], wishes: Wishes, sizes: Mapping[str, int]) -> Grown:
+    from onnx_net2net.model.model import load_shape
+    from onnx_net2net.plan.grow import by_budget, by_plan, by_shape
     from onnx_net2net.plan.plans import read
 
-    if plan is not None:
-        steps = read(plan)
+    name, value = way
+    if name == "plan":
+        steps = read(value)
         return by_plan(source, replace(steps, fold=steps.fold or wishes.fold), sizes)
-    measure = "flops" if budget["params"] is None else "parameters"
-    asked = budget["flops"] if budget["params"] is None else budget["params"]
-    return by_budget(source, measure, asked, wishes, sizes)
+    if name == "like":
+        return by_shape(source, load_shape(value), sizes, seed=wishes.seed, fold=wishes.fold)
+    return by_budget(source, "flops" if name == "flops" else "parameters", value, wishes, sizes)
 
 
 def _count(grown: Grown, draft: Path) -> None:

@@ -83,6 +83,7 @@ class Outcome:
         """
         from onnx_net2net.model.atomic_write import deliver
         from onnx_net2net.verification.draft import Judge
+        from onnx_net2net.widening.epsilons import epsilon_lines
 
         judge = Judge(self.source, exact=exact, arguments=self.arguments) if self.verify else None
 
@@ -105,7 +106,8 @@ class Outcome:
             output = written and str(written)
             print_json({**values(), "verification": verification, "output": output, **paths})
             return code
-        click.echo(f"{text()}\n")
+        told = "\n".join([text(), *epsilon_lines(grown.history[len(self.source.history) :])])
+        click.echo(f"{told}\n")
         _show_end(written, judge, code)
         for path in filter(None, files.values()) if code == DONE else ():
             click.echo(f"wrote {path}")

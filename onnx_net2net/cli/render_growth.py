@@ -14,6 +14,7 @@ from onnx_net2net.cli.tables import empty_table, text
 from onnx_net2net.cli.terminal import one_line
 from onnx_net2net.plan.costs import Costs
 from onnx_net2net.plan.grow import Grown, Spending
+from onnx_net2net.plan.like import Difference
 from onnx_net2net.widening.request import Change
 
 _SHOWN = 4  # names in a sentence
@@ -21,10 +22,27 @@ _SHOWN = 4  # names in a sentence
 
 def growth_text(grown: Grown) -> str:
     """What grew, what it costs, and of a budget how it was spent."""
-    lines = [_changes(grown), "", cost_text(grown.before, grown.after)]
+    lines = [_changes(grown)] if grown.difference is None else [*_difference(grown.difference)]
+    lines += ["", cost_text(grown.before, grown.after)]
     if grown.spending is not None:
         lines += ["", *_reasons(grown.spending, grown)]
     return "\n".join(lines)
+
+
+def _difference(difference: Difference) -> Iterator[str]:
+    """Yield a table of widths and one of lengths, as far as they differ."""
+    if widths := [width for width in difference.widths if width.grows]:
+        table = empty_table(("dimension", "left"), ("width", "right"), ("becomes", "right"))
+        for width in widths:
+            table.add_row(width.dimension.name, f"{width.dimension.width}", f"{width.new}")
+        yield text(table)
+    if difference.lengths:
+        columns = ("series", "left"), ("length", "right"), ("becomes", "right"), ("copies", "fold")
+        table = empty_table(*columns)
+        for length in difference.lengths:
+            copies = ", ".join(f"{count} x {name}" for name, count in length.copies.items())
+            table.add_row(length.series, f"{length.old}", f"{length.new}", copies)
+        yield ("\n" if widths else "") + text(table)
 
 
 def _changes(grown: Grown) -> str:
@@ -104,6 +122,14 @@ def values(grown: Grown) -> dict[str, Any]:
         "changes": [asdict(change) for change in grown.model.changes],
         "costs": {"before": asdict(grown.before), "after": asdict(grown.after)},
     }
+    if grown.difference is not None:
+        found["widths"] = {
+            width.dimension.name: [width.dimension.width, width.new]
+            for width in grown.difference.widths
+        }
+        found["lengths"] = {
+            length.series: [length.old, length.new] for length in grown.difference.lengths
+        }
     if grown.spending is not None:
         spent = grown.spending
         found["budget"] = {

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, helper
 
+from onnx_net2net.analysis.norms import Normalization
 from onnx_net2net.deepening.norms import Row, in_a_row
 from onnx_net2net.deepening.paired_init import Cancelling, cancelling
-from onnx_net2net.deepening.paths import trained_behind
+from onnx_net2net.deepening.paths import norm_of, trained_behind
 from onnx_net2net.deepening.segments import AFTER, Block
 from onnx_net2net.errors import Refused
 from onnx_net2net.model.editing import Editor, set_attribute
@@ -40,6 +41,8 @@ class Cloning:
     numbered: bool
     cancel: Cancelling | None = None
     parameters: dict[str, str] = field(default_factory=dict)  # of the last copy: {new: old}
+    epsilons: dict[tuple[str, float], str] = field(default_factory=dict)  # operands that hold one
+    sources: dict[str, str] = field(default_factory=dict)  # of all copies: {new: old}
     row: Row = field(init=False)
 
     def __post_init__(self) -> None:
@@ -77,10 +80,11 @@ class Cloning:
         proto.output[list(proto.output).index(block.output)] = current
         editor.describe(block.output, current)
         originals = {name: self._weight(name) for name in block.affine}
-        for name in block.affine:
-            self._release(last, name)
+        norm = norm_of(self.analysis, last)
+        for name in block.affine if norm is not None else ():
+            self._release(norm, name)
         if block.affine and self.row.steady is not None:
-            set_attribute(proto, "epsilon", self.row.steady.first[0])
+            self._set_epsilon(norm, self.row.steady.first[0])
         for number in range(1, copies + 1):
             final = number == copies
             current = self._copy(number, current, last, block.output if final else None)
@@ -102,14 +106,32 @@ class Cloning:
         steady = self.row.steady
         return 1.0 if steady is None else (steady.first if first else steady.middle)[1]
 
-    def _release(self, norm: Node, name: str) -> None:
+    def _release(self, norm: Normalization, name: str) -> None:
         """Take scale or bias from the block's own last norm: the copy has it now."""
         graph = self.analysis.graph
         if len(graph.consumers[name]) == 1 and name not in graph.results:
             return self._neutral(name, name, first=True)
         new = self._parameter(name, 0)
         self._neutral(new, name, first=True)
-        return self.editor.connect(norm, norm.inputs.index(name), new)
+        readers = (place for place in graph.consumers[name] if place[0].position in norm.nodes)
+        return self.editor.connect(*next(readers), new)
+
+    def _set_epsilon(
+        self, norm: Normalization, epsilon: float, copy: NodeProto | None = None
+    ) -> None:
+        """Give a norm of the block another epsilon, or the copy of the node that holds it."""
+        if norm.epsilon_input is None:
+            return set_attribute(copy or self.editor.node(norm.node), "epsilon", epsilon)
+        node, index = norm.epsilon_input
+        name, shapes = node.inputs[index], self.analysis.solution.shapes
+        if (name, epsilon) not in self.epsilons:
+            dtype = helper.tensor_dtype_to_np_dtype(shapes.dtype[name])
+            array = np.full(shapes.shape[name], epsilon, dtype)
+            self.epsilons[name, epsilon] = self.editor.add_weight(f"{name}_epsilon", array)
+        if copy is None:
+            return self.editor.connect(node, index, self.epsilons[name, epsilon])
+        copy.input[index] = self.epsilons[name, epsilon]
+        return None
 
     def _fill(self, name: str, value: float) -> None:
         weight = self._weight(name)
@@ -140,8 +162,7 @@ class Cloning:
             if self.cancel is not None and (old in self.cancel.projections or old not in values):
                 self._arrange(new, old)
             elif old in values:
-                scales = old in self.row.scales.values()
-                self._fill(new, self._scale() if scales else values[old])
+                self._fill(new, self._scale() if old in self.row.scales else values[old])
             if old in block.affine:
                 self._neutral(new, old)
         return names.get(block.output, result)
@@ -158,10 +179,11 @@ class Cloning:
             entry.value = self.shift(entry.value, number)
         copy.name = self.unique(node.name, number)
         copy.input[:] = [names.get(name, name) for name in node.inputs]
-        if self.row.steady is not None and node.position in self.row.scales:
-            last = output is not None and self.block.output in node.outputs
+        norm = self.row.norms.get(node.position)
+        if self.row.steady is not None and norm is not None:
+            last = output is not None and self.block.output in norm.node.outputs
             epsilon = self.row.steady.last if last else self.row.steady.middle[0]
-            set_attribute(copy, "epsilon", epsilon)
+            self._set_epsilon(norm, epsilon, copy)
         for index, name in enumerate(node.outputs):
             if not name:
                 continue
@@ -194,7 +216,7 @@ class Cloning:
         )
         self.editor.weights[new] = weight.renamed(new)
         self.editor.describe(name, new)
-        self.parameters[new] = name
+        self.parameters[new] = self.sources[new] = name
         return new
 
 
@@ -205,8 +227,8 @@ def not_exact(block: Block) -> Refused:
 
 def clone(
     analysis: Analysis, block: Block, copies: int, *, numbered: bool, zero: str = Zero.LAST
-) -> Editor:
-    """An editor in which ``copies`` stand behind ``block``, and the names of their parameters.
+) -> tuple[Editor, dict[str, str]]:
+    """An editor in which ``copies`` stand behind ``block``, and their parameters: {new: old}.
 
     ``numbered`` copies take the numbers behind the block's, which must be free. ``zero`` is "last"
     (zeros) or "cancel" (units that cancel in pairs). Raises Refused
@@ -216,8 +238,9 @@ def clone(
         raise not_exact(block)
     editor = Editor(analysis.graph)
     cancel = cancelling(analysis, block) if zero == Zero.CANCEL else None
-    Cloning(analysis, editor, block, numbered, cancel).insert(copies)
-    return editor
+    cloning = Cloning(analysis, editor, block, numbered, cancel)
+    cloning.insert(copies)
+    return editor, cloning.sources
 
 
 def with_room(model: Model, block: Block, copies: int) -> tuple[Model, dict[str, str]]:

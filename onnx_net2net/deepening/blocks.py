@@ -24,7 +24,7 @@ from onnx_net2net.deepening.numbered_blocks import Series
 from onnx_net2net.deepening.residual import streamed_blocks
 from onnx_net2net.deepening.segments import Block, Signature, judged, signature
 from onnx_net2net.model.model import AnyModel, Model, load
-from onnx_net2net.widening.dimensions import Analysis, analyse
+from onnx_net2net.widening.dimensions import Analysis, analyse, uncollected
 
 
 def blocks(model: AnyModel) -> list[Block]:
@@ -34,6 +34,7 @@ def blocks(model: AnyModel) -> list[Block]:
     return list(load(model).derived(_blocks))
 
 
+@uncollected()
 def _blocks(model: Model) -> list[Block]:
     analysis = analyse(model)
     series = Series(analysis)

@@ -35,6 +35,7 @@ from onnx_net2net.model.model import AnyModel, Model, load
 from onnx_net2net.step import Deepen, Zero, listed
 from onnx_net2net.verification.verify import tensors
 from onnx_net2net.widening.dimensions import Analysis, analyse
+from onnx_net2net.widening.epsilons import changed
 
 Samples = Sequence[Mapping[str, np.ndarray]]
 
@@ -58,7 +59,9 @@ class Insertion:
 class Copies:
     """Copies of a block behind it: how many, their new parameters, and renamed ones, {old: new}.
 
-    ``exact`` says what it takes of epsilons, if anything, for them to be the identity.
+    ``sources`` are the block's parameters that the new ones began as: {new: old}. ``exact`` says
+    what it takes of epsilons, if anything, for them to be the identity, and ``epsilons`` tell
+    those that differ now, by the scale of their norm: (before, now).
     """
 
     block: str
@@ -66,6 +69,15 @@ class Copies:
     exact: str
     parameters: list[str]
     renames: dict[str, str]
+    sources: dict[str, str]
+    epsilons: dict[str, tuple[float, float]]
+
+    def moved(self, renames: Mapping[str, str]) -> Copies:
+        """Return the same change, with its parameters under the names that they got since."""
+        sources = {renames.get(n, n): renames.get(o, o) for n, o in self.sources.items()}
+        parameters = [renames.get(name, name) for name in self.parameters]
+        epsilons = {renames.get(name, name): pair for name, pair in self.epsilons.items()}
+        return replace(self, parameters=parameters, sources=sources, epsilons=epsilons)
 
 
 def deepen(
@@ -173,14 +185,16 @@ def _with_copies(model: Model, step: Deepen) -> tuple[Model, list[Copies]]:
         numbered = step.renumber and bool(target.series)
         if numbered:
             model, renames = with_room(model, target, copies)
-            for change in changes:  # those before moved on
-                change.parameters[:] = [renames.get(name, name) for name in change.parameters]
+            changes = [change.moved(renames) for change in changes]
         analysis = analyse(model)
         found = block_again(analysis, target)
-        editor = clone(analysis, found, copies, numbered=numbered, zero=step.zero)
-        new = [name for name in editor.weights if name not in model.weights]
+        editor, sources = clone(analysis, found, copies, numbered=numbered, zero=step.zero)
+        added = (w for w in editor.weights.values() if w.name not in model.weights)
+        new = [weight.name for weight in added if weight.size > 1]  # else the epsilon of a norm
         model = editor.finish()
-        changes.append(Copies(found.name, copies, found.reason or "", new, renames))
+        epsilons = changed(analysis, analyse(model), sources) if found.affine else {}
+        note = found.reason or ""
+        changes.append(Copies(found.name, copies, note, new, renames, sources, epsilons))
     return model, changes
 
 

@@ -12,16 +12,18 @@ more activation or norm changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
 import numpy as np
 
+from onnx_net2net.algebra.sizes import AnySize
+from onnx_net2net.analysis.norms import Normalization
 from onnx_net2net.analysis.signs import Signs
-from onnx_net2net.deepening.paths import between, norm_of, summands
+from onnx_net2net.deepening.paths import between, norm_of
 from onnx_net2net.model.graph import Node
-from onnx_net2net.operators.language import Kind, Norm
+from onnx_net2net.operators.language import Kind
 from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.widening.dimensions import Analysis
 
@@ -88,7 +90,7 @@ class Vanishing:
     def _kept_by(self, node: Node, tensor: str) -> Weights | None:
         norm = norm_of(self.analysis, node)
         if norm is not None:
-            return self._kept_by_norm(node, norm, tensor)
+            return self._kept_by_norm(norm, tensor)
         if node.outputs[0] != tensor:
             return None
         if not node.facts.summands:
@@ -98,14 +100,17 @@ class Vanishing:
             if kept is None or self._passes(node):
                 return kept
             return self._blocked(self._why(node))
-        return self._kept_by_sum([name for name in node.inputs if name], node)
+        return self._kept_by_sum(node, list(filter(None, node.inputs)), node.facts.summands)
 
     def _passes(self, node: Node) -> bool:
         """Whether a node gives what it reads."""
         if node.position not in self.analysis.solution.applied:
             return False  # no rule explains it: Dropout in training mode, an unknown operator
+        return self._hands_on(node) or self._again(node)
+
+    def _hands_on(self, node: Node) -> bool:
         same = node.facts.kind is Kind.MOVE or self._same_type(node)
-        return (same and node.facts.in_order) or self._again(node)
+        return same and node.facts.in_order
 
     def _why(self, node: Node) -> str:
         """Why a node does not give what it reads, if one would think that it does; else empty."""
@@ -119,13 +124,15 @@ class Vanishing:
             return f"{node.label} stands between its input and its sum, and {again}"
         return ""
 
-    def _kept_by_sum(self, operands: list[str], node: Node) -> Weights | None:
-        added = node.facts.summands or range(len(operands))  # a norm adds all of its summands
+    def _kept_by_sum(
+        self, node: Node, operands: Sequence[str], added: Container[int]
+    ) -> Weights | None:
+        """Return what leaves one of the ``added`` operands, by their places, of all of them."""
         for index in (i for i in range(len(operands)) if i in added):
             kept = self.kept(operands[index])
             if kept is None:
                 continue
-            found = self._all(operands[:index] + operands[index + 1 :])
+            found = self._all((*operands[:index], *operands[index + 1 :]))
             if found is None:
                 self._blocked(f"no weights could be zero for what {node.label} adds to vanish")
             joined = None if found is None else self._joined(kept, found)
@@ -141,22 +148,19 @@ class Vanishing:
                 return self._joined(kept, one)
         return None
 
-    def _kept_by_norm(self, node: Node, norm: Norm, tensor: str) -> Weights | None:
-        """What a fused norm gives of a sum that is kept: itself, or the sum behind it."""
-        operands = summands(node, norm)
-        total = norm.total is not None and tensor in node.outputs[norm.total : norm.total + 1]
-        if not total and tensor != node.outputs[0]:
+    def _kept_by_norm(self, norm: Normalization, tensor: str) -> Weights | None:
+        """Return what a norm takes to keep a sum, in its result or in its output of the sum."""
+        node, result = norm.node, norm.node.outputs[0]
+        if tensor not in (result, norm.total):
             return None
-        kept = self._kept_by_sum(operands, node)
-        if kept is None or total:
+        kept = self._kept_by_sum(node, norm.summands, range(len(norm.summands)))
+        if kept is None or tensor == norm.total:
             return kept
-        if not self._normalised(node) or not self.shaped(node.outputs[0]):
+        if not self._normalised(norm) or not self.shaped(result):
             return self._blocked(
                 f"{node.label} stands between its input and its sum, and is not what ends it"
             )
-        ones = self._set(node.inputs[norm.scale], 1.0)
-        zeros = NOTHING if norm.bias is None else self._all([*node.inputs[norm.bias :]][:1])
-        return self._joined(ones, zeros, kept)
+        return self._joined(self._set(norm.scale, 1.0), self._all([norm.bias]), kept)
 
     def _blocked(self, why: str) -> Weights | None:
         """None, and note why."""
@@ -177,17 +181,23 @@ class Vanishing:
         known = bool(first) and dtypes.get(output) is not None
         return known and dtypes.get(first[0]) == dtypes[output]
 
-    def _normalised(self, node: Node) -> bool:
-        """Whether the entry is what the same norm gives."""
-        before = self._last()
-        return before is not None and _alike(node, before, but="epsilon")
+    def _normalised(self, norm: Normalization) -> bool:
+        """Return whether the entry is what a norm of this kind gives, over the same axis."""
+        last = self._last()
+        before = None if last is None else norm_of(self.analysis, last)
+        shapes = self.analysis.solution.shapes
+        return (
+            before is not None
+            and before.centred is norm.centred
+            and _axis(shapes.of(before.scale)) == _axis(shapes.of(norm.scale))
+        )
 
     def _last(self) -> Node | None:
         """The node that gives what the entry holds."""
         producer = self.analysis.graph.producer
         tensor = self.source
         while (node := producer.get(tensor)) is not None and node.outputs[0] == tensor:
-            if not node.facts.in_place or not self._passes(node):
+            if not (node.facts.in_place and self._hands_on(node)):
                 return node
             tensor = node.inputs[0]
         return None
@@ -228,9 +238,9 @@ class Vanishing:
         applied = self.analysis.solution.applied.get(node.position)
         if applied is None:
             return None
-        if applied.rule.norm is not None:
-            norm = applied.rule.norm
-            return self._all(node.inputs[i] for i in (norm.scale, norm.bias) if i is not None)
+        norm = norm_of(self.analysis, node)
+        if norm is not None:
+            return self._all((norm.scale, norm.bias))
         if node.facts.normalises:
             return self._all(node.inputs[1:3])
         first, *others = [name for name in node.inputs if name]
@@ -334,10 +344,15 @@ class Vanishing:
         return weight is not None and weight.dtype in FLOATS and weight.size > 1
 
 
-def _alike(one: Node, other: Node, but: str = "") -> bool:
-    """The same operator with the same attributes ``but`` one."""
+def _axis(shape: Sequence[AnySize] | None) -> int | None:
+    """Return the axis, from the end, along which the scale of a norm over one axis lies."""
+    long = (at for at, size in enumerate(reversed(shape or ()), 1) if size != 1)
+    return next((-at for at in long), None)
+
+
+def _alike(one: Node, other: Node) -> bool:
+    """Return whether two nodes are the same operator with the same attributes."""
     mine, yours = (
-        {a.name: a.SerializeToString() for a in n.proto.attribute if a.name != but}
-        for n in (one, other)
+        {a.name: a.SerializeToString() for a in node.proto.attribute} for node in (one, other)
     )
     return (one.domain, one.op, mine) == (other.domain, other.op, yours)

@@ -46,7 +46,7 @@ def _far(analysis: Analysis, name: str) -> bool:
     """Whether a constant has an entry that is far from zero, or not finite."""
     solution = analysis.solution
     value, weight = solution.shapes.known(name), solution.graph.model.weights.get(name)
-    if value is None and weight is not None and weight.dtype in FLOATS:
+    if value is None and weight is not None and weight.given and weight.dtype in FLOATS:
         value = weight.array()
     if value is None or not value.size or value.dtype.kind != "f":
         return False

@@ -64,7 +64,7 @@ class Series:
         own = {node.position for node in core}
         entries, outputs = _entries(self.analysis, core), _outputs(self.analysis, core)
         for output in outputs:
-            before = upstream(self.analysis, output)
+            before = set(upstream(self.analysis, output))
             for entry in [e for e in entries if e in before]:
                 found = judged(self.analysis, name, _series(name), entry, output)
                 inside = set(found.positions)

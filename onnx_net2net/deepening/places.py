@@ -133,29 +133,30 @@ def _layers(analysis: Analysis) -> Iterator[Node]:
 
 
 def _end_of_unit(analysis: Analysis, node: Node) -> str:
-    """The tensor behind the norm and the activation that belong to ``node`` alone."""
+    """Return the tensor behind the norm and the activation that belong to ``node`` alone."""
     graph = analysis.graph
     tensor = node.outputs[0]
-    while tensor not in graph.results:
-        readers = graph.consumers.get(tensor, [])
-        if len(readers) != 1:
-            break
+    while tensor not in graph.results and (readers := graph.consumers.get(tensor)):
         reader, index = readers[0]
-        if index != 0 or reader.parent is not node.parent or not _continues(analysis, reader):
+        norm = analysis.norms.get(reader.position)
+        if norm is not None and norm.summands == (tensor,):
+            alone = {other.position for other, _ in readers} <= norm.nodes
+            last, others = norm.node, [norm.scale, norm.bias]
+        else:
+            alone = len(readers) == 1 and index == 0 and _continues(analysis, reader)
+            last, others = reader, [*reader.inputs[1:]]
+        own = alone and last.parent is node.parent and not any(last.outputs[1:])
+        if not own or any(name and name not in graph.derived for name in others):
             break
-        tensor = reader.outputs[0]
+        tensor = last.outputs[0]
     return tensor
 
 
 def _continues(analysis: Analysis, node: Node) -> bool:
-    """Whether ``node`` only norms, shifts or activates what it reads."""
-    derived = analysis.graph.derived
-    others = [name for name in node.inputs[1:] if name]
-    if any(name not in derived for name in others) or len([o for o in node.outputs if o]) != 1:
-        return False
+    """Return whether ``node`` only norms, shifts or activates its first input."""
     if node.position not in analysis.solution.applied or node.domain:
         return False
-    shifts = node.op == "Add" and bool(others)
+    shifts = node.op == "Add" and any(node.inputs[1:])
     return shifts or node.op == "BatchNormalization" or node.facts.activation
 
 

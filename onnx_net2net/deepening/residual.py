@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
+from itertools import islice
 
 from onnx_net2net.deepening.paths import between, norm_of, upstream
 from onnx_net2net.deepening.segments import Block, carries, is_layer, judged, plain
@@ -54,7 +55,7 @@ def _step(analysis: Analysis, output: str) -> Block | None:
     shapes, nodes = analysis.solution.shapes, analysis.graph.nodes
     if not carries(analysis, output):
         return None
-    path = upstream(analysis, output)[:_TRIES]
+    path = list(islice(upstream(analysis, output), _TRIES))
     for at, entry in enumerate(path):
         fits = carries(analysis, entry) and shapes.of(entry) == shapes.of(output) is not None
         inside = between(analysis, entry, output) if fits else set()
@@ -114,20 +115,24 @@ def _groups(kinds: Sequence[Hashable]) -> Iterator[slice]:
     """
     at = 0
     while at < len(kinds):
-        length, times = max(
-            ((n, _times(kinds, at, n)) for n in range(1, (len(kinds) - at) // 2 + 1)),
-            key=lambda found: (found[0] * found[1] if found[1] > 1 else 0, -found[0]),
-            default=(1, 1),
-        )
-        length = length if times > 1 else 1
-        for _ in range(times):
-            yield slice(at, at + length)
-            at += length
+        equal = _repeats(kinds[at:])
+        covered = [(n * (1 + equal[n] // n), -n) for n in range(1, len(equal)) if equal[n] >= n]
+        whole, length = max(covered, default=(1, -1))
+        yield from (slice(i, i - length) for i in range(at, at + whole, -length))
+        at += whole
 
 
-def _times(kinds: Sequence[Hashable], at: int, length: int) -> int:
-    """How often the ``length`` kinds from ``at`` on follow each other."""
-    first, times = kinds[at : at + length], 1
-    while kinds[at + times * length : at + (times + 1) * length] == first:
-        times += 1
-    return times
+def _repeats(kinds: Sequence[Hashable]) -> list[int]:
+    """Return for each place how many kinds from there on are those of the beginning.
+
+    The Z algorithm, in linear time: what is known of the beginning holds where it comes again.
+    """
+    equal, start, end = [0] * len(kinds), 0, 0
+    for at in range(1, len(kinds)):
+        count = min(equal[at - start], end - at) if at < end else 0
+        while at + count < len(kinds) and kinds[count] == kinds[at + count]:
+            count += 1
+        equal[at] = count
+        if at + count > end:
+            start, end = at, at + count
+    return equal

@@ -157,15 +157,14 @@ def _result_aside(analysis: Analysis, block: Block) -> str | None:
 
 
 def _parting(analysis: Analysis, tensor: str) -> Node | None:
-    """The fused norm that gives ``tensor`` and, to others, the sum that it norms."""
+    """Return the fused norm that gives ``tensor`` and, to others, the sum that it norms."""
     graph = analysis.graph
     node = graph.producer.get(tensor)
     norm = None if node is None else norm_of(analysis, node)
-    if node is None or norm is None or norm.total is None:
+    if norm is None or not norm.total:
         return None
-    ends = {node.outputs[0], *node.outputs[norm.total : norm.total + 1]} - {""}
-    used = [end for end in ends if end in graph.consumers or end in graph.results]
-    return node if len(used) > 1 else None
+    ends = (norm.node.outputs[0], norm.total)
+    return node if all(end in graph.consumers or end in graph.results for end in ends) else None
 
 
 def _exact(analysis: Analysis, block: Block, values: Weights) -> Block:
@@ -176,14 +175,16 @@ def _exact(analysis: Analysis, block: Block, values: Weights) -> Block:
     row = in_a_row(analysis, block.positions, ones)
     affine: tuple[str, ...] = ()
     reason = None
-    if row.scales:
+    if row.norms:
         last = graph.producer[block.output]
         norm = norm_of(analysis, last)
         if norm is None:
             reason = f"it ends in {last.label} behind its norm, and not in the norm itself"
             return replace(block, reason=reason, remedy=AFTER)
-        places = [norm.scale] if norm.bias is None else [norm.scale, norm.bias]
-        affine = tuple(last.inputs[at] for at in places if last.inputs[at:] and last.inputs[at])
+        if row.rounded is not None:
+            reason = f"another epsilon of {row.rounded.node.label} would be rounded"
+            return replace(block, reason=reason, remedy=AFTER)
+        affine = (norm.scale, norm.bias) if norm.bias else (norm.scale,)
         readers = [name for node in nodes for name in node.inputs if name in affine]
         if len(readers) > len(affine) or any(name not in graph.model.weights for name in affine):
             reason = "its last norm shares its scale or bias with others"

@@ -7,9 +7,11 @@ names.find("module.layer1.0.conv1.weight")       # "layer1.0.conv1.weight"
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from copy import copy
 
 from onnx_net2net.errors import InvalidModel
+from onnx_net2net.frameworks.paths import unique_paths
 from onnx_net2net.frameworks.roles import paths
 from onnx_net2net.model.history import TIES
 from onnx_net2net.model.model import Model
@@ -32,6 +34,18 @@ class Names:
         self._known = {path: name for name, path in paths(model).items()}
         self._known |= self.ties
         self._known |= {name: name for name in model.weights}
+
+    def before(self, former: Callable[[str], str | None]) -> Names:
+        """Return the names of an earlier model, given what it called each weight, if it had it."""
+        earlier = copy(self)
+        earlier._known = {}
+        for spelling, name in self._known.items():
+            old = former(name)
+            if old == name:
+                earlier._known[spelling] = name
+            elif old is not None:
+                earlier._known |= dict.fromkeys((old, *unique_paths([old]).values()), old)
+        return earlier
 
     def find(self, key: str) -> str | None:
         """The initializer that ``key`` means, None for no known one."""

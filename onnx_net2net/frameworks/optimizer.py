@@ -1,20 +1,21 @@
 """Optimizer state for a grown model, from the state of the model before.
 
-    state = grow_optimizer(optimizer.state_dict(), grown)
     wider = torch.optim.AdamW(bigger.named_parameters(), lr=1e-4)
-    wider.load_state_dict(state)
+    wider.load_state_dict(grow_optimizer(optimizer.state_dict(), grown, into=wider))
 
-After growing, the m copies of a unit share its gradient: their incoming weights get about 1/m of
+After widening, the m copies of a unit share its gradient: their incoming weights get about 1/m of
 it, weights that read the copies get all of it (exactly so for ``split="even"``; otherwise the
 copies' gradients still add up to the old one). Whatever an optimizer keeps is a power of the
 gradient, so that momentum and Adam's first moment scale by 1/m and the second by 1/m^2. Entries
-that copy nothing (padding) start from zero.
+that copy nothing (padding) start from zero. After deepening, state follows its parameter to the new
+name; new parameters have none, so that the optimizer begins with them as with any other.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,12 @@ from onnx import ModelProto
 
 from onnx_net2net.algebra.expansion import PAD
 from onnx_net2net.errors import Refused, UsageError
+from onnx_net2net.frameworks.lineage import Lineage
 from onnx_net2net.frameworks.names import Names, plain
+from onnx_net2net.frameworks.roles import STATISTICS
 from onnx_net2net.model import history as histories
 from onnx_net2net.model.model import AnyModel, Model, load
-from onnx_net2net.widening.growth_record import WeightGrowth, unpack
+from onnx_net2net.widening.growth_record import WeightGrowth
 
 __all__ = ["grow_optimizer"]
 
@@ -38,14 +41,18 @@ POWERS: Mapping[str, int] = {
     "max_exp_avg_sq": 2,  # amsgrad
     "momentum_buffer": 1,  # SGD
 }
-UNCHANGED = ("widen", "absorb", "fold")  # what names no parameter anew
 
 History = AnyModel | Sequence[Mapping[str, Any]]
 State = Mapping[str, Any]
+Group = dict[str, Any]
 
 
 def grow_optimizer(
-    optimizer_state: State, history: History, *, parameters: Sequence[str] | None = None
+    optimizer_state: State,
+    history: History,
+    *,
+    parameters: Sequence[str] | None = None,
+    into: Any = None,
 ) -> dict[str, Any]:
     """``optimizer.state_dict()`` of a model, for the model that was grown from it.
 
@@ -54,26 +61,70 @@ def grow_optimizer(
     name: of ``param_groups`` if the optimizer was made from ``named_parameters()``, else the one in
     ``parameters``, the names in the order in which the optimizer was given them.
 
-    Returns a new state dict whose tensors lie where the old ones did. Raises UsageError for names
-    that are missing or unknown and for shapes that are not those before growth, Refused for a state
-    that is no power of the gradient, and for steps that do more than widen.
+    ``into`` is the optimizer that will load the state, made from the larger module's
+    ``named_parameters()``: the result has its groups with its settings, in its order, and every
+    shape is checked. Without it the groups stay as they are. New parameters then stand behind those
+    that they began as, which is where a list of blocks has them; PyTorch loads by order alone, so
+    compare ``param_names``.
+
+    Returns a new state dict whose tensors lie where the old ones did; parameters that deepening
+    added have no state in it. Raises UsageError for names that are missing or unknown and for
+    shapes that are not those before growth, Refused for a state that is no power of the gradient,
+    and for steps that leave no parameter what it was.
     """
-    steps, names = _steps(history)
+    lineage, names = _lineage(history)
     keys = _names(optimizer_state, parameters)
+    members, state = _followed(optimizer_state, keys, lineage, names)
+    if into is not None:
+        entries = {members[index].key: entry for index, entry in state.items()}
+        return _within(into, _names(into.state_dict(), None), entries)
+    groups = _Groups(optimizer_state["param_groups"], members)
+    groups.copy(lineage.copied)
+    groups.insert(lineage.inserted)
+    return {**optimizer_state, "state": state, "param_groups": groups.state()}
+
+
+def moved_state(
+    optimizer_state: State,
+    parameters: Sequence[str],
+    grown: Model,
+    lineage: Lineage,
+    larger: Any,
+    larger_parameters: Sequence[str],
+) -> dict[str, Any]:
+    """Return the state dict of the optimizer ``larger`` with the state of the smaller one's.
+
+    Both are given the names of their parameters, in their order. Raises as :func:`grow_optimizer`
+    does.
+    """
+    keys = _names(optimizer_state, parameters)
+    members, state = _followed(optimizer_state, keys, lineage, Names(grown))
+    into = _names(larger.state_dict(), larger_parameters)
+    entries = {members[index].key: entry for index, entry in state.items()}
+    return _within(larger, into, {k: e for k, e in entries.items() if k in set(into.values())})
+
+
+def _followed(
+    state: State, keys: Mapping[int, str], lineage: Lineage, names: Names | None
+) -> tuple[dict[int, _Member], dict[int, dict[str, Any]]]:
+    """The parameters under their names of now, and their entries as they grew."""
+    known = set(lineage.touched())
     if names is not None:
+        names = names.before(lineage.former)
         names.fit(list(keys.values()))
-    growths = [unpack(step) for step in steps if step["operation"] == "widen"]
-    known = {name for growth in growths for name in growth}
-    found = {index: _weight(key, names, known) for index, key in keys.items()}
-    _check_names(found, keys, names, known)
-    state = {
-        index: _entry(entry, keys.get(index, ""), [g.get(found[index] or "") for g in growths])
-        for index, entry in optimizer_state["state"].items()
-    }
-    return {**optimizer_state, "state": state}
+    former = {index: _former(key, names, known) for index, key in keys.items()}
+    _check_names(former, keys, names, known)
+    members, entries = {}, {}
+    for index, key in keys.items():
+        old = former[index] or key
+        name, growths = lineage.follow(old)
+        members[index] = _Member(index, name, _renamed(key, old, name))
+        if index in state["state"]:
+            entries[index] = _entry(state["state"][index], key, growths)
+    return members, entries
 
 
-def _steps(history: History) -> tuple[list[Mapping[str, Any]], Names | None]:
+def _lineage(history: History) -> tuple[Lineage, Names | None]:
     """The recorded steps, and the grown model's names where the model is given."""
     if isinstance(history, str) and history.lstrip().startswith("["):
         history = histories.parse(history)
@@ -84,22 +135,7 @@ def _steps(history: History) -> tuple[list[Mapping[str, Any]], Names | None]:
     steps: list[Mapping[str, Any]] = list(history)
     if not steps:
         raise UsageError("the history has no steps", "give the grown model, not its parent")
-    for step in steps:
-        if step.get("operation") not in UNCHANGED:
-            raise Refused(
-                None,
-                f"the history has a step '{step.get('operation')}', after which an optimizer has "
-                "other parameters",
-                "grow the state up to that step, and start the rest anew",
-            )
-        if step.get("copied"):
-            raise Refused(
-                None,
-                f"'{min(step['copied'])}' became a parameter of its own, for which the optimizer "
-                "has no state",
-                "start the optimizer anew",
-            )
-    return steps, names
+    return Lineage(steps), names
 
 
 def _names(state: State, parameters: Sequence[str] | None) -> dict[int, str]:
@@ -122,11 +158,21 @@ def _names(state: State, parameters: Sequence[str] | None) -> dict[int, str]:
     return dict(zip(numbers, parameters, strict=True))
 
 
-def _weight(key: str, names: Names | None, known: Iterable[str]) -> str | None:
-    """The initializer that a parameter's name means; None for none that is known."""
+def _former(key: str, names: Names | None, known: set[str]) -> str | None:
+    """The initializer, before all steps, that a parameter's name means; None for no known one."""
     if names is not None:
         return names.find(key)
     return next((bare for bare in plain(key) if bare in known), None)
+
+
+def _renamed(key: str, former: str, name: str) -> str:
+    """What a module calls ``name`` that says ``key`` for ``former``: prefixes come or are lost."""
+    if former == name:
+        return key
+    if key.endswith(former):
+        return key.removesuffix(former) + name
+    prefix = former.removesuffix(key) if former.endswith(key) else ""
+    return name.removeprefix(prefix)
 
 
 def _check_names(
@@ -148,9 +194,111 @@ def _check_names(
         )
 
 
-def _entry(
-    entry: Mapping[str, Any], key: str, growths: list[WeightGrowth | None]
+@dataclass(frozen=True)
+class _Member:
+    """A parameter in a group: its number, its initializer, and what the module calls it.
+
+    ``behind`` is the block or layer that a new one stands behind, "" for one that was there.
+    """
+
+    number: int
+    name: str
+    key: str
+    behind: str = ""
+
+    def belongs(self, path: str) -> bool:
+        """Return whether it is that of a block or layer, or new behind it."""
+        return self.behind == path or self.name == path or self.name.startswith(path + ".")
+
+
+class _Groups:
+    """Groups of parameters that take in new ones, where a list of blocks has them."""
+
+    def __init__(self, groups: Sequence[Mapping[str, Any]], members: Mapping[int, _Member]) -> None:
+        self._groups = groups
+        self._lists = [[members[number] for number in group["params"]] for group in groups]
+        self._free = max(members, default=-1) + 1
+
+    def copy(self, copied: Mapping[str, str]) -> None:
+        """Take in copies, {new: old}, of what is trained, in the order of their blocks."""
+        blocks: dict[tuple[str, str], dict[str, str]] = {}
+        for new, old in copied.items():
+            blocks.setdefault(_parting(old, new), {})[old] = new
+        for (block, _), names in blocks.items():
+            for group in self._lists:
+                for member in [m for m in group if m.name in names]:
+                    name = names[member.name]
+                    self._add(group, name, _renamed(member.key, member.name, name), block)
+
+    def insert(self, inserted: Mapping[str, str]) -> None:
+        """Take in the parameters of layers, {new: behind which}."""
+        for name, layer in inserted.items():
+            if STATISTICS.search(name):
+                continue
+            last = name.rpartition(".")[2]
+            near = [[m for m in group if m.belongs(layer)] for group in self._lists]
+            alike = [any(m.name.rpartition(".")[2] == last for m in group) for group in near]
+            fitting = [g for g, like in zip(self._lists, alike, strict=True) if like]
+            fitting = fitting or [g for g, found in zip(self._lists, near, strict=True) if found]
+            fitting = self._lists if len(self._lists) == 1 else fitting
+            if len(fitting) != 1:
+                raise Refused(
+                    name,
+                    "the optimizer has several groups, and nothing says which takes this parameter",
+                    "give the larger module's optimizer, into=wider",
+                )
+            self._add(fitting[0], name, name, layer)
+
+    def _add(self, group: list[_Member], name: str, key: str, behind: str) -> None:
+        places = [index for index, member in enumerate(group) if member.belongs(behind)]
+        at = places[-1] + 1 if places else len(group)
+        group.insert(at, _Member(self._free, name, key, behind))
+        self._free += 1
+
+    def state(self) -> list[Group]:
+        """Return ``param_groups`` of a state dict."""
+        return [
+            {**group, "params": [m.number for m in members]}
+            | ({"param_names": [m.key for m in members]} if "param_names" in group else {})
+            for group, members in zip(self._groups, self._lists, strict=True)
+        ]
+
+
+def _parting(old: str, new: str) -> tuple[str, str]:
+    """Return what two names begin with up to where they differ.
+
+    >>> _parting("h.0.mlp.weight", "h.1.mlp.weight")
+    ('h.0', 'h.1')
+    """
+    parts = list(zip(old.split("."), new.split("."), strict=False))
+    end = next((i for i, (a, b) in enumerate(parts) if a != b), len(parts)) + 1
+    return ".".join(old.split(".")[:end]), ".".join(new.split(".")[:end])
+
+
+def _within(
+    optimizer: Any, keys: Mapping[int, str], entries: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
+    """The state dict of ``optimizer`` with these entries by name. Raises UsageError."""
+    tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
+    missing = sorted(entries.keys() - set(keys.values()))
+    if missing:
+        raise UsageError(
+            f"the optimizer has no parameters {', '.join(missing)}",
+            "give one made from named_parameters() of the larger module",
+        )
+    for key, tensor in zip(keys.values(), tensors, strict=True):
+        for what, value in entries.get(key, {}).items():
+            if getattr(value, "ndim", 0) and value.shape != tensor.shape:
+                raise UsageError(
+                    f"{what} of {key} becomes {list(value.shape)}, but the parameter is "
+                    f"{list(tensor.shape)}",
+                    "give the optimizer of the module that the model was grown for",
+                )
+    grown = {number: dict(entries[key]) for number, key in keys.items() if key in entries}
+    return {**optimizer.state_dict(), "state": grown}
+
+
+def _entry(entry: Mapping[str, Any], key: str, growths: Sequence[WeightGrowth]) -> dict[str, Any]:
     """The state of one parameter, through all growths."""
     odd = sorted(k for k, v in entry.items() if getattr(v, "ndim", 0) and k not in POWERS)
     if odd:
@@ -162,14 +310,13 @@ def _entry(
     return {what: _grown(value, what, key, growths) for what, value in entry.items()}
 
 
-def _grown(value: Any, what: str, key: str, growths: list[WeightGrowth | None]) -> Any:
+def _grown(value: Any, what: str, key: str, growths: Sequence[WeightGrowth]) -> Any:
     if not hasattr(value, "clone"):
         return value
     if not value.ndim:  # a count of steps; PyTorch counts in place, so that it must not be shared
         return value.clone()
     for growth in growths:
-        if growth is not None:
-            value = _once(value, POWERS[what], growth, key)
+        value = _once(value, POWERS[what], growth, key)
     return value.clone()
 
 

@@ -20,12 +20,11 @@ from onnx_net2net.frameworks import safetensors_file
 from onnx_net2net.frameworks.names import ties
 from onnx_net2net.frameworks.roles import MADE, Role, recorded, roles
 from onnx_net2net.frameworks.state_dicts import Weights, to_tensor
+from onnx_net2net.frameworks.transfer import few
 from onnx_net2net.frameworks.weight_matching import recovered
 from onnx_net2net.model.model import AnyModel, Model, Weight, load
 
-__all__ = ["named_weights", "save_safetensors", "state_dict"]
-
-SHOWN = 8
+__all__ = ["named_weights", "save_safetensors", "state_dict", "stored"]
 
 
 def state_dict(
@@ -39,9 +38,11 @@ def state_dict(
     from: weights are recognised there by value, and followed to ``model``.
 
     What a class computes from its sizes is not in a state dict: 1/sqrt(head_dim) after growing
-    head_dim, epsilon after padding a norm. Compare the class with the file where these grew.
+    head_dim, and the epsilons of norms, of which ``norm_epsilons(model.history)`` tells what became
+    of them (``onnx_net2net.widening.epsilons``). :func:`transfer` sets both.
 
-    Raises Refused where names are lost and ``like`` does not bring them back.
+    Raises Refused where names are lost and ``like`` does not bring them back, and where growing
+    inserted factors that the author's class cannot hold.
     """
     weights = named_weights(model, like, base)
     tensors: dict[int, Any] = {}  # tied weights share one
@@ -84,11 +85,12 @@ def named_weights(
         )
     if like is not None and base is not None:
         return recovered(model, like, load(base))
-    found = {name: model.weights[name] for name in _own(model)}
+    _check_shares(model)
+    found = {name: model.weights[name] for name in stored(model)}
     lost = [name for name in found if MADE.match(name)]
     if lost:
         raise Refused(
-            ", ".join(lost[:SHOWN]) + (f" and {len(lost) - SHOWN} more" * (len(lost) > SHOWN)),
+            few(lost),
             "the export lost the author's names of these weights",
             "give the original weights and ONNX file (like and base, --like and --base), or "
             "export with onnx_net2net.from_torch",
@@ -97,16 +99,27 @@ def named_weights(
     return found
 
 
-def _own(model: Model) -> list[str]:
-    """Parameters, statistics and persistent buffers, and what growing put beside them."""
+def _check_shares(model: Model) -> None:
+    """Raise Refused where growing inserted factors, for which the author's class has no place."""
+    names = [n for step in model.history for n in step.get("inserted", ()) if n in model.weights]
+    if names:
+        raise Refused(
+            few(names),
+            "growing put these factors in front of sums, and the author's class has no such keys",
+            "grow that dimension by a multiple, to another width, or not at all; or take the class "
+            "that to_torch (export --to torch) writes",
+        )
+
+
+def stored(model: Model) -> list[str]:
+    """Return the names of parameters, statistics and persistent buffers."""
     role = roles(model)
     buffers = {name for name, (kind, lasting) in recorded(model).items() if lasting}
     initializers = {entry.name for entry in model.proto.graph.initializer}
-    inserted = {name for step in model.history for name in step.get("inserted", ())}
     return [
         name
         for name, weight in model.weights.items()
         if weight.dtype != TensorProto.STRING
-        and (role[name] is not Role.CONSTANT or name in buffers or name in inserted)
+        and (role[name] is not Role.CONSTANT or name in buffers)
         and (name in initializers or role[name] is not Role.CONSTANT)
     ]

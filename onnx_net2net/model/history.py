@@ -33,8 +33,8 @@ _CHANGES: dict[str, dict[str, type]] = {
 
 def read(proto: ModelProto) -> list[dict[str, Any]]:
     """Return the recorded steps, oldest first. Raises InvalidModel where they cannot be read."""
-    past = next((e.value for e in proto.metadata_props if e.key == HISTORY), None)
-    return [] if past is None else parse(past)
+    text = next((e.value for e in proto.metadata_props if e.key == HISTORY), None)
+    return [] if text is None else parse(text)
 
 
 def parse(text: str) -> list[dict[str, Any]]:

@@ -50,7 +50,7 @@ class Isolated:
         self._lock = threading.Lock()
 
     def call(self, name: str, seconds: float, **arguments: Any) -> Any:
-        """What ``CALLS[name](**arguments)`` gives there. Raises Failed."""
+        """Return the result of ``CALLS[name](**arguments)`` there. Raises Failed."""
         with self._lock:
             process = self._started()
             answer: tuple[bool, Any] | None = None

@@ -15,6 +15,8 @@ import io
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
@@ -28,6 +30,7 @@ from onnx_net2net.model.attributes import check_attributes, check_attributes_as_
 from onnx_net2net.model.external import Folder
 from onnx_net2net.model.inlining import inline_functions
 from onnx_net2net.model.loading import (
+    absent,
     embed_external,
     lift,
     open_sizes,
@@ -35,21 +38,22 @@ from onnx_net2net.model.loading import (
     serialised,
     skeleton,
 )
-from onnx_net2net.model.saving import SINGLE_FILE_LIMIT, Pieces, message, stream, whole, write
+from onnx_net2net.model.saving import SINGLE_FILE_LIMIT, message, stream, whole, write
 from onnx_net2net.model.sparse import densify, sparsify
 from onnx_net2net.model.tensors import (
     check_tensor,
     clear_data,
     constants,
     data_fields,
+    graphs,
     set_constant,
     subgraphs,
 )
 from onnx_net2net.model.validation import check_model, opset_versions
-from onnx_net2net.model.weights import Computed, Inline, Source, Weight
+from onnx_net2net.model.weights import Absent, Computed, Inline, Source, Weight
 from onnx_net2net.model.wire import THRESHOLD
 
-__all__ = ["AnyModel", "Computed", "Model", "Weight", "load"]
+__all__ = ["Absent", "AnyModel", "Computed", "Model", "Weight", "load", "load_shape"]
 
 _SMALL = 4096  # elements
 _FLOATS = frozenset(
@@ -132,24 +136,21 @@ class Model:
     @property
     def parameters(self) -> int:
         """Number of weight elements: all initializers, and Constants of a floating-point type."""
-        graphs = [self.proto.graph, *subgraphs(self.proto.graph)]
         total = 0
-        for graph in graphs:
+        for graph in graphs(self.proto.graph):
             total += sum(math.prod(entry.dims) for entry in graph.initializer)
             for _, value, _ in constants(graph):
                 total += math.prod(value.dims) if value.data_type in _FLOATS else 0
         return total
 
     def small(self, name: str) -> np.ndarray[Any, Any] | None:
-        """The contents of a weight that may say how much is computed, None of larger ones."""
+        """Return the contents of a weight small enough to say how much is computed, else None."""
         weight = self.weights.get(name)
         return weight.array() if weight is not None and weight.size <= _SMALL else None
 
     def editable(self) -> ModelProto:
         """Return a copy of :attr:`proto`, for :meth:`with_changes`."""
-        proto = ModelProto()
-        proto.CopyFrom(self.proto)
-        return proto
+        return deepcopy(self.proto)
 
     def derived(self, compute: Callable[[Model], T]) -> T:
         """Return ``compute(self)``, computed once: a model never changes."""
@@ -161,7 +162,7 @@ class Model:
     def with_changes(
         self, proto: ModelProto, weights: Mapping[str, Weight], extra: Iterable[Any] = ()
     ) -> Model:
-        """A new model from an edited *copy* of :attr:`proto` (which it keeps) and new contents.
+        """Make a model from an edited *copy* of :attr:`proto` (which it keeps) and new contents.
 
         ``weights`` gives contents by initializer name or Constant output; every other initializer
         keeps its own, shared and unread. Dims and type of each entry follow its contents. ``extra``
@@ -180,7 +181,7 @@ class Model:
             else:
                 weight = self._lifted[name]
             _declare(entry, weight)
-            if weight.nbytes > THRESHOLD:
+            if weight.nbytes > THRESHOLD or not weight.given:
                 lifted[name] = weight if weight.name == name else weight.renamed(name)
             else:
                 entry.raw_data = bytes(weight.payload())
@@ -203,7 +204,7 @@ class Model:
         force: bool = True,
         external: bool | None = None,
     ) -> Path:
-        """Write the model and give its path.
+        """Write the model and return its path.
 
         One file, or with ``external=True`` a small one and its data in ``<name>.<digest>.data``
         beside it; by default as the source was, and external whenever one file could not hold it.
@@ -213,13 +214,15 @@ class Model:
         path = Path(path)
         if external is None and self._external:
             external = True
-        original = self._original if self._is_untouched() else None
+        original = None if self.inlined else self._original
+        if original is not None and _load(original).proto != self.proto:
+            original = None  # somebody edited the proto
         proto, lifted = self._written()
         write(path, proto, lifted, original=original, external=external, force=force)
         return path
 
     def to_bytes(self) -> bytes:
-        """The whole model as one protobuf message, for sessions in memory.
+        """Return the whole model as one protobuf message, for sessions in memory.
 
         Raises :class:`Net2NetError` above protobuf's limit of 2 GiB.
         """
@@ -234,30 +237,19 @@ class Model:
         return buffer.getvalue()
 
     def sha256(self) -> str:
-        """Digest of the one file it was loaded from, else of what it would be as one file.
+        """Return the digest of its one file, else of what it would be as one file.
 
         So external data counts, and not how it is spread over files.
         """
         if self._sha256 is None:
-            digest = hashlib.sha256()
-            stream(self._whole(), digest.update)
+            digest, source = hashlib.sha256(), self._original
+            pieces = message(*self._written())[1] if source is None else [whole(source)]
+            stream(pieces, digest.update)
             self._sha256 = digest.hexdigest()
         return self._sha256
 
-    def _is_untouched(self) -> bool:
-        """Whether the file it was loaded from still says what ``proto`` says, edited or not."""
-        if self._original is None or self.inlined:
-            return False
-        return _load(self._original).proto == self.proto
-
-    def _whole(self) -> Pieces:
-        """The file that the model was loaded from, or the one that would hold it."""
-        if self._original is None:
-            return message(*self._written())[1]
-        return [whole(self._original)]
-
     def _written(self) -> tuple[ModelProto, dict[int, Weight]]:
-        """The skeleton as files have it, and the contents that it lacks, by position."""
+        """Return the skeleton as files have it, and the contents that it lacks, by position."""
         proto, lifted = sparsify(self.proto, self._lifted)
         return proto, {
             index: lifted[entry.name]
@@ -269,9 +261,9 @@ class Model:
 def _inner_tensors(
     graph: GraphProto,
 ) -> Iterator[tuple[str, TensorProto, NodeProto | None]]:
-    """Constants of the graph, then initializers and Constants of its subgraphs.
+    """Yield Constants of the graph, then initializers and Constants of its subgraphs.
 
-    Gives name, contents, and the Constant node where it is one.
+    Each by name, contents, and the Constant node where it is one.
     """
     yield from constants(graph)
     for inner in subgraphs(graph):
@@ -281,7 +273,7 @@ def _inner_tensors(
 
 
 def _weights(proto: ModelProto, lifted: Mapping[str, Weight]) -> dict[str, Weight]:
-    """All weights of the model by name."""
+    """Return all weights of the model by name."""
     weights: dict[str, Weight] = {}
     for entry in proto.graph.initializer:
         if not entry.HasField("segment"):
@@ -304,14 +296,14 @@ def _declare(entry: TensorProto, weight: Weight) -> None:
 
 
 def _change_inner(graph: GraphProto, weights: Mapping[str, Weight]) -> set[str]:
-    """Write new contents of Constants and subgraph tensors into the skeleton, where they lie."""
-    found: set[str] = set()
+    """Write contents of Constants and subgraph tensors into the skeleton; return their names."""
+    changed: set[str] = set()
     if not weights:
-        return found
+        return changed
     for name, entry, node in list(_inner_tensors(graph)):
         if name not in weights:
             continue
-        found.add(name)
+        changed.add(name)
         tensor = TensorProto(name=entry.name, metadata_props=entry.metadata_props)
         _declare(tensor, weights[name])
         tensor.raw_data = bytes(weights[name].payload())
@@ -319,7 +311,7 @@ def _change_inner(graph: GraphProto, weights: Mapping[str, Weight]) -> set[str]:
             entry.CopyFrom(tensor)
         else:
             set_constant(node, tensor)
-    return found
+    return changed
 
 
 AnyModel: TypeAlias = Model | str | os.PathLike[str] | ModelProto | bytes
@@ -328,42 +320,54 @@ AnyModel: TypeAlias = Model | str | os.PathLike[str] | ModelProto | bytes
 def load(model: AnyModel) -> Model:
     """Load a model from a file, from its contents, or from a ``ModelProto`` (which is copied).
 
-    Gives a :class:`Model` back as it is, so that every function that takes one takes all of these.
+    Returns a :class:`Model` as it is, so that every function that takes one takes all of these.
     Big tensors are not read; external data must lie in the model's folder. Local functions
     are inlined. Raises :class:`InvalidModel` for anything that is not a whole, sound model.
     """
+    return _loaded(model, _load)
+
+
+def load_shape(model: AnyModel) -> Model:
+    """Load a model of which some weights may be missing: initializers without contents, and those
+    whose file is not there. Such a weight is :class:`Absent`; the model cannot be saved or run.
+    """
+    return _loaded(model, partial(_load, lacking=True))
+
+
+def _loaded(model: AnyModel, read: Callable[[Source], Model]) -> Model:
     if isinstance(model, Model):
         return model
     name = os.fspath(model) if isinstance(model, str | os.PathLike) else "the model"
     try:
         if isinstance(model, str | os.PathLike):
-            return _load_file(Path(model))
+            return _load_file(Path(model), read)
         contents = serialised(model) if isinstance(model, ModelProto) else model
-        return _load(Source(None, memoryview(contents)))
+        return read(Source(None, memoryview(contents)))
     except InvalidModel as error:
         raise InvalidModel(f"{name}: {error.problem}", error.remedy) from None
 
 
-def _load_file(path: Path) -> Model:
-    """The model of a file; of the new one where it is replaced, data and all, while it is read."""
+def _load_file(path: Path, read: Callable[[Source], Model]) -> Model:
+    """Load a file; the new one where it is replaced, data and all, while it is read."""
     for _ in range(_RETRIES):
         source = opened(path)
         try:
-            return _load(source)
+            return read(source)
         except InvalidModel:
             if source.current:
                 raise
-    return _load(opened(path))
+    return read(opened(path))
 
 
-def _load(source: Source) -> Model:
+def _load(source: Source, lacking: bool = False) -> Model:
     if not len(source.view):
         raise InvalidModel("is empty", "export or download the model again")
     proto, spans = skeleton(source)
     check_model(proto)
     check_attributes_as_written(proto)
     folder = Folder(source.path)
-    lifted = lift(proto, spans, source, folder)
+    missing = absent(proto, spans, folder) if lacking else {}
+    lifted = missing | lift(proto, spans, source, folder)
     embed_external(proto, folder)
     plain = inline_functions(proto)
     check_attributes(plain, opset_versions(plain))
@@ -374,7 +378,7 @@ def _load(source: Source) -> Model:
         lifted,
         path=source.path,
         sources=(source, *folder.sources.values()),
-        original=None if folder.sources else source,
+        original=None if folder.sources or missing else source,
         external=bool(folder.sources),
         inlined=plain is not proto,
         opened_sizes=opened_sizes,

@@ -36,7 +36,7 @@ _NEVER_NEGATIVE = frozenset({"batch_dims"})
 
 
 def odd_graph(graph: GraphProto, value: Value) -> str | None:
-    """The first reason among the inputs and nodes of a graph and of those within it."""
+    """Return the first reason among the inputs and nodes of a graph and of those within it."""
     for entry in graph.input:
         shape = [d.dim_value for d in entry.type.tensor_type.shape.dim if d.HasField("dim_value")]
         # Some old exporters wrote -1 for "not known yet".
@@ -46,7 +46,7 @@ def odd_graph(graph: GraphProto, value: Value) -> str | None:
 
 
 def told_by_inputs(graph: GraphProto, outer: Collection[str] = ()) -> str | None:
-    """The first operator that makes as much as numbers among the inputs say: anything.
+    """Return the first operator that makes as much as numbers among the inputs say: anything.
 
     ``outer``: what depends on the inputs around ``graph``.
     """
@@ -66,7 +66,7 @@ def told_by_inputs(graph: GraphProto, outer: Collection[str] = ()) -> str | None
 
 
 def read_from_nowhere(graph: GraphProto, outer: frozenset[str] = frozenset()) -> str | None:
-    """The first tensor that a node reads and nothing writes: some kernels read it all the same."""
+    """Return the first tensor that a node reads and nothing writes: some kernels still read it."""
     names = {entry.name for entry in (*graph.input, *graph.initializer)}
     known = outer.union(names, *(node.output for node in graph.node))
     for node in graph.node:
@@ -80,13 +80,13 @@ def read_from_nowhere(graph: GraphProto, outer: frozenset[str] = frozenset()) ->
 
 
 def absurd_shape(shape: Iterable[int]) -> bool:
-    """Whether no tensor has such sizes."""
+    """Return whether no tensor has such sizes."""
     sizes = list(shape)
     return any(not 0 <= size <= FAR for size in sizes) or math.prod(sizes) > 2**42
 
 
 def odd(node: NodeProto, value: Value) -> str | None:
-    """Why native code had better not see ``node``, or None. ``value`` gives small constants."""
+    """Return why native code had better not see ``node``, or None; ``value``: small constants."""
     reason = _odd_attributes(node) or _odd_operands(node, value)
     for inner in () if reason else carried(node):
         reason = reason or odd_graph(inner, value)

@@ -16,7 +16,7 @@ CONVOLVING = {"activation": ("none", "silu", "swish")}
 TABLES: dict[str, Table] = {
     "": {
         **family("If Scan SequenceMap", Operator()),
-        "Loop": Operator(extents={0: Extent.AMOUNT}, hazard=hazards.trips),
+        "Loop": Operator(extents={0: Extent.AMOUNT}, hazard=hazards.loop_trips),
         "Shape": Operator(value=values.shape, **MEASURES),
         "Size": Operator(value=values.size, **MEASURES),
         **family(

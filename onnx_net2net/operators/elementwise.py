@@ -168,7 +168,8 @@ TABLES: dict[str, Table] = {
             formula=formulas.where,
         ),
         **_several(
-            "Add", Kind.LINEAR, terms=(0, 1), summands=(0, 1), commutes=True, hazard=hazards.factor,
+            "Add", Kind.LINEAR, terms=(0, 1), summands=(0, 1), commutes=True,
+            hazard=hazards.large_factor,
             lower_bound=lower_bounds.total, value=values.folded(np.add),
             formula=formulas.folded(operator.add),
         ),
@@ -182,7 +183,8 @@ TABLES: dict[str, Table] = {
         ),
         **_several("Mean", Kind.LINEAR, commutes=True),
         **_several(
-            "Mul", Kind.PRODUCT, terms=(0, 1), commutes=True, hazard=hazards.factor,
+            "Mul", Kind.PRODUCT, terms=(0, 1), commutes=True,
+            hazard=hazards.large_factor,
             lower_bound=lower_bounds.product,
             value=values.folded(np.multiply), formula=formulas.folded(operator.mul),
         ),

@@ -20,30 +20,30 @@ Count = Callable[[Op], list[int]]
 
 
 def convolution(weight: int) -> Count:
-    """Sum for each element of the output over one filter of operand ``weight``."""
+    """Count one filter of operand ``weight`` for each element of the output."""
     return lambda op: [prod(op.output()) * prod(op.shape(weight)[1:])]
 
 
 def transposed_convolution(op: Op) -> list[int]:
-    """Multiply each element of the input with one filter."""
+    """Count one filter for each element of the input."""
     return [prod(map(int, op.shape(0))) * prod(op.shape(1)[1:])]
 
 
 def product(op: Op) -> list[int]:
-    """Sum for each element of the output over the left operand's axis (MatMul, Gemm)."""
+    """Count the left operand's last axis for each element of the output (MatMul, Gemm)."""
     left = op.shape(0)
     rows = len(left) > 1 and op.attr("transA", 0)
     return [prod(op.output()) * left[-2 if rows else -1]]
 
 
 def recurrent(op: Op) -> list[int]:
-    """Multiply with both weights, for each step of each sample."""
+    """Count both weights for each step of each sample."""
     steps = prod(op.shape(0)[:2])  # of all samples
     return [steps * prod(op.shape(1)), steps * prod(op.shape(2))]
 
 
 def einsum(op: Op) -> list[int]:
-    """Multiply operands from left to right, and sum as soon as that can be."""
+    """Count products of operands from left to right, each summed as soon as that can be."""
     text = "".join(str(op.attr("equation")).split())
     left, arrow, right = text.partition("->")
     specs = [_indices(side, op.rank(i)) for i, side in enumerate(left.split(","))]
@@ -79,6 +79,6 @@ def _indices(side: str, rank: int) -> list[str]:
 
 
 def attention(op: Op) -> list[int]:
-    """Multiply queries with keys, and weights with values, those of the cache, too."""
+    """Count queries times keys, and weights times values, those of the cache, too."""
     length = op.shape(1)[-2 if op.rank(1) == 4 else 1] + (op.shape(4)[-2] if op.has(4) else 0)
     return [prod(map(int, op.shape(0))) * length, prod(op.output()) * length]

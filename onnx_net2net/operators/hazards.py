@@ -1,6 +1,6 @@
 """Hazards to native code: operands that it may not survive, where a record cannot say which.
 
-    trips(node, value)          # why a Loop may not end, or None
+    loop_trips(node, value)     # why a Loop may not end, or None
 
 ``value`` gives the small constants. See :mod:`onnx_net2net.model.oddities`.
 """
@@ -30,7 +30,7 @@ def _operand(node: NodeProto, index: int, value: Value) -> Array | None:
     return array if array is not None and array.size else None
 
 
-def bounds(node: NodeProto, value: Value) -> str | None:
+def slice_bounds(node: NodeProto, value: Value) -> str | None:
     """Find a Slice far before the beginning, or by a step that is no number of 32 bits."""
     steps = _operand(node, 4, value)
     backwards = steps is not None and bool((steps < 0).all())
@@ -46,7 +46,7 @@ def bounds(node: NodeProto, value: Value) -> str | None:
     return None
 
 
-def factor(node: NodeProto, value: Value) -> str | None:
+def large_factor(node: NodeProto, value: Value) -> str | None:
     """Find a single whole number, added or multiplied, that is too large for a size."""
     for index in range(len(node.input)):
         array = _operand(node, index, value)
@@ -55,7 +55,7 @@ def factor(node: NodeProto, value: Value) -> str | None:
     return None
 
 
-def parts(node: NodeProto, value: Value) -> str | None:
+def split_parts(node: NodeProto, value: Value) -> str | None:
     """Find a Split into another number of parts than it has outputs."""
     stated = [a.i for a in node.attribute if a.name == "num_outputs"]
     sizes = value(node.input[1]) if len(node.input) > 1 and node.input[1] else None
@@ -64,7 +64,7 @@ def parts(node: NodeProto, value: Value) -> str | None:
     return "parts that are not its outputs" if set(stated) - {len(node.output)} else None
 
 
-def counting(node: NodeProto, value: Value) -> str | None:
+def endless_range(node: NodeProto, value: Value) -> str | None:
     """Find a Range of a step of 0, or of too many."""
     known = [value(name) for name in node.input]
     if len(known) != 3 or any(array is None or array.size != 1 for array in known):
@@ -75,7 +75,7 @@ def counting(node: NodeProto, value: Value) -> str | None:
     return None
 
 
-def trips(node: NodeProto, value: Value) -> str | None:
+def loop_trips(node: NodeProto, value: Value) -> str | None:
     """Find a Loop that runs very often, or without an end."""
     most = _operand(node, 0, value)
     if most is not None and int(most.reshape(-1)[0]) > TRIPS:
@@ -83,7 +83,7 @@ def trips(node: NodeProto, value: Value) -> str | None:
     return "no bound of its iterations" if node.input and not node.input[0] else None
 
 
-def pads(node: NodeProto, value: Value) -> str | None:
+def large_pads(node: NodeProto, value: Value) -> str | None:
     """Find a Pad by very much."""
     given = _operand(node, 1, value)
     numbers = [n for a in node.attribute if a.name in ("pads", "paddings") for n in a.ints]
@@ -92,7 +92,7 @@ def pads(node: NodeProto, value: Value) -> str | None:
     return "very large pads" if sum(map(abs, numbers)) > 1 << 20 else None
 
 
-def frames(node: NodeProto, value: Value) -> str | None:
+def unknown_step(node: NodeProto, value: Value) -> str | None:
     """Find an STFT of a step that nobody knows."""
     known = len(node.input) > 1 and value(node.input[1]) is not None
     return None if known else "a step that is known at run time only"

@@ -28,6 +28,7 @@ COVERED = f"how far the indices reach {AT_RUN_TIME}"
 CUT = f"where it is cut {AT_RUN_TIME}"
 
 Bound = str | Repeated | None  # what a bound repeats
+Bounds = Sequence[AnySize | None]
 
 
 def _slice(op: Op) -> Rule:
@@ -73,7 +74,7 @@ class _Cut:
         return None, None
 
     def keep(self, axis: int, start: AnySize, end: AnySize) -> tuple[Bound, Bound]:
-        """Keep the entries from ``start`` to ``end``; the terms that the two bounds repeat."""
+        """Keep the entries from ``start`` to ``end``; return what the two bounds repeat."""
         size = self.op.shape(0)[axis]
         try:
             begin, stop = _place(start, size), _place(end, size)
@@ -91,11 +92,8 @@ class _Cut:
         self.left[axis] = segments(list(parts))
         if len(parts) > 1:
             self.sizes |= parts
-        upto, since = list(parts), list(parts)
-        if f"a{axis}" in upto:
-            upto.remove(f"a{axis}")
-        if f"b{axis}" in since:
-            since.remove(f"b{axis}")
+        upto = [name for name in parts if name[0] != "a"]
+        since = [name for name in parts if name[0] != "b"]
         low: Bound = None
         high: Bound = None
         if begin != 0:
@@ -116,7 +114,10 @@ class _Cut:
         try:
             all_of_it = step > 0 and 0 <= start < step and _place(end, size) == size
             if not all_of_it or count is None:
-                return self._strided(axis, start, end, step, size)
+                if step < 0:
+                    return self.fix(axis, STEP)
+                room = _place(end, size) - _place(start, size)
+                return self.fix(axis, STEP, maximum(-(-room // step), 0))
         except Undecided:
             return self.fix(axis, CUT)
         self.left[axis] = f"(x{axis} s{axis})"
@@ -124,33 +125,22 @@ class _Cut:
         self.fixed[f"s{axis}"] = STEP
         return None, repeated(f"(x{axis} s{axis})", int(end) if end != size else None)
 
-    def _strided(
-        self, axis: int, start: AnySize, end: AnySize, step: int, size: AnySize
-    ) -> tuple[Bound, Bound]:
-        if step < 0:
-            return self.fix(axis, STEP)
-        room = _place(end, size) - _place(start, size)
-        return self.fix(axis, STEP, maximum(-(-room // step), 0))
-
 
 def _beyond(bound: AnySize, size: AnySize) -> bool:
-    """Whether a bound lies beyond the end of an axis of any size."""
+    """Return whether a bound lies beyond the end of an axis of any size."""
     return isinstance(bound, int) and (bound >= FAR or (isinstance(size, int) and bound > size))
 
 
 def _place(bound: AnySize, size: AnySize) -> AnySize:
-    """How many entries lie before a bound, which counts from the end where it is negative."""
+    """Count the entries before a bound, which is one from the end where it is negative."""
     if isinstance(bound, int) and abs(bound) >= FAR:
         return size if bound > 0 else 0
     place: AnySize = maximum(bound + size, 0) if bound < 0 else minimum(bound, size)
     return place
 
 
-Bounds = Sequence[AnySize | None]
-
-
 def _bounds(op: Op) -> tuple[Bounds, Bounds, list[int], Bounds]:
-    """Starts, ends, axes and steps, None where they depend on data."""
+    """Return starts, ends, axes and steps, None where they depend on data."""
     rank = op.rank()
     if op.opset < 10:
         starts, ends = list(op.attr("starts")), list(op.attr("ends"))
@@ -159,13 +149,11 @@ def _bounds(op: Op) -> tuple[Bounds, Bounds, list[int], Bounds]:
     count = int(op.shape(1)[0])
     given = op.known(3).ravel() if op.has(3) else range(count)
     axes = [place_of(a, rank) for a in given]
-    steps: Bounds = _numbers(op, 4, count) if op.has(4) else [1] * count
-    return _numbers(op, 1, count), _numbers(op, 2, count), axes, steps
-
-
-def _numbers(op: Op, index: int, count: int) -> Bounds:
-    given = op.value(index)
-    return [None] * count if given is None else given.ravel().tolist()
+    starts, ends, steps = (
+        [None] * count if value is None else value.ravel().tolist()
+        for value in map(op.value, (1, 2, 4))
+    )
+    return starts, ends, axes, steps if op.has(4) else [1] * count
 
 
 def _gather(op: Op) -> Rule:
@@ -185,7 +173,7 @@ def _gather_elements(op: Op) -> Rule:
 
 
 def _beside(op: Op, axis: int) -> tuple[list[str], list[str], dict[str, AnySize], dict[str, str]]:
-    """Axes of data and indices: beside ``axis`` the indices cover its first entries."""
+    """Name axes of data and indices: beside ``axis`` the indices cover its first entries."""
     data, chosen = names("x", op.rank()), names("x", op.rank())
     sizes: dict[str, AnySize] = {}
     fixed: dict[str, str] = {}
@@ -255,7 +243,7 @@ TABLES: dict[str, Table] = {
             _slice,
             extents=dict.fromkeys((1, 2, 3, 4), Extent.PLACE),
             unlimited=True,
-            hazard=hazards.bounds,
+            hazard=hazards.slice_bounds,
             value=values.slices,
         ),
         "TensorScatter": Operator(_tensor_scatter, choices={"mode": ("circular", "linear")}),

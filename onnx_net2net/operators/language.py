@@ -132,9 +132,21 @@ class Kind(StrEnum):
     OTHER = ""
 
 
-# Reductions that come out the same however often entries are copied; of "unread" ones nothing
-# is read at all (CastLike's second operand, what Slice cuts off).
-AS_OFTEN = ("max", "unread")
+class Reduction(StrEnum):
+    """What is computed over a name that stands in one operand alone."""
+
+    SUM = auto()
+    MEAN = auto()
+    L1 = auto()
+    L2 = auto()
+    SUMSQUARE = auto()
+    LOGSUMEXP = auto()
+    MAX = auto()  # or the minimum
+    UNREAD = auto()  # nothing: CastLike's second operand, what Slice cuts off
+
+
+# Reductions that come out the same however often entries are copied.
+AS_OFTEN = (Reduction.MAX, Reduction.UNREAD)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from onnx_net2net.operators.elementwise import pointwise
 from onnx_net2net.operators.language import Kind, Norm, Op, Rule, Unsupported, line, names, size_ref
 from onnx_net2net.operators.linear import conv, gemm, matrices, product_of
 from onnx_net2net.operators.normalisation import rms_normalization
-from onnx_net2net.operators.quantization import INTEGERS, quantize
+from onnx_net2net.operators.quantization import INTEGERS, parameter, quantize
 from onnx_net2net.operators.record import (
     SCALE_SHIFT,
     Operand,
@@ -29,7 +29,7 @@ from onnx_net2net.operators.selection import SAMPLING
 from onnx_net2net.operators.shaping import COUNTING, PADDING
 from onnx_net2net.operators.windows import sliding
 
-# Fused activations that work entry by entry; a Softmax would not.
+# Activations that are fused; all work entry by entry.
 SIGMOIDS = ("HardSigmoid", "Sigmoid", "Softplus", "Softsign", "Tanh")
 RECTIFIERS = ("Clip", "Elu", "Gelu", "HardSwish", "LeakyRelu", "Relu", "Selu", "ThresholdedRelu")
 ACTIVATIONS = {"", *SIGMOIDS, *RECTIFIERS}
@@ -37,15 +37,8 @@ FUSED_EPSILON = 1e-12  # what the fused norms add to the variance unless told ot
 INDEXED = "its rows are looked up by index"
 
 
-def _pointwise_activation(op: Op) -> None:
-    name = op.attr("activation", "")
-    if name not in ACTIVATIONS:
-        raise Unsupported(f"activation {name} is not known")
-
-
 def fused_conv(op: Op) -> Rule:
-    """Conv, a residual Z of the output's shape, an activation."""
-    _pointwise_activation(op)
+    """Add a residual Z of the output's shape to a Conv, and activate the sum."""
     base = conv(op)
     sizes = sliding(op, op.shape(1)[2:], "t")
     out = base.pattern.rsplit("->", 1)[1].split("*")[0].strip()  # batch and channels
@@ -60,43 +53,37 @@ def fused_conv(op: Op) -> Rule:
 
 
 def fused_gemm(op: Op) -> Rule:
-    """Gemm and an activation."""
-    _pointwise_activation(op)
+    """Activate a Gemm, which is then not linear."""
     return Rule(gemm(op).pattern)
 
 
 def fused_matmul(op: Op) -> Rule:
-    """MatMul of operands whose last two axes may be swapped, and a factor."""
+    """Multiply matrices whose axes may be swapped."""
     if op.attr("transBatchA", 0) or op.attr("transBatchB", 0):
         raise Unsupported("it transposes batch axes")
-    a, b = matrices(op.rank(0), op.rank(1))
-    out = product_of(a, b)
-    if op.attr("transA", 0):
-        a = _swapped(a)
-    if op.attr("transB", 0):
-        b = _swapped(b)
-    return Rule(line([a, b], [out]))
-
-
-def _swapped(axes: list[str]) -> list[str]:
-    if len(axes) < 2:
-        raise Unsupported("it transposes a vector")
-    return [*axes[:-2], axes[-1], axes[-2]]
+    operands = matrices(op.rank(0), op.rank(1))
+    out = product_of(*operands)
+    for axes, turned in zip(operands, ("transA", "transB"), strict=True):
+        if op.attr(turned, 0):
+            if len(axes) < 2:
+                raise Unsupported("it transposes a vector")
+            axes[-2:] = axes[:-3:-1]
+    return Rule(line(operands, [out]))
 
 
 def fast_gelu(op: Op) -> Rule:
-    """Gelu of the input plus an optional bias."""
+    """Activate the input plus an optional bias."""
     return Rule("..., ... -> ...", kind=Kind.OTHER if op.has(1) else Kind.ZERO)
 
 
 def skip_layer_normalization(op: Op) -> Rule:
-    """input, skip, gamma, beta, bias: the sum is normalised, and may be an output itself."""
+    """Normalise the sum of input, skip and bias (after gamma and beta), which may be an output."""
     beta = 3 if op.has(3) else None
     return _skip(op, Norm("n", True, FUSED_EPSILON, (0, 1, 4), scale=2, bias=beta, total=3))
 
 
 def skip_simplified_layer_normalization(op: Op) -> Rule:
-    """input, skip, gamma, bias: the same without mean and beta."""
+    """Normalise the same without mean and beta."""
     return _skip(op, Norm("n", False, FUSED_EPSILON, (0, 1, 3), scale=2, total=3))
 
 
@@ -109,20 +96,17 @@ def _skip(op: Op, norm: Norm) -> Rule:
 
 
 def simplified_layer_normalization(op: Op) -> Rule:
-    """RMSNormalization that may give the inverse deviation too."""
+    """Normalise like RMSNormalization; an output more is the inverse deviation."""
     base = rms_normalization(op)
-    statistics = ["1" if name in base.normalised else name for name in _output(base)]
+    output = base.pattern.rsplit("->", 1)[1].split()
+    statistics = ["1" if name in base.normalised else name for name in output]
     return Rule(
         f"{base.pattern}, {' '.join(statistics)}", normalised=base.normalised, norm=base.norm
     )
 
 
-def _output(rule: Rule) -> list[str]:
-    return rule.pattern.rsplit("->", 1)[1].split()
-
-
 def embed_layer_normalization(op: Op) -> Rule:
-    """Word, position and segment embeddings, summed and normalised."""
+    """Sum and normalise word, position and segment embeddings."""
     positions = broadcast(["b", "s"], op.shape(8)) if op.has(8) else ["b", "s"]
     tables = "b s, b s, v n, p n, g n, n, n, b s"
     return Rule(
@@ -134,7 +118,7 @@ def embed_layer_normalization(op: Op) -> Rule:
 
 
 def matmul_nbits(op: Op) -> Rule:
-    """The weight lies quantised in blocks of k, one row of blocks for each n."""
+    """Multiply with a weight quantised in blocks of k, one row of blocks for each n."""
     if op.attr("weight_prepacked", 0):
         raise Unsupported("its weight is packed for one device")
     if op.has(4):
@@ -150,17 +134,18 @@ def matmul_nbits(op: Op) -> Rule:
 
 
 def dynamic_quantize_matmul(op: Op) -> Rule:
-    """DynamicQuantizeMatMul: a, b, b_scale, b_zero_point, bias."""
-    return _integer_product(op, [_column(op, 2), _column(op, 3), ["n"]])
+    """Relate a, b, b_scale, b_zero_point, bias."""
+    return _integer_product(op, [parameter(op, 2, "n"), parameter(op, 3, "n"), ["n"]])
 
 
 def matmul_integer_to_float(op: Op) -> Rule:
-    """MatMulIntegerToFloat: a, b, a_scale, b_scale, a_zero_point, b_zero_point, bias."""
+    """Relate a, b, a_scale, b_scale, a_zero_point, b_zero_point, bias."""
     for index in (2, 4):
         if op.has(index) and op.rank(index) > 0 and op.shape(index) != (1,):
             raise Unsupported("its left operand has a scale for every row")
     one = [["1"] * op.rank(i) if op.has(i) else [] for i in (2, 4)]
-    return _integer_product(op, [one[0], _column(op, 3), one[1], _column(op, 5), ["n"]])
+    scale, zero = (parameter(op, i, "n") for i in (3, 5))
+    return _integer_product(op, [one[0], scale, one[1], zero, ["n"]])
 
 
 def _integer_product(op: Op, others: list[list[str]]) -> Rule:
@@ -170,17 +155,8 @@ def _integer_product(op: Op, others: list[list[str]]) -> Rule:
     return Rule(line([a, ["k", "n"], *others], [product_of(a, b)]), fixed={"k": INTEGERS})
 
 
-def _column(op: Op, index: int) -> list[str]:
-    """A scale or zero point: a scalar, one number, or one for each column."""
-    if not op.has(index) or op.rank(index) == 0:
-        return []
-    if op.rank(index) > 1:
-        raise Unsupported(f"input {index} has a scale for every row of a batch")
-    return ["1" if op.shape(index)[0] == 1 else "n"]
-
-
 def matrix(op: Op) -> Rule:
-    """The last two axes are a matrix as a whole."""
+    """Keep the last two axes, which are a matrix as a whole."""
     return Rule(
         "*b m n, _ -> *b m n", fixed=dict.fromkeys("mn", f"{op.node.op_type} reads matrices")
     )

@@ -32,12 +32,12 @@ SCORES = {"s": QUERY, "t": SOFTMAX, "p": SOFTMAX, "u": SOFTMAX, "x": SOFTMAX}
 
 
 def _given(op: Op, index: int, names: list[str]) -> str:
-    """Axis names of an operand that is broadcast to ``names``; ``b`` where it is absent."""
+    """Name axes of an operand that is broadcast to ``names``; ``b`` where it is absent."""
     return " ".join(broadcast(names, op.shape(index))) if op.has(index) else "b"
 
 
 def _padding(op: Op, index: int) -> str:
-    """Masks of tokens, rows of tokens, or the lengths of a batch's sequences."""
+    """Name axes of a mask of tokens or rows of tokens, or of lengths of sequences."""
     if not op.has(index):
         return "b"
     rank = op.rank(index)
@@ -55,7 +55,7 @@ def _no(op: Op, what: str, *indices: int) -> None:
 
 
 def attention(op: Op) -> Rule:
-    """The projections are inside: one weight holds those of queries, keys and values."""
+    """Relate input, one weight of all projections, bias, mask and cache."""
     _no(op, "its caches share one buffer", 6)
     if op.attr("past_present_share_buffer", 0):
         raise Unsupported("its caches share one buffer")
@@ -84,7 +84,7 @@ def attention(op: Op) -> Rule:
 
 
 def multi_head_attention(op: Op) -> Rule:
-    """Queries, keys and values of their own; a key may be one that a cache holds already."""
+    """Relate queries, keys and values of their own; a key may be one that a cache holds already."""
     _no(op, "its caches share one buffer", 8, 9)
     heads = count(op, "num_heads")
     if op.rank(0) != 3 or not op.has(1) or not op.has(2):
@@ -117,7 +117,7 @@ def _keys(op: Op, index: int, entry: str) -> str:
 
 
 def group_query_attention(op: Op) -> Rule:
-    """Groups of query heads for each head of keys and values; may rotate them first."""
+    """Relate groups of query heads to each head of keys and values; some rotate them first."""
     _no(op, "its cache is quantised", 12, 13)
     _no(op, "it normalises queries and keys", 14, 15)
     if op.attr("sliding_window_cache", 0):
@@ -151,7 +151,7 @@ def group_query_attention(op: Op) -> Rule:
 
 
 def _entry(op: Op, size: int) -> tuple[str, dict[str, int]]:
-    """Names of a head's entries, and their sizes: kernels want blocks ``o`` of eight."""
+    """Name a head's entries and give their sizes: kernels want blocks ``o`` of eight."""
     if size % 8:
         raise Unsupported("its head size is not a multiple of 8")
     if not op.attr("do_rotary", 0):
@@ -164,14 +164,14 @@ def _entry(op: Op, size: int) -> tuple[str, dict[str, int]]:
 
 
 def _total(op: Op) -> AnySize:
-    """The length of the caches that it returns."""
+    """Return the length of the new caches."""
     total = op.value(6)
     past = shape(op, 3, 4)[2] if op.has(3) else 0
     return past + op.shape(0)[1] if total is None else maximum(past, *total.ravel().tolist())
 
 
 def rotary_embedding(op: Op) -> Rule:
-    """Input, positions, cosines, sines; a merged head count may follow from the tables."""
+    """Relate input, positions, cosines, sines; a merged head count may follow from the tables."""
     if op.attr("is_packed_batching", 0):
         raise Unsupported("sequences are packed into one")
     data, half = shape(op, 0, 3, 4), shape(op, 2, 2)[1]

@@ -10,6 +10,7 @@ from onnx_net2net.operators import hazards, values
 from onnx_net2net.operators.broadcast import repeated
 from onnx_net2net.operators.factors import factors, group, segments
 from onnx_net2net.operators.language import (
+    Entry,
     Op,
     Rule,
     Unsupported,
@@ -25,7 +26,7 @@ STATED = "it is squeezed, so its size is 1"
 
 
 def axes_of(op: Op, index: int, since: int, rank: int) -> list[int] | None:
-    """The axes, an attribute before opset ``since`` and an input after; None if not given."""
+    """Return the axes, an attribute before opset ``since`` and an input after; None if absent."""
     if op.opset < since:
         given = op.attr("axes")
     else:
@@ -37,20 +38,20 @@ def _reshape(op: Op) -> Rule:
     given, shape = op.value(1), op.shape(0)
     copies = not op.attr("allowzero", 0)
     after = op.output() if given is None else _asked(op.vector(1), shape, copies)
-    found = factors(shape, after)
-    fixed = dict(found.fixed)
+    merges = factors(shape, after)
+    fixed = dict(merges.fixed)
     for index, element in enumerate([] if given is None or not copies else op.vector(1)):
-        if element == 0 and found.before[index] != found.after[index]:
-            moved = f"{found.before[index]} {found.after[index]}".replace("(", " ")
-            for part in moved.replace(")", " ").split():
-                fixed[part] = "a 0 in its shape repeats another axis"
-    elements = [None if t == "1" else t for t in found.after]
-    text = line([found.before, ["_"]], [found.after])
-    return Rule(text, found.sizes, fixed, size_refs=[size_ref(1, *elements)])
+        if element == 0 and merges.before[index] != merges.after[index]:
+            moved = f"{merges.before[index]} {merges.after[index]}"
+            reason = "a 0 in its shape repeats another axis"
+            fixed |= dict.fromkeys(moved.replace("(", " ").replace(")", " ").split(), reason)
+    elements = [None if t == "1" else t for t in merges.after]
+    text = line([merges.before, ["_"]], [merges.after])
+    return Rule(text, merges.sizes, fixed, size_refs=[size_ref(1, *elements)])
 
 
 def _asked(given: list[AnySize], shape: Sequence[AnySize], copies: bool) -> list[AnySize]:
-    """The output shape that Reshape's second input asks for."""
+    """Return the output shape that Reshape's second input asks for."""
     if copies:
         given = [shape[i] if n == 0 else n for i, n in enumerate(given)]
     rest: AnySize = prod(n for n in given if n != -1)
@@ -61,8 +62,8 @@ def _flatten(op: Op) -> Rule:
     shape = op.shape(0)
     axis = op.attr("axis", 1)
     axis = axis + len(shape) if axis < 0 else axis
-    found = factors(shape, (prod(shape[:axis]), prod(shape[axis:])))
-    return Rule(found.text, found.sizes, found.fixed)
+    merges = factors(shape, (prod(shape[:axis]), prod(shape[axis:])))
+    return Rule(merges.text, merges.sizes, merges.fixed)
 
 
 def _transpose(op: Op) -> Rule:
@@ -158,7 +159,7 @@ def _split(op: Op) -> Rule:
 
 
 def split_sizes(op: Op, size: AnySize, axis: int, count: int) -> list[AnySize]:
-    """What each output of Split takes: from the sizes given, the outputs, or even chunks."""
+    """Return what each output of Split takes: from the sizes stated, or even chunks."""
     given = op.attr("split") if op.opset < 13 else op.value(1)
     if given is not None:
         return list(given) if isinstance(given, list) else given.tolist()
@@ -168,41 +169,39 @@ def split_sizes(op: Op, size: AnySize, axis: int, count: int) -> list[AnySize]:
     return [chunk] * (count - 1) + [size - chunk * (count - 1)]
 
 
-def _depth_to_space(op: Op) -> Rule:
-    return _blocks(op, "b {depth} h w -> b c (h r) (w s)")
-
-
-def _space_to_depth(op: Op) -> Rule:
-    return _blocks(op, "b c (h r) (w s) -> b {depth} h w")
-
-
 # Where the channels stand among the rows and columns of a block.
 DEPTHS = {"DCR": "(r s c)", "CRD": "(c r s)"}
 
 
-def _blocks(op: Op, text: str) -> Rule:
-    size, mode = int(op.attr("blocksize")), op.attr("mode", "DCR")
-    if mode not in DEPTHS:
-        raise Unsupported(f"mode is {mode}")
-    text = text.replace("{depth}", DEPTHS[mode])
-    return Rule(text, {"r": size, "s": size}, {"r": BLOCK, "s": BLOCK})
+def blocks(before: str, after: str) -> Entry:
+    """Return the rule that takes blocks of an image to its channels, or back."""
+
+    def rule(op: Op) -> Rule:
+        size, depth = int(op.attr("blocksize")), DEPTHS[op.attr("mode", "DCR")]
+        text = f"{before} -> {after}".replace("{depth}", depth)
+        return Rule(text, {"r": size, "s": size}, {"r": BLOCK, "s": BLOCK})
+
+    return rule
+
+
+DEEP, WIDE = "b {depth} h w", "b c (h r) (w s)"
 
 
 TABLES: dict[str, Table] = {
     "": {
         "Concat": move(_concat, carries=EVERY, terms=EVERY, value=values.concat),
-        "DepthToSpace": move(_depth_to_space, choices={"mode": DEPTHS}),
+        "DepthToSpace": move(blocks(DEEP, WIDE), choices={"mode": DEPTHS}),
         "Expand": move(_expand, terms=FIRST, extents={1: Extent.SHAPE}, value=values.expand),
         "Flatten": move(_flatten, in_order=True),
         "Identity": move(
             "*x -> *x", in_order=True, in_place=True, value=values.mapped(lambda x: x)
         ),
         "Reshape": move(_reshape, in_order=True, extents={1: Extent.PLACE}, value=values.reshape),
-        "SpaceToDepth": move(_space_to_depth, choices={"mode": DEPTHS}),
+        "SpaceToDepth": move(blocks(WIDE, DEEP), choices={"mode": DEPTHS}),
         "Split": move(
             _split,
             extents={1: Extent.PLACE},
-            hazard=hazards.parts,
+            hazard=hazards.split_parts,
             value=values.split,
             implied={"num_outputs": "the outputs are counted"},
         ),

@@ -99,23 +99,23 @@ class Operator:
 
     @cached_property
     def constant_rule(self) -> Rule | None:
-        """The rule, where it is the same for every node."""
+        """Return the rule where it is the same for every node, else None."""
         if self.rule is None or callable(self.rule):
             return None
         return self.of_kind(Rule(self.rule) if isinstance(self.rule, str) else self.rule)
 
     def of_kind(self, rule: Rule) -> Rule:
-        """``rule`` with the operator's kind, where it has one for all nodes."""
+        """Return ``rule`` with the operator's kind, where it has one for all nodes."""
         return rule if self.kind is None else replace(rule, kind=self.kind)
 
     @property
     def normalises(self) -> bool:
-        """Whether it is a norm whose result operands 1 and 2 scale and shift."""
+        """Return whether it is a norm whose result operands 1 and 2 scale and shift."""
         return self.weights.get(1) is Operand.AFFINE
 
     @property
     def reshapes(self) -> bool:
-        """Whether it gives its first operand in another form, and nothing else."""
+        """Return whether its result is its first operand in another form, and nothing else."""
         return self.in_order or (
             self.kind is Kind.MOVE and self.carries == FIRST and not self.indexes
         )
@@ -125,13 +125,13 @@ Table = dict[str, Operator]
 
 
 def move(rule: Entry, carries: Collection[int] = FIRST, **facts: Any) -> Operator:
-    """An operator that moves the elements of some operands unchanged."""
+    """Return an operator that moves the elements of some operands unchanged."""
     facts.setdefault("lower_bound", lower_bounds.first if carries == FIRST else lower_bounds.lowest)
     return Operator(rule, Kind.MOVE, carries=carries, computes=False, **facts)
 
 
 def family(names: str, record: Operator) -> Table:
-    """One record for all of these operators, named in one text.
+    """Give all of these operators, named in one text, one record.
 
     >>> sorted(family("Cos Sin", Operator("... -> ...")))
     ['Cos', 'Sin']

@@ -13,11 +13,15 @@ from onnx_net2net.operators.record import Operator, Table
 
 
 def reduction(kind: str) -> Entry:
-    """The rule of a reduction whose copies are undone by ``kind`` (none: its axes are fixed)."""
+    """Return the rule of a reduction whose copies ``kind`` undoes (none: its axes are fixed)."""
 
     def rule(op: Op) -> Rule:
         axes = names("a", op.rank())
-        over = [axes[i] for i in _axes(op)]
+        # An attribute, or an input (ReduceSum from opset 13, all from opset 18).
+        stated = op.known(1).ravel().tolist() if op.has(1) else op.attr("axes", ())
+        if not stated and not op.attr("noop_with_empty_axes", 0):
+            stated = range(op.rank())
+        over = [axes[i] for i in sorted({place_of(axis, op.rank()) for axis in stated})]
         rest = ["1" if a in over else a for a in axes if op.attr("keepdims", 1) or a not in over]
         text = line([axes, ["_"]], [rest])
         if kind:
@@ -27,16 +31,8 @@ def reduction(kind: str) -> Entry:
     return rule
 
 
-def _axes(op: Op) -> list[int]:
-    """The axes reduced: an attribute, or an input (ReduceSum from opset 13, all from opset 18)."""
-    given = op.known(1).ravel().tolist() if op.has(1) else list(op.attr("axes", ()))
-    if not given and not op.attr("noop_with_empty_axes", 0):
-        return list(range(op.rank()))
-    return sorted({place_of(axis, op.rank()) for axis in given})
-
-
 def running(op: Op) -> Rule:
-    """Every entry depends on those before it."""
+    """Fix the axis: every entry depends on those before it."""
     axes = names("a", op.rank())
     axis = axes[place_of(op.known(1).item(), op.rank())]
     return Rule(line([axes, ["_"]], [axes]), fixed={axis: f"{op.node.op_type} runs along it"})

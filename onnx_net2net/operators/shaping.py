@@ -20,7 +20,7 @@ from onnx_net2net.operators.language import (
     names,
     place_of,
     size_ref,
-)
+)  # fmt: skip
 from onnx_net2net.operators.record import FIRST, Extent, Operator, Table
 
 BORDER = "its borders are padded with its own entries"
@@ -65,7 +65,7 @@ def _pad(op: Op) -> Rule:
 
 
 def _pads(op: Op) -> tuple[list[AnySize], list[AnySize]]:
-    """What is added before and after each axis."""
+    """Return what is added before and after each axis."""
     rank = op.rank()
     given = list(op.attr("pads")) if op.opset < 11 else op.known(1).ravel().tolist()
     begins: list[AnySize] = [0] * rank
@@ -118,13 +118,13 @@ def _resize(op: Op) -> Rule:
 
 
 def _resized(op: Op) -> list[int]:
-    """The axes that scales and sizes are given for."""
+    """Return the axes that scales and sizes are stated for."""
     rank = op.rank()
     return [place_of(a, rank) for a in op.attr("axes", range(rank))]
 
 
 def _kept(op: Op, first: int) -> set[int]:
-    """Axes of scale 1: every way of interpolating keeps their entries."""
+    """Return axes of scale 1: every way of interpolating keeps their entries."""
     shape, axes = op.shape(0), _resized(op)
     given = op.value(first)
     if given is not None and given.size:
@@ -140,7 +140,7 @@ def _kept(op: Op, first: int) -> set[int]:
 
 
 def _scaled(op: Op, scales: np.ndarray | None) -> dict[int, AnySize]:
-    """Sizes of axes, where they are told, or are those of before times a plain fraction."""
+    """Return sizes of axes where they are stated, or are those of before times a plain fraction."""
     if op.outputs[0] is not None:
         return dict(enumerate(op.outputs[0]))
     axes = _resized(op)
@@ -186,12 +186,6 @@ def _range(op: Op) -> Rule:
     return Rule("_, _, _ -> n", sizes, {"n": COUNTED})
 
 
-def _trilu(op: Op) -> Rule:
-    inputs = ", _" if op.has(1) else ""
-    corner = "a triangle is cut out of it"
-    return Rule(f"*b r c{inputs} -> *b r c", fixed={"r": corner, "c": corner})
-
-
 def _affine_grid(op: Op) -> Rule:
     rank = op.shape(1)[0]
     axes = names("s", int(rank) - 2)
@@ -216,16 +210,17 @@ def _center_crop_pad(op: Op) -> Rule:
     return Rule(line([left, ["_"]], [right]), sizes, fixed, size_refs=[size_ref(1, *terms)])
 
 
+TRIANGLE = Rule("*b r c, _ -> *b r c", fixed=dict.fromkeys("rc", "a triangle is cut out of it"))
 REGION = "read where a region is resized, the only one that needs it"
 
 PADDING: dict[str, Any] = {
     "choices": {"mode": ("constant", "edge", "reflect", "wrap")},
     "extents": {1: Extent.AMOUNT, 3: Extent.PLACE},
-    "hazard": hazards.pads,
+    "hazard": hazards.large_pads,
 }
 COUNTING: dict[str, Any] = {
     "extents": dict.fromkeys((0, 1, 2), Extent.AMOUNT),
-    "hazard": hazards.counting,
+    "hazard": hazards.endless_range,
 }
 MADE = Extent.SHAPE
 
@@ -253,7 +248,7 @@ TABLES: dict[str, Table] = {
             choices={"mode": ("cubic", "linear", "nearest")},
             implied={1: REGION, "extrapolation_value": REGION},
         ),
-        "Trilu": Operator(_trilu, Kind.ZERO),
+        "Trilu": Operator(TRIANGLE, Kind.ZERO),
         "Upsample": Operator(
             _upsample,
             extents={1: MADE},

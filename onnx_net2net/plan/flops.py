@@ -6,9 +6,11 @@ Flops().products(Op(FusedMatMul ...))     # those of the MatMul in its text
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from onnx_net2net.algebra.sizes import trial
+from onnx_net2net.algebra.sizes import AnySize, trial
 from onnx_net2net.analysis.shapes import infer
 from onnx_net2net.errors import InvalidModel
 from onnx_net2net.model.graph import Graph
@@ -57,9 +59,9 @@ def _of_text(op: Op) -> list[int]:
     # No count looks at types.
     inputs, outputs = (
         [
-            helper.make_tensor_value_info(n, TensorProto.FLOAT, s and [int(trial(d)) for d in s])
-            for n, s in zip(names, shapes, strict=False)
-            if n
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, _numbers(shape))
+            for name, shape in zip(names, shapes, strict=False)
+            if name
         ]
         for names, shapes in ((call.input, op.shapes), (call.output, op.outputs))
     )
@@ -74,6 +76,10 @@ def _of_text(op: Op) -> list[int]:
     shapes = infer(inner)
     products = []
     for node in inner.nodes:
-        around = (tuple(map(shapes.of, names)) for names in (node.inputs, node.outputs))
-        products += multiply_adds(Op(node.proto, OPSET, *around, (None,) * len(node.inputs)))
+        operands, results = (tuple(map(shapes.of, n)) for n in (node.inputs, node.outputs))
+        products += multiply_adds(Op(node.proto, OPSET, operands, results, (None,) * len(operands)))
     return products
+
+
+def _numbers(shape: Sequence[AnySize] | None) -> list[str | int | None] | None:
+    return None if shape is None else [int(trial(size)) for size in shape]

@@ -1,7 +1,8 @@
-"""Several steps of growth as one: by a plan, or by a budget.
+"""Several steps of growth as one: by a plan, by a budget, or into the shape of another model.
 
 grown = grow(model, params="2x")
 grown = grow(model, plan="plan.toml")
+grown = grow(model, like="larger.onnx")
 """
 
 from __future__ import annotations
@@ -12,16 +13,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from onnx_net2net.analysis.folding import fold
+from onnx_net2net.analysis.folding import fold as folded
 from onnx_net2net.deepening.blocks import blocks
 from onnx_net2net.deepening.repeated_segments import matches
 from onnx_net2net.deepening.segments import Block
 from onnx_net2net.errors import Refused, UsageError
-from onnx_net2net.model.model import AnyModel, Model, load
+from onnx_net2net.model.model import AnyModel, Model, load, load_shape
 from onnx_net2net.plan import plans
 from onnx_net2net.plan.budget import PREFERENCES, Choice, Goal, Search, goal, missed
 from onnx_net2net.plan.costs import Costs, costs
 from onnx_net2net.plan.forecast import Forecast
+from onnx_net2net.plan.like import Difference, check_like, compare
 from onnx_net2net.plan.plans import Plan
 from onnx_net2net.plan.steps import follow
 from onnx_net2net.step import Deepen, Step, Widen
@@ -39,6 +41,7 @@ def grow(
     model: AnyModel,
     *,
     plan: AnyPlan | None = None,
+    like: AnyModel | None = None,
     params: str | int | None = None,
     flops: str | int | None = None,
     prefer: str = "balanced",
@@ -47,11 +50,16 @@ def grow(
     sizes: Mapping[str, int] | None = None,
     seed: int = 0,
 ) -> Model:
-    """``model`` grown by a ``plan``, or up to a budget of parameters or floating-point operations.
+    """``model`` grown by a ``plan``, into the shape of ``like``, or up to a budget of parameters or
+    floating-point operations.
 
     ``plan`` is a TOML file, its contents, or a list of steps: {"operation": "widen", "widths":
     {"conv1": 96}}, see :mod:`onnx_net2net.plan.plans`. Its steps are done in order, and the
     history has an entry for each, as if they were done one by one.
+
+    ``like`` is a larger network of the same kind: every dimension gets the width, and every
+    numbered series of blocks the length, that it has there, and every parameter its name. Only
+    names and shapes of it are read; its weights may be missing.
 
     ``params`` or ``flops`` is a factor such as "2x", or a number such as "25M" or 25_000_000,
     which is reached within 2 %: widths grow by one factor, rounded to multiples of
@@ -64,9 +72,11 @@ def grow(
     UsageError for what makes no sense, naming step and key, and Refused where a step would not be
     exact or no widths and depths are near enough to the budget.
     """
-    if sum(given is not None for given in (plan, params, flops)) != 1:
-        raise UsageError("give one of plan, params and flops", 'for example: params="2x"')
+    if sum(given is not None for given in (plan, like, params, flops)) != 1:
+        raise UsageError("give one of plan, like, params and flops", 'for example: params="2x"')
     model = load(model)
+    if like is not None:
+        return by_shape(model, load_shape(like), sizes or {}, seed=seed).model
     if plan is not None:
         return follow(model, as_plan(plan)).model
     measure, asked = ("flops", flops) if params is None else ("parameters", params)
@@ -108,6 +118,7 @@ class Grown:
     before: Costs
     after: Costs
     spending: Spending | None = None
+    difference: Difference | None = None
 
 
 def as_plan(plan: AnyPlan) -> Plan:
@@ -121,9 +132,22 @@ def as_plan(plan: AnyPlan) -> Plan:
 
 def by_plan(model: Model, plan: Plan, sizes: Mapping[str, int]) -> Grown:
     """Follow ``plan``; see :func:`grow`."""
-    before = costs(fold(model) if plan.fold else model, sizes)
+    before = costs(folded(model) if plan.fold else model, sizes)
     followed = follow(model, plan)
     return Grown(followed.model, followed.plan, before, costs(followed.model, before.sizes))
+
+
+def by_shape(
+    model: Model, large: Model, sizes: Mapping[str, int], *, seed: int = 0, fold: bool = False
+) -> Grown:
+    """Grow ``model`` into the shape of ``large``; see :func:`grow`."""
+    differing = compare(folded(model), folded(large)) if fold else compare(model, large)
+    plan = replace(differing.plan(seed), fold=fold)
+    if not plan.steps:
+        raise UsageError("both networks have the same shape: there is nothing to grow")
+    grown = by_plan(model, plan, sizes)
+    check_like(grown.model, large)
+    return replace(grown, difference=differing)
 
 
 def by_budget(
@@ -131,7 +155,7 @@ def by_budget(
 ) -> Grown:
     """Grow ``model`` up to a budget of ``measure``, "parameters" or "flops"; see :func:`grow`."""
     _check(wishes)
-    source = fold(model) if wishes.fold else model
+    source = folded(model) if wishes.fold else model
     analysis = analyse(source)
     forecast = Forecast(analysis, sizes)
     before = forecast.costs

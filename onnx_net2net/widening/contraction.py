@@ -20,7 +20,7 @@ from onnx_net2net.operators.types import FLOATS
 Edge = tuple[int, int, int]  # node position, input index, axis
 Site = tuple[str, int]  # weight, axis
 
-SPLITTING = ("move", "linear", "product", "scale")
+SPLITTING = (Kind.MOVE, Kind.LINEAR, Kind.PRODUCT, Kind.SCALE)
 FOLD = "fold the weights first (--fold)"
 
 

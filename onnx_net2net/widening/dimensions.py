@@ -28,7 +28,7 @@ from onnx_net2net.model.model import AnyModel, Model, load
 from onnx_net2net.model.sequences import without_sequences
 from onnx_net2net.model.unique_names import with_unique_names
 from onnx_net2net.model.untying import untied
-from onnx_net2net.operators.language import AS_OFTEN
+from onnx_net2net.operators.language import AS_OFTEN, Reduction
 from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.widening.contraction import FOLD, Contraction, contractions, obstacle
 from onnx_net2net.widening.feasibility import rehearse
@@ -105,7 +105,7 @@ def analyse(model: Model) -> Analysis:
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
+def uncollected() -> Iterator[None]:
     """Pause the cyclic garbage collector, which would scan the growing graph time and again."""
     was_enabled = gc.isenabled()
     gc.disable()
@@ -116,7 +116,7 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-@_uncollected()
+@uncollected()
 def _analyse(model: Model) -> Analysis:
     plain, copies = untied(with_unique_names(without_sequences(model)))
     solution = solve(Graph(plain, copies))
@@ -252,9 +252,9 @@ class _Survey:
 def _touched(applied: Applied) -> dict[str, Axis]:
     """The axes of a node by their names, but for those that it only cuts off."""
     reduce, axes = applied.rule.reduce, applied.env
-    if "unread" not in reduce.values():
+    if Reduction.UNREAD not in reduce.values():
         return axes
-    return {name: axis for name, axis in axes.items() if reduce.get(name) != "unread"}
+    return {name: axis for name, axis in axes.items() if reduce.get(name) != Reduction.UNREAD}
 
 
 def _survey(solution: Solution) -> _Survey:
@@ -337,7 +337,7 @@ def _named(solution: Solution, survey: _Survey, multiples: dict[Atom, Pin]) -> l
     for free in found:
         sites = list(dict.fromkeys(_site(solution, place) for place in survey.sites[free]))
         growth, why = _growth(free, multiples)
-        if growth == "fixed" and all(_holds_sizes(solution, name) for name, _ in sites):
+        if growth is Freedom.FIXED and all(_holds_sizes(solution, name) for name, _ in sites):
             continue
         helps = why is not None and why.node in folds and weights[sites[0][0]].dtype in FLOATS
         dimensions.append(

@@ -26,7 +26,7 @@ from onnx_net2net.algebra.axes import Atom, atoms, canonical
 from onnx_net2net.analysis.norms import Normalization
 from onnx_net2net.analysis.solver import Applied, Solution
 from onnx_net2net.model.graph import Node
-from onnx_net2net.operators.language import Kind
+from onnx_net2net.operators.language import Kind, Reduction
 from onnx_net2net.operators.notation import Spec, leaves
 from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.widening.contraction import Site
@@ -200,9 +200,9 @@ def _reading(state: _Plan, applied: Applied) -> None:
         if name not in applied.env or state.atom not in atoms(applied.env[name]):
             continue
         reduce = applied.rule.reduce.get(name, "")
-        if reduce == "unread":
+        if reduce == Reduction.UNREAD:
             continue
-        if reduce in ("max", "logsumexp"):
+        if reduce in (Reduction.MAX, Reduction.LOGSUMEXP):
             raise NotPaddable(f"{node.label} takes an extreme over it")
         partners = [node.inputs[i] for i, _ in places if not state.derived(node.inputs[i])]
         state.padding.idle |= len(partners) == len(places) > 1
@@ -268,7 +268,7 @@ def _product(state: _Plan, node: Node, carriers: Carriers, wanted: Vector | None
 
 def _alone(state: _Plan, tensor: str, axis: int, node: Node) -> Vector:
     weight = state.solution.graph.model.weights.get(tensor)
-    if weight is None or np.prod(weight.shape) != state.atom.size:
+    if weight is None or not weight.given or np.prod(weight.shape) != state.atom.size:
         raise NotPaddable(f"{node.label} scales units by more than one number each")
     return np.asarray(weight.array(), np.float64).reshape(-1)
 
@@ -287,10 +287,6 @@ def _scaled(state: _Plan, node: Node, carriers: Carriers, wanted: Vector | None)
     return _move(state, node, carriers, state.mean if wanted is None and weights else wanted)
 
 
-def _affine(state: _Plan, node: Node, carriers: Carriers, wanted: Vector | None) -> None:
-    _scaled(state, node, carriers, wanted)
-
-
 def _zero(state: _Plan, node: Node, carriers: Carriers, wanted: Vector | None) -> None:
     if wanted is not None and wanted.any():
         raise NotPaddable(f"{node.label} does not keep a mean")
@@ -298,12 +294,12 @@ def _zero(state: _Plan, node: Node, carriers: Carriers, wanted: Vector | None) -
 
 
 HANDLERS = {
-    "affine": _affine,
-    "linear": _linear,
-    "move": _move,
-    "product": _product,
-    "scale": _scaled,
-    "zero": _zero,
+    Kind.AFFINE: _scaled,
+    Kind.LINEAR: _linear,
+    Kind.MOVE: _move,
+    Kind.PRODUCT: _product,
+    Kind.SCALE: _scaled,
+    Kind.ZERO: _zero,
 }
 
 

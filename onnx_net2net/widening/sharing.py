@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from onnx_net2net.algebra.expansion import PAD, multiplicity
+from onnx_net2net.operators.language import Reduction
 from onnx_net2net.step import Split
 from onnx_net2net.widening.absorption import absorb
 from onnx_net2net.widening.contraction import Rescale, Site, distribute, term_at
@@ -115,7 +116,11 @@ def _insertion(
     applied, name = contraction.applied, contraction.name
     source = growth.source(contraction.axis)
     pads = (source == PAD).any()
-    if contraction.reduce == "mean" and not pads and len(set(multiplicity(source).tolist())) == 1:
+    if (
+        contraction.reduce == Reduction.MEAN
+        and not pads
+        and len(set(multiplicity(source).tolist())) == 1
+    ):
         return None
     chosen = Split.EVEN if contraction.reduce else split
     vector = growth.vector(term_at(rescale), name, applied.env, _seeds(rescale, seed), chosen)
@@ -128,10 +133,10 @@ def _insertion(
 
 def _operation(reduce: str, vector: Vector, old: int, new: int) -> tuple[str, Vector]:
     """What to do to the summands so that copies count once."""
-    if reduce == "mean":
+    if reduce == Reduction.MEAN:
         return "Mul", vector * (new / old)
-    if reduce in ("l2", "sumsquare"):
+    if reduce in (Reduction.L2, Reduction.SUMSQUARE):
         return "Mul", np.sqrt(vector)
-    if reduce == "logsumexp":
+    if reduce == Reduction.LOGSUMEXP:
         return "Add", np.log(vector)
     return "Mul", vector

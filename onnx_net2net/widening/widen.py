@@ -6,8 +6,9 @@ grown = widen(model, {"conv5": 512, "layer2.0.conv1": 200})
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 from onnx import helper
@@ -29,6 +30,7 @@ from onnx_net2net.model.history import append
 from onnx_net2net.model.model import AnyModel, Computed, Model, Weight, load
 from onnx_net2net.step import Split, Widen, listed
 from onnx_net2net.widening.dimensions import Analysis, analyse
+from onnx_net2net.widening.epsilons import shrunk
 from onnx_net2net.widening.growth import Fill, Growth
 from onnx_net2net.widening.growth_record import Along, WeightGrowth, pack
 from onnx_net2net.widening.padding import Padding
@@ -41,28 +43,36 @@ from onnx_net2net.widening.targets import scaled
 
 def widen(
     model: AnyModel,
-    widths: Mapping[str, int],
+    widths: Mapping[str, int] | None = None,
     *,
+    factor: Fraction | float | None = None,
+    names: str | Sequence[str] = (),
+    all: bool = False,  # noqa: A002 (as in a plan)
     seed: int = 0,
     split: str = Split.PROJECT,
     noise: float = 0.01,
     mapping: str = "random",
 ) -> Model:
-    """``model`` with the named dimensions grown to the given widths, in units.
+    """Grow the named dimensions of ``model`` to the given ``widths``, in units.
 
     Names are those of :func:`inspect`, of nodes, tensors, parameters or modules; a pattern such as
-    ``layer2.*`` means each dimension that it matches and that can grow. ``split`` says how copies
-    share what reads them: "project" (random parts that add up exactly), "even" (equal parts; copies
-    then never differ) or "noise" (even with relative noise of standard deviation ``noise``; not
-    exact). ``mapping`` says which units are copied: "random" or "round-robin".
+    ``layer2.*`` means each dimension that it matches and that can grow. Or ``factor`` says how many
+    times as wide these ``names`` become, or ``all`` that can grow: so wide, or the next width that
+    they may have. ``split`` says how copies share what reads them: "project" (random parts that add
+    up exactly), "even" (equal parts; copies then never differ) or "noise" (even with relative noise
+    of standard deviation ``noise``; not exact). ``mapping`` says which units are copied: "random"
+    or "round-robin".
 
     Returns a new model whose ``changes`` lists what grew; ``model`` is untouched. Raises
     UsageError for names and widths that make no sense, Refused where growing would not provably
     keep the function, InvalidModel where weights hold NaN. Source: Net2WiderNet, Chen,
     Goodfellow, Shlens, ICLR 2016.
     """
-    plain = {name: int(w) if isinstance(w, np.integer) else w for name, w in widths.items()}
-    step = Widen(widths=plain, seed=seed, split=split, noise=noise, mapping=mapping)
+    if isinstance(widths, Mapping):
+        widths = {name: int(w) if isinstance(w, np.integer) else w for name, w in widths.items()}
+    step = Widen(
+        seed, split, noise, mapping, widths=widths, factor=factor, names=listed(names), all=all
+    )
     return widened(load(model), step)
 
 
@@ -104,6 +114,8 @@ def _grow(analysis: Analysis, growth: Growth, step: Widen, changes: list[Change]
         n: solution.graph.copies[n].original for n in grown if n in solution.graph.copies
     }:
         details["copied"] = copied
+    if epsilons := shrunk(solution.graph, growth, sharing.paddings):
+        details["epsilons"] = epsilons
     append(editor.proto, "widen", analysis.model.sha256(), details)
     return editor.finish(changes)
 

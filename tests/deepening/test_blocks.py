@@ -21,6 +21,7 @@ segments = import_module("onnx_net2net.deepening.segments")
 NAMES = sorted(path.name for path in FIXTURES.glob("*.onnx"))
 # What authors call the blocks of these networks, by the start of the fixtures' names.
 EXPECTED = {
+    "bert-classic.ts11": ["layer.0", "layer.1"],
     "bert.dynamo": ["model.bert.encoder.layer.0", "model.bert.encoder.layer.1"],
     "bloom": ["model.transformer.h.0"],
     "convnext": ["stages.0.0", "stages.0.1", "stages.1.0"],
@@ -105,13 +106,19 @@ def test_only_the_last_projections_are_zero() -> None:
             np.testing.assert_array_equal(deeper.weights[name].array(), model.weights[old].array())
 
 
-def test_a_post_norm_block_hands_its_affine_map_on() -> None:
+@pytest.mark.parametrize(
+    ("name", "norm"),
+    [
+        ("bert.dynamo-raw.onnx", "model.bert.encoder.layer.{}.output.LayerNorm.{}"),
+        ("bert-classic.ts11.onnx", "layer.{}.output_norm.{}"),  # in primitive operators
+    ],
+)
+def test_a_post_norm_block_hands_its_affine_map_on(name: str, norm: str) -> None:
     """BERT's: normalising twice is the identity up to epsilon, once the first has no affine."""
-    model = fixture("bert.dynamo-raw.onnx")
+    model = fixture(name)
     found = exact(model)
     assert all("epsilon" in (block.reason or "") for block in found)
     deeper = n2n.deepen(model, block="layer.0")
-    norm = "model.bert.encoder.layer.{}.output.LayerNorm.{}"
     assert (deeper.weights[norm.format(0, "weight")].array() == 1).all()
     assert not deeper.weights[norm.format(0, "bias")].array().any()
     for part in ("weight", "bias"):

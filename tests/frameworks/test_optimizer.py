@@ -307,6 +307,183 @@ def test_equal_gradients_for_copies_would_be_seen(monkeypatch: pytest.MonkeyPatc
         test_gradients_after_an_even_growth_are_those_predicted("mlp")
 
 
+# ---- deepening ----------------------------------------------------------------------------------
+
+
+class Residual(nn.Module):
+    """A block whose parameters are not created in the order in which they are used."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(hidden, width)
+        self.up = nn.Linear(width, hidden)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.down(nn.functional.gelu(self.up(self.norm(x))))
+
+
+class Stack(nn.Module):
+    """Numbered blocks between two layers."""
+
+    def __init__(self, depth: int = 2, hidden: int = 7) -> None:
+        super().__init__()
+        self.stem = nn.Linear(3, 6)
+        self.blocks = nn.ModuleList(Residual(6, hidden) for _ in range(depth))
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+
+def rows(rng: torch.Generator) -> Tensor:
+    return torch.randn(4, 3, generator=rng, dtype=torch.float64)
+
+
+def grouped(module: nn.Module, kind: str) -> torch.optim.Optimizer:
+    """An optimizer in which vectors have another rate than matrices."""
+    named = list(module.named_parameters())
+    groups = [
+        {"params": [(n, p) for n, p in named if p.ndim > 1], "lr": 1e-3},
+        {"params": [(n, p) for n, p in named if p.ndim < 2], "lr": 2e-3},
+    ]
+    return OPTIMIZERS[kind](groups)
+
+
+def trained_stack(kind: str) -> tuple[nn.Module, torch.optim.Optimizer, n2n.Model, Tensor]:
+    torch.manual_seed(0)
+    module = Stack().double()
+    x = rows(torch.Generator().manual_seed(1))
+    optimizer = grouped(module, kind)
+    for _ in range(3):
+        step(module, optimizer, x)
+    return module, optimizer, absorb(exported(Stack, rows), module), x
+
+
+def by_name(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    state = optimizer.state_dict()
+    names = {n: k for g in state["param_groups"] for n, k in zip(g["params"], g["param_names"])}  # noqa: B905
+    return {names[number]: entry for number, entry in state["state"].items()}
+
+
+def renumbered(state: State) -> dict[str, Any]:
+    """The same with parameters numbered in their order, as a fresh optimizer has them."""
+    numbers = [number for group in state["param_groups"] for number in group["params"]]
+    entries = {numbers.index(number): entry for number, entry in state["state"].items()}
+    return {**state, "state": entries}
+
+
+# Blocks and copies of each; where the two old blocks stand in the end.
+DEPTHS: dict[str, tuple[list[dict[str, int]], list[int]]] = {
+    "behind each": ([{"blocks.0": 1, "blocks.1": 1}], [0, 2]),
+    "behind the first": ([{"blocks.0": 2}], [0, 3]),
+    "behind the last": ([{"blocks.1": 2}], [0, 1]),
+    "behind a copy": ([{"blocks.0": 1}, {"blocks.1": 1}], [0, 3]),
+    "uneven": ([{"blocks.0": 2, "blocks.1": 3}], [0, 3]),
+}
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Adam", "AdamW", "NAdam"])
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_state_goes_through_deepening_and_widening(kind: str, depth: str) -> None:
+    """Grow, then step: old parameters do what they would have done, new ones begin."""
+    module, optimizer, model, x = trained_stack(kind)
+    steps, places = DEPTHS[depth]
+    wide = n2n.widen(model, {"blocks.0.up": 11, "blocks.1.up": 11}, split="even")
+    deep = wide
+    for blocks in steps:
+        deep = n2n.deepen(deep, block=blocks)
+    new = Stack(2 + sum(sum(blocks.values()) for blocks in steps), 11).double()
+    new.load_state_dict(state_dict(deep))
+    torch.testing.assert_close(new(x), module(x))
+
+    larger = grouped(new, kind)
+    state = grow_optimizer(optimizer.state_dict(), deep)
+    assert [g["param_names"] for g in state["param_groups"]] == [
+        g["param_names"] for g in larger.state_dict()["param_groups"]
+    ]
+    assert same(grow_optimizer(optimizer.state_dict(), deep, into=larger), renumbered(state))
+    larger.load_state_dict(state)
+    renamed = {f"blocks.{i}.": f"blocks.{at}." for i, at in enumerate(places)}
+
+    def later(name: str) -> str:
+        return next((name.replace(o, n, 1) for o, n in renamed.items() if name.startswith(o)), name)
+
+    begun = by_name(larger)
+    assert begun.keys() == {later(name) for name in by_name(optimizer)}
+    step(module, optimizer, x)
+    step(new, larger, x)
+    expected = grow_optimizer(optimizer.state_dict(), wide)
+    keys = [name for g in expected["param_groups"] for name in g["param_names"]]
+    found = by_name(larger)
+    assert found.keys() == dict(new.named_parameters()).keys()
+    for index, entry in expected["state"].items():
+        for what, value in entry.items():
+            torch.testing.assert_close(
+                torch.as_tensor(found[later(keys[index])][what]),
+                torch.as_tensor(value),
+                check_dtype=what != "mu_product",
+                msg=f"{what} of {keys[index]}",
+            )
+    for name in found.keys() - begun.keys():
+        assert found[name].get("step", 1) == 1, "a new parameter counts its steps from one"
+
+
+def test_new_layers_join_the_group_of_the_layer_before_them() -> None:
+    module, optimizer, model, _ = trained_stack("Adam")
+    deep = n2n.deepen(model, after="blocks.0.up")
+    state = grow_optimizer(optimizer.state_dict(), deep)
+    names = [group["param_names"] for group in state["param_groups"]]
+    at = names[0].index("blocks.0.up.weight")
+    assert names[0][at + 1 : at + 3] == [f"blocks.0.up_deeper.{i}.weight" for i in (0, 1)]
+    assert {f"blocks.0.up_deeper.{i}.bias" for i in (0, 1)} <= set(names[1])
+    assert same(state, optimizer.state_dict())
+
+    named = dict(n2n.to_torch(deep).double().named_parameters())
+    groups = [{"params": [(name, named.pop(name)) for name in group]} for group in names]
+    assert not named, "every parameter has its group"
+    larger = OPTIMIZERS["Adam"](groups)
+    larger.load_state_dict(state)
+    assert by_name(larger).keys() == by_name(optimizer).keys()
+
+    entries = {"params": [(n, p) for n, p in module.named_parameters() if "up" not in n]}
+    apart = OPTIMIZERS["Adam"]([entries, {"params": [("x", nn.Parameter(torch.ones(1)))]}])
+    with pytest.raises(n2n.Refused, match=r"several groups.*\n?.*into=wider"):
+        grow_optimizer(apart.state_dict(), deep.history)
+    with pytest.raises(n2n.Refused, match="rotated"):
+        grow_optimizer(optimizer.state_dict(), n2n.deepen(model, after="head", init="factor"))
+
+
+def test_frozen_blocks_have_frozen_copies_and_wrapped_names_stay_wrapped() -> None:
+    module, _, model, x = trained_stack("Adam")
+    trained = {f"module.{n}": p for n, p in module.named_parameters() if "blocks.0" not in n}
+    optimizer = OPTIMIZERS["Adam"](trained.items())
+    step(module, optimizer, x)
+    deep = n2n.deepen(model, block={"blocks.0": 1, "blocks.1": 1})
+    state = grow_optimizer(optimizer.state_dict(), deep)
+    names = state["param_groups"][0]["param_names"]
+    expected = [f"module.{n}" for n, _ in Stack(4).named_parameters() if n[:8] not in FROZEN]
+    assert names == expected
+
+
+FROZEN = ("blocks.0", "blocks.1")
+
+
+def test_an_optimizer_of_another_module_is_refused() -> None:
+    _, optimizer, model, _ = trained_stack("Adam")
+    deep = n2n.deepen(n2n.widen(model, {"blocks.0.up": 11}), block="blocks.0")
+    state = optimizer.state_dict()
+    with pytest.raises(n2n.UsageError, match=r"no parameters blocks\.2"):
+        grow_optimizer(state, deep, into=grouped(Stack(2).double(), "Adam"))
+    with pytest.raises(n2n.UsageError, match=r"becomes \[6, 11\], but .* \[6, 7\]"):
+        grow_optimizer(state, deep, into=grouped(Stack(3).double(), "Adam"))
+    with pytest.raises(n2n.UsageError, match="named_parameters"):
+        grow_optimizer(state, deep, into=torch.optim.Adam(Stack(3).parameters()))
+
+
 # ---- what is given ------------------------------------------------------------------------------
 
 
@@ -364,9 +541,10 @@ def test_states_and_steps_that_cannot_grow_are_refused() -> None:
         grow_optimizer(state, [])
     with pytest.raises(n2n.UsageError, match="no state of an optimizer"):
         grow_optimizer({}, model)
-    deepened = [*model.history, {"operation": "deepen"}]
-    with pytest.raises(n2n.Refused, match="deepen"):
-        grow_optimizer(state, deepened)
+    with pytest.raises(n2n.Refused, match="'replace'"):
+        grow_optimizer(state, [*model.history, {"operation": "replace"}])
+    with pytest.raises(n2n.InvalidModel, match="which parameters are new"):
+        grow_optimizer(state, [*model.history, {"operation": "deepen"}])
     old = [{k: v for k, v in entry.items() if k != "maps"} for entry in model.history]
     with pytest.raises(n2n.InvalidModel, match="how each weight grew"):
         grow_optimizer(state, old)

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 import onnx_net2net as n2n
 from onnx_net2net.model import native, oddities
 from onnx_net2net.model.isolation import Failed, Isolated
-from onnx_net2net.verification.engine import is_odd
+from onnx_net2net.verification.engine import CPU, Engine, is_odd, open_engine, process_of
 from tests.console import environment
 from tests.small_models import ROOT
 
@@ -240,6 +240,27 @@ def test_odd_models_run_elsewhere_and_come_out_right() -> None:
     model = n2n.load(_model([node], {"go": np.array(True)}, [3]))
     assert "no bound" in str(is_odd(model))
     assert n2n.verify(model, model, seeds=1, provider="cpu")
+
+
+def test_a_session_elsewhere_is_never_answered_by_a_later_one() -> None:
+    """Sessions of a model and of its copies follow one another in one process."""
+
+    def opened(operator: str) -> Engine:
+        proto = _model([helper.make_node(operator, ["x"], ["y"])], {}, [2])
+        return open_engine(proto.SerializeToString(), CPU, optimised=False, process=process)
+
+    process = process_of(n2n.load(HOSTILE["tile"]))
+    assert (
+        process is not None
+        and process_of(n2n.load(_model([helper.make_node("Relu", ["x"], ["y"])], {}, [2]))) is None
+    )
+    feeds = {"x": np.float32([-1, 1])}
+    first = opened("Relu")
+    assert first.run(["y"], feeds)[0].tolist() == [0, 1]
+    second = opened("Neg")
+    assert second.run(["y"], feeds)[0].tolist() == [1, -1]
+    with pytest.raises(Failed):
+        first.run(["y"], feeds)
 
 
 def test_odd_inference_is_the_same() -> None:

@@ -201,8 +201,8 @@ def test_preferences_differ_as_they_say() -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        ({}, "give one of plan, params and flops"),
-        ({"params": "2x", "flops": "2x"}, "give one of plan, params and flops"),
+        ({}, "give one of plan, like, params and flops"),
+        ({"params": "2x", "flops": "2x"}, "give one of plan, like, params and flops"),
         ({"params": "2x", "prefer": "height"}, "there is no preference 'height'"),
         ({"params": "2x", "multiple_of": 0}, "multiple_of 0 is not a whole number from 1 up"),
         ({"params": "2x", "multiple_of": 1.5}, r"multiple_of 1\.5 is not"),

@@ -71,7 +71,7 @@ def _module(node: ast.Import | ast.ImportFrom) -> str:
 
 
 def _is_text(node: ast.AST) -> bool:
-    """Whether a statement is a docstring."""
+    """Return whether a statement is a docstring."""
     value = node.value if isinstance(node, ast.Expr) else None
     return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
@@ -87,14 +87,16 @@ def _require(holds: bool, node: ast.AST) -> None:
 
 @cache
 def known(word: str) -> bool:
-    """Whether a word stands in the tables that code is written from, or is made by one of them:
-    ``f"F.conv{rank}d"`` makes ``conv2d``."""
+    """Return whether a word stands in the tables that code is written from, or is made by one.
+
+    ``f"F.conv{rank}d"`` makes ``conv2d``.
+    """
     return word in vocabulary()[0] or any(made.fullmatch(word) for made in vocabulary()[1])
 
 
 @cache
 def vocabulary() -> tuple[frozenset[str], tuple[re.Pattern[str], ...]]:
-    """The words of all texts in the tables, and patterns of words with a part filled in."""
+    """Return the words of all texts in the tables, and patterns of words with a part filled in."""
     here = files(__package__)
     tables = [*here.joinpath("operators").iterdir(), *here.iterdir()]
     found: set[str] = set()
@@ -111,7 +113,7 @@ def vocabulary() -> tuple[frozenset[str], tuple[re.Pattern[str], ...]]:
 
 
 def _texts(tree: ast.Module) -> Iterator[str]:
-    """Every text but docstrings; what an f-string fills in is ``_FILLED``."""
+    """Yield every text but docstrings; what an f-string fills in is ``_FILLED``."""
     skipped = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
@@ -133,7 +135,7 @@ class _Walk:
         self.bound: set[str] = set()
 
     def model(self, node: ast.ClassDef) -> None:
-        """The class itself: ``__init__`` and ``forward``, nothing else."""
+        """Check the class itself: it has ``__init__`` and ``forward``, nothing else."""
         plain = not node.decorator_list and not node.keywords and len(node.bases) == 1
         _require(plain and ast.unparse(node.bases[0]) == "nn.Module", node)
         for part in node.body:
@@ -155,7 +157,7 @@ class _Walk:
                 self.walk(statement)
 
     def walk(self, top: ast.AST) -> None:
-        """Every node of a statement."""
+        """Check every node of a statement."""
         for node in ast.walk(top):
             _require(isinstance(node, _KINDS), node)
             check = getattr(self, f"_{type(node).__name__.lower()}", None)
@@ -203,7 +205,7 @@ def _says(node: ast.expr | None, *known: str) -> bool:
 
 
 def _within_self(node: ast.expr) -> bool:
-    """Whether an expression goes down the tree of modules from ``self``."""
+    """Return whether an expression goes down the tree of modules from ``self``."""
     while not isinstance(node, ast.Name):
         if isinstance(node, ast.Attribute | ast.Subscript):
             node = node.value
@@ -215,7 +217,7 @@ def _within_self(node: ast.expr) -> bool:
 
 
 def _bound(statements: list[ast.stmt]) -> set[str]:
-    """Every name that the statements bind."""
+    """Return every name that the statements bind."""
     found: set[str] = set()
     for statement in statements:
         for node in ast.walk(statement):

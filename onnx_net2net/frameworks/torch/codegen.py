@@ -1,6 +1,6 @@
 """The statements of a ``forward``, written with numbered values and given names at the end.
 
-    block = Block()
+    block = CodeBlock()
     x = block.input("x")                                  # value(0)
     y = block.add(f"self.conv1({x})", "conv1")            # value(1)
     block.lines(f"F.relu({y})")                           # ["return F.relu(self.conv1(x))"]
@@ -45,11 +45,11 @@ class Statement:
     fresh: bool = False  # never takes over a name: it is called after its layer
     inline: bool = True
     depth: int = 1
-    body: Block | None = None
+    body: CodeBlock | None = None
     parameters: tuple[int, ...] = ()
 
     def uses(self) -> Iterator[int]:
-        """The values that it reads, once for each time."""
+        """Yield the values that it reads, once for each time."""
         yield from _values(self.code)
         if self.body is not None:
             for statement in self.body.statements:
@@ -58,12 +58,12 @@ class Statement:
 
 
 def value(number: int) -> str:
-    """The code of a numbered value."""
+    """Return the code of a numbered value."""
     return f"{MARK}{number}"
 
 
 def computed(code: str) -> bool:
-    """Whether an expression reads a value, and so is known as the network runs only."""
+    """Return whether an expression reads a value, and so is known as the network runs only."""
     return MARK in code
 
 
@@ -72,7 +72,7 @@ def _values(code: str) -> list[int]:
 
 
 @dataclass
-class Block:
+class CodeBlock:
     """The statements of one function, and the expression that it returns."""
 
     numbers: Iterator[int] = field(default_factory=count)
@@ -81,7 +81,7 @@ class Block:
     inputs: dict[int, str] = field(default_factory=dict)
 
     def input(self, name: str) -> str:
-        """A parameter of the function."""
+        """Add a parameter to the function."""
         number = next(self.numbers)
         self.inputs[number] = name
         return value(number)
@@ -96,7 +96,7 @@ class Block:
         inline: bool = True,
         depth: int = 1,
     ) -> str:
-        """The value of an expression."""
+        """Add a statement, and return the value that it computes."""
         number = next(self.numbers)
         self.statements.append(
             Statement((number,), code, (hint,), kind, fresh, inline=inline, depth=depth)
@@ -104,13 +104,13 @@ class Block:
         return value(number)
 
     def first(self, code: str, hint: str) -> str:
-        """A value computed before all others."""
+        """Add a value that is computed before all others."""
         number = next(self.numbers)
         self.statements.insert(0, Statement((number,), code, (hint,), "size", depth=0))
         return value(number)
 
     def unpack(self, code: str, hints: Iterable[str], kind: str = "tensor") -> list[str]:
-        """The values that an expression gives as a tuple."""
+        """Add a statement whose expression yields a tuple, and return the tuple's values."""
         names = list(hints)
         if len(names) == 1:
             return [self.add(f"({code})[0]", names[0], kind=kind, fresh=True, inline=False)]
@@ -120,8 +120,8 @@ class Block:
         )
         return [value(number) for number in numbers]
 
-    def function(self, body: Block, hint: str) -> str:
-        """A function defined inside, which may read the values around it."""
+    def function(self, body: CodeBlock, hint: str) -> str:
+        """Define a function inside, which may read the values around it."""
         number = next(self.numbers)
         self.statements.append(
             Statement(
@@ -137,13 +137,13 @@ class Block:
         return value(number)
 
     def lines(self) -> list[str]:
-        """The function's lines, without indentation."""
+        """Return the function's lines, without indentation."""
         names = dict(self.inputs)
         _clean(self)
         return _Naming(names, reserved()).lines(self)
 
 
-def _clean(block: Block) -> None:
+def _clean(block: CodeBlock) -> None:
     """Drop what nobody reads, and inline what is read once."""
     _drop_unused(block)
     for statement in block.statements:
@@ -152,7 +152,7 @@ def _clean(block: Block) -> None:
     _inline(block)
 
 
-def _drop_unused(block: Block) -> None:
+def _drop_unused(block: CodeBlock) -> None:
     used = set(_values(block.result))
     kept = []
     for statement in reversed(block.statements):
@@ -162,7 +162,7 @@ def _drop_unused(block: Block) -> None:
     block.statements = kept[::-1]
 
 
-def _inline(block: Block) -> None:
+def _inline(block: CodeBlock) -> None:
     readers: Counter[int] = Counter(_values(block.result))
     for statement in block.statements:
         readers.update(statement.uses())
@@ -203,8 +203,8 @@ class _Naming:
         self.reserved = set(reserved)
         self.protected = set(names)  # parameters keep their names
 
-    def lines(self, block: Block) -> list[str]:
-        """All lines of ``block``, with its return."""
+    def lines(self, block: CodeBlock) -> list[str]:
+        """Return the function's lines, without indentation."""
         last: dict[int, int] = {}
         readers: Counter[int] = Counter()
         for position, statement in enumerate(block.statements):
@@ -272,7 +272,7 @@ class _Naming:
 def _taken(
     statement: Statement, ending: list[int], kinds: dict[int, str], readers: Counter[int]
 ) -> int | None:
-    """The value whose name goes over to what the statement computes."""
+    """Return the value whose name goes over to what the statement computes."""
     if len(statement.targets) != 1:
         return None
     for value in ending:
@@ -284,7 +284,7 @@ def _taken(
 
 
 def plain(code: str) -> str:
-    """An expression with only the parentheses it needs.
+    """Return an expression with only the parentheses it needs.
 
     >>> plain("(a * b) + (c)")
     'a * b + c'
@@ -298,7 +298,7 @@ def plain(code: str) -> str:
 
 
 def formatted(lines: Iterable[str], indent: int) -> str:
-    """Lines at an indentation, long ones broken."""
+    """Join lines at an indentation, long ones broken."""
     written = []
     for line in lines:
         text = line.lstrip(" ")

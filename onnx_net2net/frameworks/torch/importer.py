@@ -30,7 +30,7 @@ SIZES = {("", "Shape"), ("", "Size")}  # become Python numbers
 
 
 def to_torch(model: AnyModel) -> torch.nn.Module:
-    """A module that computes what ``model`` does, in ``eval()`` mode, ready to be trained.
+    """Return a module that computes what ``model`` does, in ``eval()`` mode, ready to be trained.
 
     ``state_dict()`` names the weights as the file does (see :func:`.roles.paths`), in the file's
     layout. ``module.source`` is its code, the same that :func:`write_package` writes. Raises

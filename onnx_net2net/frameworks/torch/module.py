@@ -25,7 +25,7 @@ _classes: dict[str, type[nn.Module]] = {}
 
 
 def tensor_of(array: np.ndarray[Any, Any]) -> torch.Tensor:
-    """A copy of an array. NumPy has no bfloat16 and float8 of its own, PyTorch no int4 and int2."""
+    """Copy an array. NumPy has no bfloat16 and float8 of its own, PyTorch no int4 and int2."""
     array = np.array(array, copy=True, order="C")
     name = array.dtype.name
     if name == "bfloat16" or name.startswith("float8"):
@@ -37,7 +37,7 @@ def tensor_of(array: np.ndarray[Any, Any]) -> torch.Tensor:
 
 
 def class_of(text: str, constants: Mapping[str, torch.Tensor]) -> type[nn.Module]:
-    """The class that the source defines; one for each text."""
+    """Return the class that the source defines; one for each text."""
     digest = hashlib.sha256(text.encode())
     for name, value in constants.items():
         digest.update(name.encode())
@@ -68,7 +68,7 @@ def _executed(text: str, constants: dict[str, torch.Tensor], key: str) -> type[n
 
 
 def _rebuilt(text: str, constants: Mapping[str, torch.Tensor]) -> nn.Module:
-    """An empty instance, to be filled with the pickled state."""
+    """Return an empty instance, to be filled with the pickled state."""
     found = class_of(text, constants)
     return found.__new__(found)
 
@@ -76,7 +76,7 @@ def _rebuilt(text: str, constants: Mapping[str, torch.Tensor]) -> nn.Module:
 def build(
     text: str, weights: Mapping[str, torch.Tensor], constants: Mapping[str, torch.Tensor]
 ) -> nn.Module:
-    """An instance with these weights."""
+    """Return an instance with these weights."""
     module = class_of(text, constants)()
     module.load_state_dict(dict(weights))
     if not hasattr(module, "source"):  # unless the network has a part that is called so

@@ -30,7 +30,7 @@ class Leaf:
     trained: bool = True
 
     def code(self) -> str:
-        """What creates it."""
+        """Return the expression that creates it."""
         dtype = "" if self.dtype == 1 else f", dtype={torch_dtype(self.dtype)}"
         sizes = ", ".join(map(str, self.shape)) if self.shape else "()"
         empty = f"torch.empty({sizes}{dtype})"
@@ -47,7 +47,7 @@ class Branch:
     root: bool = False  # the written class itself, whatever its children are called
 
     def leaves(self, prefix: str = "") -> Iterator[str]:
-        """Paths of all weights below."""
+        """Yield the paths of all weights below."""
         for name, child in self.children.items():
             if child.leaf is not None:
                 yield prefix + name
@@ -66,7 +66,7 @@ class Branch:
 
 @cache
 def taken_names() -> frozenset[str]:
-    """Attributes that every module has, which no child may hide."""
+    """Return the attributes that every module has, which no child may hide."""
     from torch import nn
 
     return frozenset(dir(nn.ModuleDict())) | {"training"}
@@ -85,14 +85,14 @@ class Tree:
         self.constants: dict[str, str] = {}  # buffers of the root: name -> code
 
     def at(self, path: str) -> Branch | None:
-        """The place at ``path``."""
+        """Return the place at ``path``."""
         at: Branch | None = self.root
         for part in path.split("."):
             at = at.children.get(part) if at is not None else None
         return at
 
     def access(self, path: str) -> str:
-        """The expression that reaches ``path`` from inside the class."""
+        """Return the expression that reaches ``path`` from inside the class."""
         at, code = self.root, "self"
         for part in path.split("."):
             child = at.children[part]
@@ -101,7 +101,7 @@ class Tree:
         return code
 
     def fit(self, path: str, module: str, parts: Mapping[str, str]) -> bool:
-        """Whether ``module`` can stand at ``path``: it holds just ``parts``, attribute -> path."""
+        """Return whether ``module`` fits at ``path``: it has just ``parts``, attribute -> path."""
         place = self.at(path)
         if place is None or any(full != f"{path}.{name}" for name, full in parts.items()):
             return False
@@ -112,7 +112,7 @@ class Tree:
         return place.module == module
 
     def lines(self) -> list[str]:
-        """The statements of ``__init__`` that build the tree."""
+        """Return the statements of ``__init__`` that build the tree."""
         found = []
         for name, child in self.root.children.items():
             code = _code(child)
@@ -126,19 +126,19 @@ class Tree:
         return found
 
     def uses_branches(self) -> bool:
-        """Whether :func:`branch` of the written file is needed."""
+        """Return whether :func:`branch` of the written file is needed."""
         return any("branch(" in line for line in self.lines())
 
 
 def _adding(child: Branch) -> str:
-    """The method that gives a module a member under any name."""
+    """Return the method that adds a member under any name to a module."""
     if child.leaf is None:
         return "add_module"
     return "register_parameter" if child.leaf.trained else "register_buffer"
 
 
 def _quoted(name: str) -> str:
-    """A name as a text in code; :func:`.paths.unique_paths` makes names of plain characters."""
+    """Quote a name; :func:`.paths.unique_paths` makes names of plain characters."""
     return literal(name).replace("'", '"') if is_attribute(f"_{name}") else literal(name)
 
 
@@ -153,7 +153,7 @@ def _reach(code: str, parent: Branch, name: str) -> str:
 
 
 def _code(place: Branch) -> str:
-    """The expression that builds what stands at a place."""
+    """Return the expression that builds what stands at a place."""
     if place.leaf is not None:
         return place.leaf.code()
     if place.module is not None:

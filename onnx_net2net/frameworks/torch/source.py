@@ -20,7 +20,7 @@ CLASS = "Model"
 
 
 def source(translation: Translation, name: str) -> str:
-    """The whole file. ``name`` says in its docstring what it is.
+    """Return the whole file. ``name`` says in its docstring what it is.
 
     Raises Refused where the code would hold anything that no table writes (see :mod:`.walker`).
     """
@@ -60,13 +60,13 @@ def source(translation: Translation, name: str) -> str:
 
 
 def _names(translation: Translation) -> set[str]:
-    """What modules, parameters and buffers are called."""
+    """Return what modules, parameters and buffers are called."""
     paths = translation.program.paths.values()
     return {part for path in paths for part in path.split(".")} | set(translation.tree.constants)
 
 
 def _equations(translation: Translation) -> set[str]:
-    """Texts of the file that are data of PyTorch's own."""
+    """Return texts of the file that are data of PyTorch's own."""
     return {
         "".join(str(step.attributes["equation"]).split())
         for step in translation.program.main.every_step()
@@ -91,7 +91,7 @@ def _class(build: str, head: str, body: str, stored: bool) -> str:
 
 
 def _needed(names: list[str]) -> list[str]:
-    """Kernels, and what they call, callees first."""
+    """Return kernels, and what they call, callees first."""
     found: dict[str, None] = {}
 
     def visit(name: str) -> None:
@@ -111,7 +111,7 @@ def _branch(translation: Translation) -> list[str]:
 
 
 def _imports(text: str) -> str:
-    """The imports that the text needs."""
+    """Return the imports that the text needs."""
     text = re.sub(r'"""[\s\S]*?"""', "", text)
     used = set(re.findall(r"(?<![.\w])[A-Za-z_]\w*", text))
     lines = ["import math"] if "math" in used else []

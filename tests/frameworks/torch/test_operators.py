@@ -13,7 +13,7 @@ import torch
 
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.torch import to_torch
-from onnx_net2net.frameworks.torch.operation import Entry, Operation
+from onnx_net2net.frameworks.torch.operation import Entry, TorchOperation
 from onnx_net2net.frameworks.torch.operators import translations
 from onnx_net2net.model.model import load
 from onnx_net2net.operators.functions import functions
@@ -145,7 +145,7 @@ def test_every_entry_has_a_sample() -> None:
     assert translations().keys() >= BEYOND_RULES
 
 
-def mean(op: Operation) -> str:
+def mean(op: TorchOperation) -> str:
     """What looks at all that a ReduceSum states, and computes something else."""
     for name in op.step.attributes:
         op.attribute(name)

@@ -2,58 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from onnx_net2net.frameworks.torch.operation import Entry, Operation
-from onnx_net2net.frameworks.torch.size_code import Size, number
+from onnx_net2net.algebra.sizes import AnySize, Size
+from onnx_net2net.frameworks.torch.operation import Entry, TorchOperation
 from onnx_net2net.frameworks.torch.types import literal
 from onnx_net2net.operators.types import FLOATS
 
 BOOL = 9
 
 
-def axes(op: Operation) -> list[Any] | str | None:
-    """The axes, an attribute or an operand; None for all, code where nobody knows how many."""
+def axes(op: TorchOperation) -> list[AnySize] | str | None:
+    """Return the axes, an attribute or an operand; None for all, code if their number varies."""
     if op.attribute("axes") is not None:
         return list(op.attribute("axes"))
     if not op.has(1):
         return None
-    if op.translator.host(op.name(1)) is None and op.length(1) is None:
+    if not op.has_sizes(1):
         return op.add(f"{op.tensor(1)}.tolist()", "axes", kind="list", inline=False)
     return op.sizes(1)
 
 
 def reduction(floats: str, integers: str, each: str = "{x}") -> Entry:
-    """``{x}``, ``{dims}`` and ``{keep}`` are filled in; ``each`` is for no axis at all."""
+    """Fill in ``{x}``, ``{dims}`` and ``{keep}``; ``each`` is for no axis at all."""
 
-    def entry(op: Operation) -> str:
+    def entry(op: TorchOperation) -> str:
         dims, none = axes(op), bool(op.attribute("noop_with_empty_axes", 0))
         unchanged = each.replace("{x}", f"({op.tensor(0)})")
         if none and not dims:
             op.attribute("keepdims")
-            return _typed(op, unchanged)
+            return op.typed(unchanged)
         template = floats if op.dtype() in FLOATS else integers
-        op.translator.state.kernels.update(dict.fromkeys(_called(template)))
+        called = template.partition("(")[0]
+        if called.isidentifier():
+            op.kernel(called)
         code = over(op, dims, template)
         if none and isinstance(dims, str):
             code = f"({code}) if {dims} else ({unchanged})"
-        return _typed(op, code)
+        return op.typed(code)
 
     return entry
 
 
-def _called(template: str) -> list[str]:
-    """The kernels that a template calls."""
-    name = template.partition("(")[0]
-    return [name] if name.isidentifier() else []
-
-
-def _typed(op: Operation, code: str) -> str:
-    return code if op.dtype() in FLOATS else f"({code}).to({op.gives()})"
-
-
-def over(op: Operation, dims: list[Any] | str | None, template: str) -> str:
-    """A template with its operand, its axes, and whether they are kept."""
+def over(op: TorchOperation, dims: list[AnySize] | str | None, template: str) -> str:
+    """Fill a template with its operand, its axes, and whether they are kept."""
     rank, x = op.rank(0), op.tensor(0)
     if rank == 0:  # PyTorch takes the axis 0 of a single number
         dims = [0]
@@ -61,7 +51,7 @@ def over(op: Operation, dims: list[Any] | str | None, template: str) -> str:
         x = op.add(x, "x", inline=False)
         listed = f"tuple({dims} or range({x}.dim()))"
     elif dims:
-        listed = number(dims[0]) if len(dims) == 1 else f"({', '.join(map(number, dims))})"
+        listed = op.code(dims[0]) if len(dims) == 1 else f"({op.listed(dims)})"
     elif rank is not None:
         listed = str(tuple(range(rank))) if rank > 1 else "0"
     else:
@@ -72,9 +62,9 @@ def over(op: Operation, dims: list[Any] | str | None, template: str) -> str:
 
 
 def arg(name: str) -> Entry:
-    """The first, or with ``select_last_index`` the last, of the extremes."""
+    """Return the first, or with ``select_last_index`` the last, of the extremes."""
 
-    def entry(op: Operation) -> str:
+    def entry(op: TorchOperation) -> str:
         axis, keep = op.attribute("axis", 0), bool(op.attribute("keepdims", 1))
         if op.attribute("select_last_index", 0):
             return op.kernel(
@@ -86,9 +76,9 @@ def arg(name: str) -> Entry:
 
 
 def extreme(name: str) -> Entry:
-    """ReduceMax and ReduceMin, which have a value over no entries, too."""
+    """Write ReduceMax or ReduceMin, which have a value over no elements, too."""
 
-    def entry(op: Operation) -> str:
+    def entry(op: TorchOperation) -> str:
         dims, none = axes(op), bool(op.attribute("noop_with_empty_axes", 0))
         if none and not dims:
             op.attribute("keepdims")
@@ -98,17 +88,16 @@ def extreme(name: str) -> Entry:
         elif _never_empty(op, dims):
             template = f"torch.{name}({{x}}, {{dims}}{{keep}})"
         else:
-            op.translator.state.kernels["extreme"] = None
+            op.kernel("extreme")
             template = f'extreme({{x}}, {{dims}}, "{name}"{{keep}})'
         code = over(op, dims, template)
-        return (
-            f"({code}) if {dims} else ({op.tensor(0)})" if none and isinstance(dims, str) else code
-        )
+        varies = none and isinstance(dims, str)
+        return f"({code}) if {dims} else ({op.tensor(0)})" if varies else code
 
     return entry
 
 
-def _never_empty(op: Operation, dims: list[Any] | str | None) -> bool:
+def _never_empty(op: TorchOperation, dims: list[AnySize] | str | None) -> bool:
     shape = op.program.dims(op.name(0))
     if shape is None or isinstance(dims, str) or any(isinstance(d, Size) for d in dims or ()):
         return False
@@ -117,17 +106,16 @@ def _never_empty(op: Operation, dims: list[Any] | str | None) -> bool:
 
 
 def cumulative(name: str) -> Entry:
-    """Running sum or product, from either end, with or without the entry itself."""
+    """Sum or multiply up, from either end, with or without the element itself."""
 
-    def entry(op: Operation) -> str:
-        axis = op.number(1)
-        axis = f"int({op.tensor(1)})" if axis is None else axis
+    def entry(op: TorchOperation) -> str:
+        axis = op.integer(1)
         exclusive, reverse = bool(op.attribute("exclusive", 0)), bool(op.attribute("reverse", 0))
         if exclusive or reverse:
             code = op.kernel("cumulative", op.tensor(0), axis, f"torch.{name}", exclusive, reverse)
         else:
             code = f"torch.{name}({op.tensor(0)}, {axis})"
-        return code if op.dtype() in FLOATS else f"({code}).to({op.gives()})"
+        return op.typed(code)
 
     return entry
 

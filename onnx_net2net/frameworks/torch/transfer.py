@@ -1,0 +1,294 @@
+"""Two modules of one class: the larger one as a target that grown weights are written into.
+
+    pair = Pair(small, large, inputs)
+    fitted = pair.fit(Grown(...))   # grown from pair.small_model; raises for all that does not fit
+    with fitted.written():          # the old weights come back if anything is raised
+        ...
+
+Nothing is written before everything is known to fit.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from onnx_net2net.errors import Refused, UsageError
+from onnx_net2net.frameworks.lineage import Lineage
+from onnx_net2net.frameworks.names import ties
+from onnx_net2net.frameworks.optimizer import moved_state
+from onnx_net2net.frameworks.state_dict import stored
+from onnx_net2net.frameworks.state_dicts import to_array, to_tensor
+from onnx_net2net.frameworks.torch.exporter import Dynamic, arguments, from_torch
+from onnx_net2net.frameworks.torch.transfer_check import (
+    Call,
+    device_of,
+    dtype_of,
+    inference,
+    training,
+)
+from onnx_net2net.frameworks.transfer import Setting, Transferred
+from onnx_net2net.model.model import Model
+from onnx_net2net.verification.report import OutputReport
+
+__all__ = ["Fitted", "Grown", "Pair"]
+
+
+class Pair:
+    """A trained module, a larger one, and what both are called with."""
+
+    def __init__(
+        self, small: nn.Module, large: nn.Module, examples: Any, dynamic: Dynamic = None
+    ) -> None:
+        self.small, self.large = _bare(small), _bare(large)
+        self._check()
+        self.call = Call(*arguments(examples))
+        self.small_model = from_torch(self.small, self._examples(self.small), dynamic)
+        large, dtype = self.large, dtype_of(self.small)
+        if dtype != dtype_of(large):  # or the graphs would differ by what is cast
+            large = copy.deepcopy(large).to(dtype)
+        self.large_model = from_torch(large, self._examples(large), dynamic)
+
+    def _check(self) -> None:
+        if self.small is self.large or {*map(id, self.small.parameters())} & {
+            *map(id, self.large.parameters())
+        }:
+            raise UsageError("both modules share parameters", "build the larger one anew")
+        for name, tensor in self.large.state_dict(keep_vars=True).items():
+            if tensor.is_meta or hasattr(tensor, "full_tensor"):
+                kind = "has no contents (meta)" if tensor.is_meta else "is sharded"
+                raise UsageError(
+                    f"{name} of the larger module {kind}",
+                    "transfer into a whole module, and shard it afterwards",
+                )
+
+    def _examples(self, module: nn.Module) -> Any:
+        args, kwargs = self.call.on(device_of(module))
+        return kwargs or args
+
+    def fit(self, grown: Grown) -> Fitted:
+        """Return what to write for the larger module to be ``grown``.
+
+        Raises Refused, with everything that does not fit.
+        """
+        fitted = Fitted(self, grown)
+        if fitted.problems:
+            lines = "".join(f"\n  - {problem}" for problem in fitted.problems)
+            raise Refused(
+                None,
+                f"the grown network does not fit the larger module:{lines}",
+                "nothing was written; build the larger module so that these agree",
+            )
+        return fitted
+
+
+def _bare(module: nn.Module) -> nn.Module:
+    """The module itself, out of what wraps it."""
+    parallel = isinstance(module, nn.parallel.DistributedDataParallel | nn.DataParallel)
+    inner = module.module if parallel else getattr(module, "_orig_mod", module)
+    return module if inner is module else _bare(inner)
+
+
+@dataclass(frozen=True)
+class Grown:
+    """The larger network with grown weights: how these grew, and what its norms need.
+
+    ``epsilons`` are (path of the norm, old, new).
+    """
+
+    model: Model
+    lineage: Lineage
+    epsilons: Sequence[tuple[str, float, float]]
+
+
+@dataclass
+class Fitted:
+    """The values of the larger module's state, and the settings of its norms."""
+
+    pair: Pair
+    grown: Grown
+    values: dict[str, Callable[[], Tensor]] = field(default_factory=dict)
+    settings: list[Setting] = field(default_factory=list)
+    untouched: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    state: dict[str, Any] | None = None  # of the larger module's optimizer
+    owners: dict[str, str] = field(init=False)  # the initializer of each tensor in the state
+
+    def __post_init__(self) -> None:
+        model = self.grown.model
+        self.targets = self.pair.large.state_dict(keep_vars=True)
+        owners = self.owners = {name: name for name in stored(model)}
+        owners |= {alias: owner for alias, owner in ties(model).items() if owner in owners}
+        for key, target in self.targets.items():
+            if key in owners:
+                self._take(key, owners[key], target)
+            else:
+                self._keep(key, target)
+        for name in owners.keys() - self.targets.keys():
+            self.problems.append(f"the larger module has no '{name}'")
+        self._check_ties(owners)
+        for path, old, new in self.grown.epsilons:
+            self._set(path, old, new)
+
+    def _take(self, key: str, name: str, target: Tensor) -> None:
+        """Note the weight for one tensor of the larger module, or why it does not fit."""
+        weight = self.grown.model.weights[name]
+        if weight.shape != tuple(target.shape):
+            self.problems.append(f"'{key}' became {weight.shape}, but is {tuple(target.shape)}")
+        elif target.is_floating_point():
+            self.values[key] = lambda: to_tensor(weight.array())
+        elif not np.array_equal(weight.array(), to_array(target)):
+            self.problems.append(f"'{key}' holds other whole numbers in the larger module")
+
+    def _keep(self, key: str, target: Tensor) -> None:
+        """Copy what the network does not read, such as a count of batches, where it is there."""
+        known = self.pair.small.state_dict(keep_vars=True)
+        source = known.get(self._origin(key))
+        if source is not None and source.shape == target.shape:
+            self.values[key] = source.detach
+        else:
+            self.untouched.append(key)
+
+    def _origin(self, key: str) -> str:
+        """The name in the smaller module of what stands beside weights of that module."""
+        lineage = self.grown.lineage
+        folder, dot, leaf = key.rpartition(".")
+        beside = (n for n in self.grown.model.weights if n.rpartition(".")[0] == folder and dot)
+        for name in beside:
+            old = lineage.former(lineage.origin(name))
+            if old is not None:
+                return f"{old.rpartition('.')[0]}.{leaf}"
+        return key
+
+    def _check_ties(self, owners: Mapping[str, str]) -> None:
+        shared: dict[int, set[str]] = defaultdict(set)
+        for key, target in self.targets.items():
+            if key in owners:
+                shared[id(target)].add(owners[key])
+        for names in shared.values():
+            if len(names) > 1:
+                told = ", ".join(sorted(names))
+                self.problems.append(f"{told} are one parameter in the larger module")
+
+    def _set(self, path: str, old: float, new: float) -> None:
+        """Note the attribute that holds the epsilon of a norm."""
+        try:
+            norm = self.pair.large.get_submodule(path)
+        except AttributeError:
+            norm = nn.Module()
+        holding = [
+            attribute
+            for attribute, value in vars(norm).items()
+            if isinstance(value, float) and np.isclose(value, old, 1e-5, 0)
+        ]
+        known = [setting for setting in self.settings if setting.path == path]
+        if len(holding) != 1:
+            problem = "no one attribute of it holds that"
+        elif any(not np.isclose(setting.new, new, 1e-5, 0) for setting in known):
+            problem = f"{known[0].new:.7g} elsewhere, where it is used again"
+        else:
+            number = float(getattr(norm, holding[0]))
+            self.settings += [] if known else [Setting(path, holding[0], number, new)]
+            return
+        self.problems.append(
+            f"the norm '{path}' needs epsilon {new:.7g} in place of {old:.7g}, but {problem}"
+        )
+
+    def move_optimizer(
+        self, optimizer: torch.optim.Optimizer, larger: torch.optim.Optimizer
+    ) -> None:
+        """Compute the state of the larger module's optimizer. Raises UsageError, Refused."""
+        if type(optimizer) is not type(larger):
+            kinds = f"{type(optimizer).__name__} and {type(larger).__name__}"
+            raise UsageError(f"the optimizers are {kinds}", "give two of one kind")
+        self.state = moved_state(
+            optimizer.state_dict(), _names(optimizer, self.pair.small, "smaller"),
+            self.grown.model, self.grown.lineage,
+            larger, _names(larger, self.pair.large, "larger"),
+        )  # fmt: skip
+
+    def report(self) -> Transferred:
+        """Return what will have been done, before it is compared."""
+        parameters = dict(self.pair.large.named_parameters(remove_duplicate=False))
+        new = [name for name in parameters if self.grown.lineage.origin(name) != name]
+        shapes = {name: tuple(target.shape) for name, target in self.targets.items()}
+        followed = dict(map(self.grown.lineage.follow, self.pair.small_model.weights))
+        growths = {name: followed.get(owner, []) for name, owner in self.owners.items()}
+        return Transferred(
+            settings=self.settings, new=new, untouched=self.untouched, shapes=shapes,
+            growths=growths,
+        )  # fmt: skip
+
+    def check(self, report: Transferred) -> None:
+        """Compare both modules, the larger one written. Raises Refused where they differ."""
+        small, large, call = self.pair.small, self.pair.large, self.pair.call
+        outputs = inference(small, large, call)
+        _demand(outputs, "")
+        report.difference = max((output.max_abs for output in outputs), default=0.0)
+        report.tolerance = max((output.tolerance for output in outputs), default=0.0)
+        again = training(small, large, call)
+        if isinstance(again, str):
+            report.training = f"not compared in training mode: {again}"
+        elif self.untouched and not all(again):
+            report.training = "in training mode they differ: it uses what was left as it was"
+        else:
+            _demand(again, " in training mode")
+            report.training = "so they do in training mode, Dropout layers off"
+
+    @contextmanager
+    def written(self, larger: torch.optim.Optimizer | None = None) -> Iterator[None]:
+        """Write everything; put the old values back if anything is raised."""
+        targets, large = self.targets, self.pair.large
+        before = {key: targets[key].detach().clone() for key in self.values}
+        settings = [(large.get_submodule(s.path), s.attribute) for s in self.settings]
+        try:
+            for key, value in self.values.items():
+                _copy(targets[key], value())
+            for (module, attribute), setting in zip(settings, self.settings, strict=True):
+                setattr(module, attribute, setting.new)
+            yield
+            if larger is not None and self.state is not None:
+                larger.load_state_dict(self.state)
+        except BaseException:
+            for key, value in before.items():
+                _copy(targets[key], value)
+            for (module, attribute), setting in zip(settings, self.settings, strict=True):
+                setattr(module, attribute, setting.old)
+            raise
+
+
+def _demand(outputs: list[OutputReport], when: str) -> None:
+    problems = [f"{output.name or 'the output'}: {output.problem}" for output in outputs]
+    problems = [p for p, output in zip(problems, outputs, strict=True) if not output]
+    if problems or not outputs:
+        told = "; ".join(problems) or "neither gives a tensor"
+        raise Refused(
+            None,
+            f"the modules do not compute the same{when}, so the larger one is as it was: {told}",
+            "a number that the class derives from a size may differ: compare both configurations",
+        )
+
+
+def _copy(target: Tensor, value: Tensor) -> None:
+    with torch.no_grad():
+        target.copy_(value)
+
+
+def _names(optimizer: torch.optim.Optimizer, module: nn.Module, which: str) -> list[str]:
+    """The names of an optimizer's parameters, in its order. Raises UsageError."""
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
+    if any(id(tensor) not in names for tensor in tensors):
+        raise UsageError(
+            f"the optimizer has parameters that are not the {which} module's",
+            f"give the one that trains the {which} module",
+        )
+    return [names[id(tensor)] for tensor in tensors]

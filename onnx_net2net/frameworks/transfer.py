@@ -1,0 +1,123 @@
+"""What a transfer into a larger module did, and what must be set beside weights.
+
+report = transfer(small, large, inputs)
+print(report)
+for name, parameter in large.named_parameters():
+    parameter.requires_grad = name in report.new      # train new blocks only
+report.mask("h.0.mlp.weight")                         # True where an entry is new
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from onnx_net2net.errors import UsageError
+from onnx_net2net.widening.growth_record import Along, WeightGrowth
+
+__all__ = ["Setting", "Transferred", "few"]
+
+SHOWN = 6
+ADVICE = (
+    "Adam's rate divided by the factor of the widths ({factor:.3g}) disturbs no more than before"
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A number that was set on a module, because a norm needs it there."""
+
+    path: str
+    attribute: str
+    old: float
+    new: float
+
+
+def settings_text(settings: Sequence[Setting]) -> Iterator[str]:
+    """Yield a line for each change that modules have in common, and the modules."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for setting in settings:
+        change = f"{setting.old:.6g} -> {setting.new:.6g}"
+        alike.setdefault((setting.attribute, change), []).append(setting.path)
+    for (attribute, change), paths in alike.items():
+        yield f"{attribute} {change} of {few(paths)}"
+
+
+def few(names: Sequence[str]) -> str:
+    """Return the first names, and how many there are besides."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{more}"
+
+
+@dataclass
+class Transferred:
+    """The larger module as it is now.
+
+    ``widths`` and ``copies`` are what grew, ``settings`` numbers that changed on modules, ``new``
+    parameters that only the larger module has, ``untouched`` what its network does not read and
+    the smaller one does not have. ``difference`` is the largest one between both modules' outputs
+    on the examples, ``tolerance`` what rounding allowed there; ``training`` says what was seen in
+    training mode.
+    """
+
+    widths: list[tuple[str, int, int]] = field(default_factory=list)
+    copies: list[tuple[str, int]] = field(default_factory=list)
+    settings: list[Setting] = field(default_factory=list)
+    new: list[str] = field(default_factory=list)
+    untouched: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    difference: float = 0.0
+    tolerance: float = 0.0
+    training: str = ""
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
+    growths: Mapping[str, Sequence[WeightGrowth]] = field(default_factory=dict, repr=False)
+
+    @property
+    def advice(self) -> str:
+        """How fast to train on."""
+        factor = max((new / old for _, old, new in self.widths), default=1.0)
+        return ADVICE.format(factor=factor) if factor > 1 else "rates may stay as they are"
+
+    def mask(self, name: str) -> np.ndarray:
+        """Return, in the shape of a parameter, where it is new: inserted, copied or padded.
+
+        An array of booleans, True everywhere for a parameter of ``new``. Raises UsageError for a
+        name that the larger module does not have.
+        """
+        if name not in self.shapes:
+            raise UsageError(f"the larger module has no parameter '{name}'", "see its state_dict()")
+        mask = np.full(self.shapes[name], name in self.new)
+        for growth in self.growths.get(name, ()):
+            mask = _through(mask, growth.axes)
+        return mask.reshape(self.shapes[name])
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        rows = [(name, f"{old} -> {new}") for name, old, new in self.widths]
+        rows += [(name, f"{count} x the block") for name, count in self.copies]
+        column = max((len(name) for name, _ in rows), default=0)
+        yield from (f"{name:{column}}  {what}" for name, what in rows)
+        yield from settings_text(self.settings)
+        for names, what in ((self.new, "new"), (self.untouched, "left as they were")):
+            if names:
+                yield f"{len(names)} {what}: {few(names)}"
+        yield from self.notes
+        noise = f"{self.tolerance:.1e} is rounding noise"
+        yield f"both modules agree: outputs differ by {self.difference:.1e} at most, {noise}"
+        yield from filter(None, [self.training])
+        yield self.advice
+
+
+def _through(mask: np.ndarray, axes: Sequence[Along]) -> np.ndarray:
+    """Return a mask of a weight before one growth as that of the weight after it."""
+    for along in axes:
+        first = np.zeros(len(along.source), bool)
+        units, places = np.unique(along.source, return_index=True)
+        first[places[units >= 0]] = True
+        shape = [-1 if axis == along.axis else 1 for axis in range(mask.ndim)]
+        mask = np.take(mask, np.maximum(along.source, 0), along.axis) | ~first.reshape(shape)
+    return mask

@@ -1,0 +1,359 @@
+"""Trained modules written into larger ones of their class, in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the extra [torch]")
+pytest.importorskip("onnxscript", reason="needs the extra [torch]")
+from torch import Tensor, nn  # noqa: E402
+
+import onnx_net2net as n2n  # noqa: E402
+from onnx_net2net.frameworks.torch import transfer as target  # noqa: E402
+from onnx_net2net.frameworks.transfer import Transferred  # noqa: E402
+
+Build = Callable[[], nn.Module]
+
+
+class Basic(nn.Module):
+    """A residual block of two convolutions, which may change width and size."""
+
+    def __init__(self, inside: int, outside: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outside)
+        self.conv2 = nn.Conv2d(outside, outside, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outside)
+        self.down = nn.Identity()
+        if stride != 1:
+            conv = nn.Conv2d(inside, outside, 1, stride, bias=False)
+            self.down = nn.Sequential(conv, nn.BatchNorm2d(outside))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.bn1(self.conv1(x)))
+        return torch.relu(self.bn2(self.conv2(y)) + self.down(x))
+
+
+class ResNet(nn.Module):
+    """Two stages of residual blocks."""
+
+    def __init__(self, widths: tuple[int, int] = (6, 9), depths: tuple[int, int] = (1, 2)) -> None:
+        super().__init__()
+        first, second = widths
+        self.stem = nn.Conv2d(3, first, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(first)
+        self.layer1 = nn.Sequential(*(Basic(first, first) for _ in range(depths[0])))
+        blocks = (Basic(second, second) for _ in range(depths[1] - 1))
+        self.layer2 = nn.Sequential(Basic(first, second, 2), *blocks)
+        self.fc = nn.Linear(second, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer2(self.layer1(torch.relu(self.bn(self.stem(x)))))
+        return self.fc(x.mean((2, 3)))
+
+
+class Encoder(nn.Module):
+    """PyTorch's own transformer, whose attention draws random numbers in training."""
+
+    def __init__(self, width: int = 16, heads: int = 2, hidden: int = 24, depth: int = 1) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(50, width)
+        layer = nn.TransformerEncoderLayer(
+            width, heads, hidden, batch_first=True, norm_first=True, dropout=0.1
+        )
+        norm = nn.LayerNorm(width)
+        self.layers = nn.TransformerEncoder(layer, depth, norm, enable_nested_tensor=False)
+        self.head = nn.Linear(width, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layers(self.embed(x)))
+
+
+def mlp(width: int = 16) -> nn.Module:
+    return nn.Sequential(nn.Linear(8, width), nn.ReLU(), nn.Dropout(0.5), nn.Linear(width, 4))
+
+
+def of_transformers(name: str, **sizes: Any) -> nn.Module:
+    transformers = pytest.importorskip("transformers")
+    config, _, head = name.partition(" ")
+    cls = getattr(transformers, f"{config}{head}")
+    return cls(getattr(transformers, f"{config}Config")(**sizes))
+
+
+def gpt2(width: int, heads: int, depth: int) -> nn.Module:
+    return of_transformers(
+        "GPT2 LMHeadModel", n_embd=width, n_head=heads, n_layer=depth, vocab_size=60,
+        n_positions=32, use_cache=False, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+
+
+def llama(width: int, hidden: int, heads: int, depth: int) -> nn.Module:
+    return of_transformers(
+        "Llama ForCausalLM", hidden_size=width, intermediate_size=hidden, num_hidden_layers=depth,
+        num_attention_heads=heads, num_key_value_heads=heads // 2, head_dim=8, vocab_size=60,
+        max_position_embeddings=32, use_cache=False, tie_word_embeddings=True,
+    )  # fmt: skip
+
+
+def bert(width: int, hidden: int, heads: int, depth: int) -> nn.Module:
+    return of_transformers(
+        "Bert ForMaskedLM", hidden_size=width, intermediate_size=hidden, num_hidden_layers=depth,
+        num_attention_heads=heads, vocab_size=60, max_position_embeddings=32,
+    )  # fmt: skip
+
+
+def vit(width: int, hidden: int, heads: int, depth: int) -> nn.Module:
+    return of_transformers(
+        "ViT ForImageClassification", hidden_size=width, intermediate_size=hidden,
+        num_hidden_layers=depth, num_attention_heads=heads, image_size=32, patch_size=8,
+        num_labels=10,
+    )  # fmt: skip
+
+
+def tokens(name: str | None = "input_ids") -> Any:
+    ids = torch.randint(0, 50, (2, 7))
+    return {name: ids} if name else ids
+
+
+def pixels() -> Any:
+    return {"pixel_values": torch.randn(2, 3, 32, 32)}
+
+
+# The smaller module, the larger one, inputs, and how many numbers change on modules.
+CASES: dict[str, tuple[Build, Build, Callable[[], Any], int]] = {
+    "mlp": (mlp, lambda: mlp(24), lambda: torch.randn(3, 8), 0),
+    "resnet": (ResNet, lambda: ResNet((8, 14), (2, 3)), lambda: torch.randn(4, 3, 12, 12), 0),
+    "encoder": (Encoder, lambda: Encoder(24, 3, 40, 3), lambda: tokens(None), 7),
+    "gpt2": (lambda: gpt2(32, 4, 2), lambda: gpt2(48, 6, 4), tokens, 9),
+    "llama": (lambda: llama(32, 48, 4, 1), lambda: llama(48, 64, 6, 2), tokens, 5),
+    "bert": (lambda: bert(32, 40, 2, 1), lambda: bert(64, 60, 4, 2), tokens, 0),
+    "vit": (lambda: vit(32, 48, 2, 1), lambda: vit(48, 80, 3, 2), pixels, 5),
+}
+
+
+def made(name: str) -> tuple[nn.Module, nn.Module, Any]:
+    torch.manual_seed(0)
+    small, large, examples, _ = CASES[name]
+    return small(), large(), examples()
+
+
+def called(module: nn.Module, x: Any) -> Tensor:
+    y = module(**x) if isinstance(x, dict) else module(x)
+    return getattr(y, "logits", y)
+
+
+def adam(module: nn.Module) -> torch.optim.Optimizer:
+    named = list(module.named_parameters())
+    groups = [
+        {"params": [p for _, p in named if p.ndim > 1], "weight_decay": 0.1},
+        {"params": [p for _, p in named if p.ndim < 2], "lr": 2e-3},
+    ]
+    return torch.optim.AdamW(groups, lr=1e-3, amsgrad=True)
+
+
+def step(module: nn.Module, optimizer: torch.optim.Optimizer, x: Any) -> float:
+    loss = called(module, x).square().mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def state_of(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_module_goes_on_as_a_larger_one(name: str) -> None:
+    small, large, x = made(name)
+    old, new = adam(small.train()), adam(large)
+    for _ in range(3):
+        step(small, old, x)
+    before, modes = state_of(small), [part.training for part in large.modules()]
+    addresses = {n: p.data_ptr() for n, p in large.named_parameters(remove_duplicate=False)}
+
+    report = n2n.transfer(small, large, x, optimizer=old, large_optimizer=new)
+
+    assert equal(state_of(small), before) and all(part.training for part in small.modules())
+    assert [part.training for part in large.modules()] == modes
+    now = {n: p.data_ptr() for n, p in large.named_parameters(remove_duplicate=False)}
+    assert now == addresses, "written in place, ties kept"
+    small.eval(), large.eval()
+    torch.testing.assert_close(called(large, x), called(small, x), rtol=1e-4, atol=1e-5)
+    assert len(report.settings) == CASES[name][3] and not report.untouched
+    assert all(buffer == 3 for n, buffer in large.named_buffers() if n.endswith("_tracked"))
+
+    parameters = dict(large.named_parameters())
+    stepped = {n: new.state[p]["step"].item() for n, p in parameters.items() if p in new.state}
+    assert stepped.keys() == parameters.keys() - set(report.new)
+    assert set(stepped.values()) == {3.0}
+    losses = [step(large, new, x) for _ in range(3)]
+    assert losses[0] == pytest.approx(step(small, old, x), rel=1e-3) and losses[-1] < losses[0]
+    assert {new.state[p]["step"].item() for n, p in parameters.items() if n in report.new} <= {3.0}
+    check_masks(report, parameters, dict(small.named_parameters()))
+
+
+def check_masks(
+    report: Transferred, large: dict[str, nn.Parameter], small: dict[str, nn.Parameter]
+) -> None:
+    """What is not new is as much as there was."""
+    for name, parameter in large.items():
+        mask = report.mask(name)
+        assert mask.shape == parameter.shape and mask.all() == (name in report.new)
+    kept = sum(int((~report.mask(name)).sum()) for name in large)
+    assert kept == sum(parameter.numel() for parameter in small.values())
+
+
+def test_the_report_is_a_table_with_what_changed_beside_weights() -> None:
+    small, large, x = made("encoder")
+    text = str(n2n.transfer(small, large, x))
+    for line in (
+        "16 -> 24",
+        "layers.layers.0              2 x the block",
+        "eps 1e-05 -> 6.66667e-06 of layers.",
+        "24 new: ",
+        "both modules agree: outputs differ by ",
+        "not compared in training mode: it draws random numbers",
+        "Adam's rate divided by the factor of the widths (1.67)",
+    ):
+        assert line in text
+    assert "so they do in training mode" in str(n2n.transfer(*made("mlp")))
+
+
+def test_masks_let_only_new_parts_train() -> None:
+    small, large, x = made("mlp")
+    report = n2n.transfer(small, large, x)
+    assert report.new == []
+    mask = report.mask("0.weight")
+    assert not mask[:16].any() and mask[16:].all()
+    assert (report.mask("3.weight") == mask[:, :1].T).all()
+    with pytest.raises(n2n.UsageError, match="no parameter 'x'"):
+        report.mask("x")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_type_and_frozen_parameters_of_the_larger_module_stay(dtype: torch.dtype) -> None:
+    small, large, x = made("mlp")
+    large = large.to(dtype)
+    large[0].weight.requires_grad = False
+    report = n2n.transfer(small, large, x)
+    assert {p.dtype for p in large.parameters()} == {dtype}
+    assert not large[0].weight.requires_grad and large[3].weight.requires_grad
+    assert (report.difference > 1e-5) == (dtype != torch.float64)
+
+
+def test_modules_of_one_size_are_copied() -> None:
+    small, _, x = made("mlp")
+    report = n2n.transfer(small, large := mlp(), x)
+    assert equal(state_of(small), state_of(large)) and not report.widths and not report.new
+
+
+# ---- nothing is written where something does not fit ------------------------------------------
+
+
+def refused(small: nn.Module, large: nn.Module, x: Any, match: str, **more: Any) -> str:
+    """The refusal's text; ``large`` must be as it was."""
+    before, settings = state_of(large), str(large)
+    with pytest.raises(n2n.Net2NetError, match=match) as caught:
+        n2n.transfer(small, large, x, **more)
+    assert equal(state_of(large), before) and str(large) == settings
+    return str(caught.value)
+
+
+def test_all_obstacles_are_named_at_once() -> None:
+    small, _, x = made("mlp")
+    large = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Dropout(0.5), nn.Linear(12, 5))
+    text = refused(small, large, x, "2 obstacles")
+    assert "from 16 to 12" in text and "4" in text and "5" in text
+
+
+class Functional(nn.Module):
+    """A norm whose epsilon is no module's attribute."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, width), nn.Linear(width, 3)
+        self.scale, self.bias = nn.Parameter(torch.rand(width)), nn.Parameter(torch.rand(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        x = nn.functional.layer_norm(x, (len(self.scale),), self.scale, self.bias, 1e-5)
+        return self.last(x)
+
+
+class Buffered(nn.Module):
+    """A table of whole numbers that depends on nothing that grows."""
+
+    def __init__(self, width: int = 8, first: int = 0) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(4, width), nn.Linear(width, 4)
+        self.register_buffer("order", torch.arange(first, first + 4) % 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(torch.relu(self.up(x[:, self.order])))
+
+
+def test_an_epsilon_that_no_attribute_holds_is_refused() -> None:
+    x = torch.randn(3, 4)
+    text = refused(Functional(), Functional(11), x, "epsilon 7.27")
+    assert "attribute" in text
+    n2n.transfer(Functional(), Functional(16), x)
+
+
+def test_tables_of_another_order_are_refused() -> None:
+    x = torch.randn(3, 4)
+    n2n.transfer(Buffered(), Buffered(12), x)
+    refused(Buffered(), Buffered(12, first=1), x, "1, 2, 3, .* in place of 0, 1, 2")
+
+
+def test_wrong_weights_are_seen_and_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    small, large, x = made("encoder")
+    old, new = adam(small), adam(large)
+    step(small, old, x)
+    take = target.Fitted._take
+
+    def wrong(self: Any, key: str, name: str, tensor: Tensor) -> None:
+        take(self, key, name, tensor)
+        if key == "layers.layers.2.linear2.bias":
+            value = self.values[key]
+            self.values[key] = lambda: value() + torch.linspace(0, 1e-2, len(value()))
+
+    monkeypatch.setattr(target.Fitted, "_take", wrong)
+    refused(small, large, x, "as it was", optimizer=old, large_optimizer=new)
+    assert not new.state
+    assert large.layers.layers[0].norm1.eps == 1e-5
+
+
+def test_a_wrong_epsilon_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    small, large, x = made("encoder")
+    monkeypatch.setattr(target.Fitted, "_set", lambda *_: None)
+    with torch.no_grad():
+        small.embed.weight.mul_(1e-2)
+    refused(small, large, x, "as it was")
+
+
+def test_optimizers_that_do_not_belong_are_refused() -> None:
+    small, large, x = made("mlp")
+    sgd = torch.optim.SGD(large.parameters(), lr=0.1)
+    both = {"optimizer": adam(small), "large_optimizer": sgd}
+    refused(small, large, x, "AdamW and SGD", **both)
+    refused(small, large, x, "one optimizer alone", optimizer=adam(small))
+    other = adam(mlp(24))
+    refused(small, large, x, "not the larger module's", **both | {"large_optimizer": other})
+
+
+def test_what_is_no_pair_of_modules_is_refused() -> None:
+    small, large, x = made("mlp")
+    with pytest.raises(n2n.UsageError, match="no PyTorch module"):
+        n2n.transfer(small, {}, x)
+    with pytest.raises(n2n.UsageError, match="share parameters"):
+        n2n.transfer(small, small, x)
+    with pytest.raises(n2n.UsageError, match=r"no contents \(meta\)"):
+        n2n.transfer(small, large.to("meta"), x)
