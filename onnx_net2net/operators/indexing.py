@@ -7,7 +7,7 @@ from typing import Any
 
 from onnx_net2net.algebra.sizes import AT_RUN_TIME, AnySize, Undecided, exact, maximum, minimum
 from onnx_net2net.operators import hazards, values
-from onnx_net2net.operators.factors import segments
+from onnx_net2net.operators.factors import CUT, segments
 from onnx_net2net.operators.language import (
     Op,
     Repeated,
@@ -20,12 +20,10 @@ from onnx_net2net.operators.language import (
 )
 from onnx_net2net.operators.record import Extent, Operand, Operator, Table, move
 
-INDEXED = "indexed by "
 FAR = 10**9  # bounds as far away as this mean the end, whatever the size
 STEP = "every so many entries are taken from it"
 WRITTEN = "entries are written along it"
 COVERED = f"how far the indices reach {AT_RUN_TIME}"
-CUT = f"where it is cut {AT_RUN_TIME}"
 
 Bound = str | Repeated | None  # what a bound repeats
 Bounds = Sequence[AnySize | None]
@@ -160,14 +158,14 @@ def _gather(op: Op) -> Rule:
     axis = op.axis(default=0)
     data, chosen = names("x", op.rank()), names("i", op.rank(1))
     out = data[:axis] + chosen + data[axis + 1 :]
-    return Rule(line([data, chosen], [out]), fixed={data[axis]: INDEXED + "Gather"})
+    return Rule(line([data, chosen], [out]), fixed={data[axis]: "indexed by Gather"})
 
 
 def _gather_elements(op: Op) -> Rule:
     axis = op.axis(default=0)
     data, chosen, sizes, fixed = _beside(op, axis)
     chosen[axis] = "i"
-    fixed[f"x{axis}"] = INDEXED + op.node.op_type
+    fixed[f"x{axis}"] = f"indexed by {op.node.op_type}"
     reduce = {n: "unread" for n in sizes if n[0] == "r"}
     return Rule(line([data, chosen], [chosen]), sizes, fixed, reduce=reduce)
 
@@ -202,7 +200,7 @@ def _gather_nd(op: Op) -> Rule:
     data = names("x", op.rank())
     batch, rest = data[:skipped], data[skipped + depth :]
     chosen = batch + names("i", op.rank(1) - 1 - skipped)
-    fixed = dict.fromkeys(data[skipped : skipped + depth], INDEXED + "GatherND")
+    fixed = dict.fromkeys(data[skipped : skipped + depth], "indexed by GatherND")
     fixed["k"] = "it holds an index"
     return Rule(line([data, [*chosen, "k"]], [chosen + rest]), fixed=fixed)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from onnx import AttributeProto
 
 from onnx_net2net.operators import flops, recurrent
-from onnx_net2net.operators.attention import count
+from onnx_net2net.operators.attention import INDEXED, QUERY, count
 from onnx_net2net.operators.broadcast import broadcast
 from onnx_net2net.operators.control import CONVOLVING
 from onnx_net2net.operators.elementwise import pointwise
@@ -34,7 +34,6 @@ SIGMOIDS = ("HardSigmoid", "Sigmoid", "Softplus", "Softsign", "Tanh")
 RECTIFIERS = ("Clip", "Elu", "Gelu", "HardSwish", "LeakyRelu", "Relu", "Selu", "ThresholdedRelu")
 ACTIVATIONS = {"", *SIGMOIDS, *RECTIFIERS}
 FUSED_EPSILON = 1e-12  # what the fused norms add to the variance unless told otherwise
-INDEXED = "its rows are looked up by index"
 
 
 def fused_conv(op: Op) -> Rule:
@@ -111,7 +110,7 @@ def embed_layer_normalization(op: Op) -> Rule:
     tables = "b s, b s, v n, p n, g n, n, n, b s"
     return Rule(
         f"{tables}, {' '.join(positions)} -> b s n, b, b s n",
-        fixed={**dict.fromkeys("vpg", INDEXED), "s": "positions are counted along it"},
+        fixed={**dict.fromkeys("vpg", INDEXED), "s": QUERY},
         normalised=["n"],
         norm=Norm("n", True, FUSED_EPSILON, (2, 3, 4), scale=5, bias=6, total=2),
     )
