@@ -18,17 +18,17 @@ from onnx_net2net.frameworks.attributes import unread
 from onnx_net2net.frameworks.keras import unsigned
 from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation, Scope
 from onnx_net2net.frameworks.keras.program import KerasProgram
+from onnx_net2net.frameworks.keras.run_time_sizes import (
+    Scalars,
+    Sizes,
+    computed_sizes,
+)
 from onnx_net2net.frameworks.keras.types import typed
-from onnx_net2net.frameworks.keras.values import Mixed, Value, elementwise, sized
+from onnx_net2net.frameworks.keras.values import Value, sized
 from onnx_net2net.frameworks.step import ProgramStep, Section
 
 __all__ = ["KerasTranslator"]
 
-# What merely moves entries, so that it can be done on arrays of numbers and tensors.
-MOVES = frozenset({
-    "Concat", "Expand", "Gather", "Identity", "ReduceProd", "ReduceSum", "Reshape", "Slice",
-    "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
-})  # fmt: skip
 ILL_FORMED = (ValueError, IndexError, TypeError, ZeroDivisionError, KeyError, AttributeError)
 
 
@@ -62,7 +62,6 @@ class KerasTranslator:
         self,
         program: KerasProgram,
         table: Mapping[tuple[str, str], Entry],
-        pointwise: frozenset[str],
         variables: Mapping[str, Any],
         *,
         training: bool = False,
@@ -73,8 +72,8 @@ class KerasTranslator:
     ) -> None:
         self.program = program
         self.table = table
-        self.pointwise = pointwise
         self.variables = variables
+        self.scalars: Scalars = {}
         self.training = training
         self.seed = seed
         self.update = update
@@ -142,27 +141,19 @@ class KerasTranslator:
             op.refuse(unread(ignored))
 
     def _static(self, op: KerasOperation, operands: list[Value]) -> Any:
-        """Computed without the backend, where operands are known; None where they are not."""
+        """Return what is computed without the backend, of known numbers and of sizes; else None."""
         step = op.step
         given = [operand for operand in operands if operand is not None]
-        if not given or not all(isinstance(o, np.ndarray | Mixed) for o in given):
+        if not given or not all(isinstance(operand, np.ndarray | Sizes) for operand in given):
             return None
-        if not any(isinstance(operand, Mixed) for operand in given):
+        if all(isinstance(operand, np.ndarray) for operand in given):
             return _evaluated(step, operands)
-        if step.op in self.pointwise:
-            return elementwise(lambda *items: self._scalar(op, items), operands)
-        return _moved(step, operands) if step.op in MOVES else None
-
-    def _scalar(self, op: KerasOperation, items: Sequence[Value]) -> Value:
-        """Return a pointwise operator on numbers and scalar tensors."""
-        if all(isinstance(item, np.ndarray) for item in items):
-            found = _evaluated(op.step, list(items))
-            if found is not None:
-                return found[0]
-        op.step.attributes.begin()
-        result = self.table[op.step.domain, op.step.op](op, *items)
-        self._all_read(op)
-        return result
+        node = self.program.graph.producer.get(step.output)
+        if node is None or node.op != step.op:  # it stands for several nodes
+            return None
+        if step.attributes.foreign(step.op, step.domain, step.opset):
+            return None
+        return computed_sizes(node.proto, operands, step.opset, self.scalars)
 
 
 def _one(step: ProgramStep, found: Any) -> bool:
@@ -182,33 +173,3 @@ def _evaluated(step: ProgramStep, operands: list[Value]) -> list[np.ndarray] | N
     if step.ignored():
         return None
     return [np.asarray(a) for a in (found if isinstance(found, list) else [found])]
-
-
-def _moved(step: ProgramStep, operands: list[Value]) -> list[Value] | None:
-    """Return an operator that only moves entries, on arrays of numbers and tensors."""
-    kind = next(o.dtype for o in operands if isinstance(o, Mixed))
-    arrays = [o.items if isinstance(o, Mixed) else o for o in operands]
-    if step.op == "Concat":
-        arrays = [array.astype(object) for array in arrays]
-    elif any(isinstance(operand, Mixed) for operand in operands[1:]):
-        return None  # an index or a size that is not known
-    try:
-        step.attributes.begin()
-        found = static.OPERATORS[step.op](step.attributes, arrays, step.opset)
-    except ILL_FORMED:
-        return None
-    if step.ignored():
-        return None
-    return [_plain(part, kind) for part in (found if isinstance(found, list) else [found])]
-
-
-def _plain(found: Any, kind: np.dtype) -> np.ndarray | Mixed:
-    """Return an array of numbers where no element is a tensor."""
-    array: np.ndarray = found
-    if not isinstance(found, np.ndarray):  # the one element of an array without axes
-        array = np.empty((), object)
-        array[()] = found
-    items = array.reshape(-1).tolist()
-    if all(isinstance(item, int | float | bool) for item in items):
-        return array.astype(kind)
-    return Mixed(array, kind)
