@@ -39,12 +39,12 @@ class RefusedOutput:
 @cache
 def failures() -> tuple[type[Exception], ...]:
     """Return what the backend raises at an operand that it cannot take."""
-    found: tuple[type[Exception], ...] = (*ILL_FORMED, NotImplementedError, RuntimeError)
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
+    own: tuple[type[Exception], ...] = (*ILL_FORMED, NotImplementedError, RuntimeError)
+    if keras.backend.backend() != "tensorflow":
+        return own
+    import tensorflow as tf
 
-        found += (tf.errors.OpError,)
-    return found
+    return (*own, tf.errors.OpError)
 
 
 def first_line(problem: Exception) -> str:
@@ -118,27 +118,21 @@ class KerasTranslator:
             self.refusals.append(Refused(op.step.label, reason))
         return unknown
 
-    def _apply(self, op: KerasOperation, operands: list[Value]) -> Sequence[Value]:
+    def _apply(self, op: KerasOperation, operands: list[Value]) -> list[Value]:
         step = op.step
-        found = None if step.domain else self._static(op, operands)
-        if found is None:
+        results = None if step.domain else self._static(op, operands)
+        if results is None:
             step.attributes.begin()
-            found = self._translated(op, operands)
-            self._all_read(op)
-        results = found if isinstance(found, list | tuple) and not _one(step, found) else [found]
-        return list(typed(step, operands, results))
-
-    def _translated(self, op: KerasOperation, operands: list[Value]) -> Any:
-        entry = self.table[op.step.domain, op.step.op]
-        if unsigned.concerned(operands):
-            return unsigned.by_bits(op, entry, operands)
-        return entry(op, *operands)
-
-    def _all_read(self, op: KerasOperation) -> None:
-        """Refuse what the node states and its translation does not look at."""
-        ignored = op.step.ignored() if self.refusals is not None else None
-        if ignored:
-            op.refuse(unread(ignored))
+            entry = self.table[step.domain, step.op]
+            if unsigned.concerned(operands):
+                results = unsigned.by_bits(op, entry, operands)
+            else:
+                results = entry(op, *operands)
+            if self.refusals is not None and (ignored := step.ignored()):
+                op.refuse(unread(ignored))
+        sequence = isinstance(results, list) and step.facts.sequence
+        several = isinstance(results, list | tuple) and not sequence
+        return typed(step, operands, results if several else [results])
 
     def _static(self, op: KerasOperation, operands: list[Value]) -> Any:
         """Return what is computed without the backend, of known numbers and of sizes; else None."""
@@ -156,20 +150,15 @@ class KerasTranslator:
         return computed_sizes(node.proto, operands, step.opset, self.scalars)
 
 
-def _one(step: ProgramStep, found: Any) -> bool:
-    """Return whether a list is the value of one output: a sequence of tensors."""
-    return isinstance(found, list) and step.facts.sequence
-
-
 def _evaluated(step: ProgramStep, operands: list[Value]) -> list[np.ndarray] | None:
     entry = static.OPERATORS.get(step.op)
     if entry is None:
         return None
+    step.attributes.begin()
     try:
-        step.attributes.begin()
-        found = entry(step.attributes, list(operands), step.opset)
+        results = entry(step.attributes, list(operands), step.opset)
     except ILL_FORMED:
         return None
     if step.ignored():
         return None
-    return [np.asarray(a) for a in (found if isinstance(found, list) else [found])]
+    return [np.asarray(a) for a in (results if isinstance(results, list) else [results])]
