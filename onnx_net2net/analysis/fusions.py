@@ -4,7 +4,7 @@
         fusion.op, fusion.inputs, fusion.nodes       # "Gelu", ("x",), the nodes that it replaces
 
 Each kind is a list of patterns and a function that gives the fusion, or None where a match is no
-such thing. Operators of the domain ``idiom`` are known to the frameworks' translations alone.
+such thing. Operators of the domain ``fusion`` are known to the frameworks' translations alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from onnx_net2net.analysis.fusion_patterns import FusionPattern, Match, Surround
 from onnx_net2net.model.graph import Node
 from onnx_net2net.operators.types import FLOATS
 
-IDIOM = "idiom"
+FUSED = "fusion"
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +152,7 @@ def _linear(around: Surroundings, match: Match) -> Fusion | None:
     elif not stored:
         return None
     attributes = {"transposed": int(stored)}
-    return Fusion("Linear", tuple(inputs), match.nodes, names, attributes, IDIOM)
+    return Fusion("Linear", tuple(inputs), match.nodes, names, attributes, FUSED)
 
 
 def _fake_quantize(around: Surroundings, match: Match) -> Fusion | None:
@@ -164,7 +164,7 @@ def _fake_quantize(around: Surroundings, match: Match) -> Fusion | None:
         first, second = around.constant(a), around.constant(b)
         if a != b and (first is None or second is None or not np.array_equal(first, second)):
             return None
-    return Fusion("FakeQuantize", inner.inputs, match.nodes, match.names, stated, IDIOM)
+    return Fusion("FakeQuantize", inner.inputs, match.nodes, match.names, stated, FUSED)
 
 
 # ---- attention ---------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ def _attention(around: Surroundings, match: Match) -> Fusion | None:
     inputs = (names["q"], key, names["v"], *([names["mask"]] if "mask" in names else []))
     permuted = None if order == (0, 1, 2, 3) else (1, order)
     attributes = {"scale": scale, "guarded": int("p" in names)}
-    return Fusion("Attention", inputs, match.nodes, names, attributes, IDIOM, permuted)
+    return Fusion("Attention", inputs, match.nodes, names, attributes, FUSED, permuted)
 
 
 def _untransposed(around: Surroundings, name: str) -> tuple[str, tuple[int, ...]]:

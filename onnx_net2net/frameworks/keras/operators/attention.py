@@ -192,5 +192,5 @@ def plain_attention(op: KerasOperation, q: Any, k: Any, v: Any, mask: Any = None
 
 TABLES: dict[str, dict[str, Entry]] = {
     "": {"Attention": attention, "RotaryEmbedding": rotary_embedding},
-    "idiom": {"Attention": plain_attention},
+    "fusion": {"Attention": plain_attention},
 }
