@@ -185,7 +185,7 @@ MAY_LIST = {
     "analysis.fusions": "what patterns are made of",
     "deepening.insertion": "layers that are built",
     "frameworks.keras.kept_layers": "Keras' own layers",
-    "frameworks.keras.translator": "functions on mixed arrays",
+    "frameworks.keras.run_time_sizes": "functions on sizes",
     "frameworks.keras.unsigned": "kernels that TensorFlow lacks",
     "frameworks.torch.size_code": "expressions of Python",
     "frameworks.torch.unsigned": "kernels that PyTorch lacks",

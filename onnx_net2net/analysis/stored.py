@@ -17,7 +17,7 @@ MOST_SCALES = 16  # elements; a longer float vector is a weight, not a parameter
 
 
 @dataclass
-class Stored:
+class StoredFacts:
     """Shapes, types and small contents of weights by name."""
 
     shape: dict[str, Shape] = field(default_factory=dict)
@@ -28,7 +28,7 @@ class Stored:
     stuck: set[int] = field(default_factory=set)
 
     @classmethod
-    def of(cls, graph: Graph) -> Stored:
+    def of(cls, graph: Graph) -> StoredFacts:
         """Read the weights of a graph, of the large ones shapes and types alone."""
         stored = cls()
         for name, weight in graph.model.weights.items():

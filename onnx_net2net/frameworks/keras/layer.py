@@ -21,7 +21,6 @@ from onnx import ModelProto
 
 from onnx_net2net.errors import InvalidModel, Refused
 from onnx_net2net.frameworks.keras.operators import translations
-from onnx_net2net.frameworks.keras.operators.elementwise import POINTWISE
 from onnx_net2net.frameworks.keras.output_spec import TRIALS, output_spec, simple
 from onnx_net2net.frameworks.keras.program import KerasProgram
 from onnx_net2net.frameworks.keras.translator import KerasTranslator
@@ -144,7 +143,6 @@ class GraphLayer(keras.layers.Layer):
         translator = KerasTranslator(
             self.program,
             translations(),
-            frozenset(POINTWISE),
             {name: ops.convert_to_tensor(v) for name, v in self.by_initializer.items()},
             training=bool(training),
             seed=self.seed_generator,

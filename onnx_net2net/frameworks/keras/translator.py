@@ -18,19 +18,19 @@ from onnx_net2net.frameworks.attributes import unread
 from onnx_net2net.frameworks.keras import unsigned
 from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation, Scope
 from onnx_net2net.frameworks.keras.program import KerasProgram
+from onnx_net2net.frameworks.keras.run_time_sizes import (
+    Scalars,
+    Sizes,
+    computed_sizes,
+)
 from onnx_net2net.frameworks.keras.types import typed
-from onnx_net2net.frameworks.keras.values import Mixed, Value, elementwise, sized
+from onnx_net2net.frameworks.keras.values import Value, sized
 from onnx_net2net.frameworks.step import ProgramStep, Section
 from onnx_net2net.operators import values as static
 from onnx_net2net.operators.language import Op
 
 __all__ = ["KerasTranslator"]
 
-# What merely moves entries, so that it can be done on arrays of numbers and tensors.
-MOVES = frozenset({
-    "Concat", "Expand", "Gather", "Identity", "ReduceProd", "ReduceSum", "Reshape", "Slice",
-    "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
-})  # fmt: skip
 ILL_FORMED = (ValueError, IndexError, TypeError, ZeroDivisionError, KeyError, AttributeError)
 
 
@@ -41,12 +41,12 @@ class RefusedOutput:
 @cache
 def failures() -> tuple[type[Exception], ...]:
     """Return what the backend raises at an operand that it cannot take."""
-    found: tuple[type[Exception], ...] = (*ILL_FORMED, NotImplementedError, RuntimeError)
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
+    own: tuple[type[Exception], ...] = (*ILL_FORMED, NotImplementedError, RuntimeError)
+    if keras.backend.backend() != "tensorflow":
+        return own
+    import tensorflow as tf
 
-        found += (tf.errors.OpError,)
-    return found
+    return (*own, tf.errors.OpError)
 
 
 def first_line(problem: Exception) -> str:
@@ -64,7 +64,6 @@ class KerasTranslator:
         self,
         program: KerasProgram,
         table: Mapping[tuple[str, str], Entry],
-        pointwise: frozenset[str],
         variables: Mapping[str, Any],
         *,
         training: bool = False,
@@ -75,8 +74,8 @@ class KerasTranslator:
     ) -> None:
         self.program = program
         self.table = table
-        self.pointwise = pointwise
         self.variables = variables
+        self.scalars: Scalars = {}
         self.training = training
         self.seed = seed
         self.update = update
@@ -121,55 +120,36 @@ class KerasTranslator:
             self.refusals.append(Refused(op.step.label, reason))
         return unknown
 
-    def _apply(self, op: KerasOperation, operands: list[Value]) -> Sequence[Value]:
+    def _apply(self, op: KerasOperation, operands: list[Value]) -> list[Value]:
         step = op.step
-        found = None if step.domain else self._static(op, operands)
-        if found is None:
+        results = None if step.domain else self._static(op, operands)
+        if results is None:
             step.attributes.begin()
-            found = self._translated(op, operands)
-            self._all_read(op)
-        results = found if isinstance(found, list | tuple) and not _one(step, found) else [found]
-        return list(typed(step, operands, results))
-
-    def _translated(self, op: KerasOperation, operands: list[Value]) -> Any:
-        entry = self.table[op.step.domain, op.step.op]
-        if unsigned.concerned(operands):
-            return unsigned.by_bits(op, entry, operands)
-        return entry(op, *operands)
-
-    def _all_read(self, op: KerasOperation) -> None:
-        """Refuse what the node states and its translation does not look at."""
-        ignored = op.step.ignored() if self.refusals is not None else None
-        if ignored:
-            op.refuse(unread(ignored))
+            entry = self.table[step.domain, step.op]
+            if unsigned.concerned(operands):
+                results = unsigned.by_bits(op, entry, operands)
+            else:
+                results = entry(op, *operands)
+            if self.refusals is not None and (ignored := step.ignored()):
+                op.refuse(unread(ignored))
+        sequence = isinstance(results, list) and step.facts.sequence
+        several = isinstance(results, list | tuple) and not sequence
+        return typed(step, operands, results if several else [results])
 
     def _static(self, op: KerasOperation, operands: list[Value]) -> Any:
-        """Computed without the backend, where operands are known; None where they are not."""
+        """Return what is computed without the backend, of known numbers and of sizes; else None."""
         step = op.step
         given = [operand for operand in operands if operand is not None]
-        if not given or not all(isinstance(o, np.ndarray | Mixed) for o in given):
+        if not given or not all(isinstance(operand, np.ndarray | Sizes) for operand in given):
             return None
-        if not any(isinstance(operand, Mixed) for operand in given):
+        if all(isinstance(operand, np.ndarray) for operand in given):
             return _evaluated(step, operands)
-        if step.op in self.pointwise:
-            return elementwise(lambda *items: self._scalar(op, items), operands)
-        return _moved(step, operands) if step.op in MOVES else None
-
-    def _scalar(self, op: KerasOperation, items: Sequence[Value]) -> Value:
-        """Return a pointwise operator on numbers and scalar tensors."""
-        if all(isinstance(item, np.ndarray) for item in items):
-            found = _evaluated(op.step, list(items))
-            if found is not None:
-                return found[0]
-        op.step.attributes.begin()
-        result = self.table[op.step.domain, op.step.op](op, *items)
-        self._all_read(op)
-        return result
-
-
-def _one(step: ProgramStep, found: Any) -> bool:
-    """Return whether a list is the value of one output: a sequence of tensors."""
-    return isinstance(found, list) and step.facts.sequence
+        node = self.program.graph.producer.get(step.output)
+        if node is None or node.op != step.op:  # it stands for several nodes
+            return None
+        if step.attributes.foreign(step.op, step.domain, step.opset):
+            return None
+        return computed_sizes(node.proto, operands, step.opset, self.scalars)
 
 
 class _Node(Op):
@@ -185,44 +165,15 @@ class _Node(Op):
         return self.attributes.get(name, default)
 
 
-def _value(step: ProgramStep, operands: Sequence[Value]) -> list[np.ndarray] | None:
+def _evaluated(step: ProgramStep, operands: list[Value]) -> list[np.ndarray] | None:
     """Return what a step gives by its record, None where that has no value for it."""
     if step.facts.value is None:
         return None
+    step.attributes.begin()
     try:
-        step.attributes.begin()
-        result = step.facts.value(_Node(step, operands))
+        results = step.facts.value(_Node(step, operands))
     except static.ILL_FORMED:
         return None
     if step.ignored():
         return None
-    return result if isinstance(result, list) else [result]
-
-
-def _evaluated(step: ProgramStep, operands: list[Value]) -> list[np.ndarray] | None:
-    results = _value(step, operands)
-    return None if results is None else [np.asarray(a) for a in results]
-
-
-def _moved(step: ProgramStep, operands: list[Value]) -> list[Value] | None:
-    """Return an operator that only moves entries, on arrays of numbers and tensors."""
-    kind = next(o.dtype for o in operands if isinstance(o, Mixed))
-    arrays = [o.items if isinstance(o, Mixed) else o for o in operands]
-    if step.op == "Concat":
-        arrays = [array.astype(object) for array in arrays]
-    elif any(isinstance(operand, Mixed) for operand in operands[1:]):
-        return None  # an index or a size that is not known
-    parts = _value(step, arrays)
-    return None if parts is None else [_plain(part, kind) for part in parts]
-
-
-def _plain(found: Any, kind: np.dtype) -> np.ndarray | Mixed:
-    """Return an array of numbers where no element is a tensor."""
-    array: np.ndarray = found
-    if not isinstance(found, np.ndarray):  # the one element of an array without axes
-        array = np.empty((), object)
-        array[()] = found
-    items = array.reshape(-1).tolist()
-    if all(isinstance(item, int | float | bool) for item in items):
-        return array.astype(kind)
-    return Mixed(array, kind)
+    return [np.asarray(a) for a in (results if isinstance(results, list) else [results])]

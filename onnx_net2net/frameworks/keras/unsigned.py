@@ -15,15 +15,15 @@ import numpy as np
 from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
 from onnx_net2net.frameworks.keras.types import tied
 from onnx_net2net.frameworks.keras.values import dtype_of, tensor
+from onnx_net2net.operators.language import Kind
 
 __all__ = ["by_bits", "concerned"]
 
+# Of those that compute; what only moves entries is the same for both as well.
 SAME_BITS = frozenset({
     "Add", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "CenterCropPad", "Compress",
-    "Concat", "CumSum", "DepthToSpace", "Equal", "Expand", "Flatten", "Gather",
-    "GatherElements", "GatherND", "Gemm", "Identity", "If", "MatMul", "Mul", "Pad", "ReduceSum",
-    "Reshape", "ReverseSequence", "ScatterElements", "ScatterND", "Slice", "SpaceToDepth",
-    "Split", "Squeeze", "Sub", "Sum", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where",
+    "CumSum", "Equal", "Gemm", "If", "MatMul", "Mul", "Pad", "ReduceSum", "ReverseSequence",
+    "ScatterElements", "ScatterND", "Sub", "Sum", "Trilu", "Where",
 })  # fmt: skip
 NATIVE = frozenset(["BitShift", "Div", "Mod"])
 # Those that look at no entry, or take the type as it is.
@@ -49,18 +49,19 @@ def by_bits(op: KerasOperation, entry: Entry, operands: Sequence[Any]) -> Any:
         return entry(op, *operands)
     if step.op in NATIVE:
         return _native(op, *(tensor(x) for x in operands))
-    whole = step.op in SAME_BITS or step.facts.compares
+    facts = step.facts
+    whole = step.op in SAME_BITS or facts.kind is Kind.MOVE or facts.compares
     if not whole or op.attribute("reduction", "none") in ("max", "min"):
         op.refuse("arithmetic on uint64 is not translated")
-    turn = HIGHEST if step.facts.compares else np.int64(0)
+    turn = HIGHEST if facts.compares else np.int64(0)
     results = entry(op, *(_signed(x, turn) for x in operands))
     several = isinstance(results, list | tuple)
     back = {index for index, kind in tied(step, operands).items() if kind == "uint64"}
-    found = [
+    values = [
         _unsigned(value, turn) if index in back else value
         for index, value in enumerate(results if several else [results])
     ]
-    return found if several else found[0]
+    return values if several else values[0]
 
 
 def _signed(x: Any, turn: np.int64) -> Any:

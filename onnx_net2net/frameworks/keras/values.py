@@ -1,64 +1,37 @@
 """What a tensor is while the graph is traced: known, partly known, or a tensor of the backend.
 
-    np.ndarray      known now: sizes that are fixed, constants, masks
-    Mixed           sizes of which some are known: [2, <batch>, 64], element by element
-    anything else   a tensor of Keras' backend
-
-Layers need sizes that are known, and a batch stays dynamic: so a chain such as Shape -> Gather ->
-Concat -> Reshape is computed element by element, and only what is not known becomes a tensor.
+np.ndarray      known now: sizes that are fixed, constants, masks
+Sizes           sizes of which some are known: [2, batch, 64] (see run_time_sizes.py)
+anything else   a tensor of Keras' backend
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from onnx_net2net.frameworks.keras.run_time_sizes import Sizes
+
 __all__ = [
-    "Mixed", "axis_of", "cast", "dtype_of", "elementwise", "gathered", "ints", "known", "number",
-    "rank", "sized", "sizes", "tensor",
+    "axis_of", "cast", "dtype_of", "gathered", "ints", "known", "number", "rank", "sized", "sizes",
+    "tensor",
 ]  # fmt: skip
 
-Value = Any  # np.ndarray, Mixed, a backend's tensor, a list of these (a sequence), or None
-
-
-class Mixed:
-    """A small array with elements that are numbers or scalar tensors.
-
-    >>> Mixed(np.array([2, batch], dtype=object), np.dtype("int64"))
-    """
-
-    def __init__(self, items: np.ndarray, dtype: np.dtype) -> None:
-        self.items = items
-        self.dtype = dtype
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Return the shape, as an array's."""
-        return self.items.shape
-
-
-def packed(items: Sequence[Any], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray | Mixed:
-    """Return an array where all elements are numbers, else a Mixed."""
-    if not any(keras.ops.is_tensor(item) for item in items):
-        return np.array([np.asarray(item).item() for item in items], dtype).reshape(shape)
-    array = np.empty(len(items), object)
-    for index, item in enumerate(items):
-        array[index] = item if ops.is_tensor(item) else np.asarray(item).item()
-    return Mixed(array.reshape(shape), np.dtype(dtype))
+Value = Any  # np.ndarray, Sizes, a backend's tensor, a list of these (a sequence), or None
 
 
 def tensor(value: Value, dtype: str | None = None) -> Any:
     """Return ``value`` as a tensor of the backend."""
-    if isinstance(value, Mixed):
+    if isinstance(value, Sizes):
         name = dtype or value.dtype.name
         parts = [
             ops.cast(item, name) if ops.is_tensor(item) else ops.convert_to_tensor(item, name)
-            for item in value.items.reshape(-1)
+            for item in value.elements()
         ]
         return ops.reshape(ops.stack(parts), value.shape)
     if isinstance(value, np.ndarray | np.generic):
@@ -70,7 +43,7 @@ def tensor(value: Value, dtype: str | None = None) -> Any:
 
 def dtype_of(value: Value) -> str:
     """Return the name of the type of an element."""
-    if isinstance(value, np.ndarray | Mixed):
+    if isinstance(value, np.ndarray | Sizes):
         return value.dtype.name
     return str(keras.backend.standardize_dtype(value.dtype))
 
@@ -123,10 +96,8 @@ def ints(value: Value) -> list[Any]:
     found = known(value)
     if found is not None:
         return [int(item) for item in found.reshape(-1)]
-    if isinstance(value, Mixed):
-        return [
-            _narrow(item) if ops.is_tensor(item) else int(item) for item in value.items.reshape(-1)
-        ]
+    if isinstance(value, Sizes):
+        return [_narrow(item) if ops.is_tensor(item) else int(item) for item in value.elements()]
     vector = ops.reshape(_narrow(value), (-1,))
     return [vector[index] for index in range(vector.shape[0])]
 
@@ -144,7 +115,7 @@ def sizes(value: Value) -> list[Any]:
     >>> sizes(tokens)
     [<tf.Tensor 'strided_slice:0'>, 7]
     """
-    if isinstance(value, np.ndarray | Mixed):
+    if isinstance(value, np.ndarray | Sizes):
         return list(value.shape)
     return [size if isinstance(size, int) else ops.cast(size, "int32") for size in ops.shape(value)]
 
@@ -184,27 +155,3 @@ def product(factors: Iterable[Any]) -> Any:
         if not isinstance(factor, int):
             plain = factor * plain
     return plain
-
-
-def elementwise(function: Callable[..., Any], values: Sequence[Value]) -> np.ndarray | Mixed:
-    """Return a pointwise operator on arrays that are partly known, an element at a time."""
-    arrays = [v.items if isinstance(v, Mixed) else v for v in values]
-    shape = np.broadcast_shapes(*(a.shape for a in arrays))
-    spread = [np.broadcast_to(a, shape).reshape(-1) for a in arrays]
-    results = []
-    for place in range(math.prod(shape)):
-        operands = [
-            cast(entry[place], value.dtype.name)
-            if ops.is_tensor(entry[place])
-            else np.asarray(entry[place], value.dtype)
-            for entry, value in zip(spread, values, strict=True)
-        ]
-        results.append(function(*operands))
-    kinds = {dtype_of(result) for result in results if not ops.is_tensor(result)}
-    kind = kinds.pop() if kinds else _wide(dtype_of(results[0])) if results else "int64"
-    return packed(results, shape, np.dtype(kind))
-
-
-def _wide(dtype: str) -> str:
-    """Return ONNX's type of sizes for the backend's, which is int32."""
-    return "int64" if dtype == "int32" else dtype

@@ -22,7 +22,7 @@ BATCH, LENGTH, HEADS, SIZE = 2, 6, 3, 4
 WIDTH = HEADS * SIZE
 Form = Callable[[Net, str], str]
 LAYER, RMS = ("", "LayerNormalization"), ("", "RMSNormalization")
-ATTENTION, QUANTIZE = ("idiom", "Attention"), ("idiom", "FakeQuantize")
+ATTENTION, QUANTIZE = ("fusion", "Attention"), ("fusion", "FakeQuantize")
 
 
 def put(net: Net, *values: float, dtype: Any = np.float32) -> str:

@@ -60,9 +60,9 @@ BEYOND_RULES = {
     )
 } | {
     ("ai.onnx.ml", "ArrayFeatureExtractor"),
-    ("idiom", "Attention"),
-    ("idiom", "FakeQuantize"),
-    ("idiom", "Linear"),
+    ("fusion", "Attention"),
+    ("fusion", "FakeQuantize"),
+    ("fusion", "Linear"),
 }
 
 

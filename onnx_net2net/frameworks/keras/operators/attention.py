@@ -179,7 +179,7 @@ def plain_attention(op: KerasOperation, q: Any, k: Any, v: Any, mask: Any = None
     if op.attribute("guarded") and bias is not None:
         blind = ops.equal(ops.max(bias, axis=-1, keepdims=True), -math.inf)
         bias = ops.where(blind, ops.zeros_like(bias), bias)
-    shapes = [op.translator.program.shapes.sizes_of(name) for name in op.step.inputs[:3]]
+    shapes = [op.translator.program.shapes.sizes_of(name) or () for name in op.step.inputs[:3]]
     if shapes[0] and shapes[1] == shapes[2] and shapes[0][:2] == shapes[1][:2]:
         turned = [ops.transpose(x, (0, 2, 1, 3)) for x in (q, k, v)]
         y = ops.dot_product_attention(*turned, bias=bias, scale=scale)
@@ -192,5 +192,5 @@ def plain_attention(op: KerasOperation, q: Any, k: Any, v: Any, mask: Any = None
 
 TABLES: dict[str, dict[str, Entry]] = {
     "": {"Attention": attention, "RotaryEmbedding": rotary_embedding},
-    "idiom": {"Attention": plain_attention},
+    "fusion": {"Attention": plain_attention},
 }

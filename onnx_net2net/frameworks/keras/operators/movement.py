@@ -10,6 +10,7 @@ from keras import ops
 
 from onnx_net2net.frameworks.keras.open_axes import sliced_at, with_axes, without_axes
 from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
+from onnx_net2net.frameworks.keras.run_time_sizes import read_sizes
 from onnx_net2net.frameworks.keras.types import type_name
 from onnx_net2net.frameworks.keras.values import (
     axis_of,
@@ -18,7 +19,6 @@ from onnx_net2net.frameworks.keras.values import (
     ints,
     known,
     number,
-    packed,
     product,
     sizes,
     tensor,
@@ -26,7 +26,6 @@ from onnx_net2net.frameworks.keras.values import (
 
 __all__ = ["TABLES", "broadcast", "cut", "given_axes"]
 
-INT64 = np.dtype("int64")
 NONE = (2**31 - 1, 2**63 - 1)  # as an end: to the last entry, or backwards to the first
 FARTHEST = 2**30  # beyond the ends of every axis, in the int32 that sizes are counted in
 
@@ -42,13 +41,13 @@ def given_axes(op: KerasOperation, axes: Any) -> list[int] | None:
 
 def shape_of(op: KerasOperation, x: Any) -> Any:
     """Return the sizes, those between ``start`` and ``end`` (opset 15)."""
-    found = sizes(x)[slice(op.attribute("start", 0), op.attribute("end"))]
-    return packed(found, (len(found),), INT64)
+    part = sizes(x)[slice(op.attribute("start", 0), op.attribute("end"))]
+    return read_sizes(part, (len(part),), op.translator.scalars)
 
 
 def size_of(op: KerasOperation, x: Any) -> Any:
     """Return the number of entries."""
-    return packed([product(sizes(x))], (), INT64)
+    return read_sizes([product(sizes(x))], (), op.translator.scalars)
 
 
 def reshape(op: KerasOperation, x: Any, shape: Any = None) -> Any:

@@ -219,5 +219,5 @@ TABLES: dict[str, dict[str, Entry]] = {
         "QuantizeLinear": quantized,
     },
     "com.microsoft": {"MatMulNBits": matmul_nbits},
-    "idiom": {"FakeQuantize": fake_quantized},
+    "fusion": {"FakeQuantize": fake_quantized},
 }

@@ -92,7 +92,7 @@ def rotary(op: TorchOperation) -> str:
 
 
 def plain_attention(op: TorchOperation) -> str:
-    """Write the idiom of products and a softmax."""
+    """Write the fusion of products and a softmax."""
     usual = op.program.size(op.name(0), -1)
     scale = op.attribute("scale")
     op.attribute("guarded")  # PyTorch's always is
@@ -106,5 +106,5 @@ def plain_attention(op: TorchOperation) -> str:
 
 TABLES: dict[str, dict[str, Entry]] = {
     "": {"Attention": attention, "RotaryEmbedding": rotary},
-    "idiom": {"Attention": plain_attention},
+    "fusion": {"Attention": plain_attention},
 }

@@ -54,7 +54,7 @@ def linear(op: TorchOperation, x: str, weight: int, bias: int | None, transposed
 
 
 def linear_step(op: TorchOperation) -> str:
-    """Write what the idiom of a product and a sum stands for."""
+    """Write what the fusion of a product and a sum stands for."""
     bias = 2 if op.has(2) else None
     return linear(op, op.tensor(0), 1, bias, bool(op.attribute("transposed", 0)))
 
@@ -90,7 +90,7 @@ TABLES: dict[str, dict[str, Entry]] = {
     "com.microsoft": {
         "Inverse": "torch.linalg.inv({0})",
     },
-    "idiom": {
+    "fusion": {
         "Linear": linear_step,
     },
 }

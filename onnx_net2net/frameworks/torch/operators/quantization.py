@@ -137,7 +137,7 @@ TABLES: dict[str, dict[str, Entry]] = {
         "QuantizeLinear": quantize,
     },
     "com.microsoft": {"MatMulNBits": n_bits},
-    "idiom": {
+    "fusion": {
         "FakeQuantize": fake,
     },
 }
