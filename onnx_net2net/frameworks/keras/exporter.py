@@ -79,18 +79,18 @@ def _restored(layer: GraphLayer) -> Model:
     """Return the graph that a layer interprets, with the values that its variables have now."""
     proto = decoded(layer.graph)
     del proto.graph.value_info[:]  # of older versions: sizes without types, for the layer alone
-    found = {
+    arrays = {
         name: keras.ops.convert_to_numpy(variable)
         for name, variable in layer.by_initializer.items()
     }
     for graph in (proto.graph, *subgraphs(proto.graph)):
         for entry in graph.initializer:
-            if entry.name in found:
-                entry.CopyFrom(numpy_helper.from_array(found[entry.name], entry.name))
+            if entry.name in arrays:
+                entry.CopyFrom(numpy_helper.from_array(arrays[entry.name], entry.name))
         for name, value, node in list(constants(graph)):
-            if name in found:
+            if name in arrays:
                 clear_data(value)
-                set_constant(node, numpy_helper.from_array(found[name], value.name))
+                set_constant(node, numpy_helper.from_array(arrays[name], value.name))
     return load(proto)
 
 
@@ -116,9 +116,9 @@ def _converted(model: Any, opset: int) -> ModelProto:
         packed = keras.tree.pack_sequence_as(layout, data)
         mapping = list(zip(variables, values, strict=True))
         with keras.StatelessScope(mapping) as scope:
-            found = model(packed, training=False)
+            results = model(packed, training=False)
         moved.update(_moved(mapping, scope.state_mapping))
-        return found
+        return results
 
     signature = [*inputs, *stored]
     traced = tf.function(function, input_signature=signature)
@@ -155,25 +155,25 @@ def _told(error: Exception) -> str:
 
 def _moved(mapping: list[tuple[Any, Any]], after: Mapping[int, Any]) -> list[str]:
     """Return the variables that changed, but for the seeds of what is not random in inference."""
-    found = [
+    changed = [
         variable.path
         for variable, value in mapping
         if after[id(variable)] is not value and variable.name != "seed_generator_state"
     ]
     hidden = after.keys() - {id(variable) for variable, _ in mapping}
-    return [*found, *(["the state of a layer"] if hidden else [])]
+    return [*changed, *(["the state of a layer"] if hidden else [])]
 
 
 def _check_operators(proto: ModelProto) -> None:
     """Raise where tf2onnx left operators of TensorFlow, which it does not know, in the graph."""
-    found = {
+    unknown = {
         node.op_type
         for graph in (proto.graph, *subgraphs(proto.graph))
         for node in graph.node
         if not node.domain and not defs.has(node.op_type)
     }
-    if found:
-        raise Refused(None, f"tf2onnx has no translation of {', '.join(sorted(found))}")
+    if unknown:
+        raise Refused(None, f"tf2onnx has no translation of {', '.join(sorted(unknown))}")
 
 
 def _fill(proto: ModelProto, traced: Any, known: set[str]) -> None:

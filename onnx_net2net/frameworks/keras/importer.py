@@ -63,14 +63,14 @@ def keras_model(model: Model) -> keras.Model:
 def variables_of(model: Model) -> list[VariableSpec]:
     """Return what is to be known of each parameter, then of each statistic."""
     names, kinds = paths(model), roles(model)
-    found = []
+    specs = []
     for wanted in (Role.PARAMETER, Role.STATISTIC):
         for name, weight in model.weights.items():
             if kinds[name] is wanted:
                 dtype = type_name(weight.dtype)
                 trains = wanted is Role.PARAMETER
-                found.append(VariableSpec(name, names[name], trains, dtype, list(weight.shape)))
-    return found
+                specs.append(VariableSpec(name, names[name], trains, dtype, list(weight.shape)))
+    return specs
 
 
 def skeleton(model: Model, without: frozenset[str]) -> ModelProto:

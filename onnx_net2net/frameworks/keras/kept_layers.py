@@ -111,8 +111,8 @@ def _from_one(graph: Any, node: Any, name: str, op: str, order: Callable[..., li
     graph.remove_node(name)
     nodes = _Nodes(graph)
     one = nodes.constant(np.ones((), tensor_dtype_to_np_dtype(dtype)))
-    (found,) = nodes.add(op, [x])
-    graph.make_node("Sub", order(one, found), outputs=[output], shapes=[shape], dtypes=[dtype])
+    (value,) = nodes.add(op, [x])
+    graph.make_node("Sub", order(one, value), outputs=[output], shapes=[shape], dtypes=[dtype])
 
 
 def _biased(graph: Any, node: Any, name: str, _: Any) -> None:
@@ -172,8 +172,8 @@ def _normalised(calls: Calls, layer: Any, inputs: Any) -> Any:
     beta = layer.beta if layer.center else ops.zeros(size, dtype)
     weights = (gamma, beta, layer.moving_mean, layer.moving_variance)
     inputs = [x, *(ops.cast(weight, dtype) for weight in weights)]
-    (found,) = calls.mark(call, [x], inputs)
-    return ops.cast(found, layer.compute_dtype)
+    (y,) = calls.mark(call, [x], inputs)
+    return ops.cast(y, layer.compute_dtype)
 
 
 def _normalisation(nodes: _Nodes, call: _Mark, inputs: list[str], shape: list[int]) -> list[str]:
@@ -260,7 +260,8 @@ def _looped(
     x, states, mask = given
     op = next((op for op, kind in RECURRENT.items() if type(layer) is kind), "")
     call = _recurrent(op, layer)
-    if call is None or mask is not None or (options.get("training") and _random(layer)):
+    drops = options.get("training") and (layer.dropout or layer.recurrent_dropout)
+    if call is None or mask is not None or drops:
         return original(layer, x, states, mask, **options)
     cell, states = layer.cell, list(keras.tree.flatten(states))
     weights = [cell.kernel, cell.recurrent_kernel, *([cell.bias] if call.bias else [])]
@@ -272,11 +273,6 @@ def _looped(
     if layer.go_backwards:
         every = tf.reverse(every, [1])
     return last[0], every, last
-
-
-def _random(layer: Any) -> bool:
-    """Return whether a layer drops anything while it is trained."""
-    return bool(layer.dropout or layer.recurrent_dropout)
 
 
 def _recurrent(op: str, layer: Any) -> _Mark | None:
@@ -307,8 +303,8 @@ def _zero(state: Any) -> bool:
 
     if state.op.type == "Fill":
         state = state.op.inputs[1]
-    found = tf.get_static_value(state)
-    return found is not None and not np.any(found)
+    array = tf.get_static_value(state)
+    return array is not None and not np.any(array)
 
 
 def _recurrence(nodes: _Nodes, call: _Mark, inputs: list[str], shape: list[int]) -> list[str]:
@@ -335,13 +331,9 @@ def _ordered(nodes: _Nodes, call: _Mark, weight: str, axis: int) -> str:
     order = GATES[call.op]
     if order == sorted(order):
         return weight
-    parts = nodes.add("Split", [weight], len(order), axis=axis, **_count(nodes, len(order)))
+    since_18 = {"num_outputs": len(order)} if nodes.graph.opset >= 18 else {}
+    parts = nodes.add("Split", [weight], len(order), axis=axis, **since_18)
     return nodes.add("Concat", [parts[gate] for gate in order], axis=axis)[0]
-
-
-def _count(nodes: _Nodes, parts: int) -> dict[str, int]:
-    """Split into equal parts wants their number since opset 18."""
-    return {"num_outputs": parts} if nodes.graph.opset >= 18 else {}
 
 
 def _biases(nodes: _Nodes, call: _Mark, bias: str) -> str:

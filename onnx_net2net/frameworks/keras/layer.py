@@ -151,10 +151,10 @@ class GraphLayer(keras.layers.Layer):
             population=self._population,
         )
         main = self.program.main
-        found = translator.run(main, dict(zip(main.inputs, given, strict=True)))
+        results = translator.run(main, dict(zip(main.inputs, given, strict=True)))
         if self.refusals:
-            return [ops.zeros(()) for _ in found]
-        return [tensor(value) for value in found]
+            return [ops.zeros(()) for _ in results]
+        return [tensor(value) for value in results]
 
     def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
         """Return shapes and types of the outputs."""

@@ -37,15 +37,15 @@ def output_spec(
     """
     stored = {tensor.name for tensor in proto.graph.initializer}
     values = [value for value in proto.graph.input if value.name not in stored]
-    found = []
+    results = []
     for sizes in TRIALS[trial]:
         binding = bind(values, sizes)
         pairs = zip(values, inputs, strict=True)
         shapes = [bound(value, binding) or tuple(x.shape) for value, x in pairs]
-        found.append(_walked(walk, shapes, [x.dtype for x in inputs]))
+        results.append(_walked(walk, shapes, [x.dtype for x in inputs]))
         if not binding:
             break
-    here, there = found[0], found[-1]
+    here, there = results[0], results[-1]
     return [
         keras.KerasTensor(
             [m if m == n else None for m, n in zip(a.shape, b.shape, strict=False)],

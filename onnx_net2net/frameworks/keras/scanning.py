@@ -102,8 +102,8 @@ def _loop(
     ]
 
     def step(index: Any, goes_on: Any, now: Any, arrays: Any) -> tuple[Any, ...]:
-        goes_on, new, found = body(index, goes_on, list(now), [a.read(index) for a in inputs])
-        written = [a.write(index, row) for a, row in zip(arrays, found, strict=True)]
+        goes_on, new, rows = body(index, goes_on, list(now), [a.read(index) for a in inputs])
+        written = [a.write(index, row) for a, row in zip(arrays, rows, strict=True)]
         return index + 1, goes_on, new, written
 
     done = tf.while_loop(

@@ -85,17 +85,17 @@ def number(value: Value, default: Any = None) -> Any:
     """Return a scalar as a Python number, or as a tensor where it is not known."""
     if value is None:
         return default
-    found = known(value)
-    if found is not None:
-        return found.reshape(-1)[0].item()
+    array = known(value)
+    if array is not None:
+        return array.reshape(-1)[0].item()
     return ops.reshape(tensor(value), ())
 
 
 def ints(value: Value) -> list[Any]:
     """Return a vector of sizes: numbers, and int32 scalars where they are not known."""
-    found = known(value)
-    if found is not None:
-        return [int(item) for item in found.reshape(-1)]
+    array = known(value)
+    if array is not None:
+        return [int(item) for item in array.reshape(-1)]
     if isinstance(value, Sizes):
         return [_narrow(item) if ops.is_tensor(item) else int(item) for item in value.elements()]
     vector = ops.reshape(_narrow(value), (-1,))

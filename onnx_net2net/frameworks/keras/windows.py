@@ -165,11 +165,11 @@ def taps(x: Any, frame: Window) -> list[Any]:
         (length - span) // stride + 1
         for length, span, stride in zip(lengths, frame.spans, frame.strides, strict=True)
     ]
-    found = []
+    views = []
     for place in product(*(range(k) for k in frame.kernel)):
         index = [
             slice(i * d, i * d + (count - 1) * s + 1, s)
             for i, d, s, count in zip(place, frame.dilations, frame.strides, counts, strict=True)
         ]
-        found.append(x[(slice(None), slice(None), *index)])
-    return found
+        views.append(x[(slice(None), slice(None), *index)])
+    return views

@@ -19,9 +19,9 @@ LONGEST = 64  # iterations that are written out one after the other
 
 def branch(op: KerasOperation, condition: Any) -> list[Any]:
     """Run the branch taken, or leave the choice of both to the backend."""
-    found = known(condition)
-    if found is not None:
-        return op.body("then_branch" if found.reshape(-1)[0] else "else_branch", [])
+    choice = known(condition)
+    if choice is not None:
+        return op.body("then_branch" if choice.reshape(-1)[0] else "else_branch", [])
 
     def side(name: str) -> list[Any]:
         return [tensor(value) for value in op.body(name, [])]
@@ -57,10 +57,10 @@ def _unrolled(
         states = results[1 : 1 + carried]
         rows.append(results[1 + carried :])
         step += 1
-        found = known(results[0])
-        if found is None and (total is None or step < total):
+        decision = known(results[0])
+        if decision is None and (total is None or step < total):
             return None
-        goes_on = found is None or bool(np.all(found))
+        goes_on = decision is None or bool(np.all(decision))
     if not rows and len(op.step.outputs) > carried:
         op.refuse("it stacks the results of no iteration")
     return [*states, *(_stacked(list(column), 0) for column in zip(*rows, strict=True))]
@@ -78,8 +78,8 @@ def _while(op: KerasOperation, total: Any, condition: Any, states: list[Any]) ->
 
     def body(step: Any, goes_on: Any, now: list[Any]) -> tuple[Any, list[Any], list[Any]]:
         results = op.body("body", [ops.cast(step, "int64"), goes_on, *now])
-        found = [tensor(value) for value in results]
-        return ops.reshape(found[0], ()), found[1 : 1 + carried], found[1 + carried :]
+        tensors = [tensor(value) for value in results]
+        return ops.reshape(tensors[0], ()), tensors[1 : 1 + carried], tensors[1 + carried :]
 
     first = True if condition is None else ops.reshape(tensor(condition), ())
     limit = 2**31 - 1 if total is None else total
@@ -108,28 +108,28 @@ def scan(op: KerasOperation, *values: Any) -> list[Any]:
         columns = [_stacked(list(column), 0) for column in zip(*rows, strict=True)]
     else:
         states, columns = scanned(
-            lambda now, entries: _split(op.body("body", [*now, *entries]), carried),
+            lambda now, entries: _parted(op.body("body", [*now, *entries]), carried),
             [tensor(state) for state in states],
             given,
         )
     return [*states, *_directed(op, columns)]
 
 
-def _split(results: list[Any], carried: int) -> tuple[list[Any], list[Any]]:
+def _parted(results: list[Any], carried: int) -> tuple[list[Any], list[Any]]:
     """Split what a body returns into new states and what is collected."""
-    found = [tensor(value) for value in results]
-    return found[:carried], found[carried:]
+    tensors = [tensor(value) for value in results]
+    return tensors[:carried], tensors[carried:]
 
 
 def _directed(op: KerasOperation, columns: list[Any]) -> list[Any]:
     """Turn collected rows to the axis and into the direction that the node asks for."""
     axes = op.attribute("scan_output_axes") or [0] * len(columns)
     turned = op.attribute("scan_output_directions") or [0] * len(columns)
-    found = []
+    turned_rows = []
     for column, axis, flag in zip(columns, axes, turned, strict=True):
         column = ops.flip(column, 0) if flag else column
-        found.append(ops.moveaxis(column, 0, axis))
-    return found
+        turned_rows.append(ops.moveaxis(column, 0, axis))
+    return turned_rows
 
 
 TABLES: dict[str, dict[str, Entry]] = {"": {"If": branch, "Loop": loop, "Scan": scan}}

@@ -83,11 +83,11 @@ def modulo(op: KerasOperation, *values: Any) -> Any:
 def power(op: KerasOperation, *values: Any) -> Any:
     """Return a power in the type of the base; squares and roots are not left to logarithms."""
     x, exponent = values
-    found = known(exponent)
-    if found is not None and found.size == 1 and not is_whole(x):
+    constant = known(exponent)
+    if constant is not None and constant.size == 1 and not is_whole(x):
         x = tensor(x)
-        value = found.item()
-        if found.ndim <= len(x.shape) and value in (2.0, 0.5):
+        value = constant.item()
+        if constant.ndim <= len(x.shape) and value in (2.0, 0.5):
             return ops.square(x) if value == 2 else ops.sqrt(x)
     x, exponent = operands(op, values)
     if is_whole(x) and not is_whole(exponent):

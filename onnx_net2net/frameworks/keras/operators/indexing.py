@@ -110,17 +110,17 @@ def compress(op: KerasOperation, x: Any, condition: Any) -> Any:
     axis = op.attribute("axis")
     if axis is None:
         x, axis = ops.reshape(x, (-1,)), 0
-    found = known(condition)
-    if found is not None:
-        return gathered(x, np.flatnonzero(found), axis_of(axis, x))
+    holds = known(condition)
+    if holds is not None:
+        return gathered(x, np.flatnonzero(holds), axis_of(axis, x))
     return ops.take(x, ops.nonzero(tensor(condition))[0], axis=axis_of(axis, x))
 
 
 def nonzero(op: KerasOperation, x: Any) -> Any:
     """Return the places of the entries that are not zero, a column each."""
-    found = known(x)
-    if found is not None:
-        return np.stack(np.nonzero(found)).astype(np.int64)
+    array = known(x)
+    if array is not None:
+        return np.stack(np.nonzero(array)).astype(np.int64)
     return ops.cast(ops.stack(ops.nonzero(tensor(x))), "int64")
 
 
@@ -140,11 +140,11 @@ def top_k(op: KerasOperation, x: Any, k: Any = None) -> list[Any]:
 
 def unique(op: KerasOperation, x: Any) -> list[Any]:
     """Return the distinct entries, where they are known when the graph is built."""
-    found = known(x)
-    if found is None:
+    array = known(x)
+    if array is None:
         op.refuse("only the data tell how many distinct elements there are")
     axis = op.attribute("axis")
-    values, first, inverse, counts = np.unique(found, True, True, True, axis=axis)
+    values, first, inverse, counts = np.unique(array, True, True, True, axis=axis)
     if not op.attribute("sorted", 1):
         order = np.argsort(first)
         rank = np.argsort(order)

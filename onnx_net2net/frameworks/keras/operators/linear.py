@@ -73,12 +73,12 @@ def einsum(op: KerasOperation, *values: Any) -> Any:
         once = sorted(letter for letter in set(letters) if letters.count(letter) == 1)
         dots = "..." if "..." in equation else ""
         equation = f"{equation}->{dots}{''.join(once)}"
-    found = [tensor(value) for value in values]
-    if "int" in dtype_of(found[0]) and keras.backend.backend() == "tensorflow":
+    tensors = [tensor(value) for value in values]
+    if "int" in dtype_of(tensors[0]) and keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return tf.einsum(equation, *found)  # Keras goes by float32
-    return cast(ops.einsum(equation, *found), dtype_of(found[0]))
+        return tf.einsum(equation, *tensors)  # Keras goes by float32
+    return cast(ops.einsum(equation, *tensors), dtype_of(tensors[0]))
 
 
 def inverse(op: KerasOperation, x: Any) -> Any:

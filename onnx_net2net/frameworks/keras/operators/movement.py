@@ -33,8 +33,8 @@ FARTHEST = 2**30  # beyond the ends of every axis, in the int32 that sizes are c
 def given_axes(op: KerasOperation, axes: Any) -> list[int] | None:
     """Return the axes, an attribute or (opset 13) an input; None for none, or if a run tells."""
     if axes is None:
-        found = op.attribute("axes")
-        return None if found is None else list(found)
+        stated = op.attribute("axes")
+        return None if stated is None else list(stated)
     array = known(axes)
     return None if array is None else [int(axis) for axis in array.reshape(-1)]
 
@@ -99,13 +99,13 @@ def flatten(op: KerasOperation, x: Any) -> Any:
 def squeeze(op: KerasOperation, x: Any, axes: Any = None) -> Any:
     """Drop axes of size 1, all of them if none is named."""
     x = tensor(x)
-    found = given_axes(op, axes)
-    if found is None and axes is not None:
+    chosen = given_axes(op, axes)
+    if chosen is None and axes is not None:
         return without_axes(op, x, axes)
-    if found is None:
-        found = [axis for axis, size in enumerate(sizes(x)) if isinstance(size, int) and size == 1]
+    if chosen is None:
+        chosen = [axis for axis, size in enumerate(sizes(x)) if isinstance(size, int) and size == 1]
         x = _without_ones(op, x)
-    dropped = {axis_of(axis, x) for axis in found}
+    dropped = {axis_of(axis, x) for axis in chosen}
     # Reshaped, for a size that is 1 but not known to be must go as well.
     kept = [size for axis, size in enumerate(sizes(x)) if axis not in dropped]
     return ops.reshape(x, kept)
@@ -127,11 +127,11 @@ def _without_ones(op: KerasOperation, x: Any) -> Any:
 def unsqueeze(op: KerasOperation, x: Any, axes: Any = None) -> Any:
     """Insert axes, counted in the result."""
     x = tensor(x)
-    found = given_axes(op, axes)
-    if found is None:
+    chosen = given_axes(op, axes)
+    if chosen is None:
         return with_axes(op, x, axes)
-    total = len(x.shape) + len(found)
-    for axis in sorted(axis + total if axis < 0 else axis for axis in found):
+    total = len(x.shape) + len(chosen)
+    for axis in sorted(axis + total if axis < 0 else axis for axis in chosen):
         x = ops.expand_dims(x, axis)
     return x
 
@@ -202,11 +202,9 @@ def _slice_axis(x: Any, axis: int, start: Any, end: Any, step: int) -> Any:
     if step < 0:
         end = -FARTHEST if isinstance(end, int) and end in NONE else end
         whole = isinstance(start, int) and isinstance(end, int) and start == -1 and end <= -FARTHEST
-        return (
-            ops.flip(x, axis)[_strided(x, axis, -step)]
-            if whole
-            else _backward(x, axis, start, end, step)
-        )
+        if not whole:
+            return _backward(x, axis, start, end, step)
+        return cut(ops.flip(x, axis), axis, None, None, -step)
     start = None if isinstance(start, int) and start == 0 else start
     end = None if isinstance(end, int) and end >= 2**31 - 1 else end
     return cut(x, axis, _bounded(start, size), _bounded(end, size), step)
@@ -219,10 +217,6 @@ def _picked(start: int, end: int, step: int, size: int) -> range:
     if step > 0:
         return range(min(max(start, 0), size), min(max(end, 0), size), step)
     return range(min(max(start, 0), size - 1), min(max(end, -1), size - 1), step)
-
-
-def _strided(x: Any, axis: int, step: int) -> tuple[slice, ...]:
-    return tuple(slice(None, None, step if i == axis else 1) for i in range(len(x.shape)))
 
 
 def _bounded(place: Any, size: Any) -> Any:

@@ -27,15 +27,12 @@ __all__ = ["TABLES"]
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
-def _lowest(dtype: str) -> float:
-    return -math.inf if dtype in FLOATS else int(np.iinfo(dtype).min)
-
-
 def max_pool(op: KerasOperation, x: Any) -> list[Any]:
     """Return the largest values and, where asked for, their places in the flat input."""
     x = tensor(x)
     frame = window(op, x, op.attribute("kernel_shape"), ceil=_ceil(op))
-    wide = padded(x, frame.pads, _lowest(dtype_of(x)))
+    lowest = -math.inf if dtype_of(x) in FLOATS else int(np.iinfo(dtype_of(x)).min)
+    wide = padded(x, frame.pads, lowest)
     by_column = bool(op.attribute("storage_order", 0))
     if op.wants(1):
         return _places(op, x, wide, frame, by_column)

@@ -119,12 +119,6 @@ def _matmul(a: Any, b: Any, a_zero: Any, b_zero: Any) -> Any:
     return ops.matmul(a, b)
 
 
-def _single(op: KerasOperation, *values: Any) -> None:
-    """Refuse one scale for each row, which would be taken for one a column."""
-    if any(product(sizes(value)) != 1 for value in values):
-        op.refuse("scales or zero points by row are not translated")
-
-
 def matmul_integer(
     op: KerasOperation, a: Any, b: Any, a_zero: Any = None, b_zero: Any = None
 ) -> Any:
@@ -137,7 +131,8 @@ def qlinear_matmul(
     y_scale: Any, y_zero: Any,
 ) -> Any:  # fmt: skip
     """Multiply quantized operands to a quantized result."""
-    _single(op, a_scale, y_scale, y_zero)
+    if any(product(sizes(value)) != 1 for value in (a_scale, y_scale, y_zero)):
+        op.refuse("scales or zero points by row are not translated")  # taken for one a column
     y = _matmul(a, b, a_zero, b_zero)
     return _requantized(y, _float(a_scale) * _float(b_scale) / _float(y_scale), y_zero)
 

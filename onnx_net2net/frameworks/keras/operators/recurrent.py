@@ -114,7 +114,11 @@ def recurrent(
     for direction in range(w.shape[0]):
         cell = _cell(kind, op, direction, r, b, peepholes)
         backward = direction == 1 or op.attribute("direction", "forward") == "reverse"
-        states = [_start(s, direction, x, cell.hidden) for s in starts[: kind.states]]
+        zeros = ops.broadcast_to(
+            ops.zeros((1, cell.hidden), dtype_of(x)), (sizes(x)[1], cell.hidden)
+        )
+        given = starts[: kind.states]
+        states = [zeros if start is None else tensor(start)[direction] for start in given]
         gates = _gates(kind, x, w[direction], b, direction, cell)
         y, final = _run(kind, cell, gates, states, lengths, backward)
         outputs.append(y)
@@ -162,26 +166,11 @@ _ALPHA = ("affine", "elu", "hardsigmoid", "leakyrelu", "scaledtanh", "thresholde
 _BETA = ("affine", "hardsigmoid", "scaledtanh")
 _NAMES = {
     name.lower(): name
-    for name in [
-        "Affine",
-        "Elu",
-        "HardSigmoid",
-        "LeakyRelu",
-        "Relu",
-        "ScaledTanh",
-        "Sigmoid",
-        "Softplus",
-        "Softsign",
-        "Tanh",
-        "ThresholdedRelu",
-    ]
-}
-
-
-def _start(start: Any, direction: int, x: Any, hidden: int) -> Any:
-    if start is not None:
-        return tensor(start)[direction]
-    return ops.broadcast_to(ops.zeros((1, hidden), dtype_of(x)), (sizes(x)[1], hidden))
+    for name in (
+        "Affine", "Elu", "HardSigmoid", "LeakyRelu", "Relu", "ScaledTanh", "Sigmoid", "Softplus",
+        "Softsign", "Tanh", "ThresholdedRelu",
+    )
+}  # fmt: skip
 
 
 def _gates(kind: RecurrentOperator, x: Any, w: Any, b: Any, direction: int, cell: Cell) -> Any:

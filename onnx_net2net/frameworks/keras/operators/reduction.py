@@ -27,11 +27,11 @@ def reduced(function: Callable[..., Any]) -> Entry:
         if function is log_sum_exp and "int" in dtype_of(x):
             op.refuse("logarithms of whole numbers are not translated: their last bit decides")
         if axes is not None:
-            found = known(axes) if 0 not in axes.shape else np.zeros(0, np.int64)
-            if found is None:
+            numbers = known(axes) if 0 not in axes.shape else np.zeros(0, np.int64)
+            if numbers is None:
                 flat, restored = axes_behind(op, x, axes)
                 return restored(function(flat, axis=(1,), keepdims=False), keep)
-            given = found.reshape(-1).tolist()
+            given = numbers.reshape(-1).tolist()
         if none and not given:
             return x if function not in POINTWISE else POINTWISE[function](x)
         if min(given or [0]) < 0 and 0 in x.shape:
@@ -134,10 +134,10 @@ def place_of(function: Callable[..., Any]) -> Entry:
         x = lifted(x)
         axis = axis_of(op.attribute("axis", 0), x)
         last = op.attribute("select_last_index", 0)
-        found = ops.cast(function(ops.flip(x, axis) if last else x, axis=axis), "int64")
+        places = ops.cast(function(ops.flip(x, axis) if last else x, axis=axis), "int64")
         if last:
-            found = ops.cast(sizes(x)[axis], "int64") - 1 - found
-        return ops.expand_dims(found, axis) if op.attribute("keepdims", 1) else found
+            places = ops.cast(sizes(x)[axis], "int64") - 1 - places
+        return ops.expand_dims(places, axis) if op.attribute("keepdims", 1) else places
 
     return entry
 
@@ -147,27 +147,23 @@ def running(function: Callable[..., Any], neutral: int) -> Entry:
 
     def entry(op: KerasOperation, x: Any, axis: Any) -> Any:
         x = lifted(x)
-        found, back = known(axis), None
-        if found is None:
+        number, back = known(axis), None
+        if number is None:
             x, back = axis_last(op, x, axis)
-        place = axis_of(-1 if found is None else int(found.reshape(-1)[0]), x)
+        place = axis_of(-1 if number is None else int(number.reshape(-1)[0]), x)
         backward = bool(op.attribute("reverse", 0))
         x = ops.flip(x, place) if backward else x
         if op.attribute("exclusive", 0):
             first = ops.take(x, [0], axis=place) * 0 + neutral
-            rest = ops.slice(x, [0] * len(x.shape), _shorter(x, place))
+            shorter = sizes(x)
+            shorter[place] = shorter[place] - 1
+            rest = ops.slice(x, [0] * len(x.shape), shorter)
             x = ops.concatenate([first, rest], axis=place)
         y = function(x, axis=place)
         y = ops.flip(y, place) if backward else y
         return y if back is None else back(y)
 
     return entry
-
-
-def _shorter(x: Any, axis: int) -> list[Any]:
-    shape = sizes(x)
-    shape[axis] = shape[axis] - 1
-    return shape
 
 
 TABLES: dict[str, dict[str, Entry]] = {

@@ -95,12 +95,12 @@ def resize(op: KerasOperation, x: Any, *operands: Any) -> Any:
     axes = [axis_of(a, x) for a in given]
     regions: list[tuple[Any, Any]] = [(0.0, 1.0)] * len(axes)
     if method.coordinates == "tf_crop_and_resize":
-        found = known(roi)
-        if found is None:
+        region = known(roi)
+        if region is None:
             corners = tensor(roi, "float32")
             regions = [(corners[i], corners[i + len(axes)]) for i in range(len(axes))]
         else:
-            regions = [(float(a), float(b)) for a, b in found.reshape(2, -1).T]
+            regions = [(float(a), float(b)) for a, b in region.reshape(2, -1).T]
     before = [sizes(x)[axis] for axis in axes]
     for axis, frame in zip(axes, _frames(op, before, scales, wanted, regions), strict=True):
         if method.antialias and not isinstance(frame.scale, float):

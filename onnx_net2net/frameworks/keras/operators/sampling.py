@@ -29,8 +29,8 @@ def picked(x: Any, places: list[Any], inside: Any = None) -> Any:
     for size, place in zip(shape[2:], places, strict=True):
         last = ops.cast(size - 1, "int32")
         flat = flat * ops.cast(size, "int32") + ops.clip(ops.cast(place, "int32"), 0, last)
-    found = ops.take(rows, flat, axis=0)
-    return found if inside is None else found * ops.cast(ops.expand_dims(inside, -1), dtype_of(x))
+    pixels = ops.take(rows, flat, axis=0)
+    return pixels if inside is None else pixels * ops.cast(ops.expand_dims(inside, -1), dtype_of(x))
 
 
 def _within(places: list[Any], lengths: list[Any]) -> Any:
@@ -200,9 +200,9 @@ def roi_align(op: KerasOperation, x: Any, regions: Any, images: Any) -> Any:
         ops.minimum(ops.maximum(p, 0), last - 1)
         for p, last in zip(spread, (high, wide), strict=True)
     ]
-    found = between(ops.take(x, images, axis=0), kept, zeros=False)
-    found = found * ops.cast(ops.expand_dims(inside, -1), dtype_of(x))
-    split = ops.reshape(found, (count, rows, ratio, columns, ratio, x.shape[1]))
+    samples = between(ops.take(x, images, axis=0), kept, zeros=False)
+    samples = samples * ops.cast(ops.expand_dims(inside, -1), dtype_of(x))
+    split = ops.reshape(samples, (count, rows, ratio, columns, ratio, x.shape[1]))
     return ops.transpose(ops.mean(split, axis=(2, 4)), (0, 3, 1, 2))
 
 

@@ -25,10 +25,10 @@ def empty(op: KerasOperation) -> list[Any]:
 
 
 def _place(op: KerasOperation, position: Any) -> int:
-    found = number(position)
-    if not isinstance(found, int):
+    place = number(position)
+    if not isinstance(place, int):
         op.refuse("its position is computed by the graph, and has to be known ahead")
-    return found
+    return place
 
 
 def at(op: KerasOperation, sequence: list[Any], position: Any) -> Any:
@@ -70,7 +70,7 @@ def split(op: KerasOperation, x: Any, lengths: Any = None) -> list[Any]:
     if not isinstance(size, int):
         op.refuse("the number of its parts is the size of an axis, which is left open")
     given = [1] if lengths is None else ints(lengths)
-    if lengths is None or ((found := known(lengths)) is not None and found.ndim == 0):
+    if lengths is None or ((array := known(lengths)) is not None and array.ndim == 0):
         step = given[0]
         given = [min(step, size - start) for start in range(0, size, step)]
     parts, start = [], 0
