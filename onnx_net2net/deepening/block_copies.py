@@ -41,9 +41,9 @@ class Cloning:
     numbered: bool
     cancel: Cancelling | None = None
     parameters: dict[str, str] = field(default_factory=dict)  # of the last copy: {new: old}
-    epsilons: dict[tuple[str, float], str] = field(default_factory=dict)  # operands that hold one
     sources: dict[str, str] = field(default_factory=dict)  # of all copies: {new: old}
     row: Row = field(init=False)
+    epsilons: dict[tuple[str, float], str] = field(default_factory=dict)  # operands that hold one
 
     def __post_init__(self) -> None:
         block = self.block
@@ -51,7 +51,7 @@ class Cloning:
         self.row = in_a_row(self.analysis, block.positions if block.affine else (), ones)
 
     def shift(self, text: str, number: int) -> str:
-        """A name or path of the block, as in its copy of that number."""
+        """Return a name or path of the block as in its copy of that number."""
         block = self.block
         if self.numbered:
             at = block.index
@@ -60,7 +60,7 @@ class Cloning:
         return re.sub(rf"(?<![\w.]){re.escape(name)}(?![A-Za-z0-9])", f"{name}_copy{number}", text)
 
     def unique(self, name: str, number: int) -> str:
-        """The name in the copy of that number of what is called ``name`` in the block."""
+        """Return the name in the copy of that number of what is ``name`` in the block."""
         shifted = self.shift(name, number)
         if shifted == name and name and not self.numbered:
             base, colon, port = name.rpartition(":")  # TensorFlow's: kernel:0
@@ -81,10 +81,11 @@ class Cloning:
         editor.describe(block.output, current)
         originals = {name: self._weight(name) for name in block.affine}
         norm = norm_of(self.analysis, last)
-        for name in block.affine if norm is not None else ():
-            self._release(norm, name)
-        if block.affine and self.row.steady is not None:
-            self._set_epsilon(norm, self.row.steady.first[0])
+        if norm is not None and block.affine:
+            for name in block.affine:
+                self._release(norm, name)
+            if self.row.steady is not None:
+                self._set_epsilon(norm, self.row.steady.first[0])
         for number in range(1, copies + 1):
             final = number == copies
             current = self._copy(number, current, last, block.output if final else None)
@@ -96,13 +97,13 @@ class Cloning:
         return self.editor.weights.get(name) or self.editor.model.weights[name]
 
     def _neutral(self, name: str, role: str, *, first: bool = False) -> None:
-        """Let ``name`` be a scale that changes nothing or a bias of zero, as ``role`` is one or the
+        """Make ``name`` a scale that changes nothing or a bias of zero, as ``role`` is one or the
         other; ``first`` if it is that of the block's own norm.
         """
         self._fill(name, self._scale(first) if role == self.block.affine[0] else 0.0)
 
     def _scale(self, first: bool = False) -> float:
-        """That of a norm which is followed by another."""
+        """Return the scale of a norm that is followed by another."""
         steady = self.row.steady
         return 1.0 if steady is None else (steady.first if first else steady.middle)[1]
 
@@ -141,15 +142,14 @@ class Cloning:
             name, weight.dtype, shape, lambda: np.full(shape, value, dtype)
         )
 
-    def _arrange(self, new: str, old: str) -> None:
-        cancel, weight = self.cancel, self._weight(old)
-        if cancel is not None:
-            self.editor.weights[new] = Computed(
-                new, weight.dtype, weight.shape, lambda: cancel.array(old, weight.array())
-            )
+    def _arrange(self, new: str, old: str, cancel: Cancelling) -> None:
+        weight = self._weight(old)
+        self.editor.weights[new] = Computed(
+            new, weight.dtype, weight.shape, lambda: cancel.array(old, weight.array())
+        )
 
     def _copy(self, number: int, entry: str, behind: Node, output: str | None) -> str:
-        """One copy that reads ``entry``; the tensor that it gives."""
+        """Add one copy that reads ``entry``; return the tensor that it gives."""
         graph, block = self.analysis.graph, self.block
         names = {block.input: entry}
         self.parameters = {}
@@ -160,7 +160,7 @@ class Cloning:
             result = self._copy_node(node, number, names, behind, output)
         for new, old in self.parameters.items():
             if self.cancel is not None and (old in self.cancel.projections or old not in values):
-                self._arrange(new, old)
+                self._arrange(new, old, self.cancel)
             elif old in values:
                 self._fill(new, self._scale() if old in self.row.scales else values[old])
             if old in block.affine:
@@ -170,6 +170,7 @@ class Cloning:
     def _copy_node(
         self, node: Node, number: int, names: dict[str, str], behind: Node, output: str | None
     ) -> str:
+        """Add a copy of one node; return its first output. ``names`` are those in this copy."""
         for name in node.inputs:
             if name and name not in names:
                 names[name] = self._operand(name, number, names, behind)
@@ -188,18 +189,15 @@ class Cloning:
             if not name:
                 continue
             ends = name == self.block.output and output is not None
-            names[name] = output if ends and output else self._tensor(name, number)
+            names[name] = output if ends and output else self.unique(name, number)
+            if names[name] != output:
+                self.editor.describe(name, names[name])
             copy.output[index] = names[name]
         self.editor.append(behind, copy)
         return str(copy.output[0])
 
-    def _tensor(self, name: str, number: int) -> str:
-        new = self.unique(name, number)
-        self.editor.describe(name, new)
-        return new
-
     def _operand(self, name: str, number: int, names: dict[str, str], behind: Node) -> str:
-        """What a copy reads in place of ``name``: a parameter of its own, or the same tensor."""
+        """Return what a copy reads in place of ``name``: its own parameter, or the same tensor."""
         graph = self.analysis.graph
         if name not in graph.derived or not any(trained_behind(self.analysis, [name])):
             return name
@@ -209,6 +207,7 @@ class Cloning:
         return names[name]
 
     def _parameter(self, name: str, number: int) -> str:
+        """Add a parameter of a copy with the contents of ``name``; return its name."""
         weight = self.editor.model.weights[name]
         new = self.unique(name, number)
         self.editor.proto.graph.initializer.append(
@@ -221,14 +220,14 @@ class Cloning:
 
 
 def not_exact(block: Block) -> Refused:
-    """What to raise for a block that cannot be copied."""
+    """Return the error for a block that cannot be copied."""
     return Refused(block.name, f"it cannot be copied exactly: {block.reason}", block.remedy)
 
 
 def clone(
     analysis: Analysis, block: Block, copies: int, *, numbered: bool, zero: str = Zero.LAST
 ) -> tuple[Editor, dict[str, str]]:
-    """An editor in which ``copies`` stand behind ``block``, and their parameters: {new: old}.
+    """Return an editor with ``copies`` behind ``block``, and their parameters: {new: old}.
 
     ``numbered`` copies take the numbers behind the block's, which must be free. ``zero`` is "last"
     (zeros) or "cancel" (units that cancel in pairs). Raises Refused
@@ -244,9 +243,11 @@ def clone(
 
 
 def with_room(model: Model, block: Block, copies: int) -> tuple[Model, dict[str, str]]:
-    """``model`` with the members behind ``block`` in its series numbered higher, and what became
-    of the names of weights: {old: new}. Constants that bear the name of what a node gives, as
-    TorchScript's do (/a/a.0/Constant_output_0), keep it. Raises Refused where a name is not free.
+    """Give higher numbers to the members behind ``block`` in its series.
+
+    Returns the new model, and what became of the names of weights: {old: new}. Constants that bear
+    the name of an output, as TorchScript's do (/a/a.0/Constant_output_0), keep it. Raises Refused
+    where a name is not free.
     """
     at = block.index
     assert at is not None, f"{block.name} counts in no series"
@@ -296,7 +297,7 @@ def _check_free(graph: GraphProto, renames: Mapping[str, str], block: Block) -> 
 
 
 def renumbered(text: str, series: str, number: Callable[[int], int]) -> str:
-    """``text`` with members of ``series`` renumbered, as PyTorch's exporters write paths.
+    """Renumber the members of ``series`` in a text, as PyTorch's exporters write paths.
 
     >>> renumbered("encoder.layer.3.weight", "encoder.layer", lambda n: n + 1)
     'encoder.layer.4.weight'
@@ -307,23 +308,23 @@ def renumbered(text: str, series: str, number: Callable[[int], int]) -> str:
         return _renumbered_path(text, series, number)
     return re.sub(
         rf"(?<![\w.]){re.escape(series)}\.(\d+)(?!\w)",
-        lambda found: f"{series}.{number(int(found[1]))}",
+        lambda match: f"{series}.{number(int(match[1]))}",
         text,
     )
 
 
 def _renumbered_path(text: str, series: str, number: Callable[[int], int]) -> str:
-    """TorchScript's form, in which a part repeats what is before it: /layer1/layer1.0/conv1."""
+    """Renumber in TorchScript's form, where a part repeats the last: /layer1/layer1.0/conv1."""
     parts, written, path = text.split("/"), "", ""
     for index, part in enumerate(parts[1:-1], 1):
         # ``path`` is where this part stands, ``written`` how the part before was written.
         nested = bool(written) and part.startswith(written + ".")
         path = path[: len(path) - len(written)] + part if nested else f"{path}.{part}".lstrip(".")
         written = part
-        found = re.match(rf"{re.escape(series)}\.(\d+)(?!\w)", path)
-        if found is not None:
-            end = len(part) - (len(path) - found.end(1))
-            start = end - len(found[1])
+        match = re.match(rf"{re.escape(series)}\.(\d+)(?!\w)", path)
+        if match is not None:
+            end = len(part) - (len(path) - match.end(1))
+            start = end - len(match[1])
             if start >= 0:  # else it stood in an earlier part
-                parts[index] = part[:start] + str(number(int(found[1]))) + part[end:]
+                parts[index] = part[:start] + str(number(int(match[1]))) + part[end:]
     return "/".join(parts)

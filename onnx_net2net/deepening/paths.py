@@ -19,7 +19,7 @@ _FAR = 64
 
 
 def trained_behind(analysis: Analysis, names: Iterable[str]) -> Iterator[str]:
-    """The initializers of floating-point type that ``names`` are computed from, weights alone."""
+    """Yield the initializers of floating-point type that ``names`` are computed from alone."""
     graph, pending, seen = analysis.graph, list(names), set()
     while pending:
         name = pending.pop()
@@ -77,7 +77,7 @@ def _sources(analysis: Analysis, tensor: str) -> list[str]:
 
 
 def between(analysis: Analysis, entry: str, output: str) -> set[int]:
-    """The nodes on the ways from ``entry`` to ``output``."""
+    """Return the nodes on the ways from ``entry`` to ``output``."""
     graph = analysis.graph
     start = graph.producer[entry].position if entry in graph.producer else -1
     above, pending = set(), [output]
@@ -88,9 +88,9 @@ def between(analysis: Analysis, entry: str, output: str) -> set[int]:
         if node is not None and new and name != entry and node.parent is None:
             above.add(node.position)
             pending += [i for i in node.inputs if i]
-    reached, found = {entry}, set()
+    reached, inside = {entry}, set()
     for at in sorted(above):
         if not reached.isdisjoint(graph.nodes[at].inputs):
             reached.update(graph.nodes[at].outputs)
-            found.add(at)
-    return found
+            inside.add(at)
+    return inside

@@ -28,23 +28,25 @@ class Scaling:
     held: list[Dimension]
 
     def widths(self, factor: float) -> dict[Dimension, int]:
-        """The widths that differ from the present ones."""
-        found = {d: _width(d.width, factor, step) for d, step in self.steps.items()}
-        return {d: width for d, width in found.items() if width > d.width}
-
-
-def _width(width: int, factor: float, step: int) -> int:
-    """The multiple of ``step`` nearest to ``factor`` times ``width``."""
-    most = max(width, min(MOST, TIMES * width) // step * step)
-    return min(most, max(width, math.floor(width * factor / step + 0.5) * step))
+        """Return the nearest multiples of the steps that are larger than the present widths."""
+        widths = {}
+        for dimension, step in self.steps.items():
+            width = dimension.width
+            most = max(width, min(MOST, TIMES * width) // step * step)
+            nearest = min(most, math.floor(width * factor / step + 0.5) * step)
+            if nearest > width:
+                widths[dimension] = nearest
+        return widths
 
 
 def scaling_of(analysis: Analysis, multiple_of: int, kept: Collection[Dimension]) -> Scaling:
-    """What follows a factor. Axes that weights write become multiples of ``multiple_of``."""
+    """Choose what follows a factor. Axes that weights write become multiples of ``multiple_of``."""
     free = {d.atom: d for d in growable(analysis.dimensions) if d not in kept}
     inner: dict[Atom, int] = dict.fromkeys(free, 1)
     held: dict[Atom, None] = {}
-    for term in _terms(analysis):
+    solution = analysis.solution
+    axes = (axis for applied in solution.applied.values() for axis in written(solution, applied))
+    for term in (term for axis in axes for term in _products(canonical(axis))):
         members = [a for a in term if a in free]
         if not members:
             continue
@@ -60,15 +62,8 @@ def scaling_of(analysis: Analysis, multiple_of: int, kept: Collection[Dimension]
     return Scaling(steps, [free[a] for a in held])
 
 
-def _terms(analysis: Analysis) -> Iterator[list[Atom]]:
-    """The factors of every axis that weights write; one list for each segment."""
-    for applied in analysis.solution.applied.values():
-        for axis in written(analysis.solution, applied):
-            yield from _products(canonical(axis))
-
-
 def _products(axis: Axis) -> Iterator[list[Atom]]:
-    """``(a (b + c))`` as [a, b] and [a, c]."""
+    """Yield the factors of each segment: of ``(a (b + c))`` [a, b] and [a, c]."""
     if isinstance(axis, Atom):
         yield [axis]
     elif isinstance(axis, Sum):

@@ -91,20 +91,20 @@ class Sizing:
         """Evaluate the size chains again, with the new shapes."""
         for node in self.solution.graph.nodes:
             if node.position in self.solution.shapes.computed:
-                found = self._evaluated(node)
-                for name, (numbers, elements) in zip(node.outputs, found, strict=False):
+                results = self._evaluated(node)
+                for name, (numbers, elements) in zip(node.outputs, results, strict=False):
                     if name and not _equal(elements, self._before(name)):
                         self.numbers[name], self.after[name] = numbers, elements
                         self._trace(node, name)
 
     def _before(self, name: str) -> Array:
-        """A size value as it was, with symbols where it varies."""
+        """Return a size value as it was, with symbols where it varies."""
         shapes = self.solution.shapes
         return shapes.formula.get(name, shapes.value[name])
 
     def _evaluated(self, node: Node) -> list[tuple[Array, Array]]:
-        """What a node that computes sizes gives now, as numbers at the trial sizes and as
-        formulas; nothing where nothing that it reads changes.
+        """Return what a node that computes sizes gives now, as numbers at the trial sizes and as
+        formulas; nothing where none of its inputs changes.
         """
         solution, shapes = self.solution, self.solution.shapes
         if node.facts.measures:
@@ -151,7 +151,7 @@ class Sizing:
             self.origins[name] = min(known)
 
     def _condition(self, node: Node) -> None:
-        """An If that always takes one branch, which gives sizes, goes on taking it."""
+        """Let an If that always takes one branch, which gives sizes, go on taking it."""
         if node.links is not None and node.inputs[0] in self.after:
             self._frozen(node, set())
 
@@ -176,18 +176,18 @@ class Sizing:
 
     def _sizes(self, applied: Applied, slot: SizeRef) -> list[Change]:
         """(old, new) for every element; equal where the slot leaves it."""
-        found: list[Change] = []
+        changes: list[Change] = []
         for item in slot.terms:
             axis = self._axis(applied, item)
             if item is None or axis is None:
-                found.append((NEVER, NEVER))
+                changes.append((NEVER, NEVER))
             elif item.beyond is not None:
                 size = self.growth.size(axis)
                 enough = isinstance(size, Size) or size <= abs(item.beyond)
-                found.append((item.beyond, item.beyond if enough else item.sign * FARTHEST))
+                changes.append((item.beyond, item.beyond if enough else item.sign * FARTHEST))
             else:
-                found.append((item.sign * axis.size, item.sign * self.growth.size(axis)))
-        return found
+                changes.append((item.sign * axis.size, item.sign * self.growth.size(axis)))
+        return changes
 
     def _axis(self, applied: Applied, item: Repeated | None) -> Axis | None:
         return axis_of(item.term, applied.env, applied.rule.sizes) if item is not None else None
@@ -255,7 +255,7 @@ class Sizing:
         return input_places(self.solution)
 
     def _frozen(self, node: Node, slots: set[str | int]) -> None:
-        """A size that flows into arithmetic keeps its old value: sqrt(head_dim) is a scale."""
+        """Keep the old value of a size in arithmetic: sqrt(head_dim) is a scale."""
         for index, name in enumerate(node.inputs):
             if name in self.after and index not in slots:
                 self._patch(node, index, name, self._before(name))

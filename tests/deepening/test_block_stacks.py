@@ -10,6 +10,8 @@ from onnx import NodeProto, helper, numpy_helper
 from onnx.helper import make_node
 
 import onnx_net2net as n2n
+from onnx_net2net.deepening import norms as norms_in_a_row
+from onnx_net2net.deepening.block_copies import Cloning
 from onnx_net2net.deepening.norms import Steady
 
 WIDTH = 6
@@ -189,3 +191,20 @@ def test_an_epsilon_that_its_type_would_round_is_left_alone(
     else:
         with pytest.raises(n2n.Refused, match=r"another epsilon of Add .* would be rounded"):
             n2n.deepen(model, block="blocks.0")
+
+
+@pytest.mark.parametrize("norms", ["fused", "centred"])
+def test_an_epsilon_that_stays_is_caught(monkeypatch: pytest.MonkeyPatch, norms: str) -> None:
+    stack = Stack(3, numbered=True, shared=False, epsilon=1e-2, norms=norms)
+    model = stack.model(["post-norm"] * 2)
+    monkeypatch.setattr(Cloning, "_set_epsilon", lambda *_: None)
+    assert not n2n.verify(model, n2n.deepen(model, block="blocks.0"))
+
+
+def test_an_epsilon_that_is_rounded_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(norms_in_a_row, "_holds", lambda *_: True)
+    stack = Stack(3, True, False, epsilon=1e-3, norms="centred", dtype=np.float16)
+    model = stack.model(["post-norm"] * 2)
+    with np.errstate(over="ignore"):
+        deeper = n2n.deepen(model, block="blocks.0")
+    assert not n2n.verify(model, deeper)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from importlib import import_module
@@ -125,6 +126,44 @@ def test_a_post_norm_block_hands_its_affine_map_on(name: str, norm: str) -> None
         old, new = norm.format(0, part), norm.format(1, part)
         np.testing.assert_array_equal(deeper.weights[new].array(), model.weights[old].array())
     assert n2n.verify(model, deeper)
+
+
+@pytest.mark.filterwarnings("ignore")  # of an old exporter
+@pytest.mark.parametrize("epsilon", [1e-12, 1e-5])
+def test_norms_that_an_exporter_decomposed_are_seen(epsilon: float) -> None:
+    """Before opset 17 PyTorch's TorchScript exporter writes LayerNorm in primitive operators."""
+    torch = pytest.importorskip("torch", reason="needs the extra [torch]")
+    transformers = pytest.importorskip("transformers")
+
+    class Encoder(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self, layers: int) -> None:
+            super().__init__()
+            config = transformers.BertConfig(
+                vocab_size=50, hidden_size=12, num_hidden_layers=layers, num_attention_heads=3,
+                intermediate_size=20, layer_norm_eps=epsilon, attn_implementation="eager",
+            )  # fmt: skip
+            self.bert = transformers.BertModel(config, add_pooling_layer=False)
+
+        def forward(self, ids: object) -> object:
+            return self.bert(ids).last_hidden_state
+
+    torch.manual_seed(0)
+    small, ids = Encoder(2).eval(), torch.randint(0, 50, (2, 7))
+    with torch.no_grad():
+        for parameter in small.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    file = io.BytesIO()
+    torch.onnx.export(
+        small, (ids,), file, opset_version=13, dynamo=False, input_names=["ids"],
+        dynamic_axes={"ids": {0: "batch", 1: "length"}},
+    )  # fmt: skip
+    model = n2n.load(file.getvalue())
+    assert "LayerNormalization" not in {node.op_type for node in model.proto.graph.node}
+    assert [b.name for b in exact(model)] == [f"bert.encoder.layer.{i}" for i in (0, 1)]
+    deeper = n2n.deepen(model, block="layer.0", copies=2)
+    assert n2n.verify(model, deeper)
+    names = {name for name in Encoder(4).state_dict() if name.endswith("LayerNorm.weight")}
+    assert names <= deeper.weights.keys()
 
 
 @pytest.mark.parametrize("name", ["resnet.dynamo-raw.onnx", "llama.dynamo.onnx", "vit.ts17.onnx"])

@@ -14,6 +14,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.helper import make_node
 
 import onnx_net2net as n2n
+from onnx_net2net.deepening import identity_init
 
 FLOAT = TensorProto.FLOAT
 Parts = tuple[list[NodeProto], dict[str, np.ndarray]]
@@ -467,3 +468,15 @@ def test_a_stage_is_a_row_of_blocks_even_if_they_differ() -> None:
     model = n2n.load(network([*nodes, make_node("Identity", [last], ["y"])], weights))
     found = [block.name for block in n2n.blocks(model)]
     assert found == ["stages.1.blocks.0", "stages.1.blocks.1"]
+
+
+# ---- planted faults ------------------------------------------------------------------------------
+
+
+def test_a_norm_along_another_axis_taken_for_the_same_is_caught(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(identity_init, "_axis", lambda shape: -1)
+    model = n2n.load(STACKS["normed along another axis"])
+    assert "blocks.0" in {block.name for block in n2n.blocks(model) if block.exact}
+    assert not n2n.verify(model, n2n.deepen(model, block="blocks.0"))
