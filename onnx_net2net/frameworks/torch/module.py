@@ -58,19 +58,19 @@ def _executed(text: str, constants: dict[str, torch.Tensor], key: str) -> type[n
     exec(compile(text, filename, "exec"), module.__dict__)  # what source.py has written
     if constants:
         module.__dict__["stored_constants"] = lambda: dict(constants)
-    found: type[nn.Module] = module.__dict__[CLASS]
+    defined: type[nn.Module] = module.__dict__[CLASS]
 
     def reduce(self: nn.Module) -> tuple[Any, ...]:
         return _rebuilt, (text, constants), self.__dict__
 
-    found.__reduce__ = reduce  # type: ignore[method-assign,assignment]
-    return found
+    defined.__reduce__ = reduce  # type: ignore[method-assign,assignment]
+    return defined
 
 
 def _rebuilt(text: str, constants: Mapping[str, torch.Tensor]) -> nn.Module:
     """Return an empty instance, to be filled with the pickled state."""
-    found = class_of(text, constants)
-    return found.__new__(found)
+    defined = class_of(text, constants)
+    return defined.__new__(defined)
 
 
 def build(

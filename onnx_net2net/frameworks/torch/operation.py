@@ -97,7 +97,7 @@ class TorchOperation(Operation):
         dtype = self.program.dtype(name)
         if dtype == TensorProto.UINT64 and is_widened(dtype, self.step):
             return None  # its bits count, not its value
-        sizes = self.translator.host(name)
+        sizes = self.translator.known_sizes(name)
         if sizes is not None:
             return self.code(sizes.item()) if sizes.size == 1 else None
         shape = self.program.shapes.of(name)
@@ -191,7 +191,7 @@ class TorchOperation(Operation):
 
     def sizes(self, index: int) -> list[AnySize]:
         """Return the elements of an operand that holds sizes."""
-        known = self.translator.host(self.name(index))
+        known = self.translator.known_sizes(self.name(index))
         if known is not None:
             return known.ravel().tolist()
         length = self.length(index)
@@ -217,7 +217,10 @@ class TorchOperation(Operation):
 
     def has_sizes(self, index: int) -> bool:
         """Return whether it is known how many sizes an operand holds."""
-        return self.translator.host(self.name(index)) is not None or self.length(index) is not None
+        return (
+            self.translator.known_sizes(self.name(index)) is not None
+            or self.length(index) is not None
+        )
 
     def listed_constant(self, index: int) -> list[int] | None:
         """Return the integers of a short constant operand, which code may show."""

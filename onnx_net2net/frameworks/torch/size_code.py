@@ -99,7 +99,7 @@ def written(size: AnySize) -> str:
     if not isinstance(size, Size):
         return repr(size)
     for one, factor in ((m[0], f) for m, f in size.terms.items() if len(m) == 1):
-        rest = size - _multiple(one, factor)
+        rest = size - Size({(one,): factor})
         if one.operator == "min0":
             other = rest + factor * one.operands[0]
             parts = sorted((other, rest), key=lambda part: not isinstance(part, Size))
@@ -113,10 +113,6 @@ def written(size: AnySize) -> str:
     positive = [_product(m, f) for m, f in ordered if f > 0]
     negative = [_product(m, -f) for m, f in ordered if f < 0]
     return " - ".join([" + ".join(positive), *negative]).strip()
-
-
-def _multiple(one: Unknown, factor: Number) -> Any:
-    return Size({(one,): factor})
 
 
 def _near_zero(dividend: Size, divisor: int) -> AnySize:

@@ -21,7 +21,7 @@ def reshape(op: TorchOperation) -> str:
     keeps = not op.attribute("allowzero", 0)
     if "shape" in op.step.attributes:
         sizes: list[AnySize] = list(op.attribute("shape"))
-    elif op.translator.host(op.name(1)) is None:
+    elif op.translator.known_sizes(op.name(1)) is None:
         wanted = f"{op.tensor(1)}.tolist()"
         return op.kernel("reshaped", x, wanted) if keeps else f"({x}).reshape({wanted})"
     else:
