@@ -61,13 +61,10 @@ def check(
         if isinstance(node, ast.ClassDef):
             _Walk(frozenset(names), frozenset(equations)).model(node)
         elif isinstance(node, ast.Import | ast.ImportFrom):
-            _require({(_module(node), a.name) for a in node.names} <= _IMPORTS, node)
+            module = getattr(node, "module", None) or ""
+            _require({(module, a.name) for a in node.names} <= _IMPORTS, node)
         elif ast.dump(node) not in ours:
             _require(node is tree.body[0] and _is_text(node), node)
-
-
-def _module(node: ast.Import | ast.ImportFrom) -> str:
-    return node.module or "" if isinstance(node, ast.ImportFrom) else ""
 
 
 def _is_text(node: ast.AST) -> bool:

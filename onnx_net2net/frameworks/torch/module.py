@@ -43,12 +43,9 @@ def class_of(text: str, constants: Mapping[str, torch.Tensor]) -> type[nn.Module
         digest.update(name.encode())
         digest.update(value.contiguous().view(torch.uint8).numpy().tobytes())
     key = digest.hexdigest()
-    if key not in _classes:
-        _classes[key] = _executed(text, dict(constants), key)
-    return _classes[key]
-
-
-def _executed(text: str, constants: dict[str, torch.Tensor], key: str) -> type[nn.Module]:
+    if key in _classes:
+        return _classes[key]
+    constants = dict(constants)
     name = f"onnx_net2net_model_{key[:16]}"
     filename = f"<{name}.py>"
     module = types.ModuleType(name)
@@ -64,6 +61,7 @@ def _executed(text: str, constants: dict[str, torch.Tensor], key: str) -> type[n
         return _rebuilt, (text, constants), self.__dict__
 
     defined.__reduce__ = reduce  # type: ignore[method-assign,assignment]
+    _classes[key] = defined
     return defined
 
 

@@ -76,7 +76,11 @@ def evaluated(
     """
     if any(array is not None and array.size > MOST for array in inputs):
         return None
-    numbers = evaluate(node, [None if a is None else _at_trial(a) for a in inputs], opset)
+    trials = [
+        np.reshape([trial(i) for i in a.flat], a.shape) if a is not None and symbols(a) else a
+        for a in inputs
+    ]
+    numbers = evaluate(node, trials, opset)
     if numbers is None or any(n.dtype.kind not in "iub" or n.size > MOST for n in numbers):
         return None
     results = formulas(node, inputs, numbers, opset) if any(map(symbols, inputs)) else numbers
@@ -86,12 +90,6 @@ def evaluated(
     except Unwritten:
         return None
     return results
-
-
-def _at_trial(array: Array) -> Array:
-    if not symbols(array):
-        return array
-    return np.array([trial(item) for item in array.ravel()], np.int64).reshape(array.shape)
 
 
 def written(size: AnySize) -> str:

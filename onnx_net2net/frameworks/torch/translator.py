@@ -192,22 +192,27 @@ class TorchTranslator:
             code = self._sizes.get((id(block), name, axis))
             if code is not None:
                 return read(code)
-        dims = self.program.dims(name)
-        symbol = dims[axis] if dims is not None else None
-        named = isinstance(symbol, str) and symbol in self._symbols
-        hint = symbol if named and isinstance(symbol, str) else "size"
+        symbol = self._symbol(name, axis)
+        hint = symbol if symbol in self._symbols else "size"
         code = self.block.add(f"{self.tensor(name)}.shape[{axis}]", hint, kind="size", depth=0)
         self._sizes[id(self.block), name, axis] = code
         return read(code)
 
-    def symbol_of(self, size: AnySize) -> str | None:
-        """Return the symbol of the axis that ``size`` is read from."""
-        for (_, name, axis), code in self._sizes.items():
-            if read(code) == size:
-                dims = self.program.dims(name)
-                symbol = dims[axis] if dims is not None else None
-                return symbol if isinstance(symbol, str) else None
-        return None
+    def has_size(self, name: str, axis: int, size: AnySize) -> bool:
+        """Return whether ``size`` is read off an axis, or off one of the same symbol."""
+        if not isinstance(size, Size):
+            return False
+        symbol = self._symbol(name, axis)
+        return self.size_of(name, axis) == size or any(
+            symbol is not None and symbol == self._symbol(other, at) and read(code) == size
+            for (_, other, at), code in self._sizes.items()
+        )
+
+    def _symbol(self, name: str, axis: int) -> str | None:
+        """Return what an axis is called in the file, if it is."""
+        dims = self.program.dims(name)
+        symbol = dims[axis] if dims is not None else None
+        return symbol if isinstance(symbol, str) else None
 
     def expression(self, code: str, hint: str) -> str:
         """Return a number computed from sizes; the same expression once."""
