@@ -20,7 +20,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain, count
 
 from onnx_net2net.frameworks.torch.layout import STEP, wrapped
 from onnx_net2net.frameworks.torch.library import identifier, reserved
@@ -46,7 +46,6 @@ class Statement:
     inline: bool = True
     depth: int = 1
     body: CodeBlock | None = None
-    parameters: tuple[int, ...] = ()
 
     def uses(self) -> Iterator[int]:
         """Yield the values that it reads, once for each time."""
@@ -124,35 +123,18 @@ class CodeBlock:
         """Define a function inside, which may read the values around it."""
         number = next(self.numbers)
         self.statements.append(
-            Statement(
-                (number,),
-                "",
-                (hint,),
-                "function",
-                inline=False,
-                body=body,
-                parameters=tuple(body.inputs),
-            )
+            Statement((number,), "", (hint,), "function", inline=False, body=body)
         )
         return value(number)
 
     def lines(self) -> list[str]:
         """Return the function's lines, without indentation."""
-        names = dict(self.inputs)
         _clean(self)
-        return _Naming(names, reserved()).lines(self)
+        return _Naming(dict(self.inputs), reserved()).lines(self)
 
 
 def _clean(block: CodeBlock) -> None:
     """Drop what nobody reads, and inline what is read once."""
-    _drop_unused(block)
-    for statement in block.statements:
-        if statement.body is not None:
-            _clean(statement.body)
-    _inline(block)
-
-
-def _drop_unused(block: CodeBlock) -> None:
     used = set(_values(block.result))
     kept = []
     for statement in reversed(block.statements):
@@ -160,6 +142,10 @@ def _drop_unused(block: CodeBlock) -> None:
             used.update(statement.uses())
             kept.append(statement)
     block.statements = kept[::-1]
+    for statement in block.statements:
+        if statement.body is not None:
+            _clean(statement.body)
+    _inline(block)
 
 
 def _inline(block: CodeBlock) -> None:
@@ -171,22 +157,21 @@ def _inline(block: CodeBlock) -> None:
     kept: list[Statement] = []
     for position, statement in enumerate([*block.statements, end]):
         for read in _values(statement.code):
-            found = pending.get(read)
-            if found and position - found[0] <= NEAREST and _fits(found[1], statement):
-                statement.code = _replaced(statement.code, read, found[1].code)
-                statement.depth = max(statement.depth, found[1].depth + (statement.depth > 0))
-                kept.remove(found[1])
+            if read not in pending:
+                continue
+            written, inner = pending[read]
+            depth = inner.depth + (statement.depth > 0)
+            length = sum(len(VALUE.sub("_____", s.code)) for s in (statement, inner))
+            if position - written <= NEAREST and length <= LONGEST and depth <= DEEPEST:
+                statement.code = _replaced(statement.code, read, inner.code)
+                statement.depth = max(statement.depth, depth)
+                kept.remove(inner)
                 del pending[read]
         kept.append(statement)
         if statement.inline and readers[statement.targets[0]] == 1:
             pending[statement.targets[0]] = position, statement
     block.result = end.code
     block.statements = kept[:-1]
-
-
-def _fits(inner: Statement, outer: Statement) -> bool:
-    length = len(VALUE.sub("_____", outer.code)) + len(VALUE.sub("_____", inner.code))
-    return length <= LONGEST and inner.depth + (outer.depth > 0) <= DEEPEST
 
 
 def _replaced(code: str, number: int, by: str) -> str:
@@ -201,86 +186,60 @@ class _Naming:
     def __init__(self, names: dict[int, str], reserved: Iterable[str]) -> None:
         self.names = names
         self.reserved = set(reserved)
-        self.protected = set(names)  # parameters keep their names
 
     def lines(self, block: CodeBlock) -> list[str]:
         """Return the function's lines, without indentation."""
         last: dict[int, int] = {}
-        readers: Counter[int] = Counter()
         for position, statement in enumerate(block.statements):
             last.update(dict.fromkeys(statement.uses(), position))
-            readers.update(set(statement.uses()))
         last.update(dict.fromkeys(_values(block.result), len(block.statements)))
         kinds = {t: s.kind for s in block.statements for t in s.targets}
         outer = set(self.names)
         live = {self.names[value]: value for value in self.names}
-        found: list[str] = []
+        lines: list[str] = []
         for position, statement in enumerate(block.statements):
             ending = [
                 v for v in dict.fromkeys(statement.uses()) if last[v] == position and v not in outer
             ]
             if statement.body is not None:
-                found += self._function(statement, live)
+                lines += self._function(statement, live)
                 continue
             code = self._named(statement.code)
             for value in ending:
                 if live.get(self.names[value]) == value:
                     del live[self.names[value]]
-            taken = _taken(statement, ending, kinds, readers)
-            self._assign(statement, taken, live)
-            targets = ", ".join(self.names[t] for t in statement.targets)
-            found.append(f"{targets} = {code}")
-        return [*found, f"return {self._named(block.result)}"]
-
-    def _assign(self, statement: Statement, taken: int | None, live: dict[str, int]) -> None:
-        for target, hint in zip(statement.targets, statement.hints, strict=True):
-            name = self.names[taken] if taken is not None else self._free(hint, live)
-            self.names[target] = name
-            live[name] = target
+            taken = None  # the value whose name goes over to what is computed
+            if len(statement.targets) == 1 and not statement.fresh and statement.kind != "size":
+                taken = next((v for v in ending if kinds.get(v) == statement.kind), None)
+            for target, hint in zip(statement.targets, statement.hints, strict=True):
+                name = self.names[taken] if taken is not None else self._free(hint, live)
+                self.names[target] = name
+                live[name] = target
+            lines.append(f"{', '.join(self.names[t] for t in statement.targets)} = {code}")
+        return [*lines, f"return {self._named(block.result)}"]
 
     def _free(self, hint: str, live: dict[str, int]) -> str:
         base = identifier(hint).strip("_").lower()[-LONGEST_NAME:].strip("_") or "x"
         base = base if not base[0].isdigit() else f"x{base}"
-        name = base
-        for number in count(2):
-            if name not in live and name not in self.reserved:
-                return name
-            name = f"{base}_{number}"
-        raise AssertionError
+        names = chain([base], (f"{base}_{number}" for number in count(2)))
+        return next(name for name in names if name not in live and name not in self.reserved)
 
     def _function(self, statement: Statement, live: dict[str, int]) -> list[str]:
         assert statement.body is not None
         (target,) = statement.targets
         name = self.names[target] = self._free(statement.hints[0], live)
         live[name] = target
-        inner = _Naming(dict(self.names), self.reserved | set(live))
-        parameters = []
-        taken = dict(live)
-        for value in statement.parameters:
-            parameter = inner._free(statement.body.inputs[value], taken)
-            inner.names[value] = parameter
-            taken[parameter] = value
-            parameters.append(parameter)
-        lines = [f"def {name}({', '.join(parameters)}):"]
-        inner.reserved |= set(taken)
-        return [*lines, *(" " * STEP + line for line in inner.lines(statement.body)), ""]
+        inner = _Naming(dict(self.names), self.reserved | live.keys())
+        parameters: dict[str, int] = {}
+        for value, hint in statement.body.inputs.items():
+            inner.names[value] = parameter = inner._free(hint, parameters)
+            parameters[parameter] = value
+        inner.reserved |= parameters.keys()
+        lines = (" " * STEP + line for line in inner.lines(statement.body))
+        return [f"def {name}({', '.join(parameters)}):", *lines, ""]
 
     def _named(self, code: str) -> str:
         return plain(VALUE.sub(lambda match: self.names[int(match[1])], code))
-
-
-def _taken(
-    statement: Statement, ending: list[int], kinds: dict[int, str], readers: Counter[int]
-) -> int | None:
-    """Return the value whose name goes over to what the statement computes."""
-    if len(statement.targets) != 1:
-        return None
-    for value in ending:
-        if kinds.get(value) != statement.kind or statement.kind == "size":
-            continue
-        if not statement.fresh:
-            return value
-    return None
 
 
 def plain(code: str) -> str:

@@ -138,11 +138,11 @@ def _dynamic_shapes(bound: inspect.BoundArguments, dynamic: Dynamic) -> Any:
     if dynamic is not None and dynamic is not True:
         return dynamic
     kinds = {name: p.kind for name, p in bound.signature.parameters.items()}
-    found: dict[str, Any] = {}
+    free: dict[str, Any] = {}
     for name, value in bound.arguments.items():
         shapes = _free(value)
-        found |= shapes if kinds[name] is inspect.Parameter.VAR_KEYWORD else {name: shapes}
-    return found
+        free |= shapes if kinds[name] is inspect.Parameter.VAR_KEYWORD else {name: shapes}
+    return free
 
 
 def _bound(
@@ -362,7 +362,7 @@ def _name_sizes(proto: onnx.ModelProto) -> None:
     for value in (*graph.input, *graph.output, *graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param:
-                dim.dim_param = pattern.sub(lambda found: names[found[0]], dim.dim_param)
+                dim.dim_param = pattern.sub(lambda symbol: names[symbol[0]], dim.dim_param)
 
 
 def _size_name(name: str, axis: int, tensor: onnx.TypeProto.Tensor) -> str:

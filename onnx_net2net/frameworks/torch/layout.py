@@ -27,24 +27,18 @@ _OPERATORS = (
 
 def wrapped(line: str, indent: int = 0, width: int = WIDTH) -> str:
     """Return ``line`` at ``indent``, broken at its brackets where it is too long."""
-    return "\n".join(_statement(line, indent, width))
-
-
-def _statement(line: str, indent: int, width: int) -> list[str]:
-    if indent + len(line) <= width:
-        return [" " * indent + line]
-    if line.startswith("def "):
-        return _bracketed(line, line.index("("), indent, width)
-    opening = _trailing_bracket(line)
-    if opening is not None and indent + opening < width:
-        return _bracketed(line, opening, indent, width)
-    head, found, body = line.partition(" = ")
-    if not found and line.startswith("return "):
-        head, found, body = "return", " ", line.removeprefix("return ")
-    if not found:
-        return [" " * indent + line]
     pad = " " * indent
-    return [f"{pad}{head}{found}(", *_inside(body, indent + STEP, width), f"{pad})"]
+    if indent + len(line) <= width:
+        return pad + line
+    opening = line.index("(") if line.startswith("def ") else _trailing_bracket(line)
+    if opening is not None and (line.startswith("def ") or indent + opening < width):
+        return "\n".join(_bracketed(line, opening, indent, width))
+    head, sign, body = line.partition(" = ")
+    if not sign and line.startswith("return "):
+        head, sign, body = line.partition(" ")
+    if not sign:
+        return pad + line
+    return "\n".join([f"{pad}{head}{sign}(", *_inside(body, indent + STEP, width), f"{pad})"])
 
 
 def _bracketed(line: str, opening: int, indent: int, width: int) -> list[str]:
@@ -55,14 +49,10 @@ def _bracketed(line: str, opening: int, indent: int, width: int) -> list[str]:
     head = pad + line[: opening + 1]
     if not body.strip():
         return [pad + line]
-    each, found, rest = _split_at(body, (" for _ in ",))
-    if found:
-        return [
-            head,
-            *_inside(each, inner, width),
-            *_inside(found + rest, inner, width),
-            pad + tail,
-        ]
+    each, word, rest = _split_at(body, (" for _ in ",))
+    if word:
+        lines = [*_inside(each, inner, width), *_inside(word + rest, inner, width)]
+        return [head, *lines, pad + tail]
     parts = elements(body)
     if len(parts) == 1 and not body.rstrip().endswith(","):
         return [head, *_inside(body, inner, width), pad + tail]
@@ -77,12 +67,12 @@ def _inside(code: str, indent: int, width: int) -> list[str]:
     if indent + len(code) <= width:
         return [" " * indent + code]
     for group in _OPERATORS:
-        first, found, rest = _split_at(code, group)
-        if found:
+        first, word, rest = _split_at(code, group)
+        if word:
             lines = _inside(first, indent, width)
-            while found:
-                operator = found
-                first, found, rest = _split_at(rest, group)
+            while word:
+                operator = word
+                first, word, rest = _split_at(rest, group)
                 lines += _inside(operator.strip() + " " + first, indent, width)
             return lines
     opening = _trailing_bracket(code)

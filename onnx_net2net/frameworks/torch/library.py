@@ -28,7 +28,7 @@ _OWN = frozenset({
 @cache
 def kernels() -> dict[str, tuple[str, frozenset[str]]]:
     """Return every kernel: its text, and the names that it uses."""
-    found: dict[str, tuple[str, frozenset[str]]] = {}
+    functions: dict[str, tuple[str, frozenset[str]]] = {}
     for file in sorted(files(f"{__package__}.kernels").iterdir(), key=lambda f: f.name):
         if not file.name.endswith(".py"):
             continue
@@ -38,8 +38,8 @@ def kernels() -> dict[str, tuple[str, frozenset[str]]]:
                 start = min([node.lineno, *(d.lineno for d in node.decorator_list)])
                 lines = text.splitlines()[start - 1 : node.end_lineno]
                 names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-                found[node.name] = "\n".join(lines), frozenset(names)
-    return found
+                functions[node.name] = "\n".join(lines), frozenset(names)
+    return functions
 
 
 @cache

@@ -43,12 +43,9 @@ def class_of(text: str, constants: Mapping[str, torch.Tensor]) -> type[nn.Module
         digest.update(name.encode())
         digest.update(value.contiguous().view(torch.uint8).numpy().tobytes())
     key = digest.hexdigest()
-    if key not in _classes:
-        _classes[key] = _executed(text, dict(constants), key)
-    return _classes[key]
-
-
-def _executed(text: str, constants: dict[str, torch.Tensor], key: str) -> type[nn.Module]:
+    if key in _classes:
+        return _classes[key]
+    constants = dict(constants)
     name = f"onnx_net2net_model_{key[:16]}"
     filename = f"<{name}.py>"
     module = types.ModuleType(name)
@@ -58,19 +55,20 @@ def _executed(text: str, constants: dict[str, torch.Tensor], key: str) -> type[n
     exec(compile(text, filename, "exec"), module.__dict__)  # what source.py has written
     if constants:
         module.__dict__["stored_constants"] = lambda: dict(constants)
-    found: type[nn.Module] = module.__dict__[CLASS]
+    defined: type[nn.Module] = module.__dict__[CLASS]
 
     def reduce(self: nn.Module) -> tuple[Any, ...]:
         return _rebuilt, (text, constants), self.__dict__
 
-    found.__reduce__ = reduce  # type: ignore[method-assign,assignment]
-    return found
+    defined.__reduce__ = reduce  # type: ignore[method-assign,assignment]
+    _classes[key] = defined
+    return defined
 
 
 def _rebuilt(text: str, constants: Mapping[str, torch.Tensor]) -> nn.Module:
     """Return an empty instance, to be filled with the pickled state."""
-    found = class_of(text, constants)
-    return found.__new__(found)
+    defined = class_of(text, constants)
+    return defined.__new__(defined)
 
 
 def build(

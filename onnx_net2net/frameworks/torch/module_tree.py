@@ -95,9 +95,15 @@ class Tree:
         """Return the expression that reaches ``path`` from inside the class."""
         at, code = self.root, "self"
         for part in path.split("."):
-            child = at.children[part]
-            code = _reach(code, at, part)
-            at = child
+            if at.kind == "list":
+                code = f"{code}[{part}]"
+            elif at.kind == "dict":
+                code = f"{code}[{_quoted(part)}]"
+            elif is_attribute(part) and part not in taken_names():
+                code = f"{code}.{part}"
+            else:
+                code = f"getattr({code}, {_quoted(part)})"
+            at = at.children[part]
         return code
 
     def fit(self, path: str, module: str, parts: Mapping[str, str]) -> bool:
@@ -113,43 +119,28 @@ class Tree:
 
     def lines(self) -> list[str]:
         """Return the statements of ``__init__`` that build the tree."""
-        found = []
+        lines = []
         for name, child in self.root.children.items():
-            code = _code(child)
-            statistic = child.leaf is not None and not child.leaf.trained
-            if is_attribute(name) and name not in taken_names() and not statistic:
-                found.append(f"self.{name} = {code}")
+            adding = "add_module"  # the method that gives a member any name
+            if child.leaf is not None:
+                adding = "register_parameter" if child.leaf.trained else "register_buffer"
+            attribute = is_attribute(name) and name not in taken_names()
+            if attribute and adding != "register_buffer":
+                lines.append(f"self.{name} = {_code(child)}")
             else:
-                found.append(f"self.{_adding(child)}({_quoted(name)}, {code})")
+                lines.append(f"self.{adding}({_quoted(name)}, {_code(child)})")
         for name, code in self.constants.items():
-            found.append(f"self.register_buffer({_quoted(name)}, {code}, persistent=False)")
-        return found
+            lines.append(f"self.register_buffer({_quoted(name)}, {code}, persistent=False)")
+        return lines
 
     def uses_branches(self) -> bool:
         """Return whether :func:`branch` of the written file is needed."""
         return any("branch(" in line for line in self.lines())
 
 
-def _adding(child: Branch) -> str:
-    """Return the method that adds a member under any name to a module."""
-    if child.leaf is None:
-        return "add_module"
-    return "register_parameter" if child.leaf.trained else "register_buffer"
-
-
 def _quoted(name: str) -> str:
     """Quote a name; :func:`.paths.unique_paths` makes names of plain characters."""
     return literal(name).replace("'", '"') if is_attribute(f"_{name}") else literal(name)
-
-
-def _reach(code: str, parent: Branch, name: str) -> str:
-    if parent.kind == "list":
-        return f"{code}[{name}]"
-    if parent.kind == "dict":
-        return f"{code}[{_quoted(name)}]"
-    if is_attribute(name) and name not in taken_names():
-        return f"{code}.{name}"
-    return f"getattr({code}, {_quoted(name)})"
 
 
 def _code(place: Branch) -> str:

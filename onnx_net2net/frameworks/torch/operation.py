@@ -32,20 +32,13 @@ MOST_SHOWN = 8  # elements of a constant vector of indices
 
 
 @dataclass(frozen=True)
-class Unpacked:
-    """An expression that gives all outputs as a tuple."""
-
-    code: str
-
-
-@dataclass(frozen=True)
 class Listed:
     """An expression that gives a Python list: a sequence of tensors."""
 
     code: str
 
 
-Result = str | Sequence[str | Listed] | Unpacked | Listed | None
+Result = str | Sequence[str | Listed] | Listed | None
 Entry = str | Callable[["TorchOperation"], Result]
 
 
@@ -97,7 +90,7 @@ class TorchOperation(Operation):
         dtype = self.program.dtype(name)
         if dtype == TensorProto.UINT64 and is_widened(dtype, self.step):
             return None  # its bits count, not its value
-        sizes = self.translator.host(name)
+        sizes = self.translator.known_sizes(name)
         if sizes is not None:
             return self.code(sizes.item()) if sizes.size == 1 else None
         shape = self.program.shapes.of(name)
@@ -134,10 +127,6 @@ class TorchOperation(Operation):
             operands.append(number if number and narrow and tensors else self.tensor(i))
         return operands
 
-    def is_sequence(self, index: int) -> bool:
-        """Return whether an operand is a sequence of tensors."""
-        return isinstance(self.translator.values.get(self.name(index)), TensorList)
-
     def sequence(self, index: int) -> str:
         """Return an operand that is a sequence of tensors."""
         value = self.translator.values.get(self.name(index))
@@ -147,7 +136,8 @@ class TorchOperation(Operation):
 
     def value(self, index: int) -> str | Listed:
         """Return an operand, be it a tensor or a sequence of them."""
-        return Listed(self.sequence(index)) if self.is_sequence(index) else self.tensor(index)
+        value = self.translator.values.get(self.name(index))
+        return Listed(value.code) if isinstance(value, TensorList) else self.tensor(index)
 
     # ---- sizes ------------------------------------------------------------------------------
 
@@ -165,6 +155,10 @@ class TorchOperation(Operation):
     def size(self, index: int, axis: int) -> AnySize:
         """Return one size of an operand."""
         return self.translator.size_of(self.name(index), axis % self.axes_of(index))
+
+    def has_size(self, index: int, axis: int, size: AnySize) -> bool:
+        """Return whether ``size`` is read off an axis, or off one of the same name."""
+        return self.translator.has_size(self.name(index), axis, size)
 
     def fixed(self, index: int, axis: int) -> int:
         """Return one size of an operand, which must always be the same."""
@@ -191,7 +185,7 @@ class TorchOperation(Operation):
 
     def sizes(self, index: int) -> list[AnySize]:
         """Return the elements of an operand that holds sizes."""
-        known = self.translator.host(self.name(index))
+        known = self.translator.known_sizes(self.name(index))
         if known is not None:
             return known.ravel().tolist()
         length = self.length(index)
@@ -217,7 +211,10 @@ class TorchOperation(Operation):
 
     def has_sizes(self, index: int) -> bool:
         """Return whether it is known how many sizes an operand holds."""
-        return self.translator.host(self.name(index)) is not None or self.length(index) is not None
+        return (
+            self.translator.known_sizes(self.name(index)) is not None
+            or self.length(index) is not None
+        )
 
     def listed_constant(self, index: int) -> list[int] | None:
         """Return the integers of a short constant operand, which code may show."""
@@ -320,9 +317,7 @@ class TorchOperation(Operation):
     def store(self, result: Result) -> None:
         """Give the outputs their values."""
         values, block = self.translator.values, self.translator.block
-        if isinstance(result, Unpacked):
-            self.store(self.unpack(result.code))
-        elif isinstance(result, Listed):
+        if isinstance(result, Listed):
             self.store([result])
         elif result is not None:
             codes = [result] if isinstance(result, str) else result

@@ -75,7 +75,10 @@ def evaluated(
     """
     if any(array is not None and array.size > MOST for array in inputs):
         return None
-    numbers = evaluate(node, [None if a is None else _at_trial(a) for a in inputs], opset)
+    trials = [
+        np.reshape([trial(i) for i in a.flat], a.shape) if is_symbolic(a) else a for a in inputs
+    ]
+    numbers = evaluate(node, trials, opset)
     if numbers is None or any(n.dtype.kind not in "iub" or n.size > MOST for n in numbers):
         return None
     varies = any(map(is_symbolic, inputs))
@@ -88,18 +91,12 @@ def evaluated(
     return results
 
 
-def _at_trial(array: Array) -> Array:
-    if not is_symbolic(array):
-        return array
-    return np.array([trial(item) for item in array.ravel()], np.int64).reshape(array.shape)
-
-
 def written(size: AnySize) -> str:
     """Return a size as Python code. Raises Unwritten."""
     if not isinstance(size, Size):
         return repr(size)
     for one, factor in ((m[0], f) for m, f in size.terms.items() if len(m) == 1):
-        rest = size - _multiple(one, factor)
+        rest = size - Size({(one,): factor})
         if one.operator == "min0":
             other = rest + factor * one.operands[0]
             parts = sorted((other, rest), key=lambda part: not isinstance(part, Size))
@@ -113,10 +110,6 @@ def written(size: AnySize) -> str:
     positive = [_product(m, f) for m, f in ordered if f > 0]
     negative = [_product(m, -f) for m, f in ordered if f < 0]
     return " - ".join([" + ".join(positive), *negative]).strip()
-
-
-def _multiple(one: Unknown, factor: Number) -> Any:
-    return Size({(one,): factor})
 
 
 def _near_zero(dividend: Size, divisor: int) -> AnySize:

@@ -68,16 +68,16 @@ def parameters(names: Sequence[str]) -> list[str]:
     >>> parameters(["x:0", "x_0", "class"])
     ['x_0', 'x_0_2', 'class_']
     """
-    found: list[str] = []
+    unique: list[str] = []
     for name in names:
         base = identifier(name)
         base = base if base.strip("_") and not base.startswith("__") else f"x{base}"
         base = f"{base}_" if base in reserved() else base
-        unique, count = base, 2
-        while unique in found or unique in reserved():
-            unique, count = f"{base}_{count}", count + 1
-        found.append(unique)
-    return found
+        parameter, count = base, 2
+        while parameter in unique or parameter in reserved():
+            parameter, count = f"{base}_{count}", count + 1
+        unique.append(parameter)
+    return unique
 
 
 def _lists(kind: TypeProto) -> bool:
@@ -106,8 +106,7 @@ def translate(program: Program) -> Translation:
     results = []
     for name in program.main.outputs:
         try:
-            found = translator.values.get(name)
-            results.append(found.code if isinstance(found, TensorList) else translator.tensor(name))
+            results.append(translator.value(name))
         except Refused as problem:
             translator.state.problems.append(f"output {name!r}: {problem.reason}")
     if translator.state.problems:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from onnx import helper
+from onnx import TensorProto, helper
 
 from onnx_net2net.algebra.sizes import AnySize, Size
 from onnx_net2net.errors import Refused
@@ -82,36 +82,37 @@ class TorchTranslator:
 
     def tensor(self, name: str) -> str:
         """Return the code of a tensor, whatever it is."""
-        found = self.values.get(name)
-        if isinstance(found, str):
-            return found
-        if isinstance(found, TensorList):
+        known = self.values.get(name)
+        if isinstance(known, str):
+            return known
+        if isinstance(known, TensorList):
             raise Untranslated(f"{name!r} is a sequence where a tensor is expected")
-        if found is not None:
-            return self.lifted(found, self.program.dtype(name))
+        if known is not None:
+            return self.lifted(known, self.program.dtype(name))
         if self.program.is_weight(name):
             return self.tree.access(self.program.paths[name])
         if self.program.is_constant(name):
             return self.buffer(name)
         raise Untranslated(f"nothing here computes {name!r}")
 
+    def value(self, name: str) -> str:
+        """Return the code of a tensor, or of a sequence of them."""
+        known = self.values.get(name)
+        return known.code if isinstance(known, TensorList) else self.tensor(name)
+
     def lifted(self, items: Array, dtype: int | None) -> str:
         """Return sizes as a tensor."""
-        wanted = torch_dtype(dtype or 7)
+        dtype = dtype or TensorProto.INT64
+        shaped = "" if items.ndim == 1 else f".reshape({items.shape})"
         if items.dtype != object:
-            numbers = items.reshape(-1).astype(helper.tensor_dtype_to_np_dtype(dtype or 7))
-            code = tensor_code(numbers)
-            shaped = code if items.ndim == 1 else f"{code}.reshape({items.shape})"
-            return f"{shaped}.to({self.device()})"
-        options = f"dtype={wanted}, device={self.device()}"
-        codes = map(self.code, items.reshape(-1).tolist())
+            numbers = items.ravel().astype(helper.tensor_dtype_to_np_dtype(dtype))
+            return f"{tensor_code(numbers)}{shaped}.to({self.device()})"
+        options = f"dtype={torch_dtype(dtype)}, device={self.device()}"
+        codes = map(self.code, items.ravel().tolist())
         parts = [f"torch.full((), {code}, {options})" for code in codes]
         if items.ndim == 0:
             return self.block.add(parts[0], "size")
-        stacked = f"torch.stack(({', '.join(parts)},))"
-        return self.block.add(
-            stacked if items.ndim == 1 else f"{stacked}.reshape({items.shape})", "sizes"
-        )
+        return self.block.add(f"torch.stack(({', '.join(parts)},)){shaped}", "sizes")
 
     def buffer(self, name: str) -> str:
         """Make a constant a buffer of the module, which moves with it."""
@@ -157,11 +158,11 @@ class TorchTranslator:
             self._device = self.blocks[0].first(code, "device")
         return self._device
 
-    def host(self, name: str) -> Array | None:
-        """Return numbers and sizes, where a tensor is one of these."""
-        found = self.values.get(name)
-        if isinstance(found, np.ndarray):
-            return found
+    def known_sizes(self, name: str) -> Array | None:
+        """Return the elements of a tensor that are numbers and sizes, None for any other."""
+        known = self.values.get(name)
+        if isinstance(known, np.ndarray):
+            return known
         shape = self.program.shapes.of(name)
         if not self.program.is_constant(name) or (shape and np.prod(shape) > size_code.MOST):
             return None
@@ -192,22 +193,27 @@ class TorchTranslator:
             code = self._sizes.get((id(block), name, axis))
             if code is not None:
                 return read(code)
-        dims = self.program.dims(name)
-        symbol = dims[axis] if dims is not None else None
-        named = isinstance(symbol, str) and symbol in self._symbols
-        hint = symbol if named and isinstance(symbol, str) else "size"
+        symbol = self._symbol(name, axis)
+        hint = symbol if symbol in self._symbols else "size"
         code = self.block.add(f"{self.tensor(name)}.shape[{axis}]", hint, kind="size", depth=0)
         self._sizes[id(self.block), name, axis] = code
         return read(code)
 
-    def symbol_of(self, size: AnySize) -> str | None:
-        """Return the symbol of the axis that ``size`` is read from."""
-        for (_, name, axis), code in self._sizes.items():
-            if read(code) == size:
-                dims = self.program.dims(name)
-                symbol = dims[axis] if dims is not None else None
-                return symbol if isinstance(symbol, str) else None
-        return None
+    def has_size(self, name: str, axis: int, size: AnySize) -> bool:
+        """Return whether ``size`` is read off an axis, or off one of the same symbol."""
+        if not isinstance(size, Size):
+            return False
+        symbol = self._symbol(name, axis)
+        return self.size_of(name, axis) == size or any(
+            symbol is not None and symbol == self._symbol(other, at) and read(code) == size
+            for (_, other, at), code in self._sizes.items()
+        )
+
+    def _symbol(self, name: str, axis: int) -> str | None:
+        """Return what an axis is called in the file, if it is."""
+        dims = self.program.dims(name)
+        symbol = dims[axis] if dims is not None else None
+        return symbol if isinstance(symbol, str) else None
 
     def expression(self, code: str, hint: str) -> str:
         """Return a number computed from sizes; the same expression once."""
@@ -224,24 +230,22 @@ class TorchTranslator:
         """Translate the steps of a graph in order; problems are collected."""
         for step in section.steps:
             try:
-                if not self._hosted(step):
+                if not self._write_sizes(step):
                     self.write(self, step)
             except Refused as problem:
                 self.state.problems.append(f"{step.label}: {problem.reason}")
                 for name in step.outputs:
                     self.values[name] = value(0)  # so that what follows is looked at, too
 
-    def _hosted(self, step: Step) -> bool:
+    def _write_sizes(self, step: Step) -> bool:
         """Translate a step of sizes; False where it computes tensors."""
         if step.domain or step.bodies:
             return False
         if set(step.attributes) - {"start", "end"} and step.facts.measures:
             raise Untranslated(unread(sorted(step.attributes)))
         if step.op == "Shape" and self.program.rank(step.inputs[0]) is None:
-            start, end = step.attributes.get("start", 0), step.attributes.get("end")
-            code = (
-                f"tuple({self.tensor(step.inputs[0])}.shape)[{start}:{'' if end is None else end}]"
-            )
+            part = f"{step.attributes.get('start', 0)}:{step.attributes.get('end', '')}"
+            code = f"tuple({self.tensor(step.inputs[0])}.shape)[{part}]"
             code = f"torch.tensor({code}, dtype=torch.int64, device={self.device()})"
             self.values[step.output] = self.block.add(code, "shape", kind="integers")
             return True
@@ -254,7 +258,7 @@ class TorchTranslator:
             code = f"{self.tensor(step.inputs[0])}.numel()"
             self.values[step.output] = size_code.array(read(self.expression(code, "size")))
             return True
-        inputs = [self.host(name) if name else None for name in step.inputs]
+        inputs = [self.known_sizes(name) if name else None for name in step.inputs]
         if any(i is None and name for i, name in zip(inputs, step.inputs, strict=True)):
             return False
         if all(self.program.is_constant(name) for name in step.inputs if name):

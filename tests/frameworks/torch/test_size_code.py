@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from typing import Any
+
 import numpy as np
 import onnx.parser
 import onnxruntime
@@ -10,6 +13,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra [torch]")
 
 import onnx_net2net as n2n  # noqa: E402
+from onnx_net2net.algebra.sizes import least, most  # noqa: E402
 from onnx_net2net.frameworks.torch import size_code  # noqa: E402
 
 # Chains of `n`, `m` and `k`, the sizes of an input, and 8: what Python says for them.
@@ -95,6 +99,31 @@ def test_a_planted_fault_is_seen(
     monkeypatch.setitem(size_code.EXPRESSIONS, operator, fault)
     name = {"floordiv": "quotient", "Less": "where less"}[operator]
     assert problems(TABLE[name][0])
+
+
+def random_size(choice: random.Random, depth: int, numbers: dict[str, int]) -> tuple[Any, int]:
+    """Return a size, and the number that it is where everything read has those of ``numbers``."""
+    if not depth:
+        name = choice.choice([*numbers, None])
+        number = choice.randint(1, 9)
+        return (size_code.read(name), numbers[name]) if name else (number, number)
+    (a, x), (b, y) = (random_size(choice, depth - 1, numbers) for _ in range(2))
+    divisor = choice.randint(2, 9)
+    return choice.choice([
+        (a + b, x + y), (a - b, x - y), (a * b, x * y), (a // divisor, x // divisor),
+        (a % divisor, x % divisor), (least(a, b), min(x, y)), (most(a, b), max(x, y)),
+        (divisor * (a // divisor), divisor * (x // divisor)),
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_code_is_the_number(seed: int) -> None:
+    choice = random.Random(seed)
+    for _ in range(50):
+        numbers = {name: choice.randint(0, 30) for name in "nmk"}
+        size, number = random_size(choice, choice.randint(1, 3), numbers)
+        code = size_code.written(size)
+        assert eval(code, {"max": max, "min": min, **numbers}) == number, code
 
 
 def test_nothing_of_a_size() -> None:

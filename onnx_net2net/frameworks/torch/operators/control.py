@@ -11,29 +11,20 @@ from onnx_net2net.frameworks.torch.translator import TensorList
 from onnx_net2net.frameworks.torch.types import torch_dtype
 
 
-def _results(op: TorchOperation, names: list[str]) -> str:
-    """Return what a function returns."""
-    codes = []
-    for name in names:
-        value = op.translator.values.get(name)
-        codes.append(value.code if isinstance(value, TensorList) else op.translator.tensor(name))
-    return f"({', '.join(codes)},)" if len(codes) != 1 else codes[0]
-
-
 def _body(
     op: TorchOperation, section: Section, parameters: list[str], lists: list[str]
 ) -> tuple[str, list[bool]]:
     """Write a function for a body; return it, and which of its results are sequences."""
-    op.translator.enter(parameters, lists)
+    translator = op.translator
+    translator.enter(parameters, lists)
     try:
-        op.translator.section(section)
-        result = _results(op, section.outputs)
-        kinds = [isinstance(op.translator.values.get(n), TensorList) for n in section.outputs]
+        translator.section(section)
+        codes = [translator.value(name) for name in section.outputs]
+        kinds = [isinstance(translator.values.get(n), TensorList) for n in section.outputs]
     finally:
-        body = op.translator.leave()
-    body.result = result
-    hint = "body" if parameters else "branch"
-    return op.translator.block.function(body, hint), kinds
+        body = translator.leave()
+    body.result = f"({', '.join(codes)},)" if len(codes) != 1 else codes[0]
+    return translator.block.function(body, "body" if parameters else "branch"), kinds
 
 
 def _kinds(codes: list[str], lists: list[bool]) -> list[str | Listed]:
@@ -42,7 +33,7 @@ def _kinds(codes: list[str], lists: list[bool]) -> list[str | Listed]:
 
 def branch(op: TorchOperation) -> list[str | Listed]:
     """Call one of two functions."""
-    sizes = op.translator.host(op.name(0))
+    sizes = op.translator.known_sizes(op.name(0))
     if sizes is not None and sizes.dtype != object:
         condition = str(bool(sizes.reshape(-1)[0]))
     else:

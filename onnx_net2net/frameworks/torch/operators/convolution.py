@@ -24,7 +24,7 @@ def options_of(given: Mapping[str, Sequence[Any]], usual: Mapping[str, Any]) -> 
     )
 
 
-def pair(values: Sequence[int]) -> str:
+def pair(values: Sequence[Any]) -> str:
     """Return equal values as one number."""
     if len(set(values)) == 1:
         return str(values[0])

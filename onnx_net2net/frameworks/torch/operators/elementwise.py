@@ -68,8 +68,8 @@ def extreme(name: str) -> Entry:
                 if op.rank(known) == 0 and op.number(known) is not None:
                     return f"({op.tensor(other)}).clamp({bound}={op.number(known)})"
         code, *others = op.tensors()
-        for other in others:
-            code = f"torch.{name}({code}, {other})"
+        for one in others:
+            code = f"torch.{name}({code}, {one})"
         return code
 
     return entry

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnx_net2net.frameworks.torch.operation import Entry, TorchOperation, Unpacked
+from onnx_net2net.frameworks.torch.operation import Entry, TorchOperation
 from onnx_net2net.frameworks.torch.operators.linear import typed
 from onnx_net2net.frameworks.torch.operators.movement import indexed
 from onnx_net2net.frameworks.torch.types import literal
@@ -84,7 +84,7 @@ def nonzero(op: TorchOperation) -> str:
     return f"torch.nonzero({x}).T"
 
 
-def top_k(op: TorchOperation) -> Unpacked | list[str]:
+def top_k(op: TorchOperation) -> list[str]:
     """Return the largest or smallest elements and where they stand; the first of equals wins."""
     count = op.code(op.attribute("k") if "k" in op.step.attributes else op.sizes(1)[0])
     options = f"largest={bool(op.attribute('largest', 1))}"

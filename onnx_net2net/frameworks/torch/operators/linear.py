@@ -81,16 +81,7 @@ def determinant(op: TorchOperation) -> str:
 
 
 TABLES: dict[str, dict[str, Entry]] = {
-    "": {
-        "Det": determinant,
-        "Einsum": einsum,
-        "Gemm": gemm,
-        "MatMul": matmul,
-    },
-    "com.microsoft": {
-        "Inverse": "torch.linalg.inv({0})",
-    },
-    "fusion": {
-        "Linear": linear_step,
-    },
+    "": {"Det": determinant, "Einsum": einsum, "Gemm": gemm, "MatMul": matmul},
+    "com.microsoft": {"Inverse": "torch.linalg.inv({0})"},
+    "fusion": {"Linear": linear_step},
 }

@@ -21,7 +21,7 @@ def reshape(op: TorchOperation) -> str:
     keeps = not op.attribute("allowzero", 0)
     if "shape" in op.step.attributes:
         sizes: list[AnySize] = list(op.attribute("shape"))
-    elif op.translator.host(op.name(1)) is None:
+    elif op.translator.known_sizes(op.name(1)) is None:
         wanted = f"{op.tensor(1)}.tolist()"
         return op.kernel("reshaped", x, wanted) if keeps else f"({x}).reshape({wanted})"
     else:
@@ -175,7 +175,7 @@ def expand(op: TorchOperation) -> str:
         own = 1 if axis < lead else op.program.size(op.name(0), axis - lead)
         if size == 1 and not isinstance(size, Size):
             wanted.append("1" if axis < lead else "-1")
-        elif own == 1 or own == size or _same(op, axis - lead, size):
+        elif own in (1, size) or (axis >= lead and op.has_size(0, axis - lead, size)):
             wanted.append(op.code(size))
         else:
             shape = f"({op.listed(sizes)},)"
@@ -183,17 +183,6 @@ def expand(op: TorchOperation) -> str:
     if all(w == "-1" for w in wanted):
         return x
     return f"({x}).expand({', '.join(wanted)})"
-
-
-def _same(op: TorchOperation, axis: int, size: AnySize) -> bool:
-    """Return whether ``size`` is read off this very axis."""
-    if not isinstance(size, Size) or axis < 0:
-        return False
-    if op.size(0, axis) == size:
-        return True
-    dims = op.program.dims(op.name(0))
-    symbol = dims[axis] if dims is not None else None
-    return isinstance(symbol, str) and op.translator.symbol_of(size) == symbol
 
 
 def tile(op: TorchOperation) -> str:

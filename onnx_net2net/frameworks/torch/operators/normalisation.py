@@ -58,12 +58,12 @@ def layer_norm(op: TorchOperation) -> list[str]:
     epsilon = short(op.attribute("epsilon", 1e-5))
     shape = op.shape(1)
     if op.wants(1) or op.wants(2):
-        options = [first, epsilon, f"scale={op.optional(1)}", f"bias={op.optional(2)}"]
-        code = op.kernel("layer_norm_with_statistics", x, *options)
+        given = [x, first, epsilon, f"scale={op.optional(1)}", f"bias={op.optional(2)}"]
+        code = op.kernel("layer_norm_with_statistics", *given)
         return op.unpack(code, [op.hint, "mean", "deviation"])
     if shape is None or len(shape) != rank - first or (op.has(2) and op.shape(2) != shape):
-        sizes = op.listed(op.size(0, axis) for axis in range(first, rank))
-        code = f"F.layer_norm({x}, ({sizes},), eps={epsilon}) * {op.tensor(1)}"
+        whole = op.listed(op.size(0, axis) for axis in range(first, rank))
+        code = f"F.layer_norm({x}, ({whole},), eps={epsilon}) * {op.tensor(1)}"
         return [f"{code} + {op.tensor(2)}" if op.has(2) else code]
     sizes = str(shape[0]) if len(shape) == 1 else str(shape)
     options = "" if epsilon == "1e-05" else f", eps={epsilon}"

@@ -7,12 +7,7 @@ from onnx import TensorProto, helper
 
 from onnx_net2net.frameworks.torch.operation import Entry, TorchOperation
 from onnx_net2net.frameworks.torch.operators.convolution import convolved
-from onnx_net2net.frameworks.torch.types import (
-    FLOATS8,
-    INTEGERS,
-    SMALL,
-    torch_dtype,
-)
+from onnx_net2net.frameworks.torch.types import FLOATS8, INTEGERS, SMALL, torch_dtype
 
 UINT8 = 2
 
@@ -137,7 +132,5 @@ TABLES: dict[str, dict[str, Entry]] = {
         "QuantizeLinear": quantize,
     },
     "com.microsoft": {"MatMulNBits": n_bits},
-    "fusion": {
-        "FakeQuantize": fake,
-    },
+    "fusion": {"FakeQuantize": fake},
 }

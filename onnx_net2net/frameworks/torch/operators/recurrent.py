@@ -59,10 +59,10 @@ def recurrent(op: TorchOperation) -> list[str]:
         given += [op.optional(4), _functions(op, activations)]
         given += [op.optional(7) if kind == "LSTM" else "None", short(op.attribute("clip", 0.0))]
         code = op.kernel("recurrence", step, *given)
-    names = op.unpack(code, [op.hint, "hidden", "cell"][: 1 + len(states)])
+    outputs, *last = op.unpack(code, [op.hint, "hidden", "cell"][: 1 + len(states)])
     if turned:
-        names = [f"{names[0]}.permute(2, 0, 1, 3)", *(f"{n}.transpose(0, 1)" for n in names[1:])]
-    return names
+        outputs, last = f"{outputs}.permute(2, 0, 1, 3)", [f"{n}.transpose(0, 1)" for n in last]
+    return [outputs, *last]
 
 
 def _own(op: TorchOperation, activations: list[str], resets_after: bool) -> str | None:
@@ -96,9 +96,5 @@ def _functions(op: TorchOperation, activations: list[str]) -> str:
 
 
 TABLES: dict[str, dict[str, Entry]] = {
-    "": {
-        "GRU": recurrent,
-        "LSTM": recurrent,
-        "RNN": recurrent,
-    },
+    "": {"GRU": recurrent, "LSTM": recurrent, "RNN": recurrent},
 }

@@ -21,30 +21,16 @@ def axes(op: TorchOperation) -> list[AnySize] | str | None:
     return op.sizes(1)
 
 
-def reduction(floats: str, integers: str, each: str = "{x}") -> Entry:
+def reduced(op: TorchOperation, template: str, each: str, dims: list[AnySize] | str | None) -> str:
     """Fill in ``{x}``, ``{dims}`` and ``{keep}``; ``each`` is for no axis at all."""
-
-    def entry(op: TorchOperation) -> str:
-        dims, none = axes(op), bool(op.attribute("noop_with_empty_axes", 0))
-        unchanged = each.replace("{x}", f"({op.tensor(0)})")
-        if none and not dims:
-            op.attribute("keepdims")
-            return op.typed(unchanged)
-        template = floats if op.dtype() in FLOATS else integers
-        called = template.partition("(")[0]
-        if called.isidentifier():
-            op.kernel(called)
-        code = over(op, dims, template)
-        if none and isinstance(dims, str):
-            code = f"({code}) if {dims} else ({unchanged})"
-        return op.typed(code)
-
-    return entry
-
-
-def over(op: TorchOperation, dims: list[AnySize] | str | None, template: str) -> str:
-    """Fill a template with its operand, its axes, and whether they are kept."""
     rank, x = op.rank(0), op.tensor(0)
+    none, keeps = bool(op.attribute("noop_with_empty_axes", 0)), op.attribute("keepdims", 1)
+    unchanged = x if each == "{x}" else each.replace("{x}", f"({x})")
+    if none and not dims:
+        return unchanged
+    called = template.partition("(")[0]
+    if called.isidentifier():
+        op.kernel(called)
     if rank == 0:  # PyTorch takes the axis 0 of a single number
         dims = [0]
     if isinstance(dims, str):
@@ -57,8 +43,19 @@ def over(op: TorchOperation, dims: list[AnySize] | str | None, template: str) ->
     else:
         x = op.add(x, "x", inline=False)
         listed = f"tuple(range({x}.dim()))"
-    keep = ", keepdim=True" if op.attribute("keepdims", 1) and rank != 0 else ""
-    return template.replace("{x}", f"({x})").replace("{dims}", listed).replace("{keep}", keep)
+    keep = ", keepdim=True" if keeps and rank != 0 else ""
+    code = template.replace("{x}", f"({x})").replace("{dims}", listed).replace("{keep}", keep)
+    return f"({code}) if {dims} else ({unchanged})" if none and isinstance(dims, str) else code
+
+
+def reduction(floats: str, integers: str = "", each: str = "{x}") -> Entry:
+    """Reduce floats and integers by their templates; by default these are the same."""
+
+    def entry(op: TorchOperation) -> str:
+        template = floats if op.dtype() in FLOATS or not integers else integers
+        return op.typed(reduced(op, template, each, axes(op)))
+
+    return entry
 
 
 def arg(name: str) -> Entry:
@@ -79,20 +76,13 @@ def extreme(name: str) -> Entry:
     """Write ReduceMax or ReduceMin, which have a value over no elements, too."""
 
     def entry(op: TorchOperation) -> str:
-        dims, none = axes(op), bool(op.attribute("noop_with_empty_axes", 0))
-        if none and not dims:
-            op.attribute("keepdims")
-            return op.tensor(0)
+        dims = axes(op)
+        template = f'extreme({{x}}, {{dims}}, "{name}"{{keep}})'
         if op.dtype() == BOOL:
             template = f"{{x}}.{'all' if name == 'amin' else 'any'}({{dims}}{{keep}})"
         elif _never_empty(op, dims):
             template = f"torch.{name}({{x}}, {{dims}}{{keep}})"
-        else:
-            op.kernel("extreme")
-            template = f'extreme({{x}}, {{dims}}, "{name}"{{keep}})'
-        code = over(op, dims, template)
-        varies = none and isinstance(dims, str)
-        return f"({code}) if {dims} else ({op.tensor(0)})" if varies else code
+        return reduced(op, template, "{x}", dims)
 
     return entry
 
@@ -126,11 +116,7 @@ TABLES: dict[str, dict[str, Entry]] = {
         "ArgMin": arg("argmin"),
         "CumProd": cumulative("cumprod"),
         "CumSum": cumulative("cumsum"),
-        "ReduceL1": reduction(
-            "torch.abs({x}).sum({dims}{keep})",
-            "torch.abs({x}).sum({dims}{keep})",
-            "torch.abs({x})",
-        ),
+        "ReduceL1": reduction("torch.abs({x}).sum({dims}{keep})", each="torch.abs({x})"),
         "ReduceL2": reduction(
             "torch.linalg.vector_norm({x}, dim={dims}{keep})",
             "integer_norm({x}, {dims}{keep})",
@@ -147,12 +133,10 @@ TABLES: dict[str, dict[str, Entry]] = {
         "ReduceMax": extreme("amax"),
         "ReduceMean": reduction("{x}.mean({dims}{keep})", "integer_mean({x}, {dims}{keep})"),
         "ReduceMin": extreme("amin"),
-        "ReduceProd": reduction("product({x}, {dims}{keep})", "product({x}, {dims}{keep})"),
-        "ReduceSum": reduction("{x}.sum({dims}{keep})", "{x}.sum({dims}{keep})"),
+        "ReduceProd": reduction("product({x}, {dims}{keep})"),
+        "ReduceSum": reduction("{x}.sum({dims}{keep})"),
         "ReduceSumSquare": reduction(
-            "torch.square({x}).sum({dims}{keep})",
-            "torch.square({x}).sum({dims}{keep})",
-            "torch.square({x})",
+            "torch.square({x}).sum({dims}{keep})", each="torch.square({x})"
         ),
     },
 }

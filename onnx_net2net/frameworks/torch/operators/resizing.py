@@ -8,6 +8,7 @@ import numpy as np
 
 from onnx_net2net.algebra.sizes import AnySize
 from onnx_net2net.frameworks.torch.operation import Entry, TorchOperation
+from onnx_net2net.frameworks.torch.operators.convolution import pair
 from onnx_net2net.frameworks.torch.types import literal, short
 
 MODES = {"bilinear": "linear", "bicubic": "cubic"}
@@ -65,7 +66,8 @@ def _scaled(op: TorchOperation, index: int, coordinates: str, nearest: str) -> s
         if name is not None:
             aligned = ", align_corners=True" if coordinates == "align_corners" else ""
             if scales is not None:
-                factor = f"scale_factor={_numbers(scales)}"
+                numbers = [str(int(s)) if s == int(s) else short(s) for s in scales]
+                factor = f"scale_factor={pair(numbers)}"
             else:
                 factor = f"size=({op.listed(sizes or [])},)"
             how = "" if name == "nearest" else f", mode={literal(name)}"
@@ -97,13 +99,6 @@ def _changed(
     return [a for a, _ in moved], [s for _, s in moved], None
 
 
-def _numbers(scales: list[float]) -> str:
-    plain = [int(s) if s == int(s) else s for s in scales]
-    if len(set(plain)) == 1:
-        return str(plain[0]) if isinstance(plain[0], int) else short(plain[0])
-    return f"({', '.join(str(p) if isinstance(p, int) else short(p) for p in plain)})"
-
-
 def _own(
     op: TorchOperation, mode: str, coordinates: str, nearest: str, options: tuple[float, int],
     sizes: list[AnySize] | None, scales: list[float] | None,
@@ -113,7 +108,10 @@ def _own(
     if scales is not None and not all(s >= 1 and (s * 64).is_integer() for s in scales):
         return None  # ONNX Runtime finds the sizes in float32
     if mode == "nearest":
-        exact = scales is not None and all(_divides(s) for s in scales)
+        # Whole scales whose reciprocal in float32, times a multiple of it, is not too small.
+        exact = scales is not None and all(
+            s.is_integer() and float(np.float32(1 / s)) >= 1 / s for s in scales
+        )
         own = exact and coordinates == "asymmetric" and nearest in ("floor", "simple")
         return "nearest" if own and 3 <= rank <= 5 else None
     if coordinates == "pytorch_half_pixel":  # one entry is taken from the start, not the middle
@@ -129,14 +127,6 @@ def _own(
     return "bicubic" if own and rank == 4 else None
 
 
-def _divides(scale: float) -> bool:
-    """Return whether a whole scale's reciprocal in float32, times a multiple of it, is enough."""
-    return scale.is_integer() and float(np.float32(1 / scale)) >= 1 / scale
-
-
 TABLES: dict[str, dict[str, Entry]] = {
-    "": {
-        "Resize": resize,
-        "Upsample": upsample,
-    },
+    "": {"Resize": resize, "Upsample": upsample},
 }

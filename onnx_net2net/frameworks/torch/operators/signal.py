@@ -40,9 +40,5 @@ def mel_weights(op: TorchOperation) -> str:
 
 
 TABLES: dict[str, dict[str, Entry]] = {
-    "": {
-        "DFT": dft,
-        "MelWeightMatrix": mel_weights,
-        "STFT": stft,
-    },
+    "": {"DFT": dft, "MelWeightMatrix": mel_weights, "STFT": stft},
 }
