@@ -44,7 +44,7 @@ _BUDGET = ("params", "flops", "prefer", "multiple_of", "keep", "seed")
     "--multiple-of",
     metavar="N",
     type=click.IntRange(1),
-    help="With a budget: round widths to multiples of N.",
+    help="With a budget: round widths to multiples of N.  [default: 8 from width 64 on]",
 )
 @click.option(
     "--keep",

@@ -6,8 +6,9 @@ grown = widen(model, {"conv5": 512, "layer2.0.conv1": 200})
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 from onnx import helper
@@ -41,14 +42,17 @@ from onnx_net2net.widening.targets import scaled
 
 def widen(
     model: AnyModel,
-    widths: Mapping[str, int],
+    widths: Mapping[str, int] | None = None,
     *,
+    factor: Fraction | float | None = None,
+    names: str | Sequence[str] = (),
     seed: int = 0,
     split: str = Split.PROJECT,
     noise: float = 0.01,
     mapping: str = "random",
 ) -> Model:
-    """``model`` with the named dimensions grown to the given widths, in units.
+    """``model`` with the named dimensions grown to the given widths, in units, or by ``factor``
+    those of these ``names``: without names all that can grow.
 
     Names are those of :func:`inspect`, of nodes, tensors, parameters or modules; a pattern such as
     ``layer2.*`` means each dimension that it matches and that can grow. ``split`` says how copies
@@ -61,8 +65,12 @@ def widen(
     keep the function, InvalidModel where weights hold NaN. Source: Net2WiderNet, Chen,
     Goodfellow, Shlens, ICLR 2016.
     """
-    plain = {name: int(w) if isinstance(w, np.integer) else w for name, w in widths.items()}
-    step = Widen(widths=plain, seed=seed, split=split, noise=noise, mapping=mapping)
+    if widths is not None:
+        widths = {name: int(w) if isinstance(w, np.integer) else w for name, w in widths.items()}
+    step = Widen(
+        widths=widths, factor=factor, names=listed(names), all=factor is not None and not names,
+        seed=seed, split=split, noise=noise, mapping=mapping,
+    )  # fmt: skip
     return widened(load(model), step)
 
 
