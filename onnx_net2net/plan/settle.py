@@ -17,6 +17,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
+from ml_dtypes import finfo
 from onnx import AttributeProto, NodeProto, TensorProto, helper
 
 from onnx_net2net.algebra.axes import Atom
@@ -38,7 +39,8 @@ from onnx_net2net.widening.naming import members_of
 
 __all__ = ["NormEpsilon", "Scale", "Settled", "settle"]
 
-_RTOL = 1e-6  # of numbers that are stored in float32
+_UNITS = 8  # in the last place: two ways to compute 1 / sqrt(size) differ by so little
+_RTOL = 1e-6  # of attributes, which are float32
 _SHOWN = 5
 
 
@@ -140,13 +142,21 @@ class _Settling:
             if any(held):
                 self.problems.append(f"{node.label} reads '{other}' in place of '{own}'")
             return any(held)
-        if before.dtype.kind in "iub" or before.dtype.kind != after.dtype.kind:
-            free = (before <= 0) | (after <= 0) if before.shape == after.shape else False
-            if not np.all((before == after) | free):  # sizes that are left open are the same
+        if not _is_float(before) or not _is_float(after):
+            if not self._sized_alike(first, node, index) and not np.array_equal(before, after):
                 self.problems.append(f"{node.label} reads {_few(after)} in place of {_few(before)}")
-        elif before.size != after.size or not np.allclose(before, after, _RTOL, 0):
+        elif before.size != after.size or not _close(before, after):
             self._number(node, index, before, after)
         return True
+
+    def _sized_alike(self, first: Node, node: Node, index: int) -> bool:
+        """Return whether an operand is a shape, of which one may state what the other leaves open,
+        and both give the same.
+        """
+        shapes = self.own.solution.shapes, self.other.solution.shapes
+        shape = shapes[0].of(first.outputs[0])
+        reshapes = node.op == "Reshape" and index == 1 and shapes[0].binding == shapes[1].binding
+        return reshapes and shape is not None and shape == shapes[1].of(node.outputs[0])
 
     def _keep(self, node: Node, own: str, other: str) -> None:
         """Take a constant that the larger network lacks from the grown one, if it did not grow."""
@@ -166,7 +176,7 @@ class _Settling:
         if (divides or node.facts.kind is Kind.PRODUCT) and before.size == after.size:
             with np.errstate(divide="ignore", invalid="ignore"):
                 ratios = (after / before if divides else before / after).ravel()
-            same = np.isfinite(ratios).all() and np.allclose(ratios, ratios[0], _RTOL, 0)
+            same = np.isfinite(ratios).all() and _close(ratios, ratios[:1])
             if same and self._scale(node, 1 - index, float(ratios[0]), before, after):
                 return None
         problem = f"{node.label} reads {_few(after)} in place of {_few(before)}"
@@ -305,10 +315,24 @@ def _value(analysis: Analysis, name: str, sizes: bool) -> np.ndarray | None:
 
 
 def _touched(model: Model) -> set[str]:
-    """Return the weights that the history says have grown."""
-    return {
-        name for entry in model.history for group in entry.get("weights", ()) for name in group[0]
-    }
+    """Return the weights that the history says have grown, were copied or were renamed."""
+    names: set[str] = set()
+    for entry in model.history:
+        names.update(name for group in entry.get("weights", ()) for name in group[0])
+        for change in entry.get("changes", ()):
+            names.update(change.get("parameters", ()), change.get("renames", {}).values())
+    return names
+
+
+def _is_float(array: np.ndarray) -> bool:
+    return helper.np_dtype_to_tensor_dtype(array.dtype) in FLOATS
+
+
+def _close(before: np.ndarray, after: np.ndarray) -> bool:
+    """Return whether numbers are equal in the precision that both are stored in."""
+    unit = max(float(finfo(array.dtype).eps) for array in (before, after))
+    first, second = (array.astype(np.float64) for array in (before, after))
+    return bool(np.allclose(first, second, _UNITS * unit, 0))
 
 
 def _number_of(attribute: AttributeProto | None) -> float | None:
