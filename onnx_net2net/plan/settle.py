@@ -25,7 +25,7 @@ from onnx_net2net.algebra.sizes import trial
 from onnx_net2net.errors import Refused
 from onnx_net2net.model.editing import set_attribute
 from onnx_net2net.model.graph import Node, parameter_path
-from onnx_net2net.model.model import Computed, Model, Weight
+from onnx_net2net.model.model import AnyModel, Computed, Model, Weight, load, load_shape
 from onnx_net2net.model.weights import Absent
 from onnx_net2net.operators.language import Kind
 from onnx_net2net.operators.types import FLOATS
@@ -74,18 +74,20 @@ class Settled:
     scales: list[Scale]
 
 
-def settle(grown: Model, large: Model, stored: Collection[str] | None = None) -> Settled:
+def settle(grown: AnyModel, large: AnyModel, stored: Collection[str] | None = None) -> Settled:
     """Return ``large`` with the weights of ``grown``, which has its names and shapes.
 
     ``stored`` names the initializers that get grown weights: those that are stored for a class,
-    which computes its other tables anew; None stands for all vectors and matrices. Others keep what
-    they hold, or, where that is absent, what they held before growth. Raises Refused, naming every
-    difference, where the larger network would compute something else.
+    which computes its other tables anew; None stands for parameters and all tables. Others keep
+    what they hold, or, where that is absent, what they held before growth. Raises Refused, naming
+    every difference, where the larger network would compute something else.
     """
+    grown, large = load(grown), load_shape(large)
     other = analyse(large)
-    if stored is None:
-        stored = [n for n, w in large.weights.items() if w.dtype in FLOATS and w.size > 1]
-    walk = _Settling(analyse(grown), other, set(stored), set(parameters(other)))
+    named = set(parameters(other))
+    tables = {n for n, w in large.weights.items() if w.dtype in FLOATS and w.size > 1}
+    kept = named | tables if stored is None else set(stored)
+    walk = _Settling(analyse(grown), other, kept, named)
     walk.run()
     settled = walk.model()
     if walk.problems:
