@@ -17,20 +17,12 @@ from onnx_net2net.step import STEPS, Deepen, Fold, Step, Widen, parse_step, reco
 from tests.console import FIXTURES
 
 COMMANDS: dict[str, click.Command] = main.main.commands
-<<<<<<< HEAD
 STATED = {"widen": {"widths"}, "deepen": {"calibrate"}}
-=======
-STATED = {"widen": {"widths", "all"}, "deepen": {"calibrate"}}
->>>>>>> like
 
 
 @pytest.mark.parametrize("operation", STATED)
 def test_functions_take_what_is_declared(operation: str) -> None:
-<<<<<<< HEAD
     """``calibrate`` names files of what ``calibration`` is."""
-=======
-    """``calibrate`` names files of what ``calibration`` is; a factor without names means all."""
->>>>>>> like
     taken = inspect.signature(getattr(n2n, operation)).parameters
     taken = {n: p.default for n, p in taken.items() if n not in ("model", "widths", "calibration")}
     declared = STEPS[operation].arguments()

@@ -62,7 +62,8 @@ def grow_checkpoint(
     ``settings`` are those of the larger network's configuration, such as ``{"n_layer": 24}``.
     ``AutoModel*.from_pretrained(output)`` loads the result, which computes the same: epsilons are
     written into its configuration, tokenizer and generation settings are copied, and the type of
-    the weights is kept. Nothing is written where ``output`` is None. With ``verify`` ONNX Runtime compares both networks.
+    the weights is kept. Nothing is written where ``output`` is None. With
+    ``verify`` ONNX Runtime compares both networks.
 
     Raises Refused where the class would not compute the same, naming every obstacle, and
     UsageError for settings that make no sense; then nothing is written.

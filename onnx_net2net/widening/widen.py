@@ -47,21 +47,13 @@ def widen(
     *,
     factor: Fraction | float | None = None,
     names: str | Sequence[str] = (),
-<<<<<<< HEAD
     all: bool = False,  # noqa: A002 (as in a plan)
-=======
->>>>>>> like
     seed: int = 0,
     split: str = Split.PROJECT,
     noise: float = 0.01,
     mapping: str = "random",
 ) -> Model:
-<<<<<<< HEAD
     """Grow the named dimensions of ``model`` to the given ``widths``, in units.
-=======
-    """``model`` with the named dimensions grown to the given widths, in units, or by ``factor``
-    those of these ``names``: without names all that can grow.
->>>>>>> like
 
     Names are those of :func:`inspect`, of nodes, tensors, parameters or modules; a pattern such as
     ``layer2.*`` means each dimension that it matches and that can grow. Or ``factor`` says how many
@@ -76,20 +68,11 @@ def widen(
     keep the function, InvalidModel where weights hold NaN. Source: Net2WiderNet, Chen,
     Goodfellow, Shlens, ICLR 2016.
     """
-<<<<<<< HEAD
     if isinstance(widths, Mapping):
         widths = {name: int(w) if isinstance(w, np.integer) else w for name, w in widths.items()}
     step = Widen(
         seed, split, noise, mapping, widths=widths, factor=factor, names=listed(names), all=all
     )
-=======
-    if widths is not None:
-        widths = {name: int(w) if isinstance(w, np.integer) else w for name, w in widths.items()}
-    step = Widen(
-        widths=widths, factor=factor, names=listed(names), all=factor is not None and not names,
-        seed=seed, split=split, noise=noise, mapping=mapping,
-    )  # fmt: skip
->>>>>>> like
     return widened(load(model), step)
 
 
