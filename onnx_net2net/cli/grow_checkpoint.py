@@ -80,9 +80,11 @@ def _text(grown: GrownCheckpoint) -> str:
     for name, (old, new) in grown.settings.items():
         table.add_row(name, _shown(old), _shown(new))
     lines = [text(table), "", growth_text(grown.grown)]
-    for scale in grown.settled.scales:
-        lines.append(f"{scale.path}: {scale.grown:.6g} becomes {scale.large:.6g}, made up for by "
-                     f"{', '.join(scale.weights)}")  # fmt: skip
+    lines += (
+        f"{scale.path}: {scale.grown:.6g} becomes {scale.large:.6g}, made up for by "
+        f"{', '.join(scale.weights)}"
+        for scale in grown.settled.scales
+    )
     lines += ["", "not verified" if grown.report is None else verified(grown.report)]
     return "\n".join(lines)
 

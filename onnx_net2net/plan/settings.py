@@ -28,6 +28,7 @@ __all__ = ["choose_settings"]
 
 _HEADS = re.compile(r"(^|_)heads?$")  # n_head, num_key_value_heads
 _TIMES = 16
+_COARSE = 0.15  # how far off the nearest settings may be: a layer of a small network is much of it
 _MULTIPLE, _WIDE = 8, 64  # what keeps hardware busy, and from which width on
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -43,7 +44,8 @@ def choose_settings(
 ) -> dict[str, Value]:
     """Return the settings with which the class has as many parameters as ``params`` says.
 
-    ``params`` is a factor such as "2x" or a number such as "25M", reached within 2 %. With
+    ``params`` is a factor such as "2x" or a number such as "25M", reached within 2 %,
+    or as near as whole layers and heads allow. With
     ``prefer`` "width" or "depth" only widths or only lengths grow where that suffices. Widths are
     multiples of ``multiple_of``, by default of 8 where they are 64 and more.
 
@@ -58,13 +60,15 @@ def choose_settings(
     if not candidates:
         reason = "no setting of its configuration makes it wider or deeper"
         raise Refused(str(source.folder), reason, "give the settings: --set hidden_size=1024")
-    met = [c for c in candidates if abs(c.cost - wanted.target) <= TOLERANCE * wanted.target]
-    if not met:
-        near = min(candidates, key=lambda c: abs(c.cost - wanted.target))
-        reason = f"no settings reach {wanted.target:,} parameters within 2 %"
+    met = [c for c in candidates if wanted.met(c.cost)]
+    if met:
+        return min(met, key=lambda c: c.distance(prefer)).settings
+    near = min(candidates, key=lambda c: abs(wanted.off(c.cost)))
+    if abs(wanted.off(near.cost)) > _COARSE:
+        reason = f"no settings come near {wanted.target:,} parameters"
         said = " ".join(f"--set {name}={value}" for name, value in near.settings.items())
         raise Refused(str(source.folder), reason, f"the nearest are {near.cost:,}, with {said}")
-    return min(met, key=lambda c: c.distance(prefer)).settings
+    return near.settings
 
 
 @dataclass(frozen=True)
@@ -125,9 +129,8 @@ class _Search:
             changed = [n for n in self.shapes.keys() & shapes.keys() if self.shapes[n] != shapes[n]]
             if shapes.keys() > self.shapes.keys() and not changed:
                 kinds["length"].append(name)
-            elif shapes.keys() == self.shapes.keys() and changed and name not in self.heads:
-                if self._grows(changed, shapes):
-                    kinds["width"].append(name)
+            elif shapes.keys() == self.shapes.keys() and self._grows(changed, shapes):
+                kinds["width"] += [name] if "head" not in name else []  # heads keep their size
         return kinds
 
     def _grows(self, changed: list[str], shapes: Shapes) -> bool:
