@@ -49,8 +49,8 @@ class GrownCheckpoint:
 
 
 def grow_checkpoint(
-    folder: str | os.PathLike[str],
-    output: str | os.PathLike[str],
+    folder: str | os.PathLike[str] | Checkpoint,
+    output: str | os.PathLike[str] | None,
     *,
     settings: Mapping[str, Any],
     seed: int = 0,
@@ -62,14 +62,17 @@ def grow_checkpoint(
     ``settings`` are those of the larger network's configuration, such as ``{"n_layer": 24}``.
     ``AutoModel*.from_pretrained(output)`` loads the result, which computes the same: epsilons are
     written into its configuration, tokenizer and generation settings are copied, and the type of
-    the weights is kept. With ``verify`` ONNX Runtime compares both networks, in float32.
+    the weights is kept. Nothing is written where ``output`` is None. With
+    ``verify`` ONNX Runtime compares both networks.
 
     Raises Refused where the class would not compute the same, naming every obstacle, and
     UsageError for settings that make no sense; then nothing is written.
     """
     from onnx_net2net.frameworks.torch.checkpoint import read_checkpoint, write_checkpoint
 
-    result = plan_checkpoint(read_checkpoint(Path(folder)), settings, seed=seed)
+    given = isinstance(folder, str | os.PathLike)
+    source = read_checkpoint(Path(folder)) if given else folder  # type: ignore[arg-type]
+    result = plan_checkpoint(source, settings, seed=seed)
     if verify:
         result = replace(result, report=verified(result))
         if not result.report:
@@ -78,6 +81,8 @@ def grow_checkpoint(
                 f"the larger network does not compute the same: {result.report.verdict}",
                 "this is a defect: please report it with the configuration",
             )
+    if output is None:
+        return result
     target = Path(output)
     if target.exists() and not force:
         raise UsageError(f"{target}: exists", "choose another folder, or overwrite it (force)")
@@ -196,6 +201,6 @@ def _changed(
 
 
 def verified(grown: GrownCheckpoint) -> Report:
-    """Compare both networks by ONNX Runtime, in float32, which holds every weight exactly."""
+    """Compare both networks by ONNX Runtime, each as its class computes it."""
     larger = replace(grown.larger, weights=grown.weights)
-    return judge(grown.source.in_float32().model, larger.in_float32().model, by_position=True)
+    return judge(grown.source.model, larger.model, by_position=True)

@@ -13,27 +13,29 @@ takes the memory of its graph only. Code that a folder brings along is never run
 from __future__ import annotations
 
 import difflib
-import inspect
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, wraps
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from onnx import TensorProto
 from torch import nn
 
 from onnx_net2net.errors import InvalidModel, Refused, UsageError
 from onnx_net2net.frameworks import safetensors_file
 from onnx_net2net.frameworks.torch.exporter import from_torch
-from onnx_net2net.model.model import Computed, Model, Weight
+from onnx_net2net.frameworks.torch.pretrained import (
+    configuration,
+    empty_module,
+    example,
+    main_output,
+)
+from onnx_net2net.model.model import Model, Weight
 
-__all__ = ["Checkpoint", "example", "key_of", "read_checkpoint", "write_checkpoint"]
+__all__ = ["Checkpoint", "key_of", "read_checkpoint", "write_checkpoint"]
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
@@ -59,12 +61,12 @@ class Checkpoint:
     @cached_property
     def config(self) -> Any:
         """Return the configuration object that transformers makes of the settings."""
-        return _config(self.settings, self.folder)
+        return configuration(self.settings, self.folder)
 
     @cached_property
     def module(self) -> nn.Module:
         """Return the class's network with all parameters on the meta device."""
-        return _module(self.config, self.folder, self.dtype)
+        return empty_module(self.config, self.folder, self.dtype)
 
     @cached_property
     def keys(self) -> dict[str, str]:
@@ -74,7 +76,7 @@ class Checkpoint:
     @cached_property
     def model(self) -> Model:
         """Return the network as a model with the folder's weights, or with absent ones."""
-        with _main_output(self.module):
+        with main_output(self.module):
             empty = from_torch(self.module, example(self.module, self.config))
         if not self.weights:
             return empty
@@ -89,13 +91,6 @@ class Checkpoint:
         for name, weight in weights.items():
             _check_fits(self.folder, name, weight, empty.weights[name])
         return empty.with_changes(empty.editable(), weights)
-
-    def in_float32(self) -> Checkpoint:
-        """Return the same network with its weights, and its graph, in float32."""
-        if self.dtype == torch.float32:
-            return self
-        wide = {key: _wide(weight) for key, weight in self.weights.items()}
-        return replace(self, weights=wide, dtype=torch.float32)
 
     def with_settings(self, changes: Mapping[str, Any]) -> Checkpoint:
         """Return the same class with other settings, such as ``{"n_layer": 24}``, without weights.
@@ -121,13 +116,13 @@ class Checkpoint:
         for name in self.settings.keys() - stated - {"architectures", "dtype", "model_type"}:
             without = {k: v for k, v in self.settings.items() if k != name}
             try:
-                again = _config(without, self.folder).to_dict()
+                again = configuration(without, self.folder).to_dict()
             except UsageError:
                 continue
             if name in before and again.get(name) == before[name]:
                 derived.append(name)
         rest = {name: value for name, value in settings.items() if name not in derived}
-        after = _config(rest, self.folder).to_dict()
+        after = configuration(rest, self.folder).to_dict()
         return rest | {name: after.get(name, settings[name]) for name in derived}
 
 
@@ -140,15 +135,6 @@ def _known(config: Any, setting: str, name: str) -> str:
     close = difflib.get_close_matches(setting, known, n=1)
     remedy = f"did you mean '{close[0]}'?" if close else f"settings are {', '.join(sorted(known))}"
     raise UsageError(f"the configuration has no setting '{name}'", remedy)
-
-
-def _wide(weight: Weight) -> Weight:
-    if weight.dtype not in (TensorProto.FLOAT16, TensorProto.BFLOAT16):
-        return weight
-    shape = weight.shape
-    return Computed(
-        weight.name, TensorProto.FLOAT, shape, lambda: weight.array().astype(np.float32)
-    )
 
 
 def _check_fits(folder: Path, name: str, weight: Weight, wanted: Weight) -> None:
@@ -221,126 +207,6 @@ def _torch_dtype(folder: Path, dtype: int) -> torch.dtype:
     return known[name]
 
 
-# ---- the class ----------------------------------------------------------------------------------
-
-
-def _config(settings: Mapping[str, Any], folder: Path) -> Any:
-    """Return the configuration that transformers makes of ``settings``, of its own classes."""
-    import transformers
-
-    kind = str(settings.get("model_type"))
-    if kind not in transformers.CONFIG_MAPPING:
-        problem = f"{folder}: transformers {transformers.__version__} has no model type '{kind}'"
-        raise UsageError(problem, "config.json names it under 'model_type'")
-    try:
-        return transformers.CONFIG_MAPPING[kind].from_dict(dict(settings))
-    except _raised() as error:
-        problem = f"{folder}: transformers rejects the configuration: {_first_line(error)}"
-        raise UsageError(problem, "see config.json, and the settings given") from error
-
-
-def _raised() -> tuple[type[Exception], ...]:
-    """Return what classes of transformers raise for settings that do not go together."""
-    from huggingface_hub.errors import StrictDataclassError
-
-    return (
-        ArithmeticError, AssertionError, AttributeError, ImportError, LookupError,
-        NotImplementedError, RuntimeError, StrictDataclassError, TypeError, ValueError,
-    )  # fmt: skip
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
-
-
-def _module(config: Any, folder: Path, dtype: torch.dtype) -> nn.Module:
-    """Build the class that the configuration names, its parameters on the meta device."""
-    import transformers
-
-    name = next(iter(config.architectures or ()), "")
-    kind = getattr(transformers, name, None) if name.isidentifier() else None
-    if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
-        problem = f"{folder}: transformers {transformers.__version__} has no class '{name}'"
-        raise UsageError(problem, "config.json names it under 'architectures'")
-    for part in (config, *(getattr(config, sub, None) for sub in config.sub_configs)):
-        if hasattr(part, "use_cache"):
-            part.use_cache = False
-    try:
-        with _without_contents():
-            return kind._from_config(config, dtype=dtype).eval()
-    except _raised() as error:
-        problem = f"{folder}: {name} cannot be built so: {_first_line(error)}"
-        raise UsageError(problem, "see config.json, and the settings given") from error
-
-
-@contextmanager
-def _without_contents() -> Iterator[None]:
-    """Move each parameter to the meta device as it is registered; buffers keep their contents."""
-    register = nn.Module.register_parameter
-
-    def registered(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        if parameter is not None and not parameter.is_meta:
-            parameter = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
-        register(module, name, parameter)
-
-    nn.Module.register_parameter = registered  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        nn.Module.register_parameter = register  # type: ignore[method-assign]
-
-
-@contextmanager
-def _main_output(module: nn.Module) -> Iterator[None]:
-    """Let ``forward`` give what the class is for, and not the hidden states that it gives besides.
-
-    These are as wide as the network, and would be an interface that cannot grow.
-    """
-    forward = module.forward
-
-    @wraps(forward)
-    def first(*args: Any, **kwargs: Any) -> Any:
-        outputs = forward(*args, **kwargs)
-        names = outputs.keys() if isinstance(outputs, Mapping) else ()
-        return {"logits": outputs["logits"]} if "logits" in names else outputs[0]
-
-    module.forward = first
-    try:
-        yield
-    finally:
-        del module.forward
-
-
-def example(module: nn.Module, config: Any) -> dict[str, torch.Tensor]:
-    """Return inputs of the kinds that the class says it reads, in sizes that its settings allow.
-
-    Raises Refused for a class whose main input is of a kind that is not known here.
-    """
-    main = str(getattr(module, "main_input_name", "input_ids"))
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    tokens = torch.arange(2 * 6).reshape(2, 6) % getattr(text, "vocab_size", 2)
-    sizes = getattr(config, "image_size", 224)
-    height, width = (sizes, sizes) if isinstance(sizes, int) else tuple(sizes)
-    known = {
-        "input_ids": lambda: tokens,
-        "pixel_values": lambda: torch.zeros(2, getattr(config, "num_channels", 3), height, width),
-        "input_features": lambda: torch.zeros(
-            2, config.num_mel_bins, 2 * config.max_source_positions
-        ),
-        "input_values": lambda: torch.zeros(2, 4000),
-    }
-    if main not in known:
-        raise Refused(type(module).__name__, f"its input '{main}' is of no kind that is known",
-                      "use n2n.transfer with modules and inputs of your own")  # fmt: skip
-    inputs = {main: known[main]()}
-    parameters = inspect.signature(module.forward).parameters
-    if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in parameters:
-        inputs["decoder_input_ids"] = tokens
-    dtype = next(module.parameters()).dtype
-    return {k: v.to(dtype) if v.is_floating_point() else v for k, v in inputs.items()}
-
-
 def _keys(module: nn.Module, weights: Mapping[str, Weight], folder: Path) -> dict[str, str]:
     """Match names of the state dict and keys of files as transformers does when it loads them.
 
@@ -394,10 +260,13 @@ def key_of(name: str, keys: Mapping[str, str]) -> tuple[str, str | None]:
         new, old = name.split("."), known.split(".")
         if len(new) != len(old):
             continue
-        parts = [(n, o) for n, o in zip(new, old, strict=True) if n != o]
+        apart = [at for at in range(-len(new), 0) if new[at] != old[at]]
         path = key.split(".")
-        if len(parts) == 1 and all(map(str.isdigit, parts[0])) and path.count(parts[0][1]) == 1:
-            return ".".join(parts[0][0] if part == parts[0][1] else part for part in path), key
+        if len(apart) != 1 or not (at := apart[0]) >= -len(path) or path[at] != old[at]:
+            continue
+        if new[at].isdigit() and old[at].isdigit():
+            path[at] = new[at]
+            return ".".join(path), key
     return name, None
 
 

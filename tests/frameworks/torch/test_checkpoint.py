@@ -21,11 +21,11 @@ from onnx_net2net.frameworks.torch.checkpoint import (  # noqa: E402
     CONFIG,
     INDEX,
     Checkpoint,
-    example,
     key_of,
     read_checkpoint,
     write_checkpoint,
 )
+from onnx_net2net.frameworks.torch.pretrained import example  # noqa: E402
 from onnx_net2net.verification.verify import run  # noqa: E402
 
 TEXT = {"vocab_size": 50, "bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0}
@@ -134,9 +134,10 @@ def test_a_type_of_half_the_bits_is_kept(tmp_path: Path) -> None:
 
 
 def test_keys_of_new_layers_are_like_those_of_old_ones() -> None:
-    keys = {"model.h.0.w": "h.0.w", "model.h.0.1.b": "h.0.1.b", "head": "head"}
-    assert key_of("model.h.12.w", keys) == ("h.12.w", "h.0.w")
-    assert key_of("model.h.0.3.b", keys) == ("h.0.3.b", "h.0.1.b")
+    keys = {"m.h.0.w": "h.0.w", "m.h.0.1.b": "h.0.1.b", "s.0.l.0.w": "s.0.l.0.w"}
+    assert key_of("m.h.12.w", keys) == ("h.12.w", "h.0.w")
+    assert key_of("m.h.0.3.b", keys) == ("h.0.3.b", "h.0.1.b")
+    assert key_of("s.0.l.2.w", keys) == ("s.0.l.2.w", "s.0.l.0.w")
     assert key_of("other.3", keys) == ("other.3", None)
 
 
