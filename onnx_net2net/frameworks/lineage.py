@@ -50,12 +50,16 @@ class _Stage:
 class Lineage:
     """The weights of the model before the first step, followed to the model behind the last.
 
-    Raises Refused for steps after which a parameter is another function's, InvalidModel for a
-    history that does not tell.
+    ``scaled`` are growths after all steps. Raises Refused for steps after which a parameter is
+    another function's, InvalidModel for a history that does not tell.
     """
 
-    def __init__(self, steps: Sequence[Mapping[str, Any]]) -> None:
-        self._stages = [_stage(step) for step in steps]
+    def __init__(
+        self,
+        steps: Sequence[Mapping[str, Any]],
+        scaled: Mapping[str, WeightGrowth] | None = None,
+    ) -> None:
+        self._stages = [*map(_stage, steps), _Stage(scaled or {})]
         self.copied: dict[str, str] = {}  # {new: old}, under the names in the end
         self.inserted: dict[str, str] = {}  # {new: the layer before it}
         for stage in self._stages:

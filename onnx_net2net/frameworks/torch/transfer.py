@@ -101,12 +101,13 @@ def _bare(module: nn.Module) -> nn.Module:
 class Grown:
     """The larger network with grown weights: how these grew, and what its norms need.
 
-    ``epsilons`` are (path of the norm, old, new).
+    ``epsilons`` are (path of the norm, old, new); ``notes`` say what else was made up for.
     """
 
     model: Model
     lineage: Lineage
     epsilons: Sequence[tuple[str, float, float]]
+    notes: Sequence[str] = ()
 
 
 @dataclass
@@ -224,7 +225,7 @@ class Fitted:
         growths = {name: followed.get(owner, []) for name, owner in self.owners.items()}
         return Transferred(
             settings=self.settings, new=new, untouched=self.untouched, shapes=shapes,
-            growths=growths,
+            growths=growths, notes=list(self.grown.notes),
         )  # fmt: skip
 
     def check(self, report: Transferred) -> None:
