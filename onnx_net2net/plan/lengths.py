@@ -10,10 +10,10 @@ parameters of the same shapes.
 
 from __future__ import annotations
 
+import operator
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from operator import le
 
 from onnx_net2net.algebra.axes import atoms
 from onnx_net2net.algebra.sizes import trial
@@ -123,11 +123,15 @@ def _contents(series: Series, member: str) -> Contents:
 
 
 def _fit(own: Contents, other: Contents) -> bool:
-    """Return whether a member can grow into another: the same parameters, no dimension smaller."""
-    return own.keys() == other.keys() and all(
-        len(mine) != len(theirs) or all(map(le, mine, theirs))
-        for name, axes in own.items()
-        for mine, theirs in zip(axes, other[name], strict=False)
+    """Return whether a member can grow into another: the same modules, no dimension smaller.
+
+    Exporters keep one of several equal parameters, so that not all of them need be there.
+    """
+    modules = ({name.rpartition(".")[0] for name in contents} for contents in (own, other))
+    return operator.eq(*modules) and all(
+        len(mine) != len(theirs) or all(map(operator.le, mine, theirs))
+        for name in own.keys() & other.keys()
+        for mine, theirs in zip(own[name], other[name], strict=False)
     )
 
 

@@ -98,7 +98,7 @@ def settle(grown: Model, large: Model, stored: Collection[str] | None = None) ->
             None,
             "the larger network would not compute the same with the grown weights:"
             f"{''.join(lines)}{f' and {more} more' if more else ''}",
-            "choose a larger network that has these as the smaller one: more heads, not larger",
+            "build the larger network so that these agree: more heads, say, and not larger ones",
         )
     return Settled(settled, walk.epsilons, walk.scales, walk.factors)
 

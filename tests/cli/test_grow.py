@@ -78,10 +78,56 @@ def test_noise_is_told(run: Run, tmp_path: Path) -> None:
     assert done.code == 0 and "not exact, as asked" in done.out
 
 
+def larger(folder: Path) -> Path:
+    """A network of the same class with other weights: wider, and three blocks long."""
+    steps = [
+        {"operation": "widen", "widths": {"model.transformer.wte": 40}, "seed": 5},
+        {"operation": "deepen", "block": {"h.1": 1}},
+    ]
+    return n2n.grow(GPT2, plan=steps).save(folder / "large.onnx")
+
+
+def test_growth_into_the_shape_of_another_model(run: Run, model: Path, tmp_path: Path) -> None:
+    large, plan, again = larger(tmp_path), tmp_path / "plan.toml", tmp_path / "again.onnx"
+    done = run("grow", model, "--like", large, "-o", tmp_path / "a.onnx", "--emit-plan", plan)
+    assert done.code == 0 and done.err == "" and "verified: equivalent" in done.out
+    rows = [line.split() for line in done.out.splitlines()]
+    assert ["dimension", "width", "becomes"] in rows
+    assert ["model.transformer.wte", "20", "40"] in rows
+    assert ["model.transformer.h", "2", "3", "1", "x", "model.transformer.h.1"] in rows
+    assert n2n.costs(tmp_path / "a.onnx").parameters == n2n.costs(large).parameters
+    shown = run("grow", model, "--plan", plan, "-o", again)
+    assert shown.code == 0 and again.read_bytes() == (tmp_path / "a.onnx").read_bytes()
+
+
+def test_a_larger_model_as_json_and_dry(run: Run, model: Path, tmp_path: Path) -> None:
+    large = larger(tmp_path)
+    done = run("grow", model, "--like", large, "--json", "--dry-run", "--seed", 3)
+    values = json.loads(done.out)
+    assert values["widths"] == {"model.transformer.wte": [20, 40]}
+    assert values["lengths"] == {"model.transformer.h": [2, 3]} and values["output"] is None
+    assert left_behind(tmp_path) == ["gpt2.onnx", "large.onnx"]
+
+
+def test_a_model_that_is_not_larger_is_refused(run: Run, model: Path, tmp_path: Path) -> None:
+    small = run("grow", larger(tmp_path), "--like", model, "-o", tmp_path / "a.onnx")
+    assert small.code == 2 and "would shrink from 40 to 20" in small.err
+    assert "'model.transformer.h' would shrink from 3 to 2 members" in small.err
+    same = run("grow", model, "--like", model, "-o", tmp_path / "a.onnx")
+    assert same.code == 2 and "both networks have the same shape" in same.err
+    over = run("grow", model, "--like", tmp_path / "large.onnx", "-o", tmp_path / "large.onnx")
+    assert over.code == 2
+    assert left_behind(tmp_path) == ["gpt2.onnx", "large.onnx"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
         ([], "nothing to grow"),
+        (["--like", "l", "--plan", "p"], "a plan and a larger model exclude each other"),
+        (["--like", "l", "--params", "2x"], "a larger model and a budget exclude each other"),
+        (["--like", "l", "--keep", "a"], "--keep goes with --params and --flops only"),
+        (["--like", "none.onnx"], "none.onnx: no such file"),
         (["--params", "2x", "--flops", "2x"], "two budgets exclude each other"),
         (["--params", "2x", "--plan", "p"], "a plan and a budget exclude each other"),
         (["--plan", "none.toml"], "none.toml: No such file"),
