@@ -31,13 +31,14 @@ class _Stage:
     inserted: Mapping[str, str] = field(default_factory=dict)
 
     def renamed(self, name: str) -> str:
+        """Return what became of a name."""
         for names in self.renames:
             name = names.get(name, name)
         return name
 
     @cached_property
     def former(self) -> Mapping[str, str | None]:
-        """The names before, by those after; None for new ones, none for those that stayed."""
+        """Map names after to those before, None for new ones; those that stayed are left out."""
         old: dict[str, None] = {}
         passed: set[str] = set()
         for names in self.renames:

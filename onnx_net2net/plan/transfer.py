@@ -71,7 +71,7 @@ def transfer(
 
 
 def _settled(grown: Model, pair: Pair) -> Grown:
-    """The larger module's network with the grown weights. Raises Refused where it is another."""
+    """Put the grown weights into the larger module's network. Raises Refused if it is another."""
     from onnx_net2net.frameworks.torch.transfer import Grown
 
     settled = settle(grown, pair.large_model, stored(pair.large_model))
@@ -96,7 +96,7 @@ def _scaling(axis: int, factor: np.ndarray) -> Along:
 
 
 def _pair(small: Any, large: Any, example_inputs: Any, dynamic: Any) -> Pair:
-    """The modules and their exports. Raises UsageError for what is no module."""
+    """Export both modules. Raises UsageError for what is no module."""
     for module in (small, large):
         if not callable(getattr(module, "named_modules", None)):
             raise UsageError(

@@ -91,10 +91,10 @@ class Pair:
 
 
 def _bare(module: nn.Module) -> nn.Module:
-    """The module itself, out of what wraps it."""
+    """Return the module itself, out of what wraps it."""
     parallel = isinstance(module, nn.parallel.DistributedDataParallel | nn.DataParallel)
-    inner = module.module if parallel else getattr(module, "_orig_mod", module)
-    return module if inner is module else _bare(inner)
+    inner = module.module if parallel else getattr(module, "_orig_mod", None)
+    return _bare(inner) if isinstance(inner, nn.Module) else module
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,7 @@ class Fitted:
     grown: Grown
     values: dict[str, Callable[[], Tensor]] = field(default_factory=dict)
     settings: list[Setting] = field(default_factory=list)
+    unread: dict[str, str] = field(default_factory=dict)  # {of the smaller: of the larger}
     untouched: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     state: dict[str, Any] | None = None  # of the larger module's optimizer
@@ -152,14 +153,16 @@ class Fitted:
     def _keep(self, key: str, target: Tensor) -> None:
         """Copy what the network does not read, such as a count of batches, where it is there."""
         known = self.pair.small.state_dict(keep_vars=True)
-        source = known.get(self._origin(key))
+        origin = self._origin(key)
+        source = known.get(origin)
         if source is not None and source.shape == target.shape:
             self.values[key] = source.detach
+            self.unread[origin] = key
         else:
             self.untouched.append(key)
 
     def _origin(self, key: str) -> str:
-        """The name in the smaller module of what stands beside weights of that module."""
+        """Return the name in the smaller module of what stands beside weights there."""
         lineage = self.grown.lineage
         folder, dot, leaf = key.rpartition(".")
         beside = (n for n in self.grown.model.weights if n.rpartition(".")[0] == folder and dot)
@@ -210,10 +213,13 @@ class Fitted:
         if type(optimizer) is not type(larger):
             kinds = f"{type(optimizer).__name__} and {type(larger).__name__}"
             raise UsageError(f"the optimizers are {kinds}", "give two of one kind")
+        kept = [{group.get("amsgrad") for group in o.param_groups} for o in (optimizer, larger)]
+        if kept[0] != kept[1]:
+            raise UsageError("one optimizer has amsgrad alone", "give it to both or to none")
         self.state = moved_state(
             optimizer.state_dict(), _names(optimizer, self.pair.small, "smaller"),
             self.grown.model, self.grown.lineage,
-            larger, _names(larger, self.pair.large, "larger"),
+            larger, _names(larger, self.pair.large, "larger"), self.unread,
         )  # fmt: skip
 
     def report(self) -> Transferred:
@@ -284,7 +290,7 @@ def _copy(target: Tensor, value: Tensor) -> None:
 
 
 def _names(optimizer: torch.optim.Optimizer, module: nn.Module, which: str) -> list[str]:
-    """The names of an optimizer's parameters, in its order. Raises UsageError."""
+    """Return the names of an optimizer's parameters, in its order. Raises UsageError."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
     if any(id(tensor) not in names for tensor in tensors):

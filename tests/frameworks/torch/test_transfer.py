@@ -250,6 +250,62 @@ def test_type_and_frozen_parameters_of_the_larger_module_stay(dtype: torch.dtype
     assert (report.difference > 1e-5) == (dtype != torch.float64)
 
 
+def test_settings_go_into_another_instance() -> None:
+    small, large, x = made("encoder")
+    report = n2n.transfer(small, large, x)
+    again = Encoder(24, 3, 40, 3)
+    again.load_state_dict(large.state_dict())
+    report.apply_settings(again)
+    assert torch.equal(called(again.eval(), x), called(large.eval(), x))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what torch.compile imports
+def test_growing_goes_on_from_what_grew() -> None:
+    torch.manual_seed(0)
+    x, module = torch.randn(3, 8), mlp(10)
+    optimizer = adam(module)
+    for width in (13, 20, 30):
+        step(module, optimizer, x)
+        larger = mlp(width)
+        new = adam(larger)
+        both = {"optimizer": optimizer, "large_optimizer": new}
+        n2n.transfer(nn.DataParallel(module), torch.compile(larger), x, **both)
+        torch.testing.assert_close(larger.eval()(x), module.eval()(x), rtol=1e-4, atol=1e-6)
+        module, optimizer = larger.train(), new
+    assert {entry["step"].item() for entry in optimizer.state.values()} == {3.0}
+
+
+class Unread(nn.Module):
+    """A head that the network does not use in inference."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(4, width), nn.Linear(width, 3)
+        self.aside, self.same = nn.Linear(width, 2), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        y = torch.relu(self.up(x))
+        z = self.down(y)
+        return (z, self.aside(y), self.same(z)) if self.training else z
+
+
+def test_what_no_output_reads_is_copied_or_named() -> None:
+    torch.manual_seed(0)
+    small, large, x = Unread(), Unread(12), torch.randn(3, 4)
+    old, new = adam(small), adam(large)
+    for parameter in small.parameters():
+        parameter.grad = torch.randn(parameter.shape)
+    old.step()
+    report = n2n.transfer(small, large, x, optimizer=old, large_optimizer=new)
+    assert report.untouched == ["aside.weight"]
+    assert torch.equal(small.same.weight, large.same.weight)
+    assert "in training mode they differ" in str(report)
+    stateless = {n for n, p in large.named_parameters() if p not in new.state}
+    assert stateless == {"aside.weight"}
+    moments = [o.state[m.same.weight]["exp_avg"] for o, m in ((old, small), (new, large))]
+    assert torch.equal(*moments)
+
+
 def test_modules_of_one_size_are_copied() -> None:
     small, _, x = made("mlp")
     report = n2n.transfer(small, large := mlp(), x)
@@ -388,6 +444,8 @@ def test_optimizers_that_do_not_belong_are_refused() -> None:
     both = {"optimizer": adam(small), "large_optimizer": sgd}
     refused(small, large, x, "AdamW and SGD", **both)
     refused(small, large, x, "one optimizer alone", optimizer=adam(small))
+    plain = torch.optim.AdamW(large.parameters())
+    refused(small, large, x, "amsgrad", **both | {"large_optimizer": plain})
     other = adam(mlp(24))
     refused(small, large, x, "not the larger module's", **both | {"large_optimizer": other})
 
