@@ -36,7 +36,7 @@ SHOWN = 12  # names for each problem in a message
 def absorb(
     model: AnyModel, weights: Weights, *, cast: bool = False, ignore: Iterable[str] = ()
 ) -> Model:
-    """``model`` with the values of ``weights``: the same graph, nothing else changed.
+    """Return ``model`` with the values of ``weights``: the same graph, nothing else changed.
 
     ``weights`` is a state dict or another mapping of names to arrays, the path of a .safetensors,
     .npz or .pt file, a PyTorch module, or a Keras model. Names are those of initializers or their
@@ -67,28 +67,28 @@ def absorb(
             plan.add(key, given[key])
     plan.finish()
     proto = model.editable()
-    details = {"weights": len(plan.found)}
+    details = {"weights": len(plan.contents)}
     history.append(proto, "absorb", model.sha256(), details)
-    return model.with_changes(proto, plan.found)
+    return model.with_changes(proto, plan.contents)
 
 
 def _turned(names: Names, model: Model, weights: Weights) -> set[str]:
-    """Square weights of a module's Linear layers that the file multiplies from the other side.
+    """Return a module's square Linear weights that the file multiplies from the other side.
 
     Linear holds (outputs, inputs); where the sizes differ, the shape tells.
     """
     modules = getattr(weights, "named_modules", None)
     if modules is None:
         return set()
-    graph, found = Graph(model), set()
+    graph, turned = Graph(model), set()
     for path, module in modules():
         key = f"{path}.weight".lstrip(".")
         name = names.find(key) if type(module).__name__ == "Linear" else None
         if name is not None and _square(model.weights[name].shape):
             places = graph.consumers.get(name, [])
             if any(_holds_columns(node, index) for node, index in places):
-                found.add(key)
-    return found
+                turned.add(key)
+    return turned
 
 
 def _square(shape: tuple[int, ...]) -> bool:
@@ -96,7 +96,7 @@ def _square(shape: tuple[int, ...]) -> bool:
 
 
 def _holds_columns(node: Node, index: int) -> bool:
-    """Whether a node multiplies its operand from the right, so that columns are outputs."""
+    """Return whether a node multiplies its operand from the right: columns are outputs."""
     turned = any(a.name == "transB" and a.i for a in node.proto.attribute)
     return index == 1 and not node.domain and node.op in ("Gemm", "MatMul") and not turned
 
@@ -107,7 +107,7 @@ class _Replacement:
 
     model: Model
     cast: bool
-    found: dict[str, Weight] = field(default_factory=dict)
+    contents: dict[str, Weight] = field(default_factory=dict)
     wrong: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -133,10 +133,10 @@ class _Replacement:
         dtype = helper.tensor_dtype_to_np_dtype(own.dtype)
         # A module goes on training: what lies in its memory is copied, what lies in a file is not.
         unread = isinstance(weight, Stored) and weight.dtype == own.dtype
-        self.found[name] = weight.renamed(name) if unread else held(name, np.array(array, dtype))
+        self.contents[name] = weight.renamed(name) if unread else held(name, np.array(array, dtype))
 
     def _unfit(self, name: str, array: np.ndarray, own: Weight) -> str:
-        """What is wrong with the values, "" for nothing."""
+        """Say what is wrong with the values, "" for nothing."""
         if own.dtype not in FLOATS:
             return "" if np.array_equal(array, own.array()) else "integers"
         infinite = np.isinf(array).any()
@@ -153,17 +153,17 @@ class _Replacement:
         return "" if exact or self.cast else "type"
 
     def _untied(self, key: str, name: str, array: np.ndarray) -> str:
-        """Whether another name of the same weight was given another value."""
-        if name not in self.found:
+        """Say whether another name of the same weight was given another value, "" if not."""
+        if name not in self.contents:
             return ""
-        return "" if np.array_equal(self.found[name].array(), array) else "tied"
+        return "" if np.array_equal(self.contents[name].array(), array) else "tied"
 
     def finish(self) -> None:
         """Note what is missing, and raise one error for all that is wrong."""
         missing = [
             name
             for name, role in self.roles.items()
-            if role is not Role.CONSTANT and name not in self.found
+            if role is not Role.CONSTANT and name not in self.contents
         ]
         refused = {self.names.find(key) for key in self._refused()}
         missing = [name for name in missing if name not in refused]
@@ -173,7 +173,7 @@ class _Replacement:
             raise UsageError(*_message(self.wrong))
 
     def _refused(self) -> list[str]:
-        """Keys that were given, but did not fit."""
+        """Return the keys that were given, but did not fit."""
         lines = [line for lines in self.wrong.values() for line in lines]
         return [line.split(" is [")[0] for line in lines]
 
@@ -201,7 +201,7 @@ PROBLEMS: Mapping[str, tuple[str, str]] = {
 
 
 def _message(wrong: Mapping[str, list[str]]) -> tuple[str, str]:
-    """Problem and remedy for everything that is wrong."""
+    """Return problem and remedy for everything that is wrong."""
     lines = ["these weights do not fit the model:"]
     for problem, keys in wrong.items():
         more = f", and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""

@@ -31,13 +31,14 @@ class _Stage:
     inserted: Mapping[str, str] = field(default_factory=dict)
 
     def renamed(self, name: str) -> str:
+        """Return what became of a name."""
         for names in self.renames:
             name = names.get(name, name)
         return name
 
     @cached_property
     def former(self) -> Mapping[str, str | None]:
-        """The names before, by those after; None for new ones, none for those that stayed."""
+        """Map names after to those before, None for new ones; those that stayed are left out."""
         old: dict[str, None] = {}
         passed: set[str] = set()
         for names in self.renames:
@@ -50,12 +51,16 @@ class _Stage:
 class Lineage:
     """The weights of the model before the first step, followed to the model behind the last.
 
-    Raises Refused for steps after which a parameter is another function's, InvalidModel for a
-    history that does not tell.
+    ``scaled`` are growths after all steps. Raises Refused for steps after which a parameter is
+    another function's, InvalidModel for a history that does not tell.
     """
 
-    def __init__(self, steps: Sequence[Mapping[str, Any]]) -> None:
-        self._stages = [_stage(step) for step in steps]
+    def __init__(
+        self,
+        steps: Sequence[Mapping[str, Any]],
+        scaled: Mapping[str, WeightGrowth] | None = None,
+    ) -> None:
+        self._stages = [*map(_stage, steps), _Stage(scaled or {})]
         self.copied: dict[str, str] = {}  # {new: old}, under the names in the end
         self.inserted: dict[str, str] = {}  # {new: the layer before it}
         for stage in self._stages:

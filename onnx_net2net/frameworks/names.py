@@ -48,7 +48,7 @@ class Names:
         return earlier
 
     def find(self, key: str) -> str | None:
-        """The initializer that ``key`` means, None for no known one."""
+        """Return the initializer that ``key`` means, None for no known one."""
         return next((self._known[k] for k in self._spellings(key) if k in self._known), None)
 
     def fit(self, keys: Collection[str]) -> None:
@@ -72,7 +72,7 @@ class Names:
         self._prefix, self._wrapped = fitting[0] if len(fitting) == 1 else ("", True)
 
     def _spellings(self, key: str) -> Iterator[str]:
-        """``key`` without what wrappers add, then with the prefix that :meth:`fit` found."""
+        """Yield ``key`` without what wrappers add, then with the prefix of :meth:`fit`."""
         yield from plain(key)
         for bare in plain(key) if self._prefix else ():
             if self._wrapped:
@@ -82,7 +82,7 @@ class Names:
 
 
 def plain(key: str) -> Iterator[str]:
-    """``key``, then without what wrappers add to it."""
+    """Yield ``key``, then what is left of it without what wrappers add."""
     yield key
     bare = ".".join(part for part in key.split(".") if part not in WRAPPERS)
     yield bare
@@ -92,14 +92,14 @@ def plain(key: str) -> Iterator[str]:
 
 
 def ties(model: Model) -> dict[str, str]:
-    """Further names of tied weights: {alias: initializer}. Raises InvalidModel."""
+    """Return further names of tied weights: {alias: initializer}. Raises InvalidModel."""
     text = model.metadata.get(TIES)
     if text is None:
         return {}
     try:
-        found = json.loads(text)
+        aliases = json.loads(text)
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
+        aliases = None
+    if not isinstance(aliases, dict) or not all(isinstance(v, str) for v in aliases.values()):
         raise InvalidModel(f"metadata {TIES!r} is damaged", "export the model again")
-    return {alias: owner for alias, owner in found.items() if owner in model.weights}
+    return {alias: owner for alias, owner in aliases.items() if owner in model.weights}

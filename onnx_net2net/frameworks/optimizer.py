@@ -54,7 +54,7 @@ def grow_optimizer(
     parameters: Sequence[str] | None = None,
     into: Any = None,
 ) -> dict[str, Any]:
-    """``optimizer.state_dict()`` of a model, for the model that was grown from it.
+    """Return ``optimizer.state_dict()`` of a model, for the model that was grown from it.
 
     ``history`` is the grown model, its path, its ``Model.history`` (where the optimizer belongs to
     a later step, the part since then), or the text in its metadata. A parameter is found by its
@@ -74,6 +74,9 @@ def grow_optimizer(
     """
     lineage, names = _lineage(history)
     keys = _names(optimizer_state, parameters)
+    if names is not None:
+        names = names.before(lineage.former)
+        names.fit(list(keys.values()))
     members, state = _followed(optimizer_state, keys, lineage, names)
     if into is not None:
         entries = {members[index].key: entry for index, entry in state.items()}
@@ -91,27 +94,32 @@ def moved_state(
     lineage: Lineage,
     larger: Any,
     larger_parameters: Sequence[str],
+    unread: Mapping[str, str],
 ) -> dict[str, Any]:
     """Return the state dict of the optimizer ``larger`` with the state of the smaller one's.
 
-    Both are given the names of their parameters, in their order. Raises as :func:`grow_optimizer`
-    does.
+    Both are given the names of their parameters, in their order. ``unread`` are parameters that
+    the network does not read, by their names in the smaller module, with those in the larger one;
+    the state of others is left out, as is that of parameters which ``larger`` does not have.
+    Raises as :func:`grow_optimizer` does.
     """
-    keys = _names(optimizer_state, parameters)
-    members, state = _followed(optimizer_state, keys, lineage, Names(grown))
+    keys, names = _names(optimizer_state, parameters), Names(grown).before(lineage.former)
+    read = {number: key for number, key in keys.items() if names.find(key) is not None}
+    members, state = _followed(optimizer_state, read, lineage, names)
+    entries = {members[number].key: entry for number, entry in state.items()}
+    for number, key in keys.items():
+        if number not in read and key in unread and number in optimizer_state["state"]:
+            entries[unread[key]] = _entry(optimizer_state["state"][number], key, [])
     into = _names(larger.state_dict(), larger_parameters)
-    entries = {members[index].key: entry for index, entry in state.items()}
-    return _within(larger, into, {k: e for k, e in entries.items() if k in set(into.values())})
+    there = set(into.values())
+    return _within(larger, into, {key: entry for key, entry in entries.items() if key in there})
 
 
 def _followed(
     state: State, keys: Mapping[int, str], lineage: Lineage, names: Names | None
 ) -> tuple[dict[int, _Member], dict[int, dict[str, Any]]]:
-    """The parameters under their names of now, and their entries as they grew."""
+    """Return the parameters under their later names, and their entries as they grew."""
     known = set(lineage.touched())
-    if names is not None:
-        names = names.before(lineage.former)
-        names.fit(list(keys.values()))
     former = {index: _former(key, names, known) for index, key in keys.items()}
     _check_names(former, keys, names, known)
     members, entries = {}, {}
@@ -125,7 +133,7 @@ def _followed(
 
 
 def _lineage(history: History) -> tuple[Lineage, Names | None]:
-    """The recorded steps, and the grown model's names where the model is given."""
+    """Return the recorded steps, and the grown model's names where the model is given."""
     if isinstance(history, str) and history.lstrip().startswith("["):
         history = histories.parse(history)
     names = None
@@ -139,7 +147,7 @@ def _lineage(history: History) -> tuple[Lineage, Names | None]:
 
 
 def _names(state: State, parameters: Sequence[str] | None) -> dict[int, str]:
-    """The name of every parameter, by its number in the optimizer."""
+    """Return the name of every parameter, by its number in the optimizer."""
     if not isinstance(state, Mapping) or not {"state", "param_groups"} <= state.keys():
         raise UsageError("this is no state of an optimizer", "give optimizer.state_dict()")
     numbers = [number for group in state["param_groups"] for number in group["params"]]
@@ -159,14 +167,14 @@ def _names(state: State, parameters: Sequence[str] | None) -> dict[int, str]:
 
 
 def _former(key: str, names: Names | None, known: set[str]) -> str | None:
-    """The initializer, before all steps, that a parameter's name means; None for no known one."""
+    """Return the initializer, before all steps, that a name means; None for no known one."""
     if names is not None:
         return names.find(key)
     return next((bare for bare in plain(key) if bare in known), None)
 
 
 def _renamed(key: str, former: str, name: str) -> str:
-    """What a module calls ``name`` that says ``key`` for ``former``: prefixes come or are lost."""
+    """Return the name of ``name`` in a module that calls ``former`` ``key``, prefix and all."""
     if former == name:
         return key
     if key.endswith(former):
@@ -176,18 +184,18 @@ def _renamed(key: str, former: str, name: str) -> str:
 
 
 def _check_names(
-    found: Mapping[int, str | None],
+    former: Mapping[int, str | None],
     keys: Mapping[int, str],
     names: Names | None,
     known: set[str],
 ) -> None:
-    unknown = [keys[index] for index, name in found.items() if name is None]
+    unknown = [keys[index] for index, name in former.items() if name is None]
     if names is not None and unknown:
         raise UsageError(
             f"the model has no weights {', '.join(unknown)}",
             "give the names that the module has for them (named_parameters())",
         )
-    if known and not known & set(found.values()):
+    if known and not known & set(former.values()):
         raise UsageError(
             f"none of the optimizer's parameters is one that grew, such as {min(known)}",
             "give the grown model itself, which knows all its names",
@@ -239,7 +247,9 @@ class _Groups:
             near = [[m for m in group if m.belongs(layer)] for group in self._lists]
             alike = [any(m.name.rpartition(".")[2] == last for m in group) for group in near]
             fitting = [g for g, like in zip(self._lists, alike, strict=True) if like]
-            fitting = fitting or [g for g, found in zip(self._lists, near, strict=True) if found]
+            fitting = fitting or [
+                g for g, members in zip(self._lists, near, strict=True) if members
+            ]
             fitting = self._lists if len(self._lists) == 1 else fitting
             if len(fitting) != 1:
                 raise Refused(
@@ -278,7 +288,7 @@ def _parting(old: str, new: str) -> tuple[str, str]:
 def _within(
     optimizer: Any, keys: Mapping[int, str], entries: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """The state dict of ``optimizer`` with these entries by name. Raises UsageError."""
+    """Return the state dict of ``optimizer`` with these entries by name. Raises UsageError."""
     tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
     missing = sorted(entries.keys() - set(keys.values()))
     if missing:
@@ -299,7 +309,7 @@ def _within(
 
 
 def _entry(entry: Mapping[str, Any], key: str, growths: Sequence[WeightGrowth]) -> dict[str, Any]:
-    """The state of one parameter, through all growths."""
+    """Return the state of one parameter after all growths."""
     odd = sorted(k for k, v in entry.items() if getattr(v, "ndim", 0) and k not in POWERS)
     if odd:
         raise Refused(
@@ -321,7 +331,7 @@ def _grown(value: Any, what: str, key: str, growths: Sequence[WeightGrowth]) -> 
 
 
 def _once(value: Any, power: int, growth: WeightGrowth, key: str) -> Any:
-    """One tensor of the state through one growth."""
+    """Return one tensor of the state after one growth."""
     import torch
 
     for along in growth.axes:

@@ -37,26 +37,26 @@ REMEDY = "write or download it again"
 
 
 def read(path: Path) -> dict[str, Weight]:
-    """The tensors of a file by name, unread. Raises UsageError if it is damaged."""
+    """Return the tensors of a file by name, unread. Raises UsageError if it is damaged."""
     try:
         source = Source.open(path)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}", "check the path") from None
     header, start = _header(source, path)
     size = len(source.view) - start
-    found: dict[str, Weight] = {}
+    tensors: dict[str, Weight] = {}
     for name, entry in header.items():
         if name == "__metadata__":
             continue
         dtype, shape, begin, end = _entry(name, entry, path)
         if not 0 <= begin <= end <= size or end - begin != raw_size(dtype, shape):
             raise UsageError(f"{path}: tensor '{name}' does not fit its place", REMEDY)
-        found[name] = Stored(name, dtype, shape, source=source, offset=start + begin)
-    return found
+        tensors[name] = Stored(name, dtype, shape, source=source, offset=start + begin)
+    return tensors
 
 
 def _header(source: Source, path: Path) -> tuple[dict[str, Any], int]:
-    """The parsed header, and where the contents start."""
+    """Return the parsed header, and where the contents start."""
     view = source.view
     length = struct.unpack("<Q", view[:8])[0] if len(view) >= 8 else -1
     if not 2 <= length <= min(MOST_HEADER, len(view) - 8):
@@ -71,7 +71,7 @@ def _header(source: Source, path: Path) -> tuple[dict[str, Any], int]:
 
 
 def _entry(name: str, entry: Any, path: Path) -> tuple[int, tuple[int, ...], int, int]:
-    """Type, shape, begin and end of a tensor."""
+    """Return type, shape, begin and end of a tensor."""
     whole = isinstance(entry, dict) and entry.keys() == {"dtype", "shape", "data_offsets"}
     lists = whole and all(isinstance(entry[key], list) for key in ("shape", "data_offsets"))
     whole = lists and isinstance(entry["dtype"], str) and len(entry["data_offsets"]) == 2

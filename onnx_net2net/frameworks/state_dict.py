@@ -30,7 +30,7 @@ __all__ = ["named_weights", "save_safetensors", "state_dict", "stored"]
 def state_dict(
     model: AnyModel, like: Weights | None = None, base: AnyModel | None = None
 ) -> dict[str, Any]:
-    """The weights of ``model`` as PyTorch tensors under the names and in the layouts of its author.
+    """Return the weights of ``model`` as PyTorch tensors, named and laid out as by its author.
 
     That is every parameter, BatchNormalization statistic and persistent buffer, tied weights under
     each of their names. Where the export lost names, ``like`` gives the original state dict (or its
@@ -75,7 +75,7 @@ def save_safetensors(
 def named_weights(
     model: AnyModel, like: Weights | None = None, base: AnyModel | None = None
 ) -> dict[str, Weight]:
-    """What :func:`state_dict` gives, unread."""
+    """Return what :func:`state_dict` does, unread."""
     model = load(model)
     if (like is None) != (base is None):
         raise Refused(
@@ -86,8 +86,8 @@ def named_weights(
     if like is not None and base is not None:
         return recovered(model, like, load(base))
     _check_shares(model)
-    found = {name: model.weights[name] for name in stored(model)}
-    lost = [name for name in found if MADE.match(name)]
+    named = {name: model.weights[name] for name in stored(model)}
+    lost = [name for name in named if MADE.match(name)]
     if lost:
         raise Refused(
             few(lost),
@@ -95,8 +95,8 @@ def named_weights(
             "give the original weights and ONNX file (like and base, --like and --base), or "
             "export with onnx_net2net.from_torch",
         )
-    found |= {alias: found[owner] for alias, owner in ties(model).items() if owner in found}
-    return found
+    named |= {alias: named[owner] for alias, owner in ties(model).items() if owner in named}
+    return named
 
 
 def _check_shares(model: Model) -> None:

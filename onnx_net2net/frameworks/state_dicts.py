@@ -32,7 +32,7 @@ KINDS = "a state dict, a .safetensors, .npz or .pt file, a PyTorch module or a K
 
 
 def weight_set(weights: Weights) -> dict[str, Weight]:
-    """The tensors of ``weights`` by name, read when asked for where possible.
+    """Return the tensors of ``weights`` by name, read when asked for where possible.
 
     Raises UsageError for what is none of the known kinds.
     """
@@ -53,7 +53,7 @@ _NO_WEIGHTS = frozenset(
 
 
 def held(name: str, array: np.ndarray) -> Weight:
-    """``array`` as a weight. Raises UsageError for a type that no weight can have."""
+    """Return ``array`` as a weight. Raises UsageError for a type that no weight can have."""
     try:
         dtype = helper.np_dtype_to_tensor_dtype(array.dtype)
     except (KeyError, ValueError):
@@ -69,7 +69,7 @@ def _same(array: np.ndarray) -> np.ndarray:
 
 
 def to_array(value: Any) -> np.ndarray:
-    """A tensor, variable or array of any framework as an array."""
+    """Return a tensor, variable or array of any framework as an array."""
     if isinstance(value, np.ndarray):
         return value
     if hasattr(value, "full_tensor"):  # sharded over processes
@@ -99,7 +99,7 @@ def _from_torch(tensor: Any) -> np.ndarray:
 
 
 def to_tensor(array: np.ndarray) -> Any:
-    """A new tensor of PyTorch's with these contents."""
+    """Return a new tensor of PyTorch's with these contents."""
     import torch
 
     for name, (unsigned, own) in _BITS.items():
@@ -110,7 +110,7 @@ def to_tensor(array: np.ndarray) -> Any:
 
 
 def _from_mapping(mapping: Mapping[Any, Any]) -> dict[str, Weight]:
-    found = {}
+    weights = {}
     for name, value in mapping.items():
         if isinstance(value, Mapping):
             inner = next((k for k in mapping if isinstance(mapping[k], Mapping)), name)
@@ -119,18 +119,18 @@ def _from_mapping(mapping: Mapping[Any, Any]) -> dict[str, Weight]:
                 f"give the state dict within it, such as checkpoint['{inner}']",
             )
         if isinstance(value, Weight):
-            found[name] = value
+            weights[name] = value
         elif value is not None and not isinstance(value, str | bytes):
             try:
                 array = to_array(value)
             except (TypeError, ValueError) as error:
                 raise UsageError(f"'{name}' is no array: {error}", "leave it out") from None
-            found[str(name)] = held(str(name), array)
-    return found
+            weights[str(name)] = held(str(name), array)
+    return weights
 
 
 def _from_variables(variables: list[Any]) -> dict[str, Weight]:
-    """Keras variables under their names, or paths where names repeat."""
+    """Return Keras variables by their names, or by paths where names repeat."""
     names = [str(v.name) for v in variables]
     if len(set(names)) < len(names):
         names = [str(getattr(v, "path", v.name)) for v in variables]
@@ -148,10 +148,10 @@ def _from_file(path: Path) -> dict[str, Weight]:
 
 def _from_npz(path: Path) -> dict[str, Weight]:
     try:
-        found = arrays.read(path)
-        if isinstance(found, np.ndarray):
+        contents = arrays.read(path)
+        if isinstance(contents, np.ndarray):
             raise ValueError("it is no archive")
-        return {name: held(name, array) for name, array in found.items()}
+        return {name: held(name, array) for name, array in contents.items()}
     except (OSError, ValueError) as error:
         raise UsageError(
             f"{path}: is no .npz file of plain arrays: {error}", "write it with numpy.savez"

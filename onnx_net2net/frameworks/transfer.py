@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -93,6 +94,14 @@ class Transferred:
             mask = _through(mask, growth.axes)
         return mask.reshape(self.shapes[name])
 
+    def apply_settings(self, module: Any) -> None:
+        """Set ``settings`` on another instance of the larger class, into which its state goes.
+
+        A state dict does not hold them, nor does a checkpoint.
+        """
+        for setting in self.settings:
+            setattr(module.get_submodule(setting.path), setting.attribute, setting.new)
+
     def __str__(self) -> str:
         return "\n".join(self._lines())
 
@@ -102,6 +111,8 @@ class Transferred:
         column = max((len(name) for name, _ in rows), default=0)
         yield from (f"{name:{column}}  {what}" for name, what in rows)
         yield from settings_text(self.settings)
+        if self.settings:
+            yield "no checkpoint holds these: apply_settings(module) sets them again"
         for names, what in ((self.new, "new"), (self.untouched, "left as they were")):
             if names:
                 yield f"{len(names)} {what}: {few(names)}"

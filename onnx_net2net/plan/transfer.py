@@ -11,15 +11,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from onnx_net2net.deepening.deepen import Copies
 from onnx_net2net.errors import UsageError
 from onnx_net2net.frameworks.lineage import Lineage
 from onnx_net2net.frameworks.state_dict import stored
-from onnx_net2net.frameworks.transfer import Transferred
+from onnx_net2net.frameworks.transfer import Transferred, few
 from onnx_net2net.model.model import Model
 from onnx_net2net.plan.like import difference
 from onnx_net2net.plan.settle import settle
 from onnx_net2net.plan.steps import follow
+from onnx_net2net.widening.growth_record import Along, WeightGrowth
 from onnx_net2net.widening.request import Change
 
 if TYPE_CHECKING:
@@ -68,16 +71,32 @@ def transfer(
 
 
 def _settled(grown: Model, pair: Pair) -> Grown:
-    """The larger module's network with the grown weights. Raises Refused where it is another."""
+    """Put the grown weights into the larger module's network. Raises Refused if it is another."""
     from onnx_net2net.frameworks.torch.transfer import Grown
 
     settled = settle(grown, pair.large_model, stored(pair.large_model))
-    lineage = Lineage(grown.history[len(pair.small_model.history) :])
-    return Grown(settled.model, lineage, [(e.path, e.old, e.new) for e in settled.epsilons])
+    scaled = {
+        name: WeightGrowth([_scaling(axis, factor) for axis, factor in factors])
+        for name, factors in settled.factors.items()
+    }
+    lineage = Lineage(grown.history[len(pair.small_model.history) :], scaled)
+    epsilons = [(e.path, e.old, e.new) for e in settled.epsilons]
+    notes = [
+        f"{few(scale.weights)} make up for {scale.large:.6g} in place of {scale.grown:.6g} "
+        f"in {scale.path}"
+        for scale in settled.scales
+    ]
+    return Grown(settled.model, lineage, epsilons, notes)
+
+
+def _scaling(axis: int, factor: np.ndarray) -> Along:
+    """Return a scale of weights as a growth: their gradient is divided by it."""
+    size = len(factor)
+    return Along(axis, np.arange(size), "writes", 1 / factor, size)
 
 
 def _pair(small: Any, large: Any, example_inputs: Any, dynamic: Any) -> Pair:
-    """The modules and their exports. Raises UsageError for what is no module."""
+    """Export both modules. Raises UsageError for what is no module."""
     for module in (small, large):
         if not callable(getattr(module, "named_modules", None)):
             raise UsageError(

@@ -91,22 +91,23 @@ class Pair:
 
 
 def _bare(module: nn.Module) -> nn.Module:
-    """The module itself, out of what wraps it."""
+    """Return the module itself, out of what wraps it."""
     parallel = isinstance(module, nn.parallel.DistributedDataParallel | nn.DataParallel)
-    inner = module.module if parallel else getattr(module, "_orig_mod", module)
-    return module if inner is module else _bare(inner)
+    inner = module.module if parallel else getattr(module, "_orig_mod", None)
+    return _bare(inner) if isinstance(inner, nn.Module) else module
 
 
 @dataclass(frozen=True)
 class Grown:
     """The larger network with grown weights: how these grew, and what its norms need.
 
-    ``epsilons`` are (path of the norm, old, new).
+    ``epsilons`` are (path of the norm, old, new); ``notes`` say what else was made up for.
     """
 
     model: Model
     lineage: Lineage
     epsilons: Sequence[tuple[str, float, float]]
+    notes: Sequence[str] = ()
 
 
 @dataclass
@@ -117,6 +118,7 @@ class Fitted:
     grown: Grown
     values: dict[str, Callable[[], Tensor]] = field(default_factory=dict)
     settings: list[Setting] = field(default_factory=list)
+    unread: dict[str, str] = field(default_factory=dict)  # {of the smaller: of the larger}
     untouched: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     state: dict[str, Any] | None = None  # of the larger module's optimizer
@@ -151,14 +153,16 @@ class Fitted:
     def _keep(self, key: str, target: Tensor) -> None:
         """Copy what the network does not read, such as a count of batches, where it is there."""
         known = self.pair.small.state_dict(keep_vars=True)
-        source = known.get(self._origin(key))
+        origin = self._origin(key)
+        source = known.get(origin)
         if source is not None and source.shape == target.shape:
             self.values[key] = source.detach
+            self.unread[origin] = key
         else:
             self.untouched.append(key)
 
     def _origin(self, key: str) -> str:
-        """The name in the smaller module of what stands beside weights of that module."""
+        """Return the name in the smaller module of what stands beside weights there."""
         lineage = self.grown.lineage
         folder, dot, leaf = key.rpartition(".")
         beside = (n for n in self.grown.model.weights if n.rpartition(".")[0] == folder and dot)
@@ -209,10 +213,13 @@ class Fitted:
         if type(optimizer) is not type(larger):
             kinds = f"{type(optimizer).__name__} and {type(larger).__name__}"
             raise UsageError(f"the optimizers are {kinds}", "give two of one kind")
+        kept = [{group.get("amsgrad") for group in o.param_groups} for o in (optimizer, larger)]
+        if kept[0] != kept[1]:
+            raise UsageError("one optimizer has amsgrad alone", "give it to both or to none")
         self.state = moved_state(
             optimizer.state_dict(), _names(optimizer, self.pair.small, "smaller"),
             self.grown.model, self.grown.lineage,
-            larger, _names(larger, self.pair.large, "larger"),
+            larger, _names(larger, self.pair.large, "larger"), self.unread,
         )  # fmt: skip
 
     def report(self) -> Transferred:
@@ -224,7 +231,7 @@ class Fitted:
         growths = {name: followed.get(owner, []) for name, owner in self.owners.items()}
         return Transferred(
             settings=self.settings, new=new, untouched=self.untouched, shapes=shapes,
-            growths=growths,
+            growths=growths, notes=list(self.grown.notes),
         )  # fmt: skip
 
     def check(self, report: Transferred) -> None:
@@ -283,7 +290,7 @@ def _copy(target: Tensor, value: Tensor) -> None:
 
 
 def _names(optimizer: torch.optim.Optimizer, module: nn.Module, which: str) -> list[str]:
-    """The names of an optimizer's parameters, in its order. Raises UsageError."""
+    """Return the names of an optimizer's parameters, in its order. Raises UsageError."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
     if any(id(tensor) not in names for tensor in tensors):

@@ -107,7 +107,7 @@ def training(small: nn.Module, large: nn.Module, call: Call) -> list[OutputRepor
 
 @contextmanager
 def _mode(module: nn.Module, *, training: bool) -> Iterator[None]:
-    """All parts in one mode, but for Dropout, which stays off; then each as it was."""
+    """Put all parts into one mode, but for Dropout, which stays off; then each as it was."""
     modes = [(part, part.training) for part in module.modules()]
     try:
         for part, _ in modes:
@@ -119,13 +119,13 @@ def _mode(module: nn.Module, *, training: bool) -> Iterator[None]:
 
 
 def _copied(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters as they are, and copies of buffers, which a call in training mode changes."""
+    """Return parameters, and copies of buffers, which a call in training mode changes."""
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     return {**dict(module.named_parameters()), **buffers}
 
 
 def _nudged(module: nn.Module, sign: int) -> dict[str, Tensor]:
-    """The state with every floating-point number of the parameters moved by about one unit."""
+    """Return the state with parameters moved by about one unit in the last place."""
     rng = np.random.default_rng(sign + 1)
     state = _copied(module)
     for name, parameter in module.named_parameters():
