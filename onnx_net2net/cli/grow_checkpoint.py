@@ -34,7 +34,7 @@ def grow_folder(folder: Path, settings: Sequence[str], options: Mapping[str, Any
     from onnx_net2net.plan.settings import choose_settings
 
     target = options["output"] or folder.with_name(f"{folder.resolve().name}-grown")
-    if target.exists() and not options["force"] and not options["dry_run"]:
+    if target.exists() and not (options["force"] or options["dry_run"]):
         raise UsageError(f"{target}: exists", "choose another folder, or --force")
     source = read_checkpoint(folder)
     if not changes:

@@ -16,7 +16,7 @@ from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnx_net2net.errors import Refused, UsageError
+from onnx_net2net.errors import OutputError, Refused
 from onnx_net2net.model.atomic_write import place
 from onnx_net2net.model.model import Model, Weight
 from onnx_net2net.plan.grow import Grown, by_shape
@@ -70,22 +70,26 @@ def grow_checkpoint(
     """
     from onnx_net2net.frameworks.torch.checkpoint import read_checkpoint, write_checkpoint
 
-    given = isinstance(folder, str | os.PathLike)
-    source = read_checkpoint(Path(folder)) if given else folder  # type: ignore[arg-type]
-    result = plan_checkpoint(source, settings, seed=seed)
+    path = isinstance(folder, str | os.PathLike)
+    source = read_checkpoint(Path(folder)) if path else folder  # type: ignore[arg-type]
+    target = None if output is None else Path(output)
+    if target is not None and target.exists():
+        if target.resolve() == source.folder.resolve():  # type: ignore[union-attr]
+            raise OutputError(f"{target}: is the source itself", "choose another folder")
+        if not force:
+            raise OutputError(f"{target}: exists", "choose another folder, or overwrite it (force)")
+    result = plan_checkpoint(source, settings, seed=seed)  # type: ignore[arg-type]
     if verify:
-        result = replace(result, report=verified(result))
-        if not result.report:
+        report = verified(result)
+        result = replace(result, report=report)
+        if not report:
             raise Refused(
                 None,
-                f"the larger network does not compute the same: {result.report.verdict}",
+                f"the larger network does not compute the same: {report.verdict}",
                 "this is a defect: please report it with the configuration",
             )
-    if output is None:
+    if target is None:
         return result
-    target = Path(output)
-    if target.exists() and not force:
-        raise UsageError(f"{target}: exists", "choose another folder, or overwrite it (force)")
     place(
         target,
         write=lambda draft: write_checkpoint(result.larger, result.weights, draft),

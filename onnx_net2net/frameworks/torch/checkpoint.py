@@ -15,7 +15,7 @@ from __future__ import annotations
 import difflib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -214,9 +214,10 @@ def _keys(module: nn.Module, weights: Mapping[str, Weight], folder: Path) -> dic
     """
     state = module.state_dict(keep_vars=True)
     keys: dict[str, str] = {}
-    fused = []
+    fused: list[str] = []
+    renamed = _renaming(module, state)
     for key in weights:
-        name, converted = _renamed(module, key, state)
+        name, converted = renamed(key)
         if converted:
             fused.append(key)
         elif name in state:
@@ -229,23 +230,32 @@ def _keys(module: nn.Module, weights: Mapping[str, Weight], folder: Path) -> dic
     return tied | keys
 
 
-def _renamed(module: nn.Module, key: str, state: Mapping[str, Any]) -> tuple[str, bool]:
-    """Return the name of a key in the state dict, and whether its tensor is computed from others.
+def _renaming(module: nn.Module, state: Mapping[str, Any]) -> Callable[[str], tuple[str, bool]]:
+    """Return what tells the name of a key in the state dict, and whether several make one tensor.
 
     Releases of transformers before 5 know no renaming but that of the prefix.
     """
     prefix = str(getattr(module, "base_model_prefix", ""))
+
+    def prefixed(key: str) -> tuple[str, bool]:
+        names = (key, f"{prefix}.{key}", key.removeprefix(f"{prefix}."))
+        return next((name for name in names if name in state), key), False
+
     try:
         from transformers.conversion_mapping import get_model_conversion_mapping
         from transformers.core_model_loading import WeightConverter, rename_source_key
     except ImportError:
-        names = (key, f"{prefix}.{key}", key.removeprefix(f"{prefix}."))
-        return next((name for name in names if name in state), key), False
-    conversions = get_model_conversion_mapping(module)
-    converters = [c for c in conversions if isinstance(c, WeightConverter)]
-    renamings = [c for c in conversions if not isinstance(c, WeightConverter)]
-    name, source = rename_source_key(key, renamings, converters, prefix, dict(state))
-    return name, source is not None
+        return prefixed
+    rules: list[Any] = get_model_conversion_mapping(module)  # type: ignore[arg-type]
+    converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
+    renamings = [rule for rule in rules if not isinstance(rule, WeightConverter)]
+    names = dict(state)
+
+    def renamed(key: str) -> tuple[str, bool]:
+        name, source = rename_source_key(key, renamings, converters, prefix, names)
+        return name, source is not None
+
+    return renamed
 
 
 def key_of(name: str, keys: Mapping[str, str]) -> tuple[str, str | None]:
@@ -293,7 +303,7 @@ def write_checkpoint(checkpoint: Checkpoint, weights: Mapping[str, Weight], fold
     if len(shards) == 1:
         safetensors_file.write(folder / "model.safetensors", weights, force=False)
         return
-    where = {}
+    where: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         name = f"model-{number:05}-of-{len(shards):05}.safetensors"
         safetensors_file.write(folder / name, shard, force=False)

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from functools import partial, wraps
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -90,7 +90,7 @@ def _filled(module: nn.Module) -> Iterator[FakeTensorMode | None]:
     held = [
         (tensors, name, tensor)
         for part in module.modules()
-        for tensors in (part._parameters, part._buffers)
+        for tensors in cast("tuple[dict[str, Any], ...]", (part._parameters, part._buffers))
         for name, tensor in tensors.items()
         if tensor is not None and tensor.is_meta
     ]
@@ -322,13 +322,14 @@ def _model(source: ir.Model, ties: Mapping[str, str]) -> Model:
     big: dict[str, Weight] = {}
     for name, value in source.graph.initializers.items():
         tensor = value.const_value
+        if tensor is None:
+            continue
         if isinstance(getattr(tensor, "raw", None), FakeTensor):
-            dtype = int(tensor.dtype)
-            big[name] = Absent(name, dtype, tuple(tensor.shape.numpy()))
-        elif tensor is not None and tensor.nbytes > _SMALL and tensor.dtype != ir.DataType.STRING:
+            big[name] = Absent(name, int(tensor.dtype), tuple(tensor.shape.numpy()))
+        elif tensor.nbytes > _SMALL and tensor.dtype != ir.DataType.STRING:
             array = tensor.numpy().copy()
-            dtype = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-            big[name] = Computed(name, dtype, array.shape, partial(_same, array))
+            kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+            big[name] = Computed(name, kind, array.shape, partial(_same, array))
         if name in big:
             value.const_value = ir.tensor([0.0], name=name)
     if ties:

@@ -32,10 +32,24 @@ def configuration(settings: Mapping[str, Any], folder: Path) -> Any:
         problem = f"{folder}: transformers {transformers.__version__} has no model type '{kind}'"
         raise UsageError(problem, "config.json names it under 'model_type'")
     try:
-        return transformers.CONFIG_MAPPING[kind].from_dict(dict(settings))
+        with _quiet():
+            return transformers.CONFIG_MAPPING[kind].from_dict(dict(settings))
     except _raised() as error:
         problem = f"{folder}: transformers rejects the configuration: {_first_line(error)}"
         raise UsageError(problem, "see config.json, and the settings given") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the remarks of transformers on settings that it has read for years."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def _raised() -> tuple[type[Exception], ...]:
@@ -66,8 +80,9 @@ def empty_module(config: Any, folder: Path, dtype: torch.dtype) -> nn.Module:
         if hasattr(part, "use_cache"):
             part.use_cache = False
     try:
-        with _without_contents():
-            return kind._from_config(config, dtype=dtype).eval()
+        with _quiet(), _without_contents():
+            module: nn.Module = kind._from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
+            return module.eval()
     except _raised() as error:
         problem = f"{folder}: {name} cannot be built so: {_first_line(error)}"
         raise UsageError(problem, "see config.json, and the settings given") from error
@@ -83,7 +98,7 @@ def _without_contents() -> Iterator[None]:
             parameter = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
         register(module, name, parameter)
 
-    nn.Module.register_parameter = registered  # type: ignore[method-assign]
+    nn.Module.register_parameter = registered  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:

@@ -76,7 +76,8 @@ def evaluated(
     if any(array is not None and array.size > MOST for array in inputs):
         return None
     trials = [
-        np.reshape([trial(i) for i in a.flat], a.shape) if is_symbolic(a) else a for a in inputs
+        np.reshape([trial(i) for i in a.flat], a.shape) if a is not None and is_symbolic(a) else a
+        for a in inputs
     ]
     numbers = evaluate(node, trials, opset)
     if numbers is None or any(n.dtype.kind not in "iub" or n.size > MOST for n in numbers):

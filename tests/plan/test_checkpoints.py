@@ -1,0 +1,163 @@
+"""Checkpoint folders grown by settings: the class loads them, strictly, and computes the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the extra [torch]")
+pytest.importorskip("onnxscript", reason="needs the extra [torch]")
+transformers = pytest.importorskip("transformers", reason="needs the extra [test-frameworks]")
+
+from onnx_net2net.errors import OutputError, Refused  # noqa: E402
+from onnx_net2net.frameworks.torch.checkpoint import read_checkpoint  # noqa: E402
+from onnx_net2net.frameworks.torch.pretrained import example  # noqa: E402
+from onnx_net2net.plan import checkpoints  # noqa: E402
+from onnx_net2net.plan.checkpoints import grow_checkpoint  # noqa: E402
+from onnx_net2net.plan.settings import choose_settings  # noqa: E402
+from tests.console import complaint, finished  # noqa: E402
+
+TEXT = {"vocab_size": 50, "bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0}
+LAYERS = {
+    "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 24,
+}  # fmt: skip
+GROUPED = {**LAYERS, **TEXT, "num_key_value_heads": 2}
+WIDER = {"hidden_size": 24, "num_attention_heads": 6, "num_hidden_layers": 2}
+
+# A class, what it is built with, and what it becomes.
+GROWTHS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "gpt2": (
+        "GPT2LMHeadModel",
+        {"n_embd": 16, "n_layer": 1, "n_head": 4, "n_positions": 12, **TEXT},
+        {"n_embd": 24, "n_head": 6, "n_layer": 2},
+    ),
+    "llama": (
+        "LlamaForCausalLM",
+        {**GROUPED, "tie_word_embeddings": True, "dtype": "bfloat16"},
+        {**WIDER, "num_key_value_heads": 3, "intermediate_size": 32},
+    ),
+    "resnet": (
+        "ResNetForImageClassification",
+        {"embedding_size": 8, "hidden_sizes": [8, 12], "depths": [1, 2], "layer_type": "basic"},
+        {"embedding_size": 12, "hidden_sizes": [12, 20], "depths": [1, 3]},
+    ),
+}
+
+
+def _network(kind: str, settings: Mapping[str, Any]) -> Any:
+    """A network whose norms and biases are not those of its birth."""
+    torch.manual_seed(0)
+    network = getattr(transformers, kind)
+    dtype = getattr(torch, settings.get("dtype", "float32"))
+    network = network(network.config_class(**settings)).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim == 1:
+                parameter += 0.2 * torch.rand(parameter.shape)
+    return network.to(dtype)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Any]]:
+    """Folders that ``save_pretrained`` has written, each with its network."""
+    known: dict[str, tuple[Path, Any]] = {}
+
+    def folder(name: str) -> tuple[Path, Any]:
+        if name not in known:
+            network = _network(*GROWTHS[name][:2])
+            known[name] = tmp_path_factory.mktemp("small") / name, network
+            network.save_pretrained(known[name][0])
+        return known[name]
+
+    return folder
+
+
+@pytest.mark.parametrize("name", GROWTHS)
+def test_the_class_loads_what_was_grown(name: str, folders: Any, tmp_path: Path) -> None:
+    folder, network = folders(name)
+    grown = grow_checkpoint(folder, tmp_path / "large", settings=GROWTHS[name][2])
+    assert grown.report
+    large, told = type(network).from_pretrained(
+        tmp_path / "large", output_loading_info=True, dtype=network.dtype
+    )
+    assert not told["missing_keys"] and not told["unexpected_keys"] and not told["mismatched_keys"]
+    inputs = example(network, network.config)
+    with torch.no_grad():
+        old, new = (module.eval()(**inputs)[0].float() for module in (network, large))
+    bound = 2e-2 if network.dtype == torch.bfloat16 else 1e-5
+    assert (old - new).abs().max() < bound * old.abs().max()
+    assert large.num_parameters() > 1.5 * network.num_parameters()
+    if "layer_norm_epsilon" in grown.settings:
+        assert grown.settings["layer_norm_epsilon"] == (1e-5, pytest.approx(1e-5 * 16 / 24))
+    else:
+        assert name != "gpt2"
+
+
+def test_a_wrong_weight_is_seen(
+    folders: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The judge looks at what would be written: an epsilon that stayed as it was."""
+    monkeypatch.setattr(checkpoints, "_epsilon_settings", lambda larger, epsilons: {})
+    monkeypatch.setattr(checkpoints, "_check_served", lambda left: None)
+    with pytest.raises(Refused, match="does not compute the same"):
+        grow_checkpoint(folders("gpt2")[0], tmp_path / "x", settings={"n_embd": 24, "n_head": 6})
+    assert not (tmp_path / "x").exists()
+
+
+def test_what_cannot_be_reached_is_named(folders: Any, tmp_path: Path) -> None:
+    """All at once, and nothing is written."""
+    with pytest.raises(Refused, match="would shrink from 16 to 8") as refusal:
+        grow_checkpoint(folders("gpt2")[0], tmp_path / "x", settings={"n_embd": 8, "n_head": 2})
+    assert "c_fc" in str(refusal.value)
+    assert not (tmp_path / "x").exists()
+    (tmp_path / "x").mkdir()
+    with pytest.raises(OutputError, match="exists"):
+        grow_checkpoint(folders("gpt2")[0], tmp_path / "x", settings={"n_layer": 2})
+    with pytest.raises(OutputError, match="is the source itself"):
+        folder = folders("gpt2")[0]
+        grow_checkpoint(folder, folder, settings={"n_layer": 2}, force=True)
+
+
+def test_one_epsilon_cannot_serve_norms_of_two_sizes(tmp_path: Path) -> None:
+    """Those of queries keep theirs, those of the hidden size would need another."""
+    _network("Qwen3ForCausalLM", {**GROUPED, "head_dim": 4}).save_pretrained(tmp_path / "qwen")
+    wider = {"hidden_size": 24, "num_attention_heads": 6, "num_key_value_heads": 3}
+    with pytest.raises(Refused, match="cannot serve all norms") as refusal:
+        grow_checkpoint(tmp_path / "qwen", None, settings=wider)
+    assert "multiple of the hidden size" in str(refusal.value)
+
+
+@pytest.mark.parametrize("prefer", ["balanced", "width", "depth"])
+def test_settings_reach_a_budget(prefer: str, folders: Any) -> None:
+    folder, network = folders("gpt2")
+    source = read_checkpoint(folder)
+    settings = choose_settings(source, "4x", prefer=prefer)
+    large = source.with_settings(settings).module
+    assert sum(p.numel() for p in large.parameters()) == pytest.approx(
+        4 * network.num_parameters(), rel=0.15
+    )
+    assert set(settings) <= {"n_embd", "n_head", "n_layer"}
+    if "n_embd" in settings:  # heads keep their size
+        assert settings["n_embd"] == 4 * settings["n_head"]
+
+
+def test_on_the_command_line(folders: Any, tmp_path: Path) -> None:
+    folder, _ = folders("gpt2")
+    done = finished("grow", folder, "--set", "n_layer=2", "-o", tmp_path / "out")
+    assert done.code == 0 and not done.err, done
+    assert "n_layer" in done.out and "verified: equivalent" in done.out
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["n_layer"] == 2
+    for arguments, message in (
+        (("--set", "n_layers=2"), "has no setting 'n_layers'"),
+        (("--set", "n_layer"), "not of the form NAME=VALUE"),
+        (("--set", "n_layer=2", "--params", "2x"), "give --set, or --params"),
+        (("--set", "n_layer=2", "--plan", "p.toml"), "of no use with a checkpoint folder"),
+        ((), "give --set, or --params"),
+    ):
+        failed = finished("grow", folder, *arguments, "-o", tmp_path / "other")
+        assert message in complaint(failed, 2)[0]
+    assert not (tmp_path / "other").exists()
