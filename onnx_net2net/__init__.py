@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from onnx_net2net.frameworks.torch.exporter import from_torch as from_torch
     from onnx_net2net.model.model import Model as Model
     from onnx_net2net.model.model import load as load
+    from onnx_net2net.plan.checkpoints import grow_checkpoint as grow_checkpoint
     from onnx_net2net.plan.costs import Costs as Costs
     from onnx_net2net.plan.costs import costs as costs
     from onnx_net2net.plan.diff import diff as diff
@@ -74,6 +75,7 @@ _HOMES = {
     "from_keras": "frameworks.keras.exporter",
     "from_torch": "frameworks.torch.exporter",
     "grow": "plan.grow",
+    "grow_checkpoint": "plan.checkpoints",
     "grow_optimizer": "frameworks.optimizer",
     "inspect": "widening.dimensions",
     "load": "model.model",

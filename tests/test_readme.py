@@ -20,6 +20,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 INSTALL = "pip install . && "
 TESTS = "pip install '.[test]' && python -m pytest\n"
+# What transformers says of its own work.
+QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
 NUMBER = re.compile(r"\d[\d.,e+-]*")
 
 
@@ -39,7 +41,7 @@ def ran(folder: Path, *arguments: str) -> str:
     """What a program printed; it must not fail."""
     path = os.pathsep.join([str(folder / "bin"), os.environ["PATH"]])
     done = subprocess.run(
-        arguments, cwd=folder, env=environment(PATH=path), capture_output=True, text=True
+        arguments, cwd=folder, env=environment(PATH=path, **QUIET), capture_output=True, text=True
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert done.stderr == ""
@@ -59,7 +61,11 @@ def test_every_block_is_of_a_kind_that_is_checked() -> None:
 
 def missing(text: str) -> bool:
     """Whether a block needs a framework that is not installed."""
-    needed = {"torch": ("import torch", "--to torch", "gpt2/"), "safetensors": ("safetensors",)}
+    needed = {
+        "transformers": ("transformers",),
+        "torch": ("import torch", "--to torch", "gpt2/"),
+        "safetensors": ("safetensors",),
+    }
     return any(
         find_spec(package) is None and any(mark in text for mark in marks)
         for package, marks in needed.items()
