@@ -105,7 +105,7 @@ class Forecast:
         copies: dict[str, list[str]] = {}
         for name, copied in solution.graph.copies.items():
             copies.setdefault(copied.original, []).append(name)
-        found = []
+        weights = []
         for name in self.analysis.model.weights:
             count = elements([name], self.analysis.model)
             uses = []
@@ -113,28 +113,28 @@ class Forecast:
                 axes = tuple(solution.axes.get(use, ()))
                 uses.append((axes if self._free(axes) else (), tuple(inside.get(use, ()))))
             if count and any(axes or blocks for axes, blocks in uses):
-                found.append(_Weight(count, tuple(uses)))
-        return found
+                weights.append(_Weight(count, tuple(uses)))
+        return weights
 
     @cached_property
     def _nodes(self) -> list[_Work]:
         load, axes = self.workload, self.analysis.solution.axes
         inside = _inside((block.name, block.positions) for block in self.blocks)
-        found = []
+        work = []
         for node in load.graph.nodes:
             flops = load.work(node)
             names = [name for name in (*node.inputs, *node.outputs) if name in axes]
             grows = self._free(axis for name in names for axis in axes[name])
             blocks = tuple(inside.get(node.position, ()))
             if flops and (grows or blocks):
-                found.append(_Work(flops, node, grows, blocks))
-        return found
+                work.append(_Work(flops, node, grows, blocks))
+        return work
 
     def _free(self, axes: Iterable[Axis]) -> frozenset[Atom]:
-        """The atoms in ``axes`` that may grow."""
+        """Return the atoms in ``axes`` that may grow."""
         known = self.analysis.by_atom
-        found = {free for axis in axes for free in atoms(axis)}
-        return frozenset(a for a in found if a in known and known[a].grows)
+        inside = {free for axis in axes for free in atoms(axis)}
+        return frozenset(a for a in inside if a in known and known[a].grows)
 
     def _growth(self, node: Node, size: Measure) -> Fraction:
         """By which factor the work of a node grows."""
@@ -162,8 +162,8 @@ def _times(blocks: Iterable[str], copies: Copies) -> int:
 
 def _inside(members: Iterable[tuple[str, Iterable[T]]]) -> dict[T, list[str]]:
     """For every member the blocks that it belongs to."""
-    found: dict[T, list[str]] = {}
+    blocks: dict[T, list[str]] = {}
     for block, owned in members:
         for member in owned:
-            found.setdefault(member, []).append(block)
-    return found
+            blocks.setdefault(member, []).append(block)
+    return blocks

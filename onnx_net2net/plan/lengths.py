@@ -53,7 +53,7 @@ def moved(name: str, lengths: Sequence[Length]) -> str:
 def lengths(own: Series, other: Series, obstacles: list[str]) -> list[Length]:
     """Return the series that are longer over there; append what is in the way to ``obstacles``."""
     mine, theirs = _numbers(own), _numbers(other)
-    found: list[Length] = []
+    longer: list[Length] = []
     for series, numbers in mine.items():
         wanted = theirs.get(series, [])
         if not wanted or len(wanted) == len(numbers):
@@ -62,27 +62,27 @@ def lengths(own: Series, other: Series, obstacles: list[str]) -> list[Length]:
             obstacles.append(
                 f"'{series}' would shrink from {len(numbers)} to {len(wanted)} members"
             )
-        elif _nested(series, found):
+        elif _nested(series, longer):
             continue
         elif isinstance(length := _length(own, other, series, numbers, wanted), str):
             obstacles.append(f"'{series}' cannot grow from {len(numbers)} members to "
                              f"{len(wanted)}: {length}")  # fmt: skip
         else:
-            found.append(length)
-    return found
+            longer.append(length)
+    return longer
 
 
-def _nested(series: str, found: Sequence[Length]) -> bool:
-    return any(series.startswith(length.series + ".") for length in found)
+def _nested(series: str, longer: Sequence[Length]) -> bool:
+    return any(series.startswith(length.series + ".") for length in longer)
 
 
 def _numbers(series: Series) -> dict[str, list[int]]:
     """Return the numbers that the members of each series have."""
-    found: dict[str, list[int]] = defaultdict(list)
+    members: dict[str, list[int]] = defaultdict(list)
     for member in series.members:
         name, _, number = member.rpartition(".")
-        found[name].append(int(number))
-    return {name: sorted(numbers) for name, numbers in sorted(found.items())}
+        members[name].append(int(number))
+    return {name: sorted(numbers) for name, numbers in sorted(members.items())}
 
 
 def _length(
