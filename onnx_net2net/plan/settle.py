@@ -67,11 +67,15 @@ class Scale:
 
 @dataclass
 class Settled:
-    """The larger network's graph with the grown weights; it computes what the grown one does."""
+    """The larger network's graph with the grown weights; it computes what the grown one does.
+
+    ``factors`` are what weights were multiplied by, along which axes.
+    """
 
     model: Model
     epsilons: list[NormEpsilon]
     scales: list[Scale]
+    factors: dict[str, list[tuple[int, np.ndarray]]]
 
 
 def settle(grown: AnyModel, large: AnyModel, stored: Collection[str] | None = None) -> Settled:
@@ -100,7 +104,7 @@ def settle(grown: AnyModel, large: AnyModel, stored: Collection[str] | None = No
             f"{''.join(lines)}{f' and {more} more' if more else ''}",
             "build the larger network so that these agree: more heads, say, and not larger ones",
         )
-    return Settled(settled, walk.epsilons, walk.scales)
+    return Settled(settled, walk.epsilons, walk.scales, walk.factors)
 
 
 @dataclass
@@ -115,7 +119,7 @@ class _Settling:
     scales: list[Scale] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     _weights: dict[str, str] = field(default_factory=dict)  # {of the larger: of the grown}
-    _factors: dict[str, list[tuple[int, np.ndarray]]] = field(default_factory=dict)
+    factors: dict[str, list[tuple[int, np.ndarray]]] = field(default_factory=dict)
     _edits: list[tuple[Node, int | str, float]] = field(default_factory=list)
 
     def run(self) -> None:
@@ -247,7 +251,7 @@ class _Settling:
             }
             if sites and all(name in self.stored for name, _ in sites):
                 for (name, along), factor in sites.items():
-                    self._factors.setdefault(name, []).append((along, factor))
+                    self.factors.setdefault(name, []).append((along, factor))
                 names = tuple(dict.fromkeys(name for name, _ in sites))
                 numbers = float(before.flat[0]), float(after.flat[0])
                 path = module_path(node) or node.name
@@ -286,7 +290,7 @@ class _Settling:
 
     def _scaled(self, weight: Weight, dtype: int) -> Weight:
         """Return a weight times the factors along its axes, in the larger network's type."""
-        factors = self._factors.get(weight.name, [])
+        factors = self.factors.get(weight.name, [])
         if not factors and weight.dtype == dtype:
             return weight
 

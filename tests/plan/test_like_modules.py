@@ -15,28 +15,28 @@ from onnx_net2net.widening.dimensions import analyse
 torch = pytest.importorskip("torch")
 hf = pytest.importorskip("transformers")
 
-CONFIGS = {
-    "GPT2": {"n_positions": 32, "use_cache": False},
-    "Llama": {"max_position_embeddings": 32, "use_cache": False},
-    "Bert": {"max_position_embeddings": 32},
-    "ResNet": {"layer_type": "basic"},
-    "ConvNext": {"num_stages": 2},
-    "ViT": {"image_size": 16, "patch_size": 8},
+CLASSES = {
+    "GPT2": ("GPT2LMHeadModel", {"n_positions": 32, "use_cache": False}),
+    "Llama": ("LlamaForCausalLM", {"max_position_embeddings": 32, "use_cache": False}),
+    "Bert": ("BertForMaskedLM", {"max_position_embeddings": 32}),
+    "ResNet": ("ResNetForImageClassification", {"layer_type": "basic"}),
+    "ConvNext": ("ConvNextForImageClassification", {"num_stages": 2}),
+    "ViT": ("ViTForImageClassification", {"image_size": 16, "patch_size": 8}),
 }
+IMAGES = {"ResNet", "ConvNext", "ViT"}
 
 
-def exported(name: str, **options: Any) -> Model:
-    """The base model of a class, with weights that are not those of a fresh one."""
-    config = getattr(hf, f"{name}Config")(**CONFIGS[name], **options)
-    if hasattr(config, "vocab_size"):
-        config.vocab_size = 40
+def exported(kind: str, **options: Any) -> Model:
+    """A network of a class, with weights that are not those of a fresh one."""
+    name, given = CLASSES[kind]
+    more = {} if kind in IMAGES else {"vocab_size": 40, "bos_token_id": 0, "eos_token_id": 0}
+    config = getattr(hf, f"{kind}Config")(**given, **more, **options)
     torch.manual_seed(0)
-    module = getattr(hf, f"{name}Model")(config).eval()
+    module = getattr(hf, name)(config).eval()
     with torch.no_grad():
         for parameter in module.parameters():
             parameter += torch.randn_like(parameter) / 10
-    tokens = hasattr(config, "max_position_embeddings") or name == "GPT2"
-    inputs = torch.randint(0, 40, (2, 5)) if tokens else torch.randn(2, 3, 16, 16)
+    inputs = torch.randn(2, 3, 16, 16) if kind in IMAGES else torch.randint(0, 40, (2, 5))
     return n2n.from_torch(module, (inputs,))
 
 
@@ -68,7 +68,7 @@ PAIRS = {
     "stages": (
         "ResNet",
         stages([4, 6], [2, 2], embedding_size=4),
-        stages([7, 12], [3, 6], embedding_size=6),
+        stages([7, 12], [3, 6], embedding_size=7),
         0,
         0,
     ),
@@ -95,7 +95,7 @@ def test_a_module_grows_into_a_larger_one(name: str) -> None:
     ("kind", "smaller", "wider", "problem"),
     [
         ("Bert", transformer(16, 2, 24, 1), transformer(24, 3, 24, 1), "the nearest are 32"),
-        ("GPT2", gpt2(16, 2, 2), gpt2(16, 2, 1), "'h' would shrink from 2 to 1 members"),
+        ("GPT2", gpt2(16, 2, 2), gpt2(16, 2, 1), "h' would shrink from 2 to 1 members"),
         ("ResNet", stages([4, 6], [2, 2], embedding_size=4),
          stages([4, 6, 8], [2, 2, 2], embedding_size=4), "only the larger network has"),
     ],
