@@ -56,7 +56,7 @@ def stages(widths: list[int], depths: list[int], **more: int) -> dict[str, Any]:
 # Class, the smaller and the larger one, how many epsilons change, and how many scales.
 PAIRS = {
     "more heads": ("GPT2", gpt2(32, 4, 2), gpt2(48, 6, 4), 9, 0),
-    "larger heads": ("GPT2", gpt2(16, 2, 1), gpt2(40, 2, 2), 5, 4),
+    "larger heads": ("GPT2", gpt2(16, 2, 1), gpt2(32, 2, 2), 0, 4),
     "groups of heads": (
         "Llama",
         transformer(16, 4, 24, 1, num_key_value_heads=2),
@@ -105,3 +105,30 @@ def test_one_that_cannot_be_reached(
 ) -> None:
     with pytest.raises(Unreachable, match=problem):
         n2n.grow(exported(kind, **smaller), like=exported(kind, **wider))
+
+
+class Alternating(torch.nn.Module):
+    """Blocks of which every second one reads its neighbours, as shifted windows do."""
+
+    def __init__(self, blocks: int) -> None:
+        super().__init__()
+        self.blocks = torch.nn.ModuleList(
+            torch.nn.Sequential(torch.nn.Linear(6, 9), torch.nn.Tanh(), torch.nn.Linear(9, 6))
+            for _ in range(blocks)
+        )
+        self.head = torch.nn.Linear(6, 3)
+
+    def forward(self, x: Any) -> Any:
+        for number, block in enumerate(self.blocks):
+            x = x + block(torch.roll(x, 1, 1) if number % 2 else x)
+        return self.head(x)
+
+
+@pytest.mark.parametrize("lengths", [(2, 4), (2, 5), (3, 5), (3, 4), (1, 4)], ids=str)
+def test_blocks_that_alternate_stay_where_they_are_of_their_kind(lengths: tuple[int, int]) -> None:
+    """Even copies of the two blocks of a network would move the second one to the third place."""
+    small, large = (
+        n2n.from_torch(Alternating(count).eval(), (torch.randn(2, 5, 6),)) for count in lengths
+    )
+    settled = settle(n2n.grow(small, like=large), large)
+    assert n2n.verify(small, settled.model, by_position=True)
