@@ -187,12 +187,12 @@ def _grown(source: Model, way: tuple[str, Any], wishes: Wishes, sizes: Mapping[s
 
 
 def _count(grown: Grown, draft: Path) -> None:
-    """The numbers that are told are those of the file."""
+    """Raise Refused unless the numbers that are told are those of the file."""
     from onnx_net2net.plan.costs import costs
 
-    found = costs(load(draft), grown.after.sizes)
-    if found != grown.after:
-        reason = f"the written file costs {found}, which is not {grown.after}"
+    counted = costs(load(draft), grown.after.sizes)
+    if counted != grown.after:
+        reason = f"the written file costs {counted}, which is not {grown.after}"
         raise Refused(None, reason, "this is a defect: please report it with the model")
 
 

@@ -22,7 +22,7 @@ _SHOWN = 4  # names in a sentence
 
 
 def growth_text(grown: Grown) -> str:
-    """What grew, what it costs, and of a budget how it was spent."""
+    """Say what grew, what it costs, and of a budget how it was spent."""
     lines = [_changes(grown)] if grown.difference is None else [*_difference(grown.difference)]
     lines += ["", cost_text(grown.before, grown.after)]
     if grown.spending is not None:
@@ -55,7 +55,7 @@ def _changes(grown: Grown) -> str:
 
 
 def cost_text(before: Costs, after: Costs) -> str:
-    """The table of costs, and what they are of."""
+    """Return the table of costs, and what they are of."""
     table = empty_table(
         ("costs", "left"), ("before", "right"), ("after", "right"), ("factor", "right")
     )
@@ -81,7 +81,7 @@ def _circumstances(costs: Costs) -> Iterator[str]:
 
 
 def _reasons(spent: Spending, grown: Grown) -> Iterator[str]:
-    """What was asked for, what was chosen, what stands still and why."""
+    """Yield what was asked for, what was chosen, what stands still and why."""
     goal, choice = spent.goal, spent.choice
     what = "FLOPs" if goal.measure == "flops" else goal.measure
     reached = getattr(grown.after, goal.measure)
@@ -127,22 +127,22 @@ def _named(names: list[str]) -> str:
 
 
 def values(grown: Grown) -> dict[str, Any]:
-    """The same as plain values."""
-    found: dict[str, Any] = {
+    """Return the same as plain values."""
+    plain: dict[str, Any] = {
         "changes": [asdict(change) for change in grown.model.changes],
         "costs": {"before": asdict(grown.before), "after": asdict(grown.after)},
     }
     if grown.difference is not None:
-        found["widths"] = {
+        plain["widths"] = {
             width.dimension.name: [width.dimension.width, width.new]
             for width in grown.difference.widths
         }
-        found["lengths"] = {
+        plain["lengths"] = {
             length.series: [length.old, length.new] for length in grown.difference.lengths
         }
     if grown.spending is not None:
         spent = grown.spending
-        found["budget"] = {
+        plain["budget"] = {
             **asdict(spent.goal),
             "reached": getattr(grown.after, spent.goal.measure),
             "factor": spent.choice.factor,
@@ -150,4 +150,4 @@ def values(grown: Grown) -> dict[str, Any]:
             "held": [dimension.name for dimension in spent.scaling.held],
             "kept": spent.kept,
         }
-    return found
+    return plain

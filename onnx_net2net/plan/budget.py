@@ -69,16 +69,16 @@ class Choice:
 
 
 def goal(measure: str, asked: str | int, present: int) -> Goal:
-    """The budget that ``2x``, ``25M`` or a number means for a model that has ``present`` now."""
+    """Return the budget that ``2x``, ``25M`` or a number means for a model with ``present`` now."""
     option = OPTIONS[measure]
     if isinstance(asked, int) and asked > _LARGEST:
         raise UsageError(f"{option}: a number of {asked.bit_length()} bits is absurd", _MOST)
     text = str(asked).strip()
-    found = _AMOUNT.fullmatch(text)
-    if found is None:
+    match = _AMOUNT.fullmatch(text)
+    if match is None:
         problem = f"{option} {text!r} is not an amount"
         raise UsageError(problem, f"a factor such as {option} 2x, or a number such as 25M")
-    number, unit = Fraction(found[1].replace("_", "")), found[2].upper()
+    number, unit = Fraction(match[1].replace("_", "")), match[2].upper()
     target = math.floor(number * (present if unit == "X" else _UNITS[unit]))
     if not present:
         raise UsageError(f"{option} {text}: the model has no {measure} that are counted")
@@ -111,30 +111,30 @@ class Search:
         return sum(map(len, self.series))
 
     def cost(self, widths: dict[Dimension, int], copies: Copies) -> int:
-        """What the goal measures."""
+        """Return what the goal measures."""
         measured: int = getattr(self.forecast, self.goal.measure)(widths, copies)
         return measured
 
     def copies(self, total: int) -> dict[str, int]:
         """``total`` copies, to each series its part, spread evenly over its blocks."""
-        found: dict[str, int] = {}
+        copies: dict[str, int] = {}
         done, before = 0, 0
         for names in self.series:
             before += len(names)
             until = (2 * total * before + self.blocks) // (2 * self.blocks)
             counts = evenly(len(names), until - done) if until > done else []
-            found.update({n: c for n, c in zip(names, counts, strict=False) if c})
+            copies.update({n: c for n, c in zip(names, counts, strict=False) if c})
             done = until
-        return found
+        return copies
 
     def most_copies(self) -> int:
-        """The smallest number of copies that the budget has no room for, by themselves."""
+        """Return the smallest number of copies that the budget has no room for, by themselves."""
         most = self.blocks * MOST
         target = self.goal.target
         return min(most, 1 + _last(lambda n: self.cost({}, self.copies(n)) < target, most))
 
     def fitted(self, copies: dict[str, int]) -> Choice:
-        """The widths that come nearest to the goal with these copies."""
+        """Return the widths that come nearest to the goal with these copies."""
         low, high = 1.0, 1.0
         scale = self.scaling.widths
         while self.cost(scale(high), copies) < self.goal.target:
@@ -162,7 +162,7 @@ class Search:
                 yield self._choice(dict(widths), low.copies, high.factor)
 
     def _refined(self, choice: Choice) -> Choice:
-        """A few dimensions by one step more or less, each time the one that helps most."""
+        """Change a few dimensions by one step more or less, each time the one that helps most."""
         for _ in range(_STEPS):
             steps = self._steps(choice) if len(self.scaling.steps) <= _FEW else ()
             better = min((choice, *steps), key=self._distance)
@@ -186,17 +186,17 @@ class Search:
         return Choice(widths, copies, factor, self.cost(widths, copies))
 
     def _distance(self, choice: Choice) -> tuple[bool, int]:
-        """What grows nothing is the last to be taken."""
+        """Return how far a choice is from the goal; what grows nothing is the last to be taken."""
         return not (choice.widths or choice.copies), abs(choice.cost - self.goal.target)
 
     def best(self, prefer: str) -> Choice:
-        """The first choice in the order of preference that meets the goal. Raises Refused."""
+        """Return the first choice, in the order of preference, that meets the goal."""
         tried: list[Choice] = []
         for number in self._order(prefer):
-            found = self.fitted(self.copies(number))
-            if self.goal.met(found.cost) and (found.widths or found.copies):
-                return found
-            tried.append(found)
+            choice = self.fitted(self.copies(number))
+            if self.goal.met(choice.cost) and (choice.widths or choice.copies):
+                return choice
+            tried.append(choice)
         nearest = min(tried, key=self._distance)
         if self._is_exhausted(nearest):
             return replace(nearest, nearest=True)
@@ -233,7 +233,7 @@ class Search:
 
 
 def _last(holds: Callable[[int], bool], most: int) -> int:
-    """The last number up to ``most`` for which ``holds``, which does so from 0 on."""
+    """Return the last number up to ``most`` for which ``holds``, which does so from 0 on."""
     low, high = 0, 1
     while high <= most and holds(high):
         low, high = high, high * 2

@@ -39,19 +39,19 @@ class Diff:
 def diff(a: AnyModel, b: AnyModel) -> Diff:
     """Compare structure and weights, by name; one weight at a time is read."""
     a, b = load(a), load(b)
-    found = Diff(parameters=(a.parameters, b.parameters))
+    result = Diff(parameters=(a.parameters, b.parameters))
     nodes = Counter(node.op_type for node in b.proto.graph.node)
     nodes.subtract(node.op_type for node in a.proto.graph.node)
-    found.operators = {op: count for op, count in sorted(nodes.items()) if count}
-    found.removed = [name for name in a.weights if name not in b.weights]
+    result.operators = {op: count for op, count in sorted(nodes.items()) if count}
+    result.removed = [name for name in a.weights if name not in b.weights]
     for name, weight in b.weights.items():
         old = a.weights.get(name)
         if old is None:
-            found.added.append(name)
+            result.added.append(name)
         elif (old.shape, old.dtype) != (weight.shape, weight.dtype):
-            found.grown[name] = old.shape, weight.shape
+            result.grown[name] = old.shape, weight.shape
         elif old.array().tobytes() == weight.array().tobytes():
-            found.equal.append(name)
+            result.equal.append(name)
         else:
-            found.changed.append(name)
-    return found
+            result.changed.append(name)
+    return result

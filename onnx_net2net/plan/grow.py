@@ -108,7 +108,7 @@ class Spending:
     blocks: int
     wishes: Wishes
     kept: list[str]
-    lost: list[str]  # blocks that are not found again once widened
+    lost: list[str]  # blocks that are lost once widened
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Grown:
 
 
 def as_plan(plan: AnyPlan) -> Plan:
-    """A plan from what :func:`grow` takes for one."""
+    """Return a plan from what :func:`grow` takes for one."""
     if isinstance(plan, Plan):
         return plan
     if isinstance(plan, str | os.PathLike):
@@ -185,9 +185,8 @@ def _spent(source: Model, search: Search, wishes: Wishes, kept: list[str]) -> Gr
     reached = getattr(before, wanted.measure)
     for _ in range(_ROUNDS):
         choice = search.best(wishes.prefer)
-        found = _lost(source, choice)
-        if found:  # what widening inserts may part a block from those that it was like
-            lost |= found
+        if now := _lost(source, choice):  # what widening inserts may part a block from its like
+            lost |= now
             search = replace(search, series=_without(search.series, lost))
             continue
         followed = follow(source, _plan(choice, wishes))
@@ -204,7 +203,7 @@ def _spent(source: Model, search: Search, wishes: Wishes, kept: list[str]) -> Gr
 
 
 def _lost(source: Model, choice: Choice) -> set[str]:
-    """The blocks to be copied that are not found again in the widened network."""
+    """Return the blocks to be copied that the widened network does not have any more."""
     if not choice.widths or not choice.copies:
         return set()
     wide = widen(source, {d.name: width for d, width in choice.widths.items()})
@@ -230,23 +229,23 @@ def _check(wishes: Wishes) -> None:
 def _kept(
     analysis: Analysis, blocks: Iterable[Block], patterns: Iterable[str]
 ) -> tuple[list[Dimension], set[str]]:
-    """The dimensions and the names of blocks that shall stay as they are."""
+    """Return the dimensions and the names of blocks that shall stay as they are."""
     dimensions: list[Dimension] = []
     names: set[str] = set()
     for pattern in patterns:
         copied = {b.name for b in blocks if matches(b.name, pattern) or within(b.name, pattern)}
-        found = [d for d in analysis.dimensions if matches(d.name, pattern)]
-        found = found or _named(analysis, pattern)
-        if not found and not copied:
+        own = [d for d in analysis.dimensions if matches(d.name, pattern)]
+        own = own or _named(analysis, pattern)
+        if not own and not copied:
             problem = f"--keep '{pattern}' matches no dimension and no block"
             raise UsageError(problem, "'onnx-net2net inspect MODEL' lists them, also with --blocks")
-        dimensions += found
+        dimensions += own
         names |= copied
     return dimensions, names
 
 
 def _named(analysis: Analysis, pattern: str) -> list[Dimension]:
-    """The dimensions that a name or a pattern means: none where it means nothing here."""
+    """Return the dimensions that a name or a pattern means: none where it means nothing here."""
     try:
         return matching(analysis, pattern)
     except (UsageError, Refused):
@@ -255,10 +254,10 @@ def _named(analysis: Analysis, pattern: str) -> list[Dimension]:
 
 def _series(blocks: Iterable[Block]) -> list[list[str]]:
     """Names of blocks, by what their numbers count."""
-    found: dict[str, list[str]] = {}
+    series: dict[str, list[str]] = {}
     for block in blocks:
-        found.setdefault(block.series, []).append(block.name)
-    return list(found.values())
+        series.setdefault(block.series, []).append(block.name)
+    return list(series.values())
 
 
 def _plan(choice: Choice, wishes: Wishes) -> Plan:

@@ -90,10 +90,10 @@ def verify_layers(
     for position, step in enumerate(steps):
         last = position == len(steps) - 1
         after = grown if last else _replay(parent, step)
-        found = list(_compare(parent, after, step, provider))
-        layers = [layer for layer in found if isinstance(layer, Layer)]
+        tensors_seen = list(_compare(parent, after, step, provider))
+        layers = [layer for layer in tensors_seen if isinstance(layer, Layer)]
         report.layers += layers
-        report.unjudged += [name for name in found if isinstance(name, str)]
+        report.unjudged += [name for name in tensors_seen if isinstance(name, str)]
         widens = step["operation"] == "widen"
         if not any(layer.grows or not widens for layer in layers):
             report.vacuous.append(f"step {position + 1}, {step['operation']}")
@@ -128,7 +128,7 @@ def _replay(parent: Model, step: Mapping[str, Any]) -> Model:
 
 
 def _growth(analysis: Analysis, step: Mapping[str, Any]) -> Growth:
-    """The source maps of a step that widens, drawn again and held against their digests."""
+    """Return the source maps of a step that widens, drawn again and held against their digests."""
     done = recorded(step)
     if not isinstance(done, Widen):
         return Growth({})
@@ -144,7 +144,7 @@ def _growth(analysis: Analysis, step: Mapping[str, Any]) -> Growth:
 def _compare(
     parent: Model, grown: Model, step: Mapping[str, Any], provider: str | None
 ) -> Iterator[Layer | str]:
-    """What is found of each tensor; the names of those that are not judged."""
+    """Yield what is seen of each tensor; the names of those that are not judged."""
     analysis = analyse(parent)
     growth = _growth(analysis, step)
     sharing = share(analysis, growth, step.get("seed", 0), step.get("split", Split.PROJECT))
@@ -197,7 +197,7 @@ def _shared(analysis: Analysis, grown: Model, sharing: Sharing) -> list[str]:
 
 
 def _writers(grown: Model) -> dict[str, str]:
-    """The node that gives each tensor; of a deepened model maybe an inserted one."""
+    """Return the node that gives each tensor; of a deepened model maybe an inserted one."""
     nodes = grown.proto.graph.node
     return {name: node.name or name for node in nodes for name in node.output}
 
@@ -231,13 +231,13 @@ def _layer(
         for other in moved:
             noise = larger(noise, distance(own, other))
     limit = tolerances(expected[:1], [noise])[0]
-    found = compare(expected[0], actual[0], limit)
+    result = compare(expected[0], actual[0], limit)
     grows = any(map(growth.touches, analysis.solution.axes[place[0]]))
-    return Layer(*place, grows, found.max_abs, found.tolerance, found.problem)
+    return Layer(*place, grows, result.max_abs, result.tolerance, result.problem)
 
 
 def _gathered(growth: Growth, sharing: Sharing, name: str, axes: list[Axis], array: Array) -> Array:
-    """What the invariant says that the grown tensor is, without padded entries."""
+    """Return what the invariant says that the grown tensor is, without padded entries."""
     for place, axis in enumerate(axes):
         if not growth.touches(axis):
             continue
@@ -251,7 +251,7 @@ def _gathered(growth: Growth, sharing: Sharing, name: str, axes: list[Axis], arr
 
 
 def _units(growth: Growth, axes: list[Axis], array: Array) -> Array:
-    """A grown tensor without its padded entries."""
+    """Return a grown tensor without its padded entries."""
     for place, axis in enumerate(axes):
         if growth.touches(axis) and place < array.ndim:
             source = growth.source(axis)

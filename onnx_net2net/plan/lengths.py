@@ -20,9 +20,11 @@ from onnx_net2net.algebra.sizes import trial
 from onnx_net2net.deepening.block_copies import renumbered
 from onnx_net2net.deepening.numbered_blocks import Series
 from onnx_net2net.deepening.repeated_segments import evenly
+from onnx_net2net.deepening.segments import Block
 from onnx_net2net.step import MOST
 
 Contents = dict[str, list[list[int]]]
+_FAR = MOST * MOST  # more than any unevenness costs
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def moved(name: str, lengths: Sequence[Length]) -> str:
 def lengths(own: Series, other: Series, obstacles: list[str]) -> list[Length]:
     """Return the series that are longer over there; append what is in the way to ``obstacles``."""
     mine, theirs = _numbers(own), _numbers(other)
-    found: list[Length] = []
+    longer: list[Length] = []
     for series, numbers in mine.items():
         wanted = theirs.get(series, [])
         if not wanted or len(wanted) == len(numbers):
@@ -62,27 +64,27 @@ def lengths(own: Series, other: Series, obstacles: list[str]) -> list[Length]:
             obstacles.append(
                 f"'{series}' would shrink from {len(numbers)} to {len(wanted)} members"
             )
-        elif _nested(series, found):
+        elif _nested(series, longer):
             continue
         elif isinstance(length := _length(own, other, series, numbers, wanted), str):
             obstacles.append(f"'{series}' cannot grow from {len(numbers)} members to "
                              f"{len(wanted)}: {length}")  # fmt: skip
         else:
-            found.append(length)
-    return found
+            longer.append(length)
+    return longer
 
 
-def _nested(series: str, found: Sequence[Length]) -> bool:
-    return any(series.startswith(length.series + ".") for length in found)
+def _nested(series: str, longer: Sequence[Length]) -> bool:
+    return any(series.startswith(length.series + ".") for length in longer)
 
 
 def _numbers(series: Series) -> dict[str, list[int]]:
     """Return the numbers that the members of each series have."""
-    found: dict[str, list[int]] = defaultdict(list)
+    members: dict[str, list[int]] = defaultdict(list)
     for member in series.members:
         name, _, number = member.rpartition(".")
-        found[name].append(int(number))
-    return {name: sorted(numbers) for name, numbers in sorted(found.items())}
+        members[name].append(int(number))
+    return {name: sorted(numbers) for name, numbers in sorted(members.items())}
 
 
 def _length(
@@ -94,32 +96,59 @@ def _length(
             return f"its members are numbered {', '.join(map(str, which))}, with gaps"
     if len(wanted) - len(numbers) > MOST:
         return "that is beyond all bounds"
-    names = [f"{series}.{number}" for number in numbers]
-    blocks = [own.block(name) for name in names]
-    exact = [block.exact for block in blocks]
-    if not any(exact):
-        return f"no member can be copied exactly ({names[0]}: {blocks[0].reason})"
-    theirs = [_contents(other, f"{series}.{number}") for number in wanted]
-    counts = _spread(exact, [_contents(own, name) for name in names], theirs)
+    mine = _members(own, [f"{series}.{number}" for number in numbers])
+    theirs = _members(other, [f"{series}.{number}" for number in wanted])
+    if not any(member.block.exact for member in mine):
+        block = mine[0].block
+        return f"no member can be copied exactly ({block.name}: {block.reason})"
+    counts = _spread(mine, theirs)
     if counts is None:
         return "its new members are like no member that can be copied exactly, in this order"
     places, at = {}, wanted[0]
     for number, count in zip(numbers, counts, strict=True):
         places[number] = at
         at += 1 + count
-    copies = {name: count for name, count in zip(names, counts, strict=True) if count}
+    copies = {m.block.name: count for m, count in zip(mine, counts, strict=True) if count}
     return Length(series, len(numbers), len(wanted), copies, places)
 
 
-def _contents(series: Series, member: str) -> Contents:
-    """Return what the parameters of a member are called within it, and the factors of their axes:
-    how wide each dimension is.
+@dataclass(frozen=True)
+class _Member:
+    """A member of a series: what its parameters are called within it, and the factors of their
+    axes; its operators, and which of the tensors that members read besides it does.
     """
-    axes = series.analysis.solution.axes
-    return {
-        name: [[int(trial(a.size)) for a in atoms(x)] for x in axes.get(f"{member}.{name}", ())]
-        for name in series.contents(member)
-    }
+
+    block: Block
+    contents: Contents
+    structure: tuple[tuple[str, ...], frozenset[int]]
+
+
+def _members(series: Series, names: Sequence[str]) -> list[_Member]:
+    """Return the members of these names."""
+    graph, axes = series.analysis.graph, series.analysis.solution.axes
+    blocks = [series.block(name) for name in names]
+    read = [_read(series, block) for block in blocks]
+    order = sorted(set().union(*read), key=lambda n: getattr(graph.producer.get(n), "position", -1))
+    members = []
+    for block, outside in zip(blocks, read, strict=True):
+        contents = {
+            name: [[int(trial(a.size)) for a in atoms(x)] for x in axes.get(full, ())]
+            for name in series.contents(block.name)
+            for full in [f"{block.name}.{name}"]
+        }
+        operators = tuple(graph.nodes[at].op for at in sorted(block.positions))
+        places = frozenset(i for i, name in enumerate(order) if name in outside)
+        members.append(_Member(block, contents, (operators, places)))
+    return members
+
+
+def _read(series: Series, block: Block) -> set[str]:
+    """Return the tensors, masks for example, that a block reads besides its input and sizes."""
+    graph, sizes = series.analysis.graph, series.analysis.solution.shapes.computed
+    nodes = [graph.nodes[at] for at in block.positions]
+    inside = {name for node in nodes for name in node.outputs} | {block.input, ""}
+    names = {name for node in nodes for name in node.inputs} - inside - graph.derived
+    return {n for n in names if n not in graph.producer or graph.producer[n].position not in sizes}
 
 
 def _fit(own: Contents, other: Contents) -> bool:
@@ -135,26 +164,31 @@ def _fit(own: Contents, other: Contents) -> bool:
     )
 
 
-def _spread(
-    exact: Sequence[bool], own: Sequence[Contents], other: Sequence[Contents]
-) -> list[int] | None:
-    """Return how many copies follow each block, as evenly as the larger series allows."""
-    total = len(other) - len(exact)
-    able = [i for i, can in enumerate(exact) if can]
+def _spread(own: Sequence[_Member], other: Sequence[_Member]) -> list[int] | None:
+    """Return how many copies follow each block, as evenly as the larger series allows.
+
+    Where blocks alternate, as shifted windows do, each must stand where the larger series has one
+    of its kind. A copy is the identity, of whatever kind.
+    """
+    total = len(other) - len(own)
+    able = [i for i, member in enumerate(own) if member.block.exact]
     ideal = dict(zip(able, evenly(len(able), total), strict=True))
 
     # The least deviation for the blocks from one on, by the place of that one; then their counts.
     best: dict[int, tuple[int, tuple[int, ...]]] = {len(other): (0, ())}
-    for block in reversed(range(len(exact))):
+    for index, member in reversed(list(enumerate(own))):
         behind, best = best, {}
-        for place in range(block, block + total + 1):
-            if not _fit(own[block], other[place]):
+        for place in range(index, index + total + 1):
+            there = other[place]
+            if not _fit(member.contents, there.contents):
                 continue
-            for count in range(block + total + 1 - place):
-                if count and (not exact[block] or other[place + count] != other[place]):
+            strange = _FAR * (member.structure != there.structure)
+            for count in range(index + total + 1 - place):
+                alike = other[place + count].contents == there.contents
+                if count and not (member.block.exact and alike):
                     break
                 if (rest := behind.get(place + count + 1)) is not None:
-                    cost = rest[0] + (count - ideal.get(block, 0)) ** 2
+                    cost = rest[0] + strange + (count - ideal.get(index, 0)) ** 2
                     if place not in best or cost < best[place][0]:
                         best[place] = cost, (count, *rest[1])
     return list(best[0][1]) if 0 in best else None

@@ -22,6 +22,7 @@ from onnx import AttributeProto, NodeProto, TensorProto, helper
 
 from onnx_net2net.algebra.axes import Atom
 from onnx_net2net.algebra.sizes import trial
+from onnx_net2net.deepening.paths import trained_behind
 from onnx_net2net.errors import Refused
 from onnx_net2net.model.editing import set_attribute
 from onnx_net2net.model.graph import Node, parameter_path
@@ -93,6 +94,9 @@ def settle(grown: AnyModel, large: AnyModel, stored: Collection[str] | None = No
     kept = named | tables if stored is None else set(stored)
     walk = _Settling(analyse(grown), other, kept, named)
     walk.run()
+    if walk.problems and (zeros := _zeros(grown)):
+        walk = _Settling(analyse(grown), other, kept, named, zeros)
+        walk.run()
     settled = walk.model()
     if walk.problems:
         problems = list(dict.fromkeys(walk.problems))
@@ -115,6 +119,7 @@ class _Settling:
     other: Analysis
     stored: set[str]
     named: set[str]  # parameters, which have their own names in both
+    zeros: set[str] = field(default_factory=set)  # of copies, of which nothing else is compared
     epsilons: list[NormEpsilon] = field(default_factory=list)
     scales: list[Scale] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -137,6 +142,8 @@ class _Settling:
             if own not in self.own.model.weights or own != wanted:
                 self.problems.append(f"{node.label} reads '{other}' in place of '{own}'")
             return True
+        if self._is_ineffective(first, index):
+            return True
         if isinstance(self.other.model.weights.get(other), Absent):
             self._keep(node, own, other)
             return True
@@ -154,6 +161,17 @@ class _Settling:
         elif before.size != after.size or not _close(before, after):
             self._number(node, index, before, after)
         return True
+
+    def _is_ineffective(self, first: Node, index: int) -> bool:
+        """Return whether an operand is multiplied by zeros, so that it may be anything."""
+        zeros, graph = self.zeros & self.stored, self.own.graph
+        applied = self.own.solution.applied.get(first.position)
+        linear = (Kind.PRODUCT, Kind.SCALE, Kind.AFFINE)
+        if not zeros or applied is None or applied.rule.kind not in linear:
+            return False
+        others = (name for place, name in enumerate(first.inputs[:2]) if place != index)
+        weights = ({original(graph, n) for n in trained_behind(self.own, [o])} for o in others)
+        return any(names and names <= zeros for names in weights)
 
     def _sized_alike(self, first: Node, node: Node, index: int) -> bool:
         """Return whether an operand is a shape, of which one may state what the other leaves open,
@@ -318,6 +336,16 @@ def _value(analysis: Analysis, name: str, sizes: bool) -> np.ndarray | None:
         return weight.array()
     value = shapes.known(name) if sizes or shapes.settled(name) else None
     return None if value is None else np.asarray(value)
+
+
+def _zeros(model: Model) -> set[str]:
+    """Return the parameters of copied blocks that are zero: a copy begins as the identity, even
+    where the larger network has another kind of block there, such as one of shifted windows.
+    """
+    changes = (change for entry in model.history for change in entry.get("changes", ()))
+    copied = {name for change in changes for name in change.get("parameters", ())}
+    weights = (model.weights[name] for name in copied if name in model.weights)
+    return {w.name for w in weights if w.dtype in FLOATS and not w.array().any()}
 
 
 def _touched(model: Model) -> set[str]:

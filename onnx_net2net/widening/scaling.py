@@ -49,20 +49,20 @@ class Scaling:
 
     def widths(self, factor: float) -> Widths:
         """Return the widths that differ from the present ones."""
-        found = {d: _width(d.width, factor, step) for d, step in self.steps.items()}
-        return self.complete({d: width for d, width in found.items() if width > d.width})
+        scaled = {d: _width(d.width, factor, step) for d, step in self.steps.items()}
+        return self.complete({d: width for d, width in scaled.items() if width > d.width})
 
     def complete(self, widths: Mapping[Dimension, int]) -> Widths:
         """Return ``widths`` of leaders with those that are tied to them."""
-        found = {d: width for d, width in widths.items() if d in self.steps}
+        whole = {d: width for d, width in widths.items() if d in self.steps}
         for leader, others in self.tied.items():
-            if leader in found:
-                found |= {d: int(found[leader] * ratio) for d, ratio in others.items()}
-        return found
+            if leader in whole:
+                whole |= {d: int(whole[leader] * ratio) for d, ratio in others.items()}
+        return whole
 
 
 def _width(width: int, factor: float, step: int) -> int:
-    """The multiple of ``step`` nearest to ``factor`` times ``width``."""
+    """Return the multiple of ``step`` nearest to ``factor`` times ``width``."""
     most = max(width, min(MOST, TIMES * width) // step * step)
     return min(most, max(width, math.floor(width * factor / step + 0.5) * step))
 

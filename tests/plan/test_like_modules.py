@@ -15,28 +15,28 @@ from onnx_net2net.widening.dimensions import analyse
 torch = pytest.importorskip("torch")
 hf = pytest.importorskip("transformers")
 
-CONFIGS = {
-    "GPT2": {"n_positions": 32, "use_cache": False},
-    "Llama": {"max_position_embeddings": 32, "use_cache": False},
-    "Bert": {"max_position_embeddings": 32},
-    "ResNet": {"layer_type": "basic"},
-    "ConvNext": {"num_stages": 2},
-    "ViT": {"image_size": 16, "patch_size": 8},
+CLASSES = {
+    "GPT2": ("GPT2LMHeadModel", {"n_positions": 32, "use_cache": False}),
+    "Llama": ("LlamaForCausalLM", {"max_position_embeddings": 32, "use_cache": False}),
+    "Bert": ("BertForMaskedLM", {"max_position_embeddings": 32}),
+    "ResNet": ("ResNetForImageClassification", {"layer_type": "basic"}),
+    "ConvNext": ("ConvNextForImageClassification", {"num_stages": 2}),
+    "ViT": ("ViTForImageClassification", {"image_size": 16, "patch_size": 8}),
 }
+IMAGES = {"ResNet", "ConvNext", "ViT"}
 
 
-def exported(name: str, **options: Any) -> Model:
-    """The base model of a class, with weights that are not those of a fresh one."""
-    config = getattr(hf, f"{name}Config")(**CONFIGS[name], **options)
-    if hasattr(config, "vocab_size"):
-        config.vocab_size = 40
+def exported(kind: str, **options: Any) -> Model:
+    """A network of a class, with weights that are not those of a fresh one."""
+    name, given = CLASSES[kind]
+    more = {} if kind in IMAGES else {"vocab_size": 40, "bos_token_id": 0, "eos_token_id": 0}
+    config = getattr(hf, f"{kind}Config")(**given, **more, **options)
     torch.manual_seed(0)
-    module = getattr(hf, f"{name}Model")(config).eval()
+    module = getattr(hf, name)(config).eval()
     with torch.no_grad():
         for parameter in module.parameters():
             parameter += torch.randn_like(parameter) / 10
-    tokens = hasattr(config, "max_position_embeddings") or name == "GPT2"
-    inputs = torch.randint(0, 40, (2, 5)) if tokens else torch.randn(2, 3, 16, 16)
+    inputs = torch.randn(2, 3, 16, 16) if kind in IMAGES else torch.randint(0, 40, (2, 5))
     return n2n.from_torch(module, (inputs,))
 
 
@@ -56,7 +56,7 @@ def stages(widths: list[int], depths: list[int], **more: int) -> dict[str, Any]:
 # Class, the smaller and the larger one, how many epsilons change, and how many scales.
 PAIRS = {
     "more heads": ("GPT2", gpt2(32, 4, 2), gpt2(48, 6, 4), 9, 0),
-    "larger heads": ("GPT2", gpt2(16, 2, 1), gpt2(40, 2, 2), 5, 4),
+    "larger heads": ("GPT2", gpt2(16, 2, 1), gpt2(32, 2, 2), 0, 4),
     "groups of heads": (
         "Llama",
         transformer(16, 4, 24, 1, num_key_value_heads=2),
@@ -68,7 +68,7 @@ PAIRS = {
     "stages": (
         "ResNet",
         stages([4, 6], [2, 2], embedding_size=4),
-        stages([7, 12], [3, 6], embedding_size=6),
+        stages([7, 12], [3, 6], embedding_size=7),
         0,
         0,
     ),
@@ -95,7 +95,7 @@ def test_a_module_grows_into_a_larger_one(name: str) -> None:
     ("kind", "smaller", "wider", "problem"),
     [
         ("Bert", transformer(16, 2, 24, 1), transformer(24, 3, 24, 1), "the nearest are 32"),
-        ("GPT2", gpt2(16, 2, 2), gpt2(16, 2, 1), "'h' would shrink from 2 to 1 members"),
+        ("GPT2", gpt2(16, 2, 2), gpt2(16, 2, 1), "h' would shrink from 2 to 1 members"),
         ("ResNet", stages([4, 6], [2, 2], embedding_size=4),
          stages([4, 6, 8], [2, 2, 2], embedding_size=4), "only the larger network has"),
     ],
@@ -105,3 +105,30 @@ def test_one_that_cannot_be_reached(
 ) -> None:
     with pytest.raises(Unreachable, match=problem):
         n2n.grow(exported(kind, **smaller), like=exported(kind, **wider))
+
+
+class Alternating(torch.nn.Module):
+    """Blocks of which every second one reads its neighbours, as shifted windows do."""
+
+    def __init__(self, blocks: int) -> None:
+        super().__init__()
+        self.blocks = torch.nn.ModuleList(
+            torch.nn.Sequential(torch.nn.Linear(6, 9), torch.nn.Tanh(), torch.nn.Linear(9, 6))
+            for _ in range(blocks)
+        )
+        self.head = torch.nn.Linear(6, 3)
+
+    def forward(self, x: Any) -> Any:
+        for number, block in enumerate(self.blocks):
+            x = x + block(torch.roll(x, 1, 1) if number % 2 else x)
+        return self.head(x)
+
+
+@pytest.mark.parametrize("lengths", [(2, 4), (2, 5), (3, 5), (3, 4), (1, 4)], ids=str)
+def test_blocks_that_alternate_stay_where_they_are_of_their_kind(lengths: tuple[int, int]) -> None:
+    """Even copies of the two blocks of a network would move the second one to the third place."""
+    small, large = (
+        n2n.from_torch(Alternating(count).eval(), (torch.randn(2, 5, 6),)) for count in lengths
+    )
+    settled = settle(n2n.grow(small, like=large), large)
+    assert n2n.verify(small, settled.model, by_position=True)

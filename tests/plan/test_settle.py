@@ -24,10 +24,13 @@ WIDER = {
 }
 
 
-def pair(name: str, factor: float = 1.5) -> tuple[Model, ModelProto]:
+def pair(name: str, factor: float = 1.5, **copies: object) -> tuple[Model, ModelProto]:
     """A grown network, and one of its shape with other weights."""
     small = n2n.load(FIXTURES / f"{name}.dynamo.onnx")
-    steps = [{"operation": "widen", "factor": factor, "names": WIDER[name]}]
+    steps: list[dict[str, object]] = [
+        {"operation": "widen", "factor": factor, "names": WIDER[name]}
+    ]
+    steps += [{"operation": "deepen", **copies}] if copies else []
     grown = n2n.grow(small, plan=steps)
     proto = onnx.load_from_string(grown.to_bytes())
     rng = np.random.default_rng(1)
@@ -135,6 +138,19 @@ def test_what_nothing_can_make_up_for_is_refused(
     fault(proto)
     with pytest.raises(Refused, match=f"(?s)would not compute the same.*{problem}"):
         settle(grown, n2n.load(proto))
+
+
+@pytest.mark.parametrize("zero", ["last", "cancel"])
+@pytest.mark.parametrize("block", [0, 1, 2])
+def test_a_copy_that_is_zero_may_be_of_another_kind(block: int, zero: str) -> None:
+    """Of the three blocks the second is a copy: what it computes is multiplied by zeros."""
+    grown, proto = pair("gpt2", 2, block={"h.0": 1}, zero=zero)
+    [n for n in proto.graph.node if n.op_type == "Tanh"][block].op_type = "Sigmoid"
+    if block == 1 and zero == "last":
+        assert equal(grown, settle(grown, n2n.load(proto)))
+    else:
+        with pytest.raises(Refused, match="it has Sigmoid"):
+            settle(grown, n2n.load(proto))
 
 
 def test_only_stored_weights_are_replaced() -> None:
