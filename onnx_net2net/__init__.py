@@ -109,7 +109,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _home(name: str) -> ModuleType:
-    """The module of a public name; UsageError where it needs an extra that is not installed."""
+    """Return the module of a public name. Raise UsageError where its extra is not installed."""
     try:
         return import_module(f"{__name__}.{_HOMES[name]}")
     except ModuleNotFoundError as error:

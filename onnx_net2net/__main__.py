@@ -20,7 +20,7 @@ UNEQUAL, BAD, DEFECT, CLOSED = 1, 2, 70, 141
 
 
 def main() -> int:
-    """Run the command line of this process; the exit code."""
+    """Run the command line of this process and return the exit code."""
     _open_streams()
     interruption = Interruption()
     try:
@@ -52,8 +52,10 @@ def main() -> int:
 
 
 def _open_streams() -> None:
-    """Make stdout and stderr take all that may be said, and obey nothing of it: a model's names
-    are arbitrary."""
+    """Make stdout and stderr take all that may be said, and obey nothing of it.
+
+    A model's names are arbitrary.
+    """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by whoever started this process
@@ -98,6 +100,7 @@ class Interruption:
 
 
 def _importing(frame: FrameType | None) -> bool:
+    """Return whether a module is being imported."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True
@@ -106,12 +109,11 @@ def _importing(frame: FrameType | None) -> bool:
 
 
 def _known(error: Net2NetError) -> int:
-    refused = isinstance(error, Refused)
-    problem = error.problem
-    more: dict[str, Any] = {}
+    """Say what is wrong with a request or a model, and return the exit code."""
+    code, more = BAD, {}
     if isinstance(error, Refused):
-        more = {"node": error.node, "reason": error.reason}
-    return _report(UNEQUAL if refused else BAD, type(error).__name__, problem, error.remedy, **more)
+        code, more = UNEQUAL, {"node": error.node, "reason": error.reason}
+    return _report(code, type(error).__name__, error.problem, error.remedy, **more)
 
 
 def _report(code: int, kind: str, problem: str, remedy: str | None, **more: Any) -> int:

@@ -18,7 +18,7 @@ class Net2NetError(Exception):
         super().__init__(problem if remedy is None else f"{problem}\n  remedy: {remedy}")
 
     def within(self, place: str) -> Self:
-        """The same error, its place said to be in ``place``."""
+        """Return the same error, its place said to be in ``place``."""
         twin = type(self).__new__(type(self))
         twin.__dict__.update(self.__dict__)
         Net2NetError.__init__(twin, f"{place}: {self.problem}", self.remedy)

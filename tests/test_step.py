@@ -17,12 +17,12 @@ from onnx_net2net.step import STEPS, Deepen, Fold, Step, Widen, parse_step, reco
 from tests.console import FIXTURES
 
 COMMANDS: dict[str, click.Command] = main.main.commands
-STATED = {"widen": {"widths", "factor", "names", "all"}, "deepen": {"calibrate"}}
+STATED = {"widen": {"widths"}, "deepen": {"calibrate"}}
 
 
 @pytest.mark.parametrize("operation", STATED)
 def test_functions_take_what_is_declared(operation: str) -> None:
-    """``calibrate`` names files of what ``calibration`` is; a factor means widths."""
+    """``calibrate`` names files of what ``calibration`` is."""
     taken = inspect.signature(getattr(n2n, operation)).parameters
     taken = {n: p.default for n, p in taken.items() if n not in ("model", "widths", "calibration")}
     declared = STEPS[operation].arguments()

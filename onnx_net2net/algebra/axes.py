@@ -80,7 +80,7 @@ class Sum:
         return tuple(flattened(self.parts))
 
     def stretch(self, at: AnySize, size: AnySize) -> Sum:
-        """``size`` entries of it, behind the first ``at``: always the same object."""
+        """Return ``size`` entries of it, behind the first ``at``: always the same object."""
         key = self.start + at, size
         return self.cuts.stretches.setdefault(key, Sum(self.cuts, *key))
 
@@ -109,23 +109,23 @@ MOST_PINS = 4
 
 
 def atom(size: AnySize) -> Axis:
-    """A new atom of ``size``; size 1 is the unit, which never grows."""
+    """Return a new atom of ``size``; size 1 is the unit, which never grows."""
     return ONE if size == 1 else Atom(size)
 
 
 def product(*factors: Axis) -> Axis:
-    """Row-major merge of ``factors``."""
+    """Return the row-major merge of ``factors``."""
     return factors[0] if len(factors) == 1 else Product(factors, prod(f.size for f in factors))
 
 
 def total(*segments: Axis) -> Axis:
-    """Concatenation of ``segments``, those without entries left out."""
+    """Return the concatenation of ``segments``, those without entries left out."""
     parts = [s for s in segments if s.size != 0] or segments[:1]
     return parts[0] if len(parts) == 1 else Sum(Cuts(parts), 0, sum(s.size for s in parts))
 
 
 def canonical(axis: Axis) -> Axis:
-    """``axis`` with bindings followed, nesting flattened, units dropped, Sums distributed.
+    """Return ``axis`` with bindings followed, nesting flattened, units dropped, Sums distributed.
 
     In the result a Sum stands alone or as the last factor of a Product, so the
     first factor of a Product is always an Atom.
@@ -135,25 +135,25 @@ def canonical(axis: Axis) -> Axis:
         return known
     # Bindings may follow one another as often as the graph is long: no recursion.
     stack = [_canonical(axis)]
-    found: Axis | None = None
+    result: Axis | None = None
     while stack:
         try:
-            part = stack[-1].send(found)
+            part = stack[-1].send(result)
         except StopIteration as done:
             stack.pop()
-            found = done.value
+            result = done.value
         else:
             stack.append(_canonical(part))
-            found = None
-    assert found is not None
-    return found
+            result = None
+    assert result is not None
+    return result
 
 
 def _canonical(axis: Axis) -> Steps:
-    """One step of :func:`canonical`: yields the parts whose canonical form it needs."""
-    known, found = axis.bound, axis
-    if known is not None:
-        found = yield known
+    """Yield the parts whose canonical form :func:`canonical` needs; return that of ``axis``."""
+    result = axis
+    if axis.bound is not None:
+        result = yield axis.bound
     elif isinstance(axis, Atom):
         return axis
     elif isinstance(axis, Sum):
@@ -164,14 +164,14 @@ def _canonical(axis: Axis) -> Steps:
         axis.several = True
         return axis
     else:
-        found = (yield from _canonical_product(axis)) if axis.factors else ONE
-    if found is not axis:
-        axis.bound = found
-    return found
+        result = (yield from _canonical_product(axis)) if axis.factors else ONE
+    if result is not axis:
+        axis.bound = result
+    return result
 
 
 def flattened(parts: Sequence[Axis]) -> Iterator[Axis]:
-    """The canonical forms of ``parts``, and of the parts of those that are Sums."""
+    """Yield the canonical forms of ``parts``, of a Sum among them those of its own parts."""
     pending = list(reversed(parts))
     while pending:
         part = canonical(pending.pop())
@@ -182,6 +182,7 @@ def flattened(parts: Sequence[Axis]) -> Iterator[Axis]:
 
 
 def _canonical_product(axis: Product) -> Steps:
+    """Do so for a Product: a Sum ends up as its last factor, or outside."""
     *leading, last = axis.factors
     if leading and all(type(f) is Atom and f.bound is None for f in leading):
         tail = yield last
@@ -194,7 +195,11 @@ def _canonical_product(axis: Product) -> Steps:
         if isinstance(part, Product):
             pending.extend(reversed(part.factors))
         elif isinstance(part, Sum):
-            factors.append((yield _distribute(part, tuple(reversed(pending)))))
+            rest = tuple(reversed(pending))
+            if any(factor.size != 1 for factor in rest):
+                segments = (product(segment, *rest) for segment in part.segments)
+                part = yield total(*segments)
+            factors.append(part)
             break
         elif part.size != 1:
             factors.append(part)
@@ -203,29 +208,22 @@ def _canonical_product(axis: Product) -> Steps:
     return factors[0] if len(factors) == 1 else Product(tuple(factors), axis.size)
 
 
-def _distribute(part: Sum, rest: tuple[Axis, ...]) -> Axis:
-    if all(factor.size == 1 for factor in rest):
-        return part
-    segments = (Product((s, *rest), s.size * prod(r.size for r in rest)) for s in part.segments)
-    return total(*segments)
-
-
 def atoms(axis: Axis) -> tuple[Atom, ...]:
-    """The free atoms of ``axis``, in order, repeated as often as they occur."""
+    """Return the free atoms of ``axis``, in order, repeated as often as they occur."""
     return _atoms(canonical(axis))
 
 
 def _atoms(axis: Axis) -> tuple[Atom, ...]:
-    """Those of a canonical axis, whose parts are canonical as well."""
+    """Return those of a canonical axis, whose parts are canonical as well."""
     if isinstance(axis, Atom):
         return (axis,)
-    found: list[Atom] = []
+    leaves: list[Atom] = []
     for part in axis.factors if isinstance(axis, Product) else axis.segments:
         if isinstance(part, Atom):
-            found.append(part)
+            leaves.append(part)
         else:
-            found.extend(_atoms(part))
-    return tuple(found)
+            leaves.extend(_atoms(part))
+    return tuple(leaves)
 
 
 def pin(axis: Axis, why: Pin) -> None:
@@ -251,7 +249,7 @@ def unify(a: Axis, b: Axis, why: Pin | None = None) -> bool:
 
 
 def _unify(a: Axis, b: Axis, why: Pin | None) -> bool:
-    """Both canonical, of equal size."""
+    """Make two canonical axes of equal size equal."""
     if a.size == 1:
         return True
     if isinstance(a, Atom) and (not isinstance(b, Atom) or b.serial < a.serial):
@@ -268,6 +266,7 @@ def _unify(a: Axis, b: Axis, why: Pin | None) -> bool:
 
 
 def _bind(free: Atom, to: Axis) -> bool:
+    """Let an atom be ``to`` from now on, and hand its pins on; False where it is a part of it."""
     # Parts of canonical axes are smaller than the whole; but symbols may all be empty.
     if type(free.size) is not int and free in atoms(to):
         return False
@@ -301,7 +300,7 @@ def _unify_sums(a: Sum, b: Sum, why: Pin | None) -> bool:
 
 
 def _part(axis: Sum, at: AnySize) -> Axis:
-    """The segment that begins behind the first ``at`` entries."""
+    """Return the segment that begins behind the first ``at`` entries."""
     cuts = axis.cuts
     index = cuts.beginning(axis.start + at)
     while isinstance(part := canonical(cuts.parts[index]), Sum):
@@ -362,7 +361,7 @@ def _unify_product_with_sum(a: Product, b: Sum, why: Pin | None) -> bool:
 
 
 def _groups(segments: Sequence[Axis], unit: AnySize | None) -> list[list[Axis]] | None:
-    """Shortest consecutive groups of ``segments`` whose sizes are multiples of ``unit``."""
+    """Return the shortest consecutive groups of segments whose sizes are multiples of ``unit``."""
     groups: list[list[Axis]] = []
     size: AnySize = 0
     for segment in segments:
@@ -374,6 +373,7 @@ def _groups(segments: Sequence[Axis], unit: AnySize | None) -> list[list[Axis]] 
 
 
 def _unify_products(left: list[Axis], right: list[Axis], why: Pin | None) -> bool:
+    """Walk along the factors of both, and refine the larger where they differ."""
     left.reverse()
     right.reverse()
     while left and right:
@@ -398,7 +398,7 @@ def _unify_products(left: list[Axis], right: list[Axis], why: Pin | None) -> boo
 def _refine(
     large: Axis, small: Axis, mine: list[Axis], others: list[Axis], why: Pin | None
 ) -> bool:
-    """``large`` is as much as ``small`` times something: find what, or fail."""
+    """Make ``large`` a product of ``small`` and what remains; False where it is none."""
     if isinstance(large, Sum):  # a Sum is the last factor, so it equals all that is left over there
         rest = [small, *reversed(others)]
         others.clear()

@@ -35,19 +35,21 @@ class Cuts:
         self._ordered = all(type(part.size) is int for part in parts)  # no symbols
 
     def __contains__(self, place: AnySize) -> bool:
-        """Whether a part starts at ``place``, or the last one ends there."""
+        """Return whether a part starts at ``place``, or the last one ends there."""
         if not self._ordered:
             return place in self.starts
         index = bisect_left(self.starts, place)
         return index < len(self.starts) and bool(self.starts[index] == place)
 
     def beginning(self, place: AnySize) -> int:
-        """The index of the part that starts at ``place``."""
+        """Return the index of the part that starts at ``place``."""
         return bisect_left(self.starts, place) if self._ordered else self.starts.index(place)
 
     def holding(self, place: AnySize) -> int | None:
-        """The index of the part in which the entry at ``place`` is; None where symbols hide it, and
-        behind the end."""
+        """Return the index of the part in which ``place`` is.
+
+        None where symbols hide it, and behind the end.
+        """
         known = self._ordered and type(place) is int and place < self.starts[-1]
         return bisect_right(self.starts, place) - 1 if known else None
 

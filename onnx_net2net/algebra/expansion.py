@@ -38,7 +38,7 @@ PIECE = 1 << 22  # entries: what may be held beside the result
 
 
 def draw(width: int, new: int, *, seed: int | list[int], mapping: str = "random") -> Index:
-    """``new`` sources in 0..width-1: all old units first, then copies.
+    """Return ``new`` sources in 0..width-1: all old units first, then copies.
 
     ``random`` draws the copies without replacement until every unit was drawn once, then
     again; ``round-robin`` takes them in order. Either way multiplicities differ by one at most.
@@ -54,7 +54,7 @@ def draw(width: int, new: int, *, seed: int | list[int], mapping: str = "random"
 
 
 def multiplicity(source: Index) -> Index:
-    """For every new unit, how many copies its source has (1 for a padded entry)."""
+    """Return for every new unit how many copies its source has (1 for a padded entry)."""
     kept = source != PAD
     counts = np.bincount(source[kept], minlength=1)
     result = np.ones(len(source), np.int64)
@@ -63,7 +63,7 @@ def multiplicity(source: Index) -> Index:
 
 
 def shares(source: Index, *, seed: int | list[int], split: str = Split.PROJECT) -> Array:
-    """Positive float64 factors that sum to 1 over the copies of each unit; 0 where padded."""
+    """Return positive factors that sum to 1 over the copies of each unit, and 0 where padded."""
     kept = source != PAD
     parts = np.ones(len(source))
     if split != Split.EVEN:
@@ -75,7 +75,7 @@ def shares(source: Index, *, seed: int | list[int], split: str = Split.PROJECT) 
 
 
 def gather(array: Array, axis: int, source: Index, pads: Array | float = 0.0) -> Array:
-    """``array`` with its entries along ``axis`` taken by ``source``, as a new array.
+    """Return ``array`` with its entries along ``axis`` taken by ``source``, as a new array.
 
     Padded entries hold ``pads``: a number, or a weighting of the old entries along ``axis``.
     """
@@ -83,7 +83,7 @@ def gather(array: Array, axis: int, source: Index, pads: Array | float = 0.0) ->
 
 
 def gather_axes(array: Array, sources: dict[int, Index]) -> Array:
-    """``array`` gathered along several axes at once, as a new array; padded entries are open."""
+    """Return a new array, gathered along several axes at once; padded entries are left open."""
     shape = tuple(len(sources.get(i, range(size))) for i, size in enumerate(array.shape))
     result = np.empty(shape, array.dtype)
     rows = np.maximum(sources.get(0, np.arange(array.shape[0])), 0)
@@ -100,7 +100,7 @@ def gather_axes(array: Array, sources: dict[int, Index]) -> Array:
 
 
 def _taken(array: Array, axis: int, source: Index) -> Array:
-    """Like ``np.take``; the old units, which mostly come first and in order, are copied at once."""
+    """Do as ``np.take``, but copy at once the old units that come first and in order."""
     most = min(array.shape[axis], len(source))
     differs = source[:most] != np.arange(most)
     same = int(differs.argmax()) if differs.any() else most
@@ -117,9 +117,9 @@ def _taken(array: Array, axis: int, source: Index) -> Array:
 def fill_pads(
     array: Array, axis: int, source: Index, pads: Array | float, places: Index | None = None
 ) -> Array:
-    """``array``, gathered by ``source``, with its padded entries filled: see :func:`gather`.
+    """Fill the padded entries of an array that was gathered by ``source``; see :func:`gather`.
 
-    Only those at ``places``, if these are given.
+    Fill only those at ``places``, if these are given.
     """
     padded = source == PAD
     if not padded.any():
@@ -135,7 +135,7 @@ def fill_pads(
 
 
 def scale_axis(array: Array, axis: int, factors: Array) -> Array:
-    """``array`` multiplied by ``factors`` along ``axis``, in place."""
+    """Multiply ``array`` by ``factors`` along ``axis``, in place."""
     flat = _flat(array, axis)
     for rows, columns in _blocks(flat.shape):
         flat[rows, :, columns] = flat[rows, :, columns] * factors[:, None]
@@ -143,7 +143,7 @@ def scale_axis(array: Array, axis: int, factors: Array) -> Array:
 
 
 def _weighted(array: Array, axis: int, weights: Array) -> Array:
-    """The sum over ``axis`` of entries times ``weights``, in float64."""
+    """Return the sum over ``axis`` of entries times ``weights``, in float64."""
     flat = _flat(array, axis)
     result = np.empty((flat.shape[0], flat.shape[2]))
     for rows, columns in _blocks(flat.shape):
@@ -154,7 +154,7 @@ def _weighted(array: Array, axis: int, weights: Array) -> Array:
 
 
 def random_pads(array: Array, axis: int, source: Index, seed: int | list[int]) -> Array:
-    """``array`` with random padded entries as large as the others: they meet zeros only."""
+    """Fill padded entries with random ones as large as the others: they meet zeros only."""
     padded = np.flatnonzero(source == PAD)
     flat = _flat(array, axis)
     squares = 0.0
@@ -174,7 +174,7 @@ def random_pads(array: Array, axis: int, source: Index, seed: int | list[int]) -
 def share_copies(
     array: Array, axis: int, source: Index, *, split: str, noise: float, seed: int | list[int]
 ) -> Array:
-    """``array``, gathered by ``source``, with its copies made to add up to the unit, in place.
+    """Make the copies in an array that was gathered by ``source`` add up to the unit, in place.
 
     ``even`` divides, ``project`` adds random parts that cancel exactly, ``noise`` adds
     relative noise of standard deviation ``noise`` that does not (Net2Net's own, not exact).
@@ -242,6 +242,7 @@ def _scatter(
 def _scatter_noisy(
     whole: Array, target: Array, copies: _Copies, noise: float, rng: np.random.Generator
 ) -> None:
+    """Write equal parts, each times one plus noise."""
     mean = whole / copies.counts.astype(whole.dtype)[:, None]
     for place in copies.places:
         part = rng.standard_normal(mean[:, : len(place)].shape, dtype=whole.dtype.type)
@@ -252,7 +253,7 @@ def _scatter_noisy(
 
 
 def _spread(flat: Array, units: Index) -> Array:
-    """The width of the random parts of each unit, tied to the size of its own weights (RMS)."""
+    """Return the width of the random parts of each unit, tied to the RMS of its own weights."""
     squares = np.zeros(len(units))
     for rows, columns in _blocks((flat.shape[0], len(units), flat.shape[2])):
         part = np.take(flat[rows, :, columns], units, axis=1).astype(_wide(flat), copy=False)
@@ -263,18 +264,18 @@ def _spread(flat: Array, units: Index) -> Array:
 
 
 def _wide(array: Array) -> type[np.floating[Any]]:
-    """The type to compute in: half precision would lose the shares."""
+    """Return the type to compute in: half precision would lose the shares."""
     return np.float64 if array.dtype == np.float64 else np.float32
 
 
 def _flat(array: Array, axis: int) -> Array:
-    """A view of three axes, ``axis`` in the middle."""
+    """Return a view of three axes, ``axis`` in the middle."""
     before, after = math.prod(array.shape[:axis]), math.prod(array.shape[axis + 1 :])
     return array.reshape(before, array.shape[axis], after)
 
 
 def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
-    """Pieces of the outer axes that hold about ``BLOCK`` entries: scratch memory stays small."""
+    """Yield pieces of the outer axes of about ``BLOCK`` entries: scratch memory stays small."""
     before, width, after = shape
     if width * after <= BLOCK:
         step = max(1, BLOCK // max(1, width * after))

@@ -37,13 +37,13 @@ class Measure:
             elif isinstance(part, Product):
                 number += self._merged(map(self, part.factors))
             elif part.cuts.stretches:
-                until = self._until.get(part.cuts) or self._walked(part.cuts)
+                until = self._until.get(part.cuts) or self._walk(part.cuts)
                 number += until[part.start + part.size] - until[part.start]
             else:
                 pending += part.parts
         return number
 
-    def _walked(self, cuts: Cuts) -> dict[AnySize, Any]:
+    def _walk(self, cuts: Cuts) -> dict[AnySize, Any]:
         segments = list(flattened(cuts.parts))
         places = accumulate((s.size for s in segments), initial=0)
         numbers = accumulate(map(self, segments), initial=0)

@@ -96,12 +96,12 @@ class Size:
         return self * -1
 
     def __mul__(self, other: Any) -> Any:
-        found: Counter[Monomial] = Counter()
+        terms: Counter[Monomial] = Counter()
         for left, a in self.terms.items():
             for right, b in _terms(other).items():
-                found[merged(left, right)] += a * b  # type: ignore[assignment]
-        size = _made(found)
-        return size if len(found) <= MOST_TERMS else opaque("size", [size], trial(size))
+                terms[merged(left, right)] += a * b  # type: ignore[assignment]
+        size = _made(terms)
+        return size if len(terms) <= MOST_TERMS else opaque("size", [size], trial(size))
 
     __rmul__ = __mul__
 
@@ -142,7 +142,7 @@ AnySize = Union[int, Size]  # noqa: UP007 (a runtime alias)
 
 
 def unknown(name: str, trial: int, low: int = 1) -> Size:
-    """The size called ``name``, at least ``low``. Equal arguments give the same unknown."""
+    """Return the size called ``name``, at least ``low``: for equal arguments the same unknown."""
     return opaque(name, (), trial, low)
 
 
@@ -153,15 +153,12 @@ def opaque(
     low: Number = -math.inf,
     high: Number = math.inf,
 ) -> Size:
-    """What ``operator`` makes of ``operands``, of which nothing but bounds is known."""
-    return _of(intern(operator, tuple(operands), trial, low, high))
-
-
-def _of(one: Unknown) -> Size:
-    return Size({(one,): 1})
+    """Return what ``operator`` makes of ``operands``, of which nothing but bounds is known."""
+    return Size({(intern(operator, tuple(operands), trial, low, high),): 1})
 
 
 def _terms(size: Any) -> Terms:
+    """Return the terms of a size, also of one that is a number."""
     if isinstance(size, Size):
         return size.terms
     plain = size if type(size) is int else size.item() if hasattr(size, "item") else size
@@ -169,7 +166,7 @@ def _terms(size: Any) -> Terms:
 
 
 def _made(terms: Terms) -> Any:
-    """A polynomial, or a number where it is one."""
+    """Return the sum of these terms, as a number where it is one."""
     kept = {monomial: factor for monomial, factor in terms.items() if factor}
     if not kept:
         return 0
@@ -179,14 +176,15 @@ def _made(terms: Terms) -> Any:
 
 
 def _sum(left: Size, right: Any, sign: int) -> Any:
-    found = dict(left.terms)
+    """Return ``left + sign * right``."""
+    terms = dict(left.terms)
     for monomial, factor in _terms(right).items():
-        found[monomial] = found.get(monomial, 0) + sign * factor
-    return _made(found)
+        terms[monomial] = terms.get(monomial, 0) + sign * factor
+    return _made(terms)
 
 
 def trial(size: Any) -> Any:
-    """The number that a size is at the trial values of its unknowns."""
+    """Return the number that a size is at the trial values of its unknowns."""
     return size.trial if isinstance(size, Size) else size
 
 
@@ -194,7 +192,7 @@ def trial(size: Any) -> Any:
 
 
 def exact(dividend: Any, divisor: Any) -> Any:
-    """``dividend / divisor`` where that is a polynomial with integer coefficients, else None."""
+    """Return ``dividend / divisor`` where that is a polynomial of whole coefficients, else None."""
     if not isinstance(dividend, Size) and not isinstance(divisor, Size):
         return dividend // divisor if divisor and dividend % divisor == 0 else None
     parts = {} if divisor is None else _terms(divisor)
@@ -216,12 +214,12 @@ def exact(dividend: Any, divisor: Any) -> Any:
 
 
 def quotient(dividend: Any, divisor: Any) -> Any:
-    """``dividend // divisor``, rounded down as in Python."""
+    """Return ``dividend // divisor``, rounded down as in Python."""
     if not isinstance(dividend, Size) and not isinstance(divisor, Size):
         return dividend // divisor
-    found = exact(dividend, divisor)
-    if found is not None:
-        return found
+    whole = exact(dividend, divisor)
+    if whole is not None:
+        return whole
     if isinstance(divisor, Size):
         dividend, divisor = _reduced(dividend, divisor)
     if isinstance(divisor, Size):
@@ -235,7 +233,7 @@ def quotient(dividend: Any, divisor: Any) -> Any:
 
 
 def _reduced(dividend: Any, divisor: Size) -> tuple[Any, Any]:
-    """Both divided by the number and by the unknowns that all of their terms have."""
+    """Return both, divided by the number and by the unknowns that all of their terms have."""
     terms = [*_terms(dividend).items(), *divisor.terms.items()]
     number = math.gcd(*(int(factor) for _, factor in terms))
     shared = reduce(lambda a, b: a & b, (Counter(monomial) for monomial, _ in terms))
@@ -244,7 +242,7 @@ def _reduced(dividend: Any, divisor: Size) -> tuple[Any, Any]:
 
 
 def _rounded(dividend: Size, divisor: int) -> Any:
-    """The quotient by a positive number: multiples of it are taken out of the rounding."""
+    """Return the quotient by a positive number, multiples of it taken out of the rounding."""
     whole = _made({m: factor // divisor for m, factor in dividend.terms.items()})
     rest = dividend - whole * divisor
     if not isinstance(rest, Size):
@@ -265,22 +263,22 @@ def _rounded(dividend: Size, divisor: int) -> Any:
 # --- order --------------------------------------------------------------------------------------
 
 
-def least(left: Any, right: Any) -> Any:
-    """The smaller of two sizes."""
+def minimum(left: Any, right: Any) -> Any:
+    """Return the smaller of two sizes."""
     if not isinstance(left, Size) and not isinstance(right, Size):
         return min(left, right)
     return right + _negative_part(left - right)
 
 
-def most(left: Any, right: Any) -> Any:
-    """The larger of two sizes."""
+def maximum(left: Any, right: Any) -> Any:
+    """Return the larger of two sizes."""
     if not isinstance(left, Size) and not isinstance(right, Size):
         return max(left, right)
     return left - _negative_part(left - right)
 
 
 def _negative_part(size: Any) -> Any:
-    """``min(size, 0)``: one unknown for all sizes that differ by sign or by a factor."""
+    """Return ``min(size, 0)``: one unknown for all sizes that differ by sign or by a factor."""
     low, high = bounds(size)
     if low >= 0 or high <= 0:
         return 0 if low >= 0 else size
@@ -293,7 +291,7 @@ def _negative_part(size: Any) -> Any:
 
 
 def bounds(size: Any, depth: int = DEPTH) -> Interval:
-    """The least and the largest value of a size, as far as is known (perhaps infinite)."""
+    """Return the smallest and largest value of a size as far as is known, perhaps infinite."""
     if not isinstance(size, Size):
         return size, size
     if size._bounds is not None:
@@ -304,24 +302,26 @@ def bounds(size: Any, depth: int = DEPTH) -> Interval:
         part: Interval = (factor, factor)
         for one in monomial:
             free = one.low == -math.inf and one.high == math.inf
-            part = _times(part, (-math.inf if free else 0, one.high - one.low))
+            width = (-math.inf if free else 0, one.high - one.low)
+            corners = [x * y if x and y else 0 for x in part for y in width]
+            part = min(corners), max(corners)
         low, high = low + part[0], high + part[1]
     if depth and len(size.terms) <= MOST_CASED:
         looked_into = [u for u in size.unknowns if u.operator in _CASES and (u,) in size.terms]
         for one in sorted(looked_into, key=lambda u: -u.serial)[:MOST_CASES]:
             times = size.terms[one,]
-            rest = size - times * _of(one)
+            rest = size - times * Size({(one,): 1})
             if not isinstance(rest, Size) or one not in rest.unknowns:
-                found = _CASES[one.operator](one, times, rest, depth - 1)
-                low, high = max(low, found[0]), min(high, found[1])
+                below, above = _CASES[one.operator](one, times, rest, depth - 1)
+                low, high = max(low, below), min(high, above)
     if depth == DEPTH:
         size._bounds = low, high
     return low, high
 
 
 def _shifted(size: Size) -> Counter[Monomial]:
-    """The terms of ``size`` in its unknowns counted from a bound: most of them have one sign."""
-    found: Counter[Monomial] = Counter()
+    """Return the terms of ``size`` in unknowns counted from a bound: most of them have one sign."""
+    shifted: Counter[Monomial] = Counter()
     for monomial, factor in size.terms.items():
         parts: dict[Monomial, Number] = {(): factor}
         for one in monomial:
@@ -335,28 +335,23 @@ def _shifted(size: Size) -> Counter[Monomial]:
                 grown[merged(known, (one,))] += n * sign  # type: ignore[assignment]
             parts = grown  # type: ignore[assignment]
         for known, n in parts.items():
-            found[known] += n  # type: ignore[assignment]
-    return found
-
-
-def _times(a: Interval, b: Interval) -> Interval:
-    products = [x * y if x and y else 0 for x in a for y in b]
-    return min(products), max(products)
+            shifted[known] += n  # type: ignore[assignment]
+    return shifted
 
 
 def _bounds_with_minimum(one: Unknown, factor: Number, rest: Any, depth: int) -> Interval:
-    """Those of ``rest + factor * min(part, 0)``: of either case, for what it says of ``part``."""
+    """Return those of ``rest + factor * min(part, 0)``: of both cases, with what each says."""
     part = one.operands[0]
-    found = []
+    cases = []
     for sign, size in ((1, rest), (-1, rest + factor * part)):
         below = [bounds(size - sign * k * part, depth)[0] for k in {0, 1, abs(factor)}]
         above = [bounds(size + sign * k * part, depth)[1] for k in {0, 1, abs(factor)}]
-        found.append((max(below), min(above)))
-    return min(low for low, _ in found), max(high for _, high in found)
+        cases.append((max(below), min(above)))
+    return min(low for low, _ in cases), max(high for _, high in cases)
 
 
 def _bounds_with_quotient(one: Unknown, factor: Number, rest: Any, depth: int) -> Interval:
-    """Those of ``rest + factor * (dividend // divisor)``: what is rounded off is bounded."""
+    """Return those of ``rest + factor * (dividend // divisor)``: what is rounded off is bounded."""
     dividend, divisor = one.operands
     if not isinstance(divisor, int):
         return -math.inf, math.inf
@@ -376,6 +371,7 @@ _CASES: dict[str, Callable[[Unknown, Number, Any, int], Interval]] = {
 
 
 def _decided(left: Any, sign: str, right: Any) -> bool:
+    """Return whether ``left < right``, or ``<=``. Raise Undecided where that varies."""
     low, high = bounds(right - left)
     if low > 0 or (sign == "<=" and low == 0):
         return True
@@ -385,7 +381,7 @@ def _decided(left: Any, sign: str, right: Any) -> bool:
 
 
 def differ(left: Any, right: Any) -> bool:
-    """Whether two sizes are different at all values of the unknowns."""
+    """Return whether two sizes are different at all values of the unknowns."""
     if not isinstance(left, Size) and not isinstance(right, Size):
         return bool(left != right)
     low, high = bounds(left - right)
@@ -393,7 +389,7 @@ def differ(left: Any, right: Any) -> bool:
 
 
 def same(left: Any, right: Any) -> bool:
-    """Whether two sizes are equal. Raises Undecided where they are at some values only."""
+    """Return whether two sizes are equal. Raise Undecided where they are at some values only."""
     if left == right:
         return True
     if differ(left, right):
@@ -402,7 +398,7 @@ def same(left: Any, right: Any) -> bool:
 
 
 def exceeds(left: Any, right: Any) -> bool | None:
-    """Whether the first size is larger; None where that depends on the unknowns."""
+    """Return whether the first size is larger; None where that depends on the unknowns."""
     try:
         return bool(left > right)
     except Undecided:

@@ -38,21 +38,18 @@ Terms = Mapping[Monomial, Number]
 def intern(
     operator: str, operands: tuple[Any, ...], trial: Number, low: Number, high: Number
 ) -> Unknown:
-    """The unknown that these arguments describe, always the same object."""
+    """Return the unknown that these arguments describe, always the same object."""
     key = (operator, operands, trial, low, high)
-    found = _interned.get(key)
-    if found is None:
-        found = _interned.setdefault(key, Unknown(operator, operands, trial, low, high))
-    return found
+    return _interned.get(key) or _interned.setdefault(key, Unknown(*key))
 
 
 def order(term: tuple[Monomial, Number]) -> tuple[int, tuple[int, ...]]:
-    """Sort key of a term: by degree, then by the unknowns. Admissible: products keep it."""
+    """Return the sort key of a term: its degree, then its unknowns. Products keep this order."""
     return len(term[0]), tuple([-u.serial for u in term[0]])
 
 
 def merged(left: Monomial, right: Monomial) -> Monomial:
-    """The product of two products."""
+    """Return the product of two products."""
     if not left or not right:
         return left or right
     return tuple(sorted(left + right, key=lambda u: u.serial))

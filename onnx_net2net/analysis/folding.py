@@ -32,11 +32,11 @@ _DOMAINS = frozenset({"", "com.microsoft"})  # others may hide anything, chance 
 
 
 def fold(model: AnyModel) -> Model:
-    """A model that stores what ``model`` computes from its weights; its function is the same.
+    """Return a model that stores what ``model`` computes from its weights, of the same function.
 
     Results are initializers named like the tensors they replace; nodes and weights that nobody
-    needs any more are gone, the history has one step more, all else is untouched. Gives ``model``
-    itself where there is nothing to fold. Raises Refused for what cannot be computed here (an
+    needs any more are gone, the history has one step more, all else is untouched. Return ``model``
+    itself where there is nothing to fold. Raise Refused for what cannot be computed here (an
     operator without a kernel for its type, an opset that is too new).
     """
     model = load(model)
@@ -64,7 +64,7 @@ def _plan(graph: Graph) -> _Folding:
     needed: set[int] = set()
     pending = [value.name for value in graph.model.proto.graph.output]
     # Constants only become unnecessary: whatever reads data stays, needed or not.
-    for node in _main(graph):
+    for node in graph.main:
         if not graph.derived.issuperset(node.outputs):
             needed.add(node.position)
             pending += _reads(node.proto)
@@ -78,25 +78,25 @@ def _plan(graph: Graph) -> _Folding:
         elif source.position not in needed:
             needed.add(source.position)
             pending += _reads(source.proto)
-    ordered = [name for node in _main(graph) for name in node.outputs if name in results]
+    ordered = [name for node in graph.main for name in node.outputs if name in results]
     dead = _ancestors(graph, ordered) - needed
     return _Folding(
         dict.fromkeys(ordered),
-        {index for index, node in enumerate(_main(graph)) if node.position in dead},
+        {index for index, node in enumerate(graph.main) if node.position in dead},
     )
 
 
 def foldable(graph: Graph) -> set[int]:
-    """Positions of main-graph nodes that compute with the contents of weights and nothing else."""
+    """Return the positions of nodes of the main graph that compute from weights alone."""
     outputs = {value.name for value in graph.model.proto.graph.output}
     weights = graph.model.weights.items()
     holding = {n for n, w in weights if w.dtype in FLOATS and math.prod(w.shape) > 1}
     known = set(graph.model.weights)
-    found: set[int] = set()
-    for node in _main(graph):
+    positions: set[int] = set()
+    for node in graph.main:
         reads = [name for name in node.inputs if name]
         writes = [name for name in node.outputs if name]
-        if not reads or not known.issuperset(reads) or not _settled(node):
+        if not reads or not known.issuperset(reads) or not _is_settled(node):
             continue
         known.update(writes)
         if node.facts.measures or holding.isdisjoint(reads):
@@ -104,37 +104,32 @@ def foldable(graph: Graph) -> set[int]:
         holding.update(writes)
         # What computes nothing is followed; some of it makes tables larger than what it reads.
         if node.facts.computes and outputs.isdisjoint(writes):
-            found.add(node.position)
-    return found
+            positions.add(node.position)
+    return positions
 
 
-def _settled(node: Node) -> bool:
-    """Whether the node can be evaluated once and for all."""
+def _is_settled(node: Node) -> bool:
+    """Return whether the node can be evaluated once and for all."""
     if node.domain not in _DOMAINS or has_subgraph(node.proto):
         return False
     # Quantisation stays explicit, as onnx_graphsurgeon has it too: what is behind is not folded.
     return not node.facts.random and not node.facts.quantizes
 
 
-def _main(graph: Graph) -> list[Node]:
-    """The nodes of the main graph, in its order."""
-    return [node for node in graph.nodes if node.parent is None]
-
-
 def _ancestors(graph: Graph, names: Iterable[str]) -> set[int]:
-    """Positions of all nodes that these tensors are computed by."""
-    found: set[int] = set()
+    """Return the positions of all nodes that these tensors are computed by."""
+    positions: set[int] = set()
     pending = list(names)
     while pending:
         node = graph.producer.get(pending.pop())
-        if node is not None and node.position not in found:
-            found.add(node.position)
+        if node is not None and node.position not in positions:
+            positions.add(node.position)
             pending += node.inputs
-    return found
+    return positions
 
 
 def _parts(graph: Graph, plan: _Folding) -> Iterator[tuple[list[Node], list[str]]]:
-    """The nodes behind results, and the results: one weight at a time, so that memory is small."""
+    """Yield the nodes behind results, and the results: few at a time, so that memory is small."""
     home: dict[int, int] = {}  # node -> part; parts that meet are merged
     members: dict[int, tuple[set[int], list[str]]] = {}
     for part, result in enumerate(plan.results):
@@ -150,7 +145,7 @@ def _parts(graph: Graph, plan: _Folding) -> Iterator[tuple[list[Node], list[str]
 
 
 def _values(model: Model, nodes: list[Node], results: list[str]) -> dict[str, np.ndarray]:
-    """What the nodes give for these tensors."""
+    """Return what the nodes compute for these tensors."""
     import onnx_graphsurgeon as surgeon
     from onnx_graphsurgeon.logger import G_LOGGER
 
@@ -179,7 +174,7 @@ def _refused(nodes: list[Node], said: str) -> Refused:
 
 
 def _part(model: Model, nodes: list[Node], results: list[str]) -> ModelProto:
-    """A model of these nodes alone, without inputs, with the weights they read."""
+    """Return a model of these nodes alone, without inputs, with the weights they read."""
     wanted = dict.fromkeys(name for node in nodes for name in node.inputs)
     used = [model.weights[name] for name in wanted if name in model.weights]
     part = ModelProto(ir_version=model.proto.ir_version)
@@ -199,7 +194,7 @@ def _part(model: Model, nodes: list[Node], results: list[str]) -> ModelProto:
 
 
 def _replaced(model: Model, plan: _Folding, contents: dict[str, np.ndarray]) -> Model:
-    """``model`` without the dead nodes and their weights, and with ``contents``."""
+    """Return ``model`` without the dead nodes and their weights, and with ``contents``."""
     proto = model.editable()
     graph = proto.graph
     gone = _gone(graph, plan)
@@ -218,7 +213,7 @@ def _replaced(model: Model, plan: _Folding, contents: dict[str, np.ndarray]) -> 
 
 
 def _gone(graph: GraphProto, plan: _Folding) -> set[str]:
-    """Tensors that the dead nodes wrote, and those that nobody else read."""
+    """Return the tensors that the dead nodes wrote, and those that nobody else read."""
     read = {value.name for value in graph.output} | plan.results.keys()
     gone: set[str] = set()
     for index, node in enumerate(graph.node):

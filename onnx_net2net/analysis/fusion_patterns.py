@@ -1,11 +1,11 @@
 """Patterns of nodes, written as the expressions they compute.
 
-    silu = Pattern("Mul(x, Sigmoid(x))")
+    silu = FusionPattern("Mul(x, Sigmoid(x))")
     match = silu.match(surroundings, node)   # {"x": "hidden"} and the nodes it covers, or None
 
 A call is an operator, a name stands for any tensor (the same one each time), ``(d := ...)`` names
-what matched, a number is a constant of that value, ``a | b`` are alternatives. Add, And, Max and
-Mul match in either order.
+what matched, a number is a constant of that value, ``a | b`` are alternatives. Operators that
+commute match in either order.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from onnx import helper
 
 from onnx_net2net.analysis.shapes import Shapes
-from onnx_net2net.analysis.values import attribute_value
 from onnx_net2net.model.graph import Graph, Node
 
-COMMUTE = {"Add", "And", "Max", "Mul"}
 CLOSE = 1e-5  # relative: constants are rounded to float32
 # Attributes that whoever builds on a match looks at. A node that states another is not matched.
 CONSIDERED: dict[str, set[str]] = {
@@ -44,19 +43,20 @@ class Match:
     nodes: list[Node] = field(default_factory=list)
 
     def copy(self) -> Match:
-        """For an attempt that may fail."""
+        """Return a copy, for an attempt that may fail."""
         return Match(dict(self.names), list(self.nodes))
 
 
 def attributes_of(node: Node) -> dict[str, Any]:
-    """What a node states, by name."""
-    return {a.name: attribute_value(a) for a in node.proto.attribute}
+    """Return what a node states, by name."""
+    return {a.name: helper.get_attribute_value(a) for a in node.proto.attribute}
 
 
 @dataclass(eq=False)
 class Surroundings:
-    """A graph as patterns see it. ``constant`` gives the contents of a tensor that is one, and
-    ``is_weight`` tells what is trained.
+    """A graph as patterns see it.
+
+    ``constant`` returns the contents of a tensor that is one, ``is_weight`` whether it is trained.
     """
 
     graph: Graph
@@ -67,19 +67,19 @@ class Surroundings:
     @cached_property
     def by_operator(self) -> dict[str, list[Node]]:
         """The nodes of ONNX's own domain by operator, the last one first."""
-        found: dict[str, list[Node]] = {}
+        nodes: dict[str, list[Node]] = {}
         for node in reversed(self.graph.nodes):
             if not node.domain and node.outputs:
-                found.setdefault(node.op, []).append(node)
-        return found
+                nodes.setdefault(node.op, []).append(node)
+        return nodes
 
     def rank(self, name: str) -> int | None:
-        """How many axes a tensor has, None where that is not known."""
+        """Return how many axes a tensor has, None where that is not known."""
         shape = self.shapes.of(name)
         return None if shape is None else len(shape)
 
     def number(self, name: str) -> float | None:
-        """The value of a constant with one element, whatever type it is cast to."""
+        """Return the value of a constant with one element, whatever type it is cast to."""
         node = self.graph.producer.get(name)
         if node is not None and node.op == "CastLike" and not node.domain:
             name = node.inputs[0]
@@ -92,7 +92,7 @@ class Surroundings:
         return float(array.reshape(()))
 
     def closed(self, match: Match) -> bool:
-        """Whether nothing else reads what the covered nodes compute on the way."""
+        """Return whether nothing else reads what the covered nodes compute on the way."""
         inside = {node.position for node in match.nodes}
         return all(
             name not in self.graph.results
@@ -104,7 +104,7 @@ class Surroundings:
 
 
 def _operators(tree: ast.expr) -> set[str] | None:
-    """The operators that may compute an expression; None where it may be any tensor."""
+    """Return the operators that may compute an expression; None where it may be any tensor."""
     if isinstance(tree, ast.BinOp):
         left, right = _operators(tree.left), _operators(tree.right)
         return None if left is None or right is None else left | right
@@ -117,7 +117,7 @@ def _operators(tree: ast.expr) -> set[str] | None:
 
 
 def _needed(tree: ast.expr) -> set[str]:
-    """The operators without which nothing computes an expression."""
+    """Return the operators without which nothing computes an expression."""
     if isinstance(tree, ast.BinOp):
         return _needed(tree.left) & _needed(tree.right)
     if isinstance(tree, ast.NamedExpr):
@@ -128,7 +128,7 @@ def _needed(tree: ast.expr) -> set[str]:
     return set()
 
 
-class Pattern:
+class FusionPattern:
     """One expression; see the top of the file."""
 
     def __init__(self, text: str) -> None:
@@ -137,14 +137,14 @@ class Pattern:
         assert isinstance(self.tree.func, ast.Name)
         self.root = self.tree.func.id
         self.operators = _needed(self.tree)
-        # For each operand the operators that may give it; most nodes are no match for these.
-        self._givers = [ops for arg in self.tree.args if (ops := _operators(arg)) is not None]
+        # For each operand the operators that may compute it: most nodes are no match for these.
+        self._producers = [ops for arg in self.tree.args if (ops := _operators(arg)) is not None]
 
     def match(self, around: Surroundings, node: Node) -> Match | None:
-        """Whether ``node`` computes this expression and nobody reads what comes on the way."""
+        """Return how ``node`` computes this expression; None if it does not, or not alone."""
         producers = (around.graph.producer.get(name) for name in node.inputs)
         given = {producer.op for producer in producers if producer is not None}
-        if any(ops.isdisjoint(given) for ops in self._givers):
+        if any(ops.isdisjoint(given) for ops in self._producers):
             return None
         for match in self._match(self.tree, node.outputs[0], Match(), around):
             if around.closed(match):
@@ -154,6 +154,7 @@ class Pattern:
     def _match(
         self, tree: ast.expr, name: str, match: Match, around: Surroundings
     ) -> Iterator[Match]:
+        """Yield ``match`` in every way in which tensor ``name`` is the expression ``tree``."""
         if isinstance(tree, ast.BinOp):
             yield from self._match(tree.left, name, match, around)
             yield from self._match(tree.right, name, match, around)
@@ -178,6 +179,7 @@ class Pattern:
     def _call(
         self, tree: ast.Call, name: str, match: Match, around: Surroundings
     ) -> Iterator[Match]:
+        """Yield ``match`` in every way in which a node of the operator computes ``name``."""
         node = around.graph.producer.get(name)
         assert isinstance(tree.func, ast.Name)
         if node is None or node.domain or node.op != tree.func.id:
@@ -189,7 +191,9 @@ class Pattern:
         if not {a.name for a in node.proto.attribute} <= CONSIDERED.get(node.op, set()):
             return
         orders = [list(tree.args)]
-        if node.op in COMMUTE and len(tree.args) == 2:
+        if node.facts.commutes:
+            if len(node.inputs) != len(tree.args):
+                return  # Max of three is no Max of two
             orders.append(list(reversed(tree.args)))
         for order in orders:
             start = match.copy()
@@ -200,6 +204,7 @@ class Pattern:
     def _all(
         self, trees: list[ast.expr], names: list[str], match: Match, around: Surroundings
     ) -> Iterator[Match]:
+        """Yield ``match`` in every way in which each tensor is the expression at its place."""
         if not trees:
             yield match
             return

@@ -4,7 +4,7 @@
         fusion.op, fusion.inputs, fusion.nodes       # "Gelu", ("x",), the nodes that it replaces
 
 Each kind is a list of patterns and a function that gives the fusion, or None where a match is no
-such thing. Operators of the domain ``idiom`` are known to the frameworks' translations alone.
+such thing. Operators of the domain ``fusion`` are known to the frameworks' translations alone.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from onnx_net2net.analysis.fusion_patterns import Match, Pattern, Surroundings, attributes_of
+from onnx_net2net.analysis.fusion_patterns import FusionPattern, Match, Surroundings, attributes_of
 from onnx_net2net.model.graph import Node
 from onnx_net2net.operators.types import FLOATS
 
-IDIOM = "idiom"
+FUSED = "fusion"
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ Maker = Callable[[Surroundings, Match], Fusion | None]
 
 
 def _fusion(match: Match, op: str, *names: str, domain: str = "", **attributes: Any) -> Fusion:
-    """``op`` applied to the tensors that the pattern calls ``names``, without those it has not."""
+    """Return ``op`` of the tensors that the pattern calls ``names``, as far as there are such."""
     inputs = tuple(match.names[name] for name in names if name in match.names)
     return Fusion(op, inputs, match.nodes, match.names, attributes, domain)
 
@@ -54,7 +54,7 @@ def _fusion(match: Match, op: str, *names: str, domain: str = "", **attributes: 
 
 
 def _unchanged(around: Surroundings, match: Match) -> Fusion | None:
-    """``x`` itself, where the other operand does not widen it."""
+    """Return ``x`` itself, where the other operand does not widen it."""
     root, x = match.nodes[0], match.names["x"]
     rank, other = (around.rank(n) for n in (x, next((n for n in root.inputs if n != x), x)))
     if rank is None or other is None or rank < other:
@@ -80,9 +80,9 @@ def _hard_swish(around: Surroundings, match: Match) -> Fusion | None:
 
 
 def _axis(around: Surroundings, match: Match) -> int | None:
-    """The one axis of ``x`` that all means are over and keep, counted from the end."""
+    """Return the one axis of ``x`` that all means are over and keep, counted from the end."""
     rank = around.rank(match.names["x"])
-    found: set[int] = set()
+    reduced: set[int] = set()
     for node in (n for n in match.nodes if n.op == "ReduceMean"):
         stated = attributes_of(node)
         axes = stated.get("axes")
@@ -91,12 +91,12 @@ def _axis(around: Surroundings, match: Match) -> int | None:
             axes = None if constant is None else constant.reshape(-1).tolist()
         if rank is None or axes is None or len(axes) != 1 or not stated.get("keepdims", 1):
             return None
-        found.add(axes[0] % rank - rank)
-    return found.pop() if len(found) == 1 else None
+        reduced.add(axes[0] % rank - rank)
+    return reduced.pop() if len(reduced) == 1 else None
 
 
 def _along(around: Surroundings, name: str, x: str, axis: int) -> bool:
-    """Whether ``name`` holds one number for each entry of that axis of ``x``, and no more."""
+    """Return whether ``name`` holds one number for each entry of that axis of ``x`` alone."""
     shape, whole = around.shapes.of(name), around.shapes.of(x)
     if shape is None or whole is None:
         return False
@@ -126,7 +126,7 @@ def _norm(op: str) -> Maker:
 
 
 def _weight(around: Surroundings, name: str) -> tuple[str, bool] | None:
-    """A matrix of weights, and whether it is stored as (out, in)."""
+    """Return a matrix of weights, and whether it is stored as (out, in)."""
     node = around.graph.producer.get(name)
     stored = node is not None and node.op == "Transpose" and not node.domain
     if node is not None and stored:
@@ -152,7 +152,7 @@ def _linear(around: Surroundings, match: Match) -> Fusion | None:
     elif not stored:
         return None
     attributes = {"transposed": int(stored)}
-    return Fusion("Linear", tuple(inputs), match.nodes, names, attributes, IDIOM)
+    return Fusion("Linear", tuple(inputs), match.nodes, names, attributes, FUSED)
 
 
 def _fake_quantize(around: Surroundings, match: Match) -> Fusion | None:
@@ -164,18 +164,25 @@ def _fake_quantize(around: Surroundings, match: Match) -> Fusion | None:
         first, second = around.constant(a), around.constant(b)
         if a != b and (first is None or second is None or not np.array_equal(first, second)):
             return None
-    return Fusion("FakeQuantize", inner.inputs, match.nodes, match.names, stated, IDIOM)
+    return Fusion("FakeQuantize", inner.inputs, match.nodes, match.names, stated, FUSED)
 
 
 # ---- attention ---------------------------------------------------------------------------------
 
 
 def _attention(around: Surroundings, match: Match) -> Fusion | None:
-    """Scaled products, a mask, softmax over the last axis, and a product."""
+    """Return attention: scaled products, a mask, softmax over the last axis, and a product.
+
+    Where it is ``guarded``, a query that may see no key gives zeros, else not a number.
+    """
     names = match.names
     if any(around.rank(names[k]) != 4 for k in ("q", "k", "v")):
         return None
-    if around.shapes.dtype.get(names["q"]) not in FLOATS or not _softmax_last(around, match):
+    softmax = attributes_of(next(n for n in match.nodes if n.op == "Softmax"))
+    default = 1 if around.graph.model.opset.get("", 1) < 13 else -1
+    if softmax.get("axis", default) not in (-1, 3):
+        return None
+    if around.shapes.dtype.get(names["q"]) not in FLOATS:
         return None
     scale = 1.0
     for key in ("s", "t", "u", "d"):
@@ -190,17 +197,12 @@ def _attention(around: Surroundings, match: Match) -> Fusion | None:
     key, order = _untransposed(around, names["k"])
     inputs = (names["q"], key, names["v"], *([names["mask"]] if "mask" in names else []))
     permuted = None if order == (0, 1, 2, 3) else (1, order)
-    return Fusion("Attention", inputs, match.nodes, names, {"scale": scale}, IDIOM, permuted)
-
-
-def _softmax_last(around: Surroundings, match: Match) -> bool:
-    node = next(n for n in match.nodes if n.op == "Softmax")
-    default = 1 if around.graph.model.opset.get("", 1) < 13 else -1
-    return attributes_of(node).get("axis", default) in (-1, 3)
+    attributes = {"scale": scale, "guarded": int("p" in names)}
+    return Fusion("Attention", inputs, match.nodes, names, attributes, FUSED, permuted)
 
 
 def _untransposed(around: Surroundings, name: str) -> tuple[str, tuple[int, ...]]:
-    """A tensor with the keys, and the order of its axes that swaps the last two of ``name``."""
+    """Return the keys, and the order of their axes that swaps the last two of ``name``."""
     node = around.graph.producer.get(name)
     if node is not None and node.op == "Transpose" and not node.domain:
         order = attributes_of(node).get("perm", [3, 2, 1, 0])
@@ -210,7 +212,7 @@ def _untransposed(around: Surroundings, name: str) -> tuple[str, tuple[int, ...]
 
 
 def _flattened_transpose(around: Surroundings, last: Node) -> str | None:
-    """``k`` of k.reshape(-1, t, d).transpose(1, 2).reshape(b, h, d, t)."""
+    """Return ``k`` of k.reshape(-1, t, d).transpose(1, 2).reshape(b, h, d, t)."""
     chain = [last]
     for _ in range(2):
         above = around.graph.producer.get(chain[-1].inputs[0]) if chain[-1].inputs else None
@@ -246,7 +248,7 @@ def _gelu_forms(inner: str) -> list[str]:
 
 
 def _scaled(value: str, variance: str) -> str:
-    """``value`` over the root of ``variance``, times a scale."""
+    """Return the pattern of ``value`` over the root of ``variance``, times a scale."""
     moved = f"variance := Add({variance}, eps)"
     inverse = f"(Reciprocal(Sqrt({moved})) | Div(1, Sqrt({moved})) | Pow({moved}, -0.5))"
     normed = f"(Div({value}, Sqrt({moved})) | Mul({value}, {inverse}))"
@@ -258,7 +260,7 @@ def _squares(value: str) -> str:
 
 
 def _centred(x: str) -> list[str]:
-    """LayerNorm; the variance may be the mean of squares less the square of the mean."""
+    """Return the patterns of LayerNorm, whose variance may be a difference of squares."""
     mean = f"(mean := ReduceMean({x}))"
     value = f"Sub({x}, {mean})"
     difference = f"(difference := Sub(ReduceMean({_squares(x)}), {_squares(mean)}))"
@@ -268,15 +270,15 @@ def _centred(x: str) -> list[str]:
 
 
 def _uncentred(x: str) -> str:
-    """RMSNorm."""
+    """Return the pattern of RMSNorm."""
     return _scaled(x, f"ReduceMean({_squares(x)})")
 
 
-Kind = tuple[Maker, tuple[Pattern, ...]]
+Kind = tuple[Maker, tuple[FusionPattern, ...]]
 
 
 def _kind(make: Maker, *texts: str) -> Kind:
-    return make, tuple(map(Pattern, texts))
+    return make, tuple(map(FusionPattern, texts))
 
 
 NORMS = (
@@ -303,7 +305,7 @@ KINDS = (
 
 
 def fusions(around: Surroundings, kinds: Sequence[Kind] = KINDS) -> Iterator[Fusion]:
-    """The groups of nodes that one operator could replace, no node in two of them."""
+    """Yield the groups of nodes that one operator could replace, no node in two of them."""
     covered: set[int] = set()
     for make, known in kinds:
         patterns = [p for p in known if p.operators <= around.by_operator.keys()]

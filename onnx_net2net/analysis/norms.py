@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from onnx_net2net.algebra.axes import Axis
 from onnx_net2net.analysis.fusion_patterns import Surroundings
-from onnx_net2net.analysis.fusions import NORMS, Fusion, fusions
+from onnx_net2net.analysis.fusions import NORMS, fusions
 from onnx_net2net.analysis.solver import Applied, Solution
 from onnx_net2net.model.graph import Node
+from onnx_net2net.operators.language import Norm
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -38,20 +39,19 @@ class Normalization:
 
 
 def normalizations(solution: Solution) -> dict[int, Normalization]:
-    """All of them, by the position of every node that has a part in one."""
-    norms = [*_fused(solution), *_decomposed(solution)]
+    """Return all of them, by the position of every node that has a part in one."""
+    fused = (
+        _fused(applied, norm)
+        for applied in solution.applied.values()
+        if (norm := applied.rule.norm) is not None and norm.name in applied.env
+    )
+    norms = [*fused, *_decomposed(solution)]
     return {position: norm for norm in norms for position in norm.nodes}
 
 
-def _fused(solution: Solution) -> Iterator[Normalization]:
-    for applied in solution.applied.values():
-        if applied.rule.norm is not None and applied.rule.norm.name in applied.env:
-            yield _fused_at(applied)
-
-
-def _fused_at(applied: Applied) -> Normalization:
-    node, norm = applied.node, applied.rule.norm
-    assert norm is not None
+def _fused(applied: Applied, norm: Norm) -> Normalization:
+    """Return the normalisation that one node is."""
+    node = applied.node
 
     def tensor(index: int | None, names: tuple[str, ...]) -> str:
         return names[index] if index is not None and index < len(names) else ""
@@ -70,6 +70,7 @@ def _fused_at(applied: Applied) -> Normalization:
 
 
 def _decomposed(solution: Solution) -> Iterator[Normalization]:
+    """Yield the normalisations that several nodes are."""
     graph, shapes = solution.graph, solution.shapes
     around = Surroundings(
         graph,
@@ -78,21 +79,18 @@ def _decomposed(solution: Solution) -> Iterator[Normalization]:
         graph.model.weights.__contains__,
     )
     for fusion in fusions(around, NORMS):
-        if all(node.position in solution.applied for node in fusion.nodes):
-            yield _decomposed_at(solution, fusion)
-
-
-def _decomposed_at(solution: Solution, fusion: Fusion) -> Normalization:
-    names = fusion.names
-    addition = solution.graph.producer[names["variance"]]
-    return Normalization(
-        fusion.nodes[0],
-        frozenset(node.position for node in fusion.nodes),
-        solution.axes[names["x"]][fusion.attributes["axis"]],
-        "mean" in names,
-        (names["x"],),
-        names["w"],
-        names.get("b", ""),
-        fusion.attributes["epsilon"],
-        epsilon_input=(addition, addition.inputs.index(names["eps"])),
-    )
+        if not all(node.position in solution.applied for node in fusion.nodes):
+            continue
+        names = fusion.names
+        addition = graph.producer[names["variance"]]
+        yield Normalization(
+            fusion.nodes[0],
+            frozenset(node.position for node in fusion.nodes),
+            solution.axes[names["x"]][fusion.attributes["axis"]],
+            "mean" in names,
+            (names["x"],),
+            names["w"],
+            names.get("b", ""),
+            fusion.attributes["epsilon"],
+            epsilon_input=(addition, addition.inputs.index(names["eps"])),
+        )

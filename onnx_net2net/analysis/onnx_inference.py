@@ -15,8 +15,8 @@ import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto, helper
 
 from onnx_net2net.model.graph import Node
+from onnx_net2net.model.hazards import absurd_shape
 from onnx_net2net.model.native import infer_shapes
-from onnx_net2net.model.oddities import absurd_shape
 
 Shape = tuple[int, ...]
 Partial = tuple[int | None, ...]  # None: a size that onnx does not know
@@ -47,7 +47,7 @@ class Ahead:
         self._length = MOST
 
     def infer(self, index: int) -> Iterator[tuple[str, int, Partial | None]]:
-        """Name, type and shape of what node ``index`` and those after it write."""
+        """Yield name, type and shape of what node ``index`` and those after it write."""
         stuck = self.known.stuck
         if index < self._stop:
             stuck.add(self.nodes[index].position)
@@ -66,13 +66,13 @@ class Ahead:
 
 
 def infer(nodes: Sequence[Node], known: Known) -> Iterator[tuple[str, int, Partial | None]]:
-    """Name, type and shape (None where unknown) of what ``nodes`` write."""
-    found = infer_shapes(_model(nodes, known), known.value)
-    if found is None:
+    """Yield name, type and shape (None where unknown) of what ``nodes`` write."""
+    inferred = infer_shapes(_model(nodes, known), known.value)
+    if inferred is None:
         if len(nodes) > 1:  # one bad node must not hide the others
             yield from infer(nodes[:1], known)
         return
-    for value in found.value_info:
+    for value in inferred.value_info:
         tensor = value.type.tensor_type
         shape: Partial | None = None
         if tensor.HasField("shape"):
@@ -86,7 +86,7 @@ def infer(nodes: Sequence[Node], known: Known) -> Iterator[tuple[str, int, Parti
 
 
 def _model(nodes: Sequence[Node], known: Known) -> ModelProto:
-    """A model of ``nodes`` alone, without metadata and without the contents of weights."""
+    """Return a model of ``nodes`` alone, without metadata and without the contents of weights."""
     model = ModelProto(ir_version=8)
     for domain, version in known.opset.items():
         model.opset_import.add(domain=domain, version=version)
@@ -109,6 +109,7 @@ def _model(nodes: Sequence[Node], known: Known) -> ModelProto:
 
 
 def _declare(graph: GraphProto, name: str, known: Known) -> None:
+    """Add what is known of a tensor: a weight, a small constant, or a shape."""
     stored = known.stored.get(name)
     if stored is not None:
         graph.initializer.append(stored)

@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from itertools import cycle
 
 from onnx_net2net.algebra.sizes import AnySize, Size, trial, unknown
-from onnx_net2net.analysis.formulas import formulas, shape_value, symbols
 from onnx_net2net.analysis.onnx_inference import Ahead, Known, Shape
-from onnx_net2net.analysis.rule_shapes import Followed, Sizes, follow
-from onnx_net2net.analysis.stored import Stored
+from onnx_net2net.analysis.rule_shapes import RuleSizes, Sizes, sizes_by_rule
+from onnx_net2net.analysis.stored import StoredFacts
 from onnx_net2net.analysis.symbols import CANDIDATES, bind, bound, sized
-from onnx_net2net.analysis.values import Array, evaluate
+from onnx_net2net.analysis.values import evaluate, evaluate_symbols, is_symbolic, shape_value
 from onnx_net2net.model.graph import Graph, Node
 from onnx_net2net.model.subgraphs import Link
 from onnx_net2net.operators.language import Op, Unsupported
 from onnx_net2net.operators.types import FLOATS
+from onnx_net2net.operators.values import Array
 
 MOST_TRIPS = 4096  # a higher bound of a loop is none
 NUMBERS = (31, 37, 41, 43, 47, 53, 59, 61, 67, 71)  # trial values of what depends on data
@@ -34,7 +34,7 @@ class Shapes:
     """What is known of every tensor: numbers under ``binding``, formulas where they vary."""
 
     graph: Graph
-    stored: Stored
+    stored: StoredFacts
     binding: dict[str, int]
     fixed: bool = False  # under ``binding`` only, without formulas
     shape: dict[str, Shape] = field(default_factory=dict)
@@ -42,7 +42,8 @@ class Shapes:
     dtype: dict[str, int] = field(default_factory=dict)
     value: dict[str, Array] = field(default_factory=dict)  # small constants and what they compute
     formula: dict[str, Array] = field(default_factory=dict)  # of the values that vary
-    followed: dict[int, Followed | str] = field(default_factory=dict)  # rules, or why there is none
+    # What rules say, by position of the node, or why one says nothing.
+    by_rule: dict[int, RuleSizes | str] = field(default_factory=dict)
     computed: set[int] = field(default_factory=set)  # positions of nodes that only compute sizes
     taken: dict[int, int] = field(default_factory=dict)  # If that always takes this branch
     dead: set[int] = field(default_factory=set)  # nodes in a branch that is never taken
@@ -52,25 +53,25 @@ class Shapes:
     unknown: int = 0
 
     def of(self, name: str) -> Shape | None:
-        """The shape of a tensor under ``binding``, or None where it is unknown."""
+        """Return the shape of a tensor under ``binding``, or None where it is unknown."""
         return self.shape.get(name)
 
     def sizes_of(self, name: str) -> Sizes | None:
-        """The sizes of a tensor, symbols where they vary, or None where they are unknown."""
+        """Return the sizes of a tensor, symbols where they vary, None where they are unknown."""
         return self.sizes.get(name) or self.shape.get(name)
 
     def known(self, name: str) -> Array | None:
-        """A small constant that an operator may read as a parameter, or None."""
-        found = self.value.get(name)
-        return self.stored.scales.get(name) if found is None else found
+        """Return a small constant that an operator may read as a parameter, or None."""
+        value = self.value.get(name)
+        return self.stored.scales.get(name) if value is None else value
 
     def elements(self, name: str) -> Array | None:
-        """The same with symbols where it varies."""
-        found = self.formula.get(name)
-        return self.known(name) if found is None else found
+        """Return the same with symbols where it varies."""
+        formula = self.formula.get(name)
+        return self.known(name) if formula is None else formula
 
     def settled(self, name: str) -> bool:
-        """Whether a value is the same for all dynamic sizes."""
+        """Return whether a value is the same for all dynamic sizes."""
         return self.known(name) is not None and name not in self.formula
 
     def put(self, name: str, sizes: Sequence[AnySize]) -> None:
@@ -82,31 +83,32 @@ class Shapes:
             self.sizes.pop(name, None)
 
     def fresh(self, name: str, axis: int, number: int | None = None) -> AnySize:
-        """A symbol for the size of an axis that depends on data."""
+        """Return a symbol for the size of an axis that depends on data."""
         number = next(self.numbers) if number is None else number
         return number if self.fixed else unknown(f"{name}[{axis}]", number, 0)
 
 
 def infer(graph: Graph) -> Shapes:
-    """Shapes under the first candidate sizes for which everything is known (else the best)."""
+    """Return shapes under the first candidate sizes that make all known (else under the best)."""
     best: Shapes | None = None
-    stored = Stored.of(graph)
+    stored = StoredFacts.of(graph)
     for sizes in CANDIDATES:
-        found = _inferred(Shapes(graph, stored, bind(graph.model.proto.graph.input, sizes)))
-        if best is None or found.unknown < best.unknown:
-            best = found
-        if not found.unknown or not found.binding:
+        shapes = _inferred(Shapes(graph, stored, bind(graph.model.proto.graph.input, sizes)))
+        if best is None or shapes.unknown < best.unknown:
+            best = shapes
+        if not shapes.unknown or not shapes.binding:
             break
     assert best is not None
     return best
 
 
 def infer_at(graph: Graph, binding: Mapping[str, int]) -> Shapes:
-    """Shapes where each symbolic dimension, or expression of some, has the size in ``binding``."""
-    return _inferred(Shapes(graph, Stored.of(graph), dict(binding), fixed=True))
+    """Return shapes where each symbolic dimension, or expression, has the size in ``binding``."""
+    return _inferred(Shapes(graph, StoredFacts.of(graph), dict(binding), fixed=True))
 
 
 def _inferred(shapes: Shapes) -> Shapes:
+    """Return ``shapes``, filled in for the whole graph."""
     graph, stored = shapes.graph, shapes.stored
     shapes.shape.update(stored.shape)
     shapes.dtype.update(stored.dtype)
@@ -140,7 +142,7 @@ def _walk(shapes: Shapes, nodes: Sequence[Node]) -> None:
             if not _is_known(shapes, node):
                 _fill(shapes, node, ahead, index)
             if any(n in shapes.sizes or n in shapes.formula for n in node.inputs + node.outputs):
-                _follow(shapes, node)
+                _add_formulas(shapes, node)
 
 
 def _is_known(shapes: Shapes, node: Node) -> bool:
@@ -149,14 +151,14 @@ def _is_known(shapes: Shapes, node: Node) -> bool:
 
 
 def _evaluated(shapes: Shapes, node: Node, opset: int) -> bool:
-    """Whether the node computes small values, whose length is always the same, from others."""
-    if node.op in ("Shape", "Size") and not node.domain:
+    """Return whether the node computes small values, always as many, from others; note them."""
+    elements: list[Array] | None = None
+    if node.facts.measures:
         sizes = shapes.sizes_of(node.inputs[0])
         if sizes is None:
             return False
-        numbers, found = [shape_value(node.proto, shapes.shape[node.inputs[0]])], None
-        if node.inputs[0] in shapes.sizes:
-            found = [shape_value(node.proto, sizes)]
+        numbers = [shape_value(node.proto, shapes.shape[node.inputs[0]])]
+        elements = [shape_value(node.proto, sizes)]
     else:
         given = [shapes.value.get(name) if name else None for name in node.inputs]
         if not given or any(v is None for v, n in zip(given, node.inputs, strict=True) if n):
@@ -164,44 +166,43 @@ def _evaluated(shapes: Shapes, node: Node, opset: int) -> bool:
         arrays = evaluate(node.proto, given, opset)
         if arrays is None:
             return False
-        numbers, found = arrays, None
+        numbers = arrays
         if any(name in shapes.formula for name in node.inputs):
             terms = [
                 shapes.formula.get(name, v) for name, v in zip(node.inputs, given, strict=True)
             ]
-            found = formulas(node.proto, terms, numbers, opset)
-            if found is None:
+            elements = evaluate_symbols(node.proto, terms, numbers, opset)
+            if elements is None:
                 return False
     shapes.computed.add(node.position)
     for index, (name, array) in enumerate(zip(node.outputs, numbers, strict=False)):
         if name:
             shapes.value[name] = array
             shapes.shape[name] = array.shape
-            if found is not None and symbols(found[index]):
-                shapes.formula[name] = found[index]
+            if elements is not None and is_symbolic(elements[index]):
+                shapes.formula[name] = elements[index]
     return True
 
 
 def _fill(shapes: Shapes, node: Node, ahead: Ahead, index: int) -> None:
-    """Shapes of what ``node`` writes, from its rule where onnx does not know its domain."""
+    """Infer the shapes of what ``node`` writes, by its rule where onnx does not know its domain."""
     given = [shapes.shape.get(name) if name else None for name in node.inputs]
     if node.opaque or any(s is None for s, n in zip(given, node.inputs, strict=True) if n):
         return  # what follows from an unknown shape is unknown
     if not node.domain:
-        for name, dtype, sizes in ahead.infer(index):
+        for name, dtype, partial in ahead.infer(index):
             if dtype:
                 shapes.dtype[name] = dtype
-            if sizes is not None and None not in sizes:
-                shapes.shape.setdefault(name, sizes)  # type: ignore[arg-type]
-            elif sizes is not None and name in node.outputs:
-                _count(shapes, node, name, sizes)
+            if partial is not None and None not in partial:
+                shapes.shape.setdefault(name, partial)  # type: ignore[arg-type]
+            elif partial is not None and name in node.outputs:
+                _complete(shapes, node, name, partial)
     if not _is_known(shapes, node):
         # A rule may know the shapes of operators that onnx does not (other domains).
-        found = _by_rule(shapes, node, None)
-        outputs = found.outputs if found is not None else []
-        for name, told in zip(node.outputs, outputs, strict=False):
-            if name and None not in told and all(trial(size) > 0 for size in told):
-                shapes.put(name, told)  # type: ignore[arg-type]
+        by_rule = _by_rule(shapes, node, None)
+        for name, sizes in zip(node.outputs, by_rule.outputs if by_rule else (), strict=False):
+            if name and None not in sizes and all(trial(size) > 0 for size in sizes):
+                shapes.put(name, sizes)  # type: ignore[arg-type]
     # Operators of other domains give floats if they read any, else what they read first.
     types = [shapes.dtype[name] for name in node.inputs if name in shapes.dtype]
     chosen = next((t for t in types if t in FLOATS), types[0] if types else None)
@@ -210,21 +211,21 @@ def _fill(shapes: Shapes, node: Node, ahead: Ahead, index: int) -> None:
             shapes.dtype[name] = chosen
 
 
-def _count(shapes: Shapes, node: Node, name: str, sizes: Sequence[int | None]) -> None:
-    """Sizes of an output that onnx does not know: those of its rule, else they depend on data."""
+def _complete(shapes: Shapes, node: Node, name: str, partial: Sequence[int | None]) -> None:
+    """Add sizes that onnx does not know: by the rule, else as symbols that depend on data."""
     index = node.outputs.index(name)
-    ranks: list[int | None] = [None] * len(node.outputs)
-    ranks[index] = len(sizes)
-    found = _by_rule(shapes, node, ranks)
-    told = found.outputs[index] if found is not None and index < len(found.outputs) else ()
-    known = [*told, *[None] * len(sizes)]
-    pairs = enumerate(zip(sizes, known, strict=False))
-    chosen = ((axis, size if number is None else number) for axis, (number, size) in pairs)
-    shapes.put(name, [shapes.fresh(name, i) if n is None else n for i, n in chosen])
+    ranks = [len(partial) if output == name else None for output in node.outputs]
+    by_rule = _by_rule(shapes, node, ranks)
+    sizes = by_rule.outputs[index] if by_rule and index < len(by_rule.outputs) else ()
+    chosen: list[AnySize] = []
+    for axis, number in enumerate(partial):
+        size = sizes[axis] if number is None and axis < len(sizes) else number
+        chosen.append(shapes.fresh(name, axis) if size is None else size)
+    shapes.put(name, chosen)
 
 
-def _by_rule(shapes: Shapes, node: Node, ranks: Sequence[int | None] | None) -> Followed | None:
-    """What the rule of a node says of its outputs; None, and why, where it says nothing."""
+def _by_rule(shapes: Shapes, node: Node, ranks: Sequence[int | None] | None) -> RuleSizes | None:
+    """Return what the rule of a node says of its outputs; None, and note why, if nothing."""
     op = Op(
         node.proto,
         shapes.graph.model.opset.get(node.domain, 1),
@@ -233,47 +234,45 @@ def _by_rule(shapes: Shapes, node: Node, ranks: Sequence[int | None] | None) -> 
         tuple([shapes.elements(name) if name else None for name in node.inputs]),
     )
     try:
-        return follow(op, ranks)
+        return sizes_by_rule(op, ranks)
     except Unsupported as problem:
-        shapes.followed[node.position] = str(problem)
+        shapes.by_rule[node.position] = str(problem)
     return None
 
 
-def _follow(shapes: Shapes, node: Node) -> None:
-    """Formulas for the sizes of what ``node`` writes, where any it reads vary."""
+def _add_formulas(shapes: Shapes, node: Node) -> None:
+    """Add formulas for the sizes of what ``node`` writes, where any it reads vary."""
     known = [shapes.shape.get(name) for name in node.outputs]
-    ranks = [None if shape is None else len(shape) for shape in known]
-    found = _by_rule(shapes, node, ranks)
-    told = found.outputs if found is not None else []
+    by_rule = _by_rule(shapes, node, [None if shape is None else len(shape) for shape in known])
     for index, (name, shape) in enumerate(zip(node.outputs, known, strict=True)):
         if name and shape is not None:
-            sizes = told[index] if index < len(told) else ()
+            sizes = by_rule.outputs[index] if by_rule and index < len(by_rule.outputs) else ()
             agreed = _agreed(shapes, name, sizes, shape)
             shapes.put(name, agreed)
             for axis, (one, other) in enumerate(zip(sizes, agreed, strict=False)):
-                if found is not None and one is not None and one != other:
+                if by_rule is not None and one is not None and one != other:
                     shapes.misfits.append(f"{node.label}: axis {axis} is {shape[axis]}, not {one}")
-                    found.forget(index, axis)
-    if found is not None:
-        shapes.followed[node.position] = found
+                    by_rule.forget(index, axis)
+    if by_rule is not None:
+        shapes.by_rule[node.position] = by_rule
 
 
 def _agreed(
     shapes: Shapes, name: str, sizes: Sequence[AnySize | None], shape: Shape
 ) -> list[AnySize]:
-    """``sizes`` where they are those of ``shape`` under the binding, else symbols of their own."""
+    """Return ``sizes`` where they are ``shape`` under the binding, else symbols of their own."""
     own = shapes.sizes.get(name, ())
-    found: list[AnySize] = []
+    agreed: list[AnySize] = []
     for axis, number in enumerate(shape):
         size = sizes[axis] if axis < len(sizes) else None
         if size is None or trial(size) != number:
             size = own[axis] if own else shapes.fresh(name, axis, number)
-        found.append(size)
-    return found
+        agreed.append(size)
+    return agreed
 
 
 def _control(shapes: Shapes, node: Node) -> None:
-    """Shapes inside and behind an If, Loop or Scan."""
+    """Infer the shapes inside and behind an If, Loop or Scan."""
     assert node.links is not None
     for value in (v for body in node.bodies for v in body.proto.input):
         shapes.dtype[value.name] = value.type.tensor_type.elem_type
@@ -287,10 +286,10 @@ def _control(shapes: Shapes, node: Node) -> None:
             _walk(shapes, body.nodes)
         known = shapes.sizes_of
         carry = node.links.carry
-        found = {c.outer for c in carry if known(c.outer) != known(c.inner)}
-        if found <= unsteady:
+        changing = {c.outer for c in carry if known(c.outer) != known(c.inner)}
+        if changing <= unsteady:
             break
-        unsteady |= found
+        unsteady |= changing
         for body in node.bodies:
             _forget(shapes, body.nodes)
     if node.op == "If":
@@ -304,6 +303,7 @@ def _control(shapes: Shapes, node: Node) -> None:
 
 
 def _enter(shapes: Shapes, link: Link, unsteady: bool) -> None:
+    """Give an input of a body the shape of what goes in, none where it is unsteady."""
     sizes = None if unsteady else shapes.sizes_of(link.outer)
     if sizes is None:
         shapes.shape.pop(link.inner, None)
@@ -315,11 +315,12 @@ def _enter(shapes: Shapes, link: Link, unsteady: bool) -> None:
 
 
 def _forget(shapes: Shapes, nodes: Sequence[Node]) -> None:
+    """Remove what was inferred of the nodes of a body."""
     for node in nodes:
         for body in node.bodies:
             _forget(shapes, body.nodes)
         shapes.computed.discard(node.position)
-        shapes.followed.pop(node.position, None)
+        shapes.by_rule.pop(node.position, None)
         if node.op != "Constant":
             for name in node.outputs:
                 for known in (shapes.shape, shapes.sizes, shapes.value, shapes.formula):
@@ -327,6 +328,7 @@ def _forget(shapes: Shapes, nodes: Sequence[Node]) -> None:
 
 
 def _leave(shapes: Shapes, node: Node, link: Link) -> None:
+    """Give an output of a node the shape of what comes out of its body."""
     sizes = shapes.sizes_of(link.inner)
     length = iterations(shapes, node) if link.axis is not None else 1
     if link.inner in shapes.dtype:
@@ -336,7 +338,7 @@ def _leave(shapes: Shapes, node: Node, link: Link) -> None:
 
 
 def iterations(shapes: Shapes, node: Node) -> AnySize | None:
-    """How often a Loop or Scan runs; a symbol where that is known only at run time."""
+    """Return how often a Loop or Scan runs; a symbol where that is known only at run time."""
     assert node.links is not None
     if node.op == "Scan":
         walked = (link for link in node.links.enter if link.axis is not None)
@@ -353,14 +355,14 @@ def iterations(shapes: Shapes, node: Node) -> AnySize | None:
 
 
 def _never_stops(shapes: Shapes, node: Node) -> bool:
-    """Whether the condition of a Loop is true whatever the body computes."""
+    """Return whether the condition of a Loop is true whatever the body computes."""
     start = node.inputs[1]
     if start and not _is_true(shapes, start):
         return False
     name, given = node.bodies[0].proto.output[0].name, node.bodies[0].proto.input[1].name
     while name != given and not _is_true(shapes, name):
         writer = shapes.graph.producer.get(name)
-        if writer is None or writer.op not in ("Identity", "Cast"):
+        if writer is None or not writer.facts.in_place:
             return False
         name = writer.inputs[0]
     return True
@@ -372,7 +374,7 @@ def _is_true(shapes: Shapes, name: str) -> bool:
 
 
 def _branch(shapes: Shapes, node: Node) -> None:
-    """Shapes behind an If: of the branch taken if that is known, else those that agree."""
+    """Infer the shapes behind an If: of the branch taken if known, else those that agree."""
     assert node.links is not None
     condition = shapes.value.get(node.inputs[0])
     chosen = None if condition is None else 0 if condition.all() else 1
@@ -395,7 +397,7 @@ def _branch(shapes: Shapes, node: Node) -> None:
 
 
 def _join(shapes: Shapes, node: Node, ways: list[Link], taken: Link, sure: bool) -> None:
-    """Shapes of what one of several ways gives: ``taken``, if that is ``sure`` at the trial."""
+    """Infer the shape of what one of several ways gives: ``taken``, if ``sure`` at the trial."""
     shape = shapes.shape.get(taken.inner)
     others = [shapes.sizes_of(link.inner) for link in ways]
     if shape is None or (not sure and any(shapes.shape.get(k.inner) != shape for k in ways)):
@@ -410,6 +412,7 @@ def _join(shapes: Shapes, node: Node, ways: list[Link], taken: Link, sure: bool)
 
 
 def _bury(shapes: Shapes, nodes: Sequence[Node]) -> None:
+    """Note that the nodes of a branch never run."""
     for node in nodes:
         shapes.dead.add(node.position)
         for body in node.bodies:

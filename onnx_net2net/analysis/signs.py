@@ -11,12 +11,12 @@ from math import inf
 
 import numpy as np
 
-from onnx_net2net.model.graph import Graph, Node
+from onnx_net2net.model.graph import Graph
 from onnx_net2net.operators.language import Op
 
 __all__ = ["Signs"]
 
-_DEEP = 24  # nodes; what is further away is not asked
+_DEPTH = 24  # nodes; what is further away is not asked
 
 
 @dataclass
@@ -25,30 +25,27 @@ class Signs:
 
     graph: Graph
     known: Callable[[str], np.ndarray | None]
-    _found: dict[str, float] = field(default_factory=dict)
+    _bounds: dict[str, float] = field(default_factory=dict)
 
     def positive(self, tensor: str) -> bool:
-        """Whether every element is above zero. False where that is not proved."""
-        return self.least(tensor) > 0
+        """Return whether every element is above zero, False where that is not proved."""
+        return self.lower_bound(tensor) > 0
 
     def nonnegative(self, tensor: str) -> bool:
-        """Whether no element is below zero. False where that is not proved."""
-        return self.least(tensor) >= 0
+        """Return whether no element is below zero, False where that is not proved."""
+        return self.lower_bound(tensor) >= 0
 
-    def least(self, tensor: str, deep: int = _DEEP) -> float:
-        """A number that no element is below; -inf where none is proved."""
-        if tensor not in self._found:
+    def lower_bound(self, tensor: str, depth: int = _DEPTH) -> float:
+        """Return a number that no element is below; -inf where none is proved."""
+        if tensor not in self._bounds:
             value, node = self.known(tensor), self.graph.producer.get(tensor)
-            found = -inf
+            bound = -inf
             if value is not None:
-                found = float(value.min()) if value.size else -inf
-            elif node is not None and node.facts.least and node.outputs[0] == tensor and deep:
-                found = self._bound(node, [self.least(n, deep - 1) for n in node.inputs if n])
-            self._found[tensor] = found if found > -inf else -inf  # noqa: FURB136 (NaN is no bound)
-        return self._found[tensor]
-
-    def _bound(self, node: Node, given: list[float]) -> float:
-        """The least that a node gives, by the least of each of its operands."""
-        values = tuple([self.known(name) if name else None for name in node.inputs])
-        least = node.facts.least
-        return least(Op(node.proto, 1, (), (), values), given) if least and given else -inf
+                bound = float(value.min()) if value.size else -inf
+            elif node is not None and (rule := node.facts.lower_bound) and depth:
+                bounds = [self.lower_bound(name, depth - 1) for name in node.inputs if name]
+                if bounds and node.outputs[0] == tensor:
+                    values = tuple([self.known(name) if name else None for name in node.inputs])
+                    bound = rule(Op(node.proto, 1, (), (), values), bounds)
+            self._bounds[tensor] = bound if bound > -inf else -inf  # noqa: FURB136 (NaN is no bound)
+        return self._bounds[tensor]

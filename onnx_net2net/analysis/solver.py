@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from onnx_net2net.algebra.axes import ONE, Axis, Pin, atom, canonical, pin, product, total, unify
-from onnx_net2net.algebra.sizes import AT_RUN_TIME, AnySize, Undecided, exact
-from onnx_net2net.analysis.rule_shapes import Followed
+from onnx_net2net.algebra.sizes import AT_RUN_TIME, AnySize, Undecided
+from onnx_net2net.analysis.rule_shapes import RuleSizes, measure, remaining
 from onnx_net2net.analysis.shapes import Shapes, infer
 from onnx_net2net.model.graph import Graph, Node
 from onnx_net2net.model.subgraphs import Link, captured
 from onnx_net2net.operators import lookup
 from onnx_net2net.operators.broadcast import repeated
 from onnx_net2net.operators.language import Op, Pattern, Rule, Unsupported, expand, ranks
-from onnx_net2net.operators.notation import Group, Plus, Spec, Term
+from onnx_net2net.operators.notation import Group, Spec, Term
 
 Env = dict[str, Axis]
 
@@ -45,7 +45,7 @@ class Solution:
     tied: dict[tuple[str, int], Axis] = field(default_factory=dict)  # of weights that are copied
 
     def of(self, name: str) -> list[Axis] | None:
-        """The axes of a tensor (new, pinned unless a weight's, where none are known yet)."""
+        """Return the axes of a tensor (new, pinned unless a weight's, where none are known yet)."""
         known = self.axes.get(name)
         if known is None:
             sizes = self.shapes.sizes_of(name)
@@ -90,6 +90,7 @@ def _pin_interface(solution: Solution, name: str, side: str) -> None:
 
 
 def _visit(solution: Solution, node: Node) -> None:
+    """Apply the rule of one node; where there is none, pin what it touches."""
     if node.opaque:
         return _barrier(solution, node, node.opaque)
     if node.links is not None:
@@ -109,12 +110,12 @@ def _visit(solution: Solution, node: Node) -> None:
 
 
 def _rule(shapes: Shapes, node: Node) -> tuple[Rule, Pattern]:
-    """The rule of a node, and its pattern for the ranks of what it reads and writes."""
-    followed = shapes.followed.get(node.position)
-    if isinstance(followed, Followed):
-        return followed.rule, followed.pattern
-    if followed is not None:
-        raise Unsupported(followed)
+    """Return the rule of a node, and its pattern for the ranks of what it reads and writes."""
+    known = shapes.by_rule.get(node.position)
+    if isinstance(known, RuleSizes):
+        return known.rule, known.pattern
+    if known is not None:
+        raise Unsupported(known)
     op = Op(
         node.proto,
         shapes.graph.model.opset.get(node.domain, 1),
@@ -130,6 +131,7 @@ def _rule(shapes: Shapes, node: Node) -> tuple[Rule, Pattern]:
 
 
 def _apply(solution: Solution, applied: Applied) -> None:
+    """Make the axes around a node what its rule says. Raise Unsupported or _Misfit."""
     node, rule, pattern, env = applied.node, applied.rule, applied.pattern, applied.env
     for name, spec, plain in zip(node.inputs, pattern.inputs, pattern.plain, strict=False):
         if not name:
@@ -156,7 +158,7 @@ def _apply(solution: Solution, applied: Applied) -> None:
 
 
 def _first_read(solution: Solution, name: str, spec: Spec | None, env: Env) -> list[Axis]:
-    """The axes of a tensor that no node wrote: a weight takes those that its reader knows."""
+    """Return the axes of a tensor that no node wrote; a weight takes those its reader knows."""
     shape = solution.shapes.of(name)
     if spec is None or shape is None or name not in solution.graph.model.weights:
         return solution.of(name) or []
@@ -190,44 +192,29 @@ def _match(term: Term, axis: Axis, applied: Applied) -> None:
         if isinstance(axis.size, int) and not isinstance(known.size, int):
             env[name] = axis  # the node fails where they differ
     else:
-        found = _build(term, env, rule.sizes, axis.size)
-        if found is None or found.size != axis.size:
+        built = _build(term, env, rule.sizes, axis.size)
+        if built is None or built.size != axis.size:
             raise _Misfit(f"an axis of size {axis.size} does not fit")
-        known = found
+        known = built
     if canonical(known) is not canonical(axis):
         unify(known, axis, Pin(applied.node.label, f"axes do not fit: {rule.pattern}"))
 
 
 def _repeated(one: Axis, other: Axis, node: Node) -> Axis:
-    """The axis that two operands share, either of which is repeated if it has size 1."""
+    """Return the axis that two operands share, either of which is repeated if it has size 1."""
     if 1 in (one.size, other.size):
         return other if one.size == 1 else one
-    found = one
+    shared = one
     if not isinstance(one.size, int) or not isinstance(other.size, int):
-        found = atom(repeated(one.size, other.size))
+        shared = atom(repeated(one.size, other.size))
     why = Pin(node.label, f"whether it is as long as what it meets, or 1, {AT_RUN_TIME}")
-    for axis in (one, other, found):
+    for axis in (one, other, shared):
         pin(axis, why)
-    return found
-
-
-def _measure(term: Term, env: Env, sizes: Mapping[str, AnySize]) -> AnySize | None:
-    """The size of ``term``, or None while a name in it is open."""
-    if isinstance(term, str):
-        if term in env:
-            return env[term].size
-        return 1 if term == "1" else sizes.get(term)
-    parts = [_measure(t, env, sizes) for t in term.terms]
-    result: AnySize = 1 if isinstance(term, Group) else 0
-    for part in parts:
-        if part is None:
-            return None
-        result = result * part if isinstance(term, Group) else result + part
-    return result
+    return shared
 
 
 def _build(term: Term, env: Env, sizes: Mapping[str, AnySize], size: AnySize | None) -> Axis | None:
-    """The axis that ``term`` stands for; open names become atoms where ``size`` tells theirs."""
+    """Return the axis that ``term`` stands for; open names become atoms if ``size`` says theirs."""
     if isinstance(term, str):
         name = term.lstrip("~")
         if name not in env:
@@ -236,19 +223,17 @@ def _build(term: Term, env: Env, sizes: Mapping[str, AnySize], size: AnySize | N
                 return None
             env[name] = atom(known)
         return env[name]
-    measures = [_measure(t, env, sizes) for t in term.terms]
-    if measures.count(None) > 1:
+
+    def size_of(name: str) -> AnySize | None:
+        return env[name].size if name in env else 1 if name == "1" else sizes.get(name)
+
+    known_sizes = [measure(part, size_of) for part in term.terms]
+    if known_sizes.count(None) > 1:
         return None
-    rest: AnySize = 1 if isinstance(term, Group) else 0
-    for part in measures:
-        if part is not None:
-            rest = rest * part if isinstance(term, Group) else rest + part
-    missing = None
-    if size is not None:
-        missing = size - rest if isinstance(term, Plus) else exact(size, rest)
+    missing = None if size is None else remaining(term, size, known_sizes)
     parts = []
-    for item, part in zip(term.terms, measures, strict=True):
-        built = _build(item, env, sizes, missing if part is None else part)
+    for item, part_size in zip(term.terms, known_sizes, strict=True):
+        built = _build(item, env, sizes, missing if part_size is None else part_size)
         if built is None:
             return None
         parts.append(built)
@@ -256,13 +241,14 @@ def _build(term: Term, env: Env, sizes: Mapping[str, AnySize], size: AnySize | N
 
 
 def axis_of(term: Term, env: Env, sizes: Mapping[str, AnySize]) -> Axis | None:
-    """What ``term`` stands for once a rule has been applied (None: nothing)."""
+    """Return what ``term`` stands for once a rule has been applied (None: nothing)."""
     return _build(term, env, sizes, None)
 
 
 def _assign(
     solution: Solution, name: str, spec: Spec | None, env: Env, sizes: Mapping[str, AnySize]
 ) -> None:
+    """Give a tensor that a node writes the axes that its rule says."""
     shape = solution.shapes.sizes_of(name)
     if spec is None:
         raise Unsupported(f"the shape of its output '{name}' is unknown")
@@ -323,6 +309,7 @@ def _tie(solution: Solution, node: Node) -> None:
 
 
 def _join(solution: Solution, node: Node, link: Link, why: Pin) -> None:
+    """Make the axes of a tensor outside a body and of one inside the same."""
     outer, inner = solution.of(link.outer), solution.of(link.inner)
     if outer is None or inner is None:
         reason = f"the shape of '{link.inner}' in its body is unknown or changes"

@@ -22,7 +22,7 @@ CANDIDATES = (PRIMES, *MULTIPLES, PRIMES[:1], PRIMES[1:2], (1,))
 
 
 def bind(inputs: Iterable[ValueInfoProto], sizes: tuple[int, ...]) -> dict[str, int]:
-    """A size for every symbolic dimension of the inputs, distinct while ``sizes`` last."""
+    """Return a size for every symbolic dimension of the inputs, distinct while ``sizes`` last."""
     dims = [
         symbol(value.name, axis, dim)
         for value in inputs
@@ -34,52 +34,51 @@ def bind(inputs: Iterable[ValueInfoProto], sizes: tuple[int, ...]) -> dict[str, 
 
 
 def bound(value: ValueInfoProto, binding: Mapping[str, int]) -> tuple[int, ...] | None:
-    """The shape of an input under ``binding``, or None where it has none."""
+    """Return the shape of an input under ``binding``, or None where it has none."""
     tensor = value.type.tensor_type
     if not tensor.HasField("shape"):
         return None
-    found: list[int] = []
+    shape: list[int] = []
     for axis, dim in enumerate(tensor.shape.dim):
         key = symbol(value.name, axis, dim)
         known = dim.dim_value if key is None else size(key, binding)
         if not known:
             return None
-        found.append(known)
-    return tuple(found)
+        shape.append(known)
+    return tuple(shape)
 
 
 def sized(value: ValueInfoProto, binding: Mapping[str, int]) -> tuple[AnySize, ...] | None:
-    """The shape of an input, with symbols for the sizes that vary."""
+    """Return the shape of an input, with symbols for the sizes that vary."""
     shape = bound(value, binding)
     if shape is None:
         return None
-    found: list[AnySize] = []
-    for axis, (dim, known) in enumerate(zip(value.type.tensor_type.shape.dim, shape, strict=True)):
+    symbols = {name: unknown(name, number) for name, number in binding.items()}
+    sizes: list[AnySize] = []
+    for axis, (dim, number) in enumerate(zip(value.type.tensor_type.shape.dim, shape, strict=True)):
         key = symbol(value.name, axis, dim)
-        found.append(known if key is None else _formula(key, known, binding))
-    return tuple(found)
-
-
-def _formula(key: str, known: int, binding: Mapping[str, int]) -> AnySize:
-    symbols = {name: unknown(name, size) for name, size in binding.items()}
-    if key in symbols:
-        return symbols[key]
-    try:
-        found = evaluated(key, symbols)
-    except (ValueError, TypeError, ArithmeticError, Undecided):
-        found = None
-    return found if trial(found) == known else unknown(key, known)
+        if key is None:
+            sizes.append(number)
+            continue
+        try:
+            formula = symbols[key] if key in symbols else evaluated(key, symbols)
+        except (ValueError, TypeError, ArithmeticError, Undecided):
+            formula = None
+        if formula is None or trial(formula) != number:
+            formula = unknown(key, number)
+        sizes.append(formula)
+    return tuple(sizes)
 
 
 def symbol(name: str, axis: int, dim: TensorShapeProto.Dimension) -> str | None:
-    """What an axis of input ``name`` is called where its size is not fixed, else None."""
+    """Return what an axis of input ``name`` is called where its size is not fixed, else None."""
     if dim.HasField("dim_value") and dim.dim_value > 0:
         return None
     return size_name(name, axis, dim.dim_param)
 
 
 def size(key: str, binding: Mapping[str, int]) -> int | None:
-    """The size of a symbol, or of an expression of symbols such as ``past + 1``."""
+    """Return the size of a symbol, or of an expression of symbols such as ``past + 1``."""
     if key in binding:
         return binding[key]
     try:

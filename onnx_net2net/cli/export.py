@@ -106,15 +106,15 @@ def _show(
     epsilons: Sequence[str],
     as_json: bool,
 ) -> int:
+    """Say what was written, or why nothing was; return the exit code."""
     from onnx_net2net.cli import render
 
     done = report is None or report.equivalent
     if as_json:
-        verification: dict[str, Any] | None = None if report is None else report.as_dict()
-        reason = {"unverified": unverified} if unverified else {}
-        written = str(target) if done else None
-        told = {"epsilons": list(epsilons)} if epsilons else {}
-        print_json({"verification": verification, **reason, **told, "output": written})
+        values: dict[str, Any] = {"verification": None if report is None else report.as_dict()}
+        values |= {"unverified": unverified} if unverified else {}
+        values |= {"epsilons": list(epsilons)} if epsilons else {}
+        print_json({**values, "output": str(target) if done else None})
         return DONE if done else UNEQUAL
     if report is not None:
         click.echo(render.verified(report) if done else render.report_text(report))
@@ -174,7 +174,6 @@ def absorb(
         from onnx_net2net.frameworks.keras.quiet import import_keras
 
         import_keras()
-
         given = load_keras(weights)
     trained = filled(source, given, cast=cast, ignore=ignore)
     deliver(trained, target, judge=lambda draft: True, force=force)

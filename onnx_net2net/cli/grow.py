@@ -36,6 +36,13 @@ _BUDGET = ("params", "flops", "prefer", "multiple_of", "keep", "seed")
 )
 @click.option("--flops", metavar="N|Nx", help="The same for floating-point operations.")
 @click.option(
+    "--set",
+    "settings",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Of a checkpoint folder: a setting of the larger network's configuration; repeats.",
+)
+@click.option(
     "--prefer",
     type=click.Choice(["balanced", "width", "depth"]),
     help="What a budget is spent on first.  [default: balanced]",
@@ -44,7 +51,7 @@ _BUDGET = ("params", "flops", "prefer", "multiple_of", "keep", "seed")
     "--multiple-of",
     metavar="N",
     type=click.IntRange(1),
-    help="With a budget: round widths to multiples of N.",
+    help="With a budget: round widths to multiples of N.  [default: 8 from width 64 on]",
 )
 @click.option(
     "--keep",
@@ -72,6 +79,7 @@ def grow(
     like: Path | None,
     emit_plan: Path | None,
     fold: bool,
+    settings: tuple[str, ...],
     **options: Any,
 ) -> int:
     """Widen and deepen by a plan, into the shape of a larger model, or up to a budget, as one step.
@@ -84,15 +92,28 @@ def grow(
     onnx-net2net grow model.onnx --params 25M --emit-plan plan.toml
     onnx-net2net grow model.onnx --plan plan.toml -o larger.onnx
     onnx-net2net grow model.onnx --like larger.onnx -o grown.onnx
+    onnx-net2net grow gpt2/ --set n_embd=1024 --set n_head=16 --set n_layer=24 -o larger/
+    onnx-net2net grow llama/ --params 2x -o larger/
 
     Of the model that --like names, names and shapes are read, and its weights may be missing: each
     dimension gets its width there, each numbered series of blocks its length, or it is refused.
+
+    MODEL may be a folder that transformers' save_pretrained wrote; so is the result then, which
+    from_pretrained loads and which computes the same. --set names settings of its config.json; with
+    --params they are chosen.
 
     A budget is reached within 2 %: all widths grow by one factor, copies are spread evenly over
     the blocks. FLOPs are two for each multiply-add of convolutions, matrix products, attention and
     recurrent layers; nothing else is counted. Dynamic dimensions have the sizes that verify tries
     first (the batch is 1), or those of --size.
     """  # fmt: skip
+    if model.is_dir():
+        from onnx_net2net.cli.grow_checkpoint import grow_folder
+
+        given = {"plan": plan, "like": like, "emit_plan": emit_plan, "fold": fold}
+        return grow_folder(model, settings, {**options, **given})
+    if settings:
+        raise UsageError("--set is for a checkpoint folder", "give a folder with a config.json")
     budget = {name: options.pop(name) for name in _BUDGET}
     way = _way(plan=plan, like=like, params=budget.pop("params"), flops=budget.pop("flops"))
     wishes = _wishes(way[0], fold, budget)

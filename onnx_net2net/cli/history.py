@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -34,32 +33,25 @@ def history(
     source = load(model)
     if (replay is None) != (output is None):
         raise UsageError("--replay and -o go together", "give both, or neither")
-    if replay is not None and output is not None:
-        return _replay(source.history, replay, output, force, as_json)
-    if as_json:
-        print_json({"history": source.history, "sha256": source.sha256()})
+    from onnx_net2net.cli import render
+
+    if replay is None or output is None:
+        if as_json:
+            print_json({"history": source.history, "sha256": source.sha256()})
+        else:
+            click.echo(render.history_text(source))
         return DONE
-    from onnx_net2net.cli import render
-
-    click.echo(render.history_text(source))
-    return DONE
-
-
-def _replay(
-    steps: list[dict[str, Any]], parent: Path, target: Path, force: bool, as_json: bool
-) -> int:
-    from onnx_net2net.cli import render
     from onnx_net2net.model.atomic_write import check_free, deliver, files_of
-    from onnx_net2net.plan.steps import replay
+    from onnx_net2net.plan.steps import replay as grow_again
 
-    source = load(parent)
-    check_free(source, target, force=force)
-    again = replay(source, steps)
-    deliver(again, target, judge=lambda draft: True, force=force)
+    parent = load(replay)
+    check_free(parent, output, force=force)
+    again = grow_again(parent, source.history)
+    deliver(again, output, judge=lambda draft: True, force=force)
     if as_json:
-        print_json({"output": str(target), "sha256": again.sha256()})
-        return DONE
-    click.echo(f"wrote {render.written(files_of(target))}, sha256 {again.sha256()}")
+        print_json({"output": str(output), "sha256": again.sha256()})
+    else:
+        click.echo(f"wrote {render.written(files_of(output))}, sha256 {again.sha256()}")
     return DONE
 
 
@@ -78,9 +70,9 @@ def diff(first: Path, second: Path, as_json: bool) -> int:
     from onnx_net2net.cli import render
     from onnx_net2net.plan.diff import diff as compare
 
-    found = compare(load(first), load(second))
+    difference = compare(load(first), load(second))
     if as_json:
-        print_json(found.as_dict())
+        print_json(difference.as_dict())
     else:
-        click.echo(render.diff_text(found))
-    return DONE if found.alike else UNEQUAL
+        click.echo(render.diff_text(difference))
+    return DONE if difference.alike else UNEQUAL

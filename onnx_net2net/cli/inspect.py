@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from onnx_net2net.cli.options import FOLD, JSON, PATH
 from onnx_net2net.cli.outcome import DONE, folded, load, print_json
-
-if TYPE_CHECKING:
-    from onnx_net2net.model.model import Model
 
 
 @click.command()
@@ -42,19 +38,27 @@ def inspect(
     onnx-net2net inspect model.onnx --blocks
     """
     source = folded(load(model)) if fold else load(model)
-    if blocks:
-        return _show_blocks(source, as_json)
     from onnx_net2net.cli import render
+
+    if blocks:
+        from onnx_net2net.deepening.blocks import blocks as repeated
+
+        series = repeated(source)
+        if as_json:
+            print_json({"blocks": [render.block_values(block, source) for block in series]})
+        else:
+            click.echo(render.block_text(series, source))
+        return DONE
     from onnx_net2net.plan.costs import parameters
     from onnx_net2net.widening.dimensions import analyse
     from onnx_net2net.widening.naming import matching
 
     analysis = analyse(source)
-    found = analysis.dimensions
+    asked = analysis.dimensions
     if nodes:
         touched = {d.name for name in nodes for d in matching(analysis, name)}
-        found = [d for d in found if d.name in touched]
-    listed = found if everything or as_json or nodes else render.shown(found)
+        asked = [d for d in asked if d.name in touched]
+    listed = asked if everything or as_json or nodes else render.shown(asked)
     if as_json:
         print_json(
             {
@@ -66,18 +70,5 @@ def inspect(
         )
         return DONE
     click.echo(render.dimension_text(listed, source))
-    click.echo("\n" + render.summary(analysis.dimensions, source, len(found) - len(listed)))
-    return DONE
-
-
-def _show_blocks(source: Model, as_json: bool) -> int:
-    """Say what the blocks of a network are called, their sizes, and whether copies are exact."""
-    from onnx_net2net.cli import render
-    from onnx_net2net.deepening.blocks import blocks
-
-    found = blocks(source)
-    if as_json:
-        print_json({"blocks": [render.block_values(block, source) for block in found]})
-    else:
-        click.echo(render.block_text(found, source))
+    click.echo("\n" + render.summary(analysis.dimensions, source, len(asked) - len(listed)))
     return DONE

@@ -22,7 +22,7 @@ from onnx_net2net.errors import UsageError
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line; the exit code.
+    """Run one command line; return the exit code.
 
     Raises Net2NetError for what the user can mend, KeyboardInterrupt for Ctrl-C.
     """

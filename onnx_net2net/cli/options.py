@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from onnx_net2net.errors import UsageError
-from onnx_net2net.step import FLAG, NAMES, WINDOW, ArgumentKind
+from onnx_net2net.step import FLAG, NAMES, WINDOW
 
 if TYPE_CHECKING:
     from dataclasses import Field
@@ -21,7 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def together(*options: Callable[[F], F]) -> Callable[[F], F]:
-    """Several decorators as one."""
+    """Join several decorators into one."""
 
     def decorate(function: F) -> F:
         for option in reversed(options):
@@ -35,13 +35,13 @@ class InOrder(click.Command):
     """A command that remembers the order of ``--node``, ``--dim`` and ``--width``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse as click does, and put what stood in which order into ``order``."""
         # Click groups repeated options by name; its parser knows how they stood.
-        names = ("node", "dim", "width")
         _, _, order = self.make_parser(ctx).parse_args(list(args))
-        found = [parameter.name for parameter in order if parameter.name in names]
         rest = super().parse_args(ctx, args)
-        values = {name: iter(ctx.params.pop(name)) for name in names}
-        ctx.params["order"] = [(name, next(values[name])) for name in found if name]
+        values = {name: iter(ctx.params.pop(name)) for name in ("node", "dim", "width")}
+        names = [parameter.name for parameter in order if parameter.name in values]
+        ctx.params["order"] = [(name, next(values[name])) for name in names if name]
         return rest
 
 
@@ -70,13 +70,13 @@ class Setting(click.ParamType):  # type: ignore[type-arg]  # generic since click
 
 
 def interval(value: str) -> tuple[float, float]:
-    """``-1:1`` as (-1.0, 1.0)."""
+    """Read ``-1:1`` as (-1.0, 1.0)."""
     low, high = value.split(":")
     return float(low), float(high)
 
 
 def sizes(value: str) -> list[int]:
-    """``1,3`` as [1, 3]."""
+    """Read ``1,3`` as [1, 3]."""
     return [int(part) for part in value.split(",")]
 
 
@@ -123,7 +123,7 @@ def verify_arguments(
     rtol: Sequence[tuple[str, float]] = (),
     atol: Sequence[tuple[str, float]] = (),
 ) -> dict[str, Any]:
-    """Options of the command line as arguments of :func:`onnx_net2net.verify`."""
+    """Turn options of the command line into arguments of :func:`onnx_net2net.verify`."""
     return {
         "seeds": seeds,
         "ranges": _one_or_named("--range", ranges),
@@ -136,7 +136,7 @@ def verify_arguments(
 
 
 def _one_or_named(option: str, settings: Sequence[tuple[str, Any]]) -> Any:
-    """One value for all, or values by name; None where nothing was given."""
+    """Return one value for all, or values by name; None where nothing was given."""
     values = dict(settings)
     if "" not in values:
         return values or None
@@ -164,15 +164,12 @@ def _option(argument: Field[Any]) -> Callable[[F], F]:
         pair = "" if argument.default is False else f"/--no-{argument.name}"
         return click.option(option + pair, is_flag=True, **shared)
     shown = argument.default is not None
-    return click.option(option, type=_type(kind), show_default=shown, **shared)
-
-
-def _type(kind: ArgumentKind) -> click.ParamType:  # type: ignore[type-arg]
+    read: Any = Kernel() if kind is WINDOW else click.FLOAT
     if kind.known:
-        return click.Choice(kind.known)
-    if kind.least is not None:
-        return click.IntRange(kind.least, kind.most)
-    return Kernel() if kind is WINDOW else click.FLOAT
+        read = click.Choice(kind.known)
+    elif kind.least is not None:
+        read = click.IntRange(kind.least, kind.most)
+    return click.option(option, type=read, show_default=shown, **shared)
 
 
 PATH = click.Path(path_type=Path)

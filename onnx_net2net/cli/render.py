@@ -17,7 +17,7 @@ from onnx_net2net.cli.tables import empty_table, text
 from onnx_net2net.cli.terminal import one_line
 from onnx_net2net.model.model import Model
 from onnx_net2net.plan.costs import elements, parameters
-from onnx_net2net.verification.report import OutputReport, Report
+from onnx_net2net.verification.report import Report
 from onnx_net2net.widening.dimensions import Dimension, growable
 from onnx_net2net.widening.request import Change
 
@@ -33,12 +33,12 @@ _SHOWN = 5  # reasons, or tensors behind the first at which two models part; the
 
 
 def shown(dimensions: Iterable[Dimension]) -> list[Dimension]:
-    """Without those that nobody writes and that cannot grow: kernel windows, tables of shapes."""
+    """Leave out what nobody writes and what cannot grow: kernel windows, tables of shapes."""
     return [d for d in dimensions if d.writers or d.grows]
 
 
 def dimension_text(dimensions: Sequence[Dimension], model: Model) -> str:
-    """Name, width, growth, share of the weights, and where there is room, who writes and reads."""
+    """List width, growth, share of the weights and, if there is room, who writes and reads."""
     return text(
         _dimension_table(dimensions, model, nodes=True),
         _dimension_table(dimensions, model, nodes=False),
@@ -61,18 +61,15 @@ def _dimension_table(dimensions: Sequence[Dimension], model: Model, *, nodes: bo
         table.add_row(
             d.name,
             str(d.width),
-            Text(_grows(d), style="dim" if not d.grows else ""),
+            Text(
+                f"multiples of {d.width}" if d.step > 1 else d.growth,
+                style="dim" if not d.grows else "",
+            ),
             f"{_share(d, model, total):.1%}",
             *([_short(d.writers), _short(d.readers)] if nodes else []),
             *([why] if reasons else []),
         )
     return table
-
-
-def _grows(dimension: Dimension) -> str:
-    if dimension.step > 1:
-        return f"multiples of {dimension.width}"
-    return dimension.growth
 
 
 def _short(names: Sequence[str]) -> str:
@@ -86,13 +83,13 @@ def _share(dimension: Dimension, model: Model, total: int) -> float:
 
 
 def growable_share(dimensions: Iterable[Dimension], model: Model) -> float:
-    """The share of weight elements that lie on at least one dimension that can grow."""
+    """Return the share of weight elements on at least one dimension that can grow."""
     reached = {name for d in dimensions if d.grows for name, _ in d.sites}
     return elements(reached, model) / max(1, parameters(model))
 
 
 def obstacles(dimensions: Sequence[Dimension]) -> list[dict[str, Any]]:
-    """Why nothing can grow, the commonest reason first; empty where something can."""
+    """Return why nothing can grow, the commonest reason first; empty where something can."""
     if growable(dimensions):
         return []
     reasons: dict[tuple[str, str | None], list[Dimension]] = {}
@@ -110,7 +107,7 @@ def obstacles(dimensions: Sequence[Dimension]) -> list[dict[str, Any]]:
 
 
 def summary(dimensions: Sequence[Dimension], model: Model, hidden: int) -> str:
-    """The last lines under the table of dimensions."""
+    """Return the last lines under the table of dimensions."""
     share, total = growable_share(dimensions, model), parameters(model)
     lines = [f"{share:.1%} of {total:,} weight elements lie on dimensions that can grow"]
     if not dimensions:
@@ -126,7 +123,7 @@ def summary(dimensions: Sequence[Dimension], model: Model, hidden: int) -> str:
 
 
 def dimension_values(dimension: Dimension, model: Model) -> dict[str, Any]:
-    """A dimension as plain values."""
+    """Return a dimension as plain values."""
     names = ("name", "width", "growth", "reason", "remedy", "nodes", "writers", "readers")
     return {
         **{name: getattr(dimension, name) for name in names},
@@ -142,7 +139,7 @@ def dimension_values(dimension: Dimension, model: Model) -> dict[str, Any]:
 def change_table(
     changes: Sequence[Change], dimensions: Sequence[Dimension], before: Model, after: Model
 ) -> Table:
-    """What grows, and the weight elements that lie on it."""
+    """Tabulate what grows, and the weight elements that lie on it."""
     table = empty_table(
         ("dimension", "left"),
         ("width", "right"),
@@ -167,7 +164,7 @@ def change_table(
 
 
 def _grown(uses: Mapping[str, str], before: Model, after: Model) -> set[str]:
-    """What has become of the weights of a dimension: uses got copies, or the initializer grew."""
+    """Return what a dimension's weights became: uses got copies, or the initializer grew."""
     old, new = before.weights, after.weights
     copies = uses.keys() & new.keys()
     apart = {uses[use] for use in copies}
@@ -176,7 +173,7 @@ def _grown(uses: Mapping[str, str], before: Model, after: Model) -> set[str]:
 
 
 def change_values(changes: Sequence[Change], before: Model, after: Model) -> dict[str, Any]:
-    """What grew, as plain values."""
+    """Return what grew, as plain values."""
     return {
         "changes": [asdict(change) for change in changes],
         "parameters": {"before": parameters(before), "after": parameters(after)},
@@ -187,7 +184,7 @@ def change_values(changes: Sequence[Change], before: Model, after: Model) -> dic
 
 
 def report_table(report: Report) -> Table:
-    """One row for each output."""
+    """Tabulate the outputs, one row for each."""
     table = empty_table(
         ("output", "left"),
         ("type", "fold"),
@@ -200,7 +197,7 @@ def report_table(report: Report) -> Table:
     for output in report.outputs:
         table.add_row(
             output.name,
-            _type(output),
+            f"{output.dtype} ({', '.join(map(str, output.shape))})",
             f"{output.max_abs:.2g}",
             f"{output.tolerance:.2g} ({output.rule.removeprefix('rounding ')})",
             f"{output.max_rel:.2g}",
@@ -210,12 +207,8 @@ def report_table(report: Report) -> Table:
     return table
 
 
-def _type(output: OutputReport) -> str:
-    return f"{output.dtype} ({', '.join(map(str, output.shape))})"
-
-
 def report_text(report: Report) -> str:
-    """The table, what else is to be known, and the verdict in the last line."""
+    """Show the table, what else is to be known, and the verdict in the last line."""
     problems = report.problems + [f"{o.name}: {o.problem}" for o in report.outputs if o.problem]
     lines = [f"also: {problem}" for problem in problems[1:]]  # the first is in the verdict
     lines += [f"note: {note}" for note in (*report.by_position, *report.casts)]
@@ -231,7 +224,7 @@ def report_text(report: Report) -> str:
 
 
 def ran(report: Report) -> str:
-    """How the models were run."""
+    """Say how the models were run."""
     count = len(report.trials)
     where = report.provider.removesuffix("ExecutionProvider") or "no provider"
     trials = f"{count} trial{'' if count == 1 else 's'}"
@@ -240,7 +233,7 @@ def ran(report: Report) -> str:
 
 
 def layers_text(report: LayersReport) -> str:
-    """Where a grown model parts from its parent, or that it does nowhere."""
+    """Say where a grown model parts from its parent, or that it does nowhere."""
     count, grown = len(report.layers), sum(layer.grows for layer in report.layers)
     if report.first is None:
         if not count:
@@ -251,8 +244,8 @@ def layers_text(report: LayersReport) -> str:
             skipped += f"; {len(report.unjudged)} have sizes that were not analysed: not judged"
         if report.vacuous:
             return f"no tensor that grew could be compared: {', '.join(report.vacuous)}{skipped}"
-        told = f"{count} tensors ({grown} of them grown)"
-        return f"every unit holds what it is a copy of, in {told}{skipped}"
+        compared = f"{count} tensors ({grown} of them grown)"
+        return f"every unit holds what it is a copy of, in {compared}{skipped}"
     bad = [layer for layer in report.layers if layer.problem]
     table = empty_table(
         ("node", "left"),
@@ -270,7 +263,7 @@ def layers_text(report: LayersReport) -> str:
 
 
 def verified(report: Report) -> str:
-    """The verdict on a grown model in one line."""
+    """Say the verdict on a grown model in one line."""
     worst = max(report.outputs, key=lambda output: output.used)
     return one_line(
         f"verified: equivalent; {worst.name} differs by {worst.max_abs:.2g} at most, "
@@ -279,7 +272,7 @@ def verified(report: Report) -> str:
 
 
 def perturbed(report: Report) -> str:
-    """How far a model grown with noise is from the original, in one line."""
+    """Say how far a model grown with noise is from the original, in one line."""
     worst = max(report.outputs, key=lambda output: output.max_rel)
     return one_line(
         f"not exact, as asked by --split noise: {worst.name} differs by {worst.max_abs:.2g}, "
@@ -288,15 +281,11 @@ def perturbed(report: Report) -> str:
 
 
 def written(paths: Sequence[Path]) -> str:
-    """Files, or a folder of files, and what they weigh together.
+    """Name files, or a folder of files, and what they weigh together.
 
     >>> written([Path("model.onnx"), Path("model.onnx.0123456789abcdef.data")])
     'model.onnx and model.onnx.0123456789abcdef.data (54 kB)'
     """
-    return f"{' and '.join(map(str, paths))} ({_size(paths)})"
-
-
-def _size(paths: Sequence[Path]) -> str:
     files = [
         file
         for path in paths
@@ -308,11 +297,12 @@ def _size(paths: Sequence[Path]) -> str:
         if count < 1000:
             break
         count, unit = count / 1000, larger
-    return f"{count:.1f} {unit}" if count < 10 and unit != "bytes" else f"{count:.0f} {unit}"
+    digits = 1 if count < 10 and unit != "bytes" else 0
+    return f"{' and '.join(map(str, paths))} ({count:.{digits}f} {unit})"
 
 
 def insertion_text(changes: Sequence[Any], source: Model, deeper: Model) -> str:
-    """What deepening inserted, and how many parameters there were and are."""
+    """Show what deepening inserted, and how many parameters there were and are."""
     table = empty_table(("behind", "left"), ("inserted", "fold"), ("new parameters", "right"))
     for change in changes:
         count = sum(deeper.weights[name].size for name in change.parameters)
@@ -335,7 +325,7 @@ def described(change: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def block_values(block: Block, model: Model) -> dict[str, Any]:
-    """A block as plain values."""
+    """Return a block as plain values."""
     return {
         "name": block.name,
         "series": block.series,
@@ -349,7 +339,7 @@ def block_values(block: Block, model: Model) -> dict[str, Any]:
 
 
 def block_text(blocks: Sequence[Block], model: Model) -> str:
-    """The table of blocks."""
+    """Tabulate the blocks."""
     if not blocks:
         return "no blocks: nothing is repeated, and no sum leads past layers (see deepen --after)"
     table = empty_table(
@@ -365,21 +355,21 @@ def block_text(blocks: Sequence[Block], model: Model) -> str:
 
 
 def history_text(model: Model) -> str:
-    """The steps that led to a model, oldest first, and its own digest."""
+    """Tabulate the steps that led to a model, oldest first; name its own digest."""
     if not model.history:
         return "no step is recorded: this program has not grown the model"
     table = empty_table(
         ("step", "left"), ("of sha256", "left"), ("version", "left"), ("what", "fold")
     )
     for step in model.history:
-        words = [_told(change) for change in step.get("changes", ())]
+        words = [_change(change) for change in step.get("changes", ())]
         what = ", ".join(words) or f"{step.get('weights', '')} weights"
         cells = (str(step.get("parent"))[:12], str(step.get("version")), what)
         table.add_row(str(step.get("operation")), *cells)
     return f"{text(table)}\nthis model: sha256 {model.sha256()}"
 
 
-def _told(change: dict[str, Any]) -> str:
+def _change(change: dict[str, Any]) -> str:
     if "dimension" in change:
         return f"{change['dimension']} {change['old']} -> {change['new']}"
     if "block" in change:
@@ -388,7 +378,7 @@ def _told(change: dict[str, Any]) -> str:
 
 
 def diff_text(diff: Diff) -> str:
-    """What sets two models apart, one line for each weight that does."""
+    """List what sets two models apart, one line for each weight that does."""
     before, after = diff.parameters
     lines = [f"{count:+d} {operator}" for operator, count in diff.operators.items()]
     lines += [f"grown    {n}  {_shape(a)} -> {_shape(b)}" for n, (a, b) in diff.grown.items()]

@@ -16,6 +16,7 @@ from onnx_net2net.plan.costs import Costs
 from onnx_net2net.plan.grow import Grown, Spending
 from onnx_net2net.plan.like import Difference
 from onnx_net2net.widening.request import Change
+from onnx_net2net.widening.scaling import EIGHT, WIDE, Scaling
 
 _SHOWN = 4  # names in a sentence
 
@@ -88,9 +89,10 @@ def _reasons(spent: Spending, grown: Grown) -> Iterator[str]:
         f"asked for {goal.asked}, {goal.target:,} {what}: {reached:,} are {goal.off(reached):+.2%}"
     )
     if choice.widths:
-        of = f"{len(choice.widths)} of {len(spent.scaling.steps)} widths"
-        rounded = f", to multiples of {n}" if (n := spent.wishes.multiple_of) > 1 else ""
-        yield f"{of} grow by one factor, {choice.factor:.3f}{rounded}"
+        of = f"{len(choice.widths)} of {len(spent.scaling.dimensions)} widths"
+        yield f"{of} grow by one factor, {choice.factor:.3f}{_rounded(spent.scaling)}"
+        if spent.scaling.tied:
+            yield "tied, as one number of their class: blocks of a series, and heads with their sum"
     if choice.copies:
         count = sum(choice.copies.values())
         copies = "1 copy" if count == 1 else f"{count} copies"
@@ -99,7 +101,7 @@ def _reasons(spent: Spending, grown: Grown) -> Iterator[str]:
         yield "no width can grow"
     if not spent.blocks:
         yield "no block can be copied" + (" besides those kept" if spent.kept else "")
-    still = [d.name for d in spent.scaling.steps if d not in choice.widths and choice.widths]
+    still = [d.name for d in spent.scaling.dimensions if d not in choice.widths and choice.widths]
     if still:
         yield f"no whole step at this factor: {_named(still)}"
     if spent.scaling.held and choice.widths:
@@ -109,6 +111,14 @@ def _reasons(spent: Spending, grown: Grown) -> Iterator[str]:
         yield f"not copied, for widening leaves them without their like: {_named(spent.lost)}"
     if spent.kept:
         yield f"kept: {_named(spent.kept)}"
+
+
+def _rounded(scaling: Scaling) -> str:
+    """Say what widths are multiples of, where it was not asked for as well."""
+    if scaling.multiple_of is not None:
+        return f", to multiples of {scaling.multiple_of}" if scaling.multiple_of > 1 else ""
+    wide = any(dimension.width >= WIDE for dimension in scaling.dimensions)
+    return f", to multiples of {EIGHT} from {WIDE} on" if wide else ""
 
 
 def _named(names: list[str]) -> str:

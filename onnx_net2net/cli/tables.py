@@ -22,7 +22,7 @@ _UNBOUNDED = 100_000  # columns, where nobody looks at a screen
 
 
 def text(table: Table, narrower: Table | None = None) -> str:
-    """A table as text: in colour and fitted to the terminal if there is one, else complete.
+    """Return a table as text: in colour and fitted to the terminal if there is one, else complete.
 
     ``narrower`` is taken where ``table`` would not fit.
     """
@@ -48,16 +48,13 @@ class _Table(Table):
 
     def add_row(self, *cells: Any, **options: Any) -> None:
         """Add a row of texts."""
-        super().add_row(*map(_cell, cells), **options)
-
-
-def _cell(cell: str | Text) -> Text:
-    style = cell.style if isinstance(cell, Text) else ""
-    return Text(printable(str(cell), lines=False), style=style)
+        styles = [cell.style if isinstance(cell, Text) else "" for cell in cells]
+        texts = [printable(str(cell), lines=False) for cell in cells]
+        super().add_row(*map(Text, texts, styles), **options)
 
 
 def empty_table(*columns: tuple[str, str]) -> Table:
-    """An empty table; a column is a title and "left", "right" or "fold" (long text, in lines)."""
+    """Make a table; a column is a title and "left", "right" or "fold" (long text, in lines)."""
     table = _Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for title, kind in columns:
         table.add_column(

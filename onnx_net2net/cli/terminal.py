@@ -24,8 +24,7 @@ _STEERING = frozenset(("Cc", "Cf", "Co", "Cs", "Zl", "Zp"))
 
 
 def printable(text: str, lines: bool = True) -> str:
-    r"""``text`` with what steers a terminal escaped; of controls, only ends of lines and tabs stay,
-    and not even these without ``lines``.
+    r"""Escape what steers a terminal; of controls, ends of lines and tabs stay if ``lines`` do.
 
     >>> printable("a\x1b[2Jb")
     'a\\u001b[2Jb'
@@ -42,7 +41,7 @@ def printable(text: str, lines: bool = True) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""``text`` as one line, whatever the names in it hold.
+    r"""Make ``text`` one line, whatever the names in it hold.
 
     >>> one_line("refused: a\nerror: b")
     'refused: a\\u000aerror: b'
@@ -51,8 +50,9 @@ def one_line(text: str) -> str:
 
 
 def message(text: str) -> str:
-    r"""``text`` whose further lines are indented, as our messages have them; other ends of lines
-    come from names, and are escaped.
+    r"""Keep the further lines of a message, which are indented; other ends of lines are escaped.
+
+    Those come from names.
 
     >>> message("2 nodes:\n  a: b\nerror: c")
     '2 nodes:\n  a: b\\u000aerror: c'
@@ -66,7 +66,7 @@ def _escaped(character: str) -> str:
 
 
 def own_styles(rendered: str) -> str:
-    """Text whose escape sequences are our own, made of :func:`printable` parts, kept as it is."""
+    """Keep escape sequences that are our own, in a text made of :func:`printable` parts."""
     return rendered.replace(_ESCAPE, _OWN)
 
 
@@ -77,7 +77,7 @@ class Terminal:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write ``text``; how long it was."""
+        """Write ``text``; return how long it was."""
         self._stream.write(_ESCAPE.join(map(printable, text.split(_OWN))))
         return len(text)
 

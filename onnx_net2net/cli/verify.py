@@ -77,15 +77,15 @@ def verify(
     report = judge(a, b, by_position=by_position, **arguments)
     if junit is not None:
         write_text(junit, report.junit(), force=force)
-    found = None
+    parting = None
     if layers:
         from onnx_net2net.plan.invariant import verify_layers
 
-        found = verify_layers(a, b, provider=arguments["provider"])
+        parting = verify_layers(a, b, provider=arguments["provider"])
     if as_json:
-        print_json(report.as_dict() | ({} if found is None else {"layers": found.as_dict()}))
+        print_json(report.as_dict() | ({} if parting is None else {"layers": parting.as_dict()}))
     else:
-        if found is not None:
-            click.echo(render.layers_text(found) + "\n")
+        if parting is not None:
+            click.echo(render.layers_text(parting) + "\n")
         click.echo(render.report_text(report))
-    return DONE if report and (found is None or found) else UNEQUAL
+    return DONE if report and (parting is None or parting) else UNEQUAL

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, helper
 
+from onnx_net2net.analysis.norms import Normalization
 from onnx_net2net.deepening.norms import Row, in_a_row
 from onnx_net2net.deepening.paired_init import Cancelling, cancelling
-from onnx_net2net.deepening.paths import trained_behind
+from onnx_net2net.deepening.paths import norm_of, trained_behind
 from onnx_net2net.deepening.segments import AFTER, Block
 from onnx_net2net.errors import Refused
 from onnx_net2net.model.editing import Editor, set_attribute
@@ -42,6 +43,7 @@ class Cloning:
     parameters: dict[str, str] = field(default_factory=dict)  # of the last copy: {new: old}
     sources: dict[str, str] = field(default_factory=dict)  # of all copies: {new: old}
     row: Row = field(init=False)
+    epsilons: dict[tuple[str, float], str] = field(default_factory=dict)  # operands that hold one
 
     def __post_init__(self) -> None:
         block = self.block
@@ -49,7 +51,7 @@ class Cloning:
         self.row = in_a_row(self.analysis, block.positions if block.affine else (), ones)
 
     def shift(self, text: str, number: int) -> str:
-        """A name or path of the block, as in its copy of that number."""
+        """Return a name or path of the block as in its copy of that number."""
         block = self.block
         if self.numbered:
             at = block.index
@@ -58,7 +60,7 @@ class Cloning:
         return re.sub(rf"(?<![\w.]){re.escape(name)}(?![A-Za-z0-9])", f"{name}_copy{number}", text)
 
     def unique(self, name: str, number: int) -> str:
-        """The name in the copy of that number of what is called ``name`` in the block."""
+        """Return the name in the copy of that number of what is ``name`` in the block."""
         shifted = self.shift(name, number)
         if shifted == name and name and not self.numbered:
             base, colon, port = name.rpartition(":")  # TensorFlow's: kernel:0
@@ -78,10 +80,12 @@ class Cloning:
         proto.output[list(proto.output).index(block.output)] = current
         editor.describe(block.output, current)
         originals = {name: self._weight(name) for name in block.affine}
-        for name in block.affine:
-            self._release(last, name)
-        if block.affine and self.row.steady is not None:
-            set_attribute(proto, "epsilon", self.row.steady.first[0])
+        norm = norm_of(self.analysis, last)
+        if norm is not None and block.affine:
+            for name in block.affine:
+                self._release(norm, name)
+            if self.row.steady is not None:
+                self._set_epsilon(norm, self.row.steady.first[0])
         for number in range(1, copies + 1):
             final = number == copies
             current = self._copy(number, current, last, block.output if final else None)
@@ -93,24 +97,42 @@ class Cloning:
         return self.editor.weights.get(name) or self.editor.model.weights[name]
 
     def _neutral(self, name: str, role: str, *, first: bool = False) -> None:
-        """Let ``name`` be a scale that changes nothing or a bias of zero, as ``role`` is one or the
+        """Make ``name`` a scale that changes nothing or a bias of zero, as ``role`` is one or the
         other; ``first`` if it is that of the block's own norm.
         """
         self._fill(name, self._scale(first) if role == self.block.affine[0] else 0.0)
 
     def _scale(self, first: bool = False) -> float:
-        """That of a norm which is followed by another."""
+        """Return the scale of a norm that is followed by another."""
         steady = self.row.steady
         return 1.0 if steady is None else (steady.first if first else steady.middle)[1]
 
-    def _release(self, norm: Node, name: str) -> None:
+    def _release(self, norm: Normalization, name: str) -> None:
         """Take scale or bias from the block's own last norm: the copy has it now."""
         graph = self.analysis.graph
         if len(graph.consumers[name]) == 1 and name not in graph.results:
             return self._neutral(name, name, first=True)
         new = self._parameter(name, 0)
         self._neutral(new, name, first=True)
-        return self.editor.connect(norm, norm.inputs.index(name), new)
+        readers = (place for place in graph.consumers[name] if place[0].position in norm.nodes)
+        return self.editor.connect(*next(readers), new)
+
+    def _set_epsilon(
+        self, norm: Normalization, epsilon: float, copy: NodeProto | None = None
+    ) -> None:
+        """Give a norm of the block another epsilon, or the copy of the node that holds it."""
+        if norm.epsilon_input is None:
+            return set_attribute(copy or self.editor.node(norm.node), "epsilon", epsilon)
+        node, index = norm.epsilon_input
+        name, shapes = node.inputs[index], self.analysis.solution.shapes
+        if (name, epsilon) not in self.epsilons:
+            dtype = helper.tensor_dtype_to_np_dtype(shapes.dtype[name])
+            array = np.full(shapes.shape[name], epsilon, dtype)
+            self.epsilons[name, epsilon] = self.editor.add_weight(f"{name}_epsilon", array)
+        if copy is None:
+            return self.editor.connect(node, index, self.epsilons[name, epsilon])
+        copy.input[index] = self.epsilons[name, epsilon]
+        return None
 
     def _fill(self, name: str, value: float) -> None:
         weight = self._weight(name)
@@ -120,15 +142,14 @@ class Cloning:
             name, weight.dtype, shape, lambda: np.full(shape, value, dtype)
         )
 
-    def _arrange(self, new: str, old: str) -> None:
-        cancel, weight = self.cancel, self._weight(old)
-        if cancel is not None:
-            self.editor.weights[new] = Computed(
-                new, weight.dtype, weight.shape, lambda: cancel.array(old, weight.array())
-            )
+    def _arrange(self, new: str, old: str, cancel: Cancelling) -> None:
+        weight = self._weight(old)
+        self.editor.weights[new] = Computed(
+            new, weight.dtype, weight.shape, lambda: cancel.array(old, weight.array())
+        )
 
     def _copy(self, number: int, entry: str, behind: Node, output: str | None) -> str:
-        """One copy that reads ``entry``; the tensor that it gives."""
+        """Add one copy that reads ``entry``; return the tensor that it gives."""
         graph, block = self.analysis.graph, self.block
         names = {block.input: entry}
         self.parameters = {}
@@ -139,10 +160,9 @@ class Cloning:
             result = self._copy_node(node, number, names, behind, output)
         for new, old in self.parameters.items():
             if self.cancel is not None and (old in self.cancel.projections or old not in values):
-                self._arrange(new, old)
+                self._arrange(new, old, self.cancel)
             elif old in values:
-                scales = old in self.row.scales.values()
-                self._fill(new, self._scale() if scales else values[old])
+                self._fill(new, self._scale() if old in self.row.scales else values[old])
             if old in block.affine:
                 self._neutral(new, old)
         return names.get(block.output, result)
@@ -150,6 +170,7 @@ class Cloning:
     def _copy_node(
         self, node: Node, number: int, names: dict[str, str], behind: Node, output: str | None
     ) -> str:
+        """Add a copy of one node; return its first output. ``names`` are those in this copy."""
         for name in node.inputs:
             if name and name not in names:
                 names[name] = self._operand(name, number, names, behind)
@@ -159,26 +180,24 @@ class Cloning:
             entry.value = self.shift(entry.value, number)
         copy.name = self.unique(node.name, number)
         copy.input[:] = [names.get(name, name) for name in node.inputs]
-        if self.row.steady is not None and node.position in self.row.scales:
-            last = output is not None and self.block.output in node.outputs
+        norm = self.row.norms.get(node.position)
+        if self.row.steady is not None and norm is not None:
+            last = output is not None and self.block.output in norm.node.outputs
             epsilon = self.row.steady.last if last else self.row.steady.middle[0]
-            set_attribute(copy, "epsilon", epsilon)
+            self._set_epsilon(norm, epsilon, copy)
         for index, name in enumerate(node.outputs):
             if not name:
                 continue
             ends = name == self.block.output and output is not None
-            names[name] = output if ends and output else self._tensor(name, number)
+            names[name] = output if ends and output else self.unique(name, number)
+            if names[name] != output:
+                self.editor.describe(name, names[name])
             copy.output[index] = names[name]
         self.editor.append(behind, copy)
         return str(copy.output[0])
 
-    def _tensor(self, name: str, number: int) -> str:
-        new = self.unique(name, number)
-        self.editor.describe(name, new)
-        return new
-
     def _operand(self, name: str, number: int, names: dict[str, str], behind: Node) -> str:
-        """What a copy reads in place of ``name``: a parameter of its own, or the same tensor."""
+        """Return what a copy reads in place of ``name``: its own parameter, or the same tensor."""
         graph = self.analysis.graph
         if name not in graph.derived or not any(trained_behind(self.analysis, [name])):
             return name
@@ -188,6 +207,7 @@ class Cloning:
         return names[name]
 
     def _parameter(self, name: str, number: int) -> str:
+        """Add a parameter of a copy with the contents of ``name``; return its name."""
         weight = self.editor.model.weights[name]
         new = self.unique(name, number)
         self.editor.proto.graph.initializer.append(
@@ -200,14 +220,14 @@ class Cloning:
 
 
 def not_exact(block: Block) -> Refused:
-    """What to raise for a block that cannot be copied."""
+    """Return the error for a block that cannot be copied."""
     return Refused(block.name, f"it cannot be copied exactly: {block.reason}", block.remedy)
 
 
 def clone(
     analysis: Analysis, block: Block, copies: int, *, numbered: bool, zero: str = Zero.LAST
 ) -> tuple[Editor, dict[str, str]]:
-    """An editor in which ``copies`` stand behind ``block``, and their parameters: {new: old}.
+    """Return an editor with ``copies`` behind ``block``, and their parameters: {new: old}.
 
     ``numbered`` copies take the numbers behind the block's, which must be free. ``zero`` is "last"
     (zeros) or "cancel" (units that cancel in pairs). Raises Refused
@@ -223,9 +243,11 @@ def clone(
 
 
 def with_room(model: Model, block: Block, copies: int) -> tuple[Model, dict[str, str]]:
-    """``model`` with the members behind ``block`` in its series numbered higher, and what became
-    of the names of weights: {old: new}. Constants that bear the name of what a node gives, as
-    TorchScript's do (/a/a.0/Constant_output_0), keep it. Raises Refused where a name is not free.
+    """Give higher numbers to the members behind ``block`` in its series.
+
+    Returns the new model, and what became of the names of weights: {old: new}. Constants that bear
+    the name of an output, as TorchScript's do (/a/a.0/Constant_output_0), keep it. Raises Refused
+    where a name is not free.
     """
     at = block.index
     assert at is not None, f"{block.name} counts in no series"
@@ -275,7 +297,7 @@ def _check_free(graph: GraphProto, renames: Mapping[str, str], block: Block) -> 
 
 
 def renumbered(text: str, series: str, number: Callable[[int], int]) -> str:
-    """``text`` with members of ``series`` renumbered, as PyTorch's exporters write paths.
+    """Renumber the members of ``series`` in a text, as PyTorch's exporters write paths.
 
     >>> renumbered("encoder.layer.3.weight", "encoder.layer", lambda n: n + 1)
     'encoder.layer.4.weight'
@@ -286,23 +308,23 @@ def renumbered(text: str, series: str, number: Callable[[int], int]) -> str:
         return _renumbered_path(text, series, number)
     return re.sub(
         rf"(?<![\w.]){re.escape(series)}\.(\d+)(?!\w)",
-        lambda found: f"{series}.{number(int(found[1]))}",
+        lambda match: f"{series}.{number(int(match[1]))}",
         text,
     )
 
 
 def _renumbered_path(text: str, series: str, number: Callable[[int], int]) -> str:
-    """TorchScript's form, in which a part repeats what is before it: /layer1/layer1.0/conv1."""
+    """Renumber in TorchScript's form, where a part repeats the last: /layer1/layer1.0/conv1."""
     parts, written, path = text.split("/"), "", ""
     for index, part in enumerate(parts[1:-1], 1):
         # ``path`` is where this part stands, ``written`` how the part before was written.
         nested = bool(written) and part.startswith(written + ".")
         path = path[: len(path) - len(written)] + part if nested else f"{path}.{part}".lstrip(".")
         written = part
-        found = re.match(rf"{re.escape(series)}\.(\d+)(?!\w)", path)
-        if found is not None:
-            end = len(part) - (len(path) - found.end(1))
-            start = end - len(found[1])
+        match = re.match(rf"{re.escape(series)}\.(\d+)(?!\w)", path)
+        if match is not None:
+            end = len(part) - (len(path) - match.end(1))
+            start = end - len(match[1])
             if start >= 0:  # else it stood in an earlier part
-                parts[index] = part[:start] + str(number(int(found[1]))) + part[end:]
+                parts[index] = part[:start] + str(number(int(match[1]))) + part[end:]
     return "/".join(parts)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from onnx_net2net.deepening.paths import trained_behind
-from onnx_net2net.deepening.segments import Block, is_layer, plain
+from onnx_net2net.deepening.segments import Block, is_layer, is_weightless
 from onnx_net2net.model.graph import Node
 from onnx_net2net.widening.dimensions import Analysis, module_path
 
@@ -19,13 +19,17 @@ _MOST = 3 / 4  # of the layers of a block must bear its name, which widening kee
 
 
 def named(analysis: Analysis, blocks: Sequence[Block], series: str) -> list[Block]:
-    """The blocks under what the names in them begin with, or else under numbers in ``series``."""
-    nodes = [node for node in analysis.graph.main if not plain(analysis, node)]
+    """Name blocks after what the names in them begin with, or else by numbers in ``series``."""
+    nodes = [node for node in analysis.graph.main if not is_weightless(analysis, node)]
     layers = {node.position for node in nodes if is_layer(analysis, node)}
     begun: dict[str, set[int]] = defaultdict(set)
     for node in nodes:
-        for prefix in {p for name in _names(analysis, node) for p in _prefixes(name)}:
-            begun[prefix].add(node.position)
+        names = (*trained_behind(analysis, node.inputs), module_path(node) or node.proto.name)
+        for name in (name for name in names if not _is_made_up(name, node)):
+            # block1/conv_2 begins with block1, block1/conv and itself
+            for separator in re.finditer(r"(?!_copy\d)[/._:]|$", name):
+                if separator.start():
+                    begun[name[: separator.start()]].add(node.position)
     called = set().union(*begun.values())
     prefixes: dict[int, list[str]] = defaultdict(list)
     for prefix, places in begun.items():
@@ -33,7 +37,7 @@ def named(analysis: Analysis, blocks: Sequence[Block], series: str) -> list[Bloc
             prefixes[at].append(prefix)
     while any(prefix.startswith(series + ".") for prefix in begun):
         series += "_"
-    found: list[Block] = []
+    renamed: list[Block] = []
     taken: set[str] = set()
     for number, block in enumerate(sorted(blocks, key=lambda block: min(block.positions))):
         inside = called & block.positions
@@ -44,42 +48,31 @@ def named(analysis: Analysis, blocks: Sequence[Block], series: str) -> list[Bloc
             name = name.rpartition(".")[0] or name
         name = name.strip("/").rpartition("/")[2]
         if not name or name in taken:
-            found.append(replace(block, name=f"{series}.{number}"))
+            renamed.append(replace(block, name=f"{series}.{number}"))
         else:
             counted = re.fullmatch(r"(.+)\.\d+", name)
-            found.append(replace(block, name=name, series=counted[1] if counted else ""))
-        taken.add(found[-1].name)
-    return found
+            renamed.append(replace(block, name=name, series=counted[1] if counted else ""))
+        taken.add(renamed[-1].name)
+    return renamed
 
 
 def _common(begun: dict[str, set[int]], positions: frozenset[int], inside: set[int]) -> str:
-    """What the most names of the nodes ``inside`` begin with, and none of other nodes."""
+    """Return what most names of the nodes ``inside`` begin with, and none of other nodes.
+
+    Of several, a number in a series is best, and then the outermost part.
+    """
     shares = {p: len(at & inside) for p, at in begun.items() if at <= positions}
     fitting = [p for p, share in shares.items() if inside and share >= _MOST * len(inside)]
-    return max(fitting, key=lambda prefix: (shares[prefix], *_speaking(prefix)), default="")
+
+    def rank(prefix: str) -> tuple[int, bool, int, int]:
+        numbered = prefix.rpartition(".")[2].isdigit()
+        return shares[prefix], numbered, -len(re.findall("[./]", prefix)), len(prefix)
+
+    return max(fitting, key=rank, default="")
 
 
-def _names(analysis: Analysis, node: Node) -> list[str]:
-    path = module_path(node)
-    names = [*trained_behind(analysis, node.inputs), path or node.proto.name]
-    return [name for name in names if not _anonymous(name, node)]
-
-
-def _anonymous(name: str, node: Node) -> bool:
-    """Whether an exporter made a name up: ``node_linear_3``, ``onnx::Conv_12``, ``val_3``."""
+def _is_made_up(name: str, node: Node) -> bool:
+    """Return whether an exporter made a name up: ``node_linear_3``, ``onnx::Conv_12``."""
     parts = re.split(r"[/._:]+", name)
     made_up = parts[0] == "node" or all(p in ("", "onnx", "val", node.op) for p in parts[:-1])
     return made_up and (parts[-1].isdigit() or parts[0] == "node" or parts[-1] == node.op)
-
-
-def _speaking(prefix: str) -> tuple[bool, int, int]:
-    """What is greatest for the best of several names: a number in a series, the outermost part."""
-    numbered = prefix.rpartition(".")[2].isdigit()
-    return numbered, -len(re.findall("[./]", prefix)), len(prefix)
-
-
-def _prefixes(name: str) -> Iterator[str]:
-    """``block1/conv_2`` begins with ``block1``, ``block1/conv`` and itself."""
-    for separator in re.finditer(r"(?!_copy\d)[/._:]|$", name):
-        if separator.start():
-            yield name[: separator.start()]

@@ -101,7 +101,7 @@ def deepen(
     calibration: Samples | None = None,
     seed: int = 0,
 ) -> Model:
-    """``model`` with more layers behind places that ``after`` names, or with copies of blocks.
+    """Add layers to ``model`` behind places that ``after`` names, or copies of blocks.
 
     ``after`` names tensors, nodes, parameters or modules, or is a glob over the layers; behind a
     layer means behind its norm and activation. ``count`` layers are inserted: convolutions where
@@ -157,32 +157,28 @@ def deepened(model: Model, step: Deepen, calibration: Samples | None = None) -> 
 def _with_layers(
     model: Model, names: list[str], step: Deepen, calibration: Samples | None
 ) -> tuple[Model, list[str], list[Insertion]]:
-    """The deeper model, the names of the places without globs, and what was inserted."""
+    """Return the deeper model, the names of the places without globs, and what was inserted."""
     analysis = analyse(model)
     places = places_of(analysis, names)
-    measured = _measured(model, places, calibration)
+    statistics = {} if calibration is None else _statistics(model, places, calibration)
     editor = Editor(analysis.graph)
     changes: list[Insertion] = []
     for place in places:
         done = {change.tensor for change in changes}
-        changes += _insert(analysis, editor, place, step, measured.get(place.tensor), done)
-    plain = [place.name for place in places]
-    return editor.finish(), plain if _mean(analysis, plain, places) else names, changes
-
-
-def _mean(analysis: Analysis, names: list[str], places: list[Place]) -> bool:
-    """Whether the names alone mean these very places."""
+        changes += _insert(analysis, editor, place, step, statistics.get(place.tensor), done)
+    expanded = [place.name for place in places]
     try:
-        found = places_of(analysis, names)
+        again = [(p.name, p.tensor) for p in places_of(analysis, expanded)]
     except (Refused, UsageError):  # the name of a node that was asked for by its tensor
-        return False
-    return [(p.name, p.tensor) for p in found] == [(p.name, p.tensor) for p in places]
+        again = []
+    same = again == [(p.name, p.tensor) for p in places]
+    return editor.finish(), expanded if same else names, changes
 
 
 def _with_copies(model: Model, step: Deepen) -> tuple[Model, list[Copies]]:
-    """Later blocks first, so that the numbers of those before them stay."""
+    """Copy later blocks first, so that the numbers of those before them stay."""
     changes: list[Copies] = []
-    for target, copies in reversed(repetitions(_known(model, listed(step.block)), step)):
+    for target, copies in reversed(repetitions(_candidates(model, listed(step.block)), step)):
         if not copies:
             continue
         if not target.exact:
@@ -193,27 +189,28 @@ def _with_copies(model: Model, step: Deepen) -> tuple[Model, list[Copies]]:
             model, renames = with_room(model, target, copies)
             changes = [change.moved(renames) for change in changes]
         analysis = analyse(model)
-        found = block_again(analysis, target)
-        editor, sources = clone(analysis, found, copies, numbered=numbered, zero=step.zero)
-        new = [name for name in editor.weights if name not in model.weights]
+        block = block_again(analysis, target)
+        editor, sources = clone(analysis, block, copies, numbered=numbered, zero=step.zero)
+        added = (w for w in editor.weights.values() if w.name not in model.weights)
+        new = [weight.name for weight in added if weight.size > 1]  # else the epsilon of a norm
         model = editor.finish()
-        epsilons = changed(analysis, analyse(model), sources) if found.affine else {}
-        note = found.reason or ""
-        changes.append(Copies(found.name, copies, note, new, renames, sources, epsilons))
+        epsilons = changed(analysis, analyse(model), sources) if block.affine else {}
+        note = block.reason or ""
+        changes.append(Copies(block.name, copies, note, new, renames, sources, epsilons))
     return model, changes
 
 
-def _known(model: Model, names: Collection[str]) -> list[Block]:
-    """The blocks, and parts of the network that are called by their whole names."""
-    known = {block.name: block for block in blocks(model)}
+def _candidates(model: Model, names: Collection[str]) -> list[Block]:
+    """Return the blocks, and parts of the network that are called by their whole names."""
+    candidates = {block.name: block for block in blocks(model)}
     for name in names:
-        found = None if name in known else block_named(analyse(model), name)
-        if found is not None:
-            known[name] = found
-    exact = [block for block in known.values() if block.exact]
+        block = candidates.get(name) or block_named(analyse(model), name)
+        if block is not None:
+            candidates[name] = block
+    exact = [block for block in candidates.values() if block.exact]
     # A glob means those that can be copied, if there are any.
     enough = all(any(matches(block.name, name) for block in exact) for name in names)
-    return sorted(exact if enough else known.values(), key=lambda block: min(block.positions))
+    return sorted(exact if enough else candidates.values(), key=lambda block: min(block.positions))
 
 
 def _insert(
@@ -221,7 +218,7 @@ def _insert(
     editor: Editor,
     place: Place,
     step: Deepen,
-    found: Statistics | None,
+    statistics: Statistics | None,
     done: set[str],
 ) -> list[Insertion]:
     """Insert the layers of one place; everything behind it goes on reading the same name."""
@@ -229,9 +226,16 @@ def _insert(
     if init == "auto":
         init = "identity" if place.idempotent else "residual"
     if init == "identity" and not place.idempotent:
-        raise Refused(place.name, _not_idempotent(place), "use --init residual, exact anywhere")
+        reason = f"'{place.tensor}' is not what an activation gives, so one more would change it"
+        if place.activation is not None:
+            reason = f"{place.activation.op} is not idempotent, so applying it twice is not exact"
+        raise Refused(place.name, reason, "use --init residual, exact anywhere")
     if init == "factor":
-        place = _linear(analysis, place)
+        if place.writer is None:
+            raise Refused(
+                place.name, "there is no layer before it to factor", "use --init residual"
+            )
+        place = place_at(analysis, place.name, place.writer.outputs[0])
     at = place.tensor
     if at in done:  # two names of one layer, which is factored once
         return []
@@ -243,11 +247,11 @@ def _insert(
     layers = Layers(editor, place, "", entry)
     changes = []
     for index in range(step.count):
-        held = set(editor.weights)
-        layers.name = _fresh(editor, f"{place.name}_deeper")
+        before = set(editor.weights)
+        layers.name = _unused_module(editor, f"{place.name}_deeper")
         seed = [step.seed, zlib.crc32(at.encode()), index]
-        exact = _build(layers, init, step, producer, found, seed)
-        new = [name for name in editor.weights if name not in held]
+        exact = _build(layers, init, step, producer, statistics, seed)
+        new = [name for name in editor.weights if name not in before]
         changes.append(Insertion(place.name, at, init, new, exact))
     layers.nodes[-1].output[0] = at
     for node in layers.nodes:
@@ -260,10 +264,10 @@ def _build(
     init: str,
     step: Deepen,
     writer: Node,
-    found: Statistics | None,
+    statistics: Statistics | None,
     seed: list[int],
 ) -> bool:
-    """One layer; whether it is the identity in training mode as well."""
+    """Build one layer; return whether it is the identity in training mode as well."""
     place = layers.place
     if init == "factor":
         factor(layers, writer, seed)
@@ -276,40 +280,25 @@ def _build(
     normed = fitting if step.norm is None else step.norm
     identity(layers, kernels, group, bias=not normed)
     if normed:
-        norm(layers, found)
+        norm(layers, statistics)
     activate(layers)
-    return not normed or found is not None
+    return not normed or statistics is not None
 
 
-def _not_idempotent(place: Place) -> str:
-    if place.activation is None:
-        return f"'{place.tensor}' is not what an activation gives, so one more would change it"
-    return f"{place.activation.op} is not idempotent, so applying it twice is not exact"
-
-
-def _linear(analysis: Analysis, place: Place) -> Place:
-    """The place directly behind the layer that gives ``place`` its channels."""
-    if place.writer is None:
-        raise Refused(place.name, "there is no layer before it to factor", "use --init residual")
-    return place_at(analysis, place.name, place.writer.outputs[0])
-
-
-def _fresh(editor: Editor, name: str) -> str:
-    """A module name that no parameter of the model begins with."""
+def _unused_module(editor: Editor, name: str) -> str:
+    """Return ``name``, or ``name_2`` ... where parameters begin with that already."""
     taken = [entry.name for entry in editor.proto.graph.initializer]
-    found, count = name, 1
-    while any(other.startswith((found + ".", found + "_norm.")) for other in taken):
+    module, count = name, 1
+    while any(other.startswith((module + ".", module + "_norm.")) for other in taken):
         count += 1
-        found = f"{name}_{count}"
-    return found
+        module = f"{name}_{count}"
+    return module
 
 
-def _measured(
-    model: Model, places: Sequence[Place], calibration: Samples | None
+def _statistics(
+    model: Model, places: Sequence[Place], calibration: Samples
 ) -> dict[str, Statistics]:
-    """Mean and variance of each channel over the batches, in float64."""
-    if calibration is None:
-        return {}
+    """Measure mean and variance of each channel over the batches, in float64."""
     names = [place.tensor for place in places]
     sums = {place.tensor: np.zeros((3, place.channels)) for place in places}
     for feeds in calibration:
@@ -321,11 +310,11 @@ def _measured(
             sums[place.tensor] += [
                 np.full(place.channels, len(values)), values.sum(0), (values**2).sum(0)
             ]  # fmt: skip
-    found = {}
+    statistics = {}
     for name, (count, first, second) in sums.items():
         if not count.all():
             raise UsageError("the calibration data holds no samples", "give at least one batch")
         with np.errstate(invalid="ignore"):  # infinite statistics are refused where they matter
             mean = first / count
-            found[name] = mean, np.maximum(second / count - mean**2, 0.0)
-    return found
+            statistics[name] = mean, np.maximum(second / count - mean**2, 0.0)
+    return statistics

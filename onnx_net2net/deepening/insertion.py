@@ -43,15 +43,15 @@ class Layers:
 
     @property
     def dtype(self) -> np.dtype:
-        """The element type of the tensor."""
+        """Return the element type of the tensor."""
         return np.dtype(helper.tensor_dtype_to_np_dtype(self.place.dtype))
 
     def weight(self, part: str, array: Array) -> str:
-        """A new parameter ``<name>.<part>``."""
+        """Add a parameter ``<name>.<part>``; return its name."""
         return self.editor.add_weight(f"{self.name}.{part}", array.astype(self.dtype))
 
     def add(self, op: str, *inputs: str, **attributes: Any) -> str:
-        """A node that reads what came last, and ``inputs``; its output."""
+        """Add a node that reads what came last, and ``inputs``; return its output."""
         output = self.editor.unique(f"{self.name}/{op}")
         node = helper.make_node(op, [self.current, *inputs], [output], name=output, **attributes)
         self.nodes.append(node)
@@ -60,7 +60,7 @@ class Layers:
 
 
 def identity(layers: Layers, kernels: Sequence[tuple[int, ...]], group: int, *, bias: bool) -> None:
-    """Linear maps that change nothing: a unit matrix, or Dirac kernels of the given sizes."""
+    """Add linear maps that change nothing: a unit matrix, or Dirac kernels of the given sizes."""
     base = layers.name
     for index, kernel in enumerate(kernels):
         layers.name = f"{base}.{index}" if len(kernels) > 1 else base
@@ -70,7 +70,7 @@ def identity(layers: Layers, kernels: Sequence[tuple[int, ...]], group: int, *, 
 
 
 def dirac(channels: int, kernel: tuple[int, ...], group: int) -> Array:
-    """Weights (channels, channels / group, *kernel) of the identity."""
+    """Return weights (channels, channels / group, *kernel) of the identity."""
     if not kernel:
         return np.eye(channels)
     weights = np.zeros((channels, channels // group, *kernel))
@@ -81,7 +81,7 @@ def dirac(channels: int, kernel: tuple[int, ...], group: int) -> Array:
 
 
 def residual(layers: Layers, kernel: tuple[int, ...], group: int, seed: list[int]) -> None:
-    """x + B(f(A x)) with A random at the scale of He et al. (2015) and B zero."""
+    """Add x + B(f(A x)) with A random at the scale of He et al. (2015) and B zero."""
     place, source = layers.place, layers.current
     shape = dirac(place.channels, kernel, group).shape
     fan_in = prod(shape[1:])
@@ -97,7 +97,7 @@ def residual(layers: Layers, kernel: tuple[int, ...], group: int, seed: list[int
 
 
 def factor(layers: Layers, writer: Node, seed: list[int]) -> None:
-    """W x + b as Q (Q'W x + Q'b) with Q a random orthogonal matrix.
+    """Write W x + b as Q (Q'W x + Q'b) with Q a random orthogonal matrix.
 
     The layer before, ``writer`` or the factor inserted last, keeps its shape and gets the rotated
     weights; its bias behind it stays where it is. Raises Refused where they are not its own.
@@ -116,7 +116,7 @@ def factor(layers: Layers, writer: Node, seed: list[int]) -> None:
 
 
 def _weights(place: Place, writer: Node, editor: Editor) -> list[tuple[str, int]]:
-    """The initializers that give a node its output channels, each with that axis."""
+    """Return the initializers that give a node its output channels, each with that axis."""
     op = Op(writer.proto, 1, (), (), ())
     names, graph = [i for i in writer.inputs[1:] if i], editor.graph
     axes = {"Conv": 0, "Gemm": 0 if op.attr("transB", 0) else 1, "MatMul": 1}
@@ -125,33 +125,33 @@ def _weights(place: Place, writer: Node, editor: Editor) -> list[tuple[str, int]
         only = len(graph.consumers[names[0]]) == 1
         names, axes = [source.inputs[0]] if only else [], {"MatMul": 0}
     plain = writer.op in axes and op.attr("group", 1) == 1 and op.attr("alpha", 1.0) == 1.0
-    found = [(name, -1 if at else axes.get(writer.op, 0)) for at, name in enumerate(names)]
-    if not (plain and not writer.domain and found and _own(graph, place, writer, found)):
+    weights = [(name, -1 if at else axes.get(writer.op, 0)) for at, name in enumerate(names)]
+    if not (plain and not writer.domain and weights and _own(graph, place, writer, weights)):
         raise Refused(
             place.name,
             f"{writer.label} is no plain layer with weights of its own, so it has no factors",
             "use --init residual",
         )
-    return found
+    return weights
 
 
-def _own(graph: Graph, place: Place, writer: Node, found: list[tuple[str, int]]) -> bool:
-    """Whether these are initializers that nobody else reads, with the channels along their axes."""
+def _own(graph: Graph, place: Place, writer: Node, weights: list[tuple[str, int]]) -> bool:
+    """Return whether only this layer reads these initializers, with channels along their axes."""
     stored = {entry.name: entry for entry in graph.model.proto.graph.initializer}
-    for name, axis in found:
+    for name, axis in weights:
         alone = name not in graph.results and len(graph.consumers[name]) == 1
         if name not in stored or not alone:
             return False
         shape = graph.model.weights[name].shape
         if not shape or shape[axis] != place.channels:
             return False
-    return writer.op != "MatMul" or len(stored[found[0][0]].dims) == 2
+    return writer.op != "MatMul" or len(stored[weights[0][0]].dims) == 2
 
 
 def _linear(
     layers: Layers, weights: Array, kernel: tuple[int, ...], group: int, *, bias: bool = True
 ) -> None:
-    """A convolution of stride 1 that keeps the size of space, or a matrix product.
+    """Add a convolution of stride 1 that keeps the size of space, or a matrix product.
 
     ``weights`` are (out, in / group, *kernel).
     """
@@ -170,7 +170,7 @@ def _linear(
 
 
 def norm(layers: Layers, statistics: Statistics | None) -> None:
-    """BatchNormalization that undoes itself: scale sqrt(var + eps), bias the mean.
+    """Add a BatchNormalization that undoes itself: scale sqrt(var + eps), bias the mean.
 
     With measured statistics it is the identity in training mode as well; without, only with the
     running mean 0 and variance 1 - eps, that is, in inference. Raises Refused where that is not
@@ -200,14 +200,14 @@ def norm(layers: Layers, statistics: Statistics | None) -> None:
 
 
 def activate(layers: Layers) -> None:
-    """The neighbourhood's activation, else ReLU."""
-    found = layers.place.activation or layers.place.nearby
-    if found is None or (found.op == "PRelu"):
+    """Add the neighbourhood's activation, else ReLU."""
+    activation = layers.place.activation or layers.place.nearby
+    if activation is None or activation.op == "PRelu":
         layers.add("Relu")
         return
-    output = layers.editor.unique(f"{layers.name}/{found.op}")
+    output = layers.editor.unique(f"{layers.name}/{activation.op}")
     node = NodeProto()
-    node.CopyFrom(found.proto)
+    node.CopyFrom(activation.proto)
     del node.metadata_props[:]
     node.name, node.input[0], node.output[0] = output, layers.current, output
     layers.nodes.append(node)
@@ -215,7 +215,7 @@ def activate(layers: Layers) -> None:
 
 
 def windows(place: Place, kernel: tuple[int, ...] | None) -> list[tuple[int, ...]]:
-    """The kernels of an identity layer: like the neighbour's, a pair where that is 1 x n.
+    """Return the kernels of an identity layer: like the neighbour's, a pair where that is 1 x n.
 
     Empty windows mean a matrix product. Raises Refused where ``kernel`` does not fit.
     """
@@ -236,7 +236,7 @@ def windows(place: Place, kernel: tuple[int, ...] | None) -> list[tuple[int, ...
 
 
 def groups(place: Place) -> int:
-    """The groups of the neighbouring convolution, where they divide these channels."""
+    """Return the groups of the neighbouring convolution, where they divide these channels."""
     if not place.convolved or place.writer is None or place.writer.op != "Conv":
         return 1
     group = int(Op(place.writer.proto, 1, (), (), ()).attr("group", 1))

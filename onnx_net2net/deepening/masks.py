@@ -21,14 +21,14 @@ _ROOM = 64  # for sums of what is large
 
 
 def mask_in(analysis: Analysis, tensor: str) -> str | None:
-    """The constant far from zero that ``tensor`` may hold entries of, if there is one."""
-    return analysis.model.derived(_spread).get(tensor)
+    """Return the constant far from zero that ``tensor`` may hold entries of, if there is one."""
+    return analysis.model.derived(_origins).get(tensor)
 
 
-def _spread(model: Model) -> dict[str, str]:
-    """For each tensor that may hold numbers far from zero the constant that they come from."""
+def _origins(model: Model) -> dict[str, str]:
+    """Return, for tensors that may hold numbers far from zero, the constants they come from."""
     analysis = analyse(model)
-    found: dict[str, str] = {}
+    origins: dict[str, str] = {}
     for node in analysis.graph.nodes:
         applied = analysis.solution.applied.get(node.position)
         if applied is None or applied.pattern.contracted:
@@ -36,17 +36,17 @@ def _spread(model: Model) -> dict[str, str]:
         handed = node.facts.carries and not node.facts.activation  # which bounds them
         if applied.rule.kind in _PASSING or handed:
             read = [name for name in node.inputs if name]
-            sources = (found.get(n) or (n if _far(analysis, n) else None) for n in read)
+            sources = (origins.get(n) or (n if _is_far(analysis, n) else None) for n in read)
             if source := next(filter(None, sources), None):
-                found.update(dict.fromkeys(filter(None, node.outputs), source))
-    return found
+                origins.update(dict.fromkeys(filter(None, node.outputs), source))
+    return origins
 
 
-def _far(analysis: Analysis, name: str) -> bool:
-    """Whether a constant has an entry that is far from zero, or not finite."""
+def _is_far(analysis: Analysis, name: str) -> bool:
+    """Return whether a constant has an entry that is far from zero, or not finite."""
     solution = analysis.solution
     value, weight = solution.shapes.known(name), solution.graph.model.weights.get(name)
-    if value is None and weight is not None and weight.dtype in FLOATS:
+    if value is None and weight is not None and weight.given and weight.dtype in FLOATS:
         value = weight.array()
     if value is None or not value.size or value.dtype.kind != "f":
         return False

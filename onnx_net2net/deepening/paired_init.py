@@ -33,7 +33,7 @@ class Cancelling:
     projections: dict[str, int]
 
     def array(self, name: str, array: np.ndarray) -> np.ndarray:
-        """The contents of a weight of the copy, from those in the block."""
+        """Return the contents of a weight of the copy, from those in the block."""
         axes = self.analysis.solution.axes.get(name) or []
         for at, axis in enumerate(axes):
             if self.growth.touches(axis) and self.projections.get(name) != at:
@@ -45,13 +45,13 @@ class Cancelling:
 
 
 def cancelling(analysis: Analysis, block: Block) -> Cancelling:
-    """How a copy of ``block`` vanishes by cancellation. Raises Refused where it cannot."""
+    """Return how a copy of ``block`` vanishes by cancellation. Raises Refused where it cannot."""
     sources: dict[Atom, Index] = {}
     projections: dict[str, int] = {}
     for name, value in block.values:
-        found = None if value else _contracted(analysis, block, name)
-        if found is not None:
-            projections[name], free = found
+        summed = None if value else _summed_units(analysis, block, name)
+        if summed is not None:
+            projections[name], free = summed
             sources[free] = _paired(int(free.size))
     weights = analysis.graph.model.weights
     branches = [n for n, v in block.values if not v and len(weights[n].shape) > 1]
@@ -63,9 +63,9 @@ def cancelling(analysis: Analysis, block: Block) -> Cancelling:
     return Cancelling(analysis, Growth(sources), projections)
 
 
-def _contracted(analysis: Analysis, block: Block, name: str) -> tuple[int, Atom] | None:
-    """The axis of a projection that is summed over, and the dimension on it whose units can be
-    made equal within the block.
+def _summed_units(analysis: Analysis, block: Block, name: str) -> tuple[int, Atom] | None:
+    """Return the axis of a projection that is summed over, and the dimension on it whose units can
+    be made equal within the block.
     """
     solution = analysis.solution
     nodes = [solution.graph.nodes[at] for at in block.positions]
@@ -81,13 +81,13 @@ def _contracted(analysis: Analysis, block: Block, name: str) -> tuple[int, Atom]
     }
     for at, axis in enumerate(solution.axes.get(name, [])):
         for free in atoms(axis):
-            if free in summed and free.size > 1 and _own(analysis, block, free):
+            if free in summed and free.size > 1 and _is_internal(analysis, block, free):
                 return at, free
     return None
 
 
-def _own(analysis: Analysis, block: Block, free: Atom) -> bool:
-    """Whether all that carries a dimension within a block is computed or copied there."""
+def _is_internal(analysis: Analysis, block: Block, free: Atom) -> bool:
+    """Return whether all that carries a dimension within a block is computed or copied there."""
     solution = analysis.solution
     dimension = analysis.by_atom.get(free)
     if dimension is None or not dimension.grows:
@@ -97,14 +97,14 @@ def _own(analysis: Analysis, block: Block, free: Atom) -> bool:
         for name in solution.graph.nodes[at].inputs:
             if name in inside or not any(free in atoms(a) for a in solution.axes.get(name, [])):
                 continue
-            given = list(trained_behind(analysis, [name]))
-            if not given or not set(given) <= set(block.parameters):
+            trained = set(trained_behind(analysis, [name]))
+            if not trained or not trained <= set(block.parameters):
                 return False
     return True
 
 
 def _paired(size: int) -> Index:
-    """Units in twos, the last three together where their number is odd.
+    """Put units in twos, the last three together where their number is odd.
 
     >>> _paired(5)
     array([0, 1, 0, 1, 1])
@@ -114,7 +114,7 @@ def _paired(size: int) -> Index:
 
 
 def _cancelled(array: np.ndarray, axis: int, source: Index) -> np.ndarray:
-    """``array`` with sums of zero over the positions of ``axis`` that hold the same unit."""
+    """Return ``array`` with sums of zero over the positions of ``axis`` that hold the same unit."""
     moved = np.moveaxis(array, axis, 0).copy()
     for unit in np.unique(source):
         *others, last = np.flatnonzero(source == unit)

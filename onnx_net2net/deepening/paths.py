@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from onnx_net2net.model.graph import Graph, Node
-from onnx_net2net.operators.language import Kind, Norm
+from onnx_net2net.analysis.norms import Normalization
+from onnx_net2net.model.graph import Node
+from onnx_net2net.operators.language import Kind
 from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.widening.dimensions import Analysis
 
@@ -18,7 +19,7 @@ _FAR = 64
 
 
 def trained_behind(analysis: Analysis, names: Iterable[str]) -> Iterator[str]:
-    """The initializers of floating-point type that ``names`` are computed from, weights alone."""
+    """Yield the initializers of floating-point type that ``names`` are computed from alone."""
     graph, pending, seen = analysis.graph, list(names), set()
     while pending:
         name = pending.pop()
@@ -33,44 +34,34 @@ def trained_behind(analysis: Analysis, names: Iterable[str]) -> Iterator[str]:
             pending += [i for i in graph.producer[name].inputs if i]
 
 
-def norm_of(analysis: Analysis, node: Node) -> Norm | None:
-    """The fused normalisation that ``node`` is, if it is one."""
-    applied = analysis.solution.applied.get(node.position)
-    return None if applied is None else applied.rule.norm
+def norm_of(analysis: Analysis, node: Node) -> Normalization | None:
+    """Return the LayerNorm or RMSNorm, fused or decomposed, whose result ``node`` gives, if any."""
+    norm = analysis.norms.get(node.position)
+    return norm if norm is not None and norm.node is node else None
 
 
-def summands(node: Node, norm: Norm) -> list[str]:
-    """The tensors whose sum ``node`` normalises."""
-    return [node.inputs[at] for at in norm.summands if node.inputs[at:] and node.inputs[at]]
-
-
-def upstream(analysis: Analysis, tensor: str) -> list[str]:
-    """The tensors that ``tensor`` would be equal to if all else vanished, nearest first."""
-    graph = analysis.graph
-    found: dict[str, int] = {}
+def upstream(analysis: Analysis, tensor: str) -> Iterator[str]:
+    """Yield the tensors that ``tensor`` would equal if all else vanished, nearest first."""
+    producer, derived = analysis.graph.producer, analysis.graph.derived
+    seen: set[str] = set()
     pending = _sources(analysis, tensor)
-    while pending and len(found) < _FAR:
-        name = max(pending, key=lambda n: _position(graph, n))
+    while pending and len(seen) < _FAR:
+        name = max(pending, key=lambda n: producer[n].position if n in producer else -1)
         pending.remove(name)
-        if name not in found and name not in graph.derived:
-            found[name] = _position(graph, name)
+        if name not in seen and name not in derived:
+            seen.add(name)
+            yield name
             pending += _sources(analysis, name)
-    return list(found)
-
-
-def _position(graph: Graph, name: str) -> int:
-    node = graph.producer.get(name)
-    return -1 if node is None else node.position
 
 
 def _sources(analysis: Analysis, tensor: str) -> list[str]:
-    """What the node that gives ``tensor`` reads and might give on."""
+    """Return the inputs of the producer of ``tensor`` that it may pass on unchanged."""
     node = analysis.graph.producer.get(tensor)
     if node is None or node.parent is not None or node.position not in analysis.solution.applied:
         return []
     norm = norm_of(analysis, node)
     if norm is not None:
-        return summands(node, norm)
+        return list(norm.summands)
     if node.outputs[0] != tensor:
         return []
     operator = node.facts
@@ -86,7 +77,7 @@ def _sources(analysis: Analysis, tensor: str) -> list[str]:
 
 
 def between(analysis: Analysis, entry: str, output: str) -> set[int]:
-    """The nodes on the ways from ``entry`` to ``output``."""
+    """Return the nodes on the ways from ``entry`` to ``output``."""
     graph = analysis.graph
     start = graph.producer[entry].position if entry in graph.producer else -1
     above, pending = set(), [output]
@@ -97,9 +88,9 @@ def between(analysis: Analysis, entry: str, output: str) -> set[int]:
         if node is not None and new and name != entry and node.parent is None:
             above.add(node.position)
             pending += [i for i in node.inputs if i]
-    reached, found = {entry}, set()
+    reached, inside = {entry}, set()
     for at in sorted(above):
         if not reached.isdisjoint(graph.nodes[at].inputs):
             reached.update(graph.nodes[at].outputs)
-            found.add(at)
-    return found
+            inside.add(at)
+    return inside

@@ -6,7 +6,7 @@ place.tensor, place.channels, place.activation.op      # behind the unit's norm 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -14,7 +14,6 @@ from onnx import NodeProto
 
 from onnx_net2net.algebra.axes import atoms
 from onnx_net2net.algebra.sizes import AT_RUN_TIME
-from onnx_net2net.analysis.solver import Applied
 from onnx_net2net.deepening.masks import mask_in
 from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.model.graph import Node
@@ -50,48 +49,48 @@ class Place:
 
     @property
     def idempotent(self) -> bool:
-        """Whether the tensor is what an activation f with f(f(x)) = f(x) gives."""
+        """Return whether the tensor is what an activation f with f(f(x)) = f(x) gives."""
         return self.activation is not None and self.activation.facts.idempotent
 
     @property
     def convolved(self) -> bool:
-        """Whether space comes after the channels, as in a convolution."""
+        """Return whether space comes after the channels, as in a convolution."""
         return self.axis == 1 and self.rank > 2
 
 
 def places_of(analysis: Analysis, wanted: list[str]) -> list[Place]:
-    """The places that names and globs mean, in graph order, each once.
+    """Return the places that names and globs mean, in graph order, each once.
 
     Raises UsageError for a name that the graph does not have, Refused where no layer fits.
     """
-    found: dict[str, Place] = {}
+    places: dict[str, Place] = {}
     for name in wanted:
         if any(mark in name for mark in "*?["):
             matching = [p for p in every_place(analysis) if fnmatchcase(p.name, name)]
             if not matching:
-                raise UsageError(f"no layer matches '{name}'", _near(analysis, name))
-            found.update((place.tensor, place) for place in matching)
+                raise UsageError(f"no layer matches '{name}'", _hint(analysis, name))
+            places.update((place.tensor, place) for place in matching)
         else:
             place = place_of(analysis, name)
-            found[place.tensor] = place
-    return sorted(found.values(), key=lambda place: place.producer.position)
+            places[place.tensor] = place
+    return sorted(places.values(), key=lambda place: place.producer.position)
 
 
 def every_place(analysis: Analysis) -> Iterator[Place]:
-    """One place behind each layer with weights, in graph order, where a layer can be inserted."""
+    """Yield one place behind each layer with weights, in graph order, where a layer fits."""
     seen = set()
-    for node in _layers(analysis):
+    for node in (node for node in analysis.graph.main if writes(analysis, node)):
         tensor = _end_of_unit(analysis, node)
         if tensor not in seen:
             seen.add(tensor)
             try:
-                yield _place(analysis, title(analysis.solution, _applied(analysis, node)), tensor)
+                yield place_at(analysis, _title(analysis, node), tensor)
             except Refused:
                 continue
 
 
 def place_of(analysis: Analysis, name: str) -> Place:
-    """The place that ``name`` means: a tensor itself, or behind the unit of a node or module."""
+    """Return the place that ``name`` means: a tensor, or behind the unit of a node or module."""
     graph, applied = analysis.graph, analysis.solution.applied
     if name in graph.inputs:
         raise Refused(name, "it is an input of the network", "choose a layer behind it")
@@ -99,28 +98,23 @@ def place_of(analysis: Analysis, name: str) -> Place:
     nodes = [n for n in nodes if n.parent is None] or nodes
     own = inside(graph, name)
     if name in graph.producer and all(n.parent is not None for n in nodes or own):
-        return _place(analysis, name, name)
+        return place_at(analysis, name, name)
     layers = [n for n in nodes or own or begun(graph, name) if writes(analysis, n)]
     if not nodes and not layers:
         problem = f"there is no node, tensor, parameter or module '{name}'"
-        raise UsageError(problem, _near(analysis, name))
+        raise UsageError(problem, _hint(analysis, name))
     if not nodes and len({_end_of_unit(analysis, node) for node in layers}) > 1:
-        titles = dict.fromkeys(title(analysis.solution, _applied(analysis, n)) for n in layers)
+        titles = dict.fromkeys(_title(analysis, node) for node in layers)
         raise UsageError(f"'{name}' holds several layers", f"name one: {', '.join(titles)}")
-    return _place(analysis, name, _end_of_unit(analysis, (layers or nodes)[-1]))
+    return place_at(analysis, name, _end_of_unit(analysis, (layers or nodes)[-1]))
 
 
-def place_at(analysis: Analysis, name: str, tensor: str) -> Place:
-    """The place behind ``tensor`` itself, called ``name``. Raises Refused where no layer fits."""
-    return _place(analysis, name, tensor)
-
-
-def _applied(analysis: Analysis, node: Node) -> Applied:
-    return analysis.solution.applied[node.position]
+def _title(analysis: Analysis, node: Node) -> str:
+    return title(analysis.solution, analysis.solution.applied[node.position])
 
 
 def writes(analysis: Analysis, node: Node) -> bool:
-    """Whether a node's weights give it its output channels."""
+    """Return whether a node's weights give it its output channels."""
     applied = analysis.solution.applied.get(node.position)
     if applied is None or node.outputs[0] in analysis.graph.derived:
         return False
@@ -128,38 +122,36 @@ def writes(analysis: Analysis, node: Node) -> bool:
     return bool(contracted) and bool(written(analysis.solution, applied))
 
 
-def _layers(analysis: Analysis) -> Iterator[Node]:
-    return (node for node in analysis.graph.main if writes(analysis, node))
-
-
 def _end_of_unit(analysis: Analysis, node: Node) -> str:
-    """The tensor behind the norm and the activation that belong to ``node`` alone."""
+    """Return the tensor behind the norm and the activation that belong to ``node`` alone."""
     graph = analysis.graph
     tensor = node.outputs[0]
-    while tensor not in graph.results:
-        readers = graph.consumers.get(tensor, [])
-        if len(readers) != 1:
-            break
+    while tensor not in graph.results and (readers := graph.consumers.get(tensor)):
         reader, index = readers[0]
-        if index != 0 or reader.parent is not node.parent or not _continues(analysis, reader):
+        norm = analysis.norms.get(reader.position)
+        if norm is not None and norm.summands == (tensor,):
+            alone = {other.position for other, _ in readers} <= norm.nodes
+            last, others = norm.node, [norm.scale, norm.bias]
+        else:
+            alone = len(readers) == 1 and index == 0 and _continues(analysis, reader)
+            last, others = reader, [*reader.inputs[1:]]
+        own = alone and last.parent is node.parent and not any(last.outputs[1:])
+        if not own or any(name and name not in graph.derived for name in others):
             break
-        tensor = reader.outputs[0]
+        tensor = last.outputs[0]
     return tensor
 
 
 def _continues(analysis: Analysis, node: Node) -> bool:
-    """Whether ``node`` only norms, shifts or activates what it reads."""
-    derived = analysis.graph.derived
-    others = [name for name in node.inputs[1:] if name]
-    if any(name not in derived for name in others) or len([o for o in node.outputs if o]) != 1:
-        return False
+    """Return whether ``node`` only norms, shifts or activates its first input."""
     if node.position not in analysis.solution.applied or node.domain:
         return False
-    shifts = node.op == "Add" and bool(others)
+    shifts = node.op == "Add" and any(node.inputs[1:])
     return shifts or node.op == "BatchNormalization" or node.facts.activation
 
 
-def _place(analysis: Analysis, name: str, tensor: str) -> Place:
+def place_at(analysis: Analysis, name: str, tensor: str) -> Place:
+    """Return the place behind ``tensor``, called ``name``. Raises Refused where no layer fits."""
     solution = analysis.solution
     producer = solution.graph.producer.get(tensor)
     if producer is None:
@@ -175,7 +167,14 @@ def _place(analysis: Analysis, name: str, tensor: str) -> Place:
     if (mask := mask_in(analysis, tensor)) is not None:
         reason = f"'{tensor}' holds numbers out of range ('{mask}'), of which a layer makes NaN"
         raise Refused(name, reason, "choose a layer before the mask, or behind its Softmax")
-    before = list(_before(analysis, tensor))
+    graph = analysis.graph
+    before = list(
+        _near(tensor, lambda t: [graph.producer[t]] if t in graph.producer else [],
+              lambda node: [i for i in node.inputs if i not in graph.derived])
+    )  # fmt: skip
+    behind = _near(
+        tensor, lambda t: [n for n, _ in graph.consumers.get(t, [])], lambda n: n.outputs
+    )
     writer = next((node for node in before if writes(analysis, node)), None)
     axis = _channel_axis(analysis, name, tensor, writer)
     width = axes[axis].size
@@ -193,13 +192,13 @@ def _place(analysis: Analysis, name: str, tensor: str) -> Place:
         writer,
         norm if norm and (writer is None or norm.position > writer.position) else None,
         producer if producer.facts.activation else None,
-        next(_activations(analysis, producer, (*before, *_after(analysis, tensor))), None),
+        next(_activations(analysis, producer, (*before, *behind)), None),
     )
 
 
 def _activations(analysis: Analysis, producer: Node, nodes: Iterable[Node]) -> Iterator[Node]:
-    """Those of ``nodes`` that could stand behind ``producer``: their bounds are known there, and
-    of its type.
+    """Yield those of ``nodes`` that could stand behind ``producer``: their bounds are known there,
+    and of its type.
     """
     writers, dtypes = analysis.graph.producer, analysis.solution.shapes.dtype
     for node in nodes:
@@ -212,62 +211,49 @@ def _activations(analysis: Analysis, producer: Node, nodes: Iterable[Node]) -> I
 
 
 def _channel_axis(analysis: Analysis, name: str, tensor: str, writer: Node | None) -> int:
-    """The axis that the weights before it give, or the only one that could grow."""
+    """Return the axis that the weights before it give, or the only one that could grow."""
     axes = analysis.solution.axes[tensor]
-    found: list[int] = []
+    given: list[int] = []
     if writer is not None:
-        outputs = written(analysis.solution, _applied(analysis, writer))
-        given = {free for axis in outputs for free in atoms(axis)}
-        found = [i for i, axis in enumerate(axes) if not given.isdisjoint(atoms(axis))]
-    if len(found) != 1:
+        outputs = written(analysis.solution, analysis.solution.applied[writer.position])
+        free = {free for axis in outputs for free in atoms(axis)}
+        given = [i for i, axis in enumerate(axes) if not free.isdisjoint(atoms(axis))]
+    if len(given) != 1:
         free = {d.atom for d in analysis.dimensions if d.grows}
-        found = [i for i, axis in enumerate(axes) if not free.isdisjoint(atoms(axis))]
-    if len(found) == 1 and found[0] in (1, len(axes) - 1):
-        return found[0]
+        given = [i for i, axis in enumerate(axes) if not free.isdisjoint(atoms(axis))]
+    if len(given) == 1 and given[0] in (1, len(axes) - 1):
+        return given[0]
     raise Refused(
         name,
         f"the channel axis of '{tensor}' is not clear: of its {len(axes)} axes, weights give "
-        f"{', '.join(map(str, found)) or 'none'}",
+        f"{', '.join(map(str, given)) or 'none'}",
         "choose a layer whose output has its channels last, or behind the batch",
     )
 
 
-def _before(analysis: Analysis, tensor: str) -> Iterator[Node]:
-    """The nodes that lead to ``tensor``, nearest first."""
-    graph = analysis.graph
-    pending, seen = [tensor], set()
+def _near(
+    tensor: str, nodes: Callable[[str], list[Node]], tensors: Callable[[Node], Iterable[str]]
+) -> Iterator[Node]:
+    """Yield the nodes around ``tensor``, nearest first, by way of the ``tensors`` of each."""
+    pending, seen = [tensor], set[int]()
     for _ in range(_NEAR):
         if not pending:
             return
-        node = graph.producer.get(pending.pop(0))
-        if node is None or node.position in seen:
-            continue
-        seen.add(node.position)
-        yield node
-        pending += [i for i in node.inputs if i and i not in graph.derived]
-
-
-def _after(analysis: Analysis, tensor: str) -> Iterator[Node]:
-    """The nodes that ``tensor`` leads to, nearest first."""
-    graph = analysis.graph
-    pending, seen = [tensor], set()
-    for _ in range(_NEAR):
-        if not pending:
-            return
-        for node, _index in graph.consumers.get(pending.pop(0), []):
+        for node in nodes(pending.pop(0)):
             if node.position not in seen:
                 seen.add(node.position)
                 yield node
-                pending += [o for o in node.outputs if o]
+                pending += filter(None, tensors(node))
 
 
-def _near(analysis: Analysis, name: str) -> str:
+def _hint(analysis: Analysis, name: str) -> str:
+    """Return what may have been meant by the name of a layer."""
     known = [place.name for place in every_place(analysis)]
     listed = "'onnx-net2net inspect MODEL' lists the layers as writers of dimensions"
     return near(name, known, listed=listed)
 
 
 def kernel_of(proto: NodeProto) -> tuple[int, ...]:
-    """The window of a convolution."""
+    """Return the window of a convolution."""
     op = Op(proto, 1, (), (), ())
     return tuple(op.attr("kernel_shape", ()))

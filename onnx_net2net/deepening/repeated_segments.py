@@ -18,8 +18,8 @@ Numbers = dict[str, int | None]  # copies by block; None where they have none of
 
 
 def repetitions(known: list[Block], step: Deepen) -> list[tuple[Block, int]]:
-    """The blocks meant, in graph order, and how many copies come behind each of them."""
-    chosen = _wanted(known, step.block)
+    """Return the blocks meant, in graph order, and how many copies come behind each of them."""
+    chosen = _named(known, step.block)
     if step.spread:
         counts = evenly(len(chosen), step.copies)
     else:
@@ -32,7 +32,7 @@ def repetitions(known: list[Block], step: Deepen) -> list[tuple[Block, int]]:
 
 
 def evenly(blocks: int, copies: int) -> list[int]:
-    """How many copies come behind each of the blocks, spread evenly."""
+    """Return how many copies come behind each of the blocks, spread evenly."""
     each, rest = divmod(copies, blocks)
     # Those that are not for all end equal groups of blocks, as in LLaMA-Pro.
     ends = [(i + 1) * blocks / rest for i in range(rest)]
@@ -40,32 +40,29 @@ def evenly(blocks: int, copies: int) -> list[int]:
     return [each + places.count(i) for i in range(blocks)]
 
 
-def _wanted(
+def _named(
     known: list[Block], names: str | Sequence[str] | Mapping[str, int]
 ) -> list[tuple[Block, int | None]]:
-    """The blocks that names, ends of names and globs mean, in graph order."""
-    found: Numbers = {}
+    """Return the blocks that names, ends of names and globs mean, in graph order."""
+    chosen: Numbers = {}
     numbers = names if isinstance(names, Mapping) else dict.fromkeys(listed(names))
     for name, copies in numbers.items():
         ends = [b for b in known if b.name == name] or [b for b in known if matches(b.name, name)]
         if not ends:
-            raise UsageError(f"there is no block '{name}'", _near([b.name for b in known], name))
+            close = difflib.get_close_matches(name, [b.name for b in known], n=3, cutoff=0.5)
+            remedy = "'onnx-net2net inspect MODEL --blocks' lists them"
+            if close:
+                remedy = "did you mean " + " or ".join(f"'{c}'" for c in close) + "?"
+            elif not known:
+                remedy = "this network has no blocks; insert single layers (--after)"
+            raise UsageError(f"there is no block '{name}'", remedy)
         for end in ends:
-            if found.setdefault(end.name, copies) != copies:
+            if chosen.setdefault(end.name, copies) != copies:
                 problem = f"'{name}' means block '{end.name}', which is named before"
                 raise UsageError(problem, "give one number of copies for each block")
-    return [(b, found[b.name]) for b in known if b.name in found]
+    return [(b, chosen[b.name]) for b in known if b.name in chosen]
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Whether a name, or its end behind a dot, matches a glob, or is the same text."""
+    """Return whether a name, or its end behind a dot, matches a glob, or is the same text."""
     return name == pattern or fnmatchcase(name, pattern) or fnmatchcase(name, "*." + pattern)
-
-
-def _near(known: list[str], name: str) -> str:
-    if not known:
-        return "this network has no blocks; insert single layers (--after)"
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    if close:
-        return "did you mean " + " or ".join(f"'{c}'" for c in close) + "?"
-    return "'onnx-net2net inspect MODEL --blocks' lists them"

@@ -1,6 +1,6 @@
 """Segments of a graph: what lies between two tensors, and whether a copy can be the identity.
 
-block = judged(analysis, "layer.0", "layer", entry, output)
+block = assess(analysis, "layer.0", "layer", entry, output)
 block.exact, block.reason
 """
 
@@ -53,11 +53,11 @@ class Block:
 
     @property
     def index(self) -> int | None:
-        """Its number in the series; None where it is in none."""
+        """Return its number in the series; None where it is in none."""
         return int(self.name.rpartition(".")[2]) if self.series else None
 
 
-def judged(
+def assess(
     analysis: Analysis,
     name: str,
     series: str,
@@ -65,7 +65,10 @@ def judged(
     output: str,
     positions: set[int] | None = None,
 ) -> Block:
-    """The block between two tensors, ``positions`` if its nodes are more than those on the ways."""
+    """Return the block between two tensors, and whether a copy of it can be the identity.
+
+    ``positions`` are its nodes where they are more than those on the ways between the tensors.
+    """
     vanishing = Vanishing(analysis, entry, output)
     values = vanishing.kept_at(output)
     inside = vanishing.inside if positions is None else positions
@@ -89,10 +92,11 @@ def judged(
 def _obstacle(
     analysis: Analysis, block: Block, values: Weights | None, vanishing: Vanishing
 ) -> tuple[str, str] | None:
-    """Why no copy of a block can be the identity, and what would work; None where one can."""
+    """Say why no copy of a block can be the identity, and what would work; None where one can."""
     before, behind = (analysis.solution.shapes.of(name) for name in (block.input, block.output))
     if not vanishing.shaped(block.output):
         return f"its output is of another shape than its input: {behind} and {before}", AFTER
+    graph = analysis.graph
     for tensor in (block.input, block.output):
         parting = _parting(analysis, tensor)
         if parting is not None:
@@ -102,7 +106,10 @@ def _obstacle(
         hidden = next(_unexplained(analysis, nodes), None)
         if hidden is not None:
             return hidden, "first compute what is computed from weights alone (--fold)"
-        return next(iter(vanishing.obstacles), _pathless(analysis, block.output)), AFTER
+        last, reason = graph.producer.get(block.output), NO_SUM
+        if last is not None and last.op == "Concat":
+            reason = f"{last.label} puts its branches side by side: a copy cannot pass all parts on"
+        return next(iter(vanishing.obstacles), reason), AFTER
     if not any(is_layer(analysis, node) for node in nodes):
         return "it holds no layer with weights", AFTER
     holding = next((node for node in nodes if node.bodies or node.opaque), None)
@@ -116,7 +123,7 @@ def _obstacle(
 
 
 def _unexplained(analysis: Analysis, nodes: list[Node]) -> Iterator[str]:
-    """What no rule explains of the ways in which weights of these nodes are computed."""
+    """Yield what no rule explains of the ways in which weights of these nodes are computed."""
     graph, barriers = analysis.graph, analysis.solution.barriers
     pending, seen = [name for node in nodes for name in node.inputs], set[str]()
     while pending:
@@ -129,17 +136,10 @@ def _unexplained(analysis: Analysis, nodes: list[Node]) -> Iterator[str]:
                 yield f"its weights are computed by {node.label}: {barriers[node.position]}"
 
 
-def _pathless(analysis: Analysis, output: str) -> str:
-    """Why nothing but the input of a block could be left at its ``output``."""
-    last = analysis.graph.producer.get(output)
-    if last is None or last.op != "Concat":
-        return NO_SUM
-    return f"{last.label} puts its branches side by side: a copy cannot pass all parts on"
-
-
 def _result_aside(analysis: Analysis, block: Block) -> str | None:
-    """The output of the network that is computed within a block, if there is one: not by what
-    reads the block's own output, nor by other layers.
+    """Return the output of the network that is computed within a block, if there is one.
+
+    What comes of the block's own output is none, nor what other layers compute.
     """
     graph, inside = analysis.graph, block.positions
     pending = [o for at in inside for o in graph.nodes[at].outputs if o and o != block.output]
@@ -149,7 +149,7 @@ def _result_aside(analysis: Analysis, block: Block) -> str | None:
         if name in graph.outputs:
             return name
         for reader, _ in graph.consumers.get(name, []):
-            if reader.position not in inside and plain(analysis, reader):
+            if reader.position not in inside and is_weightless(analysis, reader):
                 new = [o for o in reader.outputs if o and o not in seen]
                 seen.update(new)
                 pending += new
@@ -157,33 +157,34 @@ def _result_aside(analysis: Analysis, block: Block) -> str | None:
 
 
 def _parting(analysis: Analysis, tensor: str) -> Node | None:
-    """The fused norm that gives ``tensor`` and, to others, the sum that it norms."""
+    """Return the fused norm that gives ``tensor`` and, to others, the sum that it norms."""
     graph = analysis.graph
     node = graph.producer.get(tensor)
     norm = None if node is None else norm_of(analysis, node)
-    if node is None or norm is None or norm.total is None:
+    if norm is None or not norm.total:
         return None
-    ends = {node.outputs[0], *node.outputs[norm.total : norm.total + 1]} - {""}
-    used = [end for end in ends if end in graph.consumers or end in graph.results]
-    return node if len(used) > 1 else None
+    ends = (norm.node.outputs[0], norm.total)
+    return node if all(end in graph.consumers or end in graph.results for end in ends) else None
 
 
 def _exact(analysis: Analysis, block: Block, values: Weights) -> Block:
-    """``block`` with what its copies take to be the identity."""
+    """Return ``block`` with what its copies take to be the identity."""
     graph = analysis.graph
     ones = {name for name, value in values if value}
     nodes = [graph.nodes[at] for at in block.positions]
     row = in_a_row(analysis, block.positions, ones)
     affine: tuple[str, ...] = ()
     reason = None
-    if row.scales:
+    if row.norms:
         last = graph.producer[block.output]
         norm = norm_of(analysis, last)
         if norm is None:
             reason = f"it ends in {last.label} behind its norm, and not in the norm itself"
             return replace(block, reason=reason, remedy=AFTER)
-        places = [norm.scale] if norm.bias is None else [norm.scale, norm.bias]
-        affine = tuple(last.inputs[at] for at in places if last.inputs[at:] and last.inputs[at])
+        if row.rounded is not None:
+            reason = f"another epsilon of {row.rounded.node.label} would be rounded"
+            return replace(block, reason=reason, remedy=AFTER)
+        affine = (norm.scale, norm.bias) if norm.bias else (norm.scale,)
         readers = [name for node in nodes for name in node.inputs if name in affine]
         if len(readers) > len(affine) or any(name not in graph.model.weights for name in affine):
             reason = "its last norm shares its scale or bias with others"
@@ -195,32 +196,32 @@ def _exact(analysis: Analysis, block: Block, values: Weights) -> Block:
     return replace(block, exact=True, reason=reason, values=own, affine=affine)
 
 
-def related(analysis: Analysis, entry: str) -> set[int]:
-    """The nodes that ``entry`` is computed by, and those that it leads to."""
+def ancestors_and_descendants(analysis: Analysis, tensor: str) -> set[int]:
+    """Return the nodes that ``tensor`` is computed by, and those that it leads to."""
     graph = analysis.graph
-    found, pending = set(), [entry]
+    positions, pending = set(), [tensor]
     while pending:
         node = graph.producer.get(pending.pop())
-        if node is not None and node.position not in found:
-            found.add(node.position)
+        if node is not None and node.position not in positions:
+            positions.add(node.position)
             pending += [i for i in node.inputs if i and i not in graph.derived]
-    reached = {entry}
+    reached = {tensor}
     for node in graph.main:
         if not reached.isdisjoint(node.inputs):
             reached.update(node.outputs)
-            found.add(node.position)
-    return found
+            positions.add(node.position)
+    return positions
 
 
 def parameters(analysis: Analysis, positions: set[int]) -> tuple[str, ...]:
-    """The trained initializers that these nodes read."""
+    """Return the trained initializers that these nodes read."""
     nodes = analysis.graph.nodes
     names = (n for at in sorted(positions) for n in trained_behind(analysis, nodes[at].inputs))
     return tuple(dict.fromkeys(names))
 
 
-def carries(analysis: Analysis, name: str) -> bool:
-    """Whether a tensor is one that the network computes with, not a weight or a size."""
+def is_activation(analysis: Analysis, name: str) -> bool:
+    """Return whether a tensor holds what the network computes, not a weight or a size."""
     solution = analysis.solution
     if not name or name in solution.graph.derived:
         return False
@@ -228,23 +229,23 @@ def carries(analysis: Analysis, name: str) -> bool:
 
 
 def is_layer(analysis: Analysis, node: Node) -> bool:
-    """Whether a node makes channels of channels; looking up an embedding does not."""
-    return writes(analysis, node) and any(carries(analysis, name) for name in node.inputs)
+    """Return whether a node makes channels of channels; looking up an embedding does not."""
+    return writes(analysis, node) and any(is_activation(analysis, name) for name in node.inputs)
 
 
-def plain(analysis: Analysis, node: Node) -> bool:
-    """Whether a node has no weights and no body."""
+def is_weightless(analysis: Analysis, node: Node) -> bool:
+    """Return whether a node has no weights and no body."""
     return not node.bodies and not any(trained_behind(analysis, node.inputs))
 
 
 def signature(analysis: Analysis, block: Block) -> Signature:
-    """Equal for blocks of one structure, whatever their widths: their operators with weights."""
+    """Return the operators with weights: equal for blocks of one structure, of any width."""
     nodes = (analysis.graph.nodes[at] for at in sorted(block.positions))
-    return tuple((n.domain, n.op, len(n.inputs)) for n in nodes if not plain(analysis, n))
+    return tuple((n.domain, n.op, len(n.inputs)) for n in nodes if not is_weightless(analysis, n))
 
 
-def leaks(analysis: Analysis, inside: set[int], entry: str, output: str) -> int:
-    """The tensors that lead past the entry into a segment, or past the output out of it."""
+def crossings(analysis: Analysis, inside: set[int], entry: str, output: str) -> int:
+    """Count the tensors that lead past the entry into a segment, or past the output out of it."""
     graph = analysis.graph
     count = 0
     for at in inside:
@@ -252,7 +253,7 @@ def leaks(analysis: Analysis, inside: set[int], entry: str, output: str) -> int:
         for name in node.inputs:
             source = graph.producer.get(name)
             own = name == entry or (source is not None and source.position in inside)
-            count += not own and carries(analysis, name)
+            count += not own and is_activation(analysis, name)
         for name in node.outputs:
             readers = graph.consumers.get(name, [])
             leaves = name in graph.results or any(n.position not in inside for n, _ in readers)

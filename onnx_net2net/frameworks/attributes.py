@@ -22,9 +22,6 @@ from onnx_net2net.operators import facts
 
 __all__ = ["Attributes", "unread"]
 
-# Defaults of an operator that onnxruntime has in ONNX's domain, and onnx has not.
-_OWN = {"SimplifiedLayerNormalization": {"stash_type": 1}}
-
 
 class Attributes(dict[str, Any]):
     """Attributes by name; ``seen`` are those that were looked up since :meth:`begin`."""
@@ -38,7 +35,7 @@ class Attributes(dict[str, Any]):
         self.seen.clear()
 
     def get(self, name: str, default: Any = None) -> Any:
-        """As of a dict."""
+        """Return like `dict.get`, and note that the name was looked up."""
         self.seen.add(name)
         return super().get(name, default)
 
@@ -51,7 +48,7 @@ class Attributes(dict[str, Any]):
         return super().__contains__(name)
 
     def ignored(self, op: str, domain: str, opset: int) -> list[str]:
-        """What is stated, was not looked up, and is not the default of the operator's schema."""
+        """List what is stated, was not looked up, and is not the default of the schema."""
         known = _defaults(op, domain, opset)
         return sorted(
             name
@@ -62,13 +59,13 @@ class Attributes(dict[str, Any]):
         )
 
     def foreign(self, op: str, domain: str, opset: int) -> list[str]:
-        """What the operator's schema does not have."""
+        """List what the operator's schema does not have."""
         known = _schema(op, domain, opset)
         return [] if known is None else sorted(self.keys() - known.attributes.keys())
 
 
 def unread(names: Sequence[str], kind: str = "attribute") -> str:
-    """What a refusal says of them.
+    """Say in a refusal that nothing looks at them.
 
     >>> unread(["mode"])
     'no translation looks at its attribute mode'
@@ -87,12 +84,12 @@ def _schema(op: str, domain: str, opset: int) -> defs.OpSchema | None:
 @cache
 def _defaults(op: str, domain: str, opset: int) -> dict[str, Any]:
     schema = _schema(op, domain, opset)
-    found: dict[str, Any] = dict(_OWN.get(op, {}))
+    defaults: dict[str, Any] = {}
     for name, attribute in (schema.attributes if schema else {}).items():
         if attribute.default_value.name:
             value = helper.get_attribute_value(attribute.default_value)
-            found[name] = value.decode() if isinstance(value, bytes) else value
-    return found
+            defaults[name] = value.decode() if isinstance(value, bytes) else value
+    return defaults
 
 
 def _same(value: Any, default: Any) -> bool:

@@ -21,17 +21,17 @@ TOLERANCE = 1e-3
 
 
 def extended(array: np.ndarray) -> int:
-    """The number of axes longer than 1."""
+    """Return the number of axes longer than 1."""
     return sum(size > 1 for size in array.shape)
 
 
 def uniform(array: np.ndarray) -> bool:
-    """Whether all entries are equal."""
+    """Return whether all entries are equal."""
     return array.size == 0 or bool((array == array.reshape(-1)[0]).all())
 
 
 def computed(array: np.ndarray) -> bool:
-    """Whether a formula explains the entries: a mask, a grid, a series, sines and cosines.
+    """Return whether a formula explains the entries: a mask, a grid, a series, sinusoids.
 
     Entries that are all equal are no evidence: weights start like that.
     """
@@ -48,7 +48,7 @@ def computed(array: np.ndarray) -> bool:
 
 
 def follows_formula(array: np.ndarray) -> bool:
-    """Whether its lines are arithmetic or geometric series, sines or cosines."""
+    """Return whether its lines are arithmetic or geometric series, sines or cosines."""
     if extended(array) == 0:
         return False
     matrix = _matrix(array)
@@ -66,13 +66,13 @@ def follows_formula(array: np.ndarray) -> bool:
 
 
 def counted(array: np.ndarray) -> bool:
-    """Whether it holds whole numbers beyond 0 and 1: distances, positions."""
+    """Return whether it holds whole numbers beyond 0 and 1: distances, positions."""
     sample = _sample(array)
     return bool((sample == np.rint(sample)).all()) and sample.size > 0 and np.ptp(sample) > 1
 
 
 def triangular(array: np.ndarray) -> bool:
-    """Whether it is a square of one value under (or above) the diagonal, and 0 elsewhere."""
+    """Return whether it is a square of one value on one side of the diagonal, and 0 elsewhere."""
     if array.ndim != 2 or array.shape[0] != array.shape[1] or len(array) < 2:
         return False
     corner = np.asarray(array[:LINES, :LINES], np.float64)
@@ -87,19 +87,19 @@ def _sample(array: np.ndarray) -> np.ndarray:
 
 
 def _matrix(array: np.ndarray) -> np.ndarray:
-    """The first rows of the array, seen as a matrix along its last long axis."""
+    """Return the first rows of the array, seen as a matrix along its last long axis."""
     sizes = [size for size in array.shape if size > 1]
     return np.asarray(array.reshape(-1, sizes[-1])[:LINES], np.float64)
 
 
 def _two_valued(sample: np.ndarray) -> bool:
-    """0 and one other value: a mask."""
+    """Return whether it holds 0 and one other value: a mask."""
     rest = sample[sample != 0]
     return rest.size < sample.size and uniform(rest)
 
 
 def _recurrent(matrix: np.ndarray, slack: float) -> bool:
-    """Whether each column x obeys x[t-1] + x[t+1] = c x[t], as series and sinusoids do."""
+    """Return whether columns x obey x[t-1] + x[t+1] = c x[t], as series and sinusoids do."""
     if len(matrix) < FEWEST:
         return False
     middle, ends = matrix[1:-1], matrix[:-2] + matrix[2:]
@@ -112,7 +112,7 @@ def _recurrent(matrix: np.ndarray, slack: float) -> bool:
 
 
 def _paired(matrix: np.ndarray, slack: float) -> bool:
-    """Whether the columns are sines with their cosines, side by side or in halves."""
+    """Return whether the columns are sines with their cosines, side by side or in halves."""
     rows, width = matrix.shape
     if rows < 2 or width < 2 or width % 2 or np.abs(matrix).max() > 1 + slack:
         return False

@@ -31,7 +31,7 @@ _RAISED: tuple[type[Exception], ...] = (
 
 
 def unjudged(model: Model) -> str | None:
-    """Why onnxruntime cannot be asked what ``model`` computes; None where it can."""
+    """Return why onnxruntime cannot be asked what ``model`` computes; None where it can."""
     return "onnxruntime cannot run bfloat16 here" if has_bfloat16(model) else None
 
 
@@ -87,7 +87,7 @@ def _write_torch(model: Model, draft: Path) -> None:
 
 
 def _torch(draft: Path) -> Network:
-    """The package's network, as whoever imports it gets it."""
+    """Return the package's network, as whoever imports it gets it."""
     import torch
 
     from onnx_net2net.frameworks.torch.module import tensor_of
@@ -120,7 +120,7 @@ def _write_keras(model: Model, draft: Path) -> None:
 
 
 def load_keras(path: Path) -> Any:
-    """A saved Keras model. Raises OutputError where it cannot be read."""
+    """Return a saved Keras model. Raise OutputError where it cannot be read."""
     # What the file is made of has to be known to Keras.
     import keras
 
@@ -134,13 +134,13 @@ def load_keras(path: Path) -> Any:
 
 
 def _raised() -> tuple[type[Exception], ...]:
-    """What Python and, where Keras runs on it, TensorFlow raise."""
+    """Return what Python and, where Keras runs on it, TensorFlow raise."""
     tensorflow = sys.modules.get("tensorflow")
     return _RAISED if tensorflow is None else (*_RAISED, tensorflow.errors.OpError)
 
 
 def _reason(error: BaseException) -> str:
-    """What is wrong with the file: our own error behind Keras' one, or the first of all."""
+    """Return what is wrong with the file: our own error behind Keras' one, or the first."""
     while not isinstance(error, Net2NetError):
         earlier = error.__cause__ or error.__context__
         if earlier is None:

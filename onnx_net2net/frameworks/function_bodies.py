@@ -69,7 +69,7 @@ class _Lowering:
         self.problems: dict[str, str] = {}
 
     def model(self) -> Model:
-        """The model with bodies in place of nodes; itself where no node has a text."""
+        """Return the model with bodies in place of nodes; itself where no node has a text."""
         if not any(map(self._has_text, _nodes(self.source.proto.graph.node))):
             return self.source
         self.source = with_unique_names(self.source)
@@ -112,7 +112,7 @@ class _Lowering:
 
 
 def _typed(model: Model) -> ModelProto:
-    """The model with the types of its weights written down where functions ask for types."""
+    """Write down the types of the weights, where functions ask for types."""
     proto = model.editable()
     stated = {value.name for value in (*proto.graph.value_info, *proto.graph.input)}
     for name, weight in model.weights.items():

@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from onnx_net2net.errors import Refused
-from onnx_net2net.frameworks.step import Step
+from onnx_net2net.frameworks.step import ProgramStep
 
 
 class Operation:
     """A step that is being translated."""
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: ProgramStep) -> None:
         self.step = step
         self.opset = step.opset
 
@@ -25,19 +25,19 @@ class Operation:
         return self.step.attributes.get(name, default)
 
     def wants(self, output: int) -> bool:
-        """Whether an output is named."""
+        """Return whether an output is named."""
         return output < len(self.step.outputs) and bool(self.step.outputs[output])
 
     def strides(self, rank: int) -> list[int]:
-        """How far a window moves along each of ``rank`` axes."""
+        """Return how far a window moves along each of ``rank`` axes."""
         return list(self.attribute("strides") or [1] * rank)
 
     def dilations(self, rank: int) -> list[int]:
-        """How far the elements of a window lie apart along each of ``rank`` axes."""
+        """Return how far the elements of a window lie apart along each of ``rank`` axes."""
         return list(self.attribute("dilations") or [1] * rank)
 
     def pads(self, rank: int) -> list[int]:
-        """What is stated to be put around ``rank`` axes: before each of them, then behind each."""
+        """Return the stated padding of ``rank`` axes: before each of them, then behind each."""
         return list(self.attribute("pads") or [0] * (2 * rank))
 
     def refuse(self, reason: str, remedy: str | None = None) -> NoReturn:

@@ -47,7 +47,7 @@ EMPTY = "tensor"
 
 
 def unique_paths(names: Iterable[str]) -> dict[str, str]:
-    """A path for each name, the first named having the first choice; see :func:`roles.paths`."""
+    """Return a path for each name, the first choosing first; see :func:`roles.paths`."""
     leaves: set[str] = set()
     folders: set[str] = set()
     found: dict[str, str] = {}
@@ -63,7 +63,7 @@ def unique_paths(names: Iterable[str]) -> dict[str, str]:
 
 
 def _parts(name: str) -> list[str]:
-    """The name's parts, each fit to be an attribute of a module."""
+    """Return the name's parts, each fit to be an attribute of a module."""
     plain = re.sub(r"[^A-Za-z0-9_.]", "_", name)
     # Two underscores in front would be another name within a class, or one of Python's own.
     parts = [re.sub(r"^__+", "_", part) for part in plain.split(".")]
@@ -72,7 +72,7 @@ def _parts(name: str) -> list[str]:
 
 
 def _free(parts: list[str], taken: set[str]) -> str:
-    """The last part, with a number where the path is taken."""
+    """Return the last part, with a number where the path is taken."""
     *folder, last = parts
     found, count = last, 1
     while ".".join((*folder, found)) in taken:

@@ -11,7 +11,8 @@ once; what depends on parameters stays a step, so that it is computed again as t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,11 @@ from onnx_net2net.analysis.shapes import infer
 from onnx_net2net.analysis.values import evaluate
 from onnx_net2net.frameworks.attributes import Attributes
 from onnx_net2net.frameworks.roles import Role, paths, roles
-from onnx_net2net.frameworks.step import Section, attributes_of
-from onnx_net2net.frameworks.step import Step as Step
+from onnx_net2net.frameworks.step import ProgramStep, Section, attributes_of
 from onnx_net2net.model.graph import Graph, Node
+from onnx_net2net.model.hazards import node_hazard
 from onnx_net2net.model.model import Model
 from onnx_net2net.model.native import infer_shapes
-from onnx_net2net.model.oddities import odd
 from onnx_net2net.model.unique_names import with_unique_names
 
 Array = np.ndarray[Any, Any]
@@ -42,26 +42,30 @@ _NO_REFERENCE = (
 
 
 class Program:
-    """``model`` as steps. ``constants`` holds what is stored or computed once."""
+    """``model`` as steps. ``kinds`` are the roles of its weights, where these are known."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, kinds: Mapping[str, Role] | None = None) -> None:
         self.model = with_unique_names(model)
         self.graph = Graph(self.model)
         self.opset = dict(self.model.opset)
         self.shapes = infer(self.graph)
-        self.roles: Mapping[str, Role] = roles(self.model)
-        self.paths: Mapping[str, str] = paths(self.model)
+        self.roles: Mapping[str, Role] = roles(self.model) if kinds is None else kinds
         self._static = _static_dims(self.model, isolated=self.shapes.unknown > 0)
         self._constants: dict[str, Array] = {}
         self.main = self._section(self.graph.main, self.graph.inputs, self.graph.outputs)
 
+    @cached_property
+    def paths(self) -> Mapping[str, str]:
+        """Return the path of every weight in a tree of modules."""
+        return paths(self.model)
+
     @property
-    def steps(self) -> list[Step]:
-        """The steps of the main graph."""
+    def steps(self) -> list[ProgramStep]:
+        """Return the steps of the main graph."""
         return self.main.steps
 
     def constant(self, name: str) -> Array | None:
-        """The contents of a constant, None for anything else."""
+        """Return the contents of a constant, None for anything else."""
         if name in self._constants:
             return self._constants[name]
         if self.roles.get(name) is Role.CONSTANT:
@@ -70,22 +74,22 @@ class Program:
         return None
 
     def is_constant(self, name: str) -> bool:
-        """Whether :meth:`constant` gives contents, without reading them."""
+        """Return whether :meth:`constant` gives contents, without reading them."""
         return name in self._constants or self.roles.get(name) is Role.CONSTANT
 
     def is_weight(self, name: str) -> bool:
-        """Whether ``name`` is a parameter or a statistic."""
+        """Return whether ``name`` is a parameter or a statistic."""
         return name in self.roles and self.roles[name] is not Role.CONSTANT
 
     def rank(self, name: str) -> int | None:
-        """How many axes a tensor has, None where that is not known."""
+        """Return how many axes a tensor has, None where that is not known."""
         shape = self.shapes.of(name)
         if shape is None and name in self._static:
             return len(self._static[name])
         return None if shape is None else len(shape)
 
     def dtype(self, name: str) -> int | None:
-        """The element type of a tensor, None where it is not known."""
+        """Return the element type of a tensor, None where it is not known."""
         found = self.shapes.dtype.get(name)
         if found is None and name in self.shapes.value:
             return helper.np_dtype_to_tensor_dtype(self.shapes.value[name].dtype)
@@ -93,18 +97,18 @@ class Program:
             return helper.np_dtype_to_tensor_dtype(self._constants[name].dtype)
         return found
 
-    def fuse(self) -> None:
-        """Replace every group of steps that one operator computes, in the bodies as well."""
+    def fuse(self, known: Collection[tuple[str, str]]) -> None:
+        """Replace every group of steps that one operator of ``known`` computes, in bodies too."""
         around = Surroundings(self.graph, self.shapes, self.constant, self.is_weight)
-        made: dict[tuple[str, ...], list[Step]] = {}
-        for fusion in (f for f in fusions(around) if f.op):
+        made: dict[tuple[str, ...], list[ProgramStep]] = {}
+        for fusion in (f for f in fusions(around) if (f.domain, f.op) in known):
             made |= {node.outputs: [] for node in fusion.nodes[1:]}
             made[fusion.nodes[0].outputs] = self._fused(fusion)
         for section in self.main.sections():
             section.steps = [new for s in section.steps for new in made.get(s.outputs, [s])]
 
-    def _fused(self, fusion: Fusion) -> list[Step]:
-        """The step in place of a fusion, behind one that permutes what it reads."""
+    def _fused(self, fusion: Fusion) -> list[ProgramStep]:
+        """Make the step in place of a fusion, behind one that permutes what it reads."""
         root, inputs, steps = fusion.nodes[0], list(fusion.inputs), []
         if fusion.permuted is not None:
             index, order = fusion.permuted
@@ -112,11 +116,13 @@ class Program:
             self._derive(new, inputs[index], perm)
             operands, opset = (inputs[index],), self.opset.get("", 1)
             attributes = Attributes(perm=perm)
-            steps.append(Step("Transpose", "", operands, (new,), attributes, root.label, opset))
+            steps.append(
+                ProgramStep("Transpose", "", operands, (new,), attributes, root.label, opset)
+            )
             inputs[index] = new
         attributes, opset = Attributes(fusion.attributes), self.opset.get(fusion.domain, 1)
         op, domain, outputs = fusion.op, fusion.domain, root.outputs
-        step = Step(op, domain, tuple(inputs), outputs, attributes, root.label, opset)
+        step = ProgramStep(op, domain, tuple(inputs), outputs, attributes, root.label, opset)
         return [*steps, step]
 
     def _derive(self, name: str, source: str, perm: list[int]) -> None:
@@ -130,7 +136,7 @@ class Program:
             self._static[name] = tuple(self._static[source][axis] for axis in perm)
 
     def dims(self, name: str) -> tuple[int | str | None, ...] | None:
-        """Sizes by axis: a number where it is always that, a symbol, or None where unknown."""
+        """Return sizes by axis: a number where it is always that, a symbol, or None if unknown."""
         constant = self._constants.get(name)
         if constant is not None:
             return tuple(constant.shape)
@@ -143,7 +149,7 @@ class Program:
         return (None,) * rank
 
     def size(self, name: str, axis: int) -> int | None:
-        """The size of one axis where it is always the same."""
+        """Return the size of one axis where it is always the same."""
         dims = self.dims(name)
         found = dims[axis] if dims is not None and -len(dims) <= axis < len(dims) else None
         return found if isinstance(found, int) else None
@@ -160,7 +166,7 @@ class Program:
                 steps.append(step)
         return Section(list(inputs), list(outputs), steps)
 
-    def _step(self, node: Node) -> Step:
+    def _step(self, node: Node) -> ProgramStep:
         bodies = {
             body.attribute: self._section(
                 body.nodes,
@@ -170,11 +176,11 @@ class Program:
             for body in node.bodies
         }
         attributes, opset = attributes_of(node.proto), self.opset.get(node.domain, 1)
-        return Step(
+        return ProgramStep(
             node.op, node.domain, node.inputs, node.outputs, attributes, node.label, opset, bodies
         )
 
-    def _fold(self, step: Step, node: Node) -> bool:
+    def _fold(self, step: ProgramStep, node: Node) -> bool:
         """Compute a step of constants; False where it stays."""
         given = [name for name in step.inputs if name]
         if step.bodies or node.opaque or _stays(step) or step.domain:
@@ -195,17 +201,17 @@ class Program:
         self._constants.update(zip(step.outputs, found, strict=False))
         return True
 
-    def _fold_type(self, step: Step) -> bool:
-        """CastLike of a constant: only the type of the other operand matters."""
+    def _fold_type(self, step: ProgramStep) -> bool:
+        """Fold CastLike of a constant: only the type of the other operand matters."""
         array, dtype = self.constant(step.inputs[0]), self.dtype(step.inputs[1])
         if array is None or dtype is None or array.dtype == object:
             return False
         self._constants[step.output] = array.astype(helper.tensor_dtype_to_np_dtype(dtype))
         return True
 
-    def _fold_shape(self, step: Step) -> bool:
-        """Shape of a tensor whose sizes never change."""
-        if step.op not in ("Shape", "Size"):
+    def _fold_shape(self, step: ProgramStep) -> bool:
+        """Fold the Shape of a tensor whose sizes never change."""
+        if not step.facts.measures:
             return False
         dims = self.dims(step.inputs[0])
         if dims is None:
@@ -221,8 +227,8 @@ class Program:
         return True
 
 
-def _stays(step: Step) -> bool:
-    """Whether a result is another each time, no tensor, or a table larger than what it is from."""
+def _stays(step: ProgramStep) -> bool:
+    """Return whether a result varies, is no tensor, or is a table larger than its source."""
     larger = step.op in ("DequantizeLinear", "Optional")
     return larger or step.facts.random or step.facts.sequence
 
@@ -230,12 +236,12 @@ def _stays(step: Step) -> bool:
 def computed(
     node: NodeProto, values: list[Array | None], opset: Mapping[str, int]
 ) -> list[Array] | None:
-    """What a node gives for constants, or None where nothing here computes it."""
+    """Compute a node of constants; None where nothing here does."""
     found = evaluate(node, values, opset.get("", 1))
     if found is not None:
         return found
     inputs = {n: v for n, v in zip(node.input, values, strict=True) if v is not None}
-    if any(value.dtype == object for value in inputs.values()) or odd(node, inputs.get):
+    if any(value.dtype == object for value in inputs.values()) or node_hazard(node, inputs.get):
         return None
     graph = helper.make_graph(
         [node],
@@ -256,7 +262,7 @@ def computed(
 
 
 def _static_dims(model: Model, *, isolated: bool) -> dict[str, tuple[int | str | None, ...]]:
-    """What onnx infers with the symbols left symbols: sizes that hold for every input."""
+    """Return what onnx infers with the symbols left symbols: sizes that hold for every input."""
     proto = model.editable()
     del proto.graph.value_info[:]
     inferred = infer_shapes(proto, model.small, isolated=isolated) or proto.graph

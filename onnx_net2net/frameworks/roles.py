@@ -61,7 +61,7 @@ class Role(StrEnum):
 
 
 def roles(model: Model) -> dict[str, Role]:
-    """The role of every name in ``model.weights``, by the exporter's word, else by use.
+    """Return the role of each name in ``model.weights``, by the exporter's word, else by use.
 
     Found once for a model: some contents are looked at, which a grown model computes anew.
     """
@@ -74,7 +74,7 @@ def _roles(model: Model) -> dict[str, Role]:
 
 
 def paths(model: Model) -> dict[str, str]:
-    """A dotted path in a module tree for every name in ``model.weights``.
+    """Return a dotted path in a module tree for every name in ``model.weights``.
 
     The name itself where it can be one. Other characters than letters, digits, ``_`` and ``.``
     become ``_``, empty parts go, names that PyTorch's modules take get a ``_``; no path stands
@@ -99,7 +99,7 @@ class _Judge:
         self.raw = _reachable(self.graph, set(self.graph.inputs), self.graph.derived)
 
     def role(self, name: str, weight: Weight) -> Role:
-        """The role of one weight."""
+        """Return the role of one weight."""
         if weight.dtype not in FLOATS:
             return Role.CONSTANT
         said = self.said.get(name)
@@ -113,7 +113,7 @@ class _Judge:
         return Role.PARAMETER if "learned" in found else Role.CONSTANT
 
     def _uses(self, name: str, weight: Weight) -> Iterator[str]:
-        """What each place makes of the weight, followed through views of it."""
+        """Yield what each place makes of the weight, followed through views of it."""
         pending, seen = [(name, True)], {name}
         while pending:
             tensor, plain = pending.pop()
@@ -129,7 +129,7 @@ class _Judge:
                 seen.update(followed)
 
     def _followed(self, node: Node, index: int, tensor: str) -> list[str]:
-        """Tensors that are this one in another form: views, and what weights alone compute."""
+        """Return tensors that are this one in another form: views, and what weights compute."""
         if node.links is not None:
             return [link.inner for link in node.links.enter if link.outer == tensor]
         facts = node.facts
@@ -142,7 +142,7 @@ class _Judge:
         return []
 
     def _use(self, node: Node, index: int, name: str, weight: Weight) -> str:
-        """What one place makes of a weight: "learned", "statistic" or nothing."""
+        """Return what one place makes of a weight: "learned", "statistic" or nothing."""
         operand = node.facts.weights.get(index)
         if operand is None:
             added = index in node.facts.terms and self._added(node, index, name, weight)
@@ -162,11 +162,11 @@ class _Judge:
         return "learned" if learned else ""
 
     def _made(self, name: str) -> bool:
-        """Whether the exporter made the tensor, rather than the author."""
+        """Return whether the exporter made the tensor, rather than the author."""
         return name not in self.initializers or bool(MADE.match(name))
 
     def _added(self, node: Node, index: int, name: str, weight: Weight) -> bool:
-        """Whether what is added to, or multiplied with, an activation is learned."""
+        """Return whether what is added to, or multiplied with, an activation is learned."""
         others = [n for i, n in enumerate(node.inputs) if n and i != index]
         array = weight.array()
         if weight.size == 1:
@@ -180,7 +180,7 @@ class _Judge:
         return not computed(array)
 
     def _single(self, name: str) -> bool:
-        """Whether ``name`` is a product with a weight that has one output channel."""
+        """Return whether ``name`` is a product with a weight that has one output channel."""
         node = self.graph.producer.get(name)
         if node is None or node.op != "MatMul" or len(node.inputs) < 2:
             return False
@@ -188,14 +188,14 @@ class _Judge:
         return weight is not None and weight.shape[-1:] == (1,)
 
     def _turns_positions(self, node: Node, index: int, weight: Weight) -> bool:
-        """Whether a vector multiplies positions: frequencies of sines, slopes of distances."""
+        """Return whether a vector multiplies positions: frequencies, slopes of distances."""
         if sum(size > 1 for size in weight.shape) > 1:
             return False
         others = [n for i, n in enumerate(node.inputs) if n and i != index]
         return any(self._counts(name) for name in others)
 
     def _counts(self, name: str) -> bool:
-        """Whether a tensor holds integers turned into floats."""
+        """Return whether a tensor holds integers turned into floats."""
         node = self.graph.producer.get(name)
         while node is not None and node.facts.reshapes:
             if node.op == "Cast" and self._is_integer(node.inputs[0]):
@@ -217,7 +217,7 @@ class _Judge:
         return node.op not in ("Mul", "Div") and self._described(name) not in FLOATS
 
     def _described(self, name: str) -> int:
-        """The element type that the file states for a tensor, FLOAT where it states none."""
+        """Return the element type that the file states for a tensor, FLOAT where it states none."""
         return int(self.types.get(name, TensorProto.FLOAT))
 
 
@@ -226,7 +226,7 @@ def _is_view(node: Node, index: int) -> bool:
 
 
 def _computes(node: Node) -> bool:
-    """Whether a node is arithmetic, one operand with another."""
+    """Return whether a node is arithmetic, one operand with another."""
     return 0 in node.facts.terms and node.facts.kind is not Kind.MOVE
 
 
@@ -236,7 +236,7 @@ def _fixed(weight: Weight) -> bool:
 
 
 def recorded(model: Model) -> dict[str, tuple[str, bool]]:
-    """What PyTorch's exporter recorded of weights: their kind, and whether a buffer persists."""
+    """Return what PyTorch's exporter recorded of weights: kind, and whether a buffer persists."""
     graph = model.proto.graph
     found = {}
     for value in (*graph.initializer, *graph.value_info, *graph.input):
@@ -247,7 +247,7 @@ def recorded(model: Model) -> dict[str, tuple[str, bool]]:
 
 
 def _reachable(graph: Graph, start: set[str], derived: set[str]) -> set[str]:
-    """Graph inputs, their views, and what arithmetic with weights alone makes of them."""
+    """Return graph inputs, their views, and what arithmetic with weights alone makes of them."""
     found = set(start)
     for node in graph.nodes:
         given = [name for name in node.inputs if name]

@@ -14,7 +14,7 @@ from onnx_net2net.operators.record import Operator
 
 
 @dataclass(eq=False)
-class Step:
+class ProgramStep:
     """One node. ``bodies`` are the subgraphs of If, Loop and Scan by attribute."""
 
     op: str
@@ -29,21 +29,21 @@ class Step:
 
     @property
     def output(self) -> str:
-        """The first output."""
+        """Return the first output."""
         return self.outputs[0]
 
     @property
     def operator(self) -> str:
-        """The operator with its domain, as a message names it."""
+        """Return the operator with its domain, as a message names it."""
         return f"{self.domain}.{self.op}" if self.domain else self.op
 
     @property
     def facts(self) -> Operator:
-        """What the operator is."""
+        """Return what the operator is."""
         return facts(self.op, self.domain)
 
     def ignored(self) -> list[str]:
-        """Attributes that it states and nobody looked up, but for defaults."""
+        """Return attributes that it states and nobody looked up, but for defaults."""
         return self.attributes.ignored(self.op, self.domain, self.opset)
 
 
@@ -53,17 +53,17 @@ class Section:
 
     inputs: list[str]
     outputs: list[str]
-    steps: list[Step]
+    steps: list[ProgramStep]
 
     def sections(self) -> Iterator[Section]:
-        """This section, and the bodies of its steps."""
+        """Yield this section, and the bodies of its steps."""
         yield self
         for step in self.steps:
             for body in step.bodies.values():
                 yield from body.sections()
 
-    def every_step(self) -> Iterator[Step]:
-        """The steps, each before those of its bodies."""
+    def every_step(self) -> Iterator[ProgramStep]:
+        """Yield the steps, each before those of its bodies."""
         for step in self.steps:
             yield step
             for body in step.bodies.values():
@@ -71,7 +71,7 @@ class Section:
 
 
 def attributes_of(node: NodeProto) -> Attributes:
-    """The attributes of a node but for graphs: text as str, tensors as arrays."""
+    """Return the attributes of a node but for graphs: text as str, tensors as arrays."""
     return Attributes(
         (a.name, _plain(helper.get_attribute_value(a)))
         for a in node.attribute

@@ -35,7 +35,7 @@ class _Imported:
         self.run = call
 
     def rerun(self, feeds: Sequence[Feeds], how: How = "again") -> list[Outputs] | None:
-        """With the inputs moved: no other way shows the noise of the framework's own kernels."""
+        """Run with the inputs moved: nothing else shows the noise of the framework's kernels."""
         return [self.run(inputs) for inputs in feeds] if how == "again" else None
 
 

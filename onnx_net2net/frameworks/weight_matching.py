@@ -45,7 +45,7 @@ class Piece:
 
 
 @dataclass
-class Match:
+class WeightMatch:
     """A key of the original and the piece that holds its value, of shape ``before``."""
 
     key: str
@@ -55,7 +55,7 @@ class Match:
 
 
 def recovered(model: Model, like: Weights, base: Model) -> dict[str, Weight]:
-    """The weights of ``model`` under the names and in the layouts of ``like``.
+    """Return the weights of ``model`` under the names and in the layouts of ``like``.
 
     ``base`` is the file that was exported from ``like`` and that ``model`` was grown from. Raises
     Refused where a weight is not found, or where several could be meant that now differ.
@@ -79,7 +79,7 @@ class _Search:
 
     base: Model
     original: Mapping[str, Weight]
-    matches: dict[str, list[Match]] = field(default_factory=dict)
+    matches: dict[str, list[WeightMatch]] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)  # original tensors that the file does not hold
     unknown: list[str] = field(default_factory=list)  # the file's weights with no original
 
@@ -133,10 +133,10 @@ class _Search:
         if not waiting:  # copies of a tied weight: they must stay alike
             self.matches[keys[0]] += [self._match(keys[0], piece) for piece in left]
 
-    def _match(self, key: str, piece: Piece) -> Match:
+    def _match(self, key: str, piece: Piece) -> WeightMatch:
         held = piece.take(self.base.weights[piece.name].array())
         _, ours = _content(self.original[key].array().astype(held.dtype))
-        return Match(key, piece, held.shape, ours != _content(held)[1])
+        return WeightMatch(key, piece, held.shape, ours != _content(held)[1])
 
 
 @dataclass
@@ -147,8 +147,8 @@ class _Grown:
     base: Model
     original: Mapping[str, Weight]
 
-    def weight(self, key: str, matches: list[Match]) -> Weight:
-        """The grown tensor of one key, computed when it is read."""
+    def weight(self, key: str, matches: list[WeightMatch]) -> Weight:
+        """Return the grown tensor of one key, computed when it is read."""
         first, *others = [self._one(key, match) for match in matches]
         for other, match in zip(others, matches[1:], strict=True):
             same = other.shape == first.shape
@@ -162,7 +162,7 @@ class _Grown:
                 )
         return first
 
-    def _one(self, key: str, match: Match) -> Weight:
+    def _one(self, key: str, match: WeightMatch) -> Weight:
         name = match.piece.name
         if name not in self.model.weights:
             raise Refused(name, "the grown model has no such weight", "give its own original file")
@@ -171,8 +171,8 @@ class _Grown:
         return Computed(key, weight.dtype, compute().shape, compute)
 
 
-def _laid_out(weight: Weight, match: Match, wanted: tuple[int, ...]) -> np.ndarray:
-    """A grown piece in the original's layout; ``wanted`` is the original's old shape."""
+def _laid_out(weight: Weight, match: WeightMatch, wanted: tuple[int, ...]) -> np.ndarray:
+    """Lay a grown piece out as the original; ``wanted`` is the original's old shape."""
     piece = match.piece.take(weight.array())
     if match.before == wanted and not match.transposed:
         return piece
@@ -188,7 +188,7 @@ def _laid_out(weight: Weight, match: Match, wanted: tuple[int, ...]) -> np.ndarr
 
 
 def _pieces(model: Model) -> Iterator[Piece]:
-    """All floating-point weights; those of recurrent layers in PyTorch's parts."""
+    """Yield all floating-point weights; those of recurrent layers in PyTorch's parts."""
     graph = Graph(model)
     for name, weight in model.weights.items():
         if weight.dtype not in FLOATS:
@@ -206,7 +206,7 @@ def _pieces(model: Model) -> Iterator[Piece]:
 
 
 def _readers(graph: Graph, name: str) -> Iterator[tuple[Node, int]]:
-    """The nodes that read a tensor, through views of it."""
+    """Yield the nodes that read a tensor, through views of it."""
     for node, index in graph.consumers.get(name, ()):
         if node.facts.reshapes and index == 0 and all(o in graph.derived for o in node.outputs):
             for output in node.outputs:
@@ -222,7 +222,7 @@ def _whole(array: np.ndarray) -> np.ndarray:
 def _gates(
     order: tuple[int, ...], direction: int, half: int | None, array: np.ndarray
 ) -> np.ndarray:
-    """One direction (of a bias: one of its halves), its gates in PyTorch's order."""
+    """Return one direction (of a bias: one of its halves), its gates in PyTorch's order."""
     part = array[direction]
     if half is not None:
         part = part.reshape(2, -1)[half]
@@ -231,7 +231,7 @@ def _gates(
 
 
 def _content(array: np.ndarray) -> tuple[bytes, bytes]:
-    """Digests of an array without its axes of size 1: of a matrix or its transpose, and its own."""
+    """Return digests without axes of size 1: of a matrix or its transpose, and its own."""
     plain = array.squeeze()
     own = _digest(plain)
     return (min(own, _digest(plain.T)) if plain.ndim == 2 else own), own
@@ -245,7 +245,7 @@ def _digest(array: np.ndarray) -> bytes:
 
 
 def _ends(one: str, other: str) -> bool:
-    """Whether one dotted name is the end of the other: a module may have been wrapped."""
+    """Return whether one dotted name is the end of the other: a module may have been wrapped."""
     return bool(one and other) and (one.endswith("." + other) or other.endswith("." + one))
 
 
@@ -263,7 +263,7 @@ LIKENESS: tuple[Callable[[str, Piece], bool], ...] = (
 
 
 def _modules(proto: NodeProto) -> Iterator[str]:
-    """The module path of a node: as recorded, or in its name ("/layers/layers.0/fc/MatMul")."""
+    """Yield the module path of a node, recorded or in its name ("/layers/layers.0/fc/MatMul")."""
     yield from scopes(proto)[-2:]
     if proto.name.startswith("/"):
         parts = proto.name.split("/")[1:-1]
@@ -317,7 +317,7 @@ def _check_ties(original: Mapping[str, Weight], found: Mapping[str, Weight]) -> 
 
 
 def _place(weight: Weight) -> Hashable:
-    """Where the contents lie, in a file or in memory: the same for tensors that share them."""
+    """Return where the contents lie, in a file or memory: the same for tensors that share them."""
     if isinstance(weight, Stored):
         return id(weight.source), weight.offset, weight.shape
     array = weight.array()

@@ -22,7 +22,7 @@ def same_pads(
     length: Any, span: int, stride: int, lower: bool, *, cuts: bool = False,
     positive: Callable[[Any], Any] = _positive,
 ) -> tuple[Any, Any]:  # fmt: skip
-    """What stands before and behind an axis for as many outputs as there are strides in it.
+    """Return the padding before and behind for as many outputs as there are strides.
 
     ``lower`` puts the odd one in front. With ``cuts``, where strides exceed the span, it is less
     than nothing.
@@ -38,7 +38,7 @@ def transposed_pads(
     op: Operation, kernel: Sequence[int], length: Callable[[int], Any],
     positive: Callable[[Any], Any] = _positive,
 ) -> list[tuple[Any, Any]]:  # fmt: skip
-    """What a ConvTranspose cuts from both ends of each axis of the full result, or adds below 0.
+    """Return what a ConvTranspose cuts from both ends of each axis, or adds below 0.
 
     ``length`` gives the size of an axis of its input. As onnxruntime does: the odd one is cut in
     front but for SAME_UPPER, and what a stated shape has beyond the full result is added behind.

@@ -24,7 +24,7 @@ _READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0
 
 
 def read(path: Path) -> dict[str, Array] | Array:
-    """The arrays of an archive by name, or the one array of a file.
+    """Read the arrays of an archive by name, or the one array of a file.
 
     Raises OSError, and ValueError for what is neither, or not what it says.
     """
@@ -39,20 +39,20 @@ def read(path: Path) -> dict[str, Array] | Array:
                 total = sum(member.file_size for member in members)
                 if total > FREE + RATIO * size:
                     raise ValueError(f"it is {size} bytes and claims to hold {total}")
-                return {m.filename.removesuffix(".npy"): _member(archive, m) for m in members}
+                arrays = {}
+                for member in members:
+                    with archive.open(member) as stream:
+                        name = member.filename.removesuffix(".npy")
+                        arrays[name] = _array(stream, member.file_size)
+                return arrays
     except MemoryError:
         raise ValueError("there is not enough memory for it") from None
     except _DAMAGED as error:
         raise ValueError(str(error) or "it is damaged") from None
 
 
-def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
-    with archive.open(member) as file:
-        return _array(file, member.file_size)
-
-
 def _array(file: IO[bytes], size: int) -> Array:
-    """The array in a file of ``size`` bytes."""
+    """Read the array in a file of ``size`` bytes."""
     version = npy.read_magic(file)
     if version not in _READERS:
         raise ValueError(f"version {version} of the format is not known")

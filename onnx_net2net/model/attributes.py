@@ -12,11 +12,12 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto
+from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto
 
 from onnx_net2net.errors import InvalidModel
 from onnx_net2net.model import schemas
-from onnx_net2net.model.tensors import check_tensor, subgraphs
+from onnx_net2net.model.schemas import domain_of
+from onnx_net2net.model.tensors import check_tensor, nodes
 
 __all__ = ["check_attributes", "check_attributes_as_written"]
 
@@ -43,9 +44,8 @@ def check_attributes_as_written(proto: ModelProto) -> None:
     Only the body of a local function may take a value from the function's caller.
     """
     for holder in (proto.graph, *proto.functions):
-        for nodes in (holder, *subgraphs(holder)):
-            for node in nodes.node:
-                _check_form(node, inside=isinstance(holder, FunctionProto))
+        for node in nodes(holder):
+            _check_form(node, inside=isinstance(holder, FunctionProto))
 
 
 def check_attributes(proto: ModelProto, opsets: dict[str, int]) -> None:
@@ -54,20 +54,14 @@ def check_attributes(proto: ModelProto, opsets: dict[str, int]) -> None:
     For a model whose local functions were inlined. What onnx has no schema for has at least the
     types that this program relies on.
     """
-    for graph in (proto.graph, *subgraphs(proto.graph)):
-        _check_graph(graph, opsets)
-
-
-def _check_graph(graph: GraphProto, opsets: dict[str, int]) -> None:
-    for node in graph.node:
-        domain = "" if node.domain == "ai.onnx" else node.domain
+    for node in nodes(proto.graph):
+        domain = domain_of(node)
         version = opsets.get(domain, 1)
         for attribute in node.attribute:
             if attribute.ref_attr_name:
                 raise _wrong(node, attribute, "refers to an attribute outside a local function")
-            _check_type(
-                node, attribute, schemas.types(node.op_type, domain, version, attribute.name)
-            )
+            types = schemas.types(node.op_type, domain, version, attribute.name)
+            _check_type(node, attribute, types)
         if node.op_type == "Constant" and domain == "":
             # Its value has had a name for each type since opset 12; old files use them, too.
             if len(node.attribute) != 1:
@@ -122,8 +116,8 @@ def _check_type(node: NodeProto, attribute: AttributeProto, types: frozenset[int
         return  # nobody looks at it
     if attribute.type not in types:
         wanted = " or ".join(A.AttributeType.Name(kind) for kind in sorted(types))
-        found = A.AttributeType.Name(attribute.type)
-        raise _wrong(node, attribute, f"is {found} where {node.op_type} takes {wanted}")
+        stated = A.AttributeType.Name(attribute.type)
+        raise _wrong(node, attribute, f"is {stated} where {node.op_type} takes {wanted}")
     value = getattr(attribute, _FIELDS[attribute.type])
     if attribute.type in (A.STRING, A.STRINGS):
         _check_texts(node, attribute, [value] if attribute.type == A.STRING else value)
@@ -161,16 +155,16 @@ def _check_integers(node: NodeProto, attribute: AttributeProto, values: Sequence
         for value in values:
             if value not in schemas.KNOWN_TYPES:
                 raise _wrong(node, attribute, f"is {value}, which is no element type")
-    if schemas.is_flag(name) and any(value not in (0, 1) for value in values):
+    if name in schemas.FLAGS and any(value not in (0, 1) for value in values):
         raise _wrong(node, attribute, f"is {values[0]}; it is 0 or 1")
-    smallest = schemas.least(name)
+    smallest = schemas.LEAST.get(name)
     if smallest is not None and any(value < smallest for value in values):
         shown = list(values) if attribute.type == A.INTS else values[0]
         raise _wrong(node, attribute, f"is {shown}; the least is {smallest}")
 
 
 def _check_lists(node: NodeProto) -> None:
-    """Lengths of lists that belong together; an empty one says nothing."""
+    """Raise where lists that belong together differ in length; an empty one says nothing."""
     lists: dict[str, Any] = {a.name: a.ints for a in node.attribute if a.ints}
     perm = lists.get("perm")
     if perm is not None and sorted(perm) != list(range(len(perm))):
@@ -179,5 +173,5 @@ def _check_lists(node: NodeProto) -> None:
     if "pads" in lists and (windows or node.op_type != "Pad"):
         windows["pads"] = len(lists["pads"]) / 2  # type: ignore[assignment]
     if len(set(windows.values())) > 1 or any(n != int(n) for n in windows.values()):
-        told = ", ".join(f"{name} {list(lists[name])}" for name in windows)
-        raise InvalidModel(f"{_title(node)}: its {told} are of different lengths", _EXPORT)
+        stated = ", ".join(f"{name} {list(lists[name])}" for name in windows)
+        raise InvalidModel(f"{_title(node)}: its {stated} are of different lengths", _EXPORT)

@@ -27,14 +27,13 @@ except ImportError:  # Windows
 __all__ = ["draft_folder", "locked"]
 
 _NAME = re.compile(r"\.onnx-net2net\.[0-9a-f]{12}\.tmp")
-# Where nothing can be locked (Windows, some network file systems), age must tell.
 _ABANDONED_AFTER = 24 * 3600
 _PATIENCE = 10.0
 
 
 @contextlib.contextmanager
 def draft_folder(parent: Path) -> Iterator[Path]:
-    """A new empty folder in ``parent``, removed in the end with all that is in it.
+    """Make an empty folder in ``parent``, removed in the end with all that is in it.
 
     Raises OSError where it cannot be made.
     """
@@ -60,7 +59,7 @@ def draft_folder(parent: Path) -> Iterator[Path]:
 def locked(folder: Path) -> Iterator[bool]:
     """Keep other processes of this program from putting files into ``folder``.
 
-    Gives whether that is certain: some file systems have no locks, and a lock that is held too
+    Yields whether that is certain: some file systems have no locks, and a lock that is held too
     long is no longer waited for.
     """
     if _NAME.fullmatch(folder.name):
@@ -72,7 +71,7 @@ def locked(folder: Path) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def _lock(folder: Path, patience: float = 0.0) -> Iterator[bool | None]:
-    """Lock a folder; whether that was possible within so many seconds, None where it never is."""
+    """Lock a folder. Yields whether that was possible in time, None where it never is."""
     handle = None
     if fcntl is not None:
         with contextlib.suppress(OSError):
@@ -105,12 +104,11 @@ def _remove_abandoned(parent: Path) -> None:
         for folder in (parent / name for name in names):
             if folder.is_dir() and not folder.is_symlink():
                 with _lock(folder) as free:
-                    if free or (free is None and _is_old(folder)):
+                    # Where nothing can be locked (Windows, network file systems) age must tell.
+                    if free or (
+                        free is None and time.time() - folder.stat().st_mtime > _ABANDONED_AFTER
+                    ):
                         _remove(folder)
-
-
-def _is_old(folder: Path) -> bool:
-    return time.time() - folder.stat().st_mtime > _ABANDONED_AFTER
 
 
 def _remove(folder: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from functools import cached_property
 
 import numpy as np
@@ -14,7 +15,7 @@ from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from onnx_net2net.model.graph import Graph, Node
 from onnx_net2net.model.model import Computed, Model, Weight
-from onnx_net2net.model.tensors import carried
+from onnx_net2net.model.tensors import graphs
 from onnx_net2net.model.untying import join
 
 
@@ -31,7 +32,7 @@ class Editor:
         self._index(graph.main, self.proto.graph)
         self._before: dict[int, list[NodeProto]] = defaultdict(list)
         self._after: dict[int, list[NodeProto]] = defaultdict(list)
-        self._names = {name for inner in _graphs(self.proto.graph) for name in _names(inner)}
+        self._names = {name for inner in graphs(self.proto.graph) for name in _names(inner)}
         self._counts: dict[str, int] = {}
         self._retired: set[str] = set()
         self._copies = graph.copies
@@ -44,21 +45,21 @@ class Editor:
             self._nodes.append(proto)
 
     def node(self, node: Node) -> NodeProto:
-        """The editable counterpart of a node."""
+        """Return the editable counterpart of a node."""
         return self._nodes[node.position]
 
     def unique(self, name: str) -> str:
-        """``name``, or ``name_2`` ... where a tensor or node is called that already."""
-        found, count = name, self._counts.get(name, 1)
-        while found in self._names:
+        """Return ``name``, or ``name_2`` ... where a tensor or node is called that already."""
+        unique, count = name, self._counts.get(name, 1)
+        while unique in self._names:
             count += 1
-            found = f"{name}_{count}"
+            unique = f"{name}_{count}"
         self._counts[name] = count  # all names before are taken, and stay so
-        self._names.add(found)
-        return found
+        self._names.add(unique)
+        return unique
 
     def add_weight(self, name: str, array: np.ndarray) -> str:
-        """A new initializer holding ``array``; its (unique) name."""
+        """Add an initializer that holds ``array``; return its (unique) name."""
         name = self.unique(name)
         dtype = helper.np_dtype_to_tensor_dtype(array.dtype)
         self.proto.graph.initializer.append(
@@ -68,7 +69,7 @@ class Editor:
         return name
 
     def set_weight(self, name: str, array: np.ndarray) -> None:
-        """New contents for an existing weight, or one that was added."""
+        """Replace the contents of a weight, or of one that was added."""
         dtype = (self.weights.get(name) or self.model.weights[name]).dtype
         self.weights[name] = Computed(name, dtype, array.shape, lambda: array)
 
@@ -83,7 +84,7 @@ class Editor:
 
     @cached_property
     def _described(self) -> dict[str, ValueInfoProto]:
-        """What the file says of tensors, by name: a search for each would take quadratic time."""
+        """What the file says of tensors, by name: to search for each would take quadratic time."""
         graph = self.proto.graph
         return {value.name: value for value in (*graph.output, *reversed(graph.value_info))}
 
@@ -118,7 +119,7 @@ class Editor:
         A name such as 12*batch, which others may bear as well, no longer tells what has grown:
         onnxruntime takes tensors of one name for equally large and reuses their memory.
         """
-        for graph in _graphs(self.proto.graph):
+        for graph in graphs(self.proto.graph):
             for value in (*graph.input, *graph.output, *graph.value_info):
                 shape = shapes.get(value.name)
                 dims = value.type.tensor_type.shape.dim
@@ -131,7 +132,7 @@ class Editor:
                         dim.ClearField("dim_param")
 
     def finish(self, extra: Iterable[object] = ()) -> Model:
-        """The new model: nodes in order, what the edit made dead removed."""
+        """Return the new model: nodes in order, what the edit made dead removed."""
         if self._before or self._after:
             self._weave(self.graph.main, self.proto.graph)
         if self._retired:
@@ -140,7 +141,7 @@ class Editor:
         return self.model.with_changes(self.proto, self.weights, extra)
 
     def join(self) -> dict[str, str]:
-        """Let the uses of a weight that are still equal read one; new names of those in the way."""
+        """Let the uses of a weight that are still equal read one; return their new names."""
         if not self._copies:
             return {}
         kinds = {name: self.kinds.get(name, name) for name in self.weights if name in self._copies}
@@ -165,10 +166,10 @@ class Editor:
 
     def _prune(self) -> None:
         """Remove producers of tensors that this edit disconnected, if nobody else reads them."""
-        graphs = list(_graphs(self.proto.graph))
-        reads = Counter(name for graph in graphs for node in graph.node for name in node.input)
-        reads.update(value.name for graph in graphs for value in graph.output)
-        writer = {name: node for graph in graphs for node in graph.node for name in node.output}
+        every = list(graphs(self.proto.graph))
+        reads = Counter(name for graph in every for node in graph.node for name in node.input)
+        reads.update(value.name for graph in every for value in graph.output)
+        writer = {name: node for graph in every for node in graph.node for name in node.output}
         pending = [name for name in sorted(self._retired) if not reads[name]]
         dead: set[str] = set()
         while pending:
@@ -183,20 +184,17 @@ class Editor:
                     pending.append(read)
         for name in dead:
             self.weights.pop(name, None)
-        for graph in reversed(graphs) if dead else ():  # bodies first: what holds them is copied
-            _drop(graph, dead)
-
-
-def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
-    """``graph`` and all graphs inside it."""
-    yield graph
-    for node in graph.node:
-        for inner in carried(node):
-            yield from _graphs(inner)
+        for graph in reversed(every) if dead else ():  # bodies first: what holds them is copied
+            kept = [node for node in graph.node if not node.output or set(node.output) - dead]
+            if len(kept) != len(graph.node):
+                _replace(graph, kept)
+            for entries in (graph.initializer, graph.input, graph.value_info):
+                for entry in [entry for entry in entries if entry.name in dead]:
+                    entries.remove(entry)
 
 
 def _names(graph: GraphProto) -> Iterator[str]:
-    """Names of tensors and nodes in ``graph``."""
+    """Yield the names of tensors and nodes in ``graph``."""
     for entry in (*graph.input, *graph.output, *graph.initializer):
         yield entry.name
     for node in graph.node:
@@ -211,25 +209,9 @@ def _body(proto: NodeProto, name: str) -> GraphProto:
 
 
 def _replace(graph: GraphProto, nodes: list[NodeProto]) -> None:
-    copies = [_copied(node) for node in nodes]
+    copies = [deepcopy(node) for node in nodes]  # before what they lie in goes
     del graph.node[:]
     graph.node.extend(copies)
-
-
-def _copied(node: NodeProto) -> NodeProto:
-    copy = NodeProto()
-    copy.CopyFrom(node)
-    return copy
-
-
-def _drop(graph: GraphProto, dead: set[str]) -> None:
-    """Remove what writes or describes nothing but ``dead`` tensors."""
-    kept = [node for node in graph.node if not node.output or set(node.output) - dead]
-    if len(kept) != len(graph.node):
-        _replace(graph, kept)
-    for entries in (graph.initializer, graph.input, graph.value_info):
-        for entry in [entry for entry in entries if entry.name in dead]:
-            entries.remove(entry)
 
 
 def set_attribute(node: NodeProto, name: str, value: object) -> None:

@@ -33,7 +33,7 @@ class Folder:
         self.sources: dict[str, Source] = {}
 
     def stored(self, tensor: TensorProto, where: str) -> Stored:
-        """The contents of an external tensor, checked but unread.
+        """Return the contents of an external tensor, checked but unread.
 
         Raises :class:`InvalidModel`; ``where`` names the tensor in its message.
         """
@@ -62,8 +62,7 @@ class Folder:
                 f"which has {len(source.view)}",
                 "the data file is truncated or belongs to another model; fetch both again",
             )
-        name, dtype = tensor.name, tensor.data_type
-        return Stored(name, dtype, shape, source=source, offset=offset)
+        return Stored(tensor.name, tensor.data_type, shape, source=source, offset=offset)
 
     def lacks(self, tensor: TensorProto) -> bool:
         """Return whether the file of an external tensor is not there."""
@@ -78,7 +77,7 @@ class Folder:
         tensor.raw_data = bytes(payload)
 
     def _source(self, location: str, where: str) -> Source:
-        """The data file, opened once."""
+        """Return the data file, opened once."""
         if location not in self.sources:
             if self.model is None:
                 raise InvalidModel(
@@ -99,7 +98,7 @@ class Folder:
 
 
 def _checked_location(location: str | bytes, where: str) -> str:
-    """The location, if it is a plain relative path on every system."""
+    """Return the location if it is a plain relative path on every system, else raise."""
     if not isinstance(location, str) or not location or "\0" in location:
         raise InvalidModel(f"{where}: external data without a usable location", _BESIDE)
     for flavour in (PurePosixPath(location), PureWindowsPath(location)):
@@ -111,23 +110,20 @@ def _checked_location(location: str | bytes, where: str) -> str:
 
 
 def _inside(model: Path, location: str, where: str) -> Path:
-    """The real path of the file, symbolic links followed, if it lies inside the model's folder."""
-    home = os.path.realpath(model.parent)
-    real = os.path.realpath(os.path.join(home, location))
-    if os.path.commonpath([home, real]) != home and os.path.dirname(real) != _blobs(model):
+    """Return the file, symbolic links followed, if it lies inside the model's folder, else raise.
+
+    If the model is a link into a cache of huggingface_hub, the folder of contents will do, too.
+    """
+    home = Path(os.path.realpath(model.parent))  # Path.resolve fails on links without an end
+    real = Path(os.path.realpath(home / location))
+    blobs = Path(os.path.realpath(model)).parent
+    cached = blobs.name == "blobs" and blobs.parent / "snapshots" in home.parents
+    if not real.is_relative_to(home) and not (cached and real.parent == blobs):
         raise InvalidModel(
             f"{where}: external data {location!r} is a link to {real}, outside the model's folder",
             "copy the file itself into the model's folder",
         )
-    return Path(real)
-
-
-def _blobs(model: Path) -> str | None:
-    """The folder of contents in a cache of huggingface_hub, if the model is a link into one."""
-    blobs = Path(os.path.realpath(model)).parent
-    home = Path(os.path.realpath(model.parent))
-    snapshots = blobs.parent / "snapshots"
-    return str(blobs) if blobs.name == "blobs" and snapshots in home.parents else None
+    return real
 
 
 def _number(text: str | bytes, key: str, where: str) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from onnx import GraphProto, NodeProto
 
 from onnx_net2net.model.model import Model
+from onnx_net2net.model.schemas import domain_of
 from onnx_net2net.model.subgraphs import (
     Links,
     Unfollowed,
@@ -21,16 +22,9 @@ from onnx_net2net.operators import facts
 from onnx_net2net.operators.record import Operator
 
 __all__ = [
-    "Body",
-    "Copied",
-    "Graph",
-    "Node",
-    "captured",
-    "has_subgraph",
-    "parameter_path",
-    "scope_path",
+    "Body", "Copied", "Graph", "Node", "captured", "has_subgraph", "parameter_path", "scope_path",
     "scopes",
-]
+]  # fmt: skip
 
 # Where PyTorch's exporters keep a node's module path.
 SCOPE_KEYS = ("pkg.torch.onnx.name_scopes", "namespace")
@@ -109,15 +103,19 @@ class Graph:
         self.outputs = [v.name for v in graph.output]
         self.results = set(self.outputs)  # of the main graph and of every body
         self._fill(self.main, graph.node, None)
-        self.derived = self._derived()
+        # Tensors computed from weights alone: a transposed weight is still that weight.
+        self.derived = set(self.model.weights)
+        for node in self.nodes:
+            operands = {name for name in node.inputs if name}
+            if operands and not node.bodies and not node.opaque and operands <= self.derived:
+                self.derived.update(name for name in node.outputs if name)
 
     def _fill(self, into: list[Node], protos: Iterable[NodeProto], parent: Node | None) -> None:
         """Index ``protos``, the nodes of one graph."""
         for proto in protos:
-            domain, inputs, outputs = proto.domain, tuple(proto.input), tuple(proto.output)
+            inputs, outputs = tuple(proto.input), tuple(proto.output)
             name = proto.name or next(filter(None, outputs), "")
-            domain = "" if domain == "ai.onnx" else domain
-            node = Node(proto, name, -1, inputs, outputs, proto.op_type, domain, parent)
+            node = Node(proto, name, -1, inputs, outputs, proto.op_type, domain_of(proto), parent)
             if has_subgraph(proto):
                 self._follow(node)
             node.position = len(self.nodes)
@@ -133,32 +131,21 @@ class Graph:
 
     def _follow(self, node: Node) -> None:
         try:
-            found = bodies(node.proto, self._opset)
-            node.links = links(node.proto, [graph for _, graph in found])
+            followed = bodies(node.proto, self._opset)
+            node.links = links(node.proto, [graph for _, graph in followed])
         except Unfollowed as problem:
             node.opaque = f"its subgraph is not followed: {problem}"
             for name in sorted(captured(node.proto)):
                 self.consumers.setdefault(name, []).append((node, CAPTURED))
             return
-        node.bodies = tuple(Body(name, graph) for name, graph in found)
+        node.bodies = tuple(Body(name, graph) for name, graph in followed)
         for body in node.bodies:
             self.results.update(value.name for value in body.proto.output)
             self._fill(body.nodes, body.proto.node, node)
 
-    def _derived(self) -> set[str]:
-        """Tensors computed from weights alone (a transposed weight is still that weight)."""
-        derived = set(self.model.weights)
-        for node in self.nodes:
-            if node.bodies or node.opaque:
-                continue
-            given = [name for name in node.inputs if name]
-            if given and all(name in derived for name in given):
-                derived.update(name for name in node.outputs if name)
-        return derived
-
 
 def scopes(proto: NodeProto) -> list[str]:
-    """The module path that PyTorch's exporter kept for this node, outermost first."""
+    """Return the module path that PyTorch's exporter kept for this node, outermost first."""
     for entry in proto.metadata_props:
         if entry.key == SCOPE_KEYS[0]:
             return [part.strip(" '\"") for part in entry.value.strip("[]").split(",")]
@@ -168,29 +155,27 @@ def scopes(proto: NodeProto) -> list[str]:
 
 
 def parameter_path(name: str) -> str | None:
-    """``layer1.0.conv1`` for the parameter ``layer1.0.conv1.weight``."""
+    """Return ``layer1.0.conv1`` for the parameter ``layer1.0.conv1.weight``."""
     path, dot, last = name.rpartition(".")
     known = last.startswith(("weight", "bias", "running", "gamma", "beta", "kernel", "embedding"))
     return path if dot and known and path else None
 
 
 def scope_path(proto: NodeProto) -> str | None:
-    """The module that PyTorch's exporters say this node came from."""
-    found = scopes(proto)
-    if not found and proto.name.startswith("/"):
+    """Return the module that PyTorch's exporters say this node came from."""
+    path = scopes(proto)
+    if not path and proto.name.startswith("/"):
         return _scripted_path(proto.name)
-    if len(found) > 1 and found[-1] == proto.name:
-        found = found[:-1]
-    if not found:
-        return None
-    return next((part for part in reversed(found[:-1] or found) if part), None)
+    if len(path) > 1 and path[-1] == proto.name:
+        path.pop()
+    return next((part for part in reversed(path[:-1] or path) if part), None)
 
 
 def _scripted_path(name: str) -> str | None:
-    """``layer1.0.conv1`` for ``/layer1/layer1.0/conv1/Conv``, as TorchScript names nodes."""
-    found: list[str] = []
+    """Return ``layer1.0.conv1`` for ``/layer1/layer1.0/conv1/Conv``, a node of TorchScript's."""
+    path: list[str] = []
     for part in name.split("/")[1:-1]:
-        if found and part.startswith(found[-1] + "."):
-            found.pop()
-        found.append(part)
-    return ".".join(found) or None
+        if path and part.startswith(path[-1] + "."):
+            path.pop()
+        path.append(part)
+    return ".".join(path) or None

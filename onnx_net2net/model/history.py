@@ -33,8 +33,8 @@ _CHANGES: dict[str, dict[str, type]] = {
 
 def read(proto: ModelProto) -> list[dict[str, Any]]:
     """Return the recorded steps, oldest first. Raises InvalidModel where they cannot be read."""
-    past = next((e.value for e in proto.metadata_props if e.key == HISTORY), None)
-    return [] if past is None else parse(past)
+    text = next((e.value for e in proto.metadata_props if e.key == HISTORY), None)
+    return [] if text is None else parse(text)
 
 
 def parse(text: str) -> list[dict[str, Any]]:
@@ -63,13 +63,13 @@ def _is_step(step: object) -> bool:
     changes, inserted = step.get("changes", []), step.get("inserted", [])
     if not isinstance(changes, list) or not isinstance(inserted, list):
         return False
-    return all(map(_is_change, changes)) and all(isinstance(name, str) for name in inserted)
-
-
-def _is_change(change: object) -> bool:
-    if not isinstance(change, dict):
-        return False
-    return _fits(change, next((kind for key, kind in _CHANGES.items() if key in change), {"": str}))
+    for change in changes:
+        if not isinstance(change, dict):
+            return False
+        kinds = next((kinds for key, kinds in _CHANGES.items() if key in change), None)
+        if kinds is None or not _fits(change, kinds):
+            return False
+    return all(isinstance(name, str) for name in inserted)
 
 
 def _fits(entry: object, kinds: Mapping[str, type]) -> bool:

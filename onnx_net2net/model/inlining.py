@@ -7,14 +7,15 @@ an operator that no rule knows, so the calls are replaced by their bodies when a
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 
 import onnx.inliner
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
 from onnx_net2net.errors import InvalidModel
-from onnx_net2net.model.schemas import MICROSOFT
-from onnx_net2net.model.tensors import MOST_NESTED, carried, nested_too_deep, subgraphs
+from onnx_net2net.model.schemas import MICROSOFT, domain_of
+from onnx_net2net.model.tensors import MOST_NESTED, carried, nested_too_deep, nodes
 
 __all__ = ["inline_functions"]
 
@@ -27,7 +28,7 @@ Key = tuple[str, str, str]
 
 
 def inline_functions(proto: ModelProto) -> ModelProto:
-    """The model with calls of its local functions replaced by their bodies; itself if it has none.
+    """Replace calls of local functions by their bodies; return the model itself if it has none.
 
     Works on a skeleton: initializers are carried along by name. Raises :class:`InvalidModel` for
     functions that call themselves, or that expand beyond any use.
@@ -36,8 +37,7 @@ def inline_functions(proto: ModelProto) -> ModelProto:
         return proto
     _check_names(proto)
     _check_expansion(proto)
-    stated = ModelProto()
-    stated.CopyFrom(proto)
+    stated = deepcopy(proto)
     _state_defaults(stated)
     try:
         return onnx.inliner.inline_local_functions(stated)
@@ -53,18 +53,15 @@ def _key(item: FunctionProto | NodeProto) -> Key:
     return item.domain, name, item.overload
 
 
-def _nodes(body: FunctionProto | GraphProto) -> Iterator[NodeProto]:
-    """The nodes of a body, subgraphs included."""
-    return (node for graph in (body, *subgraphs(body)) for node in graph.node)
-
-
 def _check_names(proto: ModelProto) -> None:
-    """Raise where a function that is called has the name of an operator: by the standard its body
-    counts, and onnxruntime takes its own kernel."""
+    """Raise where a function that is called has the name of an operator.
+
+    By the standard its body counts, and onnxruntime takes its own kernel.
+    """
     names = {(function.domain, function.name) for function in proto.functions}
     for body in (proto.graph, *proto.functions):
-        for node in _nodes(body):
-            domain = "" if node.domain == "ai.onnx" else node.domain
+        for node in nodes(body):
+            domain = domain_of(node)
             own = domain == MICROSOFT or onnx.defs.has(node.op_type, domain)
             if own and (node.domain, node.op_type) in names:
                 raise InvalidModel(
@@ -78,14 +75,14 @@ def _state_defaults(proto: ModelProto) -> None:
     """Write down what calls leave to the defaults of their function, which the inliner drops."""
     bodies = {_key(function): function for function in proto.functions}
     for body in (proto.graph, *proto.functions):
-        open_ = set(body.attribute) if isinstance(body, FunctionProto) else set()
-        for node in _nodes(body):
+        without_default = set(body.attribute) if isinstance(body, FunctionProto) else set()
+        for node in nodes(body):
             defaults = bodies[_key(node)].attribute_proto if _key(node) in bodies else ()
             stated = {attribute.name: attribute for attribute in node.attribute}
             for default in defaults:
                 if default.name not in stated:
                     node.attribute.append(default)
-                elif stated[default.name].ref_attr_name in open_:
+                elif stated[default.name].ref_attr_name in without_default:
                     raise InvalidModel(
                         f"local function {node.op_type} takes {default.name!r} from a caller that "
                         "need not have it, rather than its default",
@@ -110,7 +107,7 @@ class _Size:
 def _check_expansion(proto: ModelProto) -> None:
     """Raise unless the functions are free of cycles and expand to a bounded size."""
     bodies = {_key(function): function for function in proto.functions}
-    pending = {key: {_key(node) for node in _nodes(body)} for key, body in bodies.items()}
+    pending = {key: {_key(node) for node in nodes(body)} for key, body in bodies.items()}
     sizes: dict[Key, _Size] = {}
     for _ in range(MAX_DEPTH):
         # One floor of the call hierarchy a turn: the functions that call only finished ones.
@@ -136,7 +133,7 @@ def _check_expansion(proto: ModelProto) -> None:
 
 
 def _expanded(body: FunctionProto | GraphProto, sizes: dict[Key, _Size]) -> _Size:
-    """The size of a body all of whose functions have known ``sizes``."""
+    """Return the size of a body all of whose functions have known ``sizes``."""
     size = _Size(bytes=body.ByteSize())
     for depth, node in _nodes_by_depth(body):
         called = sizes.get(_key(node))
@@ -157,7 +154,7 @@ def _expanded(body: FunctionProto | GraphProto, sizes: dict[Key, _Size]) -> _Siz
 def _nodes_by_depth(
     body: FunctionProto | GraphProto, depth: int = 0
 ) -> Iterator[tuple[int, NodeProto]]:
-    """The nodes of a body, and within how many graphs of its nodes each lies."""
+    """Yield within how many graphs of its nodes each node of a body lies, and the node."""
     for node in body.node:
         yield depth, node
         for inner in carried(node):

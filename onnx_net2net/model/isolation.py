@@ -4,7 +4,7 @@
     process.call("infer_shapes", seconds=10, model=contents)     # raises Failed
 
 onnx's shape inference and onnxruntime are C++: absurd operands end the whole process (a failed
-assertion, a division by zero), or ask for any amount of memory. :mod:`onnx_net2net.model.oddities`
+assertion, a division by zero), or ask for any amount of memory. :mod:`onnx_net2net.model.hazards`
 tells for which models that may be.
 """
 
@@ -50,7 +50,7 @@ class Isolated:
         self._lock = threading.Lock()
 
     def call(self, name: str, seconds: float, **arguments: Any) -> Any:
-        """What ``CALLS[name](**arguments)`` gives there. Raises Failed."""
+        """Return the result of ``CALLS[name](**arguments)`` there. Raises Failed."""
         with self._lock:
             process = self._started()
             answer: tuple[bool, Any] | None = None

@@ -9,6 +9,7 @@ Nothing of the payloads is read.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from google.protobuf.message import DecodeError, EncodeError
@@ -26,9 +27,9 @@ from onnx_net2net.model.tensors import (
     clear_data,
     data_fields,
     fits_field,
+    graphs,
     is_external,
     nested_too_deep,
-    subgraphs,
 )
 from onnx_net2net.model.validation import wrong_format
 from onnx_net2net.model.weights import Absent, Source, Stored, Weight
@@ -38,7 +39,7 @@ __all__ = ["absent", "embed_external", "lift", "open_sizes", "opened", "serialis
 
 
 def serialised(proto: ModelProto) -> bytes:
-    """The bytes of a message; InvalidModel where there are too many."""
+    """Return the bytes of a message; InvalidModel where there are too many."""
     try:
         contents: bytes = proto.SerializeToString()
     except (EncodeError, ValueError):
@@ -50,7 +51,7 @@ def serialised(proto: ModelProto) -> bytes:
 
 
 def opened(path: Path) -> Source:
-    """The opened model file."""
+    """Open a model file. Raises InvalidModel."""
     try:
         if path.is_dir():
             raise InvalidModel("is a folder", "give the path of an .onnx file")
@@ -66,29 +67,23 @@ def opened(path: Path) -> Source:
 
 
 def skeleton(source: Source) -> tuple[ModelProto, list[Span]]:
-    """The model without the big payloads of its initializers, and where those lie."""
+    """Return the model without the big payloads of its initializers, and where those lie."""
     try:
         contents, spans = strip(source.view)
         proto = ModelProto()
         proto.ParseFromString(contents)
     except (WireError, DecodeError) as error:
-        raise _unreadable(source, str(error)) from None
+        with suppress(WireError):
+            if nesting(source.view) > MOST_NESTED:
+                raise nested_too_deep() from None
+        raise wrong_format(source.view, str(error)) from None
     if not proto.HasField("graph"):
         raise wrong_format(source.view, "there is no graph in it")
     return proto, spans
 
 
-def _unreadable(source: Source, detail: str) -> InvalidModel:
-    """What to say of bytes that protobuf does not read."""
-    try:
-        deep = nesting(source.view) > MOST_NESTED
-    except WireError:
-        deep = False
-    return nested_too_deep() if deep else wrong_format(source.view, detail)
-
-
 def lift(proto: ModelProto, spans: list[Span], source: Source, folder: Folder) -> dict[str, Weight]:
-    """The contents of the initializers that the skeleton does not hold, checked for size."""
+    """Return the contents of initializers that the skeleton does not hold, checked for size."""
     entries = proto.graph.initializer
     lifted: dict[str, Weight] = {}
     for span in spans:
@@ -149,12 +144,12 @@ def embed_external(proto: ModelProto, folder: Folder) -> None:
 
 
 def open_sizes(proto: ModelProto) -> bool:
-    """Drop sizes of -1 and 0, which old exporters wrote for "not known"; whether one was 0.
+    """Drop sizes of -1 and 0, which old exporters wrote for "not known".
 
-    onnxruntime takes -1 so, but 0 at its word.
+    Returns whether one was 0, which onnxruntime takes at its word.
     """
     zero = False
-    for graph in (proto.graph, *subgraphs(proto.graph)):
+    for graph in graphs(proto.graph):
         for value in (*graph.input, *graph.output, *graph.value_info):
             for dim in _tensor_type(value.type).shape.dim:
                 if dim.HasField("dim_value") and dim.dim_value <= 0:
@@ -164,7 +159,7 @@ def open_sizes(proto: ModelProto) -> bool:
 
 
 def _tensor_type(kind: TypeProto) -> TypeProto.Tensor:
-    """The tensors' type, of sequences and optional values as well."""
+    """Return the type of the tensors, of sequences and optional values as well."""
     held = kind.WhichOneof("value")
     if held in ("sequence_type", "optional_type"):
         return _tensor_type(getattr(kind, held).elem_type)

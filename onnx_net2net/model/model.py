@@ -15,6 +15,7 @@ import io
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -37,13 +38,14 @@ from onnx_net2net.model.loading import (
     serialised,
     skeleton,
 )
-from onnx_net2net.model.saving import SINGLE_FILE_LIMIT, Pieces, message, stream, whole, write
+from onnx_net2net.model.saving import SINGLE_FILE_LIMIT, message, stream, whole, write
 from onnx_net2net.model.sparse import densify, sparsify
 from onnx_net2net.model.tensors import (
     check_tensor,
     clear_data,
     constants,
     data_fields,
+    graphs,
     set_constant,
     subgraphs,
 )
@@ -51,7 +53,7 @@ from onnx_net2net.model.validation import check_model, opset_versions
 from onnx_net2net.model.weights import Absent, Computed, Inline, Source, Weight
 from onnx_net2net.model.wire import THRESHOLD
 
-__all__ = ["AnyModel", "Computed", "Model", "Weight", "load", "load_shape"]
+__all__ = ["Absent", "AnyModel", "Computed", "Model", "Weight", "load", "load_shape"]
 
 _SMALL = 4096  # elements
 _FLOATS = frozenset(
@@ -134,24 +136,21 @@ class Model:
     @property
     def parameters(self) -> int:
         """Number of weight elements: all initializers, and Constants of a floating-point type."""
-        graphs = [self.proto.graph, *subgraphs(self.proto.graph)]
         total = 0
-        for graph in graphs:
+        for graph in graphs(self.proto.graph):
             total += sum(math.prod(entry.dims) for entry in graph.initializer)
             for _, value, _ in constants(graph):
                 total += math.prod(value.dims) if value.data_type in _FLOATS else 0
         return total
 
     def small(self, name: str) -> np.ndarray[Any, Any] | None:
-        """The contents of a weight that may say how much is computed, None of larger ones."""
+        """Return the contents of a weight small enough to say how much is computed, else None."""
         weight = self.weights.get(name)
         return weight.array() if weight is not None and weight.size <= _SMALL else None
 
     def editable(self) -> ModelProto:
         """Return a copy of :attr:`proto`, for :meth:`with_changes`."""
-        proto = ModelProto()
-        proto.CopyFrom(self.proto)
-        return proto
+        return deepcopy(self.proto)
 
     def derived(self, compute: Callable[[Model], T]) -> T:
         """Return ``compute(self)``, computed once: a model never changes."""
@@ -163,7 +162,7 @@ class Model:
     def with_changes(
         self, proto: ModelProto, weights: Mapping[str, Weight], extra: Iterable[Any] = ()
     ) -> Model:
-        """A new model from an edited *copy* of :attr:`proto` (which it keeps) and new contents.
+        """Make a model from an edited *copy* of :attr:`proto` (which it keeps) and new contents.
 
         ``weights`` gives contents by initializer name or Constant output; every other initializer
         keeps its own, shared and unread. Dims and type of each entry follow its contents. ``extra``
@@ -182,7 +181,7 @@ class Model:
             else:
                 weight = self._lifted[name]
             _declare(entry, weight)
-            if weight.nbytes > THRESHOLD or isinstance(weight, Absent):
+            if weight.nbytes > THRESHOLD or not weight.given:
                 lifted[name] = weight if weight.name == name else weight.renamed(name)
             else:
                 entry.raw_data = bytes(weight.payload())
@@ -205,7 +204,7 @@ class Model:
         force: bool = True,
         external: bool | None = None,
     ) -> Path:
-        """Write the model and give its path.
+        """Write the model and return its path.
 
         One file, or with ``external=True`` a small one and its data in ``<name>.<digest>.data``
         beside it; by default as the source was, and external whenever one file could not hold it.
@@ -215,13 +214,15 @@ class Model:
         path = Path(path)
         if external is None and self._external:
             external = True
-        original = self._original if self._is_untouched() else None
+        original = None if self.inlined else self._original
+        if original is not None and _load(original).proto != self.proto:
+            original = None  # somebody edited the proto
         proto, lifted = self._written()
         write(path, proto, lifted, original=original, external=external, force=force)
         return path
 
     def to_bytes(self) -> bytes:
-        """The whole model as one protobuf message, for sessions in memory.
+        """Return the whole model as one protobuf message, for sessions in memory.
 
         Raises :class:`Net2NetError` above protobuf's limit of 2 GiB.
         """
@@ -236,30 +237,19 @@ class Model:
         return buffer.getvalue()
 
     def sha256(self) -> str:
-        """Digest of the one file it was loaded from, else of what it would be as one file.
+        """Return the digest of its one file, else of what it would be as one file.
 
         So external data counts, and not how it is spread over files.
         """
         if self._sha256 is None:
-            digest = hashlib.sha256()
-            stream(self._whole(), digest.update)
+            digest, source = hashlib.sha256(), self._original
+            pieces = message(*self._written())[1] if source is None else [whole(source)]
+            stream(pieces, digest.update)
             self._sha256 = digest.hexdigest()
         return self._sha256
 
-    def _is_untouched(self) -> bool:
-        """Whether the file it was loaded from still says what ``proto`` says, edited or not."""
-        if self._original is None or self.inlined:
-            return False
-        return _load(self._original).proto == self.proto
-
-    def _whole(self) -> Pieces:
-        """The file that the model was loaded from, or the one that would hold it."""
-        if self._original is None:
-            return message(*self._written())[1]
-        return [whole(self._original)]
-
     def _written(self) -> tuple[ModelProto, dict[int, Weight]]:
-        """The skeleton as files have it, and the contents that it lacks, by position."""
+        """Return the skeleton as files have it, and the contents that it lacks, by position."""
         proto, lifted = sparsify(self.proto, self._lifted)
         return proto, {
             index: lifted[entry.name]
@@ -271,9 +261,9 @@ class Model:
 def _inner_tensors(
     graph: GraphProto,
 ) -> Iterator[tuple[str, TensorProto, NodeProto | None]]:
-    """Constants of the graph, then initializers and Constants of its subgraphs.
+    """Yield Constants of the graph, then initializers and Constants of its subgraphs.
 
-    Gives name, contents, and the Constant node where it is one.
+    Each by name, contents, and the Constant node where it is one.
     """
     yield from constants(graph)
     for inner in subgraphs(graph):
@@ -283,7 +273,7 @@ def _inner_tensors(
 
 
 def _weights(proto: ModelProto, lifted: Mapping[str, Weight]) -> dict[str, Weight]:
-    """All weights of the model by name."""
+    """Return all weights of the model by name."""
     weights: dict[str, Weight] = {}
     for entry in proto.graph.initializer:
         if not entry.HasField("segment"):
@@ -306,14 +296,14 @@ def _declare(entry: TensorProto, weight: Weight) -> None:
 
 
 def _change_inner(graph: GraphProto, weights: Mapping[str, Weight]) -> set[str]:
-    """Write new contents of Constants and subgraph tensors into the skeleton, where they lie."""
-    found: set[str] = set()
+    """Write contents of Constants and subgraph tensors into the skeleton; return their names."""
+    changed: set[str] = set()
     if not weights:
-        return found
+        return changed
     for name, entry, node in list(_inner_tensors(graph)):
         if name not in weights:
             continue
-        found.add(name)
+        changed.add(name)
         tensor = TensorProto(name=entry.name, metadata_props=entry.metadata_props)
         _declare(tensor, weights[name])
         tensor.raw_data = bytes(weights[name].payload())
@@ -321,7 +311,7 @@ def _change_inner(graph: GraphProto, weights: Mapping[str, Weight]) -> set[str]:
             entry.CopyFrom(tensor)
         else:
             set_constant(node, tensor)
-    return found
+    return changed
 
 
 AnyModel: TypeAlias = Model | str | os.PathLike[str] | ModelProto | bytes
@@ -330,7 +320,7 @@ AnyModel: TypeAlias = Model | str | os.PathLike[str] | ModelProto | bytes
 def load(model: AnyModel) -> Model:
     """Load a model from a file, from its contents, or from a ``ModelProto`` (which is copied).
 
-    Gives a :class:`Model` back as it is, so that every function that takes one takes all of these.
+    Returns a :class:`Model` as it is, so that every function that takes one takes all of these.
     Big tensors are not read; external data must lie in the model's folder. Local functions
     are inlined. Raises :class:`InvalidModel` for anything that is not a whole, sound model.
     """
@@ -358,7 +348,7 @@ def _loaded(model: AnyModel, read: Callable[[Source], Model]) -> Model:
 
 
 def _load_file(path: Path, read: Callable[[Source], Model]) -> Model:
-    """The model of a file; of the new one where it is replaced, data and all, while it is read."""
+    """Load a file; the new one where it is replaced, data and all, while it is read."""
     for _ in range(_RETRIES):
         source = opened(path)
         try:

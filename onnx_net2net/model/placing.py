@@ -50,7 +50,7 @@ _REMEDIES = {
 
 @contextlib.contextmanager
 def reported(path: Path) -> Iterator[None]:
-    """Failures of the file system as :class:`OutputError`, which names the file asked for."""
+    """Raise failures of the file system as :class:`OutputError`, which names the file asked for."""
     try:
         yield
     except OSError as error:
@@ -66,8 +66,14 @@ def check_target(path: Path, force: bool) -> None:
     """Raise unless a file may be created, or with ``force`` replaced, at ``path``."""
     try:
         mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        _check_new(path, force)
+    except FileNotFoundError:  # nothing is there, or a link that leads nowhere
+        if path.is_symlink() and not force:
+            raise _exists(path) from None
+        folder = followed(path).parent
+        if not folder.is_dir():
+            state = "is not a folder" if folder.exists() else "does not exist"
+            problem = f"{path}: the folder {folder} {state}"
+            raise OutputError(problem, "create it or choose another") from None
         return
     except NotADirectoryError:
         raise OutputError(
@@ -85,27 +91,17 @@ def check_target(path: Path, force: bool) -> None:
         raise _exists(path)
 
 
-def _check_new(path: Path, force: bool) -> None:
-    """Nothing is there, or a link that leads nowhere: is there a folder for the file?"""
-    if path.is_symlink() and not force:
-        raise _exists(path)
-    folder = followed(path).parent
-    if not folder.is_dir():
-        problem = "is not a folder" if folder.exists() else "does not exist"
-        raise OutputError(f"{path}: the folder {folder} {problem}", "create it or choose another")
-
-
 def _exists(path: Path) -> OutputError:
     return OutputError(f"{path}: exists already", "choose another name, or overwrite (--force)")
 
 
 def followed(path: Path) -> Path:
-    """The file that a link leads to, over any number of links; any other path as it is."""
+    """Return the file that a link leads to, over any number of links; other paths as they are."""
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def data_name(model: str, digest: str) -> str:
-    """What the data file of a model is called, by the digest of its contents."""
+    """Return the name of a model's data file, by the digest of its contents."""
     return f"{model}.{digest[:16]}.data"
 
 
@@ -134,7 +130,7 @@ def place_model(draft: Path, data: Path | None, final: Path, force: bool) -> Non
 
 
 def _publish(data: Path, final: Path) -> Path | None:
-    """Rename the data file into place; its path, unless it was there before."""
+    """Rename the data file into place; return its path, unless it was there before."""
     target = final.with_name(data.name)
     check_target(target, force=True)
     new = not target.exists()
@@ -158,7 +154,7 @@ def _like_the_old(draft: Path, final: Path) -> None:
 
 
 def _data_of(path: Path) -> set[str] | None:
-    """The data files that a model file refers to; None where it cannot be looked at."""
+    """Return the data files that a model file refers to; None where it cannot be looked at."""
     if not path.is_file():
         return set()
     try:
@@ -181,8 +177,8 @@ def _remove_unused(final: Path, old: set[str], keep: str | None) -> None:
         unused |= {f"{final.name}.data"} & old & set(names)
         for name in names if unused else ():
             if name != final.name and not own.fullmatch(name):
-                found = _data_of(final.with_name(name))
-                unused = set() if found is None else unused - found
+                needed = _data_of(final.with_name(name))
+                unused = set() if needed is None else unused - needed
         for name in unused:
             final.with_name(name).unlink()
 
@@ -243,7 +239,7 @@ def _replace(draft: Path, target: Path) -> None:
 
 
 def _bridge(draft: Path, names: Iterable[str], entry: str) -> dict[str, str]:
-    """Copies of the files under names of their own, and an entry that refers to those."""
+    """Make copies of the files under names of their own, and an entry that refers to those."""
     token = secrets.token_hex(8)
     names_for = {name: _bridged(name, token) for name in names}
     text = (draft / entry).read_text(encoding="utf-8")

@@ -39,17 +39,12 @@ class OpenFile:
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115
         weakref.finalize(self, self._file.close)
         self._lock = Lock()
-        self._opened = self._settled()
-        self._block, self._start = memoryview(b""), 0
-
-    def _settled(self) -> os.stat_result:
-        """The file's state, from when on each change to it shows in its times."""
-        state = os.fstat(self._file.fileno())
-        age = time.time_ns() - state.st_mtime_ns
-        if 0 <= age < _TICK:
+        self._opened = os.fstat(self._file.fileno())
+        age = time.time_ns() - self._opened.st_mtime_ns
+        if 0 <= age < _TICK:  # from the next tick on, each change shows in the file's times
             time.sleep((_TICK - age) / 1e9)
-            state = os.fstat(self._file.fileno())
-        return state
+            self._opened = os.fstat(self._file.fileno())
+        self._block, self._start = memoryview(b""), 0
 
     def __len__(self) -> int:
         return self._opened.st_size
@@ -79,7 +74,7 @@ class OpenFile:
         return os.path.samestat(there, self._opened) and not self._changed()
 
     def chunks(self, start: int, end: int, size: int) -> Iterator[memoryview]:
-        """The bytes from ``start`` to ``end``, some at a time, all in the same memory."""
+        """Yield the bytes from ``start`` to ``end``, some at a time, all in the same memory."""
         buffer = np.empty(min(size, end - start), np.uint8).data
         for at in range(start, end, size):
             part = buffer[: min(size, end - at)]
@@ -119,14 +114,14 @@ class OpenFile:
             ) from error
 
     def _changed(self) -> bool:
-        """Whether the file was written to since it was opened."""
+        """Return whether the file was written to since it was opened."""
         now, then = os.fstat(self._file.fileno()), self._opened
         if (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
             return True
         return now.st_ctime_ns != then.st_ctime_ns and not self._moved(now)
 
     def _moved(self, now: os.stat_result) -> bool:
-        """Whether a new name, link or owner explains that the inode was changed.
+        """Return whether a new name, link or owner explains that the inode was changed.
 
         Else somebody may have written to the file and then put back its time.
         """

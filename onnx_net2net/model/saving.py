@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from hashlib import sha256
 from pathlib import Path
 
@@ -45,7 +46,7 @@ Pieces = Sequence[memoryview | Weight]
 
 
 def message(proto: ModelProto, lifted: Mapping[int, Weight]) -> tuple[bytes, Pieces]:
-    """The serialised skeleton, and the whole model in pieces.
+    """Return the serialised skeleton, and the whole model in pieces.
 
     Raises :class:`OutputError` if the skeleton alone is above protobuf's limit.
     """
@@ -101,10 +102,13 @@ def write(
     with reported(path), draft_folder(final.parent) as folder:
         data = None
         if external and lifted:
-            _check_place_of_data(path, final)
-            small, layout = _externalised(proto, lifted)
-            data = _write_data(folder, final, layout)
-            _refer(small, lifted, data.name)
+            if final != path and not os.path.samefile(final.parent, path.parent):
+                raise OutputError(
+                    f"{path}: is a link to {final}, and external data would not be found beside "
+                    "the link",
+                    f"write to {final}, or keep the weights in the model's file",
+                )
+            small, data = _write_data(folder, final, proto, lifted)
             skeleton, pieces = message(small, {})
         draft = folder / final.name
         _write_file(draft, path, pieces)
@@ -113,7 +117,7 @@ def write(
 
 
 def whole(source: Source) -> Weight:
-    """A file as one piece."""
+    """Return a file as one piece."""
     return Stored("", TensorProto.UINT8, (len(source.view),), source=source, offset=0)
 
 
@@ -125,15 +129,6 @@ def write_plain(path: Path, pieces: Pieces, *, force: bool) -> None:
         draft = folder / final.name
         _write_file(draft, path, pieces)
         place_file(draft, final, force)
-
-
-def _check_place_of_data(path: Path, final: Path) -> None:
-    """Raise where ``path`` is a link out of its folder: a model's data is looked for beside it."""
-    if final != path and not os.path.samefile(final.parent, path.parent):
-        raise OutputError(
-            f"{path}: is a link to {final}, and external data would not be found beside the link",
-            f"write to {final}, or keep the weights in the model's file",
-        )
 
 
 def _write_file(
@@ -154,16 +149,6 @@ def _write_file(
         os.fsync(file.fileno())
     if draft.stat().st_size != sum(piece.nbytes for piece in pieces):
         raise _not_as_written(target)
-
-
-def _write_data(folder: Path, final: Path, layout: Pieces) -> Path:
-    """Write the data file of a model, and name it by its contents."""
-    digest = sha256()
-    draft = folder / f"{final.name}.data"
-    _write_file(draft, final, layout, digest.update)
-    named = folder / data_name(final.name, digest.hexdigest())
-    os.rename(draft, named)
-    return named
 
 
 def _not_as_written(target: Path) -> OutputError:
@@ -187,12 +172,14 @@ def _check_written(draft: Path, skeleton: bytes, target: Path) -> None:
         raise _not_as_written(target)
 
 
-def _externalised(
-    proto: ModelProto, lifted: Mapping[int, Weight]
-) -> tuple[ModelProto, list[memoryview | Weight]]:
-    """A copy of the skeleton that refers to a data file, and that file's contents in pieces."""
-    small = ModelProto()
-    small.CopyFrom(proto)
+def _write_data(
+    folder: Path, final: Path, proto: ModelProto, lifted: Mapping[int, Weight]
+) -> tuple[ModelProto, Path]:
+    """Write the data file of a model, named by its contents; return the skeleton that refers to it.
+
+    The second result is the file.
+    """
+    small = deepcopy(proto)
     pieces: list[memoryview | Weight] = []
     offset = 0
     for index, weight in sorted(lifted.items()):
@@ -202,14 +189,14 @@ def _externalised(
         tensor = small.graph.initializer[index]
         clear_data(tensor)
         tensor.data_location = TensorProto.EXTERNAL
-        entries = {"location": "", "offset": offset, "length": weight.nbytes}
-        for key, value in entries.items():
+        for key, value in {"location": "", "offset": offset, "length": weight.nbytes}.items():
             tensor.external_data.add(key=key, value=str(value))
         offset += weight.nbytes
-    return small, pieces
-
-
-def _refer(small: ModelProto, lifted: Mapping[int, Weight], location: str) -> None:
-    """Tell the skeleton what its data file is called: known only when it has been written."""
+    digest = sha256()
+    draft = folder / f"{final.name}.data"
+    _write_file(draft, final, pieces, digest.update)
+    named = folder / data_name(final.name, digest.hexdigest())
+    os.rename(draft, named)
     for index in lifted:
-        small.graph.initializer[index].external_data[0].value = location
+        small.graph.initializer[index].external_data[0].value = named.name
+    return small, named

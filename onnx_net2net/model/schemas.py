@@ -2,7 +2,7 @@
 
     types("Conv", "", 17, "group")        # {AttributeProto.INT}
     texts("Pad", "", "mode")               # ("constant", "edge", "reflect", "wrap")
-    least("group")                        # 1
+    LEAST["group"]                        # 1
 
 Types and what must be there are those of onnx's schemas. These tell allowed texts and numbers only
 in prose, and know nothing of com.microsoft, so both are told here.
@@ -13,22 +13,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from functools import cache
 
-from onnx import AttributeProto, TensorProto, defs
+from onnx import AttributeProto, NodeProto, TensorProto, defs
 
 from onnx_net2net.operators import facts, registry
 
 __all__ = [
-    "ELEMENT_TYPES",
-    "FINITE",
-    "KNOWN_TYPES",
-    "choices",
-    "is_flag",
-    "least",
-    "required",
-    "schema",
-    "texts",
-    "types",
-]
+    "ELEMENT_TYPES", "FINITE", "FLAGS", "KNOWN_TYPES", "LEAST", "choices", "domain_of", "required",
+    "schema", "schema_of", "texts", "types",
+]  # fmt: skip
 
 A = AttributeProto
 MICROSOFT = "com.microsoft"
@@ -75,7 +67,7 @@ DATA = frozenset({
 })  # fmt: skip
 
 # The smallest number that makes sense, for each number of a list.
-_LEAST: Mapping[str, int] = {
+LEAST: Mapping[str, int] = {
     **dict.fromkeys(
         (
             "blocksize", "chunk_size", "dilations", "group", "groups", "hidden_size",
@@ -95,7 +87,7 @@ _LEAST: Mapping[str, int] = {
     ),
 }  # fmt: skip
 # What is yes or no: of another number each program makes what it likes.
-_FLAGS = frozenset({
+FLAGS = frozenset({
     "align_corners", "allowzero", "antialias", "causal", "ceil_mode", "center_point_box",
     "channels_last", "count_include_pad", "detect_negative", "detect_positive", "do_rotary",
     "exclude_outside", "exclusive", "fmod", "input_forget", "interleaved", "inverse", "is_causal",
@@ -140,22 +132,35 @@ _TYPES = {
 _TYPE_OF = {name: kind for kind, names in _TYPES.items() for name in names.split()}
 
 
+def domain_of(node: NodeProto) -> str:
+    """Return the domain of a node's operator, ``""`` for ONNX's own under either of its names."""
+    return "" if node.domain == "ai.onnx" else node.domain
+
+
 @cache
 def schema(op: str, domain: str, version: int) -> defs.OpSchema | None:
-    """onnx's schema of an operator at an opset, None where it has none."""
+    """Return onnx's schema of an operator at an opset, None where it has none."""
     try:
         return defs.get_schema(op, max(0, min(version, LATEST)), domain)
     except defs.SchemaError:
         return None
 
 
+def schema_of(node: NodeProto, opsets: Mapping[str, int]) -> defs.OpSchema | None:
+    """Return onnx's schema of a node's operator, None where it has none."""
+    domain = domain_of(node)
+    return schema(node.op_type, domain, opsets.get(domain, 1))
+
+
 @cache
 def types(op: str, domain: str, version: int, name: str) -> frozenset[int]:
-    """The types that an attribute may have: at this opset or, where that lacks the attribute, at
-    any. None where nobody knows the attribute."""
-    found = schema(op, domain, version)
-    if found is not None and name in found.attributes:
-        return frozenset({_number(found.attributes[name])})
+    """Return the types that an attribute may have: none where nobody knows the attribute.
+
+    Those of this opset or, where that lacks the attribute, of any.
+    """
+    known = schema(op, domain, version)
+    if known is not None and name in known.attributes:
+        return frozenset({_number(known.attributes[name])})
     kinds = _kinds(domain).get((op, name), frozenset())
     if kinds or defs.has(op, domain):
         return kinds
@@ -166,48 +171,38 @@ def types(op: str, domain: str, version: int, name: str) -> frozenset[int]:
 
 @cache
 def required(op: str, domain: str, version: int) -> tuple[str, ...]:
-    """The attributes that must be stated."""
-    found = schema(op, domain, version)
-    if found is not None:
-        return tuple(sorted(n for n, a in found.attributes.items() if a.required))
+    """Return the attributes that must be stated."""
+    known = schema(op, domain, version)
+    if known is not None:
+        return tuple(sorted(n for n, a in known.attributes.items() if a.required))
     return tuple(facts(op, domain).required)
 
 
 def texts(op: str, domain: str, name: str) -> Collection[str] | None:
-    """The texts that an attribute may be, None where it is data."""
+    """Return the texts that an attribute may be, None where it is data."""
     return facts(op, domain).choices.get(name, _CHOICES.get(name))
 
 
 @cache
 def choices() -> dict[str, frozenset[str]]:
-    """All texts that attributes of each name may be."""
+    """Return all texts that attributes of each name may be."""
     tables = [_CHOICES, *(record.choices for record in registry().values())]
     names = {name for table in tables for name in table}
     return {n: frozenset(text for t in tables for text in t.get(n, ())) for n in sorted(names)}
 
 
-def least(name: str) -> int | None:
-    """The smallest number that an attribute may be."""
-    return _LEAST.get(name)
-
-
-def is_flag(name: str) -> bool:
-    """Whether an attribute is 0 or 1."""
-    return name in _FLAGS
-
-
 def _number(attribute: defs.OpSchema.Attribute) -> int:
-    """The type as an AttributeProto has it."""
+    """Return the type as an AttributeProto has it."""
     return int(A.AttributeType.Value(str(attribute.type).rpartition(".")[2]))
 
 
 @cache
 def _kinds(domain: str) -> dict[tuple[str, str], frozenset[int]]:
-    """The types of every attribute over all versions of its operator."""
-    found: dict[tuple[str, str], frozenset[int]] = {}
+    """Return the types of every attribute over all versions of its operator."""
+    kinds: dict[tuple[str, str], frozenset[int]] = {}
     for known in defs.get_all_schemas_with_history():
         if known.domain == domain:
             for name, attribute in known.attributes.items():
                 key = known.name, name
-                found[key] = found.get(key, frozenset()) | {_number(attribute)}
-    return found
+                kinds[key] = kinds.get(key, frozenset()) | {_number(attribute)}
+    return kinds

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 
 import numpy as np
 from onnx import (
@@ -27,7 +28,8 @@ from onnx import (
 )
 
 from onnx_net2net.errors import InvalidModel
-from onnx_net2net.model.tensors import DAMAGED, check_header, check_tensor, subgraphs
+from onnx_net2net.model.schemas import domain_of
+from onnx_net2net.model.tensors import DAMAGED, check_header, check_tensor, graphs
 from onnx_net2net.model.weights import Computed, Weight, raw_size
 
 __all__ = ["densify", "sparsify"]
@@ -39,13 +41,13 @@ _FREE, _MOST_PER_BYTE, _MOST = 256 << 20, 100, 2**31 - 1
 
 
 def densify(proto: ModelProto) -> dict[str, Weight]:
-    """Make the sparse tensors of a model dense; the contents of its initializers, by name.
+    """Make the sparse tensors of a model dense; return the contents of its initializers by name.
 
     For a model without local functions and external data. Raises :class:`InvalidModel`.
     """
     _check_sizes(proto)
     lifted: dict[str, Weight] = {}
-    for graph in (proto.graph, *subgraphs(proto.graph)):
+    for graph in graphs(proto.graph):
         taken = {entry.name for entry in graph.initializer}
         for tensor in graph.sparse_initializer:
             name = tensor.values.name
@@ -70,7 +72,7 @@ def densify(proto: ModelProto) -> dict[str, Weight]:
 
 def _sparse_constants(graph: GraphProto) -> Iterator[tuple[NodeProto, AttributeProto]]:
     for node in graph.node:
-        if node.op_type == "Constant" and node.domain in ("", "ai.onnx") and node.output:
+        if node.op_type == "Constant" and not domain_of(node) and node.output:
             for attribute in node.attribute:
                 if attribute.name == "sparse_value" and attribute.HasField("sparse_tensor"):
                     yield node, attribute
@@ -79,7 +81,7 @@ def _sparse_constants(graph: GraphProto) -> Iterator[tuple[NodeProto, AttributeP
 def _check_sizes(proto: ModelProto) -> None:
     """Raise unless all sparse tensors together take a sensible amount of memory."""
     total, stored = 0, 0
-    for graph in (proto.graph, *subgraphs(proto.graph)):
+    for graph in graphs(proto.graph):
         constants = (attribute.sparse_tensor for _, attribute in _sparse_constants(graph))
         for tensor in (*graph.sparse_initializer, *constants):
             where = f"sparse tensor {tensor.values.name!r}"
@@ -97,7 +99,7 @@ def _check_sizes(proto: ModelProto) -> None:
 
 
 def _marked(tensor: SparseTensorProto) -> TensorProto:
-    """An entry for the dense tensor, without contents."""
+    """Return an entry for the dense tensor, without contents."""
     values = tensor.values
     entry = TensorProto(name=values.name, data_type=values.data_type, dims=tensor.dims)
     form = _LINEAR if len(tensor.indices.dims) == 1 else _COORDINATES
@@ -106,9 +108,8 @@ def _marked(tensor: SparseTensorProto) -> TensorProto:
 
 
 def _dense(sparse: SparseTensorProto, where: str) -> Weight:
-    """The contents of a sparse tensor, which are kept as they are and made dense when read."""
-    tensor = SparseTensorProto()
-    tensor.CopyFrom(sparse)
+    """Return the contents of a sparse tensor, kept as they are and made dense when read."""
+    tensor = deepcopy(sparse)
     shape, dtype = tuple(tensor.dims), tensor.values.data_type
     places = _places(tensor, where)
 
@@ -122,7 +123,7 @@ def _dense(sparse: SparseTensorProto, where: str) -> Weight:
 
 
 def _places(tensor: SparseTensorProto, where: str) -> np.ndarray:
-    """Where the values lie in the flattened tensor, each in a place of its own."""
+    """Return where the values lie in the flattened tensor, each in a place of its own."""
     check_tensor(tensor.values, where)
     check_tensor(tensor.indices, where)
     shape, size = tuple(tensor.dims), math.prod(tensor.dims)
@@ -144,14 +145,17 @@ def _places(tensor: SparseTensorProto, where: str) -> np.ndarray:
 def sparsify(
     proto: ModelProto, lifted: Mapping[str, Weight]
 ) -> tuple[ModelProto, Mapping[str, Weight]]:
-    """The model as it is written: a copy in which what was sparse is so, if anything was.
+    """Return the model as it is written: a copy in which what was sparse is so, if anything was.
 
     ``lifted`` holds contents that are not in ``proto``; those of sparse tensors are in the copy.
     """
-    if not any(_form(tensor) for tensor in _tensors(proto)):
+    if not any(
+        any(map(_form, graph.initializer)) or any(_form(a.t) for a in _dense_constants(graph))
+        for graph in graphs(proto.graph)
+    ):
         return proto, lifted
-    proto, kept = _copied(proto), dict(lifted)
-    for graph in (proto.graph, *subgraphs(proto.graph)):
+    proto, kept = deepcopy(proto), dict(lifted)
+    for graph in graphs(proto.graph):
         dense = list(graph.initializer)
         del graph.initializer[:]
         for entry in dense:
@@ -170,18 +174,6 @@ def sparsify(
     return proto, kept
 
 
-def _copied(proto: ModelProto) -> ModelProto:
-    twin = ModelProto()
-    twin.CopyFrom(proto)
-    return twin
-
-
-def _tensors(proto: ModelProto) -> Iterator[TensorProto]:
-    for graph in (proto.graph, *subgraphs(proto.graph)):
-        yield from graph.initializer
-        yield from (attribute.t for attribute in _dense_constants(graph))
-
-
 def _dense_constants(graph: GraphProto) -> Iterator[AttributeProto]:
     for node in graph.node:
         if node.op_type == "Constant":
@@ -189,13 +181,13 @@ def _dense_constants(graph: GraphProto) -> Iterator[AttributeProto]:
 
 
 def _form(tensor: TensorProto) -> str | None:
-    """How the tensor's indices were written, None if it was dense."""
+    """Return how the tensor's indices were written, None if it was dense."""
     forms: Iterator[str] = (e.value for e in tensor.metadata_props if e.key == _WAS_SPARSE)
     return next(forms, None)
 
 
 def _encoded(name: str, array: np.ndarray, form: str) -> SparseTensorProto:
-    """A sparse tensor, its indices in ascending order."""
+    """Return a sparse tensor, its indices in ascending order."""
     flat = np.ascontiguousarray(array).reshape(-1)
     # By bits: -0.0 is a value, too.
     filled = flat.view(np.uint8).reshape(flat.size, flat.itemsize).any(axis=1)

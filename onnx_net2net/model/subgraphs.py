@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from onnx import AttributeProto, GraphProto, NodeProto, helper
 
+from onnx_net2net.model.schemas import domain_of
 from onnx_net2net.model.tensors import carried
 
 T = TypeVar("T")
@@ -34,19 +35,19 @@ class Link:
     axis: int | None = None
     body: int = 0
 
-    def without(self, entries: Sequence[T]) -> list[T]:
-        """What is inside of the axes or sizes that are outside."""
-        inside = list(entries)
-        if self.axis is not None and -len(inside) <= self.axis < len(inside):
-            del inside[self.axis]  # else nothing fits, as whoever compares the two finds out
-        return inside
+    def without(self, outer: Sequence[T]) -> list[T]:
+        """Return the axes or sizes of the inner tensor, of those of the outer one."""
+        inner = list(outer)
+        if self.axis is not None and -len(inner) <= self.axis < len(inner):
+            del inner[self.axis]  # else nothing fits, as whoever compares the two finds out
+        return inner
 
-    def with_axis(self, entries: Sequence[T], entry: T) -> list[T]:
-        """What is outside of the axes or sizes that are inside, ``entry`` being walked along."""
-        outside = list(entries)
+    def with_axis(self, inner: Sequence[T], walked: T) -> list[T]:
+        """Return the axes or sizes of the outer tensor, ``walked`` being walked along."""
+        outer = list(inner)
         if self.axis is not None:
-            outside.insert(self.axis % (len(outside) + 1), entry)
-        return outside
+            outer.insert(self.axis % (len(outer) + 1), walked)
+        return outer
 
 
 @dataclass(slots=True)
@@ -64,8 +65,8 @@ class Unfollowed(Exception):
 
 
 def bodies(proto: NodeProto, opset: int) -> list[tuple[str, GraphProto]]:
-    """The bodies of an If, Loop or Scan by attribute. Raises Unfollowed for all others."""
-    wanted = BODIES.get(proto.op_type) if proto.domain in ("", "ai.onnx") else None
+    """Return the bodies of an If, Loop or Scan by attribute. Raises Unfollowed for all others."""
+    wanted = None if domain_of(proto) else BODIES.get(proto.op_type)
     if wanted is None:
         raise Unfollowed(f"operator {proto.op_type} is not known")
     if proto.op_type == "Scan" and opset < FIRST_SCAN:
@@ -74,31 +75,27 @@ def bodies(proto: NodeProto, opset: int) -> list[tuple[str, GraphProto]]:
     if any(name not in given for name in wanted):
         raise Unfollowed("its body is missing")
     for name in wanted:
-        _check(given[name])
+        stored = {tensor.name for tensor in given[name].initializer}
+        if any(value.name in stored for value in given[name].input):
+            raise Unfollowed("an input of its body has a default")
     return [(name, given[name]) for name in wanted]
 
 
-def _check(graph: GraphProto) -> None:
-    stored = {tensor.name for tensor in graph.initializer}
-    if any(value.name in stored for value in graph.input):
-        raise Unfollowed("an input of its body has a default")
-
-
 def links(proto: NodeProto, graphs: Sequence[GraphProto]) -> Links:
-    """The links of a node to what :func:`bodies` found. Raises Unfollowed."""
+    """Return the links of a node to its :func:`bodies`. Raises Unfollowed."""
     if proto.op_type == "If":
         return _branches(proto, graphs)
     return _loop(proto, graphs[0]) if proto.op_type == "Loop" else _scan(proto, graphs[0])
 
 
 def _branches(proto: NodeProto, graphs: Sequence[GraphProto]) -> Links:
-    found = Links(pinned=list(proto.input))
+    branches = Links(pinned=list(proto.input))
     for index, graph in enumerate(graphs):
         if len(graph.output) != len(proto.output):
             raise Unfollowed("its branches give another number of tensors")
         pairs = zip(proto.output, graph.output, strict=True)
-        found.leave += [Link(name, value.name, body=index) for name, value in pairs if name]
-    return found
+        branches.leave += [Link(name, value.name, body=index) for name, value in pairs if name]
+    return branches
 
 
 def _loop(proto: NodeProto, graph: GraphProto) -> Links:
@@ -106,12 +103,13 @@ def _loop(proto: NodeProto, graph: GraphProto) -> Links:
     states = len(proto.input) - 2
     if states < 0 or len(inputs) != states + 2 or len(outputs) < states + 1:
         raise Unfollowed("its body takes another number of tensors than it is given")
-    found = Links(pinned=[n for n in (*proto.input[:2], *inputs[:2], outputs[0]) if n])
-    found.enter = _pairs(proto.input[2:], inputs[2:])
-    found.carry = _pairs(inputs[2:], outputs[1 : 1 + states])
-    found.leave = _pairs(proto.output[:states], outputs[1 : 1 + states])
-    found.leave += _pairs(proto.output[states:], outputs[1 + states :], [0] * len(outputs))
-    return found
+    return Links(
+        enter=_pairs(proto.input[2:], inputs[2:]),
+        carry=_pairs(inputs[2:], outputs[1 : 1 + states]),
+        leave=_pairs(proto.output[:states], outputs[1 : 1 + states])
+        + _pairs(proto.output[states:], outputs[1 + states :], [0] * len(outputs)),
+        pinned=[n for n in (*proto.input[:2], *inputs[:2], outputs[0]) if n],
+    )
 
 
 def _scan(proto: NodeProto, graph: GraphProto) -> Links:
@@ -128,22 +126,23 @@ def _scan(proto: NodeProto, graph: GraphProto) -> Links:
         or len(outputs) < states
     ):
         raise Unfollowed("its body takes another number of tensors than it is given")
-    taken = given.get("scan_input_axes") or [0] * walked
-    given_out = given.get("scan_output_axes") or [0] * (len(outputs) - states)
-    if len(taken) != walked or len(given_out) != len(outputs) - states:
+    scanned = given.get("scan_input_axes") or [0] * walked
+    stacked = given.get("scan_output_axes") or [0] * (len(outputs) - states)
+    if len(scanned) != walked or len(stacked) != len(outputs) - states:
         raise Unfollowed("it gives an axis for another number of tensors than it has")
-    found = Links(enter=_pairs(proto.input[:states], inputs[:states]))
-    found.enter += _pairs(proto.input[states:], inputs[states:], taken)
-    found.carry = _pairs(inputs[:states], outputs[:states])
-    found.leave = _pairs(proto.output[:states], outputs[:states])
-    found.leave += _pairs(proto.output[states:], outputs[states:], given_out)
-    return found
+    return Links(
+        enter=_pairs(proto.input[:states], inputs[:states])
+        + _pairs(proto.input[states:], inputs[states:], scanned),
+        carry=_pairs(inputs[:states], outputs[:states]),
+        leave=_pairs(proto.output[:states], outputs[:states])
+        + _pairs(proto.output[states:], outputs[states:], stacked),
+    )
 
 
 def _pairs(
     outer: Sequence[str], inner: Sequence[str], axes: Sequence[int] | None = None
 ) -> list[Link]:
-    """Links of tensors in order, without those that are absent."""
+    """Return the links of tensors in order, without those that are absent."""
     return [
         Link(a, b, axes[index] if axes else None)
         for index, (a, b) in enumerate(zip(outer, inner, strict=False))
@@ -152,14 +151,14 @@ def _pairs(
 
 
 def has_subgraph(proto: NodeProto) -> bool:
-    """Whether the node carries a graph of its own (If, Loop, Scan)."""
+    """Return whether the node carries a graph of its own (If, Loop, Scan)."""
     if not proto.domain and proto.op_type not in CARRIERS:
         return False
     return any(a.type in GRAPHS for a in proto.attribute)
 
 
 def captured(proto: NodeProto) -> set[str]:
-    """Names that the node's subgraphs read from outside."""
+    """Return the names that the node's subgraphs read from outside."""
     names: set[str] = set()
     for graph in carried(proto):
         inner = {o for n in graph.node for o in n.output}

@@ -26,12 +26,13 @@ from onnx import (
 )
 
 from onnx_net2net.errors import InvalidModel
+from onnx_net2net.model.schemas import domain_of
 from onnx_net2net.model.weights import MOST_AXES, dtype_name, is_possible, raw_size
 
 __all__ = [
     "MOST_NESTED", "attribute_tensors", "carried", "check_data_size", "check_tensor", "clear_data",
-    "constants", "data_fields", "fits_field", "is_external", "nested_too_deep", "set_constant",
-    "subgraphs",
+    "constants", "data_fields", "fits_field", "graphs", "is_external", "nested_too_deep", "nodes",
+    "set_constant", "subgraphs",
 ]  # fmt: skip
 
 DAMAGED = "the file is damaged; export or download it again"
@@ -49,14 +50,14 @@ _PER_ENTRY = {"COMPLEX64": 0.5, "COMPLEX128": 0.5, "UINT4": 2, "INT4": 2, "FLOAT
 
 
 def is_external(tensor: TensorProto) -> bool:
-    """Whether the tensor's contents lie in another file."""
+    """Return whether the tensor's contents lie in another file."""
     return tensor.data_location == TensorProto.EXTERNAL
 
 
 def data_fields(tensor: TensorProto) -> list[str]:
-    """The fields that hold contents; none where they were lifted out, or for an empty tensor."""
-    found = [field for field in _DATA_FIELDS[1:] if len(getattr(tensor, field))]
-    return ["raw_data", *found] if tensor.HasField("raw_data") else found
+    """Return the fields that hold contents: none of an empty tensor, or after a lift."""
+    filled = [field for field in _DATA_FIELDS[1:] if len(getattr(tensor, field))]
+    return ["raw_data", *filled] if tensor.HasField("raw_data") else filled
 
 
 def clear_data(tensor: TensorProto) -> None:
@@ -66,7 +67,7 @@ def clear_data(tensor: TensorProto) -> None:
 
 
 def fits_field(tensor: TensorProto, field: int) -> bool:
-    """Whether a tensor of this type may hold its contents in that field, given by number."""
+    """Return whether a tensor of this type may hold its contents in that field, given by number."""
     descriptor = TensorProto.DESCRIPTOR.fields_by_number[field]
     return descriptor.name in ("raw_data", helper.tensor_dtype_to_field(tensor.data_type))
 
@@ -85,15 +86,15 @@ def check_header(tensor: TensorProto, where: str) -> None:
         )
 
 
-def check_data_size(tensor: TensorProto, found: int, where: str) -> None:
-    """Raise :class:`InvalidModel` unless ``found`` bytes of raw data are what is declared."""
+def check_data_size(tensor: TensorProto, nbytes: int, where: str) -> None:
+    """Raise :class:`InvalidModel` unless ``nbytes`` of raw data are what is declared."""
     check_header(tensor, where)
     shape = tuple(tensor.dims)
     wanted = raw_size(tensor.data_type, shape)
-    if wanted != found:
+    if wanted != nbytes:
         takes = "cannot be raw data" if wanted is None else f"takes {wanted}"
         raise InvalidModel(
-            f"{where}: {found} bytes of data, but {dtype_name(tensor.data_type)} {shape} {takes}",
+            f"{where}: {nbytes} bytes of data, but {dtype_name(tensor.data_type)} {shape} {takes}",
             DAMAGED,
         )
 
@@ -110,8 +111,7 @@ def check_tensor(tensor: TensorProto, where: str) -> None:
     shape, name = tuple(tensor.dims), dtype_name(tensor.data_type)
     field = helper.tensor_dtype_to_field(tensor.data_type)
     wanted = math.ceil(math.prod(shape) / _PER_ENTRY.get(name, 1))
-    found = len(getattr(tensor, field))
-    if found != wanted or fields not in ([], [field]):
+    if len(getattr(tensor, field)) != wanted or fields not in ([], [field]):
         held = "nothing" if not fields else f"{len(getattr(tensor, fields[0]))} in {fields[0]}"
         raise InvalidModel(
             f"{where}: holds {held}, but {name} {shape} takes {wanted} in {field}", DAMAGED
@@ -119,7 +119,7 @@ def check_tensor(tensor: TensorProto, where: str) -> None:
 
 
 def subgraphs(graph: GraphProto | FunctionProto, depth: int = MOST_NESTED) -> Iterator[GraphProto]:
-    """The graphs within the nodes of a graph, at any depth; InvalidModel below that."""
+    """Yield the graphs within the nodes of a graph, at any depth up to :data:`MOST_NESTED`."""
     for node in graph.node:
         for inner in carried(node):
             if not depth:
@@ -128,14 +128,30 @@ def subgraphs(graph: GraphProto | FunctionProto, depth: int = MOST_NESTED) -> It
             yield from subgraphs(inner, depth - 1)
 
 
+def graphs(graph: GraphProto) -> Iterator[GraphProto]:
+    """Yield a graph, then those within its nodes."""
+    yield graph
+    yield from subgraphs(graph)
+
+
+def nodes(graph: GraphProto | FunctionProto, depth: int = MOST_NESTED) -> Iterator[NodeProto]:
+    """Yield the nodes of a graph, each followed by those of the graphs within it."""
+    for node in graph.node:
+        yield node
+        for inner in carried(node):
+            if not depth:
+                raise nested_too_deep()
+            yield from nodes(inner, depth - 1)
+
+
 def nested_too_deep() -> InvalidModel:
-    """What to say of more than :data:`MOST_NESTED` graphs within one another."""
+    """Return the error for more than :data:`MOST_NESTED` graphs within one another."""
     problem = f"its If, Loop and Scan are nested over {MOST_NESTED} deep"
     return InvalidModel(problem, "export the model with fewer of them within one another")
 
 
 def carried(node: NodeProto) -> Iterator[GraphProto]:
-    """The graphs that a node itself carries, of whatever operator."""
+    """Yield the graphs that a node itself carries, of whatever operator."""
     for attribute in node.attribute:
         if attribute.type == AttributeProto.GRAPH:
             yield attribute.g
@@ -144,9 +160,9 @@ def carried(node: NodeProto) -> Iterator[GraphProto]:
 
 
 def constants(graph: GraphProto) -> Iterator[tuple[str, TensorProto, NodeProto]]:
-    """The Constant nodes of one graph with a numeric value: output name, value, node."""
+    """Yield the Constant nodes of one graph with a numeric value: output name, value, node."""
     for node in graph.node:
-        if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
+        if node.op_type != "Constant" or domain_of(node):
             continue
         if len(node.output) == 1 and len(node.attribute) == 1:
             tensor = _constant_value(node.attribute[0])
@@ -155,20 +171,18 @@ def constants(graph: GraphProto) -> Iterator[tuple[str, TensorProto, NodeProto]]
 
 
 def _constant_value(attribute: AttributeProto) -> TensorProto | None:
-    """The value of a Constant node as a tensor; ``None`` for strings and sparse tensors."""
+    """Return the value of a Constant node as a tensor; ``None`` for strings and sparse tensors."""
     if attribute.name not in _CONSTANT_VALUES:
         return None
     if attribute.type == AttributeProto.TENSOR:
         return None if attribute.t.data_type == TensorProto.STRING else attribute.t
-    if attribute.type == AttributeProto.FLOAT:
-        return numpy_helper.from_array(np.array(attribute.f, np.float32))
-    if attribute.type == AttributeProto.FLOATS:
-        return numpy_helper.from_array(np.array(attribute.floats, np.float32))
-    if attribute.type == AttributeProto.INT:
-        return numpy_helper.from_array(np.array(attribute.i, np.int64))
-    if attribute.type == AttributeProto.INTS:
-        return numpy_helper.from_array(np.array(attribute.ints, np.int64))
-    return None
+    if attribute.type in (AttributeProto.FLOAT, AttributeProto.FLOATS):
+        dtype: type = np.float32
+    elif attribute.type in (AttributeProto.INT, AttributeProto.INTS):
+        dtype = np.int64
+    else:
+        return None
+    return numpy_helper.from_array(np.array(helper.get_attribute_value(attribute), dtype))
 
 
 def set_constant(node: NodeProto, tensor: TensorProto) -> None:
@@ -178,7 +192,7 @@ def set_constant(node: NodeProto, tensor: TensorProto) -> None:
 
 
 def attribute_tensors(proto: ModelProto) -> Iterator[TensorProto]:
-    """Every tensor of the model that is not an initializer of its main graph."""
+    """Yield every tensor of the model that is not an initializer of its main graph."""
     yield from _sparse_parts(proto.graph.sparse_initializer)
     for holder in (proto.graph, *proto.functions):
         yield from _node_tensors(holder.node)

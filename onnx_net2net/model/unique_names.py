@@ -6,83 +6,66 @@ works on a model in which the second of them is called otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from onnx import GraphProto
 
 from onnx_net2net.model.model import Model
 from onnx_net2net.model.subgraphs import has_subgraph
-from onnx_net2net.model.tensors import carried
+from onnx_net2net.model.tensors import carried, graphs
+
+__all__ = ["defined", "unique", "with_unique_names"]
 
 
 def with_unique_names(model: Model) -> Model:
-    """``model`` with tensors of bodies renamed where a name is taken; itself if none is."""
-    graph = model.proto.graph
-    if not any(has_subgraph(node) for node in graph.node) or not _clashes(graph):
+    """Rename tensors of bodies whose name is taken; return the model itself if none is."""
+    if not any(map(has_subgraph, model.proto.graph.node)):
+        return model
+    scopes = [defined(graph) for graph in graphs(model.proto.graph)]
+    names = set().union(*scopes)
+    if len(names) == sum(map(len, scopes)):
         return model
     proto = model.editable()
-    _Renaming(proto.graph).bodies(proto.graph, {})
+    _rename_bodies(proto.graph, {}, scopes[0], names)
     return model.with_changes(proto, {})
 
 
-def _clashes(graph: GraphProto) -> bool:
-    seen: set[str] = set()
-    for scope in _all(graph):
-        names = _defined(scope)
-        if not seen.isdisjoint(names):
-            return True
-        seen |= names
-    return False
-
-
-def _all(graph: GraphProto) -> Iterator[GraphProto]:
-    yield graph
-    for node in graph.node:
-        for body in carried(node):
-            yield from _all(body)
-
-
-def _defined(graph: GraphProto) -> set[str]:
+def defined(graph: GraphProto) -> set[str]:
+    """Return the names of the tensors that a graph itself defines."""
     names = {value.name for value in graph.input} | {t.name for t in graph.initializer}
     names.update(name for node in graph.node for name in node.output)
     return names - {""}
 
 
-class _Renaming:
-    """Walks the bodies in order and renames what is defined a second time."""
-
-    def __init__(self, graph: GraphProto) -> None:
-        self.all = {name for scope in _all(graph) for name in _defined(scope)}
-        self.seen = _defined(graph)
-
-    def bodies(self, graph: GraphProto, outer: Mapping[str, str]) -> None:
-        """Rename in the bodies of ``graph``'s nodes, where ``outer`` says what is called anew."""
-        for node in graph.node:
-            for body in carried(node):
-                defined = _defined(body)
-                new = {name: self._fresh(name) for name in sorted(defined & self.seen)}
-                self.seen |= defined
-                inner = {k: v for k, v in outer.items() if k not in defined} | new
-                _rename(body, inner)
-                self.bodies(body, inner)
-
-    def _fresh(self, name: str) -> str:
-        count = 2
-        while f"{name}_{count}" in self.all:
-            count += 1
-        self.all.add(f"{name}_{count}")
-        return f"{name}_{count}"
+def unique(name: str, taken: set[str]) -> str:
+    """Return ``name``, or ``name_2`` ... where it is ``taken``; it is so from now on."""
+    free, count = name, 1
+    while free in taken:
+        count += 1
+        free = f"{name}_{count}"
+    taken.add(free)
+    return free
 
 
-def _rename(graph: GraphProto, names: Mapping[str, str]) -> None:
-    if not names:
-        return
-    for entry in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        entry.name = names.get(entry.name, entry.name)
-    for annotation in graph.quantization_annotation:
-        annotation.tensor_name = names.get(annotation.tensor_name, annotation.tensor_name)
+def _rename_bodies(
+    graph: GraphProto, outer: Mapping[str, str], seen: set[str], taken: set[str]
+) -> None:
+    """Rename what the bodies of ``graph``'s nodes define a second time, in order.
+
+    ``outer`` maps the names of tensors around them that were renamed; ``seen`` are those defined
+    up to here, ``taken`` those of the whole model.
+    """
     for node in graph.node:
-        for side in (node.input, node.output):
-            for index, name in enumerate(side):
-                if name in names:
-                    side[index] = names[name]
+        for body in carried(node):
+            own = defined(body)
+            new = {name: unique(name, taken) for name in sorted(own & seen)}
+            seen |= own
+            names = {k: v for k, v in outer.items() if k not in own} | new
+            for entry in (*body.input, *body.output, *body.value_info, *body.initializer):
+                entry.name = names.get(entry.name, entry.name)
+            for annotation in body.quantization_annotation:
+                annotation.tensor_name = names.get(annotation.tensor_name, annotation.tensor_name)
+            for reader in body.node if names else ():
+                for side in (reader.input, reader.output):
+                    side[:] = [names.get(name, name) for name in side]
+            _rename_bodies(body, names, seen, taken)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from math import inf
 
 import onnx
-from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from onnx_net2net.errors import InvalidModel
-from onnx_net2net.model.tensors import DAMAGED, carried, subgraphs
+from onnx_net2net.model.schemas import domain_of, schema
+from onnx_net2net.model.tensors import DAMAGED, carried, graphs, nodes, subgraphs
 from onnx_net2net.model.wire import Bytes
 
 __all__ = [
@@ -33,7 +34,7 @@ _UPGRADE = "upgrade onnx and onnxruntime (pip install -U onnx onnxruntime)"
 
 
 def wrong_format(view: Bytes, detail: str) -> InvalidModel:
-    """What to say of bytes that are no model, by how they begin."""
+    """Return the error for bytes that are no model, by how they begin."""
     start = bytes(view[:64])
     for prefix, what, remedy in _KNOWN_STARTS:
         if start.startswith(prefix):
@@ -47,7 +48,7 @@ def wrong_format(view: Bytes, detail: str) -> InvalidModel:
 
 
 def opset_versions(proto: ModelProto) -> dict[str, int]:
-    """Version of each operator set by domain; ``"ai.onnx"`` is the default domain ``""``."""
+    """Return the version of each operator set; ``"ai.onnx"`` is the default domain ``""``."""
     return {
         "" if entry.domain == "ai.onnx" else entry.domain: entry.version
         for entry in proto.opset_import
@@ -75,8 +76,10 @@ def check_model(proto: ModelProto) -> None:
 
 
 def check_nodes(proto: ModelProto) -> None:
-    """Raise :class:`InvalidModel` unless every tensor is written once, before it is read, and
-    every operator has the inputs that it needs. For a model without local functions."""
+    """Raise :class:`InvalidModel` unless every tensor is written once, before it is read.
+
+    Every operator must have the inputs that it needs, too. For a model without local functions.
+    """
     _check_scope(proto.graph, (), opset_versions(proto))
 
 
@@ -106,9 +109,8 @@ def check_operands(proto: ModelProto) -> None:
     onnxruntime finds the order of the nodes by itself, but dies of some operands that are absent.
     """
     opsets = opset_versions(proto)
-    for graph in (proto.graph, *subgraphs(proto.graph)):
-        for node in graph.node:
-            _check_arity(node, opsets)
+    for node in nodes(proto.graph):
+        _check_arity(node, opsets)
 
 
 def _title(node: NodeProto) -> str:
@@ -118,7 +120,7 @@ def _title(node: NodeProto) -> str:
 def _check_arity(node: NodeProto, opsets: Mapping[str, int]) -> None:
     if not node.output:
         raise InvalidModel(f"{_title(node)} writes nothing", DAMAGED)
-    domain = "" if node.domain == "ai.onnx" else node.domain
+    domain = domain_of(node)
     newest = onnx.defs.onnx_opset_version()
     known = _operands(node.op_type, opsets.get(domain, 0 if domain else newest), domain)
     if known is None:
@@ -139,17 +141,19 @@ def _check_arity(node: NodeProto, opsets: Mapping[str, int]) -> None:
 def _operands(
     op_type: str, version: int, domain: str
 ) -> tuple[tuple[int, int, int], frozenset[int], float] | None:
-    """The least and most inputs of an operator and the most outputs, which inputs must be there,
-    and from which on all; None where onnx does not know it."""
-    try:
-        schema = onnx.defs.get_schema(op_type, version, domain)
-    except onnx.defs.SchemaError:
+    """Return how many operands an operator takes; None where onnx does not know it.
+
+    That is: the least and most inputs and the most outputs, the inputs that must be there, and the
+    position from which on all must.
+    """
+    known = schema(op_type, domain, version)
+    if known is None:
         return None
     option = onnx.defs.OpSchema.FormalParameterOption
-    kinds = [(entry.option, entry.is_homogeneous) for entry in schema.inputs]
+    kinds = [(entry.option, entry.is_homogeneous) for entry in known.inputs]
     must = frozenset(index for index, (kind, _) in enumerate(kinds) if kind == option.Single)
     variadic = [index for index, kind in enumerate(kinds) if kind == (option.Variadic, True)]
-    counts = schema.min_input, schema.max_input, schema.max_output
+    counts = known.min_input, known.max_input, known.max_output
     return counts, must, variadic[0] if variadic else inf
 
 
@@ -189,7 +193,7 @@ def _check_versions(proto: ModelProto) -> None:
 
 
 def _names(proto: ModelProto) -> Iterator[str]:
-    """Every name and key of the model that somebody will look at."""
+    """Yield every name and key of the model that somebody will look at."""
     for entry in proto.opset_import:
         yield entry.domain
     for prop in proto.metadata_props:
@@ -202,7 +206,7 @@ def _names(proto: ModelProto) -> Iterator[str]:
         for inner in subgraphs(function):
             yield from _graph_names(inner)
             yield from _value_names(inner)
-    for graph in (proto.graph, *subgraphs(proto.graph)):
+    for graph in graphs(proto.graph):
         yield from _graph_names(graph)
         yield from _value_names(graph)
 
@@ -221,14 +225,8 @@ def _graph_names(graph: GraphProto | FunctionProto) -> Iterator[str]:
 
 
 def _value_names(graph: GraphProto) -> Iterator[str]:
-    values: Iterable[ValueInfoProto | TensorProto] = (
-        *graph.input,
-        *graph.output,
-        *graph.value_info,
-        *graph.initializer,
-    )
-    for value in values:
-        yield value.name
+    yield from (tensor.name for tensor in graph.initializer)
     for value in (*graph.input, *graph.output, *graph.value_info):
+        yield value.name
         for dim in value.type.tensor_type.shape.dim:
             yield dim.dim_param

@@ -4,8 +4,9 @@
     weight.shape, weight.nbytes        # known without reading
     weight.array()                     # read-only, read from the file by each call
 
-Three kinds: :class:`Stored` lies raw in a file, :class:`Inline` lies in the parsed skeleton,
-:class:`Computed` is the result of a function, called each time it is written or looked at.
+:class:`Stored` lies raw in a file, :class:`Inline` lies in the parsed skeleton,
+:class:`Computed` is the result of a function, called each time it is written or looked at, and of
+an :class:`Absent` one only type and shape are known.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_net2net.errors import Net2NetError
+from onnx_net2net.errors import Net2NetError, UsageError
 from onnx_net2net.model.reading import OpenFile
 from onnx_net2net.model.wire import RAW_DATA
 
@@ -42,14 +43,14 @@ _PACKED_BITS = {
 
 @cache
 def dtype_name(dtype: int) -> str:
-    """``"FLOAT16"`` for 10; the number itself where onnx knows no such type."""
+    """Return ``"FLOAT16"`` for 10; the number itself where onnx knows no such type."""
     known = dtype in TensorProto.DataType.values()
     return TensorProto.DataType.Name(dtype) if known else f"type {dtype}"
 
 
 @cache
 def element_bits(dtype: int) -> int | None:
-    """Bits an element takes in ``raw_data``, ``None`` for strings and unknown types."""
+    """Return the bits of an element in ``raw_data``, ``None`` for strings and unknown types."""
     name = dtype_name(dtype)
     if name in _PACKED_BITS:
         return _PACKED_BITS[name]
@@ -59,7 +60,7 @@ def element_bits(dtype: int) -> int | None:
 
 
 def raw_size(dtype: int, shape: tuple[int, ...]) -> int | None:
-    """Bytes of ``raw_data`` for a tensor; int4 and its like are packed. ``None``: cannot lie raw.
+    """Return the bytes of ``raw_data`` for a tensor, int4 packed; ``None``: it cannot lie raw.
 
     >>> raw_size(TensorProto.INT4, (3, 3))
     5
@@ -69,7 +70,7 @@ def raw_size(dtype: int, shape: tuple[int, ...]) -> int | None:
 
 
 def is_possible(shape: Sequence[int]) -> bool:
-    """Whether NumPy can hold an array of this shape, even an empty one."""
+    """Return whether NumPy can hold an array of this shape, even an empty one."""
     return len(shape) <= MOST_AXES and math.prod(size or 1 for size in shape) < 2**58
 
 
@@ -89,7 +90,7 @@ class Source:
         return cls(path, OpenFile(path))
 
     def chunks(self, start: int, end: int) -> Iterator[memoryview]:
-        """Some bytes in pieces, each of which lasts until the next is asked for."""
+        """Yield some bytes in pieces, each of which lasts until the next is asked for."""
         if isinstance(self.view, OpenFile):
             yield from self.view.chunks(start, end, CHUNK)
         else:
@@ -114,6 +115,11 @@ class Weight(ABC):
         return f"{type(self).__name__}({self.name!r}, {dtype_name(self.dtype)}, {self.shape})"
 
     @property
+    def given(self) -> bool:
+        """Whether there are contents at all."""
+        return True
+
+    @property
     def size(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
@@ -125,24 +131,30 @@ class Weight(ABC):
 
     @abstractmethod
     def array(self) -> np.ndarray:
-        """The contents, read-only; bfloat16, float8 and int4 as ``ml_dtypes``."""
+        """Return the contents, read-only; bfloat16, float8 and int4 as ``ml_dtypes``."""
 
     def payload(self) -> memoryview:
-        """The contents as they lie in ``raw_data``: little-endian, row-major, int4 packed."""
-        return _raw_bytes(self.array(), self.dtype)
+        """Return the contents as ``raw_data`` has them: little-endian, row-major, int4 packed."""
+        array = self.array()
+        if dtype_name(self.dtype) in _PACKED_BITS:
+            return memoryview(numpy_helper.from_array(array).raw_data)
+        array = np.ascontiguousarray(array)  # no copy where it already lies so
+        if array.dtype.byteorder == (">" if sys.byteorder == "little" else "="):
+            array = array.byteswap()
+        return array.reshape(-1).view(np.uint8).data
 
     def chunks(self) -> Iterator[memoryview]:
-        """:meth:`payload` in pieces, each of which lasts until the next is asked for."""
+        """Yield :meth:`payload` in pieces, each of which lasts until the next is asked for."""
         payload = self.payload()
         for start in range(0, len(payload), CHUNK):
             yield payload[start : start + CHUNK]
 
     def pieces(self) -> Iterator[np.ndarray]:
-        """:meth:`array`, flat and in pieces, each of which lasts until the next is asked for."""
+        """Yield :meth:`array`, flat and in pieces that last until the next is asked for."""
         yield self.array().reshape(-1)
 
     def renamed(self, name: str) -> Weight:
-        """The same contents under another name."""
+        """Return the same contents under another name."""
         twin = copy.copy(self)
         twin.name = name
         return twin
@@ -227,24 +239,21 @@ class Computed(Weight):
 
 
 class Absent(Weight):
-    """A weight of which name, type and shape alone are known: it can be analysed, not written."""
+    """A weight of which type and shape are known only: that of a network yet to be filled."""
+
+    @property
+    def given(self) -> bool:
+        return False
 
     def array(self) -> np.ndarray:
-        """Return numbers in its place that tell an analysis nothing: neither equal nor zero."""
-        dtype = helper.tensor_dtype_to_np_dtype(self.dtype)
-        array = np.random.default_rng(self.size).normal(size=self.shape).astype(dtype)
-        array.flags.writeable = False
-        return array
-
-    def payload(self) -> memoryview:
-        raise Net2NetError(
-            f"{self.name}: its contents are not there, only its shape",
-            "load the model together with its weights",
+        raise UsageError(
+            f"the contents of '{self.name}' are not given",
+            "only names and shapes of such a model can be used: give it weights first",
         )
 
 
 def _decoded(payload: memoryview, dtype: int, shape: tuple[int, ...]) -> np.ndarray:
-    """``raw_data`` as an array, without a copy where elements are whole bytes."""
+    """Return ``raw_data`` as an array, without a copy where elements are whole bytes."""
     if dtype_name(dtype) in _PACKED_BITS:
         tensor = TensorProto(dims=shape, data_type=dtype, raw_data=bytes(payload))
         array = numpy_helper.to_array(tensor)
@@ -252,14 +261,3 @@ def _decoded(payload: memoryview, dtype: int, shape: tuple[int, ...]) -> np.ndar
         return array
     stored = helper.tensor_dtype_to_np_dtype(dtype).newbyteorder("<")
     return np.frombuffer(payload, dtype=stored).reshape(shape)
-
-
-def _raw_bytes(array: np.ndarray, dtype: int) -> memoryview:
-    """An array as ``raw_data``, without a copy where it already lies so."""
-    if dtype_name(dtype) in _PACKED_BITS:
-        return memoryview(numpy_helper.from_array(array).raw_data)
-    array = np.ascontiguousarray(array)
-    big = array.dtype.byteorder == ">" or (array.dtype.byteorder == "=" and sys.byteorder == "big")
-    if big:
-        array = array.byteswap()
-    return array.reshape(-1).view(np.uint8).data

@@ -19,17 +19,9 @@ from itertools import count
 from typing import Protocol, TypeVar, overload
 
 __all__ = [
-    "RAW_DATA",
-    "THRESHOLD",
-    "Bytes",
-    "Payload",
-    "Span",
-    "WireError",
-    "fields",
-    "nesting",
-    "splice",
+    "RAW_DATA", "THRESHOLD", "Bytes", "Payload", "Span", "WireError", "fields", "nesting", "splice",
     "strip",
-]
+]  # fmt: skip
 
 # Payloads up to this size stay in the skeleton: shapes, axes, small biases are read all the time.
 THRESHOLD = 1024
@@ -86,7 +78,7 @@ class Span:
 
 
 def fields(view: Bytes, start: int, end: int) -> Iterator[Field]:
-    """The fields of the message ``view[start:end]``, values unread.
+    """Yield the fields of the message ``view[start:end]``, values unread.
 
     >>> [(number, bytes(b"\\x0a\\x02hi"[a:b])) for number, _, _, a, b
     ...  in fields(memoryview(b"\\x0a\\x02hi"), 0, 4)]
@@ -118,7 +110,7 @@ def fields(view: Bytes, start: int, end: int) -> Iterator[Field]:
 
 
 def _varint(view: Bytes, position: int, end: int) -> tuple[int, int]:
-    """The base-128 number at ``position``, and the position after it."""
+    """Return the base-128 number at ``position``, and the position after it."""
     number = 0
     for shift in range(0, 7 * _MAX_VARINT, 7):
         if position >= end:
@@ -132,7 +124,7 @@ def _varint(view: Bytes, position: int, end: int) -> tuple[int, int]:
 
 
 def _encoded(number: int) -> bytes:
-    """``number`` as a varint."""
+    """Return ``number`` as a varint."""
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)
@@ -142,7 +134,7 @@ def _encoded(number: int) -> bytes:
 
 
 def _header(field: int, length: int) -> memoryview:
-    """Tag and length of a length-delimited field."""
+    """Return tag and length of a length-delimited field."""
     return memoryview(_encoded(field << 3 | LENGTH_DELIMITED) + _encoded(length))
 
 
@@ -152,10 +144,10 @@ def _rewritten(
     end: int,
     edit: Callable[[int, int, int], list[memoryview | P] | None],
 ) -> list[memoryview | P] | None:
-    """The message with some sub-messages replaced, in pieces; ``None`` if none was.
+    """Return the message with some sub-messages replaced, in pieces; ``None`` if none was.
 
-    ``edit(number, start, end)`` gives the new pieces of one length-delimited field, or ``None`` to
-    keep it.
+    ``edit(number, start, end)`` returns the new pieces of one length-delimited field, or ``None``
+    to keep it.
     """
     pieces: list[memoryview | P] = []
     kept = start
@@ -178,7 +170,7 @@ def _rewritten(
 def _edit_initializers(
     view: Bytes, edit: Callable[[int, int, int], list[memoryview | P] | None]
 ) -> list[memoryview | P] | None:
-    """The model with some initializers replaced; ``edit(index, start, end)`` as above."""
+    """Replace some initializers of a model; ``edit(index, start, end)`` as above."""
     index = count()
 
     def edit_graph(number: int, start: int, end: int) -> list[memoryview | P] | None:
@@ -191,7 +183,7 @@ def _edit_initializers(
 
 
 def strip(view: Bytes) -> tuple[bytes, list[Span]]:
-    """The serialised model without the big payloads of its initializers, and where those lie.
+    """Return the serialised model without the big payloads of initializers, and where those lie.
 
     Raises :class:`WireError` if the bytes are no protobuf message.
     """
@@ -200,10 +192,10 @@ def strip(view: Bytes) -> tuple[bytes, list[Span]]:
     def edit(index: int, start: int, end: int) -> list[memoryview] | None:
         if end - start <= THRESHOLD:
             return None
-        found = _payload(view, start, end)
-        if found is None:
+        payload = _payload(view, start, end)
+        if payload is None:
             return None
-        number, _, tag, value, stop = found
+        number, _, tag, value, stop = payload
         spans.append(Span(index, number, value, stop - value))
         return [view[start:tag], view[stop:end]]
 
@@ -212,7 +204,7 @@ def strip(view: Bytes) -> tuple[bytes, list[Span]]:
 
 
 def nesting(view: Bytes) -> int:
-    """How many graphs lie within one another in the nodes of a model and of its functions."""
+    """Return how many graphs lie within one another in the nodes of a model and its functions."""
     whole = [(0, len(view))]
     nodes = _held(view, whole, {MODEL_GRAPH}, {GRAPH_NODE})
     nodes += _held(view, whole, {MODEL_FUNCTIONS}, {FUNCTION_NODE})
@@ -224,7 +216,7 @@ def nesting(view: Bytes) -> int:
 
 
 def _held(view: Bytes, spans: list[tuple[int, int]], *path: Set[int]) -> list[tuple[int, int]]:
-    """Where the messages lie that those at ``spans`` hold, a step down for each set of numbers."""
+    """Return where messages lie within those at ``spans``, a step down for each set of numbers."""
     for numbers in path:
         spans = [
             (value, stop)
@@ -236,8 +228,8 @@ def _held(view: Bytes, spans: list[tuple[int, int]], *path: Set[int]) -> list[tu
 
 
 def _payload(view: Bytes, start: int, end: int) -> Field | None:
-    """The one big payload field of a tensor, or ``None`` where protobuf had better parse it all."""
-    found: Field | None = None
+    """Return the one big payload field of a tensor, ``None`` where protobuf had better parse it."""
+    payload: Field | None = None
     for field in fields(view, start, end):
         number, wire_type, _, value, stop = field
         if number == DATA_LOCATION and wire_type == VARINT and view[value] != 0:
@@ -245,16 +237,16 @@ def _payload(view: Bytes, start: int, end: int) -> Field | None:
         if number not in _VALUE_FIELDS:
             continue
         # Two value fields, or values one by one: legal protobuf, but no single run of bytes.
-        if found is not None or wire_type != LENGTH_DELIMITED or number == STRING_DATA:
+        if payload is not None or wire_type != LENGTH_DELIMITED or number == STRING_DATA:
             return None
         if number not in _PAYLOAD_FIELDS or stop - value <= THRESHOLD:
             return None
-        found = field
-    return found
+        payload = field
+    return payload
 
 
 def splice(skeleton: bytes, payloads: Mapping[int, tuple[int, P]]) -> list[memoryview | P]:
-    """The serialised model with payloads put back, in pieces to be written one after another.
+    """Put payloads back into a serialised model. Returns pieces to be written one after another.
 
     ``payloads`` maps an initializer's index to (field, contents). Each lands where protobuf itself
     would write that field: before the first field of a higher number.

@@ -40,24 +40,24 @@ T = TypeVar("T")
 
 @cache
 def registry() -> dict[tuple[str, str], Operator]:
-    """All records by (domain, operator)."""
+    """Return all records by (domain, operator)."""
     return assembled(__name__, FAMILIES)
 
 
 def facts(name: str, domain: str = "") -> Operator:
-    """The record of an operator, that of one that nothing is known of where there is none."""
+    """Return the record of an operator; ``UNKNOWN`` where there is none."""
     return registry().get(("" if domain == "ai.onnx" else domain, name), UNKNOWN)
 
 
 def lookup(op: Op) -> Rule:
-    """The rule for this node; Unsupported where there is none."""
+    """Return the rule for this node. Raise Unsupported where there is none."""
     record = facts(op.node.op_type, op.node.domain)
     if record.rule is None:
         domain = "" if op.node.domain in ("", "ai.onnx") else f"{op.node.domain}."
         raise Unsupported(f"operator {domain}{op.node.op_type} is not known")
     if record.constant_rule is not None:
         return record.constant_rule
-    key = (record, *_looked_at(op))
+    key = (record, *looked_at(op))
     rule = _made.get(key)
     if rule is None:
         if len(_made) >= MOST_KEPT:
@@ -69,9 +69,9 @@ def lookup(op: Op) -> Rule:
 
 
 def multiply_adds(op: Op) -> list[int]:
-    """The products that one node sums, to be added; none for an operator that is not counted.
+    """Return the products that one node sums, to be added; none where its record counts nothing.
 
-    Raises Unsupported where a shape that it takes is not known.
+    Raise Unsupported where a shape that it takes is not known.
     """
     flops = facts(op.node.op_type, op.node.domain).flops
     return [] if flops is None else _called(flops, op)
@@ -82,8 +82,8 @@ _made: dict[tuple[object, ...], Rule] = {}
 MOST_KEPT = 4096
 
 
-def _looked_at(op: Op) -> tuple[object, ...]:
-    """All that a rule may look at."""
+def looked_at(op: Op) -> tuple[object, ...]:
+    """Return all that a rule may look at: nodes for which it is equal are alike."""
     node = op.node
     return (
         node.op_type,

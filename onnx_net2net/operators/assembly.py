@@ -13,15 +13,15 @@ __all__ = ["assembled"]
 
 
 def assembled(package: str, families: Iterable[str]) -> dict[tuple[str, str], Any]:
-    """All entries by (domain, operator), from ``TABLES`` of each family's module.
+    """Return all entries by (domain, operator), from ``TABLES`` of each family's module.
 
-    Raises ValueError where two families have an entry for one operator.
+    Raise ValueError where two families have an entry for one operator.
     """
-    found: dict[tuple[str, str], Any] = {}
+    entries: dict[tuple[str, str], Any] = {}
     for family in families:
         for domain, table in import_module(f"{package}.{family}").TABLES.items():
             for name, entry in table.items():
-                if (domain, name) in found:
+                if (domain, name) in entries:
                     raise ValueError(f"{package}: two entries for {domain or 'ai.onnx'}.{name}")
-                found[domain, name] = entry
-    return found
+                entries[domain, name] = entry
+    return entries

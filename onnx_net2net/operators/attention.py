@@ -14,7 +14,7 @@ from typing import Any
 
 from onnx_net2net.operators import flops
 from onnx_net2net.operators.broadcast import broadcast
-from onnx_net2net.operators.language import Op, Rule, Slot, Unsupported, slot
+from onnx_net2net.operators.language import Op, Rule, SizeRef, Unsupported, size_ref
 from onnx_net2net.operators.record import Operator, Table
 
 SOFTMAX = "a softmax runs over it"
@@ -24,7 +24,7 @@ INDEXED = "its rows are looked up by index"
 
 
 def count(op: Op, name: str) -> int:
-    """The positive number that attribute ``name`` must give."""
+    """Return the positive number that attribute ``name`` must state."""
     value = op.attr(name, 0)
     if not isinstance(value, int) or value < 1:
         raise Unsupported(f"its attribute {name} is missing")
@@ -32,15 +32,15 @@ def count(op: Op, name: str) -> int:
 
 
 def shape(op: Op, index: int, *ranks: int) -> tuple[Any, ...]:
-    """The shape of input ``index``, which has one of ``ranks`` and is not empty."""
-    found = op.shape(index)
-    if len(found) not in ranks or 0 in found:
+    """Return the shape of input ``index``, which has one of ``ranks`` and is not empty."""
+    sizes = op.shape(index)
+    if len(sizes) not in ranks or 0 in sizes:
         raise Unsupported(f"the shape of its input {index} does not fit")
-    return found
+    return sizes
 
 
 def heads(op: Op) -> tuple[int, int, int]:
-    """Heads of keys and values, query heads for each of them, and the size of a head."""
+    """Count heads of keys and values, query heads for each of them, and the entries of a head."""
     first, second = shape(op, 0, 3, 4), shape(op, 1, 3, 4)
     if len(first) == 4:
         query, kv, size = first[1], second[1], first[3]
@@ -53,20 +53,20 @@ def heads(op: Op) -> tuple[int, int, int]:
 
 
 def frozen_scale(op: Op, size: int, *, zero: bool = False) -> dict[str, float]:
-    """The default scale where none is given (in some operators: where it is ``zero``)."""
+    """Return the default scale where none is given (in some operators: where it is ``zero``)."""
     if size < 1:
         raise Unsupported("its heads are empty")
     given = op.attr("scale")
     return {"scale": 1 / sqrt(size)} if given is None or (zero and not given) else {}
 
 
-def given_slots(op: Op, **terms: str) -> list[Slot]:
-    """Slots of the attributes that the node has; 0 stands for the default."""
-    return [slot(name, item) for name, item in terms.items() if op.attr(name, 0)]
+def given_refs(op: Op, **terms: str) -> list[SizeRef]:
+    """Refer to sizes in those attributes that the node has; 0 stands for the default."""
+    return [size_ref(name, item) for name, item in terms.items() if op.attr(name, 0)]
 
 
 def attention(op: Op) -> Rule:
-    """Q, K and V as (batch, head, position, entry), or with heads and entries merged."""
+    """Relate Q, K and V: (batch, head, position, entry), or with heads and entries merged."""
     kv, rep, size = heads(op)
     if not op.rank(0) == op.rank(1) == op.rank(2):
         raise Unsupported("its operands have different ranks")
@@ -83,14 +83,14 @@ def attention(op: Op) -> Rule:
         f"{q}, {k}, {v}, {mask}, b kv p d, b kv p e, b -> {outputs}",
         sizes={"kv": kv, "rep": rep},
         fixed={"s": QUERY, "t": SOFTMAX, "p": SOFTMAX, "u": SOFTMAX},
-        slots=given_slots(op, q_num_heads="(kv rep)", kv_num_heads="kv"),
+        size_refs=given_refs(op, q_num_heads="(kv rep)", kv_num_heads="kv"),
         freeze=frozen_scale(op, size),
         rescale={"d": 0},
     )
 
 
 def halves(op: Op, half: int, size: int, *, interleaved: bool) -> str:
-    """A head's entries: ``f`` rotations of two each, then ``z`` that are left alone."""
+    """Name a head's entries: ``f`` rotations of two each, then ``z`` that are left alone."""
     turned = "f w" if interleaved else "w f"
     if not half or 2 * half > size:
         raise Unsupported("its rotations do not fit a head")
@@ -98,7 +98,7 @@ def halves(op: Op, half: int, size: int, *, interleaved: bool) -> str:
 
 
 def rotary_embedding(op: Op) -> Rule:
-    """X, cosines, sines, and positions if the former are tables."""
+    """Relate X, cosines, sines, and positions if the former are tables."""
     data, half = shape(op, 0, 3, 4), shape(op, 1, 2, 3)[-1]
     if len(data) == 4:
         number, size = data[1], data[3]
@@ -109,37 +109,32 @@ def rotary_embedding(op: Op) -> Rule:
 
 
 def rotation(op: Op, half: int, size: int, number: int, table: str, *, positions: int) -> Rule:
-    """The rule of a rotary embedding whose positions are input ``positions``."""
+    """Return the rule of a rotary embedding whose positions are input ``positions``."""
     entry = halves(op, half, size, interleaved=bool(op.attr("interleaved", 0)))
-    data = f"b h s {_alone(entry)}" if op.rank(0) == 4 else f"b s (h {entry})"
+    alone = entry if entry.startswith("(") else f"({entry})"
+    data = f"b h s {alone}" if op.rank(0) == 4 else f"b s (h {entry})"
+    places = "b s"  # a row of positions for each image of the batch, or one start for all
+    if op.has(positions) and op.rank(positions) != 1:
+        places = " ".join(broadcast(["b", "s"], op.shape(positions)))
+    elif op.has(positions):
+        places = "1"
+        if op.shape(positions) != (1,):
+            raise Unsupported("its positions are neither one start nor a matrix")
     operands = [data, table, table]
-    operands.insert(positions, _positions(op, positions))
+    operands.insert(positions, places)
     return Rule(
         f"{', '.join(operands)} -> {data}",
         sizes={"h": number, "w": 2, "f": half},
         fixed={"w": HALVES, "m": INDEXED, "s": QUERY},
-        slots=given_slots(op, num_heads="h", rotary_embedding_dim="(w f)"),
+        size_refs=given_refs(op, num_heads="h", rotary_embedding_dim="(w f)"),
     )
-
-
-def _alone(entry: str) -> str:
-    return entry if entry.startswith("(") else f"({entry})"
-
-
-def _positions(op: Op, index: int) -> str:
-    """One row of positions for each image of the batch, or one start for all."""
-    if not op.has(index) or op.rank(index) != 1:
-        return "b s" if not op.has(index) else " ".join(broadcast(["b", "s"], op.shape(index)))
-    if op.shape(index) != (1,):
-        raise Unsupported("its positions are neither one start nor a matrix")
-    return "1"
 
 
 TABLES_SIZE: dict[str | int, str] = {"rotary_embedding_dim": "the tables of cosines have this size"}
 
 TABLES: dict[str, Table] = {
     "": {
-        "Attention": Operator(attention, flops=flops.attention(4)),
+        "Attention": Operator(attention, flops=flops.attention),
         "RotaryEmbedding": Operator(rotary_embedding, indexes={3: 1}, implied=TABLES_SIZE),
     }
 }

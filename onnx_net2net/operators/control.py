@@ -3,18 +3,22 @@ of others."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from onnx import AttributeProto
 
-from onnx_net2net.operators import odd
+from onnx_net2net.operators import hazards, values
 from onnx_net2net.operators.record import Extent, Operator, Table, family
 
+MEASURES: dict[str, Any] = {"measures": True, "computes": False, "differentiable": False}
 CONVOLVING = {"activation": ("none", "silu", "swish")}
 
 TABLES: dict[str, Table] = {
     "": {
         **family("If Scan SequenceMap", Operator()),
-        "Loop": Operator(extents={0: Extent.AMOUNT}, odd=odd.trips),
-        **family("Shape Size", Operator(measures=True, computes=False, differentiable=False)),
+        "Loop": Operator(extents={0: Extent.AMOUNT}, hazard=hazards.loop_trips),
+        "Shape": Operator(value=values.shape, **MEASURES),
+        "Size": Operator(value=values.size, **MEASURES),
         **family(
             "ConcatFromSequence Constant Optional OptionalGetElement OptionalHasElement SequenceAt "
             "SequenceLength",

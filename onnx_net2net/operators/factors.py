@@ -32,12 +32,12 @@ class Factors:
 
     @property
     def text(self) -> str:
-        """The rule that takes ``before`` to ``after``."""
+        """Return the rule that takes ``before`` to ``after``."""
         return line([self.before], [self.after])
 
 
 def factors(before: Sequence[AnySize], after: Sequence[AnySize]) -> Factors:
-    """The factors of which the axes of both shapes are merged, as far as they are certain."""
+    """Return the factors that the axes of both shapes are merges of, as far as they are certain."""
     if 0 in before or 0 in after:
         raise Unsupported("it has no entries")
     if trial(prod(before)) != trial(prod(after)):
@@ -50,7 +50,7 @@ def factors(before: Sequence[AnySize], after: Sequence[AnySize]) -> Factors:
 
 
 def _of_numbers(before: Sequence[int], after: Sequence[int]) -> Factors:
-    """The coarsest factors of which the axes of both shapes are merged.
+    """Return the coarsest factors that the axes of both shapes are merges of.
 
     An axis reaches from one suffix product of its shape to the next. Where the suffix
     products of both shapes divide one another, their quotients are the factors; where they do
@@ -86,7 +86,7 @@ def _of_numbers(before: Sequence[int], after: Sequence[int]) -> Factors:
 
 
 def _cuts(shape: Sequence[int]) -> list[int]:
-    """Suffix products, from 1 to the number of entries."""
+    """Return suffix products, from 1 to the number of entries."""
     return [prod(shape[i:]) for i in range(len(shape), -1, -1)]
 
 
@@ -96,14 +96,14 @@ def _letter(index: int) -> str:
 
 @dataclass(eq=False)
 class _Part:
-    """An axis: the factors found at its ends, and the size of what is left between them."""
+    """An axis: the factors taken off its ends, and the size of what is left between them."""
 
     rest: AnySize
     front: list[str] = field(default_factory=list)
     back: list[str] = field(default_factory=list)
 
     def take(self, name: str, rest: AnySize, end: int) -> None:
-        """Factor ``name`` lies at one end, 0 or -1, of what is left."""
+        """Take factor ``name`` off one end, 0 or -1, of what is left."""
         self.rest = rest
         if end == 0:
             self.front.append(name)
@@ -122,7 +122,7 @@ class _Alignment:
         self._letters = map(_letter, count())
 
     def factors(self) -> Factors:
-        """What is certain; the axes between stay whole and fixed."""
+        """Return what is certain; the axes between stay whole and fixed."""
         steps = (self._strip, 0), (self._strip, -1), (self._group, 0), (self._group, -1)
         while any(step(end) for step, end in steps):
             pass
@@ -145,7 +145,7 @@ class _Alignment:
         return taken
 
     def _share(self, size: AnySize, end: int) -> None:
-        """The axes at one end have a factor of this size in common."""
+        """Take a factor of this size off the axes at one end, which have it in common."""
         name = self._named(size)
         for side in (self.left, self.right):
             part = side[end]
@@ -186,10 +186,10 @@ def _product(parts: Sequence[_Part]) -> AnySize:
 
 
 def group(parts: Sequence[str]) -> str:
-    """The text of a row-major merge."""
+    """Write a row-major merge."""
     return "1" if not parts else parts[0] if len(parts) == 1 else f"({' '.join(parts)})"
 
 
 def segments(parts: Sequence[str]) -> str:
-    """The text of a concatenation."""
+    """Write a concatenation."""
     return parts[0] if len(parts) == 1 else f"({' + '.join(parts)})"

@@ -11,7 +11,7 @@ norms, softmax, pooling, resampling and Fourier transforms are not.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from math import prod
 
 from onnx_net2net.operators.language import Op, Unsupported
@@ -20,30 +20,30 @@ Count = Callable[[Op], list[int]]
 
 
 def convolution(weight: int) -> Count:
-    """Each element of the output is a sum over one filter of operand ``weight``."""
+    """Count one filter of operand ``weight`` for each element of the output."""
     return lambda op: [prod(op.output()) * prod(op.shape(weight)[1:])]
 
 
 def transposed_convolution(op: Op) -> list[int]:
-    """Each element of the input is multiplied with one filter."""
+    """Count one filter for each element of the input."""
     return [prod(map(int, op.shape(0))) * prod(op.shape(1)[1:])]
 
 
 def product(op: Op) -> list[int]:
-    """Both MatMul and Gemm: every element of the output is a sum over the left operand's axis."""
+    """Count the left operand's last axis for each element of the output (MatMul, Gemm)."""
     left = op.shape(0)
     rows = len(left) > 1 and op.attr("transA", 0)
     return [prod(op.output()) * left[-2 if rows else -1]]
 
 
 def recurrent(op: Op) -> list[int]:
-    """Products with both weights, for each step of each sample."""
+    """Count both weights for each step of each sample."""
     steps = prod(op.shape(0)[:2])  # of all samples
     return [steps * prod(op.shape(1)), steps * prod(op.shape(2))]
 
 
 def einsum(op: Op) -> list[int]:
-    """Operands are multiplied from left to right, and summed over as soon as that can be."""
+    """Count products of operands from left to right, each summed as soon as that can be."""
     text = "".join(str(op.attr("equation")).split())
     left, arrow, right = text.partition("->")
     specs = [_indices(side, op.rank(i)) for i, side in enumerate(left.split(","))]
@@ -59,62 +59,26 @@ def einsum(op: Op) -> list[int]:
     once = {n for n in letters if letters.count(n) == 1}
     kept = set(_indices(right, len(op.output()))) if arrow else once
     kept |= {name for name in letters if name.startswith(".")}
-    found: list[int] = []
+    products: list[int] = []
     done = set(specs[0])
     for number, spec in enumerate(specs[1:], 2):
         rest = kept.union(*specs[number:])
-        mine = _needed(done, rest, spec) | _needed(spec, rest, done)
-        found.append(prod(sizes[name] for name in mine))
-        done = mine & rest
-    return found
-
-
-def _needed(own: Collection[str], rest: set[str], other: Collection[str]) -> set[str]:
-    """Indices of one operand that are not summed over before it is multiplied."""
-    return {name for name in own if name in rest or name in other}
+        # What neither the other operand nor a later one has is summed over beforehand.
+        multiplied = (done | set(spec)) & (rest | (done & set(spec)))
+        products.append(prod(sizes[name] for name in multiplied))
+        done = multiplied & rest
+    return products
 
 
 def _indices(side: str, rank: int) -> list[str]:
-    """``...ij`` as names of axes; those of the ellipsis count from the right."""
-    found = re.findall(r"\.\.\.|[A-Za-z]", side)
-    extra = rank - sum(name != "..." for name in found)
+    """Return ``...ij`` as names of axes; those of the ellipsis count from the right."""
+    marks = re.findall(r"\.\.\.|[A-Za-z]", side)
+    extra = rank - sum(mark != "..." for mark in marks)
     dots = [f".{extra - 1 - i}" for i in range(extra)]
-    return [name for item in found for name in (dots if item == "..." else [item])]
+    return [name for mark in marks for name in (dots if mark == "..." else [mark])]
 
 
-def _scores(op: Op, queries: int, entries: int, length: int) -> list[int]:
-    """Queries times keys, and weights times values, for ``length`` keys each."""
-    return [queries * length, entries * length]
-
-
-def _length(op: Op, key: int, past: int) -> int:
-    """How many keys there are, those of the cache included."""
-    known = op.shape(past)[-2] if op.has(past) else 0
-    return op.shape(key)[-2 if op.rank(key) == 4 else 1] + known
-
-
-def attention(past: int) -> Count:
-    """Attention whose cache of keys is operand ``past``."""
-
-    def count(op: Op) -> list[int]:
-        length = _length(op, 1, past)
-        return _scores(op, prod(map(int, op.shape(0))), prod(op.output()), length)
-
-    return count
-
-
-def projecting_attention(op: Op) -> list[int]:
-    """com.microsoft.Attention: input, the weight of three projections, bias, mask, past."""
-    rows, width = prod(op.shape(0)[:-1]), op.shape(1)[-1]
-    values = op.output()[-1]
-    length = op.shape(0)[1] + (op.shape(4)[-2] if op.has(4) else 0)
-    queries = rows * ((width - values) // 2)
-    return [prod(map(int, op.shape(0))) * width, *_scores(op, queries, rows * values, length)]
-
-
-def grouped_attention(op: Op) -> list[int]:
-    """com.microsoft.GroupQueryAttention gives its cache of keys, old and new ones, too."""
-    known = op.outputs[1] if len(op.outputs) > 1 else None
-    length = op.shape(0)[1] + (op.shape(3)[2] if op.has(3) else 0) if known is None else known[2]
-    entries = prod(op.output())
-    return _scores(op, entries, entries, length)
+def attention(op: Op) -> list[int]:
+    """Count queries times keys, and weights times values, those of the cache, too."""
+    length = op.shape(1)[-2 if op.rank(1) == 4 else 1] + (op.shape(4)[-2] if op.has(4) else 0)
+    return [prod(map(int, op.shape(0))) * length, prod(op.output()) * length]

@@ -5,7 +5,7 @@
         y = Gelu (sum)
     }
 
-One text serves whoever does not know the operator: translators, the count of operations, the
+One text serves all that do not know the operator: translators, the count of operations, the
 roles of weights. A comment behind a line says when the line counts:
 
     # bias              the operand is given (an attribute: it is neither zero nor empty)
@@ -56,7 +56,7 @@ class Text:
 
 @cache
 def functions() -> Mapping[tuple[str, str], Text]:
-    """All texts by (domain, operator)."""
+    """Return all texts by (domain, operator)."""
     texts = [parsed(text, domain) for domain, every in TEXTS.items() for text in every]
     return {(text.function.domain, text.function.name): text for text in texts}
 
@@ -92,10 +92,10 @@ def body(
     text = functions().get((domain, node.op_type))
     if text is None:
         raise Unsupported(f"operator {node.op_type} has no function text")
-    return _Call(node, text.function, rank).nodes(text.lines, taken, needed)
+    return _TextCall(node, text.function, rank).nodes(text.lines, taken, needed)
 
 
-class _Call:
+class _TextCall:
     """One node and the text that it is a call of."""
 
     def __init__(self, node: NodeProto, function: FunctionProto, rank: Rank) -> None:
@@ -116,7 +116,7 @@ class _Call:
         taken: Callable[[str], bool],
         needed: Callable[[str], bool],
     ) -> list[NodeProto]:
-        """The lines that count, under the names of the graph around the node."""
+        """Return the lines that count, under the names of the graph around the node."""
         chosen = []
         for line in lines:
             if all(map(self._holds, line.conditions)):
@@ -128,9 +128,14 @@ class _Call:
             if not wanted.isdisjoint(line.output):
                 kept.append(line)
                 wanted = (wanted - set(line.output)) | {n for n in line.input if n}
-        undefined = sorted(wanted - self.operands.keys())
-        if undefined:
-            raise Unsupported(self._why(undefined[0], lines))
+        for name in sorted(wanted - self.operands.keys()):
+            missing = sorted({
+                condition[0]
+                for line in lines if name in line.node.output
+                for condition in line.conditions if not self._holds(condition)
+            })  # fmt: skip
+            needs = f" unless {' or '.join(missing)}" if missing else ""
+            raise Unsupported(f"its function text does not say what {name!r} is{needs}")
         return self._renamed(kept[::-1], taken)
 
     def _holds(self, condition: re.Match[str]) -> bool:
@@ -141,24 +146,22 @@ class _Call:
         elif name in self.operands:
             result = bool(self.operands[name])
             if result and condition["rank"]:
-                result = self._rank_of(name) == int(condition["rank"])
+                rank = self.rank(list(self.operands).index(name))
+                if rank is None:
+                    raise Unsupported(f"the number of axes of its operand {name!r} is not known")
+                result = rank == int(condition["rank"])
         elif value is None:
             result = bool(self.attribute(name))
         else:
-            found = self.attribute(name)
-            result = (found or "") == value if isinstance(found, str) or not value else (
-                found is not None and found == float(value)
-            )  # fmt: skip
+            stated = self.attribute(name)
+            if isinstance(stated, str) or not value:
+                result = (stated or "") == value
+            else:
+                result = stated is not None and stated == float(value)
         return result != bool(condition["negated"])
 
-    def _rank_of(self, name: str) -> int:
-        rank = self.rank(list(self.operands).index(name))
-        if rank is None:
-            raise Unsupported(f"the number of axes of its operand {name!r} is not known")
-        return rank
-
     def attribute(self, name: str) -> Any:
-        """The value that the node states, or the text's default; None where there is neither."""
+        """Return what the node states, or the text's default; None where there is neither."""
         source = self.stated.get(name, self.defaults.get(name))
         if source is not None:
             value = helper.get_attribute_value(source)
@@ -188,16 +191,6 @@ class _Call:
             if outer and names.get(index) not in self.looked_at:
                 raise Unsupported(f"no function text looks at its operand {index}")
 
-    def _why(self, name: str, lines: Sequence[Line]) -> str:
-        """Why no line computes ``name``: what the lines that do would need."""
-        wanted = sorted({
-            condition[0]
-            for line in lines if name in line.node.output
-            for condition in line.conditions if not self._holds(condition)
-        })  # fmt: skip
-        needs = f" unless {' or '.join(wanted)}" if wanted else ""
-        return f"its function text does not say what {name!r} is{needs}"
-
     def _renamed(self, lines: Sequence[NodeProto], taken: Callable[[str], bool]) -> list[NodeProto]:
         prefix = next(name for name in self.node.output if name)
         while any(taken(f"{prefix}/{name}") for line in lines for name in line.output):
@@ -223,7 +216,7 @@ class _Call:
         return nodes
 
     def _resolved(self, attribute: AttributeProto) -> AttributeProto | None:
-        """An attribute of a line; None where it is one of the node that states none."""
+        """Return an attribute of a line; None where it is one of the node that states none."""
         if not attribute.ref_attr_name:
             return attribute
         value = self.attribute(attribute.ref_attr_name)

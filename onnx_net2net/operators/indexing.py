@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from onnx_net2net.algebra.sizes import AT_RUN_TIME, AnySize, Undecided, exact, least, most
-from onnx_net2net.operators import odd
-from onnx_net2net.operators.factors import segments
+from onnx_net2net.algebra.sizes import AT_RUN_TIME, AnySize, Undecided, exact, maximum, minimum
+from onnx_net2net.operators import hazards, values
+from onnx_net2net.operators.factors import CUT, segments
 from onnx_net2net.operators.language import (
     Op,
     Repeated,
@@ -16,18 +16,17 @@ from onnx_net2net.operators.language import (
     names,
     place_of,
     repeated,
-    slot,
+    size_ref,
 )
 from onnx_net2net.operators.record import Extent, Operand, Operator, Table, move
 
-INDEXED = "indexed by "
 FAR = 10**9  # bounds as far away as this mean the end, whatever the size
 STEP = "every so many entries are taken from it"
 WRITTEN = "entries are written along it"
 COVERED = f"how far the indices reach {AT_RUN_TIME}"
-CUT = f"where it is cut {AT_RUN_TIME}"
 
 Bound = str | Repeated | None  # what a bound repeats
+Bounds = Sequence[AnySize | None]
 
 
 def _slice(op: Op) -> Rule:
@@ -47,11 +46,11 @@ def _slice(op: Op) -> Rule:
         first.append(terms[0])
         last.append(terms[1])
     where: tuple[str | int, str | int] = ("starts", "ends") if op.opset < 10 else (1, 2)
-    slots = [slot(where[0], *first), slot(where[1], *last)]
+    refs = [size_ref(where[0], *first), size_ref(where[1], *last)]
     inputs = [cut.left] + [["_"]] * (0 if op.opset < 10 else len(op.node.input) - 1)
     # What is cut off is read by nobody: how often it is copied does not matter.
     dropped = {n: "unread" for n in cut.sizes if n[0] in "ab"}
-    return Rule(line(inputs, [cut.right]), cut.sizes, cut.fixed, reduce=dropped, slots=slots)
+    return Rule(line(inputs, [cut.right]), cut.sizes, cut.fixed, reduce=dropped, size_refs=refs)
 
 
 class _Cut:
@@ -73,7 +72,7 @@ class _Cut:
         return None, None
 
     def keep(self, axis: int, start: AnySize, end: AnySize) -> tuple[Bound, Bound]:
-        """Keep the entries from ``start`` to ``end``; the terms that the two bounds repeat."""
+        """Keep the entries from ``start`` to ``end``; return what the two bounds repeat."""
         size = self.op.shape(0)[axis]
         try:
             begin, stop = _place(start, size), _place(end, size)
@@ -84,18 +83,15 @@ class _Cut:
             if any(n < 0 for n in parts.values()) or parts[f"x{axis}"] == 0:
                 return self.fix(axis, "no entry of it is kept", 0)
         except Undecided:
-            return self.fix(axis, CUT, most(stop - begin, 0))
+            return self.fix(axis, CUT, maximum(stop - begin, 0))
         parts = {name: n for name, n in parts.items() if n != 0}
         if isinstance(size, int) and not all(isinstance(n, int) for n in parts.values()):
             return self.fix(axis, CUT, parts[f"x{axis}"])
         self.left[axis] = segments(list(parts))
         if len(parts) > 1:
             self.sizes |= parts
-        upto, since = list(parts), list(parts)
-        if f"a{axis}" in upto:
-            upto.remove(f"a{axis}")
-        if f"b{axis}" in since:
-            since.remove(f"b{axis}")
+        upto = [name for name in parts if name[0] != "a"]
+        since = [name for name in parts if name[0] != "b"]
         low: Bound = None
         high: Bound = None
         if begin != 0:
@@ -116,7 +112,10 @@ class _Cut:
         try:
             all_of_it = step > 0 and 0 <= start < step and _place(end, size) == size
             if not all_of_it or count is None:
-                return self._strided(axis, start, end, step, size)
+                if step < 0:
+                    return self.fix(axis, STEP)
+                room = _place(end, size) - _place(start, size)
+                return self.fix(axis, STEP, maximum(-(-room // step), 0))
         except Undecided:
             return self.fix(axis, CUT)
         self.left[axis] = f"(x{axis} s{axis})"
@@ -124,33 +123,22 @@ class _Cut:
         self.fixed[f"s{axis}"] = STEP
         return None, repeated(f"(x{axis} s{axis})", int(end) if end != size else None)
 
-    def _strided(
-        self, axis: int, start: AnySize, end: AnySize, step: int, size: AnySize
-    ) -> tuple[Bound, Bound]:
-        if step < 0:
-            return self.fix(axis, STEP)
-        room = _place(end, size) - _place(start, size)
-        return self.fix(axis, STEP, most(-(-room // step), 0))
-
 
 def _beyond(bound: AnySize, size: AnySize) -> bool:
-    """Whether a bound lies beyond the end of an axis of any size."""
+    """Return whether a bound lies beyond the end of an axis of any size."""
     return isinstance(bound, int) and (bound >= FAR or (isinstance(size, int) and bound > size))
 
 
 def _place(bound: AnySize, size: AnySize) -> AnySize:
-    """How many entries lie before a bound, which counts from the end where it is negative."""
+    """Count the entries before a bound, which is one from the end where it is negative."""
     if isinstance(bound, int) and abs(bound) >= FAR:
         return size if bound > 0 else 0
-    place: AnySize = most(bound + size, 0) if bound < 0 else least(bound, size)
+    place: AnySize = maximum(bound + size, 0) if bound < 0 else minimum(bound, size)
     return place
 
 
-Bounds = Sequence[AnySize | None]
-
-
 def _bounds(op: Op) -> tuple[Bounds, Bounds, list[int], Bounds]:
-    """Starts, ends, axes and steps, None where they depend on data."""
+    """Return starts, ends, axes and steps, None where they depend on data."""
     rank = op.rank()
     if op.opset < 10:
         starts, ends = list(op.attr("starts")), list(op.attr("ends"))
@@ -159,33 +147,31 @@ def _bounds(op: Op) -> tuple[Bounds, Bounds, list[int], Bounds]:
     count = int(op.shape(1)[0])
     given = op.known(3).ravel() if op.has(3) else range(count)
     axes = [place_of(a, rank) for a in given]
-    steps: Bounds = _numbers(op, 4, count) if op.has(4) else [1] * count
-    return _numbers(op, 1, count), _numbers(op, 2, count), axes, steps
-
-
-def _numbers(op: Op, index: int, count: int) -> Bounds:
-    given = op.value(index)
-    return [None] * count if given is None else given.ravel().tolist()
+    starts, ends, steps = (
+        [None] * count if value is None else value.ravel().tolist()
+        for value in map(op.value, (1, 2, 4))
+    )
+    return starts, ends, axes, steps if op.has(4) else [1] * count
 
 
 def _gather(op: Op) -> Rule:
     axis = op.axis(default=0)
     data, chosen = names("x", op.rank()), names("i", op.rank(1))
     out = data[:axis] + chosen + data[axis + 1 :]
-    return Rule(line([data, chosen], [out]), fixed={data[axis]: INDEXED + "Gather"})
+    return Rule(line([data, chosen], [out]), fixed={data[axis]: "indexed by Gather"})
 
 
 def _gather_elements(op: Op) -> Rule:
     axis = op.axis(default=0)
     data, chosen, sizes, fixed = _beside(op, axis)
     chosen[axis] = "i"
-    fixed[f"x{axis}"] = INDEXED + op.node.op_type
+    fixed[f"x{axis}"] = f"indexed by {op.node.op_type}"
     reduce = {n: "unread" for n in sizes if n[0] == "r"}
     return Rule(line([data, chosen], [chosen]), sizes, fixed, reduce=reduce)
 
 
 def _beside(op: Op, axis: int) -> tuple[list[str], list[str], dict[str, AnySize], dict[str, str]]:
-    """Axes of data and indices: beside ``axis`` the indices cover its first entries."""
+    """Name axes of data and indices: beside ``axis`` the indices cover its first entries."""
     data, chosen = names("x", op.rank()), names("x", op.rank())
     sizes: dict[str, AnySize] = {}
     fixed: dict[str, str] = {}
@@ -214,7 +200,7 @@ def _gather_nd(op: Op) -> Rule:
     data = names("x", op.rank())
     batch, rest = data[:skipped], data[skipped + depth :]
     chosen = batch + names("i", op.rank(1) - 1 - skipped)
-    fixed = dict.fromkeys(data[skipped : skipped + depth], INDEXED + "GatherND")
+    fixed = dict.fromkeys(data[skipped : skipped + depth], "indexed by GatherND")
     fixed["k"] = "it holds an index"
     return Rule(line([data, [*chosen, "k"]], [chosen + rest]), fixed=fixed)
 
@@ -243,17 +229,20 @@ WRITES = {"reduction": ("add", "max", "min", "mul", "none")}
 
 TABLES: dict[str, Table] = {
     "": {
-        "Gather": move(_gather, **ROWS),
+        "Gather": move(_gather, value=values.gather, **ROWS),
         "GatherElements": move(_gather_elements, **ROWS),
-        "GatherND": move(_gather_nd, **ROWS),
+        "GatherND": move(_gather_nd, multi_index=True, **ROWS),
         "Scatter": Operator(_scatter_elements, indexes={1: 0}),
         "ScatterElements": Operator(_scatter_elements, indexes={1: 0}, choices=WRITES),
-        "ScatterND": Operator(_scatter_nd, indexes={1: 0}, choices=WRITES),
+        "ScatterND": Operator(
+            _scatter_nd, indexes={1: 0}, multi_index=True, choices=WRITES, value=values.scatter
+        ),
         "Slice": move(
             _slice,
             extents=dict.fromkeys((1, 2, 3, 4), Extent.PLACE),
             unlimited=True,
-            odd=odd.bounds,
+            hazard=hazards.slice_bounds,
+            value=values.slices,
         ),
         "TensorScatter": Operator(_tensor_scatter, choices={"mode": ("circular", "linear")}),
     }

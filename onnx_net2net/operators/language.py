@@ -36,8 +36,8 @@ class Pattern:
     broadcast: frozenset[str]
 
     @cached_property
-    def gives(self) -> tuple[tuple[int, ...], ...]:
-        """For each input the axes of the first output that have a name of it."""
+    def output_axes(self) -> tuple[tuple[int, ...], ...]:
+        """List for each input the axes of the first output that share a name with it."""
         first = [set(leaves(t)) for spec in self.outputs[:1] for t in spec or ()]
         own = [{n for t in spec or () for n in leaves(t)} for spec in self.inputs]
         return tuple(
@@ -46,7 +46,7 @@ class Pattern:
 
     @cached_property
     def merged(self) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
-        """For each input and each output its axes that are merged, cut or left out."""
+        """List for each input and each output its axes that are merged, cut or left out."""
         terms = [t for spec in (*self.inputs, *self.outputs) for t in spec or ()]
         inside = {n for t in terms if not isinstance(t, str) for n in leaves(t)} | {"1"}
 
@@ -57,7 +57,7 @@ class Pattern:
 
     @cached_property
     def plain(self) -> tuple[bool, ...]:
-        """For each input whether each of its axes is a name and nothing more."""
+        """Tell for each input whether each of its axes is a name and nothing more."""
         return tuple(
             spec is not None and all(isinstance(t, str) and t[0] not in "~1" for t in spec)
             for spec in self.inputs
@@ -76,8 +76,8 @@ class Repeated(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
-    """A place that repeats a size: an attribute, or elements of a shape-like input.
+class SizeRef:
+    """A place that repeats sizes: an attribute, or elements of a shape-like input.
 
     ``terms`` are axis terms whose sizes the elements repeat (None: leave the element);
     a leading minus counts from the end.
@@ -88,13 +88,13 @@ class Slot:
     drops: str = ""  # an attribute that the element-wise form replaces (Split's num_outputs)
 
 
-def slot(where: str | int, *terms: str | Repeated | None, drops: str = "") -> Slot:
-    """Attribute (by name) or input (by index) ``where`` repeats the sizes of ``terms``."""
-    return Slot(where, tuple(repeated(t) if isinstance(t, str) else t for t in terms), drops)
+def size_ref(where: str | int, *terms: str | Repeated | None, drops: str = "") -> SizeRef:
+    """Say that attribute (by name) or input (by index) ``where`` repeats the sizes of ``terms``."""
+    return SizeRef(where, tuple(repeated(t) if isinstance(t, str) else t for t in terms), drops)
 
 
 def repeated(text: str, beyond: int | None = None) -> Repeated:
-    """The size of an axis term; a leading minus counts from the end."""
+    """Return the size of an axis term; a leading minus counts from the end."""
     sign = -1 if text.startswith("-") else 1
     return Repeated(sign, term(text.removeprefix("-")), beyond)
 
@@ -116,7 +116,7 @@ class Norm:
     total: int | None = None  # the output that gives the sum itself
 
     def epsilon_of(self, node: onnx.NodeProto) -> float:
-        """What a node states, or the default."""
+        """Return what a node states, or the default."""
         return next((a.f for a in node.attribute if a.name == "epsilon"), self.epsilon)
 
 
@@ -132,9 +132,21 @@ class Kind(StrEnum):
     OTHER = ""
 
 
-# Reductions that come out the same however often entries are copied; of "unread" ones nothing
-# is read at all (CastLike's second operand, what Slice cuts off).
-AS_OFTEN = ("max", "unread")
+class Reduction(StrEnum):
+    """What is computed over a name that stands in one operand alone."""
+
+    SUM = auto()
+    MEAN = auto()
+    L1 = auto()
+    L2 = auto()
+    SUMSQUARE = auto()
+    LOGSUMEXP = auto()
+    MAX = auto()  # or the minimum
+    UNREAD = auto()  # nothing: CastLike's second operand, what Slice cuts off
+
+
+# Reductions that come out the same however often entries are copied.
+AS_OFTEN = (Reduction.MAX, Reduction.UNREAD)
 
 
 @dataclass(frozen=True)
@@ -146,7 +158,7 @@ class Rule:
     fixed: Mapping[str, str] = field(default_factory=dict)  # name -> why it may not grow
     normalised: Sequence[str] = ()  # exact only if every unit is copied equally often
     reduce: Mapping[str, str] = field(default_factory=dict)  # name -> sum, mean, l1, ..., unread
-    slots: Sequence[Slot] = ()
+    size_refs: Sequence[SizeRef] = ()
     freeze: Mapping[str, float | int] = field(default_factory=dict)  # defaults that sizes give
     rescale: Mapping[str, int] = field(default_factory=dict)  # contracted inside: input to rescale
     kind: Kind = Kind.OTHER
@@ -171,7 +183,7 @@ class Op:
     values: tuple[np.ndarray | None, ...]  # small constant inputs
 
     def attr(self, name: str, default: Any = None) -> Any:
-        """The attribute's Python value, or ``default``."""
+        """Return the attribute's Python value, or ``default``."""
         for attribute in self.node.attribute:
             if attribute.name == name:
                 value = onnx.helper.get_attribute_value(attribute)
@@ -179,47 +191,47 @@ class Op:
         return default
 
     def has(self, index: int) -> bool:
-        """Whether input ``index`` is given."""
+        """Return whether input ``index`` is given."""
         return index < len(self.node.input) and bool(self.node.input[index])
 
     def shape(self, index: int) -> tuple[AnySize, ...]:
-        """The shape of input ``index``."""
+        """Return the shape of input ``index``. Raise Unsupported where it is unknown."""
         shape = self.shapes[index] if index < len(self.shapes) else None
         if shape is None:
             raise Unsupported(f"the shape of input {index} is unknown")
         return shape
 
     def rank(self, index: int = 0) -> int:
-        """The rank of input ``index``."""
+        """Return the rank of input ``index``."""
         return len(self.shape(index))
 
     def output(self, index: int = 0) -> tuple[int, ...]:
-        """The shape of output ``index``."""
+        """Return the shape of output ``index``. Raise Unsupported where it is unknown."""
         shape = self.outputs[index] if index < len(self.outputs) else None
         if shape is None:
             raise Unsupported(f"the shape of output {index} is unknown")
         return shape
 
     def value(self, index: int) -> np.ndarray | None:
-        """The small constant at input ``index``, or None where absent or not constant."""
+        """Return the small constant at input ``index``, or None where absent or not constant."""
         return self.values[index] if index < len(self.values) else None
 
     def vector(self, index: int) -> list[Any]:
-        """The numbers at input ``index``; Unsupported where they are not known, or no vector."""
+        """Return the numbers at input ``index``. Raise Unsupported where it is no known vector."""
         value = self.known(index)
         if value.ndim != 1:
             raise Unsupported(f"input {index} is no vector")
         return value.tolist()  # type: ignore[no-any-return]
 
     def known(self, index: int) -> np.ndarray:
-        """The small constant at input ``index``; Unsupported where it is not known."""
+        """Return the small constant at input ``index``. Raise Unsupported where it is not known."""
         value = self.value(index)
         if value is None:
             raise Unsupported(f"input {index} is not a constant")
         return value
 
     def axis(self, name: str = "axis", default: int = -1, rank: int | None = None) -> int:
-        """The non-negative axis that attribute ``name`` gives."""
+        """Return the non-negative axis that attribute ``name`` states."""
         return place_of(self.attr(name, default), self.rank() if rank is None else rank)
 
 
@@ -227,9 +239,9 @@ Entry = str | Rule | Callable[[Op], str | Rule]
 
 
 def place_of(axis: int, rank: int) -> int:
-    """Which of ``rank`` axes is meant, counted from the end where ``axis`` is negative.
+    """Return which of ``rank`` axes is meant; a negative one counts from the end.
 
-    Raises Unsupported for one that is not there: runtimes make anything of it.
+    Raise Unsupported for one that is not there: runtimes make anything of it.
     """
     if not -rank <= int(axis) < rank:
         raise Unsupported(f"there is no axis {int(axis)} among {rank}")
@@ -237,31 +249,39 @@ def place_of(axis: int, rank: int) -> int:
 
 
 def names(prefix: str, count: int) -> list[str]:
-    """``count`` axis names: prefix0, prefix1, ..."""
+    """Return ``count`` axis names: prefix0, prefix1, ..."""
     return [f"{prefix}{i}" for i in range(count)]
 
 
 def line(inputs: Sequence[Sequence[str]], outputs: Sequence[Sequence[str]]) -> str:
-    """A rule's text from lists of axis names."""
+    """Return a rule's text from lists of axis names."""
     sides = (", ".join(" ".join(spec) for spec in side) for side in (inputs, outputs))
     return " -> ".join(sides)
 
 
 def ranks(shapes: Sequence[Sequence[Any] | None]) -> tuple[int | None, ...]:
-    """The ranks of tensors, None where a tensor is absent or unknown."""
+    """Return the ranks of tensors, None where a tensor is absent or unknown."""
     return tuple([None if shape is None else len(shape) for shape in shapes])
 
 
 @lru_cache(maxsize=4096)
 def expand(text: str, ranks: tuple[int | None, ...], out: tuple[int | None, ...]) -> Pattern:
-    """The pattern for tensors of the given ranks (None where a tensor is absent)."""
+    """Return the pattern for tensors of the given ranks (None where a tensor is absent)."""
     inputs, outputs = parse(text)
     if len(ranks) > len(inputs) and any(r is not None for r in ranks[len(inputs) :]):
         raise Unsupported(f"it has {len(ranks)} inputs, its rule {len(inputs)}")
     left = tuple(_expand(s, r) for s, r in zip(inputs, ranks, strict=False))
     right = tuple(_expand(s, r) for s, r in zip(outputs, out, strict=False))
     dots = frozenset(t for s in left if s for t in s if isinstance(t, str) and t.startswith("..."))
-    return Pattern(text, left, right, _contracted(left, right), dots)
+    passed = {name for spec in right for item in spec or () for name in leaves(item)}
+    contracted: dict[str, tuple[tuple[int, int], ...]] = {}
+    for index, spec in enumerate(left):
+        for axis, item in enumerate(spec or ()):
+            for name in leaves(item):
+                if not name.isdigit() and (name not in passed or name.startswith("~")):
+                    name = name.lstrip("~")
+                    contracted[name] = (*contracted.get(name, ()), (index, axis))
+    return Pattern(text, left, right, contracted, dots)
 
 
 def _expand(spec: Spec | None, rank: int | None) -> Spec | None:
@@ -284,17 +304,3 @@ def _expand(spec: Spec | None, rank: int | None) -> Spec | None:
 
 def _variadic(item: Term) -> bool:
     return isinstance(item, str) and (item == "..." or item.startswith("*"))
-
-
-def _contracted(
-    left: tuple[Spec | None, ...], right: tuple[Spec | None, ...]
-) -> dict[str, tuple[tuple[int, int], ...]]:
-    passed = {n for spec in right if spec for t in spec for n in leaves(t)}
-    found: dict[str, list[tuple[int, int]]] = {}
-    for index, spec in enumerate(left):
-        for axis, item in enumerate(spec or ()):
-            for name in leaves(item):
-                if name.isdigit() or (name in passed and not name.startswith("~")):
-                    continue
-                found.setdefault(name.lstrip("~"), []).append((index, axis))
-    return {name: tuple(places) for name, places in found.items()}

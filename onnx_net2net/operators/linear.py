@@ -15,7 +15,7 @@ import re
 from onnx_net2net.algebra.sizes import AnySize
 from onnx_net2net.operators import flops
 from onnx_net2net.operators.broadcast import broadcast
-from onnx_net2net.operators.language import Kind, Op, Rule, Slot, Unsupported, line, slot
+from onnx_net2net.operators.language import Kind, Op, Rule, SizeRef, Unsupported, line, size_ref
 from onnx_net2net.operators.record import (
     PRODUCT,
     PRODUCT_BIAS,
@@ -24,31 +24,31 @@ from onnx_net2net.operators.record import (
     Operator,
     Table,
 )
-from onnx_net2net.operators.windows import sliding, spreading, told
+from onnx_net2net.operators.windows import sliding, spreading
 
 WINDOW = "a kernel window slides over it"
 SPATIAL = {"s*": WINDOW, "k*": "it is a kernel window", "t*": WINDOW}
 
 
 def conv(op: Op) -> Rule:
-    """Dense, grouped and depthwise convolutions; only 1x1 ones let spatial axes pass."""
+    """Relate dense, grouped and depthwise ones alike; only 1x1 ones let spatial axes pass."""
     group, out = int(op.attr("group", 1)), "*s" if pointwise(op) else "*t"
     kind = Kind.AFFINE if op.has(2) else Kind.SCALE
     fixed = {"k*": SPATIAL["k*"]} if pointwise(op) else SPATIAL
-    windows = {} if told(op) else sliding(op, op.shape(1)[2:], "t.")
+    windows = {} if op.outputs[0] is not None else sliding(op, op.shape(1)[2:], "t.")
     if group == 1:
         text = f"b i *s, o i *k, o -> b o {out}"
         return Rule(text, sizes=windows, fixed=fixed, kind=kind)
     channels, weight, bias, sizes = grouped(op, group)
     text = f"b {channels} *s, {weight} *k, {bias} -> b {bias} {out}"
-    return Rule(text, sizes=sizes | windows, fixed=fixed, slots=[GROUP], kind=kind)
+    return Rule(text, sizes=sizes | windows, fixed=fixed, size_refs=[GROUP], kind=kind)
 
 
-GROUP: Slot = slot("group", "g")
+GROUP: SizeRef = size_ref("group", "g")
 
 
 def grouped(op: Op, group: int, weight: int = 1) -> tuple[str, str, str, dict[str, AnySize]]:
-    """Names of input channels, of the weight's first two axes and of the output channels."""
+    """Name input channels, the weight's first two axes and output channels; size the group."""
     out, inner = op.shape(weight)[:2]
     if out % group:
         raise Unsupported(f"{out} output channels are not {group} equal groups")
@@ -58,7 +58,7 @@ def grouped(op: Op, group: int, weight: int = 1) -> tuple[str, str, str, dict[st
 
 
 def pointwise(op: Op, weight: int = 1) -> bool:
-    """Whether the window is one entry that moves by one: spatial axes are then untouched."""
+    """Return whether the window is one entry that moves by one: spatial axes are then untouched."""
     return (
         all(k == 1 for k in op.shape(weight)[2:])
         and all(s == 1 for s in op.attr("strides", ()))
@@ -69,13 +69,13 @@ def pointwise(op: Op, weight: int = 1) -> bool:
 
 
 def conv_transpose(op: Op) -> Rule:
-    """Like Conv, with the weight's axes swapped: input channels first."""
+    """Relate like Conv, with the weight's axes swapped: input channels first."""
     if len(op.attr("output_shape", ())) > op.rank() - 2:
         raise Unsupported("its output_shape repeats batch or channels")
     group, out = int(op.attr("group", 1)), "*s" if pointwise(op) else "*t"
     kind = Kind.AFFINE if op.has(2) else Kind.SCALE
     fixed = {"k*": SPATIAL["k*"]} if pointwise(op) else dict(SPATIAL)
-    windows = {} if told(op) else spreading(op, op.shape(1)[2:], "t.")
+    windows = {} if op.outputs[0] is not None else spreading(op, op.shape(1)[2:], "t.")
     if group == 1:
         return Rule(f"b i *s, i o *k, o -> b o {out}", windows, fixed, kind=kind)
     inner, outer = op.shape(1)[0] // group, op.shape(1)[1]
@@ -83,11 +83,11 @@ def conv_transpose(op: Op) -> Rule:
     second = "1" if outer == 1 else "o"
     fixed["i"] = "it is summed inside groups, on an axis shared with them"
     text = f"b {channels} *s, {channels} {second} *k, {result} -> b {result} {out}"
-    return Rule(text, {"g": group} | windows, fixed, slots=[GROUP], kind=kind)
+    return Rule(text, {"g": group} | windows, fixed, size_refs=[GROUP], kind=kind)
 
 
 def deform_conv(op: Op) -> Rule:
-    """A convolution at learned offsets, which each offset group has for itself."""
+    """Convolve at learned offsets, which each offset group has for itself."""
     group, offsets = int(op.attr("group", 1)), int(op.attr("offset_group", 1))
     sizes: dict[str, AnySize] = {}
     fixed = {**SPATIAL, "f": "offsets of a kernel window", "e": "a mask of a kernel window"}
@@ -98,16 +98,11 @@ def deform_conv(op: Op) -> Rule:
     if offsets > 1:
         fixed |= dict.fromkeys("gi", "its offset groups divide it")
     text = f"b {channels} *s, {weight} *k, b f *t, {result}, b e *t -> b {result} *t"
-    return Rule(
-        text,
-        sizes=sizes,
-        fixed=fixed,
-        slots=[GROUP] if group > 1 else [],
-    )
+    return Rule(text, sizes, fixed, size_refs=[GROUP] if group > 1 else [])
 
 
 def einsum(op: Op) -> Rule:
-    """The equation is a rule already: its letters are the names."""
+    """Take the equation, which is a rule already: its letters are the names."""
     left, arrow, right = "".join(str(op.attr("equation")).split()).partition("->")
     inputs = [_letters(side) for side in left.split(",")]
     letters = [name for spec in inputs for name in spec]
@@ -126,14 +121,14 @@ def einsum(op: Op) -> Rule:
 
 
 def _letters(side: str) -> list[str]:
-    found = re.findall(r"\.\.\.|[A-Za-z]", side)
-    if "".join(found) != side:
+    letters = re.findall(r"\.\.\.|[A-Za-z]", side)
+    if "".join(letters) != side:
         raise Unsupported(f"cannot read '{side}' of its equation")
-    return found
+    return letters
 
 
 def gemm(op: Op) -> Rule:
-    """C is broadcast to (m, n) in any of its forms."""
+    """Broadcast C to (m, n) in any of its forms."""
     a = "k m" if op.attr("transA", 0) else "m k"
     b = "n k" if op.attr("transB", 0) else "k n"
     c = broadcast(["m", "n"], op.shape(2)) if op.has(2) else ["n"]
@@ -141,20 +136,20 @@ def gemm(op: Op) -> Rule:
 
 
 def matmul(op: Op) -> Rule:
-    """A vector takes part as a row on the left, as a column on the right."""
+    """Take a vector as a row on the left, as a column on the right."""
     a, b = matrices(op.rank(0), op.rank(1))
     return Rule(line([a, b], [product_of(a, b)]))
 
 
 def matrices(left: int, right: int) -> tuple[list[str], list[str]]:
-    """Axis names of MatMul's operands of the given ranks."""
+    """Name the axes of MatMul's operands of the given ranks."""
     a = ["k"] if left == 1 else ["...", "m", "k"]
     b = ["k"] if right == 1 else ["...", "k", "n"]
     return a, b
 
 
 def product_of(a: list[str], b: list[str]) -> list[str]:
-    """Axis names of MatMul's result."""
+    """Name the axes of MatMul's result."""
     dots = ["..."] if "..." in (*a, *b) else []
     return dots + [name for name in ("m", "n") if name in (*a, *b)]
 

@@ -11,19 +11,16 @@ from __future__ import annotations
 from onnx import AttributeProto
 
 from onnx_net2net.operators import flops, recurrent
-from onnx_net2net.operators.attention import count
+from onnx_net2net.operators.attention import INDEXED, QUERY, count
 from onnx_net2net.operators.broadcast import broadcast
 from onnx_net2net.operators.control import CONVOLVING
 from onnx_net2net.operators.elementwise import pointwise
-from onnx_net2net.operators.language import Kind, Norm, Op, Rule, Unsupported, line, names, slot
-from onnx_net2net.operators.linear import KERNEL, conv, gemm, matrices, product_of
+from onnx_net2net.operators.language import Kind, Norm, Op, Rule, Unsupported, line, names, size_ref
+from onnx_net2net.operators.linear import conv, gemm, matrices, product_of
 from onnx_net2net.operators.normalisation import rms_normalization
-from onnx_net2net.operators.quantization import INTEGERS, quantize
+from onnx_net2net.operators.quantization import INTEGERS, parameter, quantize
 from onnx_net2net.operators.record import (
-    PRODUCT,
-    PRODUCT_BIAS,
     SCALE_SHIFT,
-    WEIGHT_BIAS,
     Operand,
     Operator,
     Table,
@@ -32,23 +29,15 @@ from onnx_net2net.operators.selection import SAMPLING
 from onnx_net2net.operators.shaping import COUNTING, PADDING
 from onnx_net2net.operators.windows import sliding
 
-# Fused activations that work entry by entry; a Softmax would not.
+# Activations that are fused; all work entry by entry.
 SIGMOIDS = ("HardSigmoid", "Sigmoid", "Softplus", "Softsign", "Tanh")
 RECTIFIERS = ("Clip", "Elu", "Gelu", "HardSwish", "LeakyRelu", "Relu", "Selu", "ThresholdedRelu")
 ACTIVATIONS = {"", *SIGMOIDS, *RECTIFIERS}
 FUSED_EPSILON = 1e-12  # what the fused norms add to the variance unless told otherwise
-INDEXED = "its rows are looked up by index"
-
-
-def _pointwise_activation(op: Op) -> None:
-    name = op.attr("activation", "")
-    if name not in ACTIVATIONS:
-        raise Unsupported(f"activation {name} is not known")
 
 
 def fused_conv(op: Op) -> Rule:
-    """Conv, a residual Z of the output's shape, an activation."""
-    _pointwise_activation(op)
+    """Add a residual Z of the output's shape to a Conv, and activate the sum."""
     base = conv(op)
     sizes = sliding(op, op.shape(1)[2:], "t")
     out = base.pattern.rsplit("->", 1)[1].split("*")[0].strip()  # batch and channels
@@ -58,48 +47,42 @@ def fused_conv(op: Op) -> Rule:
         f"{inputs}, {out} {spatial} -> {out} {spatial}",
         sizes={**base.sizes, **sizes},
         fixed={**base.fixed, "s*": "a kernel window slides over it"},
-        slots=base.slots,
+        size_refs=base.size_refs,
     )
 
 
 def fused_gemm(op: Op) -> Rule:
-    """Gemm and an activation."""
-    _pointwise_activation(op)
+    """Activate a Gemm, which is then not linear."""
     return Rule(gemm(op).pattern)
 
 
 def fused_matmul(op: Op) -> Rule:
-    """MatMul of operands whose last two axes may be swapped, and a factor."""
+    """Multiply matrices whose axes may be swapped."""
     if op.attr("transBatchA", 0) or op.attr("transBatchB", 0):
         raise Unsupported("it transposes batch axes")
-    a, b = matrices(op.rank(0), op.rank(1))
-    out = product_of(a, b)
-    if op.attr("transA", 0):
-        a = _swapped(a)
-    if op.attr("transB", 0):
-        b = _swapped(b)
-    return Rule(line([a, b], [out]))
-
-
-def _swapped(axes: list[str]) -> list[str]:
-    if len(axes) < 2:
-        raise Unsupported("it transposes a vector")
-    return [*axes[:-2], axes[-1], axes[-2]]
+    operands = matrices(op.rank(0), op.rank(1))
+    out = product_of(*operands)
+    for axes, turned in zip(operands, ("transA", "transB"), strict=True):
+        if op.attr(turned, 0):
+            if len(axes) < 2:
+                raise Unsupported("it transposes a vector")
+            axes[-2:] = axes[:-3:-1]
+    return Rule(line(operands, [out]))
 
 
 def fast_gelu(op: Op) -> Rule:
-    """Gelu of the input plus an optional bias."""
+    """Activate the input plus an optional bias."""
     return Rule("..., ... -> ...", kind=Kind.OTHER if op.has(1) else Kind.ZERO)
 
 
 def skip_layer_normalization(op: Op) -> Rule:
-    """input, skip, gamma, beta, bias: the sum is normalised, and may be an output itself."""
+    """Normalise the sum of input, skip and bias (after gamma and beta), which may be an output."""
     beta = 3 if op.has(3) else None
     return _skip(op, Norm("n", True, FUSED_EPSILON, (0, 1, 4), scale=2, bias=beta, total=3))
 
 
 def skip_simplified_layer_normalization(op: Op) -> Rule:
-    """input, skip, gamma, bias: the same without mean and beta."""
+    """Normalise the same without mean and beta."""
     return _skip(op, Norm("n", False, FUSED_EPSILON, (0, 1, 3), scale=2, total=3))
 
 
@@ -112,32 +95,29 @@ def _skip(op: Op, norm: Norm) -> Rule:
 
 
 def simplified_layer_normalization(op: Op) -> Rule:
-    """RMSNormalization that may give the inverse deviation too."""
+    """Normalise like RMSNormalization; an output more is the inverse deviation."""
     base = rms_normalization(op)
-    statistics = ["1" if name in base.normalised else name for name in _output(base)]
+    output = base.pattern.rsplit("->", 1)[1].split()
+    statistics = ["1" if name in base.normalised else name for name in output]
     return Rule(
         f"{base.pattern}, {' '.join(statistics)}", normalised=base.normalised, norm=base.norm
     )
 
 
-def _output(rule: Rule) -> list[str]:
-    return rule.pattern.rsplit("->", 1)[1].split()
-
-
 def embed_layer_normalization(op: Op) -> Rule:
-    """Word, position and segment embeddings, summed and normalised."""
+    """Sum and normalise word, position and segment embeddings."""
     positions = broadcast(["b", "s"], op.shape(8)) if op.has(8) else ["b", "s"]
     tables = "b s, b s, v n, p n, g n, n, n, b s"
     return Rule(
         f"{tables}, {' '.join(positions)} -> b s n, b, b s n",
-        fixed={**dict.fromkeys("vpg", INDEXED), "s": "positions are counted along it"},
+        fixed={**dict.fromkeys("vpg", INDEXED), "s": QUERY},
         normalised=["n"],
         norm=Norm("n", True, FUSED_EPSILON, (2, 3, 4), scale=5, bias=6, total=2),
     )
 
 
 def matmul_nbits(op: Op) -> Rule:
-    """The weight lies quantised in blocks of k, one row of blocks for each n."""
+    """Multiply with a weight quantised in blocks of k, one row of blocks for each n."""
     if op.attr("weight_prepacked", 0):
         raise Unsupported("its weight is packed for one device")
     if op.has(4):
@@ -148,22 +128,23 @@ def matmul_nbits(op: Op) -> Rule:
         f"... k, n c d, {scales}, {zeros}, _, n -> ... n",
         sizes={"n": count(op, "N")},
         fixed=dict.fromkeys("kcdq", "its weight is quantised in blocks"),
-        slots=[slot("N", "n")],
+        size_refs=[size_ref("N", "n")],
     )
 
 
 def dynamic_quantize_matmul(op: Op) -> Rule:
-    """DynamicQuantizeMatMul: a, b, b_scale, b_zero_point, bias."""
-    return _integer_product(op, [_column(op, 2), _column(op, 3), ["n"]])
+    """Relate a, b, b_scale, b_zero_point, bias."""
+    return _integer_product(op, [parameter(op, 2, "n"), parameter(op, 3, "n"), ["n"]])
 
 
 def matmul_integer_to_float(op: Op) -> Rule:
-    """MatMulIntegerToFloat: a, b, a_scale, b_scale, a_zero_point, b_zero_point, bias."""
+    """Relate a, b, a_scale, b_scale, a_zero_point, b_zero_point, bias."""
     for index in (2, 4):
         if op.has(index) and op.rank(index) > 0 and op.shape(index) != (1,):
             raise Unsupported("its left operand has a scale for every row")
     one = [["1"] * op.rank(i) if op.has(i) else [] for i in (2, 4)]
-    return _integer_product(op, [one[0], _column(op, 3), one[1], _column(op, 5), ["n"]])
+    scale, zero = (parameter(op, i, "n") for i in (3, 5))
+    return _integer_product(op, [one[0], scale, one[1], zero, ["n"]])
 
 
 def _integer_product(op: Op, others: list[list[str]]) -> Rule:
@@ -173,17 +154,8 @@ def _integer_product(op: Op, others: list[list[str]]) -> Rule:
     return Rule(line([a, ["k", "n"], *others], [product_of(a, b)]), fixed={"k": INTEGERS})
 
 
-def _column(op: Op, index: int) -> list[str]:
-    """A scale or zero point: a scalar, one number, or one for each column."""
-    if not op.has(index) or op.rank(index) == 0:
-        return []
-    if op.rank(index) > 1:
-        raise Unsupported(f"input {index} has a scale for every row of a batch")
-    return ["1" if op.shape(index)[0] == 1 else "n"]
-
-
 def matrix(op: Op) -> Rule:
-    """The last two axes are a matrix as a whole."""
+    """Keep the last two axes, which are a matrix as a whole."""
     return Rule(
         "*b m n, _ -> *b m n", fixed=dict.fromkeys("mn", f"{op.node.op_type} reads matrices")
     )
@@ -197,12 +169,6 @@ LSTM = Operator(
     choices={"activations": recurrent.ACTIVATIONS},
     types=dict.fromkeys(("activation_alpha", "activation_beta"), AttributeProto.FLOATS),
 )
-BIAS = {1: Operand.WEIGHT}
-SKIP = {1: Operand.TABLE, 2: Operand.AFFINE, 3: Operand.AFFINE}
-EMBEDDING = {
-    **dict.fromkeys((2, 3, 4), Operand.TABLE),
-    **dict.fromkeys((5, 6), Operand.AFFINE),
-}
 
 TABLES: dict[str, Table] = {
     "": {
@@ -212,29 +178,21 @@ TABLES: dict[str, Table] = {
     },
     "com.microsoft": {
         "AttnLSTM": LSTM,
-        "BiasAdd": Operator(weights=BIAS),
+        "BiasAdd": Operator(weights={1: Operand.WEIGHT}),
         "BiasDropout": Operator(random=True),
-        "BiasGelu": Operator(pointwise, weights=BIAS),
+        "BiasGelu": Operator(pointwise),
         "BitmaskBiasDropout": Operator(random=True),
         "BitmaskDropout": Operator(random=True),
         "CausalConvWithState": Operator(choices=CONVOLVING),
         "CropAndResize": Operator(choices={"mode": ("bilinear", "nearest")}),
         "DequantizeLinear": Operator(quantize, quantizes=True),
         "DynamicQuantizeLSTM": LSTM,
-        "DynamicQuantizeMatMul": Operator(dynamic_quantize_matmul, flops=flops.product),
-        "EmbedLayerNormalization": Operator(
-            embed_layer_normalization, weights=EMBEDDING, indexes={0: 2, 1: 4, 8: 3}
-        ),
-        "FastGelu": Operator(fast_gelu, weights=BIAS),
-        "FusedConv": Operator(
-            fused_conv,
-            weights=WEIGHT_BIAS,
-            flops=flops.convolution(1),
-            implied=KERNEL,
-            choices=FUSED,
-        ),
-        "FusedGemm": Operator(fused_gemm, weights=PRODUCT_BIAS, flops=flops.product, choices=FUSED),
-        "FusedMatMul": Operator(fused_matmul, Kind.SCALE, weights=PRODUCT, flops=flops.product),
+        "DynamicQuantizeMatMul": Operator(dynamic_quantize_matmul),
+        "EmbedLayerNormalization": Operator(embed_layer_normalization, indexes={0: 2, 1: 4, 8: 3}),
+        "FastGelu": Operator(fast_gelu),
+        "FusedConv": Operator(fused_conv, choices=FUSED),
+        "FusedGemm": Operator(fused_gemm, choices=FUSED),
+        "FusedMatMul": Operator(fused_matmul, Kind.SCALE),
         "FusedMatMulActivation": Operator(choices=FUSED),
         "GatedAdd": Operator(pointwise),
         "GatherBlockQuantized": Operator(indexes={1: 0}),
@@ -242,7 +200,7 @@ TABLES: dict[str, Table] = {
         "GridSample": Operator(choices=SAMPLING),
         "GroupNorm": Operator(weights=SCALE_SHIFT, types={"activation": AttributeProto.INT}),
         "Inverse": Operator(matrix),
-        "MatMulIntegerToFloat": Operator(matmul_integer_to_float, flops=flops.product),
+        "MatMulIntegerToFloat": Operator(matmul_integer_to_float),
         "MatMulNBits": Operator(
             matmul_nbits, flops=flops.product, required=("K", "N", "block_size")
         ),
@@ -256,13 +214,9 @@ TABLES: dict[str, Table] = {
         "QuickGelu": Operator("... -> ...", Kind.ZERO),
         "Range": Operator(**COUNTING),
         "SkipGroupNorm": Operator(types={"activation": AttributeProto.INT}),
-        "SkipLayerNormalization": Operator(
-            skip_layer_normalization, weights={**SKIP, 4: Operand.AFFINE}
-        ),
-        "SkipSimplifiedLayerNormalization": Operator(
-            skip_simplified_layer_normalization, weights=SKIP
-        ),
-        "TransposeMatMul": Operator(fused_matmul, Kind.SCALE, weights=PRODUCT, flops=flops.product),
+        "SkipLayerNormalization": Operator(skip_layer_normalization),
+        "SkipSimplifiedLayerNormalization": Operator(skip_simplified_layer_normalization),
+        "TransposeMatMul": Operator(fused_matmul, Kind.SCALE),
         "Trilu": Operator(matrix),
     },
 }

@@ -8,14 +8,12 @@ See `attention.py` for the head size d.
 
 from __future__ import annotations
 
-from onnx_net2net.algebra.sizes import AnySize, most
-from onnx_net2net.operators import flops
+from onnx_net2net.algebra.sizes import AnySize, maximum
 from onnx_net2net.operators.attention import (
     HALVES,
     INDEXED,
     QUERY,
     SOFTMAX,
-    TABLES_SIZE,
     count,
     frozen_scale,
     halves,
@@ -23,8 +21,8 @@ from onnx_net2net.operators.attention import (
     shape,
 )
 from onnx_net2net.operators.broadcast import broadcast
-from onnx_net2net.operators.language import Op, Rule, Unsupported, slot
-from onnx_net2net.operators.record import WEIGHT_BIAS, Operand, Operator, Table
+from onnx_net2net.operators.language import Op, Rule, Unsupported, size_ref
+from onnx_net2net.operators.record import Operator, Table
 
 FUSED = "queries and keys are multiplied over it behind weights or a bias they share with values"
 BLOCKS = "kernels work on blocks of eight"
@@ -34,12 +32,12 @@ SCORES = {"s": QUERY, "t": SOFTMAX, "p": SOFTMAX, "u": SOFTMAX, "x": SOFTMAX}
 
 
 def _given(op: Op, index: int, names: list[str]) -> str:
-    """Axis names of an operand that is broadcast to ``names``; ``b`` where it is absent."""
+    """Name axes of an operand that is broadcast to ``names``; ``b`` where it is absent."""
     return " ".join(broadcast(names, op.shape(index))) if op.has(index) else "b"
 
 
 def _padding(op: Op, index: int) -> str:
-    """Masks of tokens, rows of tokens, or the lengths of a batch's sequences."""
+    """Name axes of a mask of tokens or rows of tokens, or of lengths of sequences."""
     if not op.has(index):
         return "b"
     rank = op.rank(index)
@@ -57,7 +55,7 @@ def _no(op: Op, what: str, *indices: int) -> None:
 
 
 def attention(op: Op) -> Rule:
-    """The projections are inside: one weight holds those of queries, keys and values."""
+    """Relate input, one weight of all projections, bias, mask and cache."""
     _no(op, "its caches share one buffer", 6)
     if op.attr("past_present_share_buffer", 0):
         raise Unsupported("its caches share one buffer")
@@ -74,19 +72,19 @@ def attention(op: Op) -> Rule:
     bias = _given(op, 5, ["b", "h", "s", "x"])
     fixed = {**SCORES, "d": FUSED, "c": "it counts keys and values"}
     text = f"b s i, i {merged}, {merged}, {_padding(op, 3)}, {past}, {bias}"
-    slots = [slot("num_heads", "h")]
+    refs = [size_ref("num_heads", "h")]
     if given:
-        slots.append(slot("qkv_hidden_sizes", "(h d)", "(h d)", f"(h {entry})"))
+        refs.append(size_ref("qkv_hidden_sizes", "(h d)", "(h d)", f"(h {entry})"))
     return Rule(
         f"{text} -> b s (h {entry}), c b h {whole} d",
         sizes={"h": heads, "d": sizes[0] // heads, "e": sizes[2] // heads, "c": 2},
         fixed=fixed if given else fixed | {"e": ONE_SIZE},
-        slots=slots,
+        size_refs=refs,
     )
 
 
 def multi_head_attention(op: Op) -> Rule:
-    """Queries, keys and values of their own; a key may be one that a cache holds already."""
+    """Relate queries, keys and values of their own; a key may be one that a cache holds already."""
     _no(op, "its caches share one buffer", 8, 9)
     heads = count(op, "num_heads")
     if op.rank(0) != 3 or not op.has(1) or not op.has(2):
@@ -106,7 +104,7 @@ def multi_head_attention(op: Op) -> Rule:
         f"{', '.join(operands)} -> b s (h {entry}), {caches}, b h s {whole}",
         sizes={"h": heads},
         fixed=fixed,
-        slots=(slot("num_heads", "h"),),
+        size_refs=(size_ref("num_heads", "h"),),
         freeze=frozen_scale(op, op.shape(0)[2] // heads, zero=True),
         rescale={"d": 0},
     )
@@ -119,7 +117,7 @@ def _keys(op: Op, index: int, entry: str) -> str:
 
 
 def group_query_attention(op: Op) -> Rule:
-    """Groups of query heads for each head of keys and values; may rotate them first."""
+    """Relate groups of query heads to each head of keys and values; some rotate them first."""
     _no(op, "its cache is quantised", 12, 13)
     _no(op, "it normalises queries and keys", 14, 15)
     if op.attr("sliding_window_cache", 0):
@@ -146,14 +144,14 @@ def group_query_attention(op: Op) -> Rule:
         f"{', '.join(operands)} -> b s (kv rep {entry}), {present}, {present}, b (kv rep) s n",
         sizes={"kv": kv, "rep": heads // kv, "n": _total(op), **sizes},
         fixed=fixed | ({"d": FUSED} if packed else {}),
-        slots=(slot("num_heads", "(kv rep)"), slot("kv_num_heads", "kv")),
+        size_refs=(size_ref("num_heads", "(kv rep)"), size_ref("kv_num_heads", "kv")),
         freeze=frozen_scale(op, size, zero=True),
         rescale={} if packed else {"d": 0},
     )
 
 
 def _entry(op: Op, size: int) -> tuple[str, dict[str, int]]:
-    """Names of a head's entries, and their sizes: kernels want blocks ``o`` of eight."""
+    """Name a head's entries and give their sizes: kernels want blocks ``o`` of eight."""
     if size % 8:
         raise Unsupported("its head size is not a multiple of 8")
     if not op.attr("do_rotary", 0):
@@ -166,14 +164,14 @@ def _entry(op: Op, size: int) -> tuple[str, dict[str, int]]:
 
 
 def _total(op: Op) -> AnySize:
-    """The length of the caches that it returns."""
+    """Return the length of the new caches."""
     total = op.value(6)
     past = shape(op, 3, 4)[2] if op.has(3) else 0
-    return past + op.shape(0)[1] if total is None else most(past, *total.ravel().tolist())
+    return past + op.shape(0)[1] if total is None else maximum(past, *total.ravel().tolist())
 
 
 def rotary_embedding(op: Op) -> Rule:
-    """Input, positions, cosines, sines; a merged head count may follow from the tables."""
+    """Relate input, positions, cosines, sines; a merged head count may follow from the tables."""
     if op.attr("is_packed_batching", 0):
         raise Unsupported("sequences are packed into one")
     data, half = shape(op, 0, 3, 4), shape(op, 2, 2)[1]
@@ -189,21 +187,16 @@ TABLES: dict[str, Table] = {
     "com.microsoft": {
         "Attention": Operator(
             attention,
-            weights=WEIGHT_BIAS,
-            flops=flops.projecting_attention,
             required=("num_heads",),
         ),
         "GroupQueryAttention": Operator(
             group_query_attention,
-            flops=flops.grouped_attention,
             required=("kv_num_heads", "num_heads"),
         ),
         "MultiHeadAttention": Operator(
             multi_head_attention,
-            weights={3: Operand.WEIGHT},
-            flops=flops.attention(6),
             required=("num_heads",),
         ),
-        "RotaryEmbedding": Operator(rotary_embedding, indexes={1: 2}, implied=TABLES_SIZE),
+        "RotaryEmbedding": Operator(rotary_embedding, indexes={1: 2}),
     }
 }

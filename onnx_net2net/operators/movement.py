@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from math import prod
 
 from onnx_net2net.algebra.sizes import AT_RUN_TIME, AnySize, same
-from onnx_net2net.operators import odd
+from onnx_net2net.operators import hazards, values
 from onnx_net2net.operators.broadcast import repeated
 from onnx_net2net.operators.factors import factors, group, segments
 from onnx_net2net.operators.language import (
+    Entry,
     Op,
     Rule,
     Unsupported,
     line,
     names,
     place_of,
-    slot,
+    size_ref,
 )
 from onnx_net2net.operators.record import EVERY, FIRST, Extent, Table, move
 
@@ -25,7 +26,7 @@ STATED = "it is squeezed, so its size is 1"
 
 
 def axes_of(op: Op, index: int, since: int, rank: int) -> list[int] | None:
-    """The axes, an attribute before opset ``since`` and an input after; None if not given."""
+    """Return the axes, an attribute before opset ``since`` and an input after; None if absent."""
     if op.opset < since:
         given = op.attr("axes")
     else:
@@ -37,20 +38,20 @@ def _reshape(op: Op) -> Rule:
     given, shape = op.value(1), op.shape(0)
     copies = not op.attr("allowzero", 0)
     after = op.output() if given is None else _asked(op.vector(1), shape, copies)
-    found = factors(shape, after)
-    fixed = dict(found.fixed)
+    merges = factors(shape, after)
+    fixed = dict(merges.fixed)
     for index, element in enumerate([] if given is None or not copies else op.vector(1)):
-        if element == 0 and found.before[index] != found.after[index]:
-            moved = f"{found.before[index]} {found.after[index]}".replace("(", " ")
-            for part in moved.replace(")", " ").split():
-                fixed[part] = "a 0 in its shape repeats another axis"
-    elements = [None if t == "1" else t for t in found.after]
-    text = line([found.before, ["_"]], [found.after])
-    return Rule(text, found.sizes, fixed, slots=[slot(1, *elements)])
+        if element == 0 and merges.before[index] != merges.after[index]:
+            moved = f"{merges.before[index]} {merges.after[index]}"
+            reason = "a 0 in its shape repeats another axis"
+            fixed |= dict.fromkeys(moved.replace("(", " ").replace(")", " ").split(), reason)
+    elements = [None if t == "1" else t for t in merges.after]
+    text = line([merges.before, ["_"]], [merges.after])
+    return Rule(text, merges.sizes, fixed, size_refs=[size_ref(1, *elements)])
 
 
 def _asked(given: list[AnySize], shape: Sequence[AnySize], copies: bool) -> list[AnySize]:
-    """The output shape that Reshape's second input asks for."""
+    """Return the output shape that Reshape's second input asks for."""
     if copies:
         given = [shape[i] if n == 0 else n for i, n in enumerate(given)]
     rest: AnySize = prod(n for n in given if n != -1)
@@ -61,8 +62,8 @@ def _flatten(op: Op) -> Rule:
     shape = op.shape(0)
     axis = op.attr("axis", 1)
     axis = axis + len(shape) if axis < 0 else axis
-    found = factors(shape, (prod(shape[:axis]), prod(shape[axis:])))
-    return Rule(found.text, found.sizes, found.fixed)
+    merges = factors(shape, (prod(shape[:axis]), prod(shape[axis:])))
+    return Rule(merges.text, merges.sizes, merges.fixed)
 
 
 def _transpose(op: Op) -> Rule:
@@ -111,7 +112,7 @@ def _expand(op: Op) -> Rule:
             fixed |= dict.fromkeys((f"x{i}", f"y{i}"), f"whether it is repeated {AT_RUN_TIME}")
     elements = right[rank - len(asked) :]  # a shorter shape is right-aligned
     text = line([left[rank - len(shape) :], ["_"]], [right])
-    return Rule(text, sizes, fixed, slots=[slot(1, *elements)])
+    return Rule(text, sizes, fixed, size_refs=[size_ref(1, *elements)])
 
 
 def _tile(op: Op) -> Rule:
@@ -123,7 +124,7 @@ def _tile(op: Op) -> Rule:
     new = [None if r == 1 else f"r{i}" for i, r in enumerate(times)]
     right = [group([p for p in (r, x) if p and p != "1"]) for r, x in zip(new, left, strict=True)]
     sizes = {name: r for name, r in zip(new, times, strict=True) if name}
-    return Rule(line([left, ["_"]], [right]), sizes, slots=[slot(1, *new)])
+    return Rule(line([left, ["_"]], [right]), sizes, size_refs=[size_ref(1, *new)])
 
 
 def _concat(op: Op) -> Rule:
@@ -150,15 +151,15 @@ def _split(op: Op) -> Rule:
     axes[axis] = segments(parts)
     out = [[p if i == axis else f"x{i}" for i in range(rank)] for p in parts]
     where: str | int = "split" if op.opset < 13 else 1
-    given = slot(where, *parts, drops="num_outputs" if op.opset >= 18 else "")
+    given = size_ref(where, *parts, drops="num_outputs" if op.opset >= 18 else "")
     left = [axes] if op.opset < 13 else [axes, ["_"]]
     unread = {p: "unread" for p, o in zip(parts, op.node.output, strict=True) if not o}
     known = dict(zip(parts, sizes, strict=True))
-    return Rule(line(left, out), known, reduce=unread, slots=[given])
+    return Rule(line(left, out), known, reduce=unread, size_refs=[given])
 
 
 def split_sizes(op: Op, size: AnySize, axis: int, count: int) -> list[AnySize]:
-    """What each output of Split takes: from the sizes given, the outputs, or even chunks."""
+    """Return what each output of Split takes: from the sizes stated, or even chunks."""
     given = op.attr("split") if op.opset < 13 else op.value(1)
     if given is not None:
         return list(given) if isinstance(given, list) else given.tolist()
@@ -168,44 +169,47 @@ def split_sizes(op: Op, size: AnySize, axis: int, count: int) -> list[AnySize]:
     return [chunk] * (count - 1) + [size - chunk * (count - 1)]
 
 
-def _depth_to_space(op: Op) -> Rule:
-    return _blocks(op, "b {depth} h w -> b c (h r) (w s)")
-
-
-def _space_to_depth(op: Op) -> Rule:
-    return _blocks(op, "b c (h r) (w s) -> b {depth} h w")
-
-
 # Where the channels stand among the rows and columns of a block.
 DEPTHS = {"DCR": "(r s c)", "CRD": "(c r s)"}
 
 
-def _blocks(op: Op, text: str) -> Rule:
-    size, mode = int(op.attr("blocksize")), op.attr("mode", "DCR")
-    if mode not in DEPTHS:
-        raise Unsupported(f"mode is {mode}")
-    text = text.replace("{depth}", DEPTHS[mode])
-    return Rule(text, {"r": size, "s": size}, {"r": BLOCK, "s": BLOCK})
+def blocks(before: str, after: str) -> Entry:
+    """Return the rule that takes blocks of an image to its channels, or back."""
+
+    def rule(op: Op) -> Rule:
+        size, depth = int(op.attr("blocksize")), DEPTHS[op.attr("mode", "DCR")]
+        text = f"{before} -> {after}".replace("{depth}", depth)
+        return Rule(text, {"r": size, "s": size}, {"r": BLOCK, "s": BLOCK})
+
+    return rule
+
+
+DEEP, WIDE = "b {depth} h w", "b c (h r) (w s)"
 
 
 TABLES: dict[str, Table] = {
     "": {
-        "Concat": move(_concat, carries=EVERY, terms=EVERY),
-        "DepthToSpace": move(_depth_to_space, choices={"mode": DEPTHS}),
-        "Expand": move(_expand, terms=FIRST, extents={1: Extent.SHAPE}),
+        "Concat": move(_concat, carries=EVERY, terms=EVERY, value=values.concat),
+        "DepthToSpace": move(blocks(DEEP, WIDE), choices={"mode": DEPTHS}),
+        "Expand": move(_expand, terms=FIRST, extents={1: Extent.SHAPE}, value=values.expand),
         "Flatten": move(_flatten, in_order=True),
-        "Identity": move("*x -> *x", in_order=True, in_place=True),
-        "Reshape": move(_reshape, in_order=True, extents={1: Extent.PLACE}),
-        "SpaceToDepth": move(_space_to_depth, choices={"mode": DEPTHS}),
+        "Identity": move(
+            "*x -> *x", in_order=True, in_place=True, value=values.mapped(lambda x: x)
+        ),
+        "Reshape": move(_reshape, in_order=True, extents={1: Extent.PLACE}, value=values.reshape),
+        "SpaceToDepth": move(blocks(WIDE, DEEP), choices={"mode": DEPTHS}),
         "Split": move(
             _split,
             extents={1: Extent.PLACE},
-            odd=odd.parts,
+            hazard=hazards.split_parts,
+            value=values.split,
             implied={"num_outputs": "the outputs are counted"},
         ),
-        "Squeeze": move(_squeeze, in_order=True),
-        "Tile": move(_tile, extents={1: Extent.SHAPE}),
-        "Transpose": move(_transpose),
-        "Unsqueeze": move(_unsqueeze, in_order=True, extents={1: Extent.PLACE}),
+        "Squeeze": move(_squeeze, in_order=True, value=values.squeeze),
+        "Tile": move(_tile, extents={1: Extent.SHAPE}, value=values.tile),
+        "Transpose": move(_transpose, value=values.transpose),
+        "Unsqueeze": move(
+            _unsqueeze, in_order=True, extents={1: Extent.PLACE}, value=values.unsqueeze
+        ),
     }
 }

@@ -6,14 +6,14 @@
 
 from __future__ import annotations
 
-from onnx_net2net.operators import least
+from onnx_net2net.operators import lower_bounds
 from onnx_net2net.operators.broadcast import broadcast
-from onnx_net2net.operators.language import Norm, Op, Rule, Unsupported, line, names, slot
+from onnx_net2net.operators.language import Norm, Op, Rule, Unsupported, line, names, size_ref
 from onnx_net2net.operators.record import SCALE_SHIFT, Operand, Operator, Table
 
 
 def batch_normalization(op: Op) -> Rule:
-    """In inference each channel has its own affine map."""
+    """Map each channel by numbers of its own, in inference."""
     if op.attr("training_mode", 0) or any(op.node.output[1:]):
         raise Unsupported("BatchNormalization in training mode")
     if not op.attr("spatial", 1):
@@ -22,7 +22,7 @@ def batch_normalization(op: Op) -> Rule:
 
 
 def group_normalization(op: Op) -> Rule:
-    """Scale and bias are per group in opset 18, per channel from opset 21 on."""
+    """Normalise groups; scale and bias are per group in opset 18, per channel from opset 21 on."""
     groups = int(op.attr("num_groups", 0))
     if groups < 1 or op.shape(0)[1] % groups:
         raise Unsupported("num_groups does not divide the channels")
@@ -33,19 +33,19 @@ def group_normalization(op: Op) -> Rule:
         line([data, [affine], [affine]], [data]),
         sizes={"g": groups},
         normalised=["c", *spatial],
-        slots=[slot("num_groups", "g")],
+        size_refs=[size_ref("num_groups", "g")],
     )
 
 
 def instance_normalization(op: Op) -> Rule:
-    """Every channel of every image is normalised over its spatial axes."""
+    """Normalise every channel of every image over its spatial axes."""
     spatial = names("s", op.rank() - 2)
     data = ["b", "c", *spatial]
     return Rule(line([data, ["c"], ["c"]], [data]), normalised=spatial)
 
 
 def layer_normalization(op: Op) -> Rule:
-    """Axes from ``axis`` on are normalised; mean and deviation keep them with size 1."""
+    """Normalise axes from ``axis`` on; mean and deviation keep them with size 1."""
     outer, inner = _from_axis(op)
     affine = [broadcast([*outer, *inner], op.shape(i)) for i in (1, 2) if op.has(i)]
     statistics = [*outer, *["1"] * len(inner)]
@@ -55,7 +55,7 @@ def layer_normalization(op: Op) -> Rule:
 
 
 def rms_normalization(op: Op) -> Rule:
-    """Like LayerNormalization without mean and bias."""
+    """Normalise like LayerNormalization without mean and bias."""
     outer, inner = _from_axis(op)
     affine = broadcast([*outer, *inner], op.shape(1))
     norm = Norm(inner[0], False, 1e-5) if len(inner) == 1 else None
@@ -68,13 +68,13 @@ def _from_axis(op: Op) -> tuple[list[str], list[str]]:
 
 
 def lp_normalization(op: Op) -> Rule:
-    """Copies would make the norm larger: it is not a mean."""
+    """Fix the axis: copies would make the norm larger, which is not a mean."""
     axes = names("a", op.rank())
     return Rule(line([axes], [axes]), fixed={axes[op.axis()]: "it is divided by its own norm"})
 
 
 def mean_variance_normalization(op: Op) -> Rule:
-    """Normalised over ``axes``."""
+    """Normalise over ``axes``."""
     axes, given = names("a", op.rank()), op.attr("axes", (0, 2, 3))
     if any(axis >= len(axes) for axis in given):
         raise Unsupported("it normalises over axes that its input does not have")
@@ -83,7 +83,7 @@ def mean_variance_normalization(op: Op) -> Rule:
 
 
 def softmax(op: Op) -> Rule:
-    """Before opset 13 the tensor is a matrix: all axes from ``axis`` on are one."""
+    """Fix the axis; before opset 13 all axes from ``axis`` on, which are one."""
     axes = names("a", op.rank())
     over = axes[op.axis(default=1) :] if op.opset < 13 else [axes[op.axis()]]
     return Rule(line([axes], [axes]), fixed=dict.fromkeys(over, f"{op.node.op_type} runs over it"))
@@ -103,6 +103,6 @@ TABLES: dict[str, Table] = {
         "LpNormalization": Operator(lp_normalization),
         "MeanVarianceNormalization": Operator(mean_variance_normalization),
         "RMSNormalization": Operator(rms_normalization, weights={1: Operand.AFFINE}),
-        "Softmax": Operator(softmax, least=least.zero),
+        "Softmax": Operator(softmax, lower_bound=lower_bounds.zero),
     }
 }

@@ -39,23 +39,20 @@ Spec = tuple[Term, ...]
 
 @lru_cache(maxsize=4096)
 def parse(text: str) -> tuple[tuple[Spec | None, ...], tuple[Spec | None, ...]]:
-    """Both sides of a rule, variadic names not yet expanded."""
+    """Return both sides of a rule, variadic names not yet expanded."""
     left, arrow, right = text.partition("->")
     if not arrow:
         raise ValueError(f"rule without '->': {text!r}")
-    return _side(left), _side(right)
+    before, after = (tuple(map(_spec, side.split(","))) for side in (left, right))
+    return before, after
 
 
 def term(text: str) -> Term:
-    """One axis term, such as ``(g i)``."""
+    """Return one axis term, such as ``(g i)``."""
     spec = _spec(text)
     if spec is None or len(spec) != 1:
         raise ValueError(f"not one axis: {text!r}")
     return spec[0]
-
-
-def _side(text: str) -> tuple[Spec | None, ...]:
-    return tuple(_spec(part) for part in text.split(","))
 
 
 def _spec(text: str) -> Spec | None:
@@ -64,47 +61,31 @@ def _spec(text: str) -> Spec | None:
         raise ValueError(f"cannot read axis names: {text!r}")
     if tokens == ["_"]:
         return None
-    terms, rest = _terms(tokens)
-    if rest:
+    summands, rest = _summands(tokens)
+    if rest or len(summands) > 1:
         raise ValueError(f"unbalanced parenthesis: {text!r}")
-    return terms
+    return summands[0]
 
 
-def _terms(tokens: list[str]) -> tuple[Spec, list[str]]:
-    found: list[Term] = []
+def _summands(tokens: list[str]) -> tuple[list[Spec], list[str]]:
+    """Read terms up to a closing parenthesis, apart at each plus; return the rest, too."""
+    summands: list[list[Term]] = [[]]
     while tokens and tokens[0] != ")":
-        if tokens[0] == "(":
-            inner, tokens = _bracket(tokens[1:])
-            found.append(inner)
-        else:
-            found.append(tokens[0])
+        mark, tokens = tokens[0], tokens[1:]
+        if mark == "+":
+            summands.append([])
+        elif mark == "(":
+            inside, tokens = _summands(tokens)
             tokens = tokens[1:]
-    return tuple(found), tokens
-
-
-def _bracket(tokens: list[str]) -> tuple[Term, list[str]]:
-    parts: list[Term] = []
-    current: list[Term] = []
-    while tokens and tokens[0] != ")":
-        if tokens[0] == "+":
-            parts.append(_merge(current))
-            current, tokens = [], tokens[1:]
-        elif tokens[0] == "(":
-            inner, tokens = _bracket(tokens[1:])
-            current.append(inner)
+            merged = [s[0] if len(s) == 1 else Group(s) for s in inside]
+            summands[-1].append(merged[0] if len(merged) == 1 else Plus(tuple(merged)))
         else:
-            current.append(tokens[0])
-            tokens = tokens[1:]
-    parts.append(_merge(current))
-    return (parts[0] if len(parts) == 1 else Plus(tuple(parts))), tokens[1:]
-
-
-def _merge(terms: list[Term]) -> Term:
-    return terms[0] if len(terms) == 1 else Group(tuple(terms))
+            summands[-1].append(mark)
+    return [tuple(terms) for terms in summands], tokens
 
 
 def leaves(item: Term) -> list[str]:
-    """The names in a term, in order."""
+    """Return the names in a term, in order."""
     if isinstance(item, str):
         return [item]
     return [name for part in item.terms for name in leaves(part)]

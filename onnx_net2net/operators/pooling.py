@@ -6,19 +6,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from math import prod
 
-from onnx_net2net.operators.language import Entry, Kind, Op, Rule, Unsupported, line, names
+from onnx_net2net.operators.language import Kind, Op, Rule, Unsupported, line, names
 from onnx_net2net.operators.record import Operator, Table
-from onnx_net2net.operators.windows import sliding, told
+from onnx_net2net.operators.windows import sliding
 
 WINDOW = "a pooling window slides over it"
 POWERS = {1: "l1", 2: "l2"}
 
 
 def pool(op: Op) -> Rule:
-    """Spatial axes pass only where the window is a single entry. MaxPool's second output, indices
-    into the whole tensor, is not described."""
+    """Let spatial axes pass only where the window is a single entry.
+
+    MaxPool's second output, indices into the whole tensor, is not described.
+    """
     trivial = (
         all(k == 1 for k in op.attr("kernel_shape", ()))
         and all(s == 1 for s in op.attr("strides", ()))
@@ -26,35 +30,32 @@ def pool(op: Op) -> Rule:
     )
     if trivial:
         return Rule("b c *s -> b c *s")
-    sizes = {} if told(op) else sliding(op, op.attr("kernel_shape", ()), "t.")
+    sizes = {} if op.outputs[0] is not None else sliding(op, op.attr("kernel_shape", ()), "t.")
     return Rule("b c *s -> b c *t", sizes, {"s*": WINDOW, "t*": WINDOW})
 
 
-def global_pool(kind: str) -> Entry:
-    """All spatial axes are reduced by ``kind``."""
+def global_pool(kind: str) -> Callable[[Op], Rule]:
+    """Return the rule that reduces all spatial axes by ``kind``."""
 
     def rule(op: Op) -> Rule:
-        return _global(op, dict.fromkeys(names("s", op.rank() - 2), kind))
+        spatial = names("s", op.rank() - 2)
+        text = line([["b", "c", *spatial]], [["b", "c", *["1"] * len(spatial)]])
+        return Rule(text, reduce=dict.fromkeys(spatial, kind))
 
     return rule
 
 
 def global_lp_pool(op: Op) -> Rule:
-    """The Lp norm over all spatial axes."""
+    """Take the Lp norm over all spatial axes."""
     power = int(op.attr("p", 2))
-    if power in POWERS:
-        return _global(op, dict.fromkeys(names("s", op.rank() - 2), POWERS[power]))
-    return _global(op, {}, {"s*": f"an L{power} norm runs over it"})
-
-
-def _global(op: Op, reduce: dict[str, str], fixed: dict[str, str] | None = None) -> Rule:
-    spatial = op.rank() - 2
-    text = line([["b", "c", *names("s", spatial)]], [["b", "c", *["1"] * spatial]])
-    return Rule(text, reduce=reduce, fixed=fixed or {})
+    rule = global_pool(POWERS.get(power, ""))(op)
+    if power not in POWERS:
+        rule = replace(rule, reduce={}, fixed={"s*": f"an L{power} norm runs over it"})
+    return rule
 
 
 def col2im(op: Op) -> Rule:
-    """Columns of kernel windows, channel by channel, are added into an image."""
+    """Add columns of kernel windows, channel by channel, into an image."""
     window = prod(int(n) for n in op.known(2))
     fixed = {
         "k": "it is a kernel window",
@@ -65,7 +66,7 @@ def col2im(op: Op) -> Rule:
 
 
 def max_unpool(op: Op) -> Rule:
-    """Not followed."""
+    """Refuse: where entries go is known at run time only."""
     raise Unsupported("its indices count through the whole tensor")
 
 

@@ -18,17 +18,17 @@ INTEGERS = "integer weights cannot share"
 
 
 def quantize(op: Op) -> Rule:
-    """One scale for the tensor, or one for each entry of an axis."""
+    """Scale the tensor by one number, or by one for each entry of an axis."""
     axes = names("a", op.rank())
     if op.attr("block_size", 0) or op.rank(1) > 1:
         raise Unsupported("blocks have scales of their own")
     per_axis = op.rank(1) == 1 and op.shape(1)[0] > 1
-    scale = _vector(op, 1, axes[op.axis(default=1)] if per_axis else "1")
+    scale = parameter(op, 1, axes[op.axis(default=1)] if per_axis else "1")
     return Rule(line([axes, scale, scale], [axes]))
 
 
-def _vector(op: Op, index: int, name: str) -> list[str]:
-    """A scale or zero point: a scalar, one number, or one for each entry of ``name``."""
+def parameter(op: Op, index: int, name: str) -> list[str]:
+    """Name the axis of a scale or zero point: one number, or one for each entry of ``name``."""
     if not op.has(index) or op.rank(index) == 0:
         return []
     if op.rank(index) > 1:
@@ -37,23 +37,23 @@ def _vector(op: Op, index: int, name: str) -> list[str]:
 
 
 def conv_integer(op: Op) -> Rule:
-    """ConvInteger: x, w, x_zero_point, w_zero_point."""
+    """Relate x, w, x_zero_point, w_zero_point."""
     data, weight, result, spatial, rule = _conv(op, 1)
-    inputs = [data, weight, _vector(op, 2, "1"), _vector(op, 3, result)]
+    inputs = [data, weight, parameter(op, 2, "1"), parameter(op, 3, result)]
     return Rule(line(inputs, [["b", result, spatial]]), **rule)
 
 
 def qlinear_conv(op: Op) -> Rule:
-    """QLinearConv: x and w, each with scale and zero point, those of y, and a bias."""
+    """Relate x and w, each with scale and zero point, those of y, and a bias."""
     data, weight, result, spatial, rule = _conv(op, 3)
-    inputs = [data, _vector(op, 1, "1"), _vector(op, 2, "1")]
-    inputs += [weight, _vector(op, 4, result), _vector(op, 5, result)]
-    inputs += [_vector(op, 6, "1"), _vector(op, 7, "1"), [result]]
+    inputs = [data, parameter(op, 1, "1"), parameter(op, 2, "1")]
+    inputs += [weight, parameter(op, 4, result), parameter(op, 5, result)]
+    inputs += [parameter(op, 6, "1"), parameter(op, 7, "1"), [result]]
     return Rule(line(inputs, [["b", result, spatial]]), **rule)
 
 
 def _conv(op: Op, index: int) -> tuple[list[str], list[str], str, str, dict[str, Any]]:
-    """Axis names of data and weight, output channels and spatial axes, and the rest of a rule."""
+    """Name axes of data and weight, output channels and spatial axes; return the rest of a rule."""
     group = int(op.attr("group", 1))
     channels, weight, result, sizes = (
         grouped(op, group, index) if group > 1 else ("i", "o i", "o", {})
@@ -63,28 +63,26 @@ def _conv(op: Op, index: int) -> tuple[list[str], list[str], str, str, dict[str,
     rule = {
         "sizes": sizes,
         "fixed": {**fixed, "i": INTEGERS},
-        "slots": [GROUP] if group > 1 else [],
+        "size_refs": [GROUP] if group > 1 else [],
     }
     return ["b", channels, "*s"], [weight, "*k"], result, out, rule
 
 
 def matmul_integer(op: Op) -> Rule:
-    """MatMulInteger: a, b, a_zero_point (by row), b_zero_point (by column)."""
+    """Relate a, b, a_zero_point (by row), b_zero_point (by column)."""
     a, b = matrices(op.rank(0), op.rank(1))
-    inputs = [a, b, _vector(op, 2, "m"), _vector(op, 3, "n")]
+    inputs = [a, b, parameter(op, 2, "m"), parameter(op, 3, "n")]
     return Rule(line(inputs, [product_of(a, b)]), fixed={"k": INTEGERS})
 
 
 def qlinear_matmul(op: Op) -> Rule:
-    """QLinearMatMul: a and b with scales by row and column, and the scale of y."""
+    """Relate a and b with scales by row and column, and the scale of y."""
     a, b = matrices(op.rank(0), op.rank(3))
-    inputs = [a, _vector(op, 1, "m"), _vector(op, 2, "m")]
+    inputs = [a, *(parameter(op, i, "m") for i in (1, 2))]
     inputs += [
         b,
-        _vector(op, 4, "n"),
-        _vector(op, 5, "n"),
-        _vector(op, 6, "m"),
-        _vector(op, 7, "m"),
+        *(parameter(op, i, "n") for i in (4, 5)),
+        *(parameter(op, i, "m") for i in (6, 7)),
     ]
     return Rule(line(inputs, [product_of(a, b)]), fixed={"k": INTEGERS})
 

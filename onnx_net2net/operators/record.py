@@ -14,10 +14,12 @@ from enum import Enum, Flag, auto
 from functools import cached_property
 from typing import Any
 
-from onnx_net2net.operators import least
+from onnx_net2net.operators import lower_bounds
+from onnx_net2net.operators.formulas import Formula
+from onnx_net2net.operators.hazards import Hazard
 from onnx_net2net.operators.language import Entry, Kind, Op, Rule
-from onnx_net2net.operators.least import Least
-from onnx_net2net.operators.odd import Odd
+from onnx_net2net.operators.lower_bounds import LowerBound
+from onnx_net2net.operators.values import Value
 
 FIRST = (0,)
 EVERY = range(1 << 16)  # operands, of an operator that takes any number
@@ -68,16 +70,22 @@ class Operator:
     computes: bool = True  # else it moves elements, changes their type, or makes constants
     measures: bool = False  # reads the sizes of its operand, and no element
     compares: bool = False  # asks which of its elements are larger
+    commutes: bool = False  # f(x, y) = f(y, x)
     quantizes: bool = False
     differentiable: bool = True  # else no gradient comes back to what it reads
     sequence: bool = False  # gives a sequence of tensors
     singular: int | None = None  # the operand that it has no value for where that is zero
     carries: Collection[int] = ()  # operands whose elements come out, at most rounded or bounded
     indexes: Mapping[int, int] = field(default_factory=dict)  # by operand: the one that it indexes
+    multi_index: bool = False  # the indices' last axis holds one for each axis of what they index
+    limits: Mapping[int, int] = field(default_factory=dict)  # by operand: the one that it is below
     extents: Mapping[int, Extent] = field(default_factory=dict)
     unlimited: bool = False  # takes whole numbers of any size: the largest is "no limit"
-    odd: Odd | None = None  # why native code may not survive a node
-    least: Least | None = None  # by the least of each operand
+    hazard: Hazard | None = None  # why native code may not survive a node
+    lower_bound: LowerBound | None = None  # of the result, from those of its operands
+    value: Value | None = None  # what it computes from small constants, sizes among them
+    # Of one element, by those at its place, symbols among them. None: it has no such operands.
+    formula: Formula | None = None
     weights: Mapping[int, Operand] = field(default_factory=dict)
     terms: Collection[int] = ()  # operands that may be a bias, but a mask or sines as well
     summands: Collection[int] = ()  # operands that are added
@@ -91,23 +99,23 @@ class Operator:
 
     @cached_property
     def constant_rule(self) -> Rule | None:
-        """The rule, where it is the same for every node."""
+        """Return the rule where it is the same for every node, else None."""
         if self.rule is None or callable(self.rule):
             return None
         return self.of_kind(Rule(self.rule) if isinstance(self.rule, str) else self.rule)
 
     def of_kind(self, rule: Rule) -> Rule:
-        """``rule`` with the operator's kind, where it has one for all nodes."""
+        """Return ``rule`` with the operator's kind, where it has one for all nodes."""
         return rule if self.kind is None else replace(rule, kind=self.kind)
 
     @property
     def normalises(self) -> bool:
-        """Whether it is a norm whose result operands 1 and 2 scale and shift."""
+        """Return whether it is a norm whose result operands 1 and 2 scale and shift."""
         return self.weights.get(1) is Operand.AFFINE
 
     @property
     def reshapes(self) -> bool:
-        """Whether it gives its first operand in another form, and nothing else."""
+        """Return whether its result is its first operand in another form, and nothing else."""
         return self.in_order or (
             self.kind is Kind.MOVE and self.carries == FIRST and not self.indexes
         )
@@ -117,13 +125,13 @@ Table = dict[str, Operator]
 
 
 def move(rule: Entry, carries: Collection[int] = FIRST, **facts: Any) -> Operator:
-    """An operator that moves the elements of some operands unchanged."""
-    facts.setdefault("least", least.first if carries == FIRST else least.lowest)
+    """Return an operator that moves the elements of some operands unchanged."""
+    facts.setdefault("lower_bound", lower_bounds.first if carries == FIRST else lower_bounds.lowest)
     return Operator(rule, Kind.MOVE, carries=carries, computes=False, **facts)
 
 
 def family(names: str, record: Operator) -> Table:
-    """One record for all of these operators, named in one text.
+    """Give all of these operators, named in one text, one record.
 
     >>> sorted(family("Cos Sin", Operator("... -> ...")))
     ['Cos', 'Sin']

@@ -43,7 +43,7 @@ def _one_hot(op: Op) -> Rule:
 
 
 def _whole(value: np.ndarray) -> AnySize:
-    """The number that a tensor of one element holds."""
+    """Return the number that a tensor of one element holds."""
     (number,) = value.ravel().tolist()
     return number if isinstance(number, Size) else int(number)
 
@@ -51,17 +51,14 @@ def _whole(value: np.ndarray) -> AnySize:
 def _compress(op: Op) -> Rule:
     axes = names("x", op.rank())
     if op.attr("axis") is None:
-        reasons = dict.fromkeys([*axes, "k"], "it is flattened and picked from")
-        return Rule(line([axes, ["_"]], [["k"]]), _found(op), reasons)
-    axis = op.axis()
-    out = [*axes[:axis], "k", *axes[axis + 1 :]]
-    fixed = dict.fromkeys((f"x{axis}", "k"), "it is picked from")
-    return Rule(line([axes, ["_"]], [out]), _found(op), fixed)
-
-
-def _found(op: Op) -> dict[str, AnySize]:
+        out, fixed = ["k"], dict.fromkeys([*axes, "k"], "it is flattened and picked from")
+    else:
+        axis = op.axis()
+        out = [*axes[:axis], "k", *axes[axis + 1 :]]
+        fixed = dict.fromkeys((f"x{axis}", "k"), "it is picked from")
     condition = op.value(1)
-    return {} if condition is None else {"k": int(condition.sum())}
+    sizes: dict[str, AnySize] = {} if condition is None else {"k": int(condition.sum())}
+    return Rule(line([axes, ["_"]], [out]), sizes, fixed)
 
 
 def _reverse_sequence(op: Op) -> Rule:
@@ -70,33 +67,23 @@ def _reverse_sequence(op: Op) -> Rule:
     return Rule(line([axes, [axes[batch]]], [axes]), fixed={axes[time]: TIME})
 
 
-def _grid_sample(op: Op) -> Rule:
-    fixed = {"s*": SAMPLED, "k": "it holds coordinates"}
-    return Rule("n c *s, n *t k -> n c *t", fixed=fixed)
-
-
 def _roi_align(op: Op) -> Rule:
-    text = "n c h w, r k, r -> r c y x"
-    fixed = {"n": "indexed by RoiAlign", "k": BOX, **dict.fromkeys("hwyx", SAMPLED)}
-    height, width = op.attr("output_height", 1), op.attr("output_width", 1)
-    return Rule(text, {"y": height, "x": width}, fixed)
+    return _regions(op, op.attr("output_height", 1), op.attr("output_width", 1))
 
 
 def _max_roi_pool(op: Op) -> Rule:
-    fixed = {"n": "indexed by MaxRoiPool", "k": BOX, **dict.fromkeys("hwyx", SAMPLED)}
-    height, width = op.attr("pooled_shape")
-    return Rule("n c h w, r k -> r c y x", {"y": height, "x": width}, fixed)
+    return _regions(op, *op.attr("pooled_shape"))
+
+
+def _regions(op: Op, height: int, width: int) -> Rule:
+    fixed = {"n": f"indexed by {op.node.op_type}", "k": BOX, **dict.fromkeys("hwyx", SAMPLED)}
+    return Rule("n c h w, r k, r -> r c y x", {"y": height, "x": width}, fixed)
 
 
 def _non_zero(op: Op) -> Rule:
     axes = names("x", op.rank())
     fixed = dict.fromkeys([*axes, "r", "n"], FOUND)
     return Rule(line([axes], [["r", "n"]]), {"r": max(1, op.rank())}, fixed)
-
-
-def _non_max_suppression(op: Op) -> Rule:
-    fixed = {"f": FOUND, "i": "it holds an index"}
-    return Rule("_, _, _, _, _ -> f i", {"i": 3}, fixed)
 
 
 def _unique(op: Op) -> Rule:
@@ -111,6 +98,8 @@ def _unique(op: Op) -> Rule:
     return Rule(text, fixed={**fixed, "n": FOUND, "m": FOUND})
 
 
+GRID = Rule("n c *s, n *t k -> n c *t", fixed={"s*": SAMPLED, "k": "it holds coordinates"})
+BOXES = Rule("_, _, _, _, _ -> f i", {"i": 3}, {"f": FOUND, "i": "it holds an index"})
 SAMPLING = {"mode": ("bicubic", "bilinear", "cubic", "linear", "nearest")}
 
 TABLES: dict[str, Table] = {
@@ -118,11 +107,11 @@ TABLES: dict[str, Table] = {
         "ArgMax": Operator(_arg, compares=True, differentiable=False),
         "ArgMin": Operator(_arg, compares=True, differentiable=False),
         "Compress": Operator(_compress),
-        "GridSample": Operator(_grid_sample, choices=SAMPLING),
+        "GridSample": Operator(GRID, choices=SAMPLING),
         "MaxRoiPool": Operator(_max_roi_pool),
-        "NonMaxSuppression": Operator(_non_max_suppression),
+        "NonMaxSuppression": Operator(BOXES),
         "NonZero": Operator(_non_zero, differentiable=False),
-        "OneHot": Operator(_one_hot, extents={1: Extent.SHAPE}),
+        "OneHot": Operator(_one_hot, limits={0: 1}, extents={1: Extent.SHAPE}),
         "ReverseSequence": Operator(_reverse_sequence, Kind.ZERO, carries=FIRST, computes=False),
         "RoiAlign": Operator(
             _roi_align,

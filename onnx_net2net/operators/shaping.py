@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from onnx_net2net.algebra.sizes import AT_RUN_TIME, AnySize, Size, least, most, trial
-from onnx_net2net.operators import odd
+from onnx_net2net.algebra.sizes import AT_RUN_TIME, AnySize, Size, maximum, minimum, trial
+from onnx_net2net.operators import hazards, values
 from onnx_net2net.operators.factors import segments
 from onnx_net2net.operators.language import (
     Kind,
@@ -19,8 +19,8 @@ from onnx_net2net.operators.language import (
     line,
     names,
     place_of,
-    slot,
-)
+    size_ref,
+)  # fmt: skip
 from onnx_net2net.operators.record import FIRST, Extent, Operator, Table
 
 BORDER = "its borders are padded with its own entries"
@@ -41,7 +41,7 @@ def _pad(op: Op) -> Rule:
     fixed: dict[str, str] = {}
     reduce: dict[str, str] = {}
     for i, (size, begin, end) in enumerate(zip(shape, begins, ends, strict=True)):
-        inside = size + least(begin, 0) + least(end, 0)
+        inside = size + minimum(begin, 0) + minimum(end, 0)
         if trial(inside) <= 0 or trial(size + begin + end) <= 0:
             raise Unsupported("it has no entries")
         moving = any(isinstance(n, Size) for n in (begin, end))
@@ -59,11 +59,13 @@ def _pad(op: Op) -> Rule:
         reduce |= dict.fromkeys(cut, "unread")
     elements = _pad_elements(op, begins, ends, fixed)
     inputs = [left] + [["_"]] * (0 if op.opset < 11 else len(op.node.input) - 1)
-    return Rule(line(inputs, [right]), sizes, fixed, reduce=reduce, slots=[slot(where, *elements)])
+    return Rule(
+        line(inputs, [right]), sizes, fixed, reduce=reduce, size_refs=[size_ref(where, *elements)]
+    )
 
 
 def _pads(op: Op) -> tuple[list[AnySize], list[AnySize]]:
-    """What is added before and after each axis."""
+    """Return what is added before and after each axis."""
     rank = op.rank()
     given = list(op.attr("pads")) if op.opset < 11 else op.known(1).ravel().tolist()
     begins: list[AnySize] = [0] * rank
@@ -106,23 +108,23 @@ def _resize(op: Op) -> Rule:
     right = [f"x{i}" if i in kept else f"y{i}" for i in range(len(shape))]
     sizes = {f"y{i}": n for i, n in _scaled(op, op.value(first)).items() if i not in kept}
     fixed = {n: RESAMPLED for i in range(len(shape)) if i not in kept for n in (left[i], right[i])}
-    slots = []
+    refs = []
     if op.opset >= 11 and op.has(3):
         own = op.attr("keep_aspect_ratio_policy", "stretch") == "stretch"
         new = {a: f"y{a}" if own else None for a in _resized(op)} | {a: f"x{a}" for a in kept}
-        slots = [slot(3, *(new[a] for a in _resized(op)))]
+        refs = [size_ref(3, *(new[a] for a in _resized(op)))]
     inputs = [left] + [["_"]] * (len(op.node.input) - 1)
-    return Rule(line(inputs, [right]), sizes, fixed, slots=slots)
+    return Rule(line(inputs, [right]), sizes, fixed, size_refs=refs)
 
 
 def _resized(op: Op) -> list[int]:
-    """The axes that scales and sizes are given for."""
+    """Return the axes that scales and sizes are stated for."""
     rank = op.rank()
     return [place_of(a, rank) for a in op.attr("axes", range(rank))]
 
 
 def _kept(op: Op, first: int) -> set[int]:
-    """Axes of scale 1: every way of interpolating keeps their entries."""
+    """Return axes of scale 1: every way of interpolating keeps their entries."""
     shape, axes = op.shape(0), _resized(op)
     given = op.value(first)
     if given is not None and given.size:
@@ -138,7 +140,7 @@ def _kept(op: Op, first: int) -> set[int]:
 
 
 def _scaled(op: Op, scales: np.ndarray | None) -> dict[int, AnySize]:
-    """Sizes of axes, where they are told, or are those of before times a plain fraction."""
+    """Return sizes of axes where they are stated, or are those of before times a plain fraction."""
     if op.outputs[0] is not None:
         return dict(enumerate(op.outputs[0]))
     axes = _resized(op)
@@ -169,7 +171,7 @@ def _constant_of_shape(op: Op) -> Rule:
         raise Unsupported("it has no entries")
     axes = names("x", len(after))
     sizes = dict(zip(axes, after, strict=True))
-    return Rule(line([["_"]], [axes]), sizes, slots=[slot(0, *axes)])
+    return Rule(line([["_"]], [axes]), sizes, size_refs=[size_ref(0, *axes)])
 
 
 def _range(op: Op) -> Rule:
@@ -180,14 +182,8 @@ def _range(op: Op) -> Rule:
     elif None not in [v if v is None else 0 for v in given]:
         start, limit, step = (v.item() for v in given if v is not None)
         if isinstance(step, int):
-            sizes["n"] = most(-((start - limit) // step), 0)
+            sizes["n"] = maximum(-((start - limit) // step), 0)
     return Rule("_, _, _ -> n", sizes, {"n": COUNTED})
-
-
-def _trilu(op: Op) -> Rule:
-    inputs = ", _" if op.has(1) else ""
-    corner = "a triangle is cut out of it"
-    return Rule(f"*b r c{inputs} -> *b r c", fixed={"r": corner, "c": corner})
 
 
 def _affine_grid(op: Op) -> Rule:
@@ -198,7 +194,7 @@ def _affine_grid(op: Op) -> Rule:
     after = [] if size is None else size.ravel().tolist()[2:]
     sizes = dict(zip(axes, after, strict=False)) | {"k": int(rank) - 2}
     fixed = dict.fromkeys(("i", "j", "k", *axes), "it holds coordinates")
-    return Rule(text, sizes, fixed, slots=[slot(1, "n", *[None] * (int(rank) - 1))])
+    return Rule(text, sizes, fixed, size_refs=[size_ref(1, "n", *[None] * (int(rank) - 1))])
 
 
 def _center_crop_pad(op: Op) -> Rule:
@@ -211,19 +207,20 @@ def _center_crop_pad(op: Op) -> Rule:
     sizes = {f"y{i}": n for i, n in after.items() if not same[i]}
     fixed = {n: CROPPED for i, s in enumerate(same) if not s for n in (left[i], right[i])}
     terms = [left[i] if same[i] else None for i in listed]
-    return Rule(line([left, ["_"]], [right]), sizes, fixed, slots=[slot(1, *terms)])
+    return Rule(line([left, ["_"]], [right]), sizes, fixed, size_refs=[size_ref(1, *terms)])
 
 
+TRIANGLE = Rule("*b r c, _ -> *b r c", fixed=dict.fromkeys("rc", "a triangle is cut out of it"))
 REGION = "read where a region is resized, the only one that needs it"
 
 PADDING: dict[str, Any] = {
     "choices": {"mode": ("constant", "edge", "reflect", "wrap")},
     "extents": {1: Extent.AMOUNT, 3: Extent.PLACE},
-    "odd": odd.pads,
+    "hazard": hazards.large_pads,
 }
 COUNTING: dict[str, Any] = {
     "extents": dict.fromkeys((0, 1, 2), Extent.AMOUNT),
-    "odd": odd.counting,
+    "hazard": hazards.endless_range,
 }
 MADE = Extent.SHAPE
 
@@ -233,7 +230,9 @@ TABLES: dict[str, Table] = {
         "CenterCropPad": Operator(
             _center_crop_pad, carries=FIRST, computes=False, extents={1: MADE}
         ),
-        "ConstantOfShape": Operator(_constant_of_shape, computes=False, extents={0: MADE}),
+        "ConstantOfShape": Operator(
+            _constant_of_shape, computes=False, extents={0: MADE}, value=values.constant_of_shape
+        ),
         "EyeLike": Operator(Rule("r c -> r c", fixed={"r": COUNTED, "c": COUNTED}), computes=False),
         "Pad": Operator(
             _pad,
@@ -242,14 +241,14 @@ TABLES: dict[str, Table] = {
             implied={2: "what a pad holds, where it is constant"},
             **PADDING,
         ),
-        "Range": Operator(_range, **COUNTING),
+        "Range": Operator(_range, value=values.counting, **COUNTING),
         "Resize": Operator(
             _resize,
             extents={1: MADE, 2: MADE, 3: MADE},
             choices={"mode": ("cubic", "linear", "nearest")},
             implied={1: REGION, "extrapolation_value": REGION},
         ),
-        "Trilu": Operator(_trilu, Kind.ZERO),
+        "Trilu": Operator(TRIANGLE, Kind.ZERO),
         "Upsample": Operator(
             _upsample,
             extents={1: MADE},

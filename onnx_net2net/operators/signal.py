@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from onnx_net2net.operators import odd
+from onnx_net2net.operators import hazards
 from onnx_net2net.operators.language import Op, Rule, line, names, place_of
 from onnx_net2net.operators.record import Extent, Operator, Table, family
 
@@ -13,8 +13,10 @@ TRANSFORM = "a Fourier transform runs over it"
 
 
 def dft(op: Op) -> Rule:
-    """The axis is an attribute in opset 17, an input from opset 20 on; real and imaginary
-    parts lie on the last axis."""
+    """Transform along an axis, an attribute in opset 17 and an input from opset 20 on.
+
+    Real and imaginary parts lie on the last axis.
+    """
     axis = int(op.attr("axis", 1))
     if op.opset >= 20:
         axis = int(op.known(2).item()) if op.has(2) else -2
@@ -28,7 +30,7 @@ def dft(op: Op) -> Rule:
 
 
 def stft(op: Op) -> Rule:
-    """A transform of each frame of a signal."""
+    """Transform each frame of a signal."""
     signal = ["b", "n", "part"][: op.rank()]
     fixed = dict.fromkeys(("n", "part", "frame", "bin", "parts"), TRANSFORM)
     text = line([signal, ["_"], ["_"], ["_"]], [["b", "frame", "bin", "parts"]])
@@ -43,6 +45,6 @@ TABLES: dict[str, Table] = {
         **family("BlackmanWindow HammingWindow HannWindow", Operator(extents={0: COUNTED})),
         "DFT": Operator(dft, extents={1: COUNTED}),
         "MelWeightMatrix": Operator(extents={0: COUNTED, 1: COUNTED, 2: Extent.COUNT}),
-        "STFT": Operator(stft, extents={1: FRAMES, 3: FRAMES}, odd=odd.frames),
+        "STFT": Operator(stft, extents={1: FRAMES, 3: FRAMES}, hazard=hazards.unknown_step),
     }
 }

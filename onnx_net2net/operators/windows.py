@@ -8,48 +8,48 @@ from onnx_net2net.algebra.sizes import AnySize
 from onnx_net2net.operators.language import Op, Unsupported
 
 
-def told(op: Op) -> bool:
-    """Whether the sizes of the output are known already."""
-    return op.outputs[0] is not None
-
-
 def sliding(op: Op, kernel: Sequence[AnySize], name: str) -> dict[str, AnySize]:
-    """The output's spatial axes, called ``name`` and a number, with their sizes."""
-    image = op.shape(0)[2:]
-    rank = len(image)
+    """Return the sizes of the output's spatial axes, called ``name`` and a number."""
+    image, strides, extents, padding = _frame(op, kernel)
+    sizes: dict[str, AnySize] = {}
+    for i, stride in enumerate(strides):
+        if padding is None:
+            sizes[f"{name}{i}"] = -(-image[i] // stride)
+        else:
+            room = image[i] + padding[i] - extents[i]
+            steps = -(-room // stride) if op.attr("ceil_mode", 0) else room // stride
+            sizes[f"{name}{i}"] = steps + 1
+    return sizes
+
+
+def spreading(op: Op, kernel: Sequence[AnySize], name: str) -> dict[str, AnySize]:
+    """Return the same for a transposed convolution."""
+    if stated := op.attr("output_shape", ()):
+        return {f"{name}{i}": size for i, size in enumerate(stated[-(op.rank() - 2) :])}
+    image, strides, extents, padding = _frame(op, kernel)
+    more = op.attr("output_padding") or [0] * len(image)
+    if padding is None:
+        return {f"{name}{i}": stride * image[i] for i, stride in enumerate(strides)}
+    return {
+        f"{name}{i}": stride * (image[i] - 1) + more[i] + extents[i] - padding[i]
+        for i, stride in enumerate(strides)
+    }
+
+
+def _frame(
+    op: Op, kernel: Sequence[AnySize]
+) -> tuple[Sequence[AnySize], list[int], list[AnySize], list[int] | None]:
+    """Return image, strides, extents of the dilated kernel, and both pads of each axis in sum.
+
+    There are no pads to state where they are chosen so that strides alone decide.
+    """
+    image, rank = op.shape(0)[2:], op.rank() - 2
     if len(kernel) != rank:
         raise Unsupported("its kernel and its image have different ranks")
     strides = op.attr("strides") or [1] * rank
     dilations = op.attr("dilations") or [1] * rank
-    pads = op.attr("pads") or [0] * 2 * rank
+    extents = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
     mode = op.attr("auto_pad", "NOTSET") or "NOTSET"
-    found: dict[str, AnySize] = {}
-    for i in range(rank):
-        extent = dilations[i] * (kernel[i] - 1) + 1
-        if mode.startswith("SAME"):
-            size = -(-image[i] // strides[i])
-        else:
-            padding = pads[i] + pads[rank + i] if mode == "NOTSET" else 0
-            room = image[i] + padding - extent
-            size = (-(-room // strides[i]) if op.attr("ceil_mode", 0) else room // strides[i]) + 1
-        found[f"{name}{i}"] = size
-    return found
-
-
-def spreading(op: Op, kernel: Sequence[AnySize], name: str) -> dict[str, AnySize]:
-    """The same for a transposed convolution."""
-    image = op.shape(0)[2:]
-    rank = len(image)
-    if stated := op.attr("output_shape", ()):
-        return {f"{name}{i}": size for i, size in enumerate(stated[-rank:])}
-    strides = op.attr("strides") or [1] * rank
-    dilations = op.attr("dilations") or [1] * rank
-    pads = op.attr("pads") or [0] * 2 * rank
-    more = op.attr("output_padding") or [0] * rank
-    mode = op.attr("auto_pad", "NOTSET") or "NOTSET"
-    found: dict[str, AnySize] = {}
-    for i in range(rank):
-        whole = strides[i] * (image[i] - 1) + more[i] + dilations[i] * (kernel[i] - 1) + 1
-        padding = pads[i] + pads[rank + i] if mode == "NOTSET" else 0
-        found[f"{name}{i}"] = strides[i] * image[i] if mode.startswith("SAME") else whole - padding
-    return found
+    pads = (op.attr("pads") if mode == "NOTSET" else None) or [0] * 2 * rank
+    padding = [pads[i] + pads[rank + i] for i in range(rank)]
+    return image, strides, extents, None if mode.startswith("SAME") else padding

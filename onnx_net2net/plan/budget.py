@@ -182,6 +182,7 @@ class Search:
     def _choice(
         self, widths: dict[Dimension, int], copies: dict[str, int], factor: float
     ) -> Choice:
+        widths = self.scaling.complete(widths)
         return Choice(widths, copies, factor, self.cost(widths, copies))
 
     def _distance(self, choice: Choice) -> tuple[bool, int]:
@@ -199,7 +200,7 @@ class Search:
         nearest = min(tried, key=self._distance)
         if self._is_exhausted(nearest):
             return replace(nearest, nearest=True)
-        raise missed(self.goal, nearest.cost)
+        raise Missed(self.goal, nearest.cost)
 
     def _is_exhausted(self, choice: Choice) -> bool:
         """Whether what is missing is less than half a unit of any dimension: nothing is nearer."""
@@ -243,12 +244,14 @@ def _last(holds: Callable[[int], bool], most: int) -> int:
     return low
 
 
-def missed(goal: Goal, nearest: int) -> Refused:
-    """That the goal cannot be reached, and what can."""
-    what = "FLOPs" if goal.measure == "flops" else goal.measure
-    return Refused(
-        None,
-        f"no widths and depths were found within {float(TOLERANCE):.0%} of {goal.target:,} "
-        f"{what}; the nearest give {nearest:,} ({goal.off(nearest):+.1%})",
-        f"{OPTIONS[goal.measure]} {nearest}, a smaller --multiple-of, or fewer --keep",
-    )
+class Missed(Refused):
+    """The goal cannot be reached: what comes nearest to it."""
+
+    def __init__(self, goal: Goal, nearest: int) -> None:
+        what = "FLOPs" if goal.measure == "flops" else goal.measure
+        super().__init__(
+            None,
+            f"no widths and depths were found within {float(TOLERANCE):.0%} of {goal.target:,} "
+            f"{what}; the nearest give {nearest:,} ({goal.off(nearest):+.1%})",
+            f"{OPTIONS[goal.measure]} {nearest}, a smaller --multiple-of, or fewer --keep",
+        )

@@ -1,13 +1,14 @@
 """What a network costs: parameters, floating-point operations and activations.
 
-    >>> found = costs(load("resnet18.onnx"))
-    >>> found.parameters, found.flops, found.activations
+    >>> network = costs(load("resnet18.onnx"))
+    >>> network.parameters, network.flops, network.activations
     (11699112, 3628146688, 4716544)
 
 Parameters are weight elements that can be learned, and statistics of norms among them: floats, and
 the 8-bit integers of quantised weights. FLOPs are two for each multiply-add of the operators in
-:mod:`onnx_net2net.operators.flops`. Activations are the elements of all tensors of such types that
-nodes write, without those that only rearrange another (Reshape, Transpose, Concat, Slice ...).
+:mod:`onnx_net2net.operators.flops`, and of what function texts call. Activations are the elements
+of all tensors of such types that nodes write, without those that only rearrange another (Reshape,
+Transpose, Concat, Slice ...).
 
 Nothing that a graph computes from weights or sizes alone is counted. Of an If the branch counts
 that is taken, or else the more expensive one; the body of a Loop as often as it runs.
@@ -32,15 +33,14 @@ from onnx_net2net.model.graph import Graph, Node
 from onnx_net2net.model.model import AnyModel, Model, load
 from onnx_net2net.model.sequences import without_sequences
 from onnx_net2net.model.unique_names import with_unique_names
-from onnx_net2net.operators import lookup, multiply_adds
+from onnx_net2net.operators import lookup
 from onnx_net2net.operators.language import Kind, Op, Unsupported
+from onnx_net2net.operators.types import FLOATS
+from onnx_net2net.plan.flops import Flops
 from onnx_net2net.verification.sizes import Sizes, chosen, concrete, defaults, input_specs
 
 # What people call parameters and activations: floats, and the small integers of quantised ones.
-_NUMBERS = frozenset(
-    TensorProto.DataType.Value(kind)
-    for kind in ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16", "INT8", "UINT8")
-)
+_NUMBERS = FLOATS | {TensorProto.INT8, TensorProto.UINT8}
 
 
 @dataclass(frozen=True)
@@ -69,20 +69,20 @@ def costs(model: AnyModel, sizes: Mapping[str, int] | None = None) -> Costs:
 
 
 def elements(names: Iterable[str], model: Model) -> int:
-    """Number of elements of those of the named weights that count as parameters."""
+    """Count the elements of those of the named weights that count as parameters."""
     weights = model.weights
     return sum(math.prod(weights[n].shape) for n in names if weights[n].dtype in _NUMBERS)
 
 
 def parameters(model: Model) -> int:
-    """Number of weight elements that can be learned: floats, and 8-bit integers."""
+    """Count weight elements that can be learned: floats, and 8-bit integers."""
     return elements(model.weights, model)
 
 
 class Workload:
     """A model's nodes with their shapes at given sizes, how often each runs, and what it does.
 
-    ``terms`` are the products of :func:`multiply_adds` by position, for one run of the node.
+    ``terms`` are a node's :meth:`Flops.products` by position, for one run of the node.
     ``graph`` may be that of an analysis of the same model.
     """
 
@@ -91,13 +91,14 @@ class Workload:
         self.graph = graph or Graph(with_unique_names(without_sequences(model)))
         self.shapes, self.sizes = _shapes(self.graph, sizes)
         self.uncounted: Counter[str] = Counter()
+        self.products = Flops().products
         self.terms = dict(self._terms())
         self.times: dict[int, int] = {}
         self._enter(self.graph.main, 1)
         self.flops = sum(self.work(node) for node in self.graph.nodes)
 
     def costs(self) -> Costs:
-        """The sums."""
+        """Return the sums."""
         activations, size = 0, 0
         for count, dtype in self._activations():
             activations += count
@@ -106,7 +107,7 @@ class Workload:
         return Costs(parameters(self.model), self.flops, activations, size, self.sizes, uncounted)
 
     def op(self, node: Node, shape: Mapping[str, Shape]) -> Op:
-        """What a count may look at, with other shapes than at the sizes chosen."""
+        """Return what a count may look at, with these shapes."""
         return Op(
             node.proto,
             self.graph.model.opset.get(node.domain, 1),
@@ -116,7 +117,7 @@ class Workload:
         )
 
     def runs(self, node: Node) -> bool:
-        """Whether a node computes with what the network is fed."""
+        """Return whether a node computes with what the network is fed."""
         if node.stores or node.position in self.shapes.computed:
             return False
         return any(name and name not in self.graph.derived for name in node.outputs)
@@ -132,7 +133,7 @@ class Workload:
                 if node.opaque or "is not known" in str(problem):
                     self.uncounted[node.op] += 1
             try:
-                yield node.position, multiply_adds(op)
+                yield node.position, self.products(op)
             except Unsupported:
                 self.uncounted[node.op] += 1
 
@@ -151,7 +152,7 @@ class Workload:
                     )
 
     def _choose(self, node: Node) -> None:
-        """Of branches that are not known to be taken the more expensive one counts."""
+        """Count the more expensive of branches that are not known to be taken."""
         work = [sum(map(self._inside, body.nodes)) for body in node.bodies]
         for index, body in enumerate(node.bodies):
             if index != work.index(max(work)):
@@ -162,11 +163,11 @@ class Workload:
         return self.work(node) + sum(map(self._inside, inner))
 
     def work(self, node: Node) -> int:
-        """The floating-point operations of a node, in all of its runs."""
+        """Return the floating-point operations of a node, in all of its runs."""
         return 2 * self.times[node.position] * sum(self.terms.get(node.position, ()))
 
     def _activations(self) -> Iterator[tuple[int, int]]:
-        """Elements and type of what each node writes."""
+        """Yield elements and type of what each node writes."""
         for node in self.graph.nodes:
             if node.bodies or not self.runs(node) or self._moves(node):
                 continue
@@ -183,13 +184,13 @@ class Workload:
 
 
 def _shapes(graph: Graph, wanted: Mapping[str, int]) -> tuple[Shapes, Sizes]:
-    """Shapes at the first sizes at which no more of them are unknown than the graph leaves open."""
+    """Infer shapes at the first sizes at which no more are unknown than the graph leaves open."""
     inputs = graph.model.proto.graph.input
     try:
         specs = {spec.name: spec for spec in input_specs(graph.model.proto.graph)}
     except UsageError:  # an input is no tensor: no size is asked for
-        found = infer(graph)
-        return found, dict(found.binding)
+        shapes = infer(graph)
+        return shapes, dict(shapes.binding)
     chosen(list(specs.values()), {n: s for n, s in wanted.items() if not n.startswith(ITERATIONS)})
     best: tuple[Shapes, Sizes] | None = None
     for sizes in defaults(list(specs.values()), 0):
@@ -201,11 +202,11 @@ def _shapes(graph: Graph, wanted: Mapping[str, int]) -> tuple[Shapes, Sizes]:
                 name = symbol(value.name, axis, dim)
                 if name is not None:
                     binding[name] = shape[axis]
-        found = infer_at(graph, binding)
-        loops = {n: size for n, size in found.binding.items() if n not in binding}
-        if best is None or found.unknown < best[0].unknown:
-            best = found, {**sizes, **loops}
-        if not found.unknown:
+        shapes = infer_at(graph, binding)
+        loops = {n: size for n, size in shapes.binding.items() if n not in binding}
+        if best is None or shapes.unknown < best[0].unknown:
+            best = shapes, {**sizes, **loops}
+        if not shapes.unknown:
             break
     assert best is not None
     return best

@@ -12,19 +12,21 @@ before it is done, so what is reported is counted on the grown model.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from math import prod
 from typing import TypeVar
 
+from onnx import AttributeProto, NodeProto
+
 from onnx_net2net.algebra.axes import Atom, Axis, atoms, canonical
 from onnx_net2net.algebra.measures import Measure
 from onnx_net2net.algebra.sizes import trial
+from onnx_net2net.analysis.solver import axis_of
 from onnx_net2net.deepening.blocks import blocks
 from onnx_net2net.deepening.segments import Block
 from onnx_net2net.model.graph import Node
-from onnx_net2net.operators import multiply_adds
 from onnx_net2net.plan.costs import Workload, elements
 from onnx_net2net.widening.dimensions import Analysis, Dimension
 
@@ -65,7 +67,7 @@ class Forecast:
 
     @cached_property
     def blocks(self) -> list[Block]:
-        """The blocks that can be copied exactly, in graph order."""
+        """List the blocks that can be copied exactly, in graph order."""
         nodes = self.analysis.graph.nodes
         return [
             block
@@ -74,7 +76,7 @@ class Forecast:
         ]
 
     def parameters(self, widths: Widths, copies: Copies) -> int:
-        """Weight elements that can be learned."""
+        """Count weight elements that can be learned."""
         size, new = _sizes(widths), {dimension.atom for dimension in widths}
         total = self.costs.parameters
         for weight in self._weights:
@@ -88,7 +90,7 @@ class Forecast:
         return total
 
     def flops(self, widths: Widths, copies: Copies) -> int:
-        """Two for each multiply-add."""
+        """Count two for each multiply-add."""
         new = {dimension.atom for dimension in widths}
         size = _sizes(widths)
         total = self.costs.flops
@@ -105,7 +107,7 @@ class Forecast:
         copies: dict[str, list[str]] = {}
         for name, copied in solution.graph.copies.items():
             copies.setdefault(copied.original, []).append(name)
-        found = []
+        weights = []
         for name in self.analysis.model.weights:
             count = elements([name], self.analysis.model)
             uses = []
@@ -113,42 +115,62 @@ class Forecast:
                 axes = tuple(solution.axes.get(use, ()))
                 uses.append((axes if self._free(axes) else (), tuple(inside.get(use, ()))))
             if count and any(axes or blocks for axes, blocks in uses):
-                found.append(_Weight(count, tuple(uses)))
-        return found
+                weights.append(_Weight(count, tuple(uses)))
+        return weights
 
     @cached_property
     def _nodes(self) -> list[_Work]:
         load, axes = self.workload, self.analysis.solution.axes
         inside = _inside((block.name, block.positions) for block in self.blocks)
-        found = []
+        growing = []
         for node in load.graph.nodes:
             flops = load.work(node)
             names = [name for name in (*node.inputs, *node.outputs) if name in axes]
             grows = self._free(axis for name in names for axis in axes[name])
             blocks = tuple(inside.get(node.position, ()))
             if flops and (grows or blocks):
-                found.append(_Work(flops, node, grows, blocks))
-        return found
+                growing.append(_Work(flops, node, grows, blocks))
+        return growing
 
     def _free(self, axes: Iterable[Axis]) -> frozenset[Atom]:
-        """The atoms in ``axes`` that may grow."""
+        """Return the atoms in ``axes`` that may grow."""
         known = self.analysis.by_atom
-        found = {free for axis in axes for free in atoms(axis)}
-        return frozenset(a for a in found if a in known and known[a].grows)
+        inside = {atom for axis in axes for atom in atoms(axis)}
+        return frozenset(atom for atom in inside if atom in known and known[atom].grows)
 
     def _growth(self, node: Node, size: Measure) -> Fraction:
-        """By which factor the work of a node grows."""
+        """Return the factor by which the work of a node grows."""
         solution = self.analysis.solution
         shape = dict(solution.shapes.shape)
-        op = self.workload.op(node, shape)
+        before = self.workload.op(node, shape)
         for name in (*node.inputs, *node.outputs):
             if name in solution.axes:
                 shape[name] = tuple(int(trial(size(axis))) for axis in solution.axes[name])
         # Sizes at run time are others than those of the analysis, but each product has them once.
-        before, after = multiply_adds(op), multiply_adds(self.workload.op(node, shape))
+        after = replace(self.workload.op(node, shape), node=self._resized(node, size))
         now = self.workload.terms[node.position]
-        total = sum(Fraction(n * a, b) for n, a, b in zip(now, after, before, strict=True) if b)
+        terms = zip(now, *map(self.workload.products, (after, before)), strict=True)
+        total = sum(Fraction(n * a, b) for n, a, b in terms if b)
         return Fraction(total) / sum(now)
+
+    def _resized(self, node: Node, size: Measure) -> NodeProto:
+        """Return the node with attributes that repeat sizes as they will be."""
+        applied = self.analysis.solution.applied.get(node.position)
+        if applied is None or not applied.rule.size_refs:
+            return node.proto
+        resized = NodeProto()
+        resized.CopyFrom(node.proto)
+        repeated = {ref.where: ref.terms for ref in applied.rule.size_refs}
+        for attribute in resized.attribute:
+            for index, item in enumerate(repeated.get(attribute.name, ())):
+                axis = item and axis_of(item.term, applied.env, applied.rule.sizes)
+                if item and axis:
+                    number = item.sign * int(trial(size(axis)))
+                    if attribute.type == AttributeProto.INT:
+                        attribute.i = number
+                    else:
+                        attribute.ints[index] = number
+        return resized
 
 
 def _sizes(widths: Widths) -> Measure:
@@ -161,9 +183,9 @@ def _times(blocks: Iterable[str], copies: Copies) -> int:
 
 
 def _inside(members: Iterable[tuple[str, Iterable[T]]]) -> dict[T, list[str]]:
-    """For every member the blocks that it belongs to."""
-    found: dict[T, list[str]] = {}
+    """List for every member the blocks that it belongs to."""
+    blocks_of: dict[T, list[str]] = {}
     for block, owned in members:
         for member in owned:
-            found.setdefault(member, []).append(block)
-    return found
+            blocks_of.setdefault(member, []).append(block)
+    return blocks_of

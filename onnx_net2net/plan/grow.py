@@ -20,7 +20,7 @@ from onnx_net2net.deepening.segments import Block
 from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.model.model import AnyModel, Model, load, load_shape
 from onnx_net2net.plan import plans
-from onnx_net2net.plan.budget import PREFERENCES, Choice, Goal, Search, goal, missed
+from onnx_net2net.plan.budget import PREFERENCES, Choice, Goal, Missed, Search, goal
 from onnx_net2net.plan.costs import Costs, costs
 from onnx_net2net.plan.forecast import Forecast
 from onnx_net2net.plan.like import Difference, check_like, compare
@@ -45,7 +45,7 @@ def grow(
     params: str | int | None = None,
     flops: str | int | None = None,
     prefer: str = "balanced",
-    multiple_of: int = 1,
+    multiple_of: int | None = None,
     keep: str | Sequence[str] = (),
     sizes: Mapping[str, int] | None = None,
     seed: int = 0,
@@ -63,8 +63,10 @@ def grow(
 
     ``params`` or ``flops`` is a factor such as "2x", or a number such as "25M" or 25_000_000,
     which is reached within 2 %: widths grow by one factor, rounded to multiples of
-    ``multiple_of``, and copies are spread evenly over the blocks. ``prefer`` "width" copies
-    blocks only where widths alone do not reach it, "depth" widens only to fill the rest, and
+    ``multiple_of`` (by default of 8, those that are 64 or wider), and copies are spread evenly over
+    the blocks. What one argument of a constructor says stays one number where the budget allows it:
+    widths of equal blocks, and heads with the hidden width that they make up. ``prefer`` "width"
+    copies blocks only where widths alone do not reach it, "depth" widens only to fill the rest, and
     "balanced" does both by one factor. ``keep`` names dimensions and blocks that stay, or globs.
     ``sizes`` of dynamic dimensions are those to count operations at, see :func:`costs`.
 
@@ -90,7 +92,7 @@ class Wishes:
     """How to spend a budget; see :func:`grow`."""
 
     prefer: str = "balanced"
-    multiple_of: int = 1
+    multiple_of: int | None = None
     keep: tuple[str, ...] = ()
     seed: int = 0
     fold: bool = False
@@ -158,18 +160,29 @@ def by_budget(
     source = folded(model) if wishes.fold else model
     analysis = analyse(source)
     forecast = Forecast(analysis, sizes)
-    before = forecast.costs
-    wanted = goal(measure, asked, getattr(before, measure))
+    wanted = goal(measure, asked, getattr(forecast.costs, measure))
     dimensions, names = _kept(analysis, forecast.blocks, wishes.keep)
-    kept = [d.name for d in growable(analysis.dimensions) if d in dimensions] + sorted(names)
-    scaling = scaling_of(analysis, wishes.multiple_of, dimensions)
     series = _series(block for block in forecast.blocks if block.name not in names)
-    search = Search(forecast, wanted, scaling, series)
-    if not scaling.steps and not series:
+    multiple = wishes.multiple_of
+    coarse = [(multiple, True), (multiple, False), *([(1, False)] if multiple is None else [])]
+    scalings = [scaling_of(analysis, unit, dimensions, tie=tie) for unit, tie in coarse]
+    if not scalings[0].steps and not series:
         reason = "no dimension of this model can grow, and no block can be copied"
         raise Refused(None, reason, "see inspect --all, and what --keep leaves")
+    kept = [d.name for d in growable(analysis.dimensions) if d in dimensions] + sorted(names)
+    for scaling in scalings:
+        try:
+            return _spent(source, Search(forecast, wanted, scaling, series), wishes, kept)
+        except Missed as error:  # finer steps may come nearer
+            nearest = error
+    raise nearest
+
+
+def _spent(source: Model, search: Search, wishes: Wishes, kept: list[str]) -> Grown:
+    """Grow ``source`` by the best choice whose costs, once counted, meet the goal."""
+    wanted, before = search.goal, search.forecast.costs
     lost: set[str] = set()
-    reached = getattr(before, measure)
+    reached = getattr(before, wanted.measure)
     for _ in range(_ROUNDS):
         choice = search.best(wishes.prefer)
         found = _lost(source, choice)
@@ -177,16 +190,17 @@ def by_budget(
             lost |= found
             search = replace(search, series=_without(search.series, lost))
             continue
-        followed = follow(model, _plan(choice, wishes))
+        followed = follow(source, _plan(choice, wishes))
         after = costs(followed.model, before.sizes)
-        reached = getattr(after, measure)
+        reached = getattr(after, wanted.measure)
         if wanted.met(reached) or (choice.nearest and reached == choice.cost):
+            scaling = search.scaling
             spent = Spending(wanted, choice, scaling, search.blocks, wishes, kept, sorted(lost))
             return Grown(followed.model, followed.plan, before, after, spent)
         # What growing adds besides, such as vectors of shares, was not in the forecast.
         aim = search.goal.target + wanted.target - reached
         search = replace(search, goal=replace(wanted, target=aim))
-    raise missed(wanted, reached)
+    raise Missed(wanted, reached)
 
 
 def _lost(source: Model, choice: Choice) -> set[str]:
@@ -207,7 +221,8 @@ def _check(wishes: Wishes) -> None:
         problem = f"there is no preference '{wishes.prefer}'"
         raise UsageError(problem, f"one of {', '.join(PREFERENCES)}")
     number = wishes.multiple_of
-    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= WIDEST:
+    whole = isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= WIDEST
+    if number is not None and not whole:
         problem = f"multiple_of {number!r} is not a whole number from 1 up"
         raise UsageError(problem, "use --multiple-of 8")
 

@@ -19,7 +19,7 @@ import numpy as np
 from onnx_net2net.algebra.axes import Axis
 from onnx_net2net.algebra.expansion import PAD
 from onnx_net2net.errors import UsageError
-from onnx_net2net.model.model import Model
+from onnx_net2net.model.model import AnyModel, Model, load
 from onnx_net2net.plan.steps import replay
 from onnx_net2net.step import Split, Widen, recorded
 from onnx_net2net.verification.comparison import compare, distance, larger, tolerances
@@ -75,13 +75,16 @@ class LayersReport:
         return {"holds": bool(self), "layers": layers, "inserted": self.inserted, **rest}
 
 
-def verify_layers(parent: Model, grown: Model, *, provider: str | None = None) -> LayersReport:
+def verify_layers(
+    parent: AnyModel, grown: AnyModel, *, provider: str | None = None
+) -> LayersReport:
     """Compare every intermediate tensor of ``grown`` with its gathered original in ``parent``.
 
     Several steps of growth are checked one by one, the ones between drawn again from the history.
     Raises UsageError if ``grown`` does not come from ``parent``, and Refused where a step between
     cannot be done again.
     """
+    parent, grown = load(parent), load(grown)
     steps = _steps(parent, grown)
     report = LayersReport()
     for position, step in enumerate(steps):

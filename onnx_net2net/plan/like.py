@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 
 from onnx_net2net.deepening.numbered_blocks import Series
 from onnx_net2net.errors import Refused
-from onnx_net2net.model.graph import Graph, parameter_path
-from onnx_net2net.model.model import Model
+from onnx_net2net.model.graph import Graph
+from onnx_net2net.model.model import AnyModel, Model, load, load_shape
 from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.plan.lengths import Length, lengths, moved
 from onnx_net2net.plan.pairing import original, paired_weights
@@ -64,12 +64,13 @@ class Unreachable(Refused):
         super().__init__(None, reason, _offer(nearest))
 
 
-def difference(small: Model, large: Model, seed: int = 0) -> Plan:
-    """Return the plan by which ``small`` gets the names and shapes of ``large``.
+def difference(small: AnyModel, large: AnyModel, seed: int = 0) -> Plan:
+    """Return the plan by which ``small`` gets the names and shapes of ``large``, whose weights may
+    be missing.
 
     Raises :class:`Unreachable`, which names all obstacles, where none leads there.
     """
-    return compare(small, large).plan(seed)
+    return compare(load(small), load_shape(large)).plan(seed)
 
 
 def compare(small: Model, large: Model) -> Difference:
@@ -111,7 +112,8 @@ def parameters(analysis: Analysis) -> list[str]:
         for name, weight in model.weights.items()
         if name in used
         and weight.dtype in FLOATS
-        and (parameter_path(name) or (weight.size > 1 and not _MADE_UP.fullmatch(name)))
+        and not _MADE_UP.fullmatch(name)
+        and (weight.size > 1 or "." in name)
     ]
 
 

@@ -35,7 +35,8 @@ class Walk:
         own, other = self.own, self.other
         if len(own.inputs) != len(other.inputs) or len(own.outputs) != len(other.outputs):
             self.problems.append("it has other inputs or outputs")
-        self._inputs.update(zip(other.inputs, own.inputs, strict=False))
+        same = set(own.inputs) == set(other.inputs)
+        self._inputs.update(zip(other.inputs, other.inputs if same else own.inputs, strict=False))
         pending = list(zip(own.outputs, other.outputs, strict=False))
         seen, done = set(pending), set[tuple[int, int]]()
         while pending:

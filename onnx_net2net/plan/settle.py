@@ -17,6 +17,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
+from ml_dtypes import finfo
 from onnx import AttributeProto, NodeProto, TensorProto, helper
 
 from onnx_net2net.algebra.axes import Atom
@@ -24,7 +25,7 @@ from onnx_net2net.algebra.sizes import trial
 from onnx_net2net.errors import Refused
 from onnx_net2net.model.editing import set_attribute
 from onnx_net2net.model.graph import Node, parameter_path
-from onnx_net2net.model.model import Computed, Model, Weight
+from onnx_net2net.model.model import AnyModel, Computed, Model, Weight, load, load_shape
 from onnx_net2net.model.weights import Absent
 from onnx_net2net.operators.language import Kind
 from onnx_net2net.operators.types import FLOATS
@@ -38,7 +39,8 @@ from onnx_net2net.widening.naming import members_of
 
 __all__ = ["NormEpsilon", "Scale", "Settled", "settle"]
 
-_RTOL = 1e-6  # of numbers that are stored in float32
+_UNITS = 8  # in the last place: two ways to compute 1 / sqrt(size) differ by so little
+_RTOL = 1e-6  # of attributes, which are float32
 _SHOWN = 5
 
 
@@ -76,18 +78,20 @@ class Settled:
     factors: dict[str, list[tuple[int, np.ndarray]]]
 
 
-def settle(grown: Model, large: Model, stored: Collection[str] | None = None) -> Settled:
+def settle(grown: AnyModel, large: AnyModel, stored: Collection[str] | None = None) -> Settled:
     """Return ``large`` with the weights of ``grown``, which has its names and shapes.
 
     ``stored`` names the initializers that get grown weights: those that are stored for a class,
-    which computes its other tables anew; None stands for all vectors and matrices. Others keep what
-    they hold, or, where that is absent, what they held before growth. Raises Refused, naming every
-    difference, where the larger network would compute something else.
+    which computes its other tables anew; None stands for parameters and all tables. Others keep
+    what they hold, or, where that is absent, what they held before growth. Raises Refused, naming
+    every difference, where the larger network would compute something else.
     """
+    grown, large = load(grown), load_shape(large)
     other = analyse(large)
-    if stored is None:
-        stored = [n for n, w in large.weights.items() if w.dtype in FLOATS and w.size > 1]
-    walk = _Settling(analyse(grown), other, set(stored), set(parameters(other)))
+    named = set(parameters(other))
+    tables = {n for n, w in large.weights.items() if w.dtype in FLOATS and w.size > 1}
+    kept = named | tables if stored is None else set(stored)
+    walk = _Settling(analyse(grown), other, kept, named)
     walk.run()
     settled = walk.model()
     if walk.problems:
@@ -144,13 +148,21 @@ class _Settling:
             if any(held):
                 self.problems.append(f"{node.label} reads '{other}' in place of '{own}'")
             return any(held)
-        if before.dtype.kind in "iub" or before.dtype.kind != after.dtype.kind:
-            free = (before <= 0) | (after <= 0) if before.shape == after.shape else False
-            if not np.all((before == after) | free):  # sizes that are left open are the same
+        if not _is_float(before) or not _is_float(after):
+            if not self._sized_alike(first, node, index) and not np.array_equal(before, after):
                 self.problems.append(f"{node.label} reads {_few(after)} in place of {_few(before)}")
-        elif before.size != after.size or not np.allclose(before, after, _RTOL, 0):
+        elif before.size != after.size or not _close(before, after):
             self._number(node, index, before, after)
         return True
+
+    def _sized_alike(self, first: Node, node: Node, index: int) -> bool:
+        """Return whether an operand is a shape, of which one may state what the other leaves open,
+        and both give the same.
+        """
+        shapes = self.own.solution.shapes, self.other.solution.shapes
+        shape = shapes[0].of(first.outputs[0])
+        reshapes = node.op == "Reshape" and index == 1 and shapes[0].binding == shapes[1].binding
+        return reshapes and shape is not None and shape == shapes[1].of(node.outputs[0])
 
     def _keep(self, node: Node, own: str, other: str) -> None:
         """Take a constant that the larger network lacks from the grown one, if it did not grow."""
@@ -170,7 +182,7 @@ class _Settling:
         if (divides or node.facts.kind is Kind.PRODUCT) and before.size == after.size:
             with np.errstate(divide="ignore", invalid="ignore"):
                 ratios = (after / before if divides else before / after).ravel()
-            same = np.isfinite(ratios).all() and np.allclose(ratios, ratios[0], _RTOL, 0)
+            same = np.isfinite(ratios).all() and _close(ratios, ratios[:1])
             if same and self._scale(node, 1 - index, float(ratios[0]), before, after):
                 return None
         problem = f"{node.label} reads {_few(after)} in place of {_few(before)}"
@@ -309,10 +321,24 @@ def _value(analysis: Analysis, name: str, sizes: bool) -> np.ndarray | None:
 
 
 def _touched(model: Model) -> set[str]:
-    """Return the weights that the history says have grown."""
-    return {
-        name for entry in model.history for group in entry.get("weights", ()) for name in group[0]
-    }
+    """Return the weights that the history says have grown, were copied or were renamed."""
+    names: set[str] = set()
+    for entry in model.history:
+        names.update(name for group in entry.get("weights", ()) for name in group[0])
+        for change in entry.get("changes", ()):
+            names.update(change.get("parameters", ()), change.get("renames", {}).values())
+    return names
+
+
+def _is_float(array: np.ndarray) -> bool:
+    return helper.np_dtype_to_tensor_dtype(array.dtype) in FLOATS
+
+
+def _close(before: np.ndarray, after: np.ndarray) -> bool:
+    """Return whether numbers are equal in the precision that both are stored in."""
+    unit = max(float(finfo(array.dtype).eps) for array in (before, after))
+    first, second = (array.astype(np.float64) for array in (before, after))
+    return bool(np.allclose(first, second, _UNITS * unit, 0))
 
 
 def _number_of(attribute: AttributeProto | None) -> float | None:

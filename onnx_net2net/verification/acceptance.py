@@ -18,9 +18,10 @@ from google.protobuf.message import EncodeError
 from onnx import ModelProto, TensorProto, helper
 
 from onnx_net2net.errors import InvalidModel
+from onnx_net2net.model.isolation import Isolated
 from onnx_net2net.model.model import Model
 from onnx_net2net.model.tensors import carried, data_fields
-from onnx_net2net.verification.engine import CPU, ERRORS, is_odd, lacks_kernel, open_engine
+from onnx_net2net.verification.engine import CPU, ERRORS, lacks_kernel, open_engine, process_of
 from onnx_net2net.verification.precision import has_bfloat16
 from onnx_net2net.verification.trials import first_line
 
@@ -50,16 +51,17 @@ def require_accepted(model: Model) -> None:
             path.write_bytes(proto.SerializeToString())
         except (EncodeError, ValueError):
             raise InvalidModel("over 2 GiB in attributes of nodes", _REMEDY) from None
-        if _is_known(model):
-            problem = _problem(path, isolated=is_odd(model) is not None)
+        # Of what this onnxruntime is too old for, or lacks kernels of, onnx has to judge.
+        if model.opset.get("", 1) <= _newest_opset() and not has_bfloat16(model):
+            problem = _problem(path, process_of(model))
         else:
-            problem = _unchecked(proto)
+            problem = _problem_by_onnx(proto)
     if problem is not None:
         raise InvalidModel(f"onnxruntime does not take the model: {problem}", _REMEDY)
 
 
 def _point_at_holes(model: Model, proto: ModelProto) -> int:
-    """Let all that the skeleton lacks lie in one file; how long that must be.
+    """Let all that the skeleton lacks lie in one file; return how long that must be.
 
     onnxruntime finds room for all contents together: beyond MOST_BYTES they are declared as inputs.
     """
@@ -83,46 +85,37 @@ def _point_at_holes(model: Model, proto: ModelProto) -> int:
     return longest
 
 
-def _problem(path: Path, *, isolated: bool) -> str | None:
-    """What onnxruntime says against the model, None where it takes it or has no kernel for it."""
+def _problem(path: Path, process: Isolated | None) -> str | None:
+    """Return what onnxruntime says against the model, None where it takes it or lacks a kernel."""
     try:
-        open_engine(str(path), CPU, optimised=False, isolated=isolated, prepack=False)
+        open_engine(str(path), CPU, optimised=False, process=process, prepack=False)
     except ERRORS as error:
         if lacks_kernel(error) or any(said in str(error) for said in _UNKNOWN):
-            return _unchecked(onnx.ModelProto.FromString(path.read_bytes()))
+            return _problem_by_onnx(onnx.ModelProto.FromString(path.read_bytes()))
         return first_line(error).replace(f"Load model from {path} failed:", "")
     return None
 
 
-def _unchecked(proto: ModelProto) -> str | None:
-    """What onnx's checker says of a graph that onnxruntime cannot judge."""
+def _problem_by_onnx(proto: ModelProto) -> str | None:
+    """Return what onnx's checker says against a graph that onnxruntime cannot judge."""
     for entry in proto.graph.initializer:
         entry.ClearField("data_location")
         entry.ClearField("external_data")
+    context = onnx.checker.C.CheckerContext()
+    context.ir_version = proto.ir_version
+    context.opset_imports = {entry.domain: entry.version for entry in proto.opset_import}
     try:
         for node in proto.graph.node:
             if not any(carried(node)):  # a body by itself reads what it does not know
-                onnx.checker.check_node(node, _context(proto))
+                onnx.checker.check_node(node, context)
     except onnx.checker.ValidationError as error:
         return first_line(error)
     return None
 
 
-def _context(proto: ModelProto) -> onnx.checker.C.CheckerContext:
-    context = onnx.checker.C.CheckerContext()
-    context.ir_version = proto.ir_version
-    context.opset_imports = {entry.domain: entry.version for entry in proto.opset_import}
-    return context
-
-
-def _is_known(model: Model) -> bool:
-    """Whether this onnxruntime knows the operator set, and bfloat16 is not what it lacks."""
-    return model.opset.get("", 1) <= _newest_opset() and not has_bfloat16(model)
-
-
 @functools.cache
 def _newest_opset() -> int:
-    """The newest operator set that this onnxruntime takes."""
+    """Return the newest operator set that this onnxruntime takes."""
     for version in range(onnx.defs.onnx_opset_version(), 1, -1):
         text = f'<ir_version: 8, opset_import: ["": {version}]> probe (float[1] x) => (float[1] y)'
         model = onnx.parser.parse_model(text + " {y = Neg(x)}")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import numpy_helper
 
+from onnx_net2net.model.tensors import graphs, nodes
 from onnx_net2net.operators import facts
 from onnx_net2net.operators.language import Kind
 from onnx_net2net.operators.record import Extent
@@ -34,14 +35,14 @@ _PRIORITY = ("index", "length", "extent", "value")
 
 
 def merged(uses: list[Use]) -> Use:
-    """The use that all of these allow: the smallest table wins."""
+    """Return the use that all of these allow: the smallest table wins."""
     kind = min((use.kind for use in uses), key=_PRIORITY.index, default="value")
     uppers = [use.upper for use in uses if use.kind == kind and use.upper]
     return Use(kind, min(uppers, default=0))
 
 
 def input_uses(graph: onnx.GraphProto) -> dict[str, Use]:
-    """The use of every graph input, floats too: some exporters feed token ids as float."""
+    """Return the use of every graph input, floats too: some exporters feed token ids as float."""
     tracer = _Tracer(graph)
     return {value.name: merged(list(tracer.uses(value.name))) for value in graph.input}
 
@@ -56,7 +57,7 @@ class _Reached:
     loose: bool = False
 
     def upper(self, rows: int) -> int:
-        """How many values of the input stay inside a table of so many rows, at least 1."""
+        """Return how many values of the input stay inside a table of so many rows, at least 1."""
         if self.loose:
             rows = (rows + 1) // 2
         if self.scale <= 0:
@@ -72,30 +73,23 @@ class _Tracer:
         self.writers: dict[str, onnx.NodeProto] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.tensors: dict[str, onnx.TensorProto] = {}
-        self._read(graph)
-
-    def _read(self, graph: onnx.GraphProto) -> None:
-        for tensor in graph.initializer:
-            self._know(tensor.name, tensor)
-        for value in (*graph.input, *graph.value_info):
-            dims = value.type.tensor_type.shape.dim
-            self.shapes.setdefault(value.name, tuple(dim.dim_value for dim in dims))
-        for node in graph.node:
+        for inner in graphs(graph):
+            self.tensors.update((tensor.name, tensor) for tensor in inner.initializer)
+            for value in (*inner.input, *inner.value_info):
+                dims = value.type.tensor_type.shape.dim
+                self.shapes.setdefault(value.name, tuple(dim.dim_value for dim in dims))
+        for node in nodes(graph):
             for position, name in enumerate(node.input):
                 self.readers[name].append((node, position))
             for name in node.output:
                 self.writers[name] = node
             for attribute in node.attribute:
                 if node.op_type == "Constant" and attribute.name == "value":
-                    self._know(node.output[0], attribute.t)
-                for body in (attribute.g, *attribute.graphs):
-                    self._read(body)
-
-    def _know(self, name: str, tensor: onnx.TensorProto) -> None:
-        self.shapes[name] = tuple(tensor.dims)
-        self.tensors[name] = tensor
+                    self.tensors[node.output[0]] = attribute.t
+        self.shapes |= {name: tuple(tensor.dims) for name, tensor in self.tensors.items()}
 
     def uses(self, name: str) -> Iterator[Use]:
+        """Yield the uses of a tensor's numbers, wherever these get."""
         todo, seen = [_Reached(name)], {name}
         while todo:
             reached = todo.pop()
@@ -110,27 +104,33 @@ class _Tracer:
         operator = facts(node.op_type, node.domain)
         table = operator.indexes.get(position)
         if table is not None and table < len(node.input):
-            rows = self._rows(node, node.input[table])
+            # Of the axis that an index selects from; in the ND forms one bound holds for all.
+            shape, rows = self._shape(node.input[table]), 0
+            axis = next((a.i for a in node.attribute if a.name in ("axis", "gather_axis")), 0)
+            if shape and node.op_type in ("GatherND", "ScatterND"):
+                rows = min(shape)
+            elif -len(shape) <= axis < len(shape):
+                rows = shape[axis]
             return Use("index", reached.upper(rows) if rows else 1)
         if position in operator.extents:
             return Use("length" if Extent.LENGTH in operator.extents[position] else "extent")
-        if node.op_type == "OneHot" and position == 0:
-            depth = self._scalar(node.input[1])
-            return Use("index", reached.upper(int(depth)) if depth else 1)
+        if position in operator.limits:
+            limit = self._scalar(node.input[operator.limits[position]])
+            return Use("index", reached.upper(int(limit)) if limit else 1)
         return Use("value")
 
     def _rows(self, node: onnx.NodeProto, table: str) -> int:
-        """The size of the axis that an index selects from, 0 if it is not known."""
+        """Return the size of the axis that an index selects from, 0 if it is not known."""
         shape = self._shape(table)
         if not shape:
             return 0
-        if node.op_type in ("GatherND", "ScatterND"):
+        if facts(node.op_type, node.domain).multi_index:
             return min(shape)  # one bound for every column of the indices
         axis = next((a.i for a in node.attribute if a.name in ("axis", "gather_axis")), 0)
         return shape[axis] if -len(shape) <= axis < len(shape) else 0
 
     def _shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor, through operators that do not change it; () if unknown."""
+        """Return the shape of a tensor, through operators that do not change it; () if unknown."""
         for _ in range(len(self.writers) + 1):
             if name in self.shapes:
                 return self.shapes[name]
@@ -149,7 +149,7 @@ class _Tracer:
         return ()
 
     def _scalar(self, name: str) -> float | None:
-        """The value of a one-element constant, through casts and reshapes; else None."""
+        """Return the value of a one-element constant, through casts and reshapes; else None."""
         node = self.writers.get(name)
         while node is not None and facts(node.op_type, node.domain).in_order:
             name = node.input[0]
@@ -166,7 +166,7 @@ class _Tracer:
     def _following(
         self, node: onnx.NodeProto, position: int, reached: _Reached
     ) -> Iterator[_Reached]:
-        """The tensors behind this node that still hold the input's values."""
+        """Yield the tensors behind this node that still hold the input's values."""
         scale, offset, loose = reached.scale, reached.offset, reached.loose
         operator = facts(node.op_type, node.domain)
         if node.op_type in ("Loop", "Scan"):

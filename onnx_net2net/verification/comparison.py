@@ -7,10 +7,10 @@ True
 
 For every element of an output,
 
-    tolerance = FACTOR * noise + FLOOR * eps * size + least
+    tolerance = FACTOR * noise + FLOOR * eps * size + grid
 
 where *noise* is how far the model's own re-runs lie apart (unoptimised against optimised, float64,
-inputs and weights moved by one ulp both ways, functions as inexact as their kernels), *least* is
+inputs and weights moved by one ulp both ways, functions as inexact as their kernels), *grid* is
 the grid or the flush to zero of the smallest numbers, *eps* is that of the output's type, and
 *size* the magnitude of the output. Noise and size are the largest value over the elements: per
 index of an axis where at least POOL elements share the index (so that scores in [0, 1] beside boxes
@@ -56,23 +56,23 @@ class Difference:
 
 
 def epsilon(dtype: np.dtype) -> float:
-    """The relative distance of neighbouring numbers of a float type, 0 for other types."""
+    """Return the relative distance of neighbouring numbers of a float type, 0 for other types."""
     known = dtype.kind == "f" or dtype.name.startswith(("bfloat", "float"))  # ml_dtypes: kind V
     return float(ml_dtypes.finfo(dtype).eps) if known else 0.0
 
 
 def is_float(dtype: np.dtype) -> bool:
-    """True also for bfloat16 and float8, which NumPy itself does not count as floating-point."""
+    """Return whether it is a float type, bfloat16 and float8 included, which NumPy leaves out."""
     return epsilon(dtype) > 0
 
 
 def wide(array: np.ndarray) -> np.ndarray:
-    """As float64 where it holds numbers, those of ml_dtypes included."""
+    """Return it as float64 where it holds numbers, those of ml_dtypes included."""
     return array if array.dtype.kind in "OUSMmc" else array.astype(np.float64)
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
-    """Element by element |a - b| in float64; 0 where either is not finite; None if not comparable.
+    """Return |a - b| in float64, 0 where either is not finite; None if they are not comparable.
 
     For whole numbers 1 where they differ.
     """
@@ -84,7 +84,7 @@ def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
 
 
 def _apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """|a - b| in float64, 0 where either is not finite."""
+    """Return |a - b| in float64, 0 where either is not finite."""
     if a.dtype.kind in "iu":  # float64 does not know all 64-bit numbers, but their distances
         apart = np.maximum(a, b) - np.minimum(a, b)
         return np.asarray(apart.view(f"u{apart.itemsize}"), np.float64)
@@ -95,12 +95,12 @@ def _apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def larger(noise: np.ndarray, more: np.ndarray | None) -> np.ndarray:
-    """The elementwise larger noise, of the measurements that can be used."""
+    """Return the elementwise larger noise, of the measurements that can be used."""
     return noise if more is None or more.shape != noise.shape else np.maximum(noise, more)
 
 
 def pooled(values: np.ndarray, overall: float) -> np.ndarray:
-    """An upper limit of every element, from those that share an index with it."""
+    """Return an upper limit of every element, from those that share an index with it."""
     limit = np.full((1,) * values.ndim, overall)
     for axis, size in enumerate(values.shape):
         if size > 1 and values.size // size >= POOL:
@@ -110,12 +110,12 @@ def pooled(values: np.ndarray, overall: float) -> np.ndarray:
 
 
 def largest(arrays: Sequence[np.ndarray]) -> float:
-    """The largest element of all arrays, 0 if there is none."""
+    """Return the largest element of all arrays, 0 if there is none."""
     return max((float(array.max(initial=0.0)) for array in arrays), default=0.0)
 
 
 def magnitude(array: np.ndarray) -> np.ndarray:
-    """|array| with 0 in place of NaN and infinity."""
+    """Return |array| with 0 in place of NaN and infinity."""
     values = np.abs(wide(array))
     return np.where(np.isfinite(values), values, 0.0)
 
@@ -126,7 +126,7 @@ def tolerances(
     factor: float = FACTOR,
     unit: float | None = None,
 ) -> list[np.ndarray]:
-    """The tolerance of every element (broadcastable), one array per trial.
+    """Return the tolerance of every element (broadcastable), one array per trial.
 
     For whole numbers: the share of elements that may differ. ``unit`` is the eps of the coarser
     type, where the other model has one.
@@ -139,13 +139,13 @@ def tolerances(
     return [
         factor * pooled(n, top_noise)
         + FLOOR * (unit or epsilon(y.dtype)) * pooled(size, top_size)
-        + least(y.dtype)
+        + grid(y.dtype)
         for y, n, size in zip(expected, noise, sizes, strict=True)
     ]
 
 
-def least(dtype: np.dtype) -> float:
-    """Below this, numbers are rounded to a grid, or to 0 by processors that flush them."""
+def grid(dtype: np.dtype) -> float:
+    """Return below what numbers are rounded to a grid, or to 0 by processors that flush them."""
     info, single = ml_dtypes.finfo(dtype), np.finfo(np.float32)
     return max(float(info.smallest_subnormal), min(float(info.tiny), float(single.tiny)))
 
@@ -159,51 +159,31 @@ def compare(
     *,
     cast: bool = False,
 ) -> Difference:
-    """Judge one output of one trial, by a tolerance as :func:`tolerances` gives it.
+    """Judge one output of one trial, by a tolerance that :func:`tolerances` returned.
 
     The user's ``rtol`` or ``atol`` alone widens it where it is larger, both together replace it by
     atol + rtol * abs(expected), as ``numpy.allclose`` has it. ``cast`` permits another precision.
     """
-    problem = _other_kind(expected, actual, cast)
-    if problem is not None:
-        return Difference(problem=problem)
-    numbers = expected.dtype.kind not in "OUS"
-    stated = rtol is not None or atol is not None
-    if is_float(expected.dtype):
-        return _compare_near(expected, actual, *_limits(expected, tolerance, rtol, atol))
-    found = _compare_exact(expected, actual, tolerance)
-    if numbers and stated and (found.problem or None not in (rtol, atol)):
-        own = (atol or 0.0) + (rtol or 0.0) * magnitude(expected)
-        return _compare_near(expected, actual, own, _rule(rtol, atol))
-    return found
-
-
-def _rule(rtol: float | None, atol: float | None) -> str:
-    return " and ".join(n for n, v in (("rtol", rtol), ("atol", atol)) if v is not None)
-
-
-def _limits(
-    expected: np.ndarray, noise: np.ndarray, rtol: float | None, atol: float | None
-) -> tuple[np.ndarray, str | np.ndarray]:
-    """The tolerance of each element, and the rule that it follows, maybe element by element."""
-    if rtol is None and atol is None:
-        return noise, NOISE
-    own = (atol or 0.0) + (rtol or 0.0) * magnitude(expected)
-    rule = _rule(rtol, atol)
-    if rtol is not None and atol is not None:
-        return own, rule
-    noise = np.broadcast_to(noise, own.shape)
-    return np.maximum(own, noise), np.where(own > noise, rule, NOISE)
-
-
-def _other_kind(expected: np.ndarray, actual: np.ndarray, cast: bool) -> str | None:
-    known = (expected.dtype.kind, is_float(expected.dtype))
-    alike = cast and known == (actual.dtype.kind, is_float(actual.dtype))
+    inexact = is_float(expected.dtype)
+    alike = cast and (expected.dtype.kind, inexact) == (actual.dtype.kind, is_float(actual.dtype))
     if expected.dtype != actual.dtype and not alike:
-        return f"its type is {actual.dtype}, not {expected.dtype}"
+        return Difference(problem=f"its type is {actual.dtype}, not {expected.dtype}")
     if expected.shape != actual.shape:
-        return f"its shape is {actual.shape}, not {expected.shape}"
-    return None
+        return Difference(problem=f"its shape is {actual.shape}, not {expected.shape}")
+    stated = [name for name, value in (("rtol", rtol), ("atol", atol)) if value is not None]
+    if not inexact:
+        exact = _compare_exact(expected, actual, tolerance)
+        decided = exact.problem is None and len(stated) < 2
+        if decided or not stated or expected.dtype.kind in "OUS":
+            return exact
+    elif not stated:
+        return _compare_near(expected, actual, tolerance, NOISE)
+    own = (atol or 0.0) + (rtol or 0.0) * magnitude(expected)
+    if len(stated) == 2 or not inexact:
+        return _compare_near(expected, actual, own, " and ".join(stated))
+    noise = np.broadcast_to(tolerance, own.shape)
+    rule = np.where(own > noise, stated[0], NOISE)
+    return _compare_near(expected, actual, np.maximum(own, noise), rule)
 
 
 def _compare_near(
@@ -221,8 +201,13 @@ def _compare_near(
         at = int(np.argmax(used))
     rules = np.broadcast_to(rule, error.shape)
     held = str(rules.flat[at]) if error.size else NOISE
-    if (used > 1).any():
-        problem = problem or _beyond(left, right, limit, at, int((used > 1).sum()), held)
+    if problem is None and (used > 1).any():
+        problem = (
+            f"{int((used > 1).sum())} of {left.size} elements differ by more than {held}, worst"
+            f"{_place(left.shape, at)}: {right.flat[at]:.7g} instead of {left.flat[at]:.7g} "
+            f"(difference {abs(left.flat[at] - right.flat[at]):.3g}, "
+            f"tolerance {limit.flat[at]:.3g})"
+        )
     max_abs = float(error.max(initial=0.0))
     return Difference(
         max_abs=max_abs,
@@ -237,7 +222,7 @@ def _compare_near(
 
 
 def _relative(max_abs: float, expected: np.ndarray) -> float:
-    """The difference relative to the largest element."""
+    """Return the difference relative to the largest element."""
     size = float(magnitude(expected).max(initial=0.0))
     if size == 0:
         return 0.0 if max_abs == 0 else float("inf")
@@ -290,23 +275,13 @@ def _compare_not_finite(left: np.ndarray, right: np.ndarray) -> tuple[str | None
     return None, [warning] if bad else []
 
 
-def _beyond(
-    left: np.ndarray, right: np.ndarray, limit: np.ndarray, at: int, count: int, rule: str
-) -> str:
-    return (
-        f"{count} of {left.size} elements differ by more than {rule}, worst"
-        f"{_place(left.shape, at)}: {right.flat[at]:.7g} instead of {left.flat[at]:.7g} "
-        f"(difference {abs(left.flat[at] - right.flat[at]):.3g}, tolerance {limit.flat[at]:.3g})"
-    )
-
-
 def _place(shape: tuple[int, ...], at: int) -> str:
-    """Where the at-th element stands: `` at [0, 3]``, nothing for a single number."""
+    """Say where the at-th element stands: `` at [0, 3]``, nothing for a single number."""
     return f" at {[int(i) for i in np.unravel_index(at, shape)]}" if shape else ""
 
 
 def top1_agreement(left: np.ndarray, right: np.ndarray) -> float | None:
-    """The share of places with the same best class; None if this does not look like class scores.
+    """Return the share of places with the same best class; None if these are no class scores.
 
     Classes lie on the last axis of (batch, classes) and (batch, time, classes), and on axis 1
     of images and volumes.
@@ -320,8 +295,11 @@ def top1_agreement(left: np.ndarray, right: np.ndarray) -> float | None:
 
 
 def signal(expected: Sequence[np.ndarray]) -> float:
-    """How much an output changes with the input: the largest change between trials of one shape,
-    or within an output where no two trials share a shape."""
+    """Return how much an output changes with the input.
+
+    That is the largest change between trials of one shape, or within an output where no two trials
+    share a shape.
+    """
     values = [np.where(np.isfinite(wide(y)), wide(y), 0.0) for y in expected]
     same = [
         float(np.abs(y - z).max(initial=0.0))

@@ -18,7 +18,7 @@ MESSAGE_LIMIT = (2 << 30) - (1 << 20)  # what one protobuf message can hold
 
 
 def contents(model: Model, *, as_file: bool, spare: Path) -> str | bytes:
-    """The path of the model's file, or its bytes.
+    """Return the path of the model's file, or its bytes.
 
     What fits into no message is written to ``spare``, a folder to be made, where its file cannot be
     named.

@@ -26,36 +26,32 @@ class Judge:
         self.report: Report | None = None
 
     def __call__(self, draft: Path) -> bool:
+        """Compare the draft with the source; return whether it may take its place."""
         try:
             self.report = verify(self.source, draft, **self.arguments)
         except InvalidModel as error:
-            self._blame(error)
-            raise
+            verify(self.source, self.source, **{**self.arguments, "seeds": 1})
+            # The source runs by itself, so it is the draft that cannot be run.
+            raise Refused(
+                None,
+                f"the grown model was not written, for {error.problem}",
+                "this is a defect: please report it with the model",
+            ) from error
         except UsageError as error:
             remedy = f"{error.remedy}; or write it unverified (--no-verify)"
             problem = f"the grown model cannot be verified: {error.problem}"
             raise UsageError(problem, remedy) from None
         self.report.problems += self.report.casts  # growing changes no types
-        return self.report.equivalent if self.exact else _comparable(self.report)
-
-    def _blame(self, error: InvalidModel) -> None:
-        """Raise Refused if it is the draft that cannot be run: then the source runs by itself."""
-        verify(self.source, self.source, **{**self.arguments, "seeds": 1})
-        raise Refused(
-            None,
-            f"the grown model was not written, for {error.problem}",
-            "this is a defect: please report it with the model",
-        ) from error
-
-
-def _comparable(report: Report) -> bool:
-    ran = bool(report.outputs) and not report.problems
-    return (
-        ran
-        and all(output.differences for output in report.outputs)
-        and not any(
-            difference.problem and difference.used <= 1  # its shape, its type, NaN
-            for output in report.outputs
-            for difference in output.differences
+        if self.exact:
+            return self.report.equivalent
+        outputs = self.report.outputs
+        return (
+            bool(outputs)
+            and not self.report.problems
+            and all(output.differences for output in outputs)
+            and not any(
+                difference.problem and difference.used <= 1  # its shape, its type, NaN
+                for output in outputs
+                for difference in output.differences
+            )
         )
-    )

@@ -1,10 +1,10 @@
-"""onnxruntime itself: its sessions, those of ordinary models here, of odd ones elsewhere.
+"""onnxruntime itself: its sessions, those of ordinary models here, of hazardous ones elsewhere.
 
     engine = open_engine(model.to_bytes(), "CPUExecutionProvider", optimised=False)
     engine.run(["y"], {"x": np.zeros((1, 3), np.float32)})
 
 A kernel that divides by a size of 0, or makes a terabyte, would end this process: a model in which
-that may be runs in a process of its own (``isolated``).
+that may be runs in another (:func:`process_of`), one session after the other.
 
 ``ONNX_NET2NET_THREADS`` or ``OMP_NUM_THREADS`` set the number of threads.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import ml_dtypes  # noqa: F401  (its types are among the arrays that are handed over)
@@ -20,12 +21,14 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
+from onnx_net2net.model.hazards import graph_hazard, sized_by_inputs, unwritten_input
 from onnx_net2net.model.isolation import Died, Failed, Isolated
 from onnx_net2net.model.model import Model
 from onnx_net2net.model.native import absurd_inside
-from onnx_net2net.model.oddities import odd_graph, read_from_nowhere, told_by_inputs
 
-__all__ = ["CPU", "ERRORS", "VERSION", "Engine", "is_odd", "lacks_kernel", "open_engine"]
+__all__ = [
+    "CPU", "ERRORS", "VERSION", "Engine", "hazard", "lacks_kernel", "open_engine", "process_of",
+]  # fmt: skip
 
 VERSION = ort.__version__
 CPU = "CPUExecutionProvider"
@@ -35,23 +38,32 @@ ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
     ValueError,
 )
-MEMORY = 2 << 30  # bytes for an odd model, beside what its weights take
+MEMORY = 2 << 30  # bytes for a hazardous model, beside what its weights take
 SECONDS = 20.0
+_numbers = count()  # of sessions elsewhere
 
 
-def is_odd(model: Model) -> str | None:
-    """Why a model had better run elsewhere, or None."""
+def hazard(model: Model) -> str | None:
+    """Return why a model had better run elsewhere, or None."""
     graph = model.proto.graph
     return (
-        odd_graph(graph, model.small)
-        or read_from_nowhere(graph)
-        or told_by_inputs(graph)
+        graph_hazard(graph, model.small)
+        or unwritten_input(graph)
+        or sized_by_inputs(graph)
         or absurd_inside(model.proto)
     )
 
 
+def process_of(model: Model) -> Isolated | None:
+    """Return a process for the sessions of a hazardous model, None for other models."""
+    if hazard(model) is None:
+        return None
+    size = model.proto.ByteSize() + sum(weight.nbytes for weight in model.weights.values())
+    return Isolated(__name__, MEMORY + 8 * size)
+
+
 def lacks_kernel(error: Exception) -> bool:
-    """Whether onnxruntime raised ``error`` because it has no kernel for a sound model."""
+    """Return whether onnxruntime raised ``error`` because it has no kernel for a sound model."""
     return isinstance(error, ort_state.NotImplemented) or "NOT_IMPLEMENTED" in str(error)
 
 
@@ -70,15 +82,16 @@ class Engine:
 
 
 class _Elsewhere(Engine):
-    """The same in a process of its own."""
+    """The same in another process, until the next session is opened there."""
 
-    def __init__(self, source: str | bytes, provider: str, optimised: bool, prepack: bool) -> None:
-        size = len(source) if isinstance(source, bytes) else os.path.getsize(source)
-        self._process = Isolated(__name__, MEMORY + 8 * size)
-        self.provider, self.inputs, self.outputs = self._process.call(
-            "open", SECONDS, source=source, provider=provider, optimised=optimised, prepack=prepack
-        )
-
+    def __init__(
+        self, process: Isolated, source: str | bytes, provider: str, optimised: bool, prepack: bool
+    ) -> None:
+        self._process, self._number = process, next(_numbers)
+        self.provider, self.inputs, self.outputs = process.call(
+            "open", SECONDS, number=self._number, source=source, provider=provider,
+            optimised=optimised, prepack=prepack,
+        )  # fmt: skip
         self._died: str | None = None
 
     def run(self, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[Any]:
@@ -86,7 +99,7 @@ class _Elsewhere(Engine):
             raise Failed(self._died)
         try:
             values: list[Any] = self._process.call(
-                "run", SECONDS, names=list(names), feeds=dict(feeds)
+                "run", SECONDS, number=self._number, names=list(names), feeds=dict(feeds)
             )
         except Died as error:  # and would so again
             self._died = str(error)
@@ -99,11 +112,16 @@ def open_engine(
     provider: str,
     *,
     optimised: bool,
-    isolated: bool = False,
+    process: Isolated | None = None,
     prepack: bool = True,
 ) -> Engine:
-    """Open a session of a model file, or of its contents. Raises :data:`ERRORS`."""
-    return (_Elsewhere if isolated else Engine)(source, provider, optimised, prepack)
+    """Open a session of a model file, or of its contents. Raises :data:`ERRORS`.
+
+    A ``process`` ends the session that was opened there before.
+    """
+    if process is None:
+        return Engine(source, provider, optimised, prepack)
+    return _Elsewhere(process, source, provider, optimised, prepack)
 
 
 def _session(
@@ -126,20 +144,20 @@ def _session(
     return ort.InferenceSession(source, options, providers=providers[: 1 + (provider != CPU)])
 
 
-# In the process of an odd model.
-_one: list[Engine] = []
+# In the process of a hazardous model: the session that was opened last, by its number.
+_last: dict[int, Engine] = {}
 
 
 def _open(
-    source: str | bytes, provider: str, optimised: bool, prepack: bool
+    number: int, source: str | bytes, provider: str, optimised: bool, prepack: bool
 ) -> tuple[str, list[str], list[str]]:
-    engine = Engine(source, provider, optimised, prepack)
-    _one[:] = [engine]
+    _last.clear()
+    engine = _last[number] = Engine(source, provider, optimised, prepack)
     return engine.provider, engine.inputs, engine.outputs
 
 
-def _run(names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[Any]:
-    return _one[0].run(names, feeds)
+def _run(number: int, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[Any]:
+    return _last[number].run(names, feeds)
 
 
 CALLS = {"open": _open, "run": _run}

@@ -50,19 +50,18 @@ def make_feeds(
     seed: int,
     ranges: Mapping[str, Range] | Range | None = None,
 ) -> Feeds:
-    """One set of inputs. An input's values depend on the seed, its name and its shape only.
+    """Make one set of inputs. Their values depend on the seed, name and shape of each only.
 
     ``ranges`` overrides the values by input name, both ends included for whole numbers; a
     single pair applies to every floating-point input.
     """
-    lengths = _length_limit(specs, sizes)
+    # Both leading axes of a recurrent input may be time.
+    recurrent = [concrete(spec, sizes) for spec in specs if len(spec.shape or ()) >= 3]
+    lengths = min((max(shape[:2]) for shape in recurrent), default=1)
     feeds = {}
     for spec in specs:
         if spec.shape is None:
-            raise UsageError(
-                f"the model does not give the rank of input {spec.name!r}",
-                "pass inputs of your own",
-            )
+            raise UsageError(f"the model does not give the rank of input {spec.name!r}", _OWN)
         rng = np.random.default_rng([seed, zlib.crc32(spec.name.encode())])
         shape = concrete(spec, sizes)
         if math.prod(shape) > MOST:
@@ -76,7 +75,7 @@ def make_feeds(
 
 
 def check_ranges(specs: Sequence[InputSpec], ranges: Mapping[str, Range] | Range | None) -> None:
-    """UsageError for a range that names no input, is empty, or goes beyond the input's type."""
+    """Raise UsageError for a range of no input, an empty one, or one beyond the input's type."""
     if ranges is None:
         return
     named = ranges if isinstance(ranges, Mapping) else {"": ranges}
@@ -89,23 +88,20 @@ def check_ranges(specs: Sequence[InputSpec], ranges: Mapping[str, Range] | Range
                 f"the range {limits!r} is not (low, high) with low <= high",
                 "give two numbers, the lower one first",
             )
+        low, high = limits
         for spec in [known[name]] if name else [s for s in specs if is_float(s.dtype)]:
-            _check_range(spec, limits)
-
-
-def _check_range(spec: InputSpec, limits: Range) -> None:
-    least, most = _numbers(spec)
-    low, high = limits
-    within = least <= low and high <= most
-    if not within or not (is_float(spec.dtype) or math.ceil(low) <= math.floor(high)):
-        raise UsageError(
-            f"the range {limits!r} does not suit input {spec.name!r}, which is {spec.type_name}",
-            f"give a range of numbers from {least} to {most}",
-        )
+            least, most = _numbers(spec)
+            within = least <= low and high <= most
+            if not within or not (is_float(spec.dtype) or math.ceil(low) <= math.floor(high)):
+                raise UsageError(
+                    f"the range {limits!r} does not suit input {spec.name!r}, which is "
+                    f"{spec.type_name}",
+                    f"give a range of numbers from {least} to {most}",
+                )
 
 
 def _numbers(spec: InputSpec) -> tuple[float, float]:
-    """The smallest and the largest number that the input can hold."""
+    """Return the smallest and the largest number that the input can hold."""
     if spec.elem_type == TensorProto.BOOL:
         return 0, 1
     if is_float(spec.dtype):
@@ -115,12 +111,6 @@ def _numbers(spec: InputSpec) -> tuple[float, float]:
         raise UsageError(f"input {spec.name!r} has no range, for it is {spec.type_name}", _OWN)
     bounds = ml_dtypes.iinfo(spec.dtype)  # int4 lies in a byte, too
     return int(bounds.min), int(bounds.max)
-
-
-def _length_limit(specs: Sequence[InputSpec], sizes: Mapping[str, int]) -> int:
-    """An upper limit for sequence lengths: both leading axes of a recurrent input may be time."""
-    shapes = [concrete(spec, sizes) for spec in specs if len(spec.shape or ()) >= 3]
-    return min((max(shape[:2]) for shape in shapes), default=1)
 
 
 def _within(
@@ -164,7 +154,7 @@ def _values(
 
 
 def _leading_ones(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """A padding mask: ones, then zeros, along the last axis; never a row without a one."""
+    """Return a padding mask: ones, then zeros, in each row; never a row without a one."""
     if not shape:
         return np.ones(shape)
     width = max(shape[-1], 1)
@@ -178,7 +168,7 @@ def _leading_ones(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarra
 def user_feeds(
     source: UserInputs | Sequence[UserInputs], specs: Sequence[InputSpec]
 ) -> list[tuple[str, Feeds]]:
-    """The user's data sets, each with a label.
+    """Read the user's data sets, each with a label.
 
     A source is an ``.npz`` or ``.npy`` file, a mapping of arrays, an ONNX test folder
     (``input_0.pb`` or a folder of ``test_data_set_*``), or a sequence of these.
@@ -190,37 +180,36 @@ def user_feeds(
     elif isinstance(source, (str, Path)):
         sets = _read(Path(source), specs)
     else:
-        return [found for one in source for found in user_feeds(one, specs)]
+        return [labelled for one in source for labelled in user_feeds(one, specs)]
     return [(label, _fitted(label, feeds, specs)) for label, feeds in sets]
 
 
 def _read(path: Path, specs: Sequence[InputSpec]) -> list[tuple[str, Feeds]]:
     try:
         if path.is_dir():
-            return _read_folder(path, specs)
+            folders = [path] if any(path.glob("input_*.pb")) else []
+            folders = folders or [f for f in path.glob("test_data_set_*") if f.is_dir()]
+            if not folders:
+                raise UsageError(
+                    f"no input_0.pb and no test_data_set_0 in {path}",
+                    "give a folder as ONNX's own tests have it, or an .npz file",
+                )
+            return [(f.name, _read_protobufs(f, specs)) for f in sorted(folders, key=_number)]
         if path.suffix == ".pb":
             return [(path.parent.name, _read_protobufs(path.parent, specs))]
-        found = arrays.read(path)
+        contents = arrays.read(path)
     except (OSError, ValueError) as error:
         raise UsageError(
             f"cannot read inputs from {path}: {error}",
             "give an .npz or .npy file, or a folder with input_0.pb",
         ) from error
-    if isinstance(found, np.ndarray):
-        return [(path.name, {specs[0].name: found} if specs else {})]
-    return [(path.name, _by_position(found, specs))]
-
-
-def _read_folder(path: Path, specs: Sequence[InputSpec]) -> list[tuple[str, Feeds]]:
-    if any(path.glob("input_*.pb")):
-        return [(path.name, _read_protobufs(path, specs))]
-    folders = [f for f in path.glob("test_data_set_*") if f.is_dir()]
-    if not folders:
-        raise UsageError(
-            f"no input_0.pb and no test_data_set_0 in {path}",
-            "give a folder as ONNX's own tests have it, or an .npz file",
-        )
-    return [(f.name, _read_protobufs(f, specs)) for f in sorted(folders, key=_number)]
+    if isinstance(contents, np.ndarray):
+        return [(path.name, {specs[0].name: contents} if specs else {})]
+    # np.savez(path, x, y) without names calls its arrays arr_0, arr_1.
+    if len(contents) == len(specs) and all(re.fullmatch(r"arr_\d+", name) for name in contents):
+        numbered = sorted(contents, key=lambda name: int(name[4:]))
+        contents = {s.name: contents[n] for s, n in zip(specs, numbered, strict=True)}
+    return [(path.name, contents)]
 
 
 def _number(path: Path) -> int:
@@ -229,7 +218,7 @@ def _number(path: Path) -> int:
 
 
 def _read_protobufs(folder: Path, specs: Sequence[InputSpec]) -> Feeds:
-    """``input_<i>.pb`` holds the i-th input, whatever name is written into it."""
+    """Read a folder in which ``input_<i>.pb`` holds the i-th input, whatever it is called there."""
     feeds = {}
     for path in sorted(folder.glob("input_*.pb"), key=_number):
         index = _number(path)
@@ -238,30 +227,17 @@ def _read_protobufs(folder: Path, specs: Sequence[InputSpec]) -> Feeds:
                 f"{path} is one input too many: the model has {len(specs)}", _listed(specs)
             )
         try:
-            feeds[specs[index].name] = _read_tensor(path)
+            tensor = onnx.TensorProto.FromString(path.read_bytes())
+            if is_external(tensor):
+                Folder(path).embed(tensor, "its contents")
+            check_tensor(tensor, "its contents")
+            feeds[specs[index].name] = numpy_helper.to_array(tensor)
         except (DecodeError, TypeError, ValueError, InvalidModel) as error:
             reason = error.problem if isinstance(error, InvalidModel) else error
             raise UsageError(
                 f"{path} does not hold a tensor: {reason}", "write it with onnx.save_tensor"
             ) from error
     return feeds
-
-
-def _read_tensor(path: Path) -> np.ndarray:
-    tensor = onnx.TensorProto.FromString(path.read_bytes())
-    if is_external(tensor):
-        Folder(path).embed(tensor, "its contents")
-    check_tensor(tensor, "its contents")
-    return numpy_helper.to_array(tensor)
-
-
-def _by_position(arrays: Feeds, specs: Sequence[InputSpec]) -> Feeds:
-    """``np.savez(path, x, y)`` without names calls its arrays arr_0, arr_1."""
-    if arrays and all(re.fullmatch(r"arr_\d+", name) for name in arrays):
-        numbered = sorted(arrays, key=lambda name: int(name[4:]))
-        if len(numbered) == len(specs):
-            return {s.name: arrays[n] for s, n in zip(specs, numbered, strict=True)}
-    return arrays
 
 
 def _fitted(label: str, feeds: Mapping[str, np.ndarray], specs: Sequence[InputSpec]) -> Feeds:
@@ -306,12 +282,8 @@ def _checked(label: str, value: np.ndarray, spec: InputSpec) -> np.ndarray:
     )
     if not agrees:
         raise UsageError(
-            f"{label}: input {spec.name!r} must have shape {_shape(spec.shape)}, "
-            f"not {_shape(value.shape)}",
+            f"{label}: input {spec.name!r} must have shape ({', '.join(map(str, spec.shape))}), "
+            f"not ({', '.join(map(str, value.shape))})",
             _listed([spec]),
         )
     return value
-
-
-def _shape(shape: Sequence[int | str]) -> str:
-    return f"({', '.join(map(str, shape))})"

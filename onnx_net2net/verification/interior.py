@@ -34,14 +34,15 @@ class Interior:
         self._always: set[str] | None = None
 
     def empty(self, sizes: Mapping[str, int]) -> str | None:
-        """The first tensor that is empty at these sizes, if it is not so at any sizes."""
+        """Return the first tensor that is empty at these sizes, if it is not so at any sizes."""
         specs = self._specs.items()
-        found = self._empty({n: concrete(s, sizes) for n, s in specs if s.shape is not None})
-        if found and self._always is None:
+        names = self._empty({n: concrete(s, sizes) for n, s in specs if s.shape is not None})
+        if names and self._always is None:
             self._always = set(self._empty({}))  # a constant without elements, say
-        return next((name for name in found if name not in (self._always or ())), None)
+        return next((name for name in names if name not in (self._always or ())), None)
 
     def _empty(self, given: Mapping[str, Sequence[int]]) -> list[str]:
+        """Return the tensors that are empty, or should be, where inputs have the given shapes."""
         shapes = self._shapes(given)
         small = [
             node.output[0]
@@ -51,7 +52,7 @@ class Interior:
         return [*(name for name, shape in shapes.items() if min(shape, default=1) <= 0), *small]
 
     def _shapes(self, given: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
-        """The shapes of all tensors, UNKNOWN where a size is."""
+        """Return the shapes of all tensors, UNKNOWN where a size is."""
         copy = self._model.editable()
         del copy.graph.value_info[:]
         for value in copy.graph.output:
@@ -76,9 +77,10 @@ class Interior:
 
 
 def _slides_over_too_little(node: onnx.NodeProto, shapes: Mapping[str, list[int]]) -> bool:
-    """Whether a window of a pooling is larger than its padded input, which onnx takes for one step.
+    """Return whether a window of a pooling is larger than its padded input.
 
-    By the formula of the standard the output has floor((n + pads - d (k - 1) - 1) / s) + 1 places.
+    By the formula of the standard the output has floor((n + pads - d (k - 1) - 1) / s) + 1 places,
+    which onnx takes for one at least.
     """
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     kernel = attributes.get("kernel_shape", [])

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 
 from onnx_net2net.errors import UsageError
-from onnx_net2net.model.tensors import subgraphs
+from onnx_net2net.model.tensors import nodes
 from onnx_net2net.operators import facts
 from onnx_net2net.verification.comparison import (
     FACTOR,
@@ -87,20 +87,19 @@ class Runs:
                     noise[name] = larger(noise.get(name, np.zeros(base[name].shape)), apart)
 
     def of(self, trials: Sequence[int]) -> Runs:
-        """Some of the trials only."""
-
-        def chosen(outputs: list[Outputs]) -> list[Outputs]:
-            return [outputs[i] for i in trials] if outputs else []
-
-        optimised = None if self.optimised is None else chosen(self.optimised)
-        return Runs(chosen(self.base), optimised, chosen(self.noise))
+        """Return the runs of some of the trials only."""
+        base, optimised, noise = (
+            [outputs[i] for i in trials] if outputs else outputs
+            for outputs in (self.base, self.optimised, self.noise)
+        )
+        return Runs(base or [], optimised, noise or [])
 
     def outputs(self, name: str) -> list[np.ndarray]:
-        """One output over all trials."""
+        """Return one output over all trials."""
         return [outputs[name] for outputs in self.base]
 
     def noise_of(self, name: str, like: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The noise of one output over all trials; zero where it was not or cannot be compared."""
+        """Return the noise of one output over all trials; zero where it cannot be compared."""
         zeros = [np.zeros(array.shape) for array in like]
         if not self.noise:
             return zeros
@@ -132,27 +131,24 @@ def judge(
         problem = _optimiser_problem(name, runs, noise)
         if problem is not None:
             faults.append(OptimizerFault(label, name, problem))
-        else:
-            noise = _with_optimised(name, runs, noise)
+        elif runs.optimised is not None:
+            again = (outputs[name] for outputs in runs.optimised)
+            apart = map(distance, runs.outputs(name), again)
+            noise = [larger(n, more) for n, more in zip(noise, apart, strict=True)]
     limits = tolerances(expected, noise, unit=unit)
     report.noise = largest(noise)
     for trial, x, y, limit in zip(trials, expected, actual, limits, strict=True):
         report.add(compare(x, y, limit, *(own or ()), cast=cast), trial)
     report.signal = signal(expected)
-    if report.problem is None and not _anything_finite(expected):
+    finite = [np.isfinite(wide(y)).any() for y in expected if y.size]
+    if report.problem is None and finite and not any(finite):
         report.problem = NOTHING_FINITE.format(size=sum(y.size for y in expected))
     report.warnings += _blindness(report, expected)
     return report, faults
 
 
-def _anything_finite(expected: Sequence[np.ndarray]) -> bool:
-    """Whether there is anything to compare: an empty output has nothing that could be wrong."""
-    finite = [np.isfinite(wide(y)).any() for y in expected if y.size]
-    return any(finite) or not finite
-
-
 def _joint_noise(name: str, a: Runs, b: Runs, unit: float) -> list[np.ndarray]:
-    """The noise of both models, that of the second limited by that of the first."""
+    """Return the noise of both models, that of the second limited by that of the first."""
     expected = a.outputs(name)
     noise = a.noise_of(name, expected)
     sizes = [magnitude(y) for y in expected]
@@ -169,7 +165,7 @@ def _joint_noise(name: str, a: Runs, b: Runs, unit: float) -> list[np.ndarray]:
 
 
 def _optimiser_problem(name: str, runs: Runs, noise: Sequence[np.ndarray]) -> str | None:
-    """What is wrong with the optimised session of a model, judged by its unoptimised one."""
+    """Return what is wrong with a model's optimised session, judged by its unoptimised one."""
     if runs.optimised is None:
         return None
     base = runs.outputs(name)
@@ -186,18 +182,8 @@ def _optimiser_problem(name: str, runs: Runs, noise: Sequence[np.ndarray]) -> st
     return None
 
 
-def _with_optimised(name: str, runs: Runs, noise: list[np.ndarray]) -> list[np.ndarray]:
-    if runs.optimised is None:
-        return noise
-    apart = [
-        distance(y, outputs[name])
-        for y, outputs in zip(runs.outputs(name), runs.optimised, strict=True)
-    ]
-    return [larger(n, more) for n, more in zip(noise, apart, strict=True)]
-
-
 def _blindness(report: OutputReport, expected: Sequence[np.ndarray]) -> Iterator[str]:
-    """Why an agreement may mean little."""
+    """Yield why an agreement may mean little."""
     top = largest([magnitude(y) for y in expected])
     if all(y.size == 0 for y in expected):
         yield "it is empty in all trials: nothing was compared"
@@ -226,26 +212,29 @@ class Subject(Protocol):
         """Whether it loads unoptimised too, which :meth:`run` then uses."""
 
     def run(self, feeds: Feeds) -> Outputs:
-        """One run; RunError if it stops."""
+        """Run it once; RunError if it stops."""
 
     def rerun(self, feeds: Sequence[Feeds], how: How = "again") -> list[Outputs] | None:
-        """Another run: ``again`` in the same session, ``optimised``, with the weights moved by one
-        ulp ``up`` or ``down`` and functions as inexact as their kernels, or in ``double``
-        precision. None where that is impossible."""
+        """Run it another way; return None where that is impossible.
+
+        That is ``again`` in the same session, ``optimised``, with the weights moved by one ulp
+        ``up`` or ``down`` and functions as inexact as their kernels, or in ``double`` precision.
+        """
 
 
 def compare_models(
     first: Subject, second: Subject, planned: Planned, report: Report, own: Own
 ) -> None:
-    """Run the second model and all re-runs; write what is found into the report."""
+    """Run the second model and all re-runs; write what shows into the report."""
     report.trials = [trial for trial, _, _ in planned]
     feeds = [inputs for _, inputs, _ in planned]
     a, b = Runs([outputs for _, _, outputs in planned]), Runs([])
     _check_own(own, a)
-    random = _random(first.graph)
-    if random and any(_differ(outputs, first.run(inputs)) for _, inputs, outputs in planned):
+    drawing = (n.op_type for n in nodes(first.graph) if facts(n.op_type, n.domain).random)
+    operator = next(drawing, None)
+    if operator and any(_differ(outputs, first.run(inputs)) for _, inputs, outputs in planned):
         report.problems.append(
-            f"the first model draws random numbers ({random[0]}): no two runs of it agree"
+            f"the first model draws random numbers ({operator}): no two runs of it agree"
         )
     for trial, inputs, _ in planned:
         try:
@@ -258,14 +247,13 @@ def compare_models(
     for name in _names(a):
         given = [i for i, outputs in enumerate(a.base) if name in outputs]
         if any(name not in b.base[i] for i in given):
-            problem = "the second model does not give it"
-            report.outputs.append(OutputReport(name, problem=problem))
+            report.outputs.append(OutputReport(name, problem="the second model does not give it"))
             continue
         trials = [report.trials[i] for i in given]
         stated = own_of(own, name)
         cast = bool(report.casts) or stated is not None
-        found, faults = judge(name, a.of(given), b.of(given), trials, stated, cast)
-        report.outputs.append(found)
+        output, faults = judge(name, a.of(given), b.of(given), trials, stated, cast)
+        report.outputs.append(output)
         report.optimizer_faults += faults
     if report.outputs and not any(y.size for outputs in a.base for y in outputs.values()):
         report.problems.append(NOTHING_THERE)
@@ -298,14 +286,8 @@ def _absorb(runs: Runs, outputs: list[Outputs] | None, source: str, report: Repo
 
 
 def _names(runs: Runs) -> list[str]:
-    """All outputs, in order; those of a sequence, whose length may vary, not in every trial."""
+    """Return all outputs, in order; those of a sequence may not be in every trial."""
     return list(dict.fromkeys(name for outputs in runs.base for name in outputs))
-
-
-def _random(graph: onnx.GraphProto) -> list[str]:
-    """The operators that may draw random numbers, at any depth."""
-    nodes = [node for body in (graph, *subgraphs(graph)) for node in body.node]
-    return [node.op_type for node in nodes if facts(node.op_type, node.domain).random]
 
 
 def _differ(a: Outputs, b: Outputs) -> bool:
@@ -327,6 +309,6 @@ def _check_own(own: Own, runs: Runs) -> None:
 
 
 def own_of(own: Own, name: str) -> Tolerance | None:
-    """The user's (rtol, atol) for one output; None where the measured noise is to decide."""
+    """Return the user's (rtol, atol) for one output; None where the measured noise decides."""
     rtol, atol = (value.get(name) if isinstance(value, Mapping) else value for value in own)
     return None if rtol is None and atol is None else (rtol, atol)

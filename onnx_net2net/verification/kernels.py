@@ -14,12 +14,16 @@ elementwise function of one input is tried by itself, once, against the same in 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, helper
+
+from onnx_net2net.model.tensors import graphs
+from onnx_net2net.operators import facts
 
 Run = Callable[[onnx.ModelProto, np.ndarray], np.ndarray | None]  # None where it does not run
 Opsets = Mapping[str, int]
@@ -29,6 +33,7 @@ Opsets = Mapping[str, int]
 ROUNDING, EXACT, ANOTHER = 0.55, 8.0, 64.0
 # Where kernels are tried: functions of a network saturate within these limits.
 _LIMIT, _POINTS = 32.0, 1 << 15
+_PLAIN = (AttributeProto.FLOAT, AttributeProto.INT, AttributeProto.STRING)
 _EPS = float(np.finfo(np.float32).eps)
 
 
@@ -48,9 +53,11 @@ class Kernels:
         self._known: dict[tuple[bytes, int], Error | None] = {}
 
     def error(self, node: onnx.NodeProto, opsets: Opsets) -> Error | None:
-        """The error in float32; None if it is no elementwise function of one input, or exact."""
-        if len(node.input) != 1 or len(node.output) != 1 or _holds_more(node):
+        """Return the error in float32; None of what is exact or no function of single elements."""
+        if len(node.input) != 1 or len(node.output) != 1:
             return None
+        if any(attribute.type not in _PLAIN for attribute in node.attribute):
+            return None  # it carries a graph or a tensor
         alone = onnx.NodeProto(op_type=node.op_type, domain=node.domain)
         alone.input.append("x")
         alone.output.append("y")
@@ -61,7 +68,12 @@ class Kernels:
         return self._known[key]
 
     def _measured(self, node: onnx.NodeProto, opsets: Opsets) -> Error | None:
-        single = _points()
+        # Numbers of both signs in no order: evenly spread, and on every scale.
+        rng = np.random.default_rng(0)
+        even = rng.uniform(-_LIMIT, _LIMIT, _POINTS // 2)
+        small = np.exp2(rng.uniform(-20, np.log2(_LIMIT), _POINTS // 2))
+        points = np.concatenate([even, small * rng.choice([-1.0, 1.0], small.size)])
+        single = rng.permutation(points).astype(np.float32)
         result = self._run(_model(node, opsets, TensorProto.FLOAT), single)
         if result is None or result.dtype != single.dtype or result.shape != single.shape:
             return None
@@ -85,10 +97,10 @@ class Kernels:
         return Error(relative=relative) if relative > ROUNDING * _EPS else None
 
     def _exact(self, model: onnx.ModelProto, x: np.ndarray) -> np.ndarray | None:
-        """In float64, by the runtime or by onnx's reference implementation."""
-        found = self._run(model, x)
-        if found is not None:
-            return found
+        """Compute it in float64, by the runtime or by onnx's reference implementation."""
+        result = self._run(model, x)
+        if result is not None:
+            return result
         from onnx.reference import ReferenceEvaluator
 
         try:
@@ -99,24 +111,9 @@ class Kernels:
             return None
 
 
-def _holds_more(node: onnx.NodeProto) -> bool:
-    """Whether it carries a graph or a tensor: it is no plain function then."""
-    plain = (AttributeProto.FLOAT, AttributeProto.INT, AttributeProto.STRING)
-    return any(attribute.type not in plain for attribute in node.attribute)
-
-
-def _points() -> np.ndarray:
-    """Numbers of both signs within the limits, in no order: evenly spread, and on every scale."""
-    rng = np.random.default_rng(0)
-    even = rng.uniform(-_LIMIT, _LIMIT, _POINTS // 2)
-    small = np.exp2(rng.uniform(-20, np.log2(_LIMIT), _POINTS // 2))
-    points = np.concatenate([even, small * rng.choice([-1.0, 1.0], small.size)])
-    return rng.permutation(points).astype(np.float32)
-
-
 def _model(node: onnx.NodeProto, opsets: Opsets, elem_type: int) -> onnx.ModelProto:
     x, y = (helper.make_tensor_value_info(name, elem_type, [None]) for name in "xy")
-    if node.op_type in ("Cast", "CastLike"):
+    if facts(node.op_type, node.domain).in_place:  # its type may be another
         y = onnx.ValueInfoProto(name="y")
     graph = helper.make_graph([node], "kernel", [x], [y])
     imports = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
@@ -127,13 +124,12 @@ def _model(node: onnx.NodeProto, opsets: Opsets, elem_type: int) -> onnx.ModelPr
 
 
 def blurred(model: onnx.ModelProto, kernels: Kernels, seed: int) -> onnx.ModelProto:
-    """A copy in which the result of each function is moved by up to the error of its kernel.
+    """Make a copy in which each function's result is moved by up to the error of its kernel.
 
     All floats of the model must be float32.
     """
     opsets = {entry.domain: entry.version for entry in model.opset_import}
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     moves = 0
     for graph in graphs(copy.graph):
         nodes = list(graph.node)
@@ -146,7 +142,7 @@ def blurred(model: onnx.ModelProto, kernels: Kernels, seed: int) -> onnx.ModelPr
 
 
 def _moved(node: onnx.NodeProto, error: Error, seed: list[int]) -> Iterator[onnx.NodeProto]:
-    """The node, given its input with a rounding of its own, for exp and its like amplify that."""
+    """Yield the node, its input with a rounding of its own, for exp and its like amplify that."""
     name, draw = node.output[0], float(seed[0] * 7919 + 2 * seed[1])
     by, middle, operator = (
         (error.absolute, 0.0, "Add") if error.absolute else (error.relative or 0.0, 1.0, "Mul")
@@ -162,20 +158,9 @@ def _moved(node: onnx.NodeProto, error: Error, seed: list[int]) -> Iterator[onnx
 def _noisy(
     operator: str, x: str, y: str, middle: float, by: float, seed: float
 ) -> Iterator[onnx.NodeProto]:
-    """y = x + noise or x * noise, the noise between ``middle - by`` and ``middle + by``."""
+    """Yield y = x + noise or x * noise, the noise between ``middle - by`` and ``middle + by``."""
     noise = f"{y} (noise)"
     yield helper.make_node(
         "RandomUniformLike", [x], [noise], low=middle - by, high=middle + by, seed=seed
     )
     yield helper.make_node(operator, [x, noise], [y])
-
-
-def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and all in it."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == AttributeProto.GRAPH:
-                yield from graphs(attribute.g)
-            for body in attribute.graphs:
-                yield from graphs(body)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 
 import numpy as np
 import onnx
@@ -19,9 +20,11 @@ import onnx.defs
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from onnx_net2net.model.model import Computed, Model
+from onnx_net2net.model.schemas import schema_of
+from onnx_net2net.model.tensors import graphs, nodes
+from onnx_net2net.model.validation import opset_versions
 from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.verification.comparison import is_float
-from onnx_net2net.verification.kernels import graphs
 from onnx_net2net.verification.recurrence import is_recurrent, unrolled
 
 HALF_TYPES = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
@@ -34,7 +37,7 @@ _TYPE_ATTRIBUTES = {"to", "dtype"}
 
 
 def nudged_array(array: np.ndarray, rng: np.random.Generator, sign: int = 1) -> np.ndarray:
-    """A quarter of the elements moved by one unit in the last place, up or down.
+    """Move a quarter of the elements by one unit in the last place, up or down.
 
     With ``sign`` -1 each moves the other way. That is half a unit on average (root mean square),
     somewhat more than rounding to nearest does. Whole numbers stay: 0, 1, a mask or an exponent
@@ -53,7 +56,7 @@ def nudged_array(array: np.ndarray, rng: np.random.Generator, sign: int = 1) -> 
 
 
 def nudged_feeds(feeds: dict[str, np.ndarray], seed: Sequence[int]) -> dict[str, np.ndarray]:
-    """The same inputs, each floating-point number moved by one ulp."""
+    """Return the same inputs, each floating-point number moved by one ulp."""
     rng = np.random.default_rng(seed)
     return {name: nudged_array(value, rng) for name, value in feeds.items()}
 
@@ -61,7 +64,7 @@ def nudged_feeds(feeds: dict[str, np.ndarray], seed: Sequence[int]) -> dict[str,
 def nudged(
     model: Model, seed: int = 0, sign: int = 1, proto: onnx.ModelProto | None = None
 ) -> Model:
-    """The same model with every weight moved by one ulp, computed one tensor at a time.
+    """Move every weight of a model by one ulp, computed one tensor at a time.
 
     ``proto`` is an edited copy of its skeleton, if there is one already. Single numbers (exponents,
     scales) stay as they are.
@@ -91,14 +94,13 @@ def in_precision(
     sources: frozenset[int] = FLOATS,
     lacking: Callable[[onnx.NodeProto], bool] | None = None,
 ) -> onnx.ModelProto:
-    """A copy in which every tensor of one of the ``sources`` types has the type ``target``.
+    """Make a copy in which every tensor of one of the ``sources`` types has the type ``target``.
 
     Recurrent nodes are written out in float64. Nodes that are ``lacking`` a kernel for the target
     compute in float32, between Casts. The proto must hold its weights.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    opsets = {entry.domain: entry.version for entry in copy.opset_import}
+    copy = deepcopy(model)
+    opsets = opset_versions(copy)
     for graph in graphs(copy.graph):
         for value in (*graph.input, *graph.output, *graph.value_info):
             if value.type.tensor_type.elem_type in sources:
@@ -126,8 +128,12 @@ def _convert(tensor: onnx.TensorProto, target: int, sources: frozenset[int]) -> 
 
 
 def _retype(node: onnx.NodeProto, target: int, sources: frozenset[int]) -> None:
-    if node.op_type == "Constant":
-        _unpack_floats(node)
+    for attribute in list(node.attribute):
+        # Only a tensor's type can be changed.
+        if node.op_type == "Constant" and attribute.name in ("value_float", "value_floats"):
+            array = np.array(helper.get_attribute_value(attribute), np.float32)
+            node.attribute.remove(attribute)
+            node.attribute.append(helper.make_attribute("value", numpy_helper.from_array(array)))
     if node.op_type == "ConstantOfShape" and not node.attribute:
         node.attribute.append(
             helper.make_attribute("value", helper.make_tensor("value", TensorProto.FLOAT, [1], [0]))
@@ -139,20 +145,10 @@ def _retype(node: onnx.NodeProto, target: int, sources: frozenset[int]) -> None:
             attribute.i = target
 
 
-def _unpack_floats(node: onnx.NodeProto) -> None:
-    """Write ``Constant(value_float=...)`` as a tensor, whose type can be changed."""
-    for attribute in list(node.attribute):
-        if attribute.name in ("value_float", "value_floats"):
-            scalar = attribute.name == "value_float"
-            array = np.array(attribute.f if scalar else list(attribute.floats), np.float32)
-            node.attribute.remove(attribute)
-            node.attribute.append(helper.make_attribute("value", numpy_helper.from_array(array)))
-
-
 def _with_casts(
     node: onnx.NodeProto, target: int, opsets: Mapping[str, int], single: bool
 ) -> Iterator[onnx.NodeProto]:
-    """The node, between Casts where its schema or, if ``single``, the runtime demands float32."""
+    """Yield the node, between Casts where its schema or, if ``single``, the runtime needs them."""
     schema = schema_of(node, opsets)
     inputs = _in_float32(schema, node.input, schema.inputs, single) if schema else []
     outputs = _in_float32(schema, node.output, schema.outputs, single) if schema else []
@@ -169,64 +165,53 @@ def _with_casts(
     yield from widened
 
 
-def schema_of(node: onnx.NodeProto, opsets: Mapping[str, int]) -> onnx.defs.OpSchema | None:
-    """What the standard says of the operator, if it is of the standard."""
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    try:
-        return onnx.defs.get_schema(node.op_type, opsets.get(domain, 1), domain)
-    except onnx.defs.SchemaError:
-        return None
-
-
 def _in_float32(
     schema: onnx.defs.OpSchema,
     names: Sequence[str],
     formal: Sequence[onnx.defs.OpSchema.FormalParameter],
     single: bool,
 ) -> list[int]:
-    """Positions of inputs or outputs that hold float32 and, but for ``single``, cannot be wider."""
-    found = []
+    """Return which inputs or outputs hold float32 and, but for ``single``, cannot be wider."""
+    positions = []
     for index, name in enumerate(names):
         types = formal[min(index, len(formal) - 1)].types
         if name and "tensor(float)" in types and (single or "tensor(double)" not in types):
-            found.append(index)
-    return found
+            positions.append(index)
+    return positions
 
 
 # Questions and outputs -----------------------------------------------------------------------
 
 
 def takes_bfloat16(graph: onnx.GraphProto) -> bool:
-    """Whether an input or output is bfloat16, which NumPy and onnxruntime cannot exchange."""
+    """Return whether an input or output is bfloat16, which onnxruntime does not take from NumPy."""
     values = (*graph.input, *graph.output)
     return any(v.type.tensor_type.elem_type == TensorProto.BFLOAT16 for v in values)
 
 
 def has_bfloat16(model: Model) -> bool:
-    """Whether a weight, an input or an output is bfloat16, or a node casts to it."""
+    """Return whether a weight, an input or an output is bfloat16, or a node casts to it."""
     held = any(weight.dtype == TensorProto.BFLOAT16 for weight in model.weights.values())
     cast = any(
         attribute.name in _TYPE_ATTRIBUTES and attribute.i == TensorProto.BFLOAT16
-        for graph in graphs(model.proto.graph)
-        for node in graph.node
+        for node in nodes(model.proto.graph)
         for attribute in node.attribute
     )
     return held or cast or takes_bfloat16(model.proto.graph)
 
 
 def is_single(model: Model) -> bool:
-    """Whether all floats that the model says the type of are float32."""
+    """Return whether all floats that the model says the type of are float32."""
     values = (*model.proto.graph.input, *model.proto.graph.output)
     held = {weight.dtype for weight in model.weights.values()}
     held.update(value.type.tensor_type.elem_type for value in values)
-    for graph in graphs(model.proto.graph):
-        for node in graph.node:
-            held.update(a.i for a in node.attribute if a.name in _TYPE_ATTRIBUTES)
+    for node in nodes(model.proto.graph):
+        held.update(a.i for a in node.attribute if a.name in _TYPE_ATTRIBUTES)
     return not held & (FLOATS - {TensorProto.FLOAT})
 
 
 def with_outputs(model: Model, names: Sequence[str]) -> Model:
-    """The model with more tensors as outputs, of types that the runtime is left to infer."""
+    """Add tensors to the outputs of a model, of types that the runtime is left to infer."""
     proto = model.editable()
     present = {value.name for value in proto.graph.output}
     proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in present)

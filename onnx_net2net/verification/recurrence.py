@@ -18,6 +18,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from onnx_net2net.model.schemas import domain_of
+
 RECURRENT = {"GRU": 3, "LSTM": 4, "RNN": 1}  # gates
 _INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 _ACTIVATIONS = {"GRU": ("Sigmoid", "Tanh"), "LSTM": ("Sigmoid", "Tanh", "Tanh"), "RNN": ("Tanh",)}
@@ -29,8 +31,8 @@ class NotWritable(RuntimeError):
 
 
 def is_recurrent(node: onnx.NodeProto) -> bool:
-    """Whether it is one of those that are written out here."""
-    return node.domain in ("", "ai.onnx") and node.op_type in RECURRENT
+    """Return whether it is one of those that are written out here."""
+    return not domain_of(node) and node.op_type in RECURRENT
 
 
 @dataclass
@@ -50,18 +52,18 @@ class _Graph:
         return self("Constant", value=numpy_helper.from_array(np.array(value, dtype)))
 
     def part(self, name: str, start: int, stop: int) -> str:
-        """Columns of the last axis."""
+        """Take columns of the last axis."""
         return self("Gather", name, self.constant(range(start, stop), np.int64), axis=-1)
 
     def wrapped(self, name: str, axis: int) -> str:
-        """With an axis of size 1 more."""
+        """Add an axis of size 1."""
         if self.opset < 13:
             return self("Unsqueeze", name, axes=[axis])
         return self("Unsqueeze", name, self.constant([axis], np.int64))
 
 
 def unrolled(node: onnx.NodeProto, opset: int) -> list[onnx.NodeProto]:
-    """What computes the same outputs from the same inputs, all floats in float64.
+    """Return nodes that compute the same outputs from the same inputs, all floats in float64.
 
     Raises NotWritable where that is not known.
     """
@@ -97,13 +99,13 @@ class _Cell:
         self.activations = named or [*default] * len(self.directions)
 
     def taken(self, name: str) -> str:
-        found = self.inputs.get(name)
-        if found is None:
+        tensor = self.inputs.get(name)
+        if tensor is None:
             raise NotWritable(f"no input {name}")
-        return found
+        return tensor
 
     def direction(self, index: int) -> tuple[str, str, str]:
-        """The outputs of one direction: all steps, and the last state of both kinds."""
+        """Write one direction; return its outputs: all steps, and the last state of both kinds."""
         graph, gates, x = self.graph, RECURRENT[self.op] * self.size, self.taken("X")
         first = graph.constant(index, np.int64)
         weight, again = (
@@ -189,7 +191,7 @@ class _Step:
         )
 
     def _gate(self, position: int, *terms: str) -> str:
-        """The activation of the sum of some terms."""
+        """Write the activation of the sum of some terms."""
         total = terms[0]
         for term in terms[1:]:
             total = self.graph("Add", total, term)

@@ -86,7 +86,7 @@ class OutputReport(Difference):
                 self.warnings.append(warning)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values only."""
+        """Return plain values only."""
         plain = _plain(dataclasses.asdict(self))
         return {"name": self.name, "equivalent": self.equivalent, **plain}
 
@@ -137,30 +137,27 @@ class Report:
         how = ["by position"] * bool(self.by_position) + ["after a cast"] * bool(self.casts)
         return f"equivalent, compared {' and '.join(how)}" if how else "equivalent"
 
-    def take(self, found: Matched) -> None:
+    def take(self, interface: Matched) -> None:
         """Take over what is to be said of the interfaces of the models."""
-        self.problems, self.warnings = list(found.problems), list(found.warnings)
-        self.casts, self.by_position = list(found.casts), list(found.by_position)
+        self.problems, self.warnings = list(interface.problems), list(interface.warnings)
+        self.casts, self.by_position = list(interface.casts), list(interface.by_position)
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything as JSON-serialisable values; infinity and NaN become strings."""
+        """Return everything as JSON-serialisable values; infinity and NaN become strings."""
         plain = _plain(dataclasses.asdict(self))
         plain["outputs"] = [output.as_dict() for output in self.outputs]
         return {"equivalent": self.equivalent, "verdict": self.verdict, **plain}
 
     def junit(self) -> str:
-        """JUnit XML: a test case for each output and trial, and one for the models as a whole."""
+        """Return JUnit XML: a case for each output and trial, and one for the models as a whole."""
         suite = ElementTree.Element("testsuite", name="onnx-net2net verify")
         failures = int(_case(suite, "model", "interface and runs", self.problems))
         cases = 1
         for output in self.outputs:
-            per_trial = list(zip(output.differences, output.trials, strict=True))
-            for difference, trial in per_trial:
-                found = [difference.problem] if difference.problem else []
-                failures += _case(suite, output.name, trial, found)
-            if not per_trial:
-                found = [output.problem] if output.problem else []
-                failures += _case(suite, output.name, "not compared", found)
+            problems = [difference.problem for difference in output.differences]
+            per_trial = list(zip(problems, output.trials, strict=True))
+            for problem, trial in per_trial or [(output.problem, "not compared")]:
+                failures += _case(suite, output.name, trial, [problem] if problem else [])
             cases += max(1, len(per_trial))
         suite.set("tests", str(cases))
         suite.set("failures", str(failures))
@@ -170,7 +167,7 @@ class Report:
 
 
 def _case(suite: ElementTree.Element, classname: str, name: str, problems: Sequence[str]) -> bool:
-    """Append one test case; true if it failed."""
+    """Append one test case; return whether it failed."""
     case = ElementTree.SubElement(suite, "testcase", classname=_text(classname), name=_text(name))
     if problems:
         failure = ElementTree.SubElement(case, "failure", message=_text(problems[0]))
@@ -179,7 +176,7 @@ def _case(suite: ElementTree.Element, classname: str, name: str, problems: Seque
 
 
 def _text(value: str) -> str:
-    """XML 1.0 has no control characters; names in a model are arbitrary."""
+    """Replace control characters: XML 1.0 has none, and names in a model are arbitrary."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in value)
 
 

@@ -20,9 +20,10 @@ import onnxruntime as ort
 from onnx import TensorProto, helper
 
 from onnx_net2net.errors import UsageError
+from onnx_net2net.model.isolation import Isolated
+from onnx_net2net.model.schemas import schema_of
 from onnx_net2net.verification.engine import CPU, ERRORS, lacks_kernel, open_engine
 from onnx_net2net.verification.kernels import Kernels
-from onnx_net2net.verification.precision import schema_of
 from onnx_net2net.verification.trials import Outputs, RunError, first_line, flattened
 
 __all__ = [
@@ -33,7 +34,7 @@ FAILURES: tuple[type[Exception], ...] = (*ERRORS, RunError)
 
 
 def choose_provider(name: str | None) -> str:
-    """onnxruntime's name of the wanted execution provider; UsageError if it does not work here.
+    """Return onnxruntime's name of a provider; UsageError if it does not work here.
 
     >>> choose_provider("cpu")
     'CPUExecutionProvider'
@@ -56,7 +57,7 @@ def choose_provider(name: str | None) -> str:
 
 @functools.cache
 def _works(provider: str) -> bool:
-    """Whether a session really runs there: onnxruntime falls back to the CPU without an error."""
+    """Return whether a session really runs there: onnxruntime falls back to the CPU in silence."""
     if provider == CPU:
         return True
     text = '<ir_version: 8, opset_import: ["": 13]> probe (float[1] x) => (float[1] y) {y = Neg(x)}'
@@ -79,9 +80,14 @@ class Session:
     """A session that gives its outputs by name: ``run(feeds)``."""
 
     def __init__(
-        self, source: str | bytes, provider: str, *, optimised: bool, isolated: bool = False
+        self,
+        source: str | bytes,
+        provider: str,
+        *,
+        optimised: bool,
+        process: Isolated | None = None,
     ) -> None:
-        self._engine = open_engine(source, provider, optimised=optimised, isolated=isolated)
+        self._engine = open_engine(source, provider, optimised=optimised, process=process)
         self.provider = self._engine.provider
         self._inputs = set(self._engine.inputs)
 
@@ -91,7 +97,7 @@ class Session:
         names: Sequence[str] | None = None,
         aliases: Mapping[str, str] | None = None,
     ) -> Outputs:
-        """All outputs or those asked for, by their names or the ``aliases`` of these."""
+        """Compute all outputs or those asked for, by their names or the ``aliases`` of these."""
         wanted = list(names) if names is not None else self._engine.outputs
         used = {
             # A model lowered from bfloat16 is still fed what its inputs were.
@@ -114,7 +120,7 @@ class Session:
 
 @functools.cache
 def kernels(provider: str) -> Kernels:
-    """The errors of a provider's kernels, measured as they are asked for."""
+    """Return the errors of a provider's kernels, measured as they are asked for."""
 
     def run(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray | None:
         try:
@@ -126,7 +132,7 @@ def kernels(provider: str) -> Kernels:
 
 
 def lacks_double(node: onnx.NodeProto, opsets: Mapping[str, int], provider: str) -> bool:
-    """Whether the provider has no kernel of the operator in float64; a node by itself shows it."""
+    """Return whether the provider has no kernel in float64; the node by itself shows it."""
     schema = schema_of(node, opsets)
     if schema is None or any(a.g.node for a in node.attribute):
         return False

@@ -63,7 +63,7 @@ class InputSpec:
         return name.lower()
 
     def lowered(self) -> InputSpec:
-        """The same input in float32, if it is bfloat16 in all models."""
+        """Return the same input in float32, if it is bfloat16 in all models."""
         half = self.elem_type == TensorProto.BFLOAT16 and self.also is None
         return replace(self, elem_type=TensorProto.FLOAT) if half else self
 
@@ -73,29 +73,29 @@ class InputSpec:
 
 
 def input_specs(graph: onnx.GraphProto) -> list[InputSpec]:
-    """The inputs a caller must feed, in order; weights listed as inputs are left out."""
+    """Return the inputs a caller must feed, in order, without weights that are listed there."""
     given = {tensor.name for tensor in graph.initializer}
-    return [_input_spec(value) for value in graph.input if value.name not in given]
-
-
-def _input_spec(value: onnx.ValueInfoProto) -> InputSpec:
-    kind = value.type.WhichOneof("value")
-    if kind != "tensor_type":
-        raise UsageError(
-            f"input {value.name!r} is a {str(kind).removesuffix('_type')}, not a tensor",
-            "only models whose inputs are tensors can be compared",
-        )
-    tensor = value.type.tensor_type
-    if tensor.elem_type == TensorProto.UNDEFINED:
-        raise UsageError(f"input {value.name!r} has no element type", "export the model again")
-    if not tensor.HasField("shape"):
-        return InputSpec(value.name, tensor.elem_type, None)
-    shape: list[int | str] = []
-    for axis, dim in enumerate(tensor.shape.dim):
-        # Some old exporters wrote -1 for "not known yet".
-        fixed = dim.HasField("dim_value") and dim.dim_value >= 0
-        shape.append(dim.dim_value if fixed else size_name(value.name, axis, dim.dim_param))
-    return InputSpec(value.name, tensor.elem_type, tuple(shape))
+    specs = []
+    for value in graph.input:
+        if value.name in given:
+            continue
+        kind = value.type.WhichOneof("value")
+        if kind != "tensor_type":
+            raise UsageError(
+                f"input {value.name!r} is a {str(kind).removesuffix('_type')}, not a tensor",
+                "only models whose inputs are tensors can be compared",
+            )
+        tensor = value.type.tensor_type
+        if tensor.elem_type == TensorProto.UNDEFINED:
+            raise UsageError(f"input {value.name!r} has no element type", "export the model again")
+        shape: list[int | str] = []
+        for axis, dim in enumerate(tensor.shape.dim):
+            # Some old exporters wrote -1 for "not known yet".
+            fixed = dim.HasField("dim_value") and dim.dim_value >= 0
+            shape.append(dim.dim_value if fixed else size_name(value.name, axis, dim.dim_param))
+        known = tuple(shape) if tensor.HasField("shape") else None
+        specs.append(InputSpec(value.name, tensor.elem_type, known))
+    return specs
 
 
 # Expressions ---------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ _PLACEHOLDERS = ("none", "unk", "unknown", "-1")
 
 
 def size_name(tensor: str, axis: int, text: str) -> str:
-    """What the size of an axis is called where the file calls it ``text``: any string is a name.
+    """Return the name of an axis' size where the file calls it ``text``: any string is a name.
 
     >>> size_name("x", 2, "batch-size"), size_name("x", 2, "?")
     ('batch-size', 'x[2]')
@@ -146,13 +146,8 @@ def _parse(text: str) -> ast.expr | None:
         return None
 
 
-def _names(tree: ast.expr) -> set[str]:
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    return {name for name in names if name.lower() not in _FUNCTIONS}
-
-
 def _evaluate(tree: ast.expr, sizes: Mapping[str, Any]) -> Any:
-    """The value of an expression of sizes; ValueError for anything but arithmetic."""
+    """Return the value of an expression of sizes; ValueError for anything but arithmetic."""
     match tree:
         case ast.Constant(value=int(value)):
             return value
@@ -169,7 +164,7 @@ def _evaluate(tree: ast.expr, sizes: Mapping[str, Any]) -> Any:
 
 
 def made_of(dim: str, names: Collection[str]) -> set[str]:
-    """The sizes that ``dim`` is computed from, where ``names`` are all that the inputs have.
+    """Return the sizes that ``dim`` is computed from; ``names`` are all that the inputs have.
 
     >>> made_of("batch-size", ["batch-size"]), made_of("past + 1", ["past", "past + 1"])
     ({'batch-size'}, {'past'})
@@ -178,9 +173,11 @@ def made_of(dim: str, names: Collection[str]) -> set[str]:
     ``s0``; else it is a name.
     """
     tree = _parse(dim)
-    inside = set() if tree is None or isinstance(tree, ast.Name) else _names(tree)
-    known = all(name in names or _TORCH_SYMBOL.match(name) for name in inside)
-    if tree is None or not inside or not known:
+    if tree is None or isinstance(tree, ast.Name):
+        return {dim}
+    inside = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    inside = {name for name in inside if name.lower() not in _FUNCTIONS}
+    if not inside or not all(name in names or _TORCH_SYMBOL.match(name) for name in inside):
         return {dim}
     try:
         _evaluate(tree, dict.fromkeys(inside, 1))
@@ -192,7 +189,7 @@ def made_of(dim: str, names: Collection[str]) -> set[str]:
 
 
 def computed(dim: str, sizes: Mapping[str, int]) -> int:
-    """The size of ``dim``, an expression of ``sizes``. Raises ValueError where it has none.
+    """Return the size of ``dim``, an expression of ``sizes``; ValueError where it has none.
 
     >>> computed("past + 1", {"past": 7})
     8
@@ -204,7 +201,7 @@ def computed(dim: str, sizes: Mapping[str, int]) -> int:
 
 
 def evaluated(dim: str, sizes: Mapping[str, Any]) -> Any:
-    """The value of an expression of ``sizes``, numbers or symbols. Raises ValueError."""
+    """Return the value of an expression of ``sizes``, numbers or symbols. Raises ValueError."""
     tree = _parse(dim)
     if tree is None:
         raise ValueError("it is no expression of sizes")
@@ -212,7 +209,7 @@ def evaluated(dim: str, sizes: Mapping[str, Any]) -> Any:
 
 
 def free_dimensions(specs: Iterable[InputSpec]) -> dict[str, list[tuple[InputSpec, int]]]:
-    """Each independent dynamic dimension and the (input, axis) places where it stands."""
+    """Return each independent dynamic dimension and the (input, axis) places where it stands."""
     places: dict[str, list[tuple[InputSpec, int]]] = {}
     for spec in specs:
         for axis, dim in enumerate(spec.shape or ()):
@@ -227,20 +224,20 @@ def free_dimensions(specs: Iterable[InputSpec]) -> dict[str, list[tuple[InputSpe
 
 
 def concrete(spec: InputSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """The shape of an input under given sizes of the free dimensions."""
-    return tuple(dim if isinstance(dim, int) else _size(dim, sizes) for dim in spec.shape or ())
-
-
-def _size(dim: str, sizes: Mapping[str, int]) -> int:
-    if dim in sizes:
-        return sizes[dim]
-    if _parse(dim) is None:
-        raise UsageError(f"no size is known for the dynamic dimension {dim!r}", _SIZE)
-    try:
-        return computed(dim, sizes)
-    except ValueError as error:
-        problem = f"the dynamic dimension {dim!r} cannot be computed: {error}"
-        raise UsageError(problem, _SIZE) from error
+    """Return the shape of an input under given sizes of the free dimensions."""
+    shape = []
+    for dim in spec.shape or ():
+        if isinstance(dim, int) or dim in sizes:
+            shape.append(dim if isinstance(dim, int) else sizes[dim])
+            continue
+        if _parse(dim) is None:
+            raise UsageError(f"no size is known for the dynamic dimension {dim!r}", _SIZE)
+        try:
+            shape.append(computed(dim, sizes))
+        except ValueError as error:
+            problem = f"the dynamic dimension {dim!r} cannot be computed: {error}"
+            raise UsageError(problem, _SIZE) from error
+    return tuple(shape)
 
 
 # Choices -------------------------------------------------------------------------------------
@@ -255,7 +252,7 @@ def _role(places: Sequence[tuple[InputSpec, int]]) -> str:
 
 
 def defaults(specs: Sequence[InputSpec], turn: int, samples: int = 3) -> Iterator[Sizes]:
-    """Sizes for one turn, the preferred ones first; turn 0 has batch 1, turn 1 up to ``samples``.
+    """Yield sizes for a turn, the preferred ones first; batch 1 in turn 0, up to ``samples`` in 1.
 
     The first choice is small, and distinct for every dimension, so that a mix-up shows.
     What follows is for models that accept only some sizes.
@@ -275,7 +272,7 @@ def defaults(specs: Sequence[InputSpec], turn: int, samples: int = 3) -> Iterato
 
 
 def affordable(specs: Sequence[InputSpec], sizes: Sizes, samples: int) -> int:
-    """How many samples to run: as many as wanted, while the largest input stays small; 3 always."""
+    """Return how many samples to run: as many as wanted while inputs stay small, 3 at least."""
     largest = max((math.prod(concrete(spec, sizes)) for spec in specs), default=1)
     return max(3, min(samples, SAMPLE_ELEMENTS // max(largest, 1)))
 
@@ -300,8 +297,10 @@ def _cached(
     batch: int,
     turn: int,
 ) -> Sizes:
-    """Sizes for a language model with a cache, by the names of its inputs: a mask covers what is
-    cached and what is new. Exporters often do not say so in the dimensions. Empty if none is."""
+    """Return sizes for a language model with a cache, by the names of its inputs, else none.
+
+    A mask covers what is cached and what is new; exporters often do not say so in the dimensions.
+    """
     past, new = 4 + turn, 3 + turn
     sizes: Sizes = {}
     for name, places in free.items():
@@ -318,7 +317,7 @@ def _cached(
 
 
 def _related(sizes: Sizes) -> Sizes:
-    """``total_sequence_length`` is past + sequence by convention, with no expression to say so."""
+    """Make ``total_sequence_length`` past + sequence, by convention: no expression says so."""
     past = [name for name in sizes if "past" in name and "total" not in name]
     new = [n for n in sizes if "seq" in n and "past" not in n and "total" not in n]
     if len(past) == 1 and new:
@@ -328,27 +327,19 @@ def _related(sizes: Sizes) -> Sizes:
 
 
 def chosen(specs: Sequence[InputSpec], wanted: Mapping[str, int | Sequence[int]]) -> list[Sizes]:
-    """All combinations of the sizes the user asked for; dimensions not named stay open."""
+    """Return all combinations of the sizes the user asked for; other dimensions stay open."""
     free = free_dimensions(specs)
-    for name, values in wanted.items():
+    lists = {n: [size] if isinstance(size, int) else size for n, size in wanted.items()}
+    for name, values in lists.items():
         if name not in free:
-            raise UsageError(f"there is no dynamic dimension {name!r}", _known(name, list(free)))
-        if not _as_sequence(values) or any(v < 1 for v in _as_sequence(values)):
+            near = difflib.get_close_matches(name, free, 1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            remedy = f"{hint}dynamic dimensions: {', '.join(free)}"
+            if not free:
+                remedy = "all dimensions of the inputs are fixed; leave the sizes away"
+            raise UsageError(f"there is no dynamic dimension {name!r}", remedy)
+        if not values or any(v < 1 for v in values):
             raise UsageError(
-                f"sizes of {name!r} must be whole numbers from 1 up, not {values!r}", _SIZE
+                f"sizes of {name!r} must be whole numbers from 1 up, not {wanted[name]!r}", _SIZE
             )
-    names = list(wanted)
-    combinations = itertools.product(*(_as_sequence(wanted[name]) for name in names))
-    return [dict(zip(names, values, strict=True)) for values in combinations]
-
-
-def _as_sequence(values: int | Sequence[int]) -> Sequence[int]:
-    return [values] if isinstance(values, int) else values
-
-
-def _known(name: str, free: list[str]) -> str:
-    if not free:
-        return "all dimensions of the inputs are fixed; leave the sizes away"
-    near = difflib.get_close_matches(name, free, 1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{hint}dynamic dimensions: {', '.join(free)}"
+    return [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]

@@ -80,10 +80,11 @@ class Planner:
         uses = list(zip(map(input_uses, graphs), names, strict=True))
         self.uses = {}
         for spec in specs:
-            bounds = [found.get(own.get(spec.name, spec.name)) for found, own in uses]
+            bounds = [by_name.get(own.get(spec.name, spec.name)) for by_name, own in uses]
             self.uses[spec.name] = merged([use for use in bounds if use] or [Use("value")])
 
     def user(self, inputs: UserInputs | Sequence[UserInputs]) -> Planned:
+        """Run the first model on the user's inputs."""
         planned: Planned = []
         for label, feeds in user_feeds(inputs, self.specs):
             try:
@@ -93,13 +94,13 @@ class Planner:
         return planned
 
     def seeded(self, seeds: int, sizes: Mapping[str, int | Sequence[int]] | None) -> Planned:
+        """Run the first model on inputs made from seeds, at sizes that it accepts."""
         planned: Planned = []
         for wanted in chosen(self.specs, sizes or {}):
-            found: list[Sizes] = [trial.sizes for trial, _, _ in planned]
             turns = 2 if free_dimensions(self.specs).keys() - wanted.keys() else 1
             for turn in range(turns):
-                planned += self._first_accepted(turn, wanted, found, len(planned))
-                found = [trial.sizes for trial, _, _ in planned]
+                used = [trial.sizes for trial, _, _ in planned]
+                planned += self._first_accepted(turn, wanted, used, len(planned))
         accepted = [trial.sizes for trial, _, _ in planned]
         if not free_dimensions(self.specs) and seeds > 1 and self.samples > 3:
             seeds = max(seeds, affordable(self.specs, {}, min(self.samples, MOST_SEEDS)))
@@ -111,14 +112,14 @@ class Planner:
         return planned
 
     def _first_accepted(
-        self, turn: int, wanted: Sizes, found: Sequence[Sizes], seed: int
+        self, turn: int, wanted: Sizes, used: Sequence[Sizes], seed: int
     ) -> Planned:
-        """One run with the first sizes that the model accepts and that were not used before."""
+        """Run with the first sizes that the model accepts and that were not used before."""
         first_error: RunError | None = None
         hollow: list[tuple[str, Sizes]] = []
         for preferred in defaults(self.specs, turn, self.samples):
             sizes = {**preferred, **wanted}
-            if sizes in found:
+            if sizes in used:
                 continue
             empty = self.interior and len(hollow) < MOST_HOLLOW and self.interior.empty(sizes)
             if empty:
@@ -136,8 +137,8 @@ class Planner:
                 continue
             self.warnings.append(f"tensor {name!r} is empty at the sizes that were tried")
             return [run]
-        if any(wanted.items() <= sizes.items() for sizes in found):
-            self.warnings.append(f"the first model accepts only some sizes; used: {found}")
+        if any(wanted.items() <= sizes.items() for sizes in used):
+            self.warnings.append(f"the first model accepts only some sizes; used: {used}")
             return []
         tried = f" with {wanted}" if wanted else ""
         raise UsageError(
@@ -153,7 +154,7 @@ class Planner:
 
 
 def flattened(name: str, value: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """An output as arrays: sequences and the maps of classifiers have parts."""
+    """Yield an output as arrays: sequences and the maps of classifiers have parts."""
     if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
         keys = list(value[0])
         yield f"{name}.keys", np.array(keys)
@@ -169,7 +170,7 @@ def flattened(name: str, value: Any) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an onnxruntime error, without its prefix."""
+    """Return the first line of an onnxruntime error, without its prefix."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     line = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)
     return line if len(line) <= 400 else line[:400] + " ..."

@@ -17,7 +17,7 @@ import contextlib
 import functools
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,12 @@ from onnx import TensorProto
 
 from onnx_net2net.errors import InvalidModel, UsageError
 from onnx_net2net.model.drafts import draft_folder
+from onnx_net2net.model.isolation import Isolated
 from onnx_net2net.model.model import AnyModel, Model, load
 from onnx_net2net.model.validation import check_operands
 from onnx_net2net.verification.comparison import is_float
 from onnx_net2net.verification.contents import MESSAGE_LIMIT, check_files, contents
-from onnx_net2net.verification.engine import ERRORS, VERSION, is_odd
+from onnx_net2net.verification.engine import ERRORS, VERSION, process_of
 from onnx_net2net.verification.feeds import Feeds, Range, UserInputs
 from onnx_net2net.verification.interface import Matched, compare_outputs, matched
 from onnx_net2net.verification.interior import Interior
@@ -104,13 +105,13 @@ def verify(
         name = choose_provider(provider)
         first = Candidate("first", a, name, scratch)
         second = Candidate("second", b, name, scratch)
-        found = matched(first.graph, second.graph, by_position=by_position)
-        runnable = not found.problems
-        _fit(first, second, found, own)
-        report.take(found)
+        interface = matched(first.graph, second.graph, by_position=by_position)
+        runnable = not interface.problems
+        _fit(first, second, interface, own)
+        report.take(interface)
         _open(first, second, report)
         if runnable:
-            planner = _planner(first, second, found, ranges)
+            planner = _planner(first, second, interface, ranges)
             planned = planner.user(inputs) if inputs is not None else planner.seeded(seeds, sizes)
             report.warnings += planner.warnings
             compare_models(first, second, planned, report, own)
@@ -150,8 +151,10 @@ class Candidate:
         inputs: Mapping[str, str] | None = None,
         outputs: Mapping[str, str] | None = None,
     ) -> None:
-        """Take inputs as ``specs`` has them, of other types and by other names; ``inputs`` gives
-        its own names by those, ``outputs`` the other names by its own."""
+        """Take inputs as ``specs`` has them, of other types and by other names.
+
+        ``inputs`` gives its own names by those, ``outputs`` the other names by its own.
+        """
         self._inputs, self._outputs = inputs or {}, outputs or {}
         own = {spec.name: spec.dtype for spec in self.specs}
         cast = [spec.name for spec in specs if spec.also is not None]
@@ -178,28 +181,22 @@ class Candidate:
         return self._run(self._opened(), feeds)
 
     def rerun(self, feeds: Sequence[Feeds], how: How = "again") -> list[Outputs] | None:
-        if self.nbytes > _LIMITS.get(how, self.nbytes) or (how == "double" and self._single_only):
+        if self.nbytes > _LIMITS.get(how, self.nbytes):
             return None
+        if how == "double" and not any(map(is_recurrent, self.graph.node)):
+            single_only = any(map(self._lacks_double, self.graph.node))
+            if single_only:  # a copy would be rejected, or computed in float32 for the most part
+                return None
         if how != "again":
-            self._base = None  # one session at a time
-        for open_session in self._ways(how):
+            self._base = None  # one session at a time, also where a process runs it
+        # The best first: kernels can be made inexact only where all is float32.
+        for blur in (True, False) if how in ("up", "down") and is_single(self.model) else (False,):
             try:
-                session = open_session()
+                session = self._opened() if how == "again" else self.session(how, blur=blur)
                 return [self._run(session, one, double=how == "double") for one in feeds]
             except FAILURES:
                 continue
         return None
-
-    def _ways(self, how: How) -> Iterator[Callable[[], Session]]:
-        """What to try, the best first."""
-        if how == "again":
-            yield self._opened
-        elif how in ("up", "down"):
-            if is_single(self.model):
-                yield lambda: self.session(how, blur=True)
-            yield lambda: self.session(how)
-        else:
-            yield lambda: self.session(how)
 
     @property
     def _single_only(self) -> bool:
@@ -214,8 +211,10 @@ class Candidate:
         return self._lacking[key]
 
     def session(self, how: How = "again", *, blur: bool = False) -> Session:
-        """A new session, of a copy for ``up``, ``down`` and ``double``, its functions as inexact as
-        their kernels with ``blur``; raises what onnxruntime raises."""
+        """Open a session, of a copy for ``up``, ``down`` and ``double``.
+
+        With ``blur`` its functions are as inexact as their kernels. Raises what onnxruntime raises.
+        """
         optimised = how == "optimised"
         model = self.model
         if how in ("up", "down"):
@@ -223,24 +222,24 @@ class Candidate:
             proto = blurred(model.proto, kernels(self.provider), seed) if blur else None
             model = nudged(model, sign=-1 if seed else 1, proto=proto)
         if how != "double" and not self.lowered:
-            given = self._contents if model is self.model else model.to_bytes()
-            return Session(given, self.provider, optimised=optimised, isolated=self._odd)
+            given: str | bytes
+            if model is self.model:
+                spare = self._scratch / self.label
+                given = contents(model, as_file=self._as_file, spare=spare)
+            else:
+                given = model.to_bytes()
+            return Session(given, self.provider, optimised=optimised, process=self._process)
         proto = onnx.ModelProto.FromString(model.to_bytes())
         if how == "double":
             proto = in_precision(proto, TensorProto.DOUBLE, lacking=self._lacks_double)
         else:
             proto = in_precision(proto, TensorProto.FLOAT, frozenset({TensorProto.BFLOAT16}))
         given = proto.SerializeToString()
-        return Session(given, self.provider, optimised=optimised, isolated=self._odd)
+        return Session(given, self.provider, optimised=optimised, process=self._process)
 
     @functools.cached_property
-    def _odd(self) -> bool:
-        return is_odd(self.model) is not None
-
-    @property
-    def _contents(self) -> str | bytes:
-        """What to give to onnxruntime."""
-        return contents(self.model, as_file=self._as_file, spare=self._scratch / self.label)
+    def _process(self) -> Isolated | None:
+        return process_of(self.model)
 
     def _opened(self) -> Session:
         if self._base is None:
@@ -263,23 +262,26 @@ class Candidate:
             self.optimised_only = first_line(error)
 
 
-def _fit(first: Candidate, second: Candidate, found: Matched, own: Own) -> None:
+def _fit(first: Candidate, second: Candidate, interface: Matched, own: Own) -> None:
     """Compare the outputs' names and types, and let both models take what is to be fed."""
-    cast = bool(found.casts)
+    cast = bool(interface.casts)
     compare_outputs(
-        first.graph, second.graph, found, lambda name: cast or own_of(own, name) is not None
+        first.graph, second.graph, interface, lambda name: cast or own_of(own, name) is not None
     )
-    first.fit(found.specs)
-    second.fit(found.specs, found.inputs, found.outputs)
+    first.fit(interface.specs)
+    second.fit(interface.specs, interface.inputs, interface.outputs)
 
 
 def _planner(
-    first: Candidate, second: Candidate, found: Matched, ranges: Mapping[str, Range] | Range | None
+    first: Candidate,
+    second: Candidate,
+    interface: Matched,
+    ranges: Mapping[str, Range] | Range | None,
 ) -> Planner:
     """Return what plans the trials: inputs that both models take."""
-    specs = [spec.lowered() if first.lowered else spec for spec in found.specs]
+    specs = [spec.lowered() if first.lowered else spec for spec in interface.specs]
     graphs, interior = (first.graph, second.graph), Interior(first.model, specs)
-    return Planner(first.run, specs, graphs, ranges, first.nbytes, found.inputs, interior)
+    return Planner(first.run, specs, graphs, ranges, first.nbytes, interface.inputs, interior)
 
 
 def _open(first: Candidate, second: Candidate, report: Report) -> None:
@@ -320,7 +322,7 @@ def run(
     *,
     optimised: bool = True,
 ) -> Outputs:
-    """The outputs of a model by name, all of them or those asked for.
+    """Return the outputs of a model by name, all of them or those asked for.
 
     >>> run("model.onnx", {"x": np.zeros((1, 3), np.float32)})["y"].shape
     (1, 10)
@@ -337,7 +339,7 @@ def tensors(
     provider: str | None = None,
     optimised: bool = False,
 ) -> Outputs:
-    """Intermediate tensors of the main graph by name, in the order of the graph; None asks for all.
+    """Return tensors of the main graph by name, in its order; None asks for all.
 
     >>> tensors("model.onnx", ["conv1_output"], feeds)["conv1_output"].shape
     (1, 64, 112, 112)
@@ -351,16 +353,16 @@ def tensors(
     if unknown:
         raise UsageError(f"no node of the main graph writes {', '.join(sorted(unknown))}")
     order = [name for name in written if name in wanted]
-    found: Outputs = {}
+    values: Outputs = {}
     for group, session in _exposed(source, order, provider, optimised):
-        found.update(session.run(feeds, group))
-    return {name: found[name] for name in order if name in found}
+        values.update(session.run(feeds, group))
+    return {name: values[name] for name in order if name in values}
 
 
 def _exposed(
     model: Model, names: Sequence[str], provider: str | None, optimised: bool
 ) -> Iterator[tuple[Sequence[str], Session]]:
-    """Sessions that together give these tensors; what cannot be an output is cut out by halves."""
+    """Yield sessions with these tensors as outputs; what cannot be one is cut out by halves."""
     try:
         with candidate(with_outputs(model, names), provider) as subject:
             yield names, _session_of(subject, optimised)
@@ -375,13 +377,13 @@ def _exposed(
 
 @contextlib.contextmanager
 def candidate(model: AnyModel, provider: str | None) -> Iterator[Candidate]:
-    """A model under test, for as long as it is."""
+    """Put a model under test, for as long as it is."""
     with draft_folder(Path(tempfile.gettempdir())) as scratch:
         yield Candidate("given", model, choose_provider(provider), scratch)
 
 
 def _session_of(candidate: Candidate, optimised: bool) -> Session:
-    """A session of one model, in float32 if onnxruntime cannot run its bfloat16."""
+    """Open a session of one model, in float32 if onnxruntime cannot run its bfloat16."""
     candidate.lowered = candidate.lowered or takes_bfloat16(candidate.graph)
     try:
         return candidate.session("optimised" if optimised else "again")

@@ -8,7 +8,7 @@ tensors on the way wants the same. The file then keeps its nodes, and loads into
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 
@@ -16,10 +16,11 @@ import numpy as np
 
 from onnx_net2net.analysis.solver import Applied, Env, Solution
 from onnx_net2net.model.graph import Node
+from onnx_net2net.operators.language import Kind
 from onnx_net2net.operators.notation import Group, Plus, Term, leaves
 from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.step import Split
-from onnx_net2net.widening.contraction import Edge, Rescale, Site
+from onnx_net2net.widening.contraction import Edge, Rescale, Site, carriers_of
 from onnx_net2net.widening.growth import Growth
 
 # A positive factor for each entry along an axis; NaN where any factor will do.
@@ -44,7 +45,7 @@ class Stuck(Exception):
 def absorb(
     solution: Solution, growth: Growth, rescale: Rescale, vector: Vector, taken: set[Site]
 ) -> Absorbed | None:
-    """How weights can give ``vector`` along the operand's axis; None where they cannot.
+    """Return how weights can give ``vector`` along the operand's axis; None where they cannot.
 
     ``taken`` are sites that something else splits or scales already.
     """
@@ -68,7 +69,7 @@ class _Absorption:
     siblings: set[Site] = field(default_factory=set)  # scaled whether anybody asked or not
 
     def demand(self, tensor: str, axis: int, vector: Vector, edge: Edge) -> None:
-        """``tensor`` must be scaled by ``vector`` along ``axis``."""
+        """Let ``tensor`` be scaled by ``vector`` along ``axis``. Raises Stuck where it cannot."""
         if self.solution.shapes.dtype.get(tensor) not in FLOATS:
             raise Stuck
         self.result.edges.add(edge)
@@ -90,73 +91,47 @@ class _Absorption:
         self._upward(applied, tensor, axis, vector)
 
     def _upward(self, applied: Applied, tensor: str, axis: int, vector: Vector) -> None:
+        """Demand of the inputs of a node what scales its output ``tensor``."""
         position = applied.node.outputs.index(tensor)
         spec = applied.pattern.outputs[position]
-        if spec is None or (position and applied.rule.kind != "move"):
+        if spec is None or (position and applied.rule.kind is not Kind.MOVE):
             raise Stuck
         named = self._factors(applied, spec[axis], vector)
         if not named:
-            return None
-        self._siblings(applied, position, named.keys())
-        carriers = self._carriers(applied, set(named))
-        for chosen in self._choices(applied, carriers):
-            terms = [(applied.pattern.inputs[index] or ())[place] for index, place in chosen]
-            if not named.keys() <= {name for item in terms for name in leaves(item)}:
+            return
+        node, pattern = applied.node, applied.pattern
+        for other, output in enumerate(pattern.outputs[: len(node.outputs)]):
+            for place, item in enumerate(output or ()):  # other outputs (Split) are scaled as well
+                if other != position and node.outputs[other] and named.keys() & set(leaves(item)):
+                    self.siblings.add((node.outputs[other], place))
+        factors = dict(named)
+        if applied.rule.kind is Kind.MOVE:  # what an operator only drops (Slice) may have any scale
+            for name in applied.env.keys() - _read(applied) - named.keys():
+                factors[name] = _ones(name, applied.env, self.growth) * np.nan
+        for chosen in self._choices(applied, carriers_of(self.solution, applied, named.keys())):
+            terms = {site: (pattern.inputs[site[0]] or ())[site[1]] for site in chosen}
+            if not named.keys() <= {name for item in terms.values() for name in leaves(item)}:
                 continue  # a factor would be lost
-            kept = Absorbed(dict(self.result.scaled), set(self.result.edges))
+            kept = dict(self.result.scaled), set(self.result.edges)
             try:
-                return self._enter(applied, chosen, named)
+                for (index, place), item in terms.items():
+                    inner = compose(item, factors, applied.env, self.growth)
+                    self.demand(node.inputs[index], place, inner, (node.position, index, place))
             except Stuck:
-                self.result.scaled, self.result.edges = kept.scaled, kept.edges
+                self.result.scaled, self.result.edges = kept
+            else:
+                return
         raise Stuck
 
     def _factors(self, applied: Applied, item: Term, vector: Vector) -> dict[str, Vector]:
-        """The names along ``item`` that ``vector`` scales."""
-        found = decompose(item, vector, applied.env, self.growth)
-        return {name: factor for name, factor in found.items() if (factor != 1).any()}
-
-    def _siblings(self, applied: Applied, position: int, names: Set[str]) -> None:
-        """Other outputs of the node (Split) are scaled as well, along these names."""
-        for other, (tensor, spec) in enumerate(
-            zip(applied.node.outputs, applied.pattern.outputs, strict=False)
-        ):
-            for place, item in enumerate(spec or ()):
-                if other != position and tensor and names & set(leaves(item)):
-                    self.siblings.add((tensor, place))
-
-    def _enter(
-        self, applied: Applied, chosen: list[tuple[int, int]], named: Mapping[str, Vector]
-    ) -> None:
-        node = applied.node
-        for index, place in chosen:
-            item = (applied.pattern.inputs[index] or ())[place]
-            inner = compose(item, self._completed(applied, named), applied.env, self.growth)
-            self.demand(node.inputs[index], place, inner, (node.position, index, place))
-
-    def _completed(self, applied: Applied, named: Mapping[str, Vector]) -> dict[str, Vector]:
-        """Entries that an operator only drops (Slice) may have any scale."""
-        if applied.rule.kind != "move":
-            return dict(named)
-        dropped = applied.env.keys() - _read(applied)
-        unknown = {name: _ones(name, applied.env, self.growth) * np.nan for name in dropped}
-        return unknown | dict(named)
-
-    def _carriers(self, applied: Applied, names: set[str]) -> list[tuple[int, int]]:
-        return [
-            (index, place)
-            for index, spec in enumerate(applied.pattern.inputs)
-            for place, item in enumerate(spec or ())
-            if names & set(leaves(item)) and self._size(applied, index, place) > 1
-        ]
-
-    def _size(self, applied: Applied, index: int, place: int) -> int:
-        shape = self.solution.shapes.of(applied.node.inputs[index])
-        return shape[place] if shape is not None else 1
+        """Return the factors of the names along ``item`` that ``vector`` scales."""
+        factors = decompose(item, vector, applied.env, self.growth)
+        return {name: factor for name, factor in factors.items() if (factor != 1).any()}
 
     def _choices(
         self, applied: Applied, carriers: list[tuple[int, int]]
     ) -> Iterator[list[tuple[int, int]]]:
-        """Sets of operands whose scaling scales the result; any one will do."""
+        """Yield sets of operands whose scaling scales the result; any one will do."""
         rule, derived = applied.rule, self.solution.graph.derived
         given = {i for i, name in enumerate(applied.node.inputs) if name}
         having = {c[0] for c in carriers}
@@ -164,26 +139,26 @@ class _Absorption:
             affine = {rule.norm.scale, rule.norm.bias} & given
             if affine <= having:
                 yield [c for c in carriers if c[0] in affine]
-        elif rule.kind == "move" or (rule.kind == "linear" and having == given):
+        elif rule.kind is Kind.MOVE or (rule.kind is Kind.LINEAR and having == given):
             yield carriers
-        elif rule.kind == "product":
+        elif rule.kind is Kind.PRODUCT:
             weights = [c for c in carriers if applied.node.inputs[c[0]] in derived]
             yield from ([c] for c in [*weights, *(c for c in carriers if c not in weights)])
-        elif rule.kind == "affine":  # rows of a weight with its bias, which stands last
+        elif rule.kind is Kind.AFFINE:  # rows of a weight with its bias, which stands last
             rows = [c for c in carriers if applied.node.inputs[c[0]] in derived]
             if len(rows) == 2 and max(given) in {c[0] for c in rows}:
                 yield rows
-        elif rule.kind == "scale":
+        elif rule.kind is Kind.SCALE:
             yield from ([c] for c in carriers if applied.node.inputs[c[0]] in derived)
             yield from ([c] for c in carriers if c[0] == 0)
 
     def settle(self) -> None:
-        """Where any factor will do, take 1."""
+        """Take 1 where any factor will do."""
         for site, vector in self.result.scaled.items():
             self.result.scaled[site] = np.nan_to_num(vector, nan=1.0)
 
     def check(self, taken: set[Site]) -> None:
-        """Whatever else reads a scaled tensor would see the scale."""
+        """Raise Stuck where something else reads a scaled tensor, and would see the scale."""
         graph = self.solution.graph
         for tensor, _ in self.siblings - self.result.scaled.keys():
             if tensor in graph.outputs or tensor in graph.consumers:
@@ -197,19 +172,19 @@ class _Absorption:
                     raise Stuck
 
     def _unseen(self, node: Node, index: int, axis: int, tensor: str) -> bool:
-        """Whether a reader drops all that is scaled (the other half of a Slice)."""
+        """Return whether a reader drops all that is scaled (the other half of a Slice)."""
         if node.position in self.solution.shapes.computed:
             return True
         applied = self.solution.applied.get(node.position)
         spec = applied.pattern.inputs[index] if applied is not None else None
-        if applied is None or spec is None or applied.rule.kind != "move":
+        if applied is None or spec is None or applied.rule.kind is not Kind.MOVE:
             return False
         scaled = self._factors(applied, spec[axis], self.result.scaled[tensor, axis])
         return not scaled.keys() & _read(applied)
 
 
 def _read(applied: Applied) -> set[str]:
-    """The names of which any entry is passed on: of ``(x s)``, where x is, one of s is as well."""
+    """Return the names of which any entry is passed on: of ``(x s)``, with x one of s as well."""
     passed = {n for s in applied.pattern.outputs if s for t in s for n in leaves(t)}
     terms = [t for s in applied.pattern.inputs if s for t in s]
     parts = [p for t in terms for p in (t.terms if isinstance(t, Plus) else (t,))]
@@ -217,49 +192,45 @@ def _read(applied: Applied) -> set[str]:
 
 
 def decompose(term: Term, vector: Vector, env: Env, growth: Growth) -> dict[str, Vector]:
-    """The factor of each name in ``term``, where ``vector`` along it is a product of such."""
+    """Return the factor of each name in ``term``, if ``vector`` along it is a product of such."""
     if isinstance(term, str):
         return {term.lstrip("~"): vector}
     sizes = [len(_ones(part, env, growth)) for part in term.terms]
-    found: dict[str, Vector] = {}
+    parts: list[Vector]
     if isinstance(term, Group):
         block = vector.reshape(sizes)
         finite = np.argwhere(np.isfinite(block))
         if not len(finite):
             raise Stuck
         corner = tuple(finite[0])
-        lines = [
+        parts = [
             block[(*corner[:place], slice(None), *corner[place + 1 :])] / block[corner]
             for place in range(len(sizes))
         ]
         # The common factor goes to a name that varies, so that constant names need no scale.
-        varying = next((i for i, line in enumerate(lines) if (line != 1).any()), 0)
-        lines[varying] = lines[varying] * block[corner]
-        for part, line in zip(term.terms, lines, strict=True):
-            _merge(found, decompose(part, line, env, growth))
+        varying = next((i for i, part in enumerate(parts) if (part != 1).any()), 0)
+        parts[varying] = parts[varying] * block[corner]
     else:
-        for part, piece in zip(term.terms, np.split(vector, np.cumsum(sizes)[:-1]), strict=True):
-            _merge(found, decompose(part, piece, env, growth))
-    if not np.allclose(compose(term, found, env, growth), vector, RTOL, 0, equal_nan=True):
+        parts = np.split(vector, np.cumsum(sizes)[:-1])
+    factors: dict[str, Vector] = {}
+    for inner, part in zip(term.terms, parts, strict=True):
+        for name, factor in decompose(inner, part, env, growth).items():
+            factors[name] = _both(factors[name], factor) if name in factors else factor
+    if not np.allclose(compose(term, factors, env, growth), vector, RTOL, 0, equal_nan=True):
         raise Stuck
-    return found
+    return factors
 
 
 def _both(known: Vector, more: Vector) -> Vector:
-    """One vector that satisfies two demands."""
+    """Return one vector that satisfies two demands."""
     shared = np.isfinite(known) & np.isfinite(more)
     if not np.allclose(known[shared], more[shared], RTOL, 0):
         raise Stuck
     return np.where(np.isfinite(known), known, more)
 
 
-def _merge(found: dict[str, Vector], more: Mapping[str, Vector]) -> None:
-    for name, vector in more.items():
-        found[name] = _both(found[name], vector) if name in found else vector
-
-
 def compose(term: Term, named: Mapping[str, Vector], env: Env, growth: Growth) -> Vector:
-    """The vector along ``term``: the product of its names' factors, 1 for other names."""
+    """Return the vector along ``term``: the product of its names' factors, 1 for other names."""
     if isinstance(term, str):
         name = term.lstrip("~")
         return named[name] if name in named else _ones(term, env, growth)

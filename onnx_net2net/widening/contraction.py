@@ -8,19 +8,19 @@ otherwise the operand is multiplied by a vector of shares on its way in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 
 from onnx_net2net.algebra.axes import Atom, Axis, atoms
 from onnx_net2net.analysis.solver import Applied, Solution
-from onnx_net2net.operators.language import AS_OFTEN
+from onnx_net2net.operators.language import AS_OFTEN, Kind
 from onnx_net2net.operators.notation import Term, leaves
 from onnx_net2net.operators.types import FLOATS
 
 Edge = tuple[int, int, int]  # node position, input index, axis
 Site = tuple[str, int]  # weight, axis
 
-SPLITTING = ("move", "linear", "product", "scale")
+SPLITTING = (Kind.MOVE, Kind.LINEAR, Kind.PRODUCT, Kind.SCALE)
 FOLD = "fold the weights first (--fold)"
 
 
@@ -35,7 +35,7 @@ class Contraction:
 
     @property
     def axis(self) -> Axis:
-        """What is summed over."""
+        """Return the axis that is summed over."""
         return self.applied.env[self.name]
 
 
@@ -59,28 +59,20 @@ class Chain:
 
 
 def contractions(solution: Solution) -> Iterator[Contraction]:
-    """Every sum over axes that a rule does not forbid or call normalised."""
+    """Yield every sum over axes that a rule does not forbid or call normalised."""
     for applied in solution.applied.values():
         rule = applied.rule
         for name, places in applied.pattern.contracted.items():
-            if name in applied.env and name not in rule.normalised and not _is_fixed(name, applied):
-                yield Contraction(applied, name, places, _reduce(name, applied))
-
-
-def _is_fixed(name: str, applied: Applied) -> bool:
-    return any(
-        name == key or (key.endswith("*") and name.startswith(key[:-1]))
-        for key in applied.rule.fixed
-    )
-
-
-def _reduce(name: str, applied: Applied) -> str:
-    reduce = applied.rule.reduce
-    return reduce.get(name) or reduce.get(name.partition(".")[0] + "*", "")
+            if name not in applied.env or name in rule.normalised:
+                continue
+            starred = [key[:-1] for key in rule.fixed if key.endswith("*")]
+            if name not in rule.fixed and not any(map(name.startswith, starred)):
+                reduce = rule.reduce.get(name) or rule.reduce.get(name.partition(".")[0] + "*", "")
+                yield Contraction(applied, name, places, reduce)
 
 
 def obstacle(solution: Solution, contraction: Contraction) -> tuple[str, str | None] | None:
-    """Why copies of this sum cannot share, with a remedy; None where they can."""
+    """Say why copies of this sum cannot share, with a remedy; None where they can."""
     node = contraction.applied.node
     name = contraction.name
     if contraction.reduce in AS_OFTEN:
@@ -91,22 +83,18 @@ def obstacle(solution: Solution, contraction: Contraction) -> tuple[str, str | N
         operand = node.inputs[contraction.places[0][0]]
         if operand in solution.graph.derived:
             return "a statistic of the weights themselves is computed in the graph", FOLD
-    elif len({index for index, _ in contraction.places}) < 2 and not _recurrent(contraction):
-        return f"sums over '{name}' in a way that copies cannot share", None
+    elif len({index for index, _ in contraction.places}) < 2:
+        index, axis = contraction.places[0]
+        spec = contraction.applied.pattern.inputs[index]
+        if spec is None or spec[axis] != "~" + name:  # else the other one is a state inside
+            return f"sums over '{name}' in a way that copies cannot share", None
     if _rescale(solution, contraction) is None:
         return "it sums integers, which copies cannot share", None
     return None
 
 
-def _recurrent(contraction: Contraction) -> bool:
-    """Whether the other operand is a state inside the operator (marked ``~``)."""
-    index, axis = contraction.places[0]
-    spec = contraction.applied.pattern.inputs[index]
-    return spec is not None and spec[axis] == "~" + contraction.name
-
-
 def _rescale(solution: Solution, contraction: Contraction) -> Rescale | None:
-    """The operand to multiply by shares: an activation rather than a weight."""
+    """Return the operand to multiply by shares: an activation rather than a weight."""
     node, chosen = contraction.applied.node, None
     forced = contraction.applied.rule.rescale.get(contraction.name)
     for index, axis in contraction.places:
@@ -123,7 +111,7 @@ def _rescale(solution: Solution, contraction: Contraction) -> Rescale | None:
 
 
 def distribute(solution: Solution, grown: set[Atom]) -> tuple[set[Site], list[Rescale]]:
-    """Sites of weights to split, and operands to rescale, for the contractions over ``grown``."""
+    """Return sites of weights to split, and operands to rescale, for the sums over ``grown``."""
     chains: list[Chain] = []
     rescales: list[Rescale] = []
     for contraction in contractions(solution):
@@ -134,9 +122,12 @@ def distribute(solution: Solution, grown: set[Atom]) -> tuple[set[Site], list[Re
             chains.append(chain)
         else:
             rescales.append(_must_rescale(solution, contraction))
-    accepted = _consistent(solution, chains)
-    rescales += [_must_rescale(solution, c.contraction) for c in chains if c not in accepted]
-    return {site for chain in accepted for site in chain.sites}, rescales
+    kept, count = chains, -1
+    while count != len(kept):  # dropping one may cost another
+        count, covered = len(kept), {edge for chain in kept for edge in chain.edges}
+        kept = [chain for chain in kept if _covered(solution, chain, covered)]
+    rescales += [_must_rescale(solution, c.contraction) for c in chains if c not in kept]
+    return {site for chain in kept for site in chain.sites}, rescales
 
 
 def _must_rescale(solution: Solution, contraction: Contraction) -> Rescale:
@@ -146,6 +137,7 @@ def _must_rescale(solution: Solution, contraction: Contraction) -> Rescale:
 
 
 def _best_chain(solution: Solution, contraction: Contraction, grown: set[Atom]) -> Chain | None:
+    """Return the way of a split to the weights behind one operand, if there is one."""
     node, specs = contraction.applied.node, contraction.applied.pattern.inputs
     if contraction.name in contraction.applied.rule.rescale:
         return None
@@ -179,7 +171,12 @@ def _push(
         # What Split cuts from the weight beside this piece is split as well.
         places = [i for i, item in enumerate(terms or ()) if wanted & set(leaves(item))]
         chain.tensors.update(((other, place), None) for place in places if other)
-    carriers = _carriers(solution, applied, wanted, grown)
+    carriers = carriers_of(solution, applied, wanted)
+    for index, place in carriers:  # none is mixed with others that grow
+        names = set(leaves((applied.pattern.inputs[index] or ())[place])) - wanted
+        others = (applied.env[name] for name in names if name in applied.env)
+        if any(grown.intersection(atoms(other)) for other in others):
+            return False
     if not carriers or not _splits(applied, {index for index, _ in carriers}):
         return False
     return all(
@@ -187,50 +184,29 @@ def _push(
     )
 
 
-def _carriers(
-    solution: Solution, applied: Applied, wanted: set[str], grown: set[Atom]
-) -> list[tuple[int, int]]:
-    """Input axes made of ``wanted`` names; none at all where one is mixed with grown others."""
-    found: list[tuple[int, int]] = []
-    for index, spec in enumerate(applied.pattern.inputs):
-        for axis, item in enumerate(spec or ()):
-            here = set(leaves(item))
-            if not here & wanted or _size(solution, applied, index, axis) == 1:
-                continue
-            others = (applied.env[n] for n in here - wanted if n in applied.env)
-            if any(grown.intersection(atoms(other)) for other in others):
-                return []
-            found.append((index, axis))
-    return found
-
-
-def _size(solution: Solution, applied: Applied, index: int, axis: int) -> int:
-    shape = solution.shapes.of(applied.node.inputs[index])
-    return 1 if shape is None else shape[axis]
+def carriers_of(solution: Solution, applied: Applied, names: Set[str]) -> list[tuple[int, int]]:
+    """Return the inputs of a node, and their axes longer than 1, that ``names`` stand in."""
+    shapes = [solution.shapes.of(name) for name in applied.node.inputs]
+    return [
+        (index, axis)
+        for index, spec in enumerate(applied.pattern.inputs)
+        for axis, item in enumerate(spec or ())
+        if names & set(leaves(item)) and (shape := shapes[index]) is not None and shape[axis] != 1
+    ]
 
 
 def _splits(applied: Applied, carriers: set[int]) -> bool:
-    """Whether splitting these operands splits the result."""
+    """Return whether splitting these operands splits the result."""
     tracked = {i for i, spec in enumerate(applied.pattern.inputs) if spec is not None}
-    if applied.rule.kind == "linear":  # a summand that is not split would be counted per copy
+    if applied.rule.kind is Kind.LINEAR:  # a summand that is not split would be counted per copy
         return carriers == tracked
-    if applied.rule.kind == "product":
+    if applied.rule.kind is Kind.PRODUCT:
         return len(carriers) == 1
-    return applied.rule.kind == "move" or carriers == {0}
-
-
-def _consistent(solution: Solution, chains: list[Chain]) -> list[Chain]:
-    """The chains whose weights nobody reads otherwise; dropping one may cost another."""
-    kept = list(chains)
-    while True:
-        covered = {edge for chain in kept for edge in chain.edges}
-        good = [chain for chain in kept if _covered(solution, chain, covered)]
-        if len(good) == len(kept):
-            return kept
-        kept = good
+    return applied.rule.kind is Kind.MOVE or carriers == {0}
 
 
 def _covered(solution: Solution, chain: Chain, covered: set[Edge]) -> bool:
+    """Return whether nobody reads the weights of a chain otherwise."""
     outputs = solution.graph.results
     return all(
         tensor not in outputs
@@ -244,7 +220,7 @@ def _covered(solution: Solution, chain: Chain, covered: set[Edge]) -> bool:
 
 
 def term_at(rescale: Rescale) -> Term:
-    """The axis term that the shares lie along."""
+    """Return the axis term that the shares lie along."""
     spec = rescale.contraction.applied.pattern.inputs[rescale.index]
     assert spec is not None
     return spec[rescale.axis]

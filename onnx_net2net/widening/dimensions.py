@@ -28,7 +28,7 @@ from onnx_net2net.model.model import AnyModel, Model, load
 from onnx_net2net.model.sequences import without_sequences
 from onnx_net2net.model.unique_names import with_unique_names
 from onnx_net2net.model.untying import untied
-from onnx_net2net.operators.language import AS_OFTEN
+from onnx_net2net.operators.language import AS_OFTEN, Reduction
 from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.widening.contraction import FOLD, Contraction, contractions, obstacle
 from onnx_net2net.widening.feasibility import rehearse
@@ -67,12 +67,12 @@ class Dimension:
 
     @property
     def grows(self) -> bool:
-        """Whether it may have any larger width."""
+        """Return whether it may have any larger width."""
         return self.growth is not Freedom.FIXED
 
     @property
     def step(self) -> int:
-        """What every width that it may have is a multiple of."""
+        """Return what every width that it may have is a multiple of."""
         return self.width if self.growth is Freedom.MULTIPLE else 1
 
 
@@ -90,12 +90,12 @@ class Analysis:
 
     @property
     def graph(self) -> Graph:
-        """The graph that was solved."""
+        """Return the graph that was solved."""
         return self.solution.graph
 
 
 def inspect(model: AnyModel) -> list[Dimension]:
-    """All dimensions on which weights lie, in graph order."""
+    """Return all dimensions on which weights lie, in graph order."""
     return analyse(load(model)).dimensions
 
 
@@ -105,7 +105,7 @@ def analyse(model: Model) -> Analysis:
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
+def uncollected() -> Iterator[None]:
     """Pause the cyclic garbage collector, which would scan the growing graph time and again."""
     was_enabled = gc.isenabled()
     gc.disable()
@@ -116,10 +116,10 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-@_uncollected()
+@uncollected()
 def _analyse(model: Model) -> Analysis:
-    plain, copies = untied(with_unique_names(without_sequences(model)))
-    solution = solve(Graph(plain, copies))
+    untied_model, copies = untied(with_unique_names(without_sequences(model)))
+    solution = solve(Graph(untied_model, copies))
     multiples = _constrain(solution)
     survey = _survey(solution)
     for free in survey.sites:
@@ -149,11 +149,11 @@ def _paddings(
     multiples: dict[Atom, Pin],
     norms: Mapping[int, Normalization],
 ) -> dict[Atom, Padding]:
-    """Padding lifts the restriction to multiples where everything around agrees to it.
+    """Return how atoms are padded, which lifts the restriction of ``multiples`` where it works.
 
     Of several nodes that are one norm it spares the operators that shares would insert.
     """
-    found: dict[Atom, Padding] = {}
+    paddings: dict[Atom, Padding] = {}
     decomposed = (free for n in norms.values() if n.epsilon_input for free in atoms(n.axis))
     for free in dict.fromkeys((*multiples, *decomposed)):
         if free.pins or free not in survey.sites:
@@ -166,9 +166,9 @@ def _paddings(
                 multiples[free] = Pin(why.node, reason, why.remedy)
             continue
         if free in multiples or not padding.idle:
-            found[free] = padding
+            paddings[free] = padding
             multiples.pop(free, None)
-    return found
+    return paddings
 
 
 def _constrain(solution: Solution) -> dict[Atom, Pin]:
@@ -181,15 +181,20 @@ def _constrain(solution: Solution) -> dict[Atom, Pin]:
             pin(contraction.axis, Pin(contraction.applied.node.label, reason, remedy))
     multiples: dict[Atom, Pin] = {}
     for applied in solution.applied.values():
-        for name in _normalised(applied):
-            _normalise(solution, applied, name, multiples)
+        for name in applied.rule.normalised:
+            if name.endswith("*"):
+                axes = [axis for key, axis in applied.env.items() if key.startswith(name[:-1])]
+            else:
+                axes = [applied.env[name]] if name in applied.env else []
+            for axis in axes:
+                _normalise(solution, applied, canonical(axis), multiples)
     return multiples
 
 
 def _unsteady(
     solution: Solution, contraction: Contraction, symbols: Measure
 ) -> tuple[str, None] | None:
-    """Why shares cannot lie along an axis: a part of it that is as long as the inputs say."""
+    """Say why shares cannot lie along an axis: a part of it is as long as the inputs are."""
     if contraction.reduce in AS_OFTEN or all(free.pins for free in atoms(contraction.axis)):
         return None
     node = contraction.applied.node
@@ -199,18 +204,10 @@ def _unsteady(
     return "it is summed over together with what is known at run time only", None
 
 
-def _normalised(applied: Applied) -> list[str]:
-    names: list[str] = []
-    for name in applied.rule.normalised:
-        if name.endswith("*"):
-            names += [key for key in applied.env if key.startswith(name[:-1])]
-        elif name in applied.env:
-            names.append(name)
-    return names
-
-
-def _normalise(solution: Solution, applied: Applied, name: str, multiples: dict[Atom, Pin]) -> None:
-    axis = canonical(applied.env[name])
+def _normalise(
+    solution: Solution, applied: Applied, axis: Axis, multiples: dict[Atom, Pin]
+) -> None:
+    """Restrict an axis that a node normalises over to multiples, or pin it."""
     label = applied.node.label
     if applied.node.inputs[0] in solution.graph.derived:
         reason = "the weights themselves are normalised in the graph (weight standardisation)"
@@ -236,28 +233,27 @@ class _Survey:
     _atoms: dict[Axis, tuple[Atom, ...]] = field(default_factory=dict)
 
     def met(self, applied: Applied) -> set[Atom]:
-        """The atoms that a node touches and on which weights lie."""
+        """Return the atoms that a node touches and on which weights lie."""
         return {free for axis in set(_touched(applied).values()) for free in self.atoms(axis)}
 
     def atoms(self, axis: Axis) -> tuple[Atom, ...]:
-        """The atoms of ``axis`` on which weights lie."""
-        found = self._atoms.get(axis)
-        if found is None:
-            found = self._atoms[axis] = tuple(
-                free for free in dict.fromkeys(atoms(axis)) if free in self.sites
-            )
-        return found
+        """Return the atoms of ``axis`` on which weights lie."""
+        if axis not in self._atoms:
+            members = dict.fromkeys(atoms(axis))
+            self._atoms[axis] = tuple(free for free in members if free in self.sites)
+        return self._atoms[axis]
 
 
 def _touched(applied: Applied) -> dict[str, Axis]:
-    """The axes of a node by their names, but for those that it only cuts off."""
+    """Return the axes of a node by their names, but for those that it only cuts off."""
     reduce, axes = applied.rule.reduce, applied.env
-    if "unread" not in reduce.values():
+    if Reduction.UNREAD not in reduce.values():
         return axes
-    return {name: axis for name, axis in axes.items() if reduce.get(name) != "unread"}
+    return {name: axis for name, axis in axes.items() if reduce.get(name) != Reduction.UNREAD}
 
 
 def _survey(solution: Solution) -> _Survey:
+    """Note for every atom on which weights lie the nodes that touch, write and read it."""
     survey = _Survey()
     for name in solution.graph.model.weights:
         for index, axis in enumerate(solution.axes.get(name, ())):
@@ -269,6 +265,7 @@ def _survey(solution: Solution) -> _Survey:
 
 
 def _survey_node(solution: Solution, applied: Applied, survey: _Survey) -> None:
+    """Note the atoms that a node touches, and the names that it lends them."""
     met = survey.met(applied)
     if not met:
         return
@@ -282,24 +279,24 @@ def _survey_node(solution: Solution, applied: Applied, survey: _Survey) -> None:
     if node.outputs and node.outputs[0] in solution.graph.derived:
         return
     for axis in written(solution, applied):
-        found = list(dict.fromkeys(atoms(axis)))
-        for free in found:
+        members = list(dict.fromkeys(atoms(axis)))
+        for free in members:
             survey.writers[free][name] = None
-        if survey.names.keys() >= set(found):
+        if survey.names.keys() >= set(members):
             continue
         base = title(solution, applied)
-        for position, free in enumerate(found):
+        for position, free in enumerate(members):
             own = canonical(axis) is free  # else a width of the node is not one of the dimension
             survey.names.setdefault(free, base if own else f"{base}:{position}")
 
 
 def written(solution: Solution, applied: Applied) -> list[Axis]:
-    """Output axes of a node that its weights give: rows of a matrix, filters of a convolution."""
+    """Return the output axes that weights give: rows of a matrix, filters of a convolution."""
     node, derived = applied.node, solution.graph.derived
     if derived.isdisjoint(node.inputs):
         return []
     given: set[int] = set()
-    for operand, axes in zip(node.inputs, applied.pattern.gives, strict=False):
+    for operand, axes in zip(node.inputs, applied.pattern.output_axes, strict=False):
         if operand in derived:
             given.update(axes)
     if not given:
@@ -309,7 +306,7 @@ def written(solution: Solution, applied: Applied) -> list[Axis]:
 
 
 def title(solution: Solution, applied: Applied) -> str:
-    """What people call this node: its weight's module path, its own, or its name.
+    """Return what people call this node: its weight's module path, its own, or its name.
 
     A weight that several nodes read (a tied embedding) bears the name of one of them only.
     """
@@ -323,21 +320,21 @@ def title(solution: Solution, applied: Applied) -> str:
 
 
 def module_path(node: Node) -> str | None:
-    """The module that PyTorch's exporters say this node came from."""
+    """Return the module that PyTorch's exporters say this node came from."""
     return scope_path(node.proto)
 
 
 def _named(solution: Solution, survey: _Survey, multiples: dict[Atom, Pin]) -> list[Dimension]:
     weights = solution.graph.model.weights
     order = dict.fromkeys(survey.names) | dict.fromkeys(survey.sites)
-    found = [free for free in order if survey.sites.get(free)]
-    names = _names(solution, survey, found, multiples)
+    members = [free for free in order if survey.sites.get(free)]
+    names = _names(solution, survey, members, multiples)
     folds = {solution.graph.nodes[at].label for at in foldable(solution.graph)}
     dimensions = []
-    for free in found:
+    for free in members:
         sites = list(dict.fromkeys(_site(solution, place) for place in survey.sites[free]))
         growth, why = _growth(free, multiples)
-        if growth == "fixed" and all(_holds_sizes(solution, name) for name, _ in sites):
+        if growth is Freedom.FIXED and all(_holds_sizes(solution, name) for name, _ in sites):
             continue
         helps = why is not None and why.node in folds and weights[sites[0][0]].dtype in FLOATS
         dimensions.append(
@@ -360,31 +357,37 @@ def _named(solution: Solution, survey: _Survey, multiples: dict[Atom, Pin]) -> l
 
 
 def _holds_sizes(solution: Solution, weight: str) -> bool:
-    """Whether a weight is a few whole numbers: sizes, axes, positions."""
+    """Return whether a weight is a few whole numbers: sizes, axes, positions."""
     dtype = solution.graph.model.weights[weight].dtype
     return dtype == TensorProto.INT64 and weight in solution.shapes.stored.value
 
 
 def _names(
-    solution: Solution, survey: _Survey, found: list[Atom], multiples: dict[Atom, Pin]
+    solution: Solution, survey: _Survey, members: list[Atom], multiples: dict[Atom, Pin]
 ) -> dict[Atom, str]:
-    """Unique names; what can grow has the first choice: an LSTM's units before its directions."""
+    """Return unique names; what can grow chooses first: an LSTM's units before its directions."""
     taken: set[str] = set()
     names: dict[Atom, str] = {}
-    for free in sorted(found, key=lambda free: _growth(free, multiples)[0] is Freedom.FIXED):
+    for free in sorted(members, key=lambda free: _growth(free, multiples)[0] is Freedom.FIXED):
         weight, axis = _site(solution, survey.sites[free][0])
-        names[free] = _unique(survey.names.get(free) or f"{weight}[{axis}]", taken)
+        base, count = survey.names.get(free) or f"{weight}[{axis}]", 1
+        names[free] = base
+        while names[free] in taken:
+            count += 1
+            names[free] = f"{base}#{count}"
+        taken.add(names[free])
     return names
 
 
 def _site(solution: Solution, place: tuple[str, int]) -> tuple[str, int]:
-    """Where the file has what the analysis may have as a copy."""
+    """Return where the file has what the analysis may have as a copy."""
     name, axis = place
     copied = solution.graph.copies.get(name)
     return (name, axis) if copied is None else (copied.original, axis)
 
 
 def _growth(free: Atom, multiples: dict[Atom, Pin]) -> tuple[Freedom, Pin | None]:
+    """Return how a dimension may grow, and why not to any width."""
     if free.pins:
         return Freedom.FIXED, free.pins[0]
     if free.size == 0:
@@ -394,15 +397,6 @@ def _growth(free: Atom, multiples: dict[Atom, Pin]) -> tuple[Freedom, Pin | None
     return Freedom.ANY, None
 
 
-def _unique(name: str, taken: set[str]) -> str:
-    found, count = name, 1
-    while found in taken:
-        count += 1
-        found = f"{name}#{count}"
-    taken.add(found)
-    return found
-
-
 def growable(dimensions: Iterable[Dimension]) -> list[Dimension]:
-    """Those that may grow."""
+    """Return those that may grow."""
     return [d for d in dimensions if d.grows]

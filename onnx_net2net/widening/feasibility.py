@@ -19,32 +19,24 @@ from onnx_net2net.widening.sizing import Sizing
 
 
 def rehearse(solution: Solution, free: Iterable[Atom]) -> dict[Atom, Pin]:
-    """The atoms of ``free`` whose growth would be refused, and why."""
+    """Return the atoms of ``free`` whose growth would be refused, and why."""
     wanted = list(free)
     if _refusal(solution, wanted) is None:
         return {}
-    found = {atom: _refusal(solution, [atom]) for atom in wanted}
-    failing = {atom: pin for atom, pin in found.items() if pin is not None}
-    if not failing:  # each can grow, but not all together: promise none that meets the others
-        return _jointly(solution, wanted)
-    return failing
-
-
-def _jointly(solution: Solution, wanted: list[Atom]) -> dict[Atom, Pin]:
-    """Drop dimensions, last first, until the rest can grow together."""
-    failing: dict[Atom, Pin] = {}
-    kept: list[Atom] = []
-    for atom in wanted:
-        refusal = _refusal(solution, [*kept, atom])
-        if refusal is None:
-            kept.append(atom)
-        else:
-            failing[atom] = refusal
+    failing = {a: pin for a in wanted if (pin := _refusal(solution, [a])) is not None}
+    if not failing:  # each can grow, but not all together: promise none that meets those before
+        kept: list[Atom] = []
+        for atom in wanted:
+            pin = _refusal(solution, [*kept, atom])
+            if pin is None:
+                kept.append(atom)
+            else:
+                failing[atom] = pin
     return failing
 
 
 def _refusal(solution: Solution, wanted: list[Atom]) -> Pin | None:
-    """Why these cannot grow together to twice their width and a bit, or None."""
+    """Say why these cannot grow together to twice their width and one more; None if they can."""
     sources = {atom: np.arange(2 * atom.size + 1) % atom.size for atom in wanted}
     try:
         Sizing(solution, Growth(sources)).find()

@@ -30,67 +30,58 @@ class Growth:
     _flat: dict[Axis, Index] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._size = Measure(self._width, prod)
+        sources = self.sources
+        self._size = Measure(lambda a: len(sources[a]) if a in sources else a.size, prod)
         self._grown = Measure(self.sources.__contains__, sum)
 
     @property
     def atoms(self) -> set[Atom]:
-        """The grown atoms."""
+        """Return the grown atoms."""
         return set(self.sources)
 
     def padded(self, free: Atom) -> bool:
-        """Whether some new entries copy no unit."""
+        """Return whether some new entries copy no unit."""
         return free in self.sources and bool((self.sources[free] == PAD).any())
 
     def touches(self, axis: Axis) -> bool:
-        """Whether ``axis`` grows."""
+        """Return whether ``axis`` grows."""
         return bool(self._grown(axis))
 
     def size(self, axis: Axis) -> AnySize:
-        """The new size of ``axis``."""
+        """Return the new size of ``axis``."""
         return self._size(axis)  # type: ignore[no-any-return]
 
-    def _width(self, free: Atom) -> AnySize:
-        source = self.sources.get(free)
-        return free.size if source is None else len(source)
-
     def shape(self, axes: list[Axis]) -> tuple[AnySize, ...]:
-        """The new shape of a tensor with these axes."""
+        """Return the new shape of a tensor with these axes."""
         return tuple(self.size(axis) for axis in axes)
 
     def source(self, axis: Axis) -> Index:
-        """For every new entry along ``axis`` the old one it copies (PAD for none)."""
+        """Return for every new entry along ``axis`` the old one it copies (PAD for none)."""
         axis = canonical(axis)
         if isinstance(axis, Atom):
-            found = self.sources.get(axis)
-            return np.arange(trial(axis.size)) if found is None else found
+            return self.sources[axis] if axis in self.sources else np.arange(trial(axis.size))
         if axis not in self._flat:
-            if isinstance(axis, Product):
-                self._flat[axis] = self._merged(axis)
-            else:
-                self._flat[axis] = self._joined(axis.segments)
+            self._flat[axis] = self._composed(axis)
         return self._flat[axis]
 
-    def _merged(self, axis: Product) -> Index:
-        def step(done: tuple[Index, int], factor: Axis) -> tuple[Index, int]:
-            outer, size = done
-            inner = self.source(factor)
-            merged = outer[:, None] * trial(factor.size) + inner[None, :]
-            merged[(outer == PAD)[:, None] | (inner == PAD)[None, :]] = PAD
-            return merged.reshape(-1), size * trial(factor.size)
-
-        return reduce(step, axis.factors, (np.zeros(1, np.int64), 1))[0]
-
-    def _joined(self, segments: tuple[Axis, ...]) -> Index:
+    def _composed(self, axis: Product | Sum) -> Index:
+        """Compute the source map of an axis from those of its parts."""
+        if isinstance(axis, Product):
+            merged = np.zeros(1, np.int64)
+            for factor in axis.factors:
+                outer, inner = merged[:, None], self.source(factor)[None, :]
+                place = outer * trial(factor.size) + inner
+                merged = np.where((outer == PAD) | (inner == PAD), PAD, place).reshape(-1)
+            return merged
         parts, offset = [], 0
-        for segment in segments:
+        for segment in axis.segments:
             part = self.source(segment)
             parts.append(np.where(part == PAD, PAD, part + offset))
             offset += trial(segment.size)
         return np.concatenate(parts)
 
     def fills(self, axis: Axis, weightings: Mapping[Atom, np.ndarray]) -> Iterator[Fill]:
-        """What padded entries along ``axis`` hold, where those of each atom hold what
+        """Yield what padded entries along ``axis`` hold, where those of each atom hold what
         ``weightings`` says of its old ones: 0 where it says nothing.
         """
         axis = canonical(axis)
@@ -109,38 +100,34 @@ class Growth:
             yield from self._merged_fills(axis, weightings)
 
     def _merged_fills(self, axis: Product, weightings: Mapping[Atom, np.ndarray]) -> Iterator[Fill]:
-        """One for each unit of the factors that are not padded."""
+        """Yield one for each unit of the factors that are not padded."""
         sizes = [self.size(factor) for factor in axis.factors]
-        padded = [list(self.fills(factor, weightings)) for factor in axis.factors]
-        copied = [self._copies(factor) for factor in axis.factors]
-        parts = [fills + copies for fills, copies in zip(padded, copied, strict=True)]
-        counts = [len(fills) for fills in padded]
+        parts = [list(self.fills(factor, weightings)) for factor in axis.factors]
+        counts = [len(fills) for fills in parts]
+        for factor, fills in zip(axis.factors, parts, strict=True):
+            # Each old entry stands at its copies, and is 1 for itself alone.
+            source, units = self.source(factor), np.eye(int(factor.size))
+            fills += [(np.flatnonzero(source == i), unit) for i, unit in enumerate(units)]
         for chosen in np.ndindex(*map(len, parts)):
             if any(index < count for index, count in zip(chosen, counts, strict=True)):
                 rows = [part[index] for part, index in zip(parts, chosen, strict=True)]
                 places = np.ravel_multi_index(np.ix_(*(row[0] for row in rows)), sizes)
                 yield places.ravel(), reduce(np.kron, (row[1] for row in rows))
 
-    def _copies(self, axis: Axis) -> list[Fill]:
-        """For each old entry along ``axis`` its copies, and 1 for itself alone."""
-        source = self.source(axis)
-        units = np.eye(int(axis.size))
-        return [(np.flatnonzero(source == unit), units[unit]) for unit in range(len(units))]
-
     def vector(self, term: Term, name: str, env: Env, seed: list[int], split: str) -> np.ndarray:
-        """Shares of ``name`` laid out along ``term``, an axis that holds it; 1 for other names."""
+        """Lay out shares of ``name`` along ``term``, an axis that holds it; 1 for other names."""
         if isinstance(term, str):
-            plain = term.lstrip("~")
-            if plain == name:
+            bare = term.lstrip("~")
+            if bare == name:
                 return self._shares(canonical(env[name]), {}, seed, split)
-            return np.ones(self.size(env[plain]) if plain in env else 1)
+            return np.ones(self.size(env[bare]) if bare in env else 1)
         parts = [self.vector(part, name, env, seed, split) for part in term.terms]
         return reduce(np.kron, parts) if isinstance(term, Group) else np.concatenate(parts)
 
     def _shares(
         self, axis: Axis, drawn: dict[Atom, np.ndarray], seed: list[int], split: str
     ) -> np.ndarray:
-        """Shares along canonical ``axis``: the same wherever an atom occurs (RoPE's halves)."""
+        """Draw shares along canonical ``axis``: the same where an atom recurs (RoPE's halves)."""
         if isinstance(axis, Atom):
             if axis not in drawn:
                 source = self.source(axis)

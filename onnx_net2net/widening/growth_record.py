@@ -44,14 +44,14 @@ class Along:
     old: int = 0  # the size before, where this was read back
 
     def parts(self) -> np.ndarray:
-        """The part of the old gradient for every new entry, in float64; 0 for padded ones."""
+        """Return the part of the old gradient for every new entry, in float64; 0 for pads."""
         if self.shares is not None:
-            found = np.asarray(self.shares, np.float64)
+            parts = np.asarray(self.shares, np.float64)
         elif self.kind == "splits":
-            found = np.ones(len(self.source))
+            parts = np.ones(len(self.source))
         else:
-            found = 1 / multiplicity(self.source)
-        return np.where(self.source == PAD, 0.0, found)
+            parts = 1 / multiplicity(self.source)
+        return np.where(self.source == PAD, 0.0, parts)
 
 
 @dataclass(frozen=True)
@@ -63,22 +63,22 @@ class WeightGrowth:
 
 
 def pack(grown: Mapping[str, WeightGrowth], sizes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """The growth of these weights as JSON; ``sizes`` are their shapes before."""
+    """Write the growth of these weights as JSON; ``sizes`` are their shapes before."""
     maps: dict[str, list[Any]] = {}
     alike: dict[tuple[Any, ...], list[str]] = {}
     for name, weight in grown.items():
-        told: list[tuple[Any, ...]] = []
+        axes: list[tuple[Any, ...]] = []
         for along in weight.axes:
             entry = (along.axis, _keep(maps, along.source, sizes[name][along.axis]), along.kind)
             share = () if along.shares is None else (_keep(maps, along.shares.astype("<f4"), 0),)
-            told.append((*entry, *share))
-        alike.setdefault((weight.eta, *told), []).append(name)
-    groups = [[names, eta, *told] for (eta, *told), names in alike.items()]
+            axes.append((*entry, *share))
+        alike.setdefault((weight.eta, *axes), []).append(name)
+    groups = [[names, eta, *axes] for (eta, *axes), names in alike.items()]
     return {"maps": maps, "weights": groups}
 
 
 def _keep(maps: dict[str, list[Any]], values: np.ndarray, old: int) -> str:
-    """Put ``values`` into the table once; the key."""
+    """Put ``values`` into the table once; return the key."""
     whole = values.astype("<i4") if values.dtype.kind == "i" else values
     contents = whole.tobytes()
     key = sha256(contents + old.to_bytes(8, "little")).hexdigest()[:12]
@@ -89,12 +89,12 @@ def _keep(maps: dict[str, list[Any]], values: np.ndarray, old: int) -> str:
 
 
 def unpack(details: Mapping[str, Any]) -> dict[str, WeightGrowth]:
-    """What :func:`pack` told, by weight. Raises InvalidModel where it cannot be read."""
+    """Read what :func:`pack` wrote, by weight. Raises InvalidModel where it cannot be read."""
     try:
         maps = {key: _values(*entry) for key, entry in details["maps"].items()}
         return {
-            name: WeightGrowth([_along(entry, maps) for entry in told], float(eta))
-            for names, eta, *told in details["weights"]
+            name: WeightGrowth([_along(entry, maps) for entry in axes], float(eta))
+            for names, eta, *axes in details["weights"]
             for name in names
         }
     except (KeyError, TypeError, ValueError, AttributeError, zlib.error, binascii.Error):
@@ -105,6 +105,7 @@ def unpack(details: Mapping[str, Any]) -> dict[str, WeightGrowth]:
 
 
 def _values(old: int, length: int, text: str) -> tuple[int, np.ndarray]:
+    """Read one entry of the table. Raises ValueError for what none can be."""
     if not 0 <= length <= LARGEST:
         raise ValueError
     unzip = zlib.decompressobj()

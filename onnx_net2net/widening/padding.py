@@ -26,6 +26,7 @@ from onnx_net2net.algebra.axes import Atom, atoms, canonical
 from onnx_net2net.analysis.norms import Normalization
 from onnx_net2net.analysis.solver import Applied, Solution
 from onnx_net2net.model.graph import Node
+from onnx_net2net.operators.language import Kind, Reduction
 from onnx_net2net.operators.notation import Spec, leaves
 from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.widening.contraction import Site
@@ -55,21 +56,21 @@ class Padding:
     idle: bool = False
 
     def eta(self, width: int) -> float:
-        """The factor by which the deviation of the padded vector is smaller."""
+        """Return the factor by which the deviation of the padded vector is smaller."""
         copies = width // self.atom.size
         return float(np.sqrt(copies * self.atom.size / width))
 
     def gammas(self) -> set[str]:
-        """The scale weights that ``eta`` multiplies."""
+        """Return the scale weights that ``eta`` multiplies."""
         return {norm.scale for norm in self.norms}
 
     def nodes(self) -> set[int]:
-        """The positions of the nodes that compute the norms."""
+        """Return the positions of the nodes that compute the norms."""
         return {position for norm in self.norms for position in norm.nodes}
 
 
 @dataclass
-class _Plan:
+class _Demands:
     """Demands on padded entries, gathered from the readers back to the writers."""
 
     solution: Solution
@@ -86,23 +87,29 @@ class _Plan:
         self.mean = np.full(size, 1 / size)
 
     def normalized(self, applied: Applied) -> Normalization | None:
-        """The normalisation over the dimension that a node has a part in."""
+        """Return the normalisation over the dimension that a node has a part in."""
         norm = self.norms.get(applied.node.position)
         return norm if norm is not None and self.atom in atoms(norm.axis) else None
 
     def carries(self, tensor: str, axis: int) -> bool:
+        """Return whether an axis of ``tensor`` holds the dimension."""
         axes = self.solution.axes.get(tensor)
         return axes is not None and axis < len(axes) and self.atom in atoms(axes[axis])
 
     def carried(self, tensor: str) -> list[int]:
-        """The axes of ``tensor`` that hold the dimension."""
+        """Return the axes of ``tensor`` that hold the dimension."""
         axes = self.solution.axes.get(tensor, [])
         return [i for i, axis in enumerate(axes) if self.atom in atoms(axis)]
 
     def derived(self, tensor: str) -> bool:
+        """Return whether ``tensor`` is a weight, or computed from weights alone."""
         return tensor in self.solution.graph.derived
 
     def demand(self, tensor: str, axis: int, vector: Vector) -> None:
+        """Ask for pads along an axis that are this weighting of its entries.
+
+        Raises NotPaddable where the tensor cannot have them.
+        """
         if self.solution.shapes.dtype.get(tensor) not in FLOATS:  # an index has no mean
             raise NotPaddable(f"'{tensor}' holds no real numbers")
         graph = self.solution.graph
@@ -118,8 +125,8 @@ class _Plan:
 def plan(
     solution: Solution, norms: Mapping[int, Normalization], atom: Atom, touching: list[Applied]
 ) -> Padding:
-    """How to pad ``atom``, given all the nodes that touch it in order. Raises NotPaddable."""
-    state = _Plan(solution, norms, atom)
+    """Plan how to pad ``atom``, given all nodes that touch it in order. Raises NotPaddable."""
+    state = _Demands(solution, norms, atom)
     for applied in reversed(touching):
         _backward(state, applied)
     for applied in touching:
@@ -128,12 +135,13 @@ def plan(
     return state.padding
 
 
-def _backward(state: _Plan, applied: Applied) -> None:
+def _backward(state: _Demands, applied: Applied) -> None:
     """Hand the demands on a node's outputs to its inputs."""
     norm = state.normalized(applied)
     if norm is not None:
         return _through_norm(state, norm) if norm.node is applied.node else None
-    if any(state.atom in atoms(applied.env[n]) for n in _named(applied)):
+    named = (applied.env[name] for name in applied.rule.normalised if name in applied.env)
+    if any(state.atom in atoms(axis) for axis in named):
         raise NotPaddable(f"{applied.node.label} normalises over it in groups")
     _reading(state, applied)
     for output, spec in zip(applied.node.outputs, applied.pattern.outputs, strict=False):
@@ -142,11 +150,8 @@ def _backward(state: _Plan, applied: Applied) -> None:
     return None
 
 
-def _named(applied: Applied) -> list[str]:
-    return [name for name in applied.rule.normalised if name in applied.env]
-
-
-def _through_norm(state: _Plan, norm: Normalization) -> None:
+def _through_norm(state: _Demands, norm: Normalization) -> None:
+    """Hand the demands on a norm's output to its summands and its affine map."""
     label, weights = norm.node.label, state.solution.graph.model.weights
     if canonical(norm.axis) is not state.atom:
         raise NotPaddable(f"{label} normalises over it together with others")
@@ -174,8 +179,8 @@ def _through_norm(state: _Plan, norm: Normalization) -> None:
     state.padding.norms.append(norm)
 
 
-def _keeps_precision(state: _Plan, norm: Normalization) -> bool:
-    """Whether half of epsilon, the least that it becomes, is no subnormal number."""
+def _keeps_precision(state: _Demands, norm: Normalization) -> bool:
+    """Return whether half of epsilon, the least that it becomes, is no subnormal number."""
     assert norm.epsilon_input is not None
     node, index = norm.epsilon_input
     dtype = state.solution.shapes.dtype.get(node.inputs[index])
@@ -185,23 +190,23 @@ def _keeps_precision(state: _Plan, norm: Normalization) -> bool:
     return norm.epsilon == 0 or norm.epsilon / 2 >= float(least)
 
 
-def _demand_all(state: _Plan, tensor: str, vector: Vector, label: str) -> None:
+def _demand_all(state: _Demands, tensor: str, vector: Vector, label: str) -> None:
     axes = state.carried(tensor)
     if len(axes) != 1:
         raise NotPaddable(f"{label} reads '{tensor}', which carries it {len(axes)} times")
     state.demand(tensor, axes[0], vector)
 
 
-def _reading(state: _Plan, applied: Applied) -> None:
-    """Weights that are summed over the dimension: their padded entries meet the partner's."""
+def _reading(state: _Demands, applied: Applied) -> None:
+    """Note the weights that are summed over the dimension: their pads meet the partner's."""
     node = applied.node
     for name, places in applied.pattern.contracted.items():
         if name not in applied.env or state.atom not in atoms(applied.env[name]):
             continue
         reduce = applied.rule.reduce.get(name, "")
-        if reduce == "unread":
+        if reduce == Reduction.UNREAD:
             continue
-        if reduce in ("max", "logsumexp"):
+        if reduce in (Reduction.MAX, Reduction.LOGSUMEXP):
             raise NotPaddable(f"{node.label} takes an extreme over it")
         partners = [node.inputs[i] for i, _ in places if not state.derived(node.inputs[i])]
         state.padding.idle |= len(partners) == len(places) > 1
@@ -210,8 +215,8 @@ def _reading(state: _Plan, applied: Applied) -> None:
                 state.read.setdefault((node.inputs[index], axis), []).extend(partners)
 
 
-def _passing(state: _Plan, applied: Applied, output: str, axis: int, spec: Spec) -> None:
-    """One output axis that carries the dimension: what its inputs must hold."""
+def _passing(state: _Demands, applied: Applied, output: str, axis: int, spec: Spec) -> None:
+    """Hand the demand on an output axis that carries the dimension to the inputs."""
     names = {n for n in leaves(spec[axis]) if state.atom in atoms(applied.env.get(n, state.atom))}
     carriers = [
         (tensor, place)
@@ -221,7 +226,7 @@ def _passing(state: _Plan, applied: Applied, output: str, axis: int, spec: Spec)
     ]
     wanted = state.demands.get((output, axis))
     if state.derived(output) and (output, axis) in state.read:
-        if applied.rule.kind != "move":
+        if applied.rule.kind is not Kind.MOVE:
             raise NotPaddable(f"{applied.node.label} computes weights")
         for site in carriers:
             state.read.setdefault(site, []).extend(state.read[output, axis])
@@ -234,13 +239,13 @@ def _passing(state: _Plan, applied: Applied, output: str, axis: int, spec: Spec)
 Carriers = list[Site]
 
 
-def _move(state: _Plan, node: Node, carriers: Carriers, wanted: Vector | None) -> None:
+def _move(state: _Demands, node: Node, carriers: Carriers, wanted: Vector | None) -> None:
     for tensor, axis in carriers if wanted is not None else ():
         state.demand(tensor, axis, wanted)  # type: ignore[arg-type]
 
 
-def _linear(state: _Plan, node: Node, carriers: Carriers, wanted: Vector | None) -> None:
-    """A summand that does not carry the dimension is added to pads as to units."""
+def _linear(state: _Demands, node: Node, carriers: Carriers, wanted: Vector | None) -> None:
+    """Ask the same of all summands; one without the dimension is added to pads as to units."""
     if wanted is None:
         wanted = state.mean
     if len(carriers) < len([n for n in node.inputs if n]) and not np.isclose(wanted.sum(), 1):
@@ -248,7 +253,7 @@ def _linear(state: _Plan, node: Node, carriers: Carriers, wanted: Vector | None)
     _move(state, node, carriers, wanted)
 
 
-def _product(state: _Plan, node: Node, carriers: Carriers, wanted: Vector | None) -> None:
+def _product(state: _Demands, node: Node, carriers: Carriers, wanted: Vector | None) -> None:
     weights = [site for site in carriers if state.derived(site[0])]
     others = [site for site in carriers if not state.derived(site[0])]
     if not others:  # a weight spreads over what does not carry the dimension
@@ -265,15 +270,15 @@ def _product(state: _Plan, node: Node, carriers: Carriers, wanted: Vector | None
     return _move(state, node, others, wanted)
 
 
-def _alone(state: _Plan, tensor: str, axis: int, node: Node) -> Vector:
+def _alone(state: _Demands, tensor: str, axis: int, node: Node) -> Vector:
     weight = state.solution.graph.model.weights.get(tensor)
-    if weight is None or np.prod(weight.shape) != state.atom.size:
+    if weight is None or not weight.given or np.prod(weight.shape) != state.atom.size:
         raise NotPaddable(f"{node.label} scales units by more than one number each")
     return np.asarray(weight.array(), np.float64).reshape(-1)
 
 
-def _scaled(state: _Plan, node: Node, carriers: Carriers, wanted: Vector | None) -> None:
-    """Linear in one operand: rows of a weight write it, or a weight scales each unit apart."""
+def _scaled(state: _Demands, node: Node, carriers: Carriers, wanted: Vector | None) -> None:
+    """Ask rows of a weight that write it for the pads; a weight that scales units, for zeros."""
     weights = [site for site in carriers if state.derived(site[0])]
     others = [site for site in carriers if not state.derived(site[0])]
     if others and weights:
@@ -286,28 +291,24 @@ def _scaled(state: _Plan, node: Node, carriers: Carriers, wanted: Vector | None)
     return _move(state, node, carriers, state.mean if wanted is None and weights else wanted)
 
 
-def _affine(state: _Plan, node: Node, carriers: Carriers, wanted: Vector | None) -> None:
-    _scaled(state, node, carriers, wanted)
-
-
-def _zero(state: _Plan, node: Node, carriers: Carriers, wanted: Vector | None) -> None:
+def _zero(state: _Demands, node: Node, carriers: Carriers, wanted: Vector | None) -> None:
     if wanted is not None and wanted.any():
         raise NotPaddable(f"{node.label} does not keep a mean")
     _move(state, node, carriers, state.none)
 
 
 HANDLERS = {
-    "affine": _affine,
-    "linear": _linear,
-    "move": _move,
-    "product": _product,
-    "scale": _scaled,
-    "zero": _zero,
+    Kind.AFFINE: _scaled,
+    Kind.LINEAR: _linear,
+    Kind.MOVE: _move,
+    Kind.PRODUCT: _product,
+    Kind.SCALE: _scaled,
+    Kind.ZERO: _zero,
 }
 
 
-def _forward(state: _Plan, applied: Applied) -> None:
-    """Which activations are certainly zero in their padded entries."""
+def _forward(state: _Demands, applied: Applied) -> None:
+    """Note which activations are certainly zero in their padded entries."""
     node, zero = applied.node, state.padding.zero
     for output in node.outputs:
         if not output or not state.carried(output):
@@ -318,20 +319,21 @@ def _forward(state: _Plan, applied: Applied) -> None:
                 zero.add(output)
             continue
         inputs = [n for n in node.inputs if n and state.carried(n)]
-        passed = [n in zero or _zero_weight(state, n) for n in inputs]
-        writes = applied.rule.kind in ("scale", "affine") and all(map(state.derived, inputs))
-        keeps = (writes or applied.rule.kind in ("move", "linear", "zero")) and all(passed)
-        if passed and (keeps or (applied.rule.kind == "product" and any(passed))):
+        passed = [n in zero or _is_zero_weight(state, n) for n in inputs]
+        writes = applied.rule.kind in (Kind.SCALE, Kind.AFFINE) and all(map(state.derived, inputs))
+        keeps = (writes or applied.rule.kind in (Kind.MOVE, Kind.LINEAR, Kind.ZERO)) and all(passed)
+        if passed and (keeps or (applied.rule.kind is Kind.PRODUCT and any(passed))):
             zero.add(output)
 
 
-def _zero_weight(state: _Plan, tensor: str) -> bool:
+def _is_zero_weight(state: _Demands, tensor: str) -> bool:
+    """Return whether a weight is asked to be zero in its padded entries."""
     axes = state.carried(tensor)
     wanted = state.demands.get((tensor, axes[0])) if len(axes) == 1 else None
     return state.derived(tensor) and wanted is not None and not wanted.any()
 
 
-def _fills(state: _Plan) -> None:
+def _fills(state: _Demands) -> None:
     """Settle what every weight holds in its padded entries."""
     graph, padding = state.solution.graph, state.padding
     for (tensor, axis), vector in state.demands.items():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import reduce
+from itertools import groupby
 
 import numpy as np
 from onnx import helper
 
 from onnx_net2net.analysis.shapes import Shapes
 from onnx_net2net.model.editing import Editor
-from onnx_net2net.model.graph import Graph, Node
+from onnx_net2net.model.graph import Node
 from onnx_net2net.widening.runtime_sizes import Fresh, Kept, NewElement
 from onnx_net2net.widening.sizing import Patch, Sizing
 
@@ -20,55 +21,31 @@ def apply(sizing: Sizing, editor: Editor) -> None:
         editor.drop_attribute(node, name)
     for change in sizing.attributes:
         editor.set_attribute(change.node, change.name, change.value)
-    patches: dict[str, list[Patch]] = {}
+    by_tensor: dict[str, list[Patch]] = {}
     for patch in sizing.patches:
-        patches.setdefault(patch.tensor, []).append(patch)
-    for tensor, wanted in patches.items():
-        _apply(editor, tensor, wanted, sizing.solution.shapes)
+        by_tensor.setdefault(patch.tensor, []).append(patch)
+    for tensor, patches in by_tensor.items():
+        _apply(editor, tensor, patches, sizing.solution.shapes)
 
 
 def _apply(editor: Editor, tensor: str, patches: list[Patch], shapes: Shapes) -> None:
+    """Let all that shall read other sizes than ``tensor`` do so: in place, if nobody else does."""
     graph = editor.graph
     agreed = all(np.array_equal(p.value, patches[0].value) for p in patches)
-    if tensor in graph.model.weights and agreed and _only_reader(graph, tensor, patches):
+    stored = tensor in graph.model.weights and tensor not in graph.results
+    if stored and agreed and len(graph.consumers[tensor]) == len(patches):
         return editor.set_weight(tensor, patches[0].value)
     made: dict[object, str] = {}
     for patch in patches:
         key = patch.elements or patch.value.tobytes()
         if key not in made:
-            made[key] = _replacement(editor, patch, shapes)
+            base = patch.tensor or f"{patch.node.name}_sizes"
+            if patch.elements:
+                made[key] = _Builder(editor, patch.node, base, tensor, shapes).build(patch.elements)
+            else:
+                made[key] = editor.add_weight(f"{base}_grown", patch.value)
         editor.connect(patch.node, patch.index, made[key])
     return None
-
-
-def _only_reader(graph: Graph, tensor: str, patches: list[Patch]) -> bool:
-    return len(graph.consumers[tensor]) == len(patches) and tensor not in graph.results
-
-
-def _replacement(editor: Editor, patch: Patch, shapes: Shapes) -> str:
-    """A tensor that holds the patched sizes: a constant, or its elements put together anew."""
-    base = patch.tensor or f"{patch.node.name}_sizes"
-    if not patch.elements:
-        return editor.add_weight(f"{base}_grown", patch.value)
-    build = _Builder(editor, patch.node, base, patch.tensor, shapes)
-    pieces = [
-        build.piece(run) if isinstance(run, Kept | Fresh) else build.constant(run)
-        for run in _runs(patch.elements)
-    ]
-    return pieces[0] if len(pieces) == 1 else build.node("Concat", pieces, axis=0)
-
-
-def _runs(elements: tuple[NewElement, ...]) -> list[list[int] | Kept | Fresh]:
-    """Consecutive constants together, everything else by itself."""
-    found: list[list[int] | Kept | Fresh] = []
-    for element in elements:
-        if not isinstance(element, int):
-            found.append(element)
-        elif found and isinstance(found[-1], list):
-            found[-1].append(element)
-        else:
-            found.append([element])
-    return found
 
 
 class _Builder:
@@ -78,17 +55,29 @@ class _Builder:
         self.editor, self.before, self.base = editor, before, base
         self.chain, self.shapes = chain, shapes
 
+    def build(self, elements: tuple[NewElement, ...]) -> str:
+        """Return a tensor of these elements; consecutive constants are one piece of it."""
+        pieces: list[str] = []
+        for constant, run in groupby(elements, lambda element: isinstance(element, int)):
+            if constant:
+                pieces.append(self.constant([n for n in run if isinstance(n, int)]))
+            else:
+                pieces += [self.piece(element) for element in run if not isinstance(element, int)]
+        return pieces[0] if len(pieces) == 1 else self.node("Concat", pieces, axis=0)
+
     def constant(self, values: list[int]) -> str:
+        """Return a new constant vector."""
         return self.editor.add_weight(f"{self.base}_size", np.asarray(values, np.int64))
 
     def node(self, op: str, inputs: list[str], axis: int | None = None) -> str:
+        """Insert a node; return its output."""
         output = self.editor.unique(f"{self.base}_grown")
         proto = helper.make_node(op, inputs, [output], name=output, axis=axis)
         self.editor.insert(self.before, proto)
         return output
 
     def _joined(self, place: int) -> str | None:
-        """The tensor that a Concat put at ``place``, where that is one element."""
+        """Return the tensor that a Concat put at ``place``, where that is one element."""
         producer = self.editor.graph.producer.get(self.chain)
         if producer is None or producer.op != "Concat" or producer.parent is not None:
             return None
@@ -103,7 +92,7 @@ class _Builder:
         return None
 
     def piece(self, element: Kept | Fresh) -> str:
-        """One element, as a vector of length 1."""
+        """Return one element as a vector of length 1."""
         if isinstance(element, Kept):
             piece = self._joined(element.place)
             if piece is None:

@@ -10,6 +10,7 @@ from weakref import WeakSet
 
 import numpy as np
 
+from onnx_net2net.algebra.axes import Atom
 from onnx_net2net.algebra.expansion import PAD, Index, draw
 from onnx_net2net.errors import InvalidModel, Refused, UsageError
 from onnx_net2net.model.model import Model
@@ -33,47 +34,53 @@ class Change:
     source: str
 
 
-_finite: WeakSet[Model] = WeakSet()  # a model never changes: it is searched once
+_without_nan: WeakSet[Model] = WeakSet()  # a model never changes: it is searched once
 
 
 def check_finite(analysis: Analysis, wanted: Iterable[Dimension]) -> None:
-    """InvalidModel where a weight holds NaN: all that the network computes is then NaN, too,
-    and any two such networks look alike. Refused where one along a ``wanted`` dimension is
-    infinite: shares of infinity, or its products with shares of both signs, add up to NaN.
+    """Raise for weights of which no copies can be made.
+
+    InvalidModel where one holds NaN: all that the network computes is then NaN, too, and any two
+    such networks look alike. Refused where one along a ``wanted`` dimension is infinite: shares of
+    infinity, or its products with shares of both signs, add up to NaN.
     """
     model = analysis.model
     names = {name for dimension in analysis.dimensions for name, _ in dimension.sites}
-    for name in sorted(names) if model not in _finite else ():
+    for name in sorted(names) if model not in _without_nan else ():
         weight = analysis.graph.model.weights[name]
-        if any(_holds_nan(piece) for piece in weight.pieces()):
+        # The minimum propagates NaN and needs no second array.
+        if any(_is_real(piece) and np.isnan(piece.min()) for piece in weight.pieces()):
             count = int(np.isnan(weight.array()).sum())
             raise InvalidModel(
                 f"weight '{name}' holds NaN ({count} of {weight.size} elements)",
                 "export a checkpoint from before the training diverged",
             )
-    _finite.add(model)
+    _without_nan.add(model)
     for dimension in wanted:
         for name in sorted({name for name, _ in dimension.sites}):
-            if any(map(_holds_infinity, analysis.graph.model.weights[name].pieces())):
+            pieces = analysis.graph.model.weights[name].pieces()
+            ends = (end for p in pieces if _is_real(p) for end in (p.min(), p.max()))
+            if any(abs(float(end)) == np.inf for end in ends):
                 reason = f"weight '{name}' holds infinity, of which copies cannot have shares"
                 raise Refused(dimension.name, reason, "replace it by the largest number")
 
 
-def _holds_nan(array: np.ndarray) -> bool:
-    # The minimum propagates NaN and needs no second array.
-    return bool(array.size) and is_float(array.dtype) and bool(np.isnan(array.min()))
-
-
-def _holds_infinity(array: np.ndarray) -> bool:
-    ends = (array.min(), array.max()) if array.size and is_float(array.dtype) else ()
-    return any(abs(float(end)) == np.inf for end in ends)
+def _is_real(array: np.ndarray) -> bool:
+    """Return whether an array holds real numbers, and any at all."""
+    return bool(array.size) and is_float(array.dtype)
 
 
 def requested(analysis: Analysis, widths: Mapping[str, int]) -> dict[Dimension, int]:
-    """The dimensions meant by names and the widths they grow to, checked."""
+    """Return the dimensions meant by names and the widths they grow to, checked."""
     wanted: dict[Dimension, int] = {}
     for name, given in widths.items():
-        for called, dimension, width in _meant(analysis, name, given):
+        if is_pattern(analysis, name):  # it means what it can widen
+            matched = growing(analysis, name)
+            narrower = [dimension for dimension in matched if dimension.width < given]
+            meant = [(d.name, d, given) for d in narrower or matched]
+        else:
+            meant = [(name, *resolve(analysis, name, given))]
+        for called, dimension, width in meant:
             _check(called, dimension, width)
             if wanted.setdefault(dimension, width) != width:
                 raise UsageError(
@@ -84,15 +91,8 @@ def requested(analysis: Analysis, widths: Mapping[str, int]) -> dict[Dimension, 
     return wanted
 
 
-def _meant(analysis: Analysis, name: str, width: int) -> list[tuple[str, Dimension, int]]:
-    """What a name means, or all that a pattern means and ``width`` widens, and how wide it gets."""
-    if not is_pattern(analysis, name):
-        return [(name, *resolve(analysis, name, width))]
-    found = growing(analysis, name)
-    return [(d.name, d, width) for d in [d for d in found if d.width < width] or found]
-
-
 def _check(name: str, dimension: Dimension, width: int) -> None:
+    """Raise for a width that the dimension called ``name`` cannot have."""
     if width < dimension.width:
         raise UsageError(
             f"'{name}' is {dimension.width} wide already, {width} is less",
@@ -115,23 +115,19 @@ def _check(name: str, dimension: Dimension, width: int) -> None:
         )
 
 
-def _source(analysis: Analysis, dimension: Dimension, width: int, step: Widen) -> Index:
-    seed = [step.seed, zlib.crc32(dimension.name.encode())]
-    pads = width % dimension.width if dimension.atom in analysis.paddings else 0
-    source = draw(dimension.width, width - pads, seed=seed, mapping=step.mapping)
-    return np.concatenate([source, np.full(pads, PAD)])
-
-
 def growth_of(
     analysis: Analysis, wanted: Mapping[Dimension, int], step: Widen
 ) -> tuple[Growth, list[Change]]:
-    """Source maps for these widths, drawn by seed and name, and a line of history for each."""
-    sources = {
-        d: _source(analysis, d, width, step) for d, width in wanted.items() if width > d.width
-    }
-    changes = [Change(d.name, d.width, len(s), _digest(s)) for d, s in sources.items()]
-    return Growth({d.atom: source for d, source in sources.items()}), changes
-
-
-def _digest(source: Index) -> str:
-    return sha256(source.astype("<i8").tobytes()).hexdigest()[:16]
+    """Draw source maps for these widths by seed and name, with a line of history for each."""
+    sources: dict[Atom, Index] = {}
+    changes = []
+    for dimension, width in wanted.items():
+        if width > dimension.width:
+            seed = [step.seed, zlib.crc32(dimension.name.encode())]
+            pads = width % dimension.width if dimension.atom in analysis.paddings else 0
+            copies = draw(dimension.width, width - pads, seed=seed, mapping=step.mapping)
+            source = np.concatenate([copies, np.full(pads, PAD)])
+            digest = sha256(source.astype("<i8").tobytes()).hexdigest()[:16]
+            changes.append(Change(dimension.name, dimension.width, width, digest))
+            sources[dimension.atom] = source
+    return Growth(sources), changes

@@ -38,19 +38,19 @@ NewElement = int | Kept | Fresh
 
 
 def input_places(solution: Solution) -> Places:
-    """Where the network's inputs show a dynamic size by itself."""
-    found: dict[Unknown, tuple[str, int]] = {}
+    """Return where the network's inputs show a dynamic size by itself."""
+    places: dict[Unknown, tuple[str, int]] = {}
     for name in solution.graph.inputs:
         for axis, size in enumerate(solution.shapes.sizes_of(name) or ()):
             if isinstance(size, Size) and list(size.terms.values()) == [1]:
                 (monomial,) = size.terms
                 if len(monomial) == 1:
-                    found.setdefault(monomial[0], (name, axis))
-    return found
+                    places.setdefault(monomial[0], (name, axis))
+    return places
 
 
 def element(place: int, now: AnySize, wanted: AnySize, places: Places) -> NewElement | None:
-    """How to compute element ``place``, which is ``now``, as ``wanted``; None if nobody knows."""
+    """Say how to compute element ``place``, which is ``now``, as ``wanted``; None if unknown."""
     if not isinstance(wanted, Size):
         return wanted
     ratio = proportion(now, wanted)
@@ -63,7 +63,7 @@ def element(place: int, now: AnySize, wanted: AnySize, places: Places) -> NewEle
 
 
 def proportion(before: AnySize, after: AnySize) -> tuple[int, int] | None:
-    """The fraction by which the one size must be multiplied to give the other, if there is one."""
+    """Return the fraction that the one size times is the other, if there is one."""
     if not isinstance(before, Size) or not isinstance(after, Size):
         return None
     if before.terms.keys() != after.terms.keys():

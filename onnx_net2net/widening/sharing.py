@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from onnx_net2net.algebra.expansion import PAD, multiplicity
+from onnx_net2net.operators.language import Reduction
 from onnx_net2net.step import Split
 from onnx_net2net.widening.absorption import absorb
 from onnx_net2net.widening.contraction import Rescale, Site, distribute, term_at
@@ -54,18 +55,18 @@ def share(analysis: Analysis, growth: Growth, seed: int, split: str) -> Sharing:
     for rescale in rescales:
         if rescale.contraction.applied.node.position in normed:
             continue  # its epsilon and its scale change instead
-        found = _insertion(sharing, growth, rescale, seed, split)
-        if found is None:
+        insertion = _insertion(sharing, growth, rescale, seed, split)
+        if insertion is None:
             continue
-        if not rescale.contraction.reduce and found.vector.all():
+        if not rescale.contraction.reduce and insertion.vector.all():
             taken = sharing.splits | sharing.scaled.keys()
-            absorbed = absorb(analysis.solution, growth, rescale, found.vector, taken)
+            absorbed = absorb(analysis.solution, growth, rescale, insertion.vector, taken)
             whole = rescale if absorbed is not None else None
             _receive(analysis, growth, rescale, (seed, split), sharing, whole)
             if absorbed is not None:
                 sharing.scaled |= absorbed.scaled
                 continue
-        sharing.insertions.append(found)
+        sharing.insertions.append(insertion)
     return sharing
 
 
@@ -98,12 +99,13 @@ def _receive(
             continue
         for site, equal in ways[0].scaled.items():
             own = whole is not None and index == whole.index
-            given = np.ones(1) if own else ways[1].scaled.get(site, equal)
-            ratio = np.nan_to_num(given / equal, nan=1.0)
+            parts = np.ones(1) if own else ways[1].scaled.get(site, equal)
+            ratio = np.nan_to_num(parts / equal, nan=1.0)
             sharing.received[site] = sharing.received.get(site, 1.0) * ratio
 
 
 def _seeds(rescale: Rescale, seed: int) -> list[int]:
+    """Return what the shares of an operand are drawn by."""
     name = rescale.contraction.applied.node.name
     return [seed, zlib.crc32(name.encode()), rescale.axis]
 
@@ -111,11 +113,16 @@ def _seeds(rescale: Rescale, seed: int) -> list[int]:
 def _insertion(
     sharing: Sharing, growth: Growth, rescale: Rescale, seed: int, split: str
 ) -> OperandScale | None:
+    """Return what to do to the summands so that copies count once; None where they do anyway."""
     contraction = rescale.contraction
     applied, name = contraction.applied, contraction.name
     source = growth.source(contraction.axis)
     pads = (source == PAD).any()
-    if contraction.reduce == "mean" and not pads and len(set(multiplicity(source).tolist())) == 1:
+    if (
+        contraction.reduce == Reduction.MEAN
+        and not pads
+        and len(set(multiplicity(source).tolist())) == 1
+    ):
         return None
     chosen = Split.EVEN if contraction.reduce else split
     vector = growth.vector(term_at(rescale), name, applied.env, _seeds(rescale, seed), chosen)
@@ -127,11 +134,11 @@ def _insertion(
 
 
 def _operation(reduce: str, vector: Vector, old: int, new: int) -> tuple[str, Vector]:
-    """What to do to the summands so that copies count once."""
-    if reduce == "mean":
+    """Return the operator, and its operand, that lets shares of summands count as shares."""
+    if reduce == Reduction.MEAN:
         return "Mul", vector * (new / old)
-    if reduce in ("l2", "sumsquare"):
+    if reduce in (Reduction.L2, Reduction.SUMSQUARE):
         return "Mul", np.sqrt(vector)
-    if reduce == "logsumexp":
+    if reduce == Reduction.LOGSUMEXP:
         return "Add", np.log(vector)
     return "Mul", vector

@@ -15,12 +15,12 @@ from onnx import helper
 
 from onnx_net2net.algebra.axes import Axis
 from onnx_net2net.algebra.sizes import AnySize, Size, trial
-from onnx_net2net.analysis.formulas import formulas, shape_value, symbols
 from onnx_net2net.analysis.solver import Applied, Solution, axis_of
-from onnx_net2net.analysis.values import Array, evaluate
+from onnx_net2net.analysis.values import evaluate, evaluate_symbols, is_symbolic, shape_value
 from onnx_net2net.errors import Refused
 from onnx_net2net.model.graph import Node, captured
-from onnx_net2net.operators.language import Repeated, Slot
+from onnx_net2net.operators.language import Repeated, SizeRef
+from onnx_net2net.operators.values import Array
 from onnx_net2net.widening.growth import Growth
 from onnx_net2net.widening.runtime_sizes import (
     NewElement,
@@ -77,7 +77,7 @@ class Sizing:
                 self._condition(node)
                 continue
             applied = self.solution.applied.get(node.position)
-            slots = applied.rule.slots if applied is not None else ()
+            slots = applied.rule.size_refs if applied is not None else ()
             for slot in slots:
                 self._slot(applied, slot)  # type: ignore[arg-type]
             if self.after:
@@ -91,23 +91,23 @@ class Sizing:
         """Evaluate the size chains again, with the new shapes."""
         for node in self.solution.graph.nodes:
             if node.position in self.solution.shapes.computed:
-                found = self._evaluated(node)
-                for name, (numbers, elements) in zip(node.outputs, found, strict=False):
+                results = self._evaluated(node)
+                for name, (numbers, elements) in zip(node.outputs, results, strict=False):
                     if name and not _equal(elements, self._before(name)):
                         self.numbers[name], self.after[name] = numbers, elements
                         self._trace(node, name)
 
     def _before(self, name: str) -> Array:
-        """A size value as it was, with symbols where it varies."""
+        """Return a size value as it was, with symbols where it varies."""
         shapes = self.solution.shapes
         return shapes.formula.get(name, shapes.value[name])
 
     def _evaluated(self, node: Node) -> list[tuple[Array, Array]]:
-        """What a node that computes sizes gives now, as numbers at the trial sizes and as
-        formulas; nothing where nothing that it reads changes.
+        """Return what a node that computes sizes gives now, as numbers at the trial sizes and as
+        formulas; nothing where none of its inputs changes.
         """
         solution, shapes = self.solution, self.solution.shapes
-        if node.op in ("Shape", "Size") and not node.domain:
+        if node.facts.measures:
             axes = solution.axes.get(node.inputs[0])
             if axes is None or not any(map(self.growth.touches, axes)):
                 return []
@@ -125,8 +125,8 @@ class Sizing:
         outputs = evaluate(node.proto, [self._number(n) if n else None for n in node.inputs], opset)
         elements = outputs
         given = [self._element(n) if n else None for n in node.inputs]
-        if outputs is not None and any(map(symbols, given)):
-            elements = formulas(node.proto, given, outputs, opset)
+        if outputs is not None and any(map(is_symbolic, given)):
+            elements = evaluate_symbols(node.proto, given, outputs, opset)
         if outputs is None or elements is None:
             raise Refused(node.name, "sizes computed here have no value after growth")
         return list(zip(outputs, elements, strict=True))
@@ -151,11 +151,11 @@ class Sizing:
             self.origins[name] = min(known)
 
     def _condition(self, node: Node) -> None:
-        """An If that always takes one branch, which gives sizes, goes on taking it."""
+        """Let an If that always takes one branch, which gives sizes, go on taking it."""
         if node.links is not None and node.inputs[0] in self.after:
             self._frozen(node, set())
 
-    def _slot(self, applied: Applied, slot: Slot) -> None:
+    def _slot(self, applied: Applied, slot: SizeRef) -> None:
         node = applied.node
         sizes = self._sizes(applied, slot)
         if isinstance(slot.where, str):
@@ -174,25 +174,25 @@ class Sizing:
             self.drops.append((node, slot.drops))
         return None
 
-    def _sizes(self, applied: Applied, slot: Slot) -> list[Change]:
+    def _sizes(self, applied: Applied, slot: SizeRef) -> list[Change]:
         """(old, new) for every element; equal where the slot leaves it."""
-        found: list[Change] = []
+        changes: list[Change] = []
         for item in slot.terms:
             axis = self._axis(applied, item)
             if item is None or axis is None:
-                found.append((NEVER, NEVER))
+                changes.append((NEVER, NEVER))
             elif item.beyond is not None:
                 size = self.growth.size(axis)
                 enough = isinstance(size, Size) or size <= abs(item.beyond)
-                found.append((item.beyond, item.beyond if enough else item.sign * FARTHEST))
+                changes.append((item.beyond, item.beyond if enough else item.sign * FARTHEST))
             else:
-                found.append((item.sign * axis.size, item.sign * self.growth.size(axis)))
-        return found
+                changes.append((item.sign * axis.size, item.sign * self.growth.size(axis)))
+        return changes
 
     def _axis(self, applied: Applied, item: Repeated | None) -> Axis | None:
         return axis_of(item.term, applied.env, applied.rule.sizes) if item is not None else None
 
-    def _attribute(self, applied: Applied, slot: Slot, sizes: list[Change]) -> None:
+    def _attribute(self, applied: Applied, slot: SizeRef, sizes: list[Change]) -> None:
         assert isinstance(slot.where, str)
         if all(new == old for old, new in sizes):
             return
@@ -210,7 +210,7 @@ class Sizing:
         if value != old:
             self.attributes.append(AttributePatch(applied.node, slot.where, value))
 
-    def _absent(self, applied: Applied, slot: Slot, sizes: list[Change]) -> None:
+    def _absent(self, applied: Applied, slot: SizeRef, sizes: list[Change]) -> None:
         """Sizes that were implicit: equal parts, as Split takes them; the last may be smaller
         only where an attribute states how many there are.
         """
@@ -232,7 +232,7 @@ class Sizing:
         now = self._element(name)
         if now.shape != want.shape:
             raise Refused(node.name, f"the number of sizes in '{name}' changes with growth")
-        if not symbols(want):
+        if not is_symbolic(want):
             self.patches.append(Patch(node, index, name, want))
             return
         if want.ndim > 1:
@@ -255,7 +255,7 @@ class Sizing:
         return input_places(self.solution)
 
     def _frozen(self, node: Node, slots: set[str | int]) -> None:
-        """A size that flows into arithmetic keeps its old value: sqrt(head_dim) is a scale."""
+        """Keep the old value of a size in arithmetic: sqrt(head_dim) is a scale."""
         for index, name in enumerate(node.inputs):
             if name in self.after and index not in slots:
                 self._patch(node, index, name, self._before(name))

@@ -35,22 +35,22 @@ def wishes(order: Iterable[tuple[str, str | int]]) -> list[Wish]:
     >>> wishes([("node", "a"), ("width", 5), ("dim", "b"), ("width", 7)])
     [Wish(option='node', name='a', width=5), Wish(option='dim', name='b', width=7)]
     """
-    found: list[Wish] = []
+    asked: list[Wish] = []
     for option, value in order:
         if option != "width":
-            found.append(Wish(option, str(value)))
-        elif not found:
+            asked.append(Wish(option, str(value)))
+        elif not asked:
             raise UsageError(f"--width {value} stands before any --node or --dim", _EXAMPLE)
-        elif found[-1].width is not None:
-            last = found[-1]
+        elif asked[-1].width is not None:
+            last = asked[-1]
             raise UsageError(f"--{last.option} {last.name} has more than one --width", _EXAMPLE)
         else:
-            found[-1] = Wish(found[-1].option, found[-1].name, int(value))
-    return found
+            asked[-1] = Wish(asked[-1].option, asked[-1].name, int(value))
+    return asked
 
 
 def check_wishes(asked: Sequence[Wish], factor: Fraction | None, everything: bool) -> None:
-    """UsageError unless names, widths, ``--factor`` and ``--all`` go together."""
+    """Raise UsageError unless names, widths, ``--factor`` and ``--all`` go together."""
     if factor is None:
         if everything:
             raise UsageError("--all needs --factor", "for example: --all --factor 1.5")
@@ -76,9 +76,10 @@ def explicit(analysis: Analysis, asked: Sequence[Wish]) -> dict[str, int]:
     widths: dict[str, int] = {}
     for wish in asked:
         assert wish.width is not None  # check_wishes
-        if wish.option == "dim" and not _is_dimension(analysis, wish.name):
-            known = [d.name for d in growable(analysis.dimensions)]
-            raise UsageError(f"there is no dimension '{wish.name}'", near(wish.name, known))
+        known = wish.name in analysis.by_name or is_pattern(analysis, wish.name)
+        if wish.option == "dim" and not known:
+            names = [d.name for d in growable(analysis.dimensions)]
+            raise UsageError(f"there is no dimension '{wish.name}'", near(wish.name, names))
         if widths.setdefault(wish.name, wish.width) != wish.width:
             raise UsageError(
                 f"'{wish.name}' shall become both {widths[wish.name]} and {wish.width} wide",
@@ -99,11 +100,7 @@ def scaled(analysis: Analysis, names: Sequence[str], factor: Fraction | float) -
     return {d.name: admissible(d, Fraction(str(factor))) for d in chosen}
 
 
-def _is_dimension(analysis: Analysis, name: str) -> bool:
-    return name in analysis.by_name or is_pattern(analysis, name)
-
-
 def admissible(dimension: Dimension, factor: Fraction) -> int:
-    """The smallest width that the dimension may have, ``factor`` times the present one or above."""
+    """Return the smallest width that the dimension may have from ``factor`` times its own up."""
     step = dimension.step
     return step * ceil(dimension.width * factor / step)

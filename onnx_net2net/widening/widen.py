@@ -6,8 +6,9 @@ grown = widen(model, {"conv5": 512, "layer2.0.conv1": 200})
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 from onnx import helper
@@ -42,28 +43,36 @@ from onnx_net2net.widening.targets import scaled
 
 def widen(
     model: AnyModel,
-    widths: Mapping[str, int],
+    widths: Mapping[str, int] | None = None,
     *,
+    factor: Fraction | float | None = None,
+    names: str | Sequence[str] = (),
+    all: bool = False,  # noqa: A002 (as in a plan)
     seed: int = 0,
     split: str = Split.PROJECT,
     noise: float = 0.01,
     mapping: str = "random",
 ) -> Model:
-    """``model`` with the named dimensions grown to the given widths, in units.
+    """Grow the named dimensions of ``model`` to the given ``widths``, in units.
 
     Names are those of :func:`inspect`, of nodes, tensors, parameters or modules; a pattern such as
-    ``layer2.*`` means each dimension that it matches and that can grow. ``split`` says how copies
-    share what reads them: "project" (random parts that add up exactly), "even" (equal parts; copies
-    then never differ) or "noise" (even with relative noise of standard deviation ``noise``; not
-    exact). ``mapping`` says which units are copied: "random" or "round-robin".
+    ``layer2.*`` means each dimension that it matches and that can grow. Or ``factor`` says how many
+    times as wide these ``names`` become, or ``all`` that can grow: so wide, or the next width that
+    they may have. ``split`` says how copies share what reads them: "project" (random parts that add
+    up exactly), "even" (equal parts; copies then never differ) or "noise" (even with relative noise
+    of standard deviation ``noise``; not exact). ``mapping`` says which units are copied: "random"
+    or "round-robin".
 
     Returns a new model whose ``changes`` lists what grew; ``model`` is untouched. Raises
     UsageError for names and widths that make no sense, Refused where growing would not provably
     keep the function, InvalidModel where weights hold NaN. Source: Net2WiderNet, Chen,
     Goodfellow, Shlens, ICLR 2016.
     """
-    plain = {name: int(w) if isinstance(w, np.integer) else w for name, w in widths.items()}
-    step = Widen(widths=plain, seed=seed, split=split, noise=noise, mapping=mapping)
+    if isinstance(widths, Mapping):
+        widths = {name: int(w) if isinstance(w, np.integer) else w for name, w in widths.items()}
+    step = Widen(
+        seed, split, noise, mapping, widths=widths, factor=factor, names=listed(names), all=all
+    )
     return widened(load(model), step)
 
 
@@ -80,19 +89,23 @@ def widened(model: Model, step: Widen) -> Model:
 
 
 def _grow(analysis: Analysis, growth: Growth, step: Widen, changes: list[Change]) -> Model:
+    """Write what grows: sizes first, which may be refused, then weights, norms and shares."""
     solution = analysis.solution
-    found = Sizing(solution, growth).find()
+    sizing = Sizing(solution, growth).find()
     sharing = share(analysis, growth, step.seed, step.split)
     editor = Editor(solution.graph)
     grown = _weights(analysis, growth, step, sharing, editor)
-    _norms(solution, growth, sharing.paddings, editor)
+    _shrink_epsilons(solution, growth, sharing.paddings, editor)
     inserted = [_insert(analysis, insertion, editor) for insertion in sharing.insertions]
-    apply(found, editor)
+    apply(sizing, editor)
     names = editor.join()
     touched = {n: axes for n, axes in solution.axes.items() if any(map(growth.touches, axes))}
     editor.resize(
         {
-            names.get(name, name): [_at_trial(growth, axis) for axis in axes]
+            # At the trial sizes, where the file states any.
+            names.get(name, name): [
+                int(trial(growth.size(axis))) if growth.touches(axis) else None for axis in axes
+            ]
             for name, axes in touched.items()
         }
     )
@@ -127,11 +140,11 @@ class AxisGrowth:
 
     @property
     def kind(self) -> tuple[Hashable, ...]:
-        """Equal where the same is done."""
+        """Return what is equal where the same is done."""
         scale = b"" if self.scale is None else self.scale.tobytes()
         fills = (array.tobytes() for fill in self.fills for array in fill)
-        plain = (self.axis, self.source.tobytes(), self.splits, self.pads, self.free)
-        return (*plain, scale, *fills)
+        numbers = (self.axis, self.source.tobytes(), self.splits, self.pads, self.free)
+        return (*numbers, scale, *fills)
 
 
 def _weights(
@@ -141,9 +154,9 @@ def _weights(
     sharing: Sharing,
     editor: Editor,
 ) -> dict[str, WeightGrowth]:
-    """New contents, computed when written, for every weight on a grown dimension."""
+    """Give every weight on a grown dimension new contents, computed when they are written."""
     solution, copies = analysis.solution, analysis.graph.copies
-    told: dict[str, WeightGrowth] = {}
+    grown: dict[str, WeightGrowth] = {}
     for name, weight in solution.graph.model.weights.items():
         axes = solution.axes.get(name)
         if axes is None or not any(map(growth.touches, axes)):
@@ -163,34 +176,37 @@ def _weights(
             _grown(own, weight, along, eta, step),
         )
         editor.kinds[name] = (eta, *(axis.kind for axis in along))
-        told[name] = WeightGrowth([_told(name, axis, sharing) for axis in along], eta)
-    return told
+        grown[name] = WeightGrowth([_record(name, axis, sharing) for axis in along], eta)
+    return grown
 
 
-def _told(name: str, axis: AxisGrowth, sharing: Sharing) -> Along:
-    """One axis for the history: with the parts of the gradient where they are not equal ones."""
-    plain = Along(axis.axis, axis.source, "splits" if axis.splits else "writes")
+def _record(name: str, axis: AxisGrowth, sharing: Sharing) -> Along:
+    """Return one axis for the history, with the parts of the gradient where they are not equal."""
+    along = Along(axis.axis, axis.source, "splits" if axis.splits else "writes")
     ratio = sharing.received.get((name, axis.axis))
     if axis.splits or ratio is None or np.allclose(ratio, 1):
-        return plain
-    return replace(plain, shares=plain.parts() * ratio)
+        return along
+    return replace(along, shares=along.parts() * ratio)
 
 
 def _axis_growth(name: str, index: int, axis: Axis, growth: Growth, sharing: Sharing) -> AxisGrowth:
+    """Return what happens to one axis of a weight."""
     site = name, index
-    plain = AxisGrowth(index, growth.source(axis), site in sharing.splits, sharing.scaled.get(site))
+    own = AxisGrowth(index, growth.source(axis), site in sharing.splits, sharing.scaled.get(site))
     if any(name in padding.ones for padding in sharing.paddings):
-        return replace(plain, pads=1.0)
-    known = {p.atom: p.fills[site] for p in sharing.paddings if site in p.fills}
-    if known:
-        weightings = {atom: vector for atom, vector in known.items() if vector.any()}
-        return replace(plain, fills=() if plain.splits else tuple(growth.fills(axis, weightings)))
-    return replace(plain, free=any(site in padding.free for padding in sharing.paddings))
+        return replace(own, pads=1.0)
+    filled = {p.atom: p.fills[site] for p in sharing.paddings if site in p.fills}
+    if filled:
+        weightings = {atom: vector for atom, vector in filled.items() if vector.any()}
+        return replace(own, fills=() if own.splits else tuple(growth.fills(axis, weightings)))
+    return replace(own, free=any(site in padding.free for padding in sharing.paddings))
 
 
 def _grown(
     name: str, weight: Weight, along: list[AxisGrowth], eta: float, step: Widen
 ) -> Callable[[], np.ndarray]:
+    """Return a function that computes the new contents of a weight."""
+
     def compute() -> np.ndarray:
         array = gather_axes(weight.array(), {a.axis: a.source for a in along})
         for growth in sorted(along, key=lambda a: a.splits):  # copies first, then shares
@@ -210,13 +226,10 @@ def _grown(
     return compute
 
 
-def _at_trial(growth: Growth, axis: Axis) -> int | None:
-    """The size of an axis that grows, among the dynamic sizes that were tried."""
-    return int(trial(growth.size(axis))) if growth.touches(axis) else None
-
-
-def _norms(solution: Solution, growth: Growth, paddings: list[Padding], editor: Editor) -> None:
-    """Padded vectors deviate less, by eta: so must epsilon, for the norm to stay what it was."""
+def _shrink_epsilons(
+    solution: Solution, growth: Growth, paddings: list[Padding], editor: Editor
+) -> None:
+    """Let epsilons follow padded vectors, which deviate less by eta, so that norms stay as were."""
     operands: dict[str, dict[tuple[Node, int], float]] = {}
     for padding in paddings:
         eta = padding.eta(int(growth.size(padding.atom)))
@@ -228,10 +241,10 @@ def _norms(solution: Solution, growth: Growth, paddings: list[Padding], editor: 
                 node, index = norm.epsilon_input
                 operands.setdefault(node.inputs[index], {})[node, index] = epsilon
     for name, wanted in operands.items():
-        _epsilons(solution, name, wanted, editor)
+        _connect_epsilons(solution, name, wanted, editor)
 
 
-def _epsilons(
+def _connect_epsilons(
     solution: Solution, name: str, wanted: dict[tuple[Node, int], float], editor: Editor
 ) -> None:
     """Let the operands that read ``name`` hold other numbers; in place if all become the same."""
@@ -248,7 +261,7 @@ def _epsilons(
 
 
 def _insert(analysis: Analysis, insertion: OperandScale, editor: Editor) -> str:
-    """Put an operator by shares in front of the operand that takes them; the shares' name."""
+    """Put an operator by shares in front of the operand that takes them; return their name."""
     rescale, vector = insertion.rescale, insertion.vector
     node = rescale.contraction.applied.node
     tensor = node.inputs[rescale.index]

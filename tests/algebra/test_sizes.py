@@ -16,8 +16,8 @@ from onnx_net2net.algebra.sizes import (
     bounds,
     differ,
     exact,
-    least,
-    most,
+    maximum,
+    minimum,
     opaque,
     same,
     unknown,
@@ -34,10 +34,10 @@ OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "add": lambda a, b: a + b,
     "subtract": lambda a, b: a - b,
     "multiply": lambda a, b: a * b,
-    "quotient": lambda a, b: a // most(b, 1),
-    "remainder": lambda a, b: a % most(b, 1),
-    "least": least,
-    "most": most,
+    "quotient": lambda a, b: a // maximum(b, 1),
+    "remainder": lambda a, b: a % maximum(b, 1),
+    "minimum": minimum,
+    "maximum": maximum,
 }
 
 
@@ -123,11 +123,11 @@ def test_wrong_algebra_is_caught(name: str, wrong: Any, monkeypatch: pytest.Monk
         ((Y // 2) // 3, Y // 6),
         ((2 * Y - 1) // 2, Y - 1),
         ((Y - 16) // 16 + 1, Y // 16),
-        (least(Y, 3) + most(Y - 3, 0), Y),
-        (least(Y, 3), 3 - most(3 - Y, 0)),
+        (minimum(Y, 3) + maximum(Y - 3, 0), Y),
+        (minimum(Y, 3), 3 - maximum(3 - Y, 0)),
         ((Y + (-Y) % 7) // 7 * 7, Y + (7 - Y % 7) % 7),
-        (least(2 * Y, 8), 2 * least(4, Y)),
-        (most(Y, 1), Y),
+        (minimum(2 * Y, 8), 2 * minimum(4, Y)),
+        (maximum(Y, 1), Y),
         ((X * Z + X) // (Z + 1), X),
         ((X * Y) // (X * Z), Y // Z),
         (unknown("batch", 5), X),
@@ -159,8 +159,8 @@ def test_what_depends_on_the_unknowns_is_undecided(question: Callable[[], Any]) 
 
 
 def test_what_holds_always_is_decided() -> None:
-    assert Y > 0 and Y >= 1 and not Y < 1 and bool(Y) and Y % 4 < 4 and least(Y, 8) <= 8
-    assert X + Y > X and 2 * X * Y >= X and most(Y, 3) >= 3
+    assert Y > 0 and Y >= 1 and not Y < 1 and bool(Y) and Y % 4 < 4 and minimum(Y, 8) <= 8
+    assert X + Y > X and 2 * X * Y >= X and maximum(Y, 3) >= 3
     assert differ(Y, 0) and differ(Y, -1) and differ(X + Y, X) and not differ(X, Y)
     none = unknown("found", 5, low=0)
     assert none >= 0 and not differ(none, 0)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from onnx_net2net.algebra.sizes import Size, trial, unknown
-from onnx_net2net.analysis import formulas as module
-from onnx_net2net.analysis.formulas import formulas, symbols
-from onnx_net2net.analysis.values import OPERATORS, evaluate
+from onnx_net2net.analysis.values import evaluate, evaluate_symbols, is_symbolic
+from onnx_net2net.operators import facts, registry
 from tests.algebra.test_sizes import value
-from tests.operators.test_values import CASES, Sample, _node
+from tests.operators.test_values import CASES, OPERATORS, Sample, _node
 
 PLAIN = {"floordiv", "min0"}
 
@@ -51,7 +51,7 @@ def broken(operator: str, sample: Sample, turned: int) -> list[str]:
     outputs = evaluate(node, given, sample.opset)
     terms: list[Any] = list(given)
     terms[turned] = symbolic(given[turned], turned)
-    found = formulas(node, terms, outputs, sample.opset) if outputs is not None else None
+    found = None if outputs is None else evaluate_symbols(node, terms, outputs, sample.opset)
     problems = []
     for step in (0, 1, 2, 5) if found is not None else ():
         moved = [item.trial + step if isinstance(item, Size) else item
@@ -83,7 +83,9 @@ def test_many_operators_have_formulas() -> None:
         for turned in range(len(given)):
             some = [terms[i] if i == turned else a for i, a in enumerate(given)]
             found = (
-                formulas(node, some, outputs or [], sample.opset) if symbols(some[turned]) else None
+                evaluate_symbols(node, some, outputs or [], sample.opset)
+                if is_symbolic(some[turned])
+                else None
             )
             if found and any(isinstance(n, Size) and is_plain(n) for a in found for n in a.ravel()):
                 seen.add(operator)
@@ -95,7 +97,10 @@ def test_many_operators_have_formulas() -> None:
 
 @pytest.mark.parametrize("operator", ["Mul", "Max", "Where", "Sub"])
 def test_a_wrong_formula_is_caught(operator: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = module.FORMULAS[operator]
-    monkeypatch.setitem(module.FORMULAS, operator, lambda *given: trial(kept(*given)))
+    record = facts(operator)
+    assert record.formula is not None
+    kept = record.formula
+    wrong = replace(record, formula=lambda *given: trial(kept(*given)))
+    monkeypatch.setitem(registry(), ("", operator), wrong)
     cases = [case.values for case in CASES if case.values[0] == operator]
     assert any(broken(*case, turned) for case in cases for turned in range(3))

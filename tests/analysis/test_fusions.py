@@ -212,6 +212,15 @@ def scaled_by_data(net: Net, x: str) -> str:
     return net("Mul", net("Div", x, root), net("Tanh", x))
 
 
+def above_a_floor(net: Net, x: str) -> str:
+    """The largest of three, the third of which is no zero."""
+    average = mean(net, x)
+    variance = net("Sub", mean(net, times(net, x)), times(net, average))
+    largest = net("Max", variance, constant(net, 0), constant(net, 5))
+    root = net("Sqrt", moved(net, largest))
+    return scaled(net, net("Div", net("Sub", x, average), root), bias=True)
+
+
 def to_integers(net: Net, x: str) -> str:
     root = net("Sqrt", moved(net, mean(net, square(net, x))))
     rounded = net("Cast", net("Div", x, root), to=onnx.TensorProto.INT32)
@@ -221,7 +230,15 @@ def to_integers(net: Net, x: str) -> str:
 
 @pytest.mark.parametrize(
     "form",
-    [read_elsewhere, cubed, fourth_powers, of_another, scaled_by_data, to_integers],
+    [
+        read_elsewhere,
+        cubed,
+        fourth_powers,
+        of_another,
+        scaled_by_data,
+        above_a_floor,
+        to_integers,
+    ],
     ids=lambda form: form.__name__,
 )
 def test_what_is_no_norm_is_none_and_grows_by_shares(form: Form) -> None:

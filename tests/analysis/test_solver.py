@@ -14,8 +14,7 @@ import onnx_net2net as n2n
 from onnx_net2net.algebra.axes import Axis, atoms, canonical
 from onnx_net2net.analysis.solver import Solution, solve
 from onnx_net2net.model.graph import Graph
-from onnx_net2net.operators import _looked_at as looked_at
-from onnx_net2net.operators import registry
+from onnx_net2net.operators import looked_at, registry
 from onnx_net2net.operators.language import Op, Rule
 from onnx_net2net.operators.record import Operator
 from onnx_net2net.widening.dimensions import analyse

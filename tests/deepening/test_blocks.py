@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from importlib import import_module
@@ -21,6 +22,7 @@ segments = import_module("onnx_net2net.deepening.segments")
 NAMES = sorted(path.name for path in FIXTURES.glob("*.onnx"))
 # What authors call the blocks of these networks, by the start of the fixtures' names.
 EXPECTED = {
+    "bert-classic.ts11": ["layer.0", "layer.1"],
     "bert.dynamo": ["model.bert.encoder.layer.0", "model.bert.encoder.layer.1"],
     "bloom": ["model.transformer.h.0"],
     "convnext": ["stages.0.0", "stages.0.1", "stages.1.0"],
@@ -105,19 +107,63 @@ def test_only_the_last_projections_are_zero() -> None:
             np.testing.assert_array_equal(deeper.weights[name].array(), model.weights[old].array())
 
 
-def test_a_post_norm_block_hands_its_affine_map_on() -> None:
+@pytest.mark.parametrize(
+    ("name", "norm"),
+    [
+        ("bert.dynamo-raw.onnx", "model.bert.encoder.layer.{}.output.LayerNorm.{}"),
+        ("bert-classic.ts11.onnx", "layer.{}.output_norm.{}"),  # in primitive operators
+    ],
+)
+def test_a_post_norm_block_hands_its_affine_map_on(name: str, norm: str) -> None:
     """BERT's: normalising twice is the identity up to epsilon, once the first has no affine."""
-    model = fixture("bert.dynamo-raw.onnx")
+    model = fixture(name)
     found = exact(model)
     assert all("epsilon" in (block.reason or "") for block in found)
     deeper = n2n.deepen(model, block="layer.0")
-    norm = "model.bert.encoder.layer.{}.output.LayerNorm.{}"
     assert (deeper.weights[norm.format(0, "weight")].array() == 1).all()
     assert not deeper.weights[norm.format(0, "bias")].array().any()
     for part in ("weight", "bias"):
         old, new = norm.format(0, part), norm.format(1, part)
         np.testing.assert_array_equal(deeper.weights[new].array(), model.weights[old].array())
     assert n2n.verify(model, deeper)
+
+
+@pytest.mark.filterwarnings("ignore")  # of an old exporter
+@pytest.mark.parametrize("epsilon", [1e-12, 1e-5])
+def test_norms_that_an_exporter_decomposed_are_seen(epsilon: float) -> None:
+    """Before opset 17 PyTorch's TorchScript exporter writes LayerNorm in primitive operators."""
+    torch = pytest.importorskip("torch", reason="needs the extra [torch]")
+    transformers = pytest.importorskip("transformers")
+
+    class Encoder(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self, layers: int) -> None:
+            super().__init__()
+            config = transformers.BertConfig(
+                vocab_size=50, hidden_size=12, num_hidden_layers=layers, num_attention_heads=3,
+                intermediate_size=20, layer_norm_eps=epsilon, attn_implementation="eager",
+            )  # fmt: skip
+            self.bert = transformers.BertModel(config, add_pooling_layer=False)
+
+        def forward(self, ids: object) -> object:
+            return self.bert(ids).last_hidden_state
+
+    torch.manual_seed(0)
+    small, ids = Encoder(2).eval(), torch.randint(0, 50, (2, 7))
+    with torch.no_grad():
+        for parameter in small.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    file = io.BytesIO()
+    torch.onnx.export(
+        small, (ids,), file, opset_version=13, dynamo=False, input_names=["ids"],
+        dynamic_axes={"ids": {0: "batch", 1: "length"}},
+    )  # fmt: skip
+    model = n2n.load(file.getvalue())
+    assert "LayerNormalization" not in {node.op_type for node in model.proto.graph.node}
+    assert [b.name for b in exact(model)] == [f"bert.encoder.layer.{i}" for i in (0, 1)]
+    deeper = n2n.deepen(model, block="layer.0", copies=2)
+    assert n2n.verify(model, deeper)
+    names = {name for name in Encoder(4).state_dict() if name.endswith("LayerNorm.weight")}
+    assert names <= deeper.weights.keys()
 
 
 @pytest.mark.parametrize("name", ["resnet.dynamo-raw.onnx", "llama.dynamo.onnx", "vit.ts17.onnx"])

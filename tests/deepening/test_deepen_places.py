@@ -102,3 +102,25 @@ def test_no_layer_reads_what_a_mask_has_put_out_of_range(hidden: float) -> None:
     assert "Softmax" in (caught.value.remedy or "")
     for place in (scores, weights):
         assert n2n.verify(model, n2n.deepen(model, place, init="residual"))
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_norm_belongs_to_the_layer_before_it(fused: bool, shared: bool) -> None:
+    """In one node or several: a layer comes behind its activation, unless others read the sum."""
+    net = Net(opset=13)
+    x = net("MatMul", net.input("n", 4), net.weight(4, 6))
+    scale, bias = net.weight(6), net.weight(6)
+    if fused:
+        net.opset = 17
+        normed = net("LayerNormalization", x, scale, bias)
+    else:
+        centred = net("Sub", x, net("ReduceMean", x, axes=[-1]))
+        variance = net("ReduceMean", net("Mul", centred, centred), axes=[-1])
+        root = net("Sqrt", net("Add", variance, net.put(np.float32(1e-5))))
+        normed = net("Add", net("Mul", net("Div", centred, root), scale), bias)
+    y = net("MatMul", net("Relu", normed), net.weight(6, 2))
+    model = n2n.load(net.model(net("Add", y, net("MatMul", x, net.weight(6, 2))) if shared else y))
+    deeper = n2n.deepen(model, after="matmul0")
+    assert deeper.changes[0].init == ("residual" if shared else "identity")
+    assert n2n.verify(model, deeper)

@@ -14,6 +14,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.helper import make_node
 
 import onnx_net2net as n2n
+from onnx_net2net.deepening import identity_init
 
 FLOAT = TensorProto.FLOAT
 Parts = tuple[list[NodeProto], dict[str, np.ndarray]]
@@ -56,6 +57,53 @@ def normed(prefix: str) -> dict[str, np.ndarray]:
 def norm(prefix: str, read: str, written: str) -> NodeProto:
     names = [read, prefix + "n.weight", prefix + "n.bias"]
     return make_node("LayerNormalization", names, [written], axis=-1, epsilon=1e-12)
+
+
+def primitive_norm(prefix: str, read: str, written: str, axis: int) -> Parts:
+    """LayerNorm over any axis, written out."""
+    size = (3, 6)[axis]
+    nodes = [
+        make_node("ReduceMean", [read, prefix + "axis"], [prefix + "mean"]),
+        make_node("Sub", [read, prefix + "mean"], [prefix + "d"]),
+        make_node("Mul", [prefix + "d", prefix + "d"], [prefix + "dd"]),
+        make_node("ReduceMean", [prefix + "dd", prefix + "axis"], [prefix + "v"]),
+        make_node("Add", [prefix + "v", prefix + "eps"], [prefix + "ve"]),
+        make_node("Sqrt", [prefix + "ve"], [prefix + "r"]),
+        make_node("Div", [prefix + "d", prefix + "r"], [prefix + "n"]),
+        make_node("Mul", [prefix + "n", prefix + "n.weight"], [prefix + "nw"]),
+        make_node("Add", [prefix + "nw", prefix + "n.bias"], [written]),
+    ]
+    shape = (size, *[1] * (-1 - axis))
+    weights = {prefix + "n.weight": normal(*shape) + 2, prefix + "n.bias": normal(*shape)}
+    numbers = {prefix + "axis": np.array([axis]), prefix + "eps": np.float32(1e-12)}
+    return nodes, weights | numbers
+
+
+def normed_in_primitives(p: str, x: str, y: str) -> Parts:
+    """A block of BERT: two sums, each normed."""
+    return normed_twice(p, x, y, -1)
+
+
+def normed_along_another_axis(p: str, x: str, y: str) -> Parts:
+    """What is normal along one axis is not along the other."""
+    return normed_twice(p, x, y, -2)
+
+
+def normed_twice(p: str, x: str, y: str, axis: int) -> Parts:
+    first, second = (
+        primitive_norm(p + "1.", p + "s", p + "h", axis),
+        primitive_norm(p, p + "t", y, -1),
+    )
+    nodes = [
+        make_node("MatMul", [x, p + "a.weight"], [p + "a"]),
+        make_node("Add", [x, p + "a"], [p + "s"]),
+        *first[0],
+        make_node("MatMul", [p + "h", p + "f.weight"], [p + "f"]),
+        make_node("Add", [p + "h", p + "f"], [p + "t"]),
+        *second[0],
+    ]
+    weights = {p + "a.weight": normal(6, 6), p + "f.weight": normal(6, 6)}
+    return nodes, first[1] | second[1] | weights
 
 
 def residual_behind_the_norm(p: str, x: str, y: str) -> Parts:
@@ -278,6 +326,8 @@ STACKS = {
     "a weight of a length that stays": stack(weight_of_length_one),
     "one weight zero and one": stack(one_weight_zero_and_one, NORMED),
     "normed in other rows": stack(normed_in_other_rows, NORMED),
+    "normed in primitives": stack(normed_in_primitives, NORMED),
+    "normed along another axis": stack(normed_along_another_axis, NORMED),
     "summed while flat": stack(summed_while_flat),
     "divided where relu gives zeros": stack(divided_where_relu_gives_zeros),
     "integer and real weights": stack(integer_and_real_weights),
@@ -294,6 +344,7 @@ WHY_NOT = {
     "a weight of a length that stays": "might divide zero by zero",
     "one weight zero and one": "would have to be one for a norm and zero elsewhere",
     "normed in other rows": "stands between its input and its sum",
+    "normed along another axis": "stands between its input and its sum, and is not what ends it",
 }
 
 
@@ -417,3 +468,15 @@ def test_a_stage_is_a_row_of_blocks_even_if_they_differ() -> None:
     model = n2n.load(network([*nodes, make_node("Identity", [last], ["y"])], weights))
     found = [block.name for block in n2n.blocks(model)]
     assert found == ["stages.1.blocks.0", "stages.1.blocks.1"]
+
+
+# ---- planted faults ------------------------------------------------------------------------------
+
+
+def test_a_norm_along_another_axis_taken_for_the_same_is_caught(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(identity_init, "_axis", lambda shape: -1)
+    model = n2n.load(STACKS["normed along another axis"])
+    assert "blocks.0" in {block.name for block in n2n.blocks(model) if block.exact}
+    assert not n2n.verify(model, n2n.deepen(model, block="blocks.0"))

@@ -81,7 +81,7 @@ def test_nothing_is_run_that_was_not_accepted(monkeypatch: pytest.MonkeyPatch) -
     from onnx_net2net.frameworks.torch import module, to_torch, write_package
 
     monkeypatch.setattr(module, "exec", lambda *_: pytest.fail("something ran"), raising=False)
-    monkeypatch.setattr(acceptance, "_problem", lambda path, **_: "planted")
+    monkeypatch.setattr(acceptance, "_problem", lambda path, process: "planted")
     for act in (to_torch, lambda model: write_package(model, "package")):
         with pytest.raises(InvalidModel, match="planted"):
             act(load(proto_of(PRODUCT)))

@@ -15,9 +15,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnx_net2net as n2n
-from onnx_net2net.model import native, oddities
+from onnx_net2net.model import hazards, native
 from onnx_net2net.model.isolation import Failed, Isolated
-from onnx_net2net.verification.engine import is_odd
+from onnx_net2net.verification.engine import CPU, Engine, hazard, open_engine, process_of
 from tests.console import environment
 from tests.small_models import ROOT
 
@@ -212,7 +212,7 @@ def test_an_input_that_must_be_there(name: str) -> None:
 
 def test_ordinary_networks_are_not_odd() -> None:
     """So they run here, at full speed."""
-    odd = {path.stem: is_odd(n2n.load(path)) for path in (ROOT / "fixtures").glob("*.onnx")}
+    odd = {path.stem: hazard(n2n.load(path)) for path in (ROOT / "fixtures").glob("*.onnx")}
     assert len(odd) > 90
     assert not {name: reason for name, reason in odd.items() if reason}
 
@@ -238,8 +238,29 @@ def test_odd_models_run_elsewhere_and_come_out_right() -> None:
     )
     node.attribute.append(helper.make_attribute("body", body))
     model = n2n.load(_model([node], {"go": np.array(True)}, [3]))
-    assert "no bound" in str(is_odd(model))
+    assert "no bound" in str(hazard(model))
     assert n2n.verify(model, model, seeds=1, provider="cpu")
+
+
+def test_a_session_elsewhere_is_never_answered_by_a_later_one() -> None:
+    """Sessions of a model and of its copies follow one another in one process."""
+
+    def opened(operator: str) -> Engine:
+        proto = _model([helper.make_node(operator, ["x"], ["y"])], {}, [2])
+        return open_engine(proto.SerializeToString(), CPU, optimised=False, process=process)
+
+    process = process_of(n2n.load(HOSTILE["tile"]))
+    assert (
+        process is not None
+        and process_of(n2n.load(_model([helper.make_node("Relu", ["x"], ["y"])], {}, [2]))) is None
+    )
+    feeds = {"x": np.float32([-1, 1])}
+    first = opened("Relu")
+    assert first.run(["y"], feeds)[0].tolist() == [0, 1]
+    second = opened("Neg")
+    assert second.run(["y"], feeds)[0].tolist() == [1, -1]
+    with pytest.raises(Failed):
+        first.run(["y"], feeds)
 
 
 def test_odd_inference_is_the_same() -> None:
@@ -247,7 +268,7 @@ def test_odd_inference_is_the_same() -> None:
     here = native.infer_shapes(proto, lambda name: None)
     there = native.infer_shapes(proto, lambda name: None, isolated=True)
     assert here is not None and here == there
-    assert oddities.odd(proto.graph.node[0], lambda name: None) is None
+    assert hazards.node_hazard(proto.graph.node[0], lambda name: None) is None
 
 
 @pytest.mark.parametrize("size", [2**24, 2**31 - 1])
@@ -300,9 +321,9 @@ def test_sizes_that_inputs_tell_are_computed_elsewhere() -> None:
         helper.make_node("Cast", ["x"], ["k"], to=TensorProto.INT64),
         helper.make_node("ConstantOfShape", ["k"], ["y"]),
     ]
-    assert "a size that the inputs tell" in str(is_odd(n2n.load(_model(nodes, {}, [1]))))
+    assert "a size that the inputs tell" in str(hazard(n2n.load(_model(nodes, {}, [1]))))
     nodes[0] = helper.make_node("Shape", ["x"], ["k"])
-    assert is_odd(n2n.load(_model(nodes, {}, [1]))) is None
+    assert hazard(n2n.load(_model(nodes, {}, [1]))) is None
 
 
 def test_nothing_is_imported_from_the_current_folder(tmp_path: Path) -> None:

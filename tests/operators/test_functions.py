@@ -10,6 +10,7 @@ import pytest
 from onnx import NodeProto, helper, numpy_helper
 
 from onnx_net2net.operators import functions as module
+from onnx_net2net.operators import registry
 from onnx_net2net.operators.function_texts import OPSET, TEXTS
 from onnx_net2net.operators.functions import body, functions, parsed
 from onnx_net2net.operators.language import Unsupported
@@ -173,6 +174,12 @@ def test_a_text_computes_what_the_kernel_does_in_half_precision(key: str) -> Non
 def test_every_text_has_a_sample() -> None:
     assert functions().keys() == {sample.operator for sample in SAMPLES.values()}
     assert len(functions()) == sum(map(len, TEXTS.values()))
+
+
+def test_records_do_not_repeat_what_texts_say() -> None:
+    """Weights, products and what translations need not read follow from the nodes of a text."""
+    telling = {key for key in functions() if (r := registry()[key]).weights or r.flops or r.implied}
+    assert telling == {("", "SimplifiedLayerNormalization")}, "whose weights say that it is a norm"
 
 
 # An edit of a text that a sample must show.

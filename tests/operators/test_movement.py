@@ -1,7 +1,7 @@
 """Movement rules by brute force, without the engine: random shapes, bounds and pads.
 
 For every axis that a rule lets grow, the operands are gathered by a source map and the sizes
-that the rule's slots name are rewritten; the operator must then yield its old output, gathered.
+that the rule's size_refs name are rewritten; the operator must then yield its old output, gathered.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from onnx_net2net.model.graph import Graph
 from onnx_net2net.model.model import load
 from onnx_net2net.operators import lookup
 from onnx_net2net.operators.factors import factors
-from onnx_net2net.operators.language import Op, Rule, Slot, Unsupported, expand, slot
+from onnx_net2net.operators.language import Op, Rule, SizeRef, Unsupported, expand, size_ref
 from onnx_net2net.operators.notation import Group, Spec, Term
 from tests.samples import indexing, movement, node
 from tests.samples.network import network
@@ -81,8 +81,8 @@ def gathered(array: np.ndarray, spec: Spec | None, sizes: Sizes, sources: Source
     return array
 
 
-def rewritten(old: Sequence[int], place: Slot, sizes: Sizes, sources: Sources) -> list[int]:
-    """The elements of a slot after growth: those that repeated a size still do."""
+def rewritten(old: Sequence[int], place: SizeRef, sizes: Sizes, sources: Sources) -> list[int]:
+    """The elements of a shape after growth: those that repeated a size still do."""
     grown = {**sizes, **{name: len(source) for name, source in sources.items()}}
     result = list(old)
     for index, item in enumerate(place.terms):
@@ -102,7 +102,7 @@ def apply_slots(
     """The node and its operands with rewritten sizes."""
     changed = NodeProto()
     changed.CopyFrom(proto)
-    for place in rule.slots:
+    for place in rule.size_refs:
         if isinstance(place.where, int):
             name = proto.input[place.where]
             arrays[name] = np.array(rewritten(arrays[name].tolist(), place, sizes, sources))
@@ -269,7 +269,7 @@ def test_gather_elements(shape: list[int], more: st.DataObject) -> None:
 
 def test_a_wrong_rule_is_seen() -> None:
     arrays = {"x": data([3, 4]), "w": np.array([4, 3])}
-    planted = Rule("a b, _ -> b a", slots=[slot(1, "b", "a")])
+    planted = Rule("a b, _ -> b a", size_refs=[size_ref(1, "b", "a")])
     assert broken(node("Reshape", "x w"), arrays, 13, planted) == ["a", "b"]
 
 
@@ -302,7 +302,7 @@ HARMLESS = {
     "RoiAlign": "coordinate_transformation_mode mode sampling_ratio spatial_scale",
     "ScatterElements": "reduction",  # what is indexed never grows
     "ScatterND": "reduction",
-    "Split": "num_outputs",  # the outputs are counted; a slot drops it
+    "Split": "num_outputs",  # the outputs are counted; growing drops it
     "TensorScatter": "mode",
     "TopK": "k largest sorted",
     "Trilu": "upper",

@@ -14,7 +14,7 @@ from onnx_net2net.frameworks.roles import Role, roles
 from onnx_net2net.model import schemas
 from onnx_net2net.model.attributes import check_attributes
 from onnx_net2net.model.graph import Graph
-from onnx_net2net.model.oddities import odd
+from onnx_net2net.model.hazards import node_hazard
 from onnx_net2net.operators import facts, multiply_adds, registry
 from onnx_net2net.operators.flops import product
 from onnx_net2net.operators.language import Kind, Op
@@ -94,8 +94,8 @@ def test_its_attributes_are_checked(attributes: dict[str, str], said: str) -> No
 
 def test_its_odd_operands_are_seen() -> None:
     node = network().proto.graph.node[0]
-    assert odd(node, lambda name: np.int64([4])) is None
-    assert "a count of 0" in str(odd(node, lambda name: np.int64([0])))
+    assert node_hazard(node, lambda name: np.int64([4])) is None
+    assert "a count of 0" in str(node_hazard(node, lambda name: np.int64([0])))
 
 
 def test_without_its_record_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:

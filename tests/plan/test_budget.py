@@ -139,7 +139,7 @@ def test_widths_grow_by_one_factor(name: str) -> None:
     assert spent is not None and not spent.choice.copies
     for dimension, width in spent.choice.widths.items():
         assert abs(width - spent.choice.factor * dimension.width) <= 2
-    assert spent.choice.widths.keys() == spent.scaling.steps.keys()
+    assert spent.choice.widths.keys() == set(spent.scaling.dimensions)
 
 
 def test_heads_grow_in_number_and_not_in_size() -> None:
@@ -161,6 +161,40 @@ def test_multiples() -> None:
     assert steps["model.bert.encoder.layer.0.attention.self.query:0"] == 2
     steps = {d.name: s for d, s in scaling_of(analyse(fixture("gpt2.dynamo")), 4, ()).steps.items()}
     assert steps["model.transformer.h.0.attn.c_attn:0"] == 4
+
+
+def test_what_a_class_says_once_stays_one_number() -> None:
+    """Heads of all blocks, and the hidden width, which is heads times their size."""
+    scaling = scaling_of(analyse(fixture("gpt2.dynamo-raw")), 1, (), tie=True)
+    old = {d.name: d.width for d in scaling.dimensions}
+    heads = [f"model.transformer.h.{block}.attn.c_attn:0" for block in (0, 1)]
+    inner = [f"model.transformer.h.{block}.mlp.c_fc" for block in (0, 1)]
+    hidden = "model.transformer.wte"
+    assert [old[name] for name in (*heads, hidden, *inner)] == [4, 4, 20, 33, 33]
+    for factor in (1.2, 1.3, 1.7, 2.6):
+        new = old | {d.name: width for d, width in scaling.widths(factor).items()}
+        assert new[heads[0]] == new[heads[1]] and new[hidden] == 5 * new[heads[0]]
+        assert new[inner[0]] == new[inner[1]]
+    larger = n2n.grow(fixture("gpt2.dynamo-raw"), params="6x")
+    new = {d.name.replace("h.3", "h.1"): d.width for d in n2n.inspect(larger)}
+    assert new[hidden] == 5 * new[heads[0]] > 20 and near(costs(larger).parameters, 6 * 7579)
+
+
+def test_steps_of_ties_suit_all_of_them() -> None:
+    """Planted: with heads of 5 entries and hidden widths in eights, heads come in eights."""
+    scaling = scaling_of(analyse(fixture("gpt2.dynamo-raw")), 8, (), tie=True)
+    for factor in (1.5, 2, 3.1, 7):
+        widths = {d.name: width for d, width in scaling.widths(factor).items()}
+        assert widths["model.transformer.wte"] % 8 == 0
+        assert widths["model.transformer.wte"] == 5 * widths["model.transformer.h.0.attn.c_attn:0"]
+
+
+def test_wide_ones_are_multiples_of_eight_unless_told_otherwise() -> None:
+    model = n2n.widen(fixture("mlp.dynamo"), {"fc1": 100, "fc2": 70})
+    widths = [change.new for change in n2n.grow(model, params="2x").changes]
+    assert len(widths) == 2 and not any(width % 8 for width in widths)
+    widths = [change.new for change in n2n.grow(model, params="2x", multiple_of=1).changes]
+    assert any(width % 8 for width in widths)
 
 
 def test_what_is_kept_stays() -> None:

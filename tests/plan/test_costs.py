@@ -11,13 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper
 
 import onnx_net2net as n2n
 from onnx_net2net.model.model import load
 from onnx_net2net.operators import registry
+from onnx_net2net.operators.language import Op
 from onnx_net2net.plan.costs import Workload, costs
+from onnx_net2net.plan.forecast import Forecast
+from onnx_net2net.widening.dimensions import analyse
 from tests.console import FIXTURES
 from tests.networks import Net
+from tests.operators.test_functions import SAMPLES as FUSED
 from tests.operators.test_rules import BY_ID
 from tests.samples import Sample
 from tests.samples.network import network
@@ -103,8 +108,6 @@ NOT_COUNTED = {
 
 def sizes_of(sample: Sample) -> tuple[dict[str, int], set[str]]:
     """The sizes of the names in the rule of a sample's node, and those that operands share."""
-    from onnx_net2net.widening.dimensions import analyse
-
     solution = analyse(load(network(sample))).solution
     at = solution.graph.producer[next(o for o in sample.node.output if o)].position
     if at not in solution.applied:
@@ -122,7 +125,9 @@ def counted(sample: Sample) -> int:
     return sum(load_.terms.get(node.position, ()))
 
 
-COUNTS = {key: record.flops for key, record in registry().items() if record.flops}
+COUNTS = {key for key, record in registry().items() if record.flops}
+# What a text calls is counted of the operators that have one, none of which has a count besides.
+COUNTS |= {s.operator for s in FUSED.values() if counted(s)}
 CONTRACTING = {key: s for key, s in BY_ID.items() if sizes_of(s)[1] or s.operator in COUNTS}
 
 
@@ -136,7 +141,7 @@ def test_every_sum_of_products_is_counted(key: str) -> None:
 
 
 def test_every_count_has_a_sample() -> None:
-    assert COUNTS.keys() | NOT_COUNTED.keys() == {s.operator for s in CONTRACTING.values()}
+    assert COUNTS | NOT_COUNTED.keys() == {s.operator for s in CONTRACTING.values()}
 
 
 def by_rule(sample: Sample) -> int:
@@ -204,6 +209,63 @@ def test_attention_by_hand(name: str) -> None:
     model = load(net.model(net(op, *inputs, **heads)))
     (terms,) = Workload(model, {}).terms.values()
     assert sum(terms) == products
+
+
+def attended(op: Op) -> int:
+    """The multiply-adds of fused attention: its projections, then queries and values by keys."""
+    rows, result = prod(op.shape(0)[:2]), prod(op.output())
+    if op.node.op_type == "GroupQueryAttention":
+        return 2 * result * op.output(1)[2]
+    cache = {"Attention": 4, "MultiHeadAttention": 6}[op.node.op_type]
+    past = op.shape(cache)[-2] if op.has(cache) else 0
+    if cache == 6:
+        return (prod(op.shape(0)) + result) * (op.shape(1)[2 if op.rank(1) == 4 else 1] + past)
+    inner, width = op.shape(1)
+    queries = rows * (width - op.output()[-1]) // 2
+    return rows * inner * width + (queries + result) * (op.shape(0)[1] + past)
+
+
+FUSED_ATTENTIONS = [key for key, s in FUSED.items() if s.node.op_type.endswith("Attention")]
+
+
+@pytest.mark.parametrize("key", FUSED_ATTENTIONS)
+def test_texts_of_attention_count_what_it_multiplies(key: str) -> None:
+    workload = Workload(load(network(FUSED[key])), {})
+    node = workload.graph.producer[FUSED[key].node.output[0]]
+    assert sum(workload.terms[node.position]) == attended(workload.op(node, workload.shapes.shape))
+
+
+def test_fused_operators_are_counted() -> None:
+    counted = {s.operator for s in FUSED.values()} & COUNTS
+    assert {"Attention", "FusedConv", "MatMulIntegerToFloat"} <= {name for _, name in counted}
+
+
+def test_a_form_that_no_text_covers_is_told() -> None:
+    proto = network(FUSED["microsoft_attention:Attention-one-size"])
+    node = next(n for n in proto.graph.node if n.op_type == "Attention")
+    node.attribute.append(helper.make_attribute("do_rotary", 1))
+    assert costs(load(proto)).uncounted == {"Attention": 1}
+
+
+def test_a_length_that_is_fed_is_that_of_the_cache() -> None:
+    """What the node returns says how many keys there are, where no constant does."""
+    proto = network(FUSED["microsoft_attention:GroupQueryAttention-cache"])
+    whole = costs(load(proto)).flops
+    (total,) = (t for t in proto.graph.initializer if t.name == "total")
+    proto.graph.input.append(helper.make_tensor_value_info(total.name, total.data_type, total.dims))
+    proto.graph.initializer.remove(total)
+    assert costs(load(proto)).flops == whole > 0
+
+
+@pytest.mark.parametrize("name", ["bert-classic.fused", "bert-classic.mha", "gqa.handmade"])
+def test_a_forecast_of_fused_attention_with_other_heads(name: str) -> None:
+    """Texts split heads off by an attribute, which grows with them."""
+    analysis = analyse(load(FIXTURES / f"{name}.onnx"))
+    heads = [d for d in analysis.dimensions if d.width == 3 and d.growth == "any"]
+    assert heads
+    for dimension in heads:
+        grown = n2n.widen(analysis.model, {dimension.name: 5})
+        assert costs(grown).flops == Forecast(analysis, {}).flops({dimension: 5}, {})
 
 
 # ---- parameters, activations, sizes -------------------------------------------------------------

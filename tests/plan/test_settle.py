@@ -120,6 +120,7 @@ def _stretched(proto: ModelProto) -> None:
 @pytest.mark.parametrize(
     ("fault", "problem"),
     [
+        (lambda proto: change(proto, 0, 1), "Range 'node_arange.*' reads 1 in place of 0"),
         (lambda proto: change(proto, 0.044715, 0.05), "reads 0.05 in place of 0.044715"),
         (lambda proto: change(proto, 3.0, 2.0), "reads 2 in place of 3"),
         (_renamed, "it has Sigmoid 'node_tanh' in place of Tanh 'node_tanh'"),

@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+import onnx_net2net as n2n
 from onnx_net2net import __version__
 from onnx_net2net.model.model import Model, load
 from onnx_net2net.verification.verify import verify
@@ -202,3 +203,32 @@ def test_a_dimension_without_units_is_fixed() -> None:
     (dimension,) = (d for d in inspect(model) if not d.width)
     assert dimension.growth == "fixed"
     assert dimension.reason == "it is empty: there is no unit to copy"
+
+
+def test_a_factor_with_names_is_what_a_plan_does_with_it() -> None:
+    path = FIXTURES / "resnet.dynamo.onnx"
+    for keys in ({"names": ["layer2.*", "conv1"]}, {"names": "layer1.0.conv1"}, {"all": True}):
+        grown = n2n.widen(path, factor=1.5, seed=3, **keys)
+        step = {"operation": "widen", "factor": 1.5, "seed": 3, **keys}
+        assert grown.to_bytes() == n2n.grow(path, plan=[step]).to_bytes()
+        assert grown.changes and all(2 * c.new >= 3 * c.old for c in grown.changes)
+        assert n2n.verify(path, grown, seeds=1)
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ({}, "nothing to grow"),
+        ({"factor": 2}, "'factor' needs names"),
+        ({"widths": {"conv1": 9}, "names": "conv1"}, "goes with 'factor' only"),
+        ({"factor": 2, "names": "conv1", "all": True}, "'factor' needs names"),
+        ({"widths": {"conv1": 9}, "factor": 2, "all": True}, "exclude each other"),
+        ({"widths": ["conv1"]}, "is not a table"),
+        ({"factor": 0.5, "all": True}, "is not a number above 1"),
+        ({"factor": 2, "names": "nobody"}, "no node, tensor, parameter or module 'nobody'"),
+    ],
+)
+def test_what_does_not_go_together_is_said(keys: dict, problem: str) -> None:
+    with pytest.raises(n2n.UsageError, match=problem) as caught:
+        n2n.widen(FIXTURES / "resnet.dynamo.onnx", **keys)
+    assert caught.value.remedy

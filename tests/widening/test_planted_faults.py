@@ -194,7 +194,7 @@ def eta_forgotten(patch: Patch) -> None:
 
 
 def epsilon_forgotten(patch: Patch) -> None:
-    replace(patch, "_norms", lambda right: lambda *a: None)
+    replace(patch, "_shrink_epsilons", lambda right: lambda *a: None)
 
 
 def padded_with_zeros(patch: Patch) -> None:

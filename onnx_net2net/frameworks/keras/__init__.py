@@ -20,7 +20,7 @@ __all__ = ["to_keras"]
 
 
 def to_keras(model: AnyModel) -> keras.Model:
-    """``model`` with its weights, to train on: a functional model of one layer.
+    """Return ``model`` with its weights, to train on: a functional model of one layer.
 
     >>> keras_model = to_keras(load("bert.onnx"))
     >>> keras_model({"input_ids": ids, "attention_mask": mask})["last_hidden_state"].shape

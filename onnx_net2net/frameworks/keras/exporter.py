@@ -22,7 +22,7 @@ from onnx import GraphProto, ModelProto, StringStringEntryProto, TensorProto, de
 
 from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.frameworks.keras.kept_layers import kept
-from onnx_net2net.frameworks.keras.layer import Graph, decoded
+from onnx_net2net.frameworks.keras.layer import GraphLayer, decoded
 from onnx_net2net.frameworks.roles import KIND
 from onnx_net2net.model.history import VARIANCE
 from onnx_net2net.model.model import Model, load
@@ -40,7 +40,7 @@ FAILURES = (
 
 
 def from_keras(model: keras.Model, *, opset: int = 18) -> Model:
-    """``model`` in inference mode, with its variables as weights under their own paths.
+    """Return ``model`` in inference mode, with its variables as weights under their own paths.
 
     >>> from_keras(keras.applications.ResNet50(weights=None)).weights["conv1_conv/kernel"].shape
     (7, 7, 3, 64)
@@ -58,9 +58,9 @@ def from_keras(model: keras.Model, *, opset: int = 18) -> Model:
     tf2onnx is not installed, and Refused for what tf2onnx cannot translate, and for variables that
     move in inference mode too (``stateful``), since a file has no state.
     """
-    graphs = [layer for layer in model.layers if isinstance(layer, Graph)]
+    graphs = [layer for layer in model.layers if isinstance(layer, GraphLayer)]
     if len(graphs) == 1 and all(
-        isinstance(layer, Graph | keras.layers.InputLayer) for layer in model.layers
+        isinstance(layer, GraphLayer | keras.layers.InputLayer) for layer in model.layers
     ):
         return _restored(graphs[0])
     if keras.backend.backend() != "tensorflow":
@@ -75,27 +75,27 @@ def from_keras(model: keras.Model, *, opset: int = 18) -> Model:
     return load(_weighted(_converted(model, opset), model))
 
 
-def _restored(layer: Graph) -> Model:
-    """The graph that a layer interprets, with the values that its variables have now."""
+def _restored(layer: GraphLayer) -> Model:
+    """Return the graph that a layer interprets, with the values that its variables have now."""
     proto = decoded(layer.graph)
-    del proto.graph.value_info[:]  # sizes without types, for the layer alone
-    found = {
+    del proto.graph.value_info[:]  # of older versions: sizes without types, for the layer alone
+    arrays = {
         name: keras.ops.convert_to_numpy(variable)
         for name, variable in layer.by_initializer.items()
     }
     for graph in (proto.graph, *subgraphs(proto.graph)):
         for entry in graph.initializer:
-            if entry.name in found:
-                entry.CopyFrom(numpy_helper.from_array(found[entry.name], entry.name))
+            if entry.name in arrays:
+                entry.CopyFrom(numpy_helper.from_array(arrays[entry.name], entry.name))
         for name, value, node in list(constants(graph)):
-            if name in found:
+            if name in arrays:
                 clear_data(value)
-                set_constant(node, numpy_helper.from_array(found[name], value.name))
+                set_constant(node, numpy_helper.from_array(arrays[name], value.name))
     return load(proto)
 
 
 def _converted(model: Any, opset: int) -> ModelProto:
-    """The exported function of the inputs and of all variables, these being named by number."""
+    """Export as a function of the inputs and of all variables, which are named by number."""
     import tensorflow as tf
     from tensorflow.python.autograph.impl.api import StagingError
 
@@ -116,9 +116,9 @@ def _converted(model: Any, opset: int) -> ModelProto:
         packed = keras.tree.pack_sequence_as(layout, data)
         mapping = list(zip(variables, values, strict=True))
         with keras.StatelessScope(mapping) as scope:
-            found = model(packed, training=False)
+            results = model(packed, training=False)
         moved.update(_moved(mapping, scope.state_mapping))
-        return found
+        return results
 
     signature = [*inputs, *stored]
     traced = tf.function(function, input_signature=signature)
@@ -146,7 +146,7 @@ def _converted(model: Any, opset: int) -> ModelProto:
 
 
 def _told(error: Exception) -> str:
-    """What went wrong, in a line, without the lines of code and the colours of a terminal."""
+    """Return an error's message in a line, without lines of code and a terminal's colours."""
     text = re.sub(r"\x1b\[\d*m", "", str(error))
     text = re.sub(r'^ *File ".*", line \d+, in .*\n.*\n', "", text, flags=re.MULTILINE)
     text = text.removeprefix("in user code:").partition("Arguments received by")[0]
@@ -154,26 +154,26 @@ def _told(error: Exception) -> str:
 
 
 def _moved(mapping: list[tuple[Any, Any]], after: Mapping[int, Any]) -> list[str]:
-    """Variables that have new values, but for the seeds of what is not random in inference."""
-    found = [
+    """Return the variables that changed, but for the seeds of what is not random in inference."""
+    changed = [
         variable.path
         for variable, value in mapping
         if after[id(variable)] is not value and variable.name != "seed_generator_state"
     ]
     hidden = after.keys() - {id(variable) for variable, _ in mapping}
-    return [*found, *(["the state of a layer"] if hidden else [])]
+    return [*changed, *(["the state of a layer"] if hidden else [])]
 
 
 def _check_operators(proto: ModelProto) -> None:
-    """tf2onnx leaves operators of TensorFlow that it does not know in the graph."""
-    found = {
+    """Raise where tf2onnx left operators of TensorFlow, which it does not know, in the graph."""
+    unknown = {
         node.op_type
         for graph in (proto.graph, *subgraphs(proto.graph))
         for node in graph.node
         if not node.domain and not defs.has(node.op_type)
     }
-    if found:
-        raise Refused(None, f"tf2onnx has no translation of {', '.join(sorted(found))}")
+    if unknown:
+        raise Refused(None, f"tf2onnx has no translation of {', '.join(sorted(unknown))}")
 
 
 def _fill(proto: ModelProto, traced: Any, known: set[str]) -> None:
@@ -194,7 +194,7 @@ def _variables(model: Any) -> list[Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """tf2onnx warns of each rewriting it tries; what is lost is told in the end."""
+    """Hide that tf2onnx warns of each rewriting it tries; what is lost is told in the end."""
     logger = logging.getLogger("tf2onnx")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -206,7 +206,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _bfloat16() -> Iterator[None]:
-    """tf2onnx writes bfloat16 as float16, which ends at 65504."""
+    """Have bfloat16 written as such, which tf2onnx writes as float16, which ends at 65504."""
     from tensorflow.core.framework.types_pb2 import DT_BFLOAT16
     from tf2onnx.tf_utils import TF_TO_ONNX_DTYPE as TYPES
 
@@ -228,7 +228,7 @@ def _add(properties: Any, key: str, value: str) -> None:
 
 
 def _weighted(proto: ModelProto, model: Any) -> ModelProto:
-    """The variables' inputs as initializers under the variables' paths."""
+    """Turn the inputs that stand for variables into initializers under their paths."""
     graph = proto.graph
     for entry in graph.initializer:
         _say(entry, "CONSTANT")
@@ -262,7 +262,7 @@ def _weighted(proto: ModelProto, model: Any) -> ModelProto:
 
 
 def _output_names(graph: GraphProto, model: Any) -> dict[str, str]:
-    """The author's names for the outputs, which the exporter calls ``Identity:0``."""
+    """Return the author's names for the outputs, which the exporter calls ``Identity:0``."""
     wanted = getattr(model, "output_names", None) or []
     if isinstance(getattr(model, "output", None), dict):
         wanted = sorted(model.output)  # TensorFlow's order of the values of a dict

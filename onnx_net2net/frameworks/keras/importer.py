@@ -8,23 +8,18 @@ from itertools import chain, count
 
 import keras
 import onnx
-from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
 
-from onnx_net2net.analysis.shapes import infer
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.function_bodies import expanded
-from onnx_net2net.frameworks.keras.layer import Graph as Layer
-from onnx_net2net.frameworks.keras.layer import Network, Slot, encoded
+from onnx_net2net.frameworks.keras.layer import GraphLayer, Network, VariableSpec, encoded
 from onnx_net2net.frameworks.keras.operators import translations
 from onnx_net2net.frameworks.keras.operators.elementwise import NUMBERS
-from onnx_net2net.frameworks.keras.program import compiled
 from onnx_net2net.frameworks.keras.types import type_name
 from onnx_net2net.frameworks.roles import Role, paths, roles
-from onnx_net2net.frameworks.step import Step
-from onnx_net2net.model.graph import Graph
+from onnx_net2net.frameworks.step import ProgramStep
 from onnx_net2net.model.model import Model
 from onnx_net2net.model.tensors import clear_data, constants, data_fields, set_constant, subgraphs
-from onnx_net2net.model.unique_names import with_unique_names
 from onnx_net2net.verification.acceptance import require_accepted
 
 __all__ = ["keras_model", "skeleton"]
@@ -37,27 +32,26 @@ def keras_model(model: Model) -> keras.Model:
     """See :func:`onnx_net2net.frameworks.keras.to_keras`."""
     source, model = model, expanded(model, translations().keys())
     _raise(list(_boundary(model.proto.graph)))
-    slots = variables_of(model)
-    proto = skeleton(model, frozenset(slot.initializer for slot in slots))
-    declare_fixed(proto, model)
-    program = compiled(proto, frozenset(slot.initializer for slot in slots))
-    _raise([problem for step in program.every_step() for problem in _unknown(step)])
-    require_accepted(source)
-    given = [value for value in proto.graph.input if value.name in program.inputs]
+    specs = variables_of(model)
+    proto = skeleton(model, frozenset(spec.initializer for spec in specs))
+    stored = {entry.name for entry in proto.graph.initializer}
+    given = [value for value in proto.graph.input if value.name not in stored]
     *names, layer_name, model_name = _unique(
         *(_name(value.name) for value in given),
         _name(proto.graph.name),
         _name(proto.graph.name) + "_model",
     )
-    layer = Layer(encoded(proto), [list(slot) for slot in slots], name=layer_name)
+    layer = GraphLayer(encoded(proto), [list(spec) for spec in specs], name=layer_name)
+    _raise([problem for step in layer.program.main.every_step() for problem in _unknown(step)])
+    require_accepted(source)
     inputs = [_input(value, name) for value, name in zip(given, names, strict=True)]
     layer.refusals = []
     outputs = layer(inputs)
     _raise(layer.refusals)
     layer.refusals = None
-    for slot in slots:
-        layer.by_initializer[slot.initializer].assign(model.weights[slot.initializer].array())
-    keys = _unique(*(NO_SCOPE.sub("_", name) for name in program.outputs))
+    for spec in specs:
+        layer.by_initializer[spec.initializer].assign(model.weights[spec.initializer].array())
+    keys = _unique(*(NO_SCOPE.sub("_", name) for name in layer.program.main.outputs))
     named = dict(zip(keys, outputs, strict=True))
     return Network(
         inputs if len(inputs) > 1 else inputs[0],
@@ -66,22 +60,23 @@ def keras_model(model: Model) -> keras.Model:
     )
 
 
-def variables_of(model: Model) -> list[Slot]:
-    """A slot for each parameter, then for each statistic."""
+def variables_of(model: Model) -> list[VariableSpec]:
+    """Return what is to be known of each parameter, then of each statistic."""
     names, kinds = paths(model), roles(model)
-    found = []
+    specs = []
     for wanted in (Role.PARAMETER, Role.STATISTIC):
         for name, weight in model.weights.items():
             if kinds[name] is wanted:
                 dtype = type_name(weight.dtype)
                 trains = wanted is Role.PARAMETER
-                found.append(Slot(name, names[name], trains, dtype, list(weight.shape)))
-    return found
+                specs.append(VariableSpec(name, names[name], trains, dtype, list(weight.shape)))
+    return specs
 
 
 def skeleton(model: Model, without: frozenset[str]) -> ModelProto:
-    """The whole model but for the contents of these weights."""
+    """Return the whole model but for the contents of these weights."""
     proto = model.editable()
+    del proto.graph.value_info[:]
     for entry in proto.graph.initializer:
         if entry.name in without:
             clear_data(entry)
@@ -98,27 +93,8 @@ def skeleton(model: Model, without: frozenset[str]) -> ModelProto:
     return proto
 
 
-def declare_fixed(proto: ModelProto, model: Model) -> None:
-    """Declare every size that is the same whatever the dynamic ones are, and no other.
-
-    A Reshape to (batch, length, -1, 64) gives a number of heads that no framework can tell while
-    batch and length are open; layers behind it may need it.
-    """
-    shapes = infer(Graph(with_unique_names(model)))
-    del proto.graph.value_info[:]
-    if not shapes.binding:
-        return
-    for node in proto.graph.node:
-        for name in node.output:
-            sizes = shapes.sizes_of(name) or ()
-            fixed = [size if isinstance(size, int) else None for size in sizes]
-            if None in fixed and any(size is not None for size in fixed):
-                value = helper.make_tensor_value_info(name, TensorProto.UNDEFINED, fixed)
-                proto.graph.value_info.append(value)
-
-
-def _unknown(step: Step) -> Iterator[Refused]:
-    """An operator, or an attribute of it, that no translation knows."""
+def _unknown(step: ProgramStep) -> Iterator[Refused]:
+    """Yield a refusal for an operator, or an attribute of it, that no translation knows."""
     if (step.domain, step.op) not in translations():
         yield Refused(step.label, f"operator {step.operator} has no translation to Keras")
         return
@@ -130,7 +106,7 @@ def _unknown(step: Step) -> Iterator[Refused]:
 
 
 def _raise(problems: list[Refused]) -> None:
-    """All of them as one; nothing where there are none."""
+    """Raise all of them as one; nothing where there are none."""
     if not problems:
         return
     remedy = "try PyTorch (to_torch), or export the network with other operators and types"
@@ -141,13 +117,13 @@ def _raise(problems: list[Refused]) -> None:
 
 
 def _name(name: str) -> str:
-    """As Keras and TensorFlow allow names."""
+    """Return a name as Keras and TensorFlow allow it."""
     plain = re.sub(r"[^A-Za-z0-9_.]", "_", name).strip("._")
     return plain if plain[:1].isalpha() else f"graph_{plain}".rstrip("_")
 
 
 def _unique(*names: str) -> list[str]:
-    """The names, numbered where an earlier one is the same: Keras wants each once in a model."""
+    """Return the names, numbered where an earlier one is the same: Keras wants each once."""
     chosen: list[str] = []
     for name in names:
         numbered = (f"{name}_{number}" for number in count(2))
@@ -156,7 +132,7 @@ def _unique(*names: str) -> list[str]:
 
 
 def _boundary(graph: GraphProto) -> Iterator[Refused]:
-    """What a Keras model cannot take or give."""
+    """Yield refusals of what a Keras model cannot take or give."""
     stored = {entry.name for entry in graph.initializer}
     given = [value for value in graph.input if value.name not in stored]
     if not given:
@@ -169,7 +145,7 @@ def _boundary(graph: GraphProto) -> Iterator[Refused]:
 
 
 def _not_a_tensor(value: ValueInfoProto) -> str:
-    """Why Keras has no tensor for a declared type; nothing where it has one, or none is stated."""
+    """Return why Keras has no tensor for a declared type; nothing where it has one."""
     kind = value.type.WhichOneof("value")
     if kind not in ("tensor_type", None):
         word = kind.removesuffix("_type").replace("_", " ")
@@ -182,12 +158,12 @@ def _not_a_tensor(value: ValueInfoProto) -> str:
 
 
 def _dtype(number: int) -> str:
-    """The name of an ONNX element type in messages and in Keras."""
+    """Return the name of an ONNX element type in messages and in Keras."""
     return "strings" if number == TensorProto.STRING else type_name(number)
 
 
 def _input(value: ValueInfoProto, name: str) -> keras.KerasTensor:
-    """An input with its declared type and shape; sizes with a name stay open."""
+    """Make an input with its declared type and shape; sizes with a name stay open."""
     kind = value.type.tensor_type
     if not kind.HasField("shape"):
         raise Refused(f"input '{value.name}'", "it has no declared rank")

@@ -40,7 +40,7 @@ CELLS = {
 
 
 @dataclass
-class _Call:
+class _Mark:
     """One call of a layer: its operator, what the node states, and what is known of its inputs."""
 
     op: str
@@ -54,11 +54,11 @@ class _Call:
 class Calls:
     """The calls that were marked, by number; ``written`` counts those that became nodes."""
 
-    marked: list[_Call] = field(default_factory=list)
+    marked: list[_Mark] = field(default_factory=list)
     written: int = 0
 
-    def mark(self, call: _Call, outputs: list[Any], inputs: list[Any]) -> list[Any]:
-        """``outputs``, which have the right types and shapes, as what the layer gives."""
+    def mark(self, call: _Mark, outputs: list[Any], inputs: list[Any]) -> list[Any]:
+        """Return ``outputs``, which have the right types and shapes, as what the layer gives."""
         import tensorflow as tf
 
         number = len(self.marked)
@@ -69,7 +69,7 @@ class Calls:
         ]
 
     def handlers(self) -> dict[str, tuple[Callable[..., Any], list[str]]]:
-        """What tf2onnx is told."""
+        """Return what to tell tf2onnx: who writes which operator."""
         lacking = {
             "BiasAdd": _biased, "Conv3D": _grouped, "Erfc": _complement, "Expm1": _exponential,
         }  # fmt: skip
@@ -95,24 +95,24 @@ class Calls:
 
 
 def _complement(graph: Any, node: Any, name: str, _: Any) -> None:
-    """1 - erf(x): what tf2onnx lacks for GELU."""
+    """Write 1 - erf(x), which tf2onnx lacks for GELU."""
     _from_one(graph, node, name, "Erf", lambda one, erf: [one, erf])
 
 
 def _exponential(graph: Any, node: Any, name: str, _: Any) -> None:
-    """exp(x) - 1: what tf2onnx lacks for CELU."""
+    """Write exp(x) - 1, which tf2onnx lacks for CELU."""
     _from_one(graph, node, name, "Exp", lambda one, power: [power, one])
 
 
 def _from_one(graph: Any, node: Any, name: str, op: str, order: Callable[..., list[str]]) -> None:
-    """The difference of 1 and of ``op``, in ``order``."""
+    """Write the difference of 1 and of ``op``, in ``order``."""
     (x,), (output,) = list(node.input), list(node.output)
     dtype, shape = graph.get_dtype(output), graph.get_shape(output)
     graph.remove_node(name)
     nodes = _Nodes(graph)
     one = nodes.constant(np.ones((), tensor_dtype_to_np_dtype(dtype)))
-    (found,) = nodes.add(op, [x])
-    graph.make_node("Sub", order(one, found), outputs=[output], shapes=[shape], dtypes=[dtype])
+    (value,) = nodes.add(op, [x])
+    graph.make_node("Sub", order(one, value), outputs=[output], shapes=[shape], dtypes=[dtype])
 
 
 def _biased(graph: Any, node: Any, name: str, _: Any) -> None:
@@ -127,7 +127,7 @@ def _biased(graph: Any, node: Any, name: str, _: Any) -> None:
 
 
 def _grouped(graph: Any, node: Any, name: str, _: Any) -> None:
-    """What tf2onnx writes for Conv3D, with the groups, which it forgets on three axes."""
+    """Write what tf2onnx does for Conv3D, with the groups, which it forgets on three axes."""
     from tf2onnx.onnx_opset.nn import ConvOp
 
     x, kernel = (graph.get_shape(value) for value in node.input)
@@ -143,18 +143,18 @@ class _Nodes:
     graph: Any
 
     def add(self, op: str, inputs: list[str], count: int = 1, **attributes: Any) -> list[str]:
-        """The outputs of a new node."""
+        """Write a node and return its outputs."""
         made = self.graph.make_node(op, inputs, attr=attributes, output_count=count)
         return list(made.output)
 
     def constant(self, array: np.ndarray) -> str:
-        """A tensor that is no weight."""
+        """Write a tensor that is no weight."""
         from tf2onnx import utils
 
         return str(self.graph.make_const(utils.make_name(CONSTANT), array).output[0])
 
     def axes(self, op: str, x: str, axes: list[int]) -> str:
-        """Squeeze or Unsqueeze."""
+        """Write a Squeeze or Unsqueeze."""
         return self.add(op, [x, self.constant(np.array(axes, np.int64))])[0]
 
 
@@ -162,22 +162,22 @@ class _Nodes:
 
 
 def _normalised(calls: Calls, layer: Any, inputs: Any) -> Any:
-    """What the layer gives in inference mode."""
+    """Mark the layer, and return what it gives in inference mode."""
     dtype = keras.backend.result_type(inputs.dtype, "float32")
     x = ops.cast(inputs, dtype)
     size = x.shape[layer.axis]
     axis = layer.axis % len(x.shape)
-    call = _Call("BatchNormalization", {"epsilon": layer.epsilon, "momentum": layer.momentum}, axis)
+    call = _Mark("BatchNormalization", {"epsilon": layer.epsilon, "momentum": layer.momentum}, axis)
     gamma = layer.gamma if layer.scale else ops.ones(size, dtype)
     beta = layer.beta if layer.center else ops.zeros(size, dtype)
     weights = (gamma, beta, layer.moving_mean, layer.moving_variance)
     inputs = [x, *(ops.cast(weight, dtype) for weight in weights)]
-    (found,) = calls.mark(call, [x], inputs)
-    return ops.cast(found, layer.compute_dtype)
+    (y,) = calls.mark(call, [x], inputs)
+    return ops.cast(y, layer.compute_dtype)
 
 
-def _normalisation(nodes: _Nodes, call: _Call, inputs: list[str], shape: list[int]) -> list[str]:
-    """With its channels on axis 1, as ONNX wants them."""
+def _normalisation(nodes: _Nodes, call: _Mark, inputs: list[str], shape: list[int]) -> list[str]:
+    """Write the node with its channels on axis 1, as ONNX wants them."""
     x, *weights = inputs
     rank = len(shape)
     if call.axis == 1:
@@ -192,7 +192,7 @@ def _normalisation(nodes: _Nodes, call: _Call, inputs: list[str], shape: list[in
 
 
 def _convolved(calls: Calls, layer: Any, inputs: Any) -> Any:
-    """What the layer gives. An exporter that sees its sizes alone confuses short and long ones."""
+    """Mark the layer: an exporter that sees its sizes alone confuses short and long ones."""
     import tensorflow as tf
 
     x = ops.convert_to_tensor(inputs)
@@ -219,7 +219,7 @@ def _convolved(calls: Calls, layer: Any, inputs: Any) -> Any:
     for a, more in zip(axes, longer, strict=True):
         given = dynamic[a] if x.shape[a] is None else x.shape[a]
         sizes[a] = given * layer.strides[a - axes[0]] + more
-    call = _Call("ConvTranspose", attributes, axis=1 if first else len(x.shape) - 1)
+    call = _Mark("ConvTranspose", attributes, axis=1 if first else len(x.shape) - 1)
     kernel = ops.convert_to_tensor(layer.kernel)
     (y,) = calls.mark(call, [tf.zeros(sizes, x.dtype)], [x, kernel])
     if layer.use_bias:
@@ -229,8 +229,8 @@ def _convolved(calls: Calls, layer: Any, inputs: Any) -> Any:
     return y if layer.activation is None else layer.activation(y)
 
 
-def _convolution(nodes: _Nodes, call: _Call, inputs: list[str], shape: list[int]) -> list[str]:
-    """With the channels on axis 1, and the kernel's inputs and outputs first."""
+def _convolution(nodes: _Nodes, call: _Mark, inputs: list[str], shape: list[int]) -> list[str]:
+    """Write the node with channels on axis 1, and the kernel's inputs and outputs first."""
     x, kernel = inputs
     rank = len(shape)
     (w,) = nodes.add("Transpose", [kernel], perm=[rank - 1, rank - 2, *range(rank - 2)])
@@ -254,13 +254,14 @@ def _looped(
     given: tuple[Any, Any, Any],
     options: Any,
 ) -> Any:
-    """The last output, all outputs and the states, as ``inner_loop`` gives them."""
+    """Return the last output, all outputs and the states, as ``inner_loop`` does."""
     import tensorflow as tf
 
     x, states, mask = given
     op = next((op for op, kind in RECURRENT.items() if type(layer) is kind), "")
     call = _recurrent(op, layer)
-    if call is None or mask is not None or (options.get("training") and _random(layer)):
+    drops = options.get("training") and (layer.dropout or layer.recurrent_dropout)
+    if call is None or mask is not None or drops:
         return original(layer, x, states, mask, **options)
     cell, states = layer.cell, list(keras.tree.flatten(states))
     weights = [cell.kernel, cell.recurrent_kernel, *([cell.bias] if call.bias else [])]
@@ -274,13 +275,8 @@ def _looped(
     return last[0], every, last
 
 
-def _random(layer: Any) -> bool:
-    """Whether a layer drops anything while it is trained."""
-    return bool(layer.dropout or layer.recurrent_dropout)
-
-
-def _recurrent(op: str, layer: Any) -> _Call | None:
-    """The call of ``op`` that does what ``layer`` does, None where there is none."""
+def _recurrent(op: str, layer: Any) -> _Mark | None:
+    """Return the call of ``op`` that does what ``layer`` does, None where there is none."""
     cell = layer.cell
     if not op or type(cell) is not CELLS[op] or layer.stateful:
         return None
@@ -298,21 +294,21 @@ def _recurrent(op: str, layer: Any) -> _Call | None:
         attributes["direction"] = "reverse"
     if op == "GRU" and cell.reset_after:
         attributes["linear_before_reset"] = 1
-    return _Call(op, attributes, bias=cell.use_bias)
+    return _Mark(op, attributes, bias=cell.use_bias)
 
 
 def _zero(state: Any) -> bool:
-    """Whether a layer made this state itself."""
+    """Return whether a layer made this state itself."""
     import tensorflow as tf
 
     if state.op.type == "Fill":
         state = state.op.inputs[1]
-    found = tf.get_static_value(state)
-    return found is not None and not np.any(found)
+    array = tf.get_static_value(state)
+    return array is not None and not np.any(array)
 
 
-def _recurrence(nodes: _Nodes, call: _Call, inputs: list[str], shape: list[int]) -> list[str]:
-    """The weights in ONNX's order of gates, time before samples, and one direction."""
+def _recurrence(nodes: _Nodes, call: _Mark, inputs: list[str], shape: list[int]) -> list[str]:
+    """Write the node: gates in ONNX's order, time before samples, one direction."""
     x, kernel, recurrent, *rest = inputs
     bias = _biases(nodes, call, rest.pop(0)) if call.bias else ""
     w, r = (
@@ -330,22 +326,18 @@ def _recurrence(nodes: _Nodes, call: _Call, inputs: list[str], shape: list[int])
     return [outputs, *(nodes.axes("Squeeze", state, [0]) for state in last)]
 
 
-def _ordered(nodes: _Nodes, call: _Call, weight: str, axis: int) -> str:
-    """The gates along ``axis`` in ONNX's order."""
+def _ordered(nodes: _Nodes, call: _Mark, weight: str, axis: int) -> str:
+    """Put the gates along ``axis`` into ONNX's order."""
     order = GATES[call.op]
     if order == sorted(order):
         return weight
-    parts = nodes.add("Split", [weight], len(order), axis=axis, **_count(nodes, len(order)))
+    since_18 = {"num_outputs": len(order)} if nodes.graph.opset >= 18 else {}
+    parts = nodes.add("Split", [weight], len(order), axis=axis, **since_18)
     return nodes.add("Concat", [parts[gate] for gate in order], axis=axis)[0]
 
 
-def _count(nodes: _Nodes, parts: int) -> dict[str, int]:
-    """Split into equal parts wants their number since opset 18."""
-    return {"num_outputs": parts} if nodes.graph.opset >= 18 else {}
-
-
-def _biases(nodes: _Nodes, call: _Call, bias: str) -> str:
-    """That of the input and that of the state, which only a GRU of Keras has."""
+def _biases(nodes: _Nodes, call: _Mark, bias: str) -> str:
+    """Write the bias of the input and that of the state, which only a GRU of Keras has."""
     if call.attributes.get("linear_before_reset"):
         shape = nodes.constant(np.array([1, -1], np.int64))
         return nodes.add("Reshape", [bias, shape])[0]
@@ -360,7 +352,7 @@ def _biases(nodes: _Nodes, call: _Call, bias: str) -> str:
 
 @contextmanager
 def kept() -> Iterator[Calls]:
-    """Layers leave marks; outside, they are what they were."""
+    """Have layers leave marks; outside, they are what they were."""
     import tensorflow as tf
 
     compiled, original_map = tf.function, tf.vectorized_map
@@ -407,7 +399,7 @@ def kept() -> Iterator[Calls]:
 
 @contextmanager
 def _replaced(kind: Any, name: str, method: Any) -> Iterator[None]:
-    """Another method for a while; one that was inherited is inherited again."""
+    """Set another method for a while; one that was inherited is inherited again."""
     own = vars(kind).get(name)
     setattr(kind, name, method)
     try:

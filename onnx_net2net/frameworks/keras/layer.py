@@ -1,6 +1,6 @@
 """The graph as one Keras layer, which saves, loads and trains as any other.
 
-    layer = Graph(graph=encoded(skeleton), variables=[["fc.weight", "fc.weight", True, ...]])
+    layer = GraphLayer(graph=encoded(skeleton), variables=[["fc.weight", "fc.weight", True, ...]])
     outputs = layer([images], training=True)
 
 Its configuration holds the graph without the weights; those are the layer's variables.
@@ -21,24 +21,24 @@ from onnx import ModelProto
 
 from onnx_net2net.errors import InvalidModel, Refused
 from onnx_net2net.frameworks.keras.operators import translations
-from onnx_net2net.frameworks.keras.operators.elementwise import POINTWISE
 from onnx_net2net.frameworks.keras.output_spec import TRIALS, output_spec, simple
-from onnx_net2net.frameworks.keras.program import compiled
-from onnx_net2net.frameworks.keras.translator import Translator
+from onnx_net2net.frameworks.keras.program import KerasProgram
+from onnx_net2net.frameworks.keras.translator import KerasTranslator
 from onnx_net2net.frameworks.keras.values import tensor
+from onnx_net2net.frameworks.roles import Role
 from onnx_net2net.model.attributes import check_attributes, check_attributes_as_written
 from onnx_net2net.model.history import VARIANCE
 from onnx_net2net.model.tensors import constants, data_fields, set_constant, subgraphs
 from onnx_net2net.model.validation import check_model, check_nodes, opset_versions
 
-__all__ = ["Graph", "Network", "Slot", "decoded", "encoded"]
+__all__ = ["GraphLayer", "Network", "VariableSpec", "decoded", "encoded"]
 
 # A few bytes can stand for more than any memory holds. Tables of zeros pack well, too.
 _FREE, _MOST_PER_BYTE = 256 << 20, 100
 _AGAIN = "export the network to Keras again"
 
 
-class Slot(NamedTuple):
+class VariableSpec(NamedTuple):
     """A variable: its initializer, its path, whether it trains, its type and shape."""
 
     initializer: str
@@ -49,12 +49,12 @@ class Slot(NamedTuple):
 
 
 def encoded(proto: ModelProto) -> str:
-    """A skeleton as text, for a configuration in JSON."""
+    """Return a skeleton as text, for a configuration in JSON."""
     return base64.b64encode(zlib.compress(proto.SerializeToString())).decode()
 
 
 def decoded(text: str) -> ModelProto:
-    """The skeleton again, checked as when a model's file is read: a .keras file is one, too.
+    """Return the skeleton of a text, checked as a model's file is: a .keras file is one, too.
 
     Raises :class:`InvalidModel`.
     """
@@ -77,7 +77,7 @@ def decoded(text: str) -> ModelProto:
 
 
 def _without_holes(proto: ModelProto) -> ModelProto:
-    """A copy whose Constants that are variables, and so have no contents, are of size 0."""
+    """Return a copy whose Constants that are variables, and so have no contents, are of size 0."""
     whole = ModelProto()
     whole.CopyFrom(proto)
     for graph in (whole.graph, *subgraphs(whole.graph)):
@@ -88,12 +88,12 @@ def _without_holes(proto: ModelProto) -> ModelProto:
     return whole
 
 
-@keras.saving.register_keras_serializable("onnx_net2net")
-class Graph(keras.layers.Layer):
+@keras.saving.register_keras_serializable("onnx_net2net", name="Graph")
+class GraphLayer(keras.layers.Layer):
     """An ONNX graph. Called with the list of its inputs, it gives the list of its outputs.
 
-    ``graph`` is the encoded skeleton, ``variables`` are :class:`Slot` rows. Variables keep the
-    layout of their initializers and are named by their paths.
+    ``graph`` is the encoded skeleton, ``variables`` are rows of :class:`VariableSpec`. Variables
+    keep the layout of their initializers and are named by their paths.
     """
 
     def __init__(self, graph: str, variables: Sequence[Sequence[Any]], **options: Any) -> None:
@@ -101,44 +101,48 @@ class Graph(keras.layers.Layer):
         options.setdefault("autocast", False)
         super().__init__(**options)
         self.graph = graph
-        self.slots = [Slot(*row) for row in variables]
+        self.specs = [VariableSpec(*row) for row in variables]
         self.refusals: list[Refused] | None = None
         self._proto = decoded(graph)
         self._population = any(entry.key == VARIANCE for entry in self._proto.metadata_props)
-        self._program = compiled(self._proto, frozenset(s.initializer for s in self.slots))
-        draws = any(step.facts.random for step in self._program.every_step())
+        kinds = {
+            spec.initializer: Role.PARAMETER if spec.trainable else Role.STATISTIC
+            for spec in self.specs
+        }
+        self.program = KerasProgram(self._proto, kinds, translations().keys())
+        draws = any(step.facts.random for step in self.program.main.every_step())
         self.seed_generator = keras.random.SeedGenerator() if draws else None
         self.by_initializer: dict[str, Any] = {}
 
     def get_config(self) -> dict[str, Any]:
-        """What :meth:`from_config` needs."""
-        rows = [[*slot[:4], list(slot.shape)] for slot in self.slots]
+        """Return what :meth:`from_config` needs."""
+        rows = [[*spec[:4], list(spec.shape)] for spec in self.specs]
         return {**super().get_config(), "graph": self.graph, "variables": rows, "autocast": False}
 
     def build(self, input_shape: Any = None) -> None:
         """Make the variables, arbitrary until they are loaded or assigned."""
-        for slot in self.slots:
+        for spec in self.specs:
             variable = self.add_weight(
-                shape=tuple(slot.shape),
+                shape=tuple(spec.shape),
                 initializer=simple,
-                dtype=slot.dtype,
-                trainable=slot.trainable,
+                dtype=spec.dtype,
+                trainable=spec.trainable,
                 autocast=False,
-                aggregation="none" if slot.trainable else "mean",
-                name=slot.path,
+                aggregation="none" if spec.trainable else "mean",
+                name=spec.path,
             )
             if keras.backend.backend() == "torch":
                 # PyTorch's ParameterDict, where Keras keeps them by path, takes no dots.
                 variable._path = variable.path.replace(".", "/")
-            self.by_initializer[slot.initializer] = variable
+            self.by_initializer[spec.initializer] = variable
         self.built = True
 
     def call(self, inputs: Any, training: bool | None = None) -> list[Any]:
-        """The outputs in the order of the graph."""
+        """Return the outputs in the order of the graph."""
         given = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
-        translator = Translator(
+        translator = KerasTranslator(
+            self.program,
             translations(),
-            frozenset(POINTWISE),
             {name: ops.convert_to_tensor(v) for name, v in self.by_initializer.items()},
             training=bool(training),
             seed=self.seed_generator,
@@ -146,13 +150,14 @@ class Graph(keras.layers.Layer):
             refusals=self.refusals,
             population=self._population,
         )
-        found = translator.run(self._program, dict(zip(self._program.inputs, given, strict=True)))
+        main = self.program.main
+        results = translator.run(main, dict(zip(main.inputs, given, strict=True)))
         if self.refusals:
-            return [ops.zeros(()) for _ in found]
-        return [tensor(value) for value in found]
+            return [ops.zeros(()) for _ in results]
+        return [tensor(value) for value in results]
 
     def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
-        """Shapes and types of the outputs."""
+        """Return shapes and types of the outputs."""
         if keras.backend.backend() == "tensorflow":
             return super().compute_output_spec(inputs, training=training)
         given = list(inputs) if isinstance(inputs, list | tuple) else [inputs]

@@ -13,14 +13,14 @@ from typing import Any
 
 import keras
 
-from onnx_net2net.frameworks.keras.operation import Operation
+from onnx_net2net.frameworks.keras.operation import KerasOperation
 from onnx_net2net.frameworks.keras.values import rank, tensor
 
 __all__ = ["axes_behind", "axis_last", "sliced_at", "with_axes", "without_axes"]
 
 
-def axes_behind(op: Operation, x: Any, axes: Any) -> tuple[Any, Callable[[Any, bool], Any]]:
-    """``x`` as a matrix whose columns run over ``axes``, and what gives its rows their shape."""
+def axes_behind(op: KerasOperation, x: Any, axes: Any) -> tuple[Any, Callable[[Any, bool], Any]]:
+    """Return ``x`` as a matrix with columns along ``axes``, and what gives rows their shape."""
     import tensorflow as tf
 
     over = _chosen(op, axes, rank(x))
@@ -36,9 +36,9 @@ def axes_behind(op: Operation, x: Any, axes: Any) -> tuple[Any, Callable[[Any, b
 
 
 def axis_last(
-    op: Operation, x: Any, axis: Any, before: int = 0
+    op: KerasOperation, x: Any, axis: Any, before: int = 0
 ) -> tuple[Any, Callable[[Any], Any]]:
-    """``x`` with an axis moved behind the others but for some, and what moves it back."""
+    """Move an axis of ``x`` behind the others but for some; return also what moves it back."""
     import tensorflow as tf
 
     chosen = tf.cast(_chosen(op, axis, rank(x)), "int32")
@@ -48,15 +48,15 @@ def axis_last(
     return tf.transpose(x, order), lambda y: tf.transpose(y, back)
 
 
-def without_axes(op: Operation, x: Any, axes: Any) -> Any:
-    """Squeeze."""
+def without_axes(op: KerasOperation, x: Any, axes: Any) -> Any:
+    """Squeeze axes that the graph computes."""
     import tensorflow as tf
 
     return tf.reshape(x, _left(tf.shape(x), _chosen(op, axes, rank(x)), axes))
 
 
-def with_axes(op: Operation, x: Any, axes: Any) -> Any:
-    """Unsqueeze: axes are counted in the result."""
+def with_axes(op: KerasOperation, x: Any, axes: Any) -> Any:
+    """Unsqueeze axes that the graph computes, counted in the result."""
     import tensorflow as tf
 
     new = _chosen(op, axes, rank(x) + axes.shape[0])
@@ -65,7 +65,7 @@ def with_axes(op: Operation, x: Any, axes: Any) -> Any:
     return tf.reshape(x, tf.where(new, 1, old))
 
 
-def sliced_at(op: Operation, x: Any, starts: Any, ends: Any, axes: Any, steps: Any) -> Any:
+def sliced_at(op: KerasOperation, x: Any, starts: Any, ends: Any, axes: Any, steps: Any) -> Any:
     """Slice whose axes or steps the graph computes."""
     import tensorflow as tf
 
@@ -93,8 +93,8 @@ def sliced_at(op: Operation, x: Any, starts: Any, ends: Any, axes: Any, steps: A
     return tf.ensure_shape(y, [None] * rank(x))
 
 
-def _chosen(op: Operation, axes: Any, count: int) -> Any:
-    """Which of ``count`` axes are meant, negative ones counted from the end."""
+def _chosen(op: KerasOperation, axes: Any, count: int) -> Any:
+    """Return which of ``count`` axes are meant, negative ones counted from the end."""
     if keras.backend.backend() != "tensorflow":
         op.refuse("its axes are computed by the graph, and have to be known ahead")
     import tensorflow as tf
@@ -107,7 +107,7 @@ def _chosen(op: Operation, axes: Any, count: int) -> Any:
 
 
 def _left(shape: Any, over: Any, axes: Any) -> Any:
-    """The sizes of the other axes."""
+    """Return the sizes of the other axes."""
     import tensorflow as tf
 
     left = tf.boolean_mask(shape, ~over)

@@ -1,6 +1,6 @@
 """One step as the translations see it, beside its operands.
 
-def gelu(op: Operation, x: Any) -> Any:
+def gelu(op: KerasOperation, x: Any) -> Any:
     return ops.gelu(x, approximate=op.attribute("approximate", "none") == "tanh")
 """
 
@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from onnx_net2net.frameworks.keras.values import Value
-from onnx_net2net.frameworks.operation import Operation as Shared
-from onnx_net2net.frameworks.step import Step
+from onnx_net2net.frameworks.operation import Operation
+from onnx_net2net.frameworks.step import ProgramStep
 
 if TYPE_CHECKING:
-    from onnx_net2net.frameworks.keras.translator import Translator
+    from onnx_net2net.frameworks.keras.translator import KerasTranslator
 
-__all__ = ["Entry", "Operation", "Scope"]
+__all__ = ["Entry", "KerasOperation", "Scope"]
 
 Entry = Callable[..., Any]
 
@@ -37,27 +37,29 @@ class Scope:
         raise KeyError(name)
 
 
-class Operation(Shared):
+class KerasOperation(Operation):
     """A step while it runs: what a translation may look at besides its operands."""
 
-    def __init__(self, step: Step, translator: Translator, scope: Scope) -> None:
+    def __init__(self, step: ProgramStep, translator: KerasTranslator, scope: Scope) -> None:
         super().__init__(step)
         self.translator = translator
         self.scope = scope
 
     @property
     def training(self) -> bool:
-        """Whether batch statistics and Dropout are wanted."""
+        """Return whether batch statistics and Dropout are wanted."""
         return self.translator.training
 
     def padded(self, operands: Sequence[Value], count: int) -> list[Value]:
-        """Operands that may be left out, None where they are; refuses more than ``count``."""
+        """Return operands that may be left out, None where they are; refuse more than ``count``."""
         if len(operands) > count:
             self.refuse(f"{len(operands) - count} operands more than it may have")
         return [*operands, *[None] * (count - len(operands))]
 
     def body(self, name: str, values: Sequence[Value]) -> list[Value]:
-        """The outputs of a body (``then_branch``, ``body``) for these inputs."""
-        program = self.step.bodies[name]
-        feeds = dict(zip(program.inputs, values, strict=False))
-        return self.translator.run(program, feeds, self.scope)
+        """Return the outputs of a body (``then_branch``, ``body``) for these inputs."""
+        if name not in self.step.bodies:
+            self.refuse(f"its {name} does not take what it is given")
+        section = self.step.bodies[name]
+        feeds = dict(zip(section.inputs, values, strict=False))
+        return self.translator.run(section, feeds, self.scope)

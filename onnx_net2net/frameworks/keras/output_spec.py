@@ -31,21 +31,21 @@ Walk = Callable[[list[Any]], list[Any]]
 def output_spec(
     walk: Walk, proto: ModelProto, inputs: Sequence[keras.KerasTensor], trial: int
 ) -> list[keras.KerasTensor]:
-    """The outputs' shapes and types. ``walk`` maps a list of tensors to a list of tensors.
+    """Return the outputs' shapes and types. ``walk`` maps a list of tensors to one.
 
     ``trial`` says which sizes to take, for a network may want multiples of something.
     """
     stored = {tensor.name for tensor in proto.graph.initializer}
     values = [value for value in proto.graph.input if value.name not in stored]
-    found = []
+    results = []
     for sizes in TRIALS[trial]:
         binding = bind(values, sizes)
         pairs = zip(values, inputs, strict=True)
         shapes = [bound(value, binding) or tuple(x.shape) for value, x in pairs]
-        found.append(_walked(walk, shapes, [x.dtype for x in inputs]))
+        results.append(_walked(walk, shapes, [x.dtype for x in inputs]))
         if not binding:
             break
-    here, there = found[0], found[-1]
+    here, there = results[0], results[-1]
     return [
         keras.KerasTensor(
             [m if m == n else None for m, n in zip(a.shape, b.shape, strict=False)],
@@ -56,7 +56,7 @@ def output_spec(
 
 
 def _walked(walk: Walk, shapes: list[Any], kinds: list[str]) -> list[Any]:
-    """What one walk gives, for simple numbers or, in JAX, for shapes alone."""
+    """Walk once, for simple numbers or, in JAX, for shapes alone."""
     with keras.StatelessScope():
         if keras.backend.backend() == "jax":
             import jax
@@ -70,7 +70,7 @@ def _walked(walk: Walk, shapes: list[Any], kinds: list[str]) -> list[Any]:
 
 
 def simple(shape: Sequence[int], dtype: str) -> Any:
-    """Ones, and for matrices such as have an inverse, until there is something better."""
+    """Return ones, and matrices such as have an inverse, until there is something better."""
     ones = ops.ones(shape, dtype)
     if len(shape) < 2 or not keras.backend.is_float_dtype(dtype):
         return ones

@@ -1,95 +1,89 @@
-"""A graph as a list of steps that an interpreter can walk.
+"""A graph as Keras walks it: the steps that PyTorch's code is written from, and when to let go.
 
-program = compiled(proto)
+program = KerasProgram(proto, {"fc.weight": Role.PARAMETER})
 for step in program.steps:
-    step.op, step.inputs, step.attributes, step.bodies
+    step.op, step.inputs, step.attributes, step.bodies, step.done
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Collection, Mapping
 
 import numpy as np
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, numpy_helper
+from onnx import ModelProto, helper
 
-from onnx_net2net.analysis.values import constant
-from onnx_net2net.frameworks.step import Section, Step, attributes_of
-from onnx_net2net.model.graph import captured
-from onnx_net2net.model.validation import opset_versions
+from onnx_net2net.frameworks.program import Program
+from onnx_net2net.frameworks.roles import Role
+from onnx_net2net.frameworks.step import Section
+from onnx_net2net.model.model import Model
+from onnx_net2net.model.tensors import constants, data_fields, subgraphs
 
-__all__ = ["Program", "compiled"]
+__all__ = ["KerasProgram"]
 
-
-@dataclass(eq=False)
-class Program(Section):
-    """The steps of one graph in order, its constants by name, and sizes that it declares."""
-
-    constants: dict[str, np.ndarray]
-    fixed: dict[str, tuple[int | None, ...]]
+MOST_READ = 4096  # elements of a tensor that an analysis may look at
 
 
-def compiled(proto: ModelProto, variables: frozenset[str] = frozenset()) -> Program:
-    """The program of a model. Initializers in ``variables`` are left to the caller."""
-    return _program(proto.graph, opset_versions(proto), variables)
+class KerasProgram(Program):
+    """The steps of a skeleton, fused to operators of ``known``; ``variables`` may have no contents.
+
+    ``constants`` are the contents by name of all others that a step or a result needs, and
+    ``fixed`` the sizes of tensors of which others vary.
+    """
+
+    def __init__(
+        self,
+        proto: ModelProto,
+        variables: Mapping[str, Role],
+        known: Collection[tuple[str, str]],
+    ) -> None:
+        model = Model(_filled(proto), {})
+        super().__init__(model, {n: variables.get(n, Role.CONSTANT) for n in model.weights})
+        self.fuse(known)
+        for section in self.main.sections():
+            _release(section)
+        names = {name for section in self.main.sections() for name in _read(section)}
+        self.constants = {name: self.constant(name) for name in names if self.is_constant(name)}
+        self.fixed = self._fixed_sizes()
+
+    def _fixed_sizes(self) -> dict[str, tuple[int | None, ...]]:
+        """Return sizes that are always the same, of tensors of which others vary.
+
+        A Reshape to (batch, length, -1, 64) gives a number of heads that no framework can tell
+        while batch and length are open; layers behind it may need it.
+        """
+        fixed = {}
+        for name in (name for step in self.steps for name in step.outputs):
+            sizes = self.shapes.sizes.get(name, ())
+            plain = tuple(size if isinstance(size, int) else None for size in sizes)
+            if any(size is not None for size in plain):
+                fixed[name] = plain
+        return fixed
 
 
-def _program(graph: GraphProto, opsets: dict[str, int], variables: frozenset[str]) -> Program:
-    constants = {
-        entry.name: numpy_helper.to_array(entry)
-        for entry in graph.initializer
-        if entry.name not in variables
-    }
-    steps = []
-    for position, node in enumerate(graph.node):
-        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
-            if node.output[0] in variables:
-                continue
-            value = constant(node)
-            if value is not None:
-                constants[node.output[0]] = value
-                continue
-        steps.append(_step(node, position, opsets, variables))
-    outputs = [value.name for value in graph.output]
-    _release(steps, outputs)
-    stored = {entry.name for entry in graph.initializer}
-    inputs = [value.name for value in graph.input if value.name not in stored]
-    fixed = {
-        value.name: tuple(
-            d.dim_value if d.HasField("dim_value") else None
-            for d in value.type.tensor_type.shape.dim
-        )
-        for value in graph.value_info
-    }
-    return Program(inputs, outputs, steps, constants, fixed)
+def _filled(proto: ModelProto) -> ModelProto:
+    """Return a copy whose small tensors without contents hold ones: an analysis reads them."""
+    whole = ModelProto()
+    whole.CopyFrom(proto)
+    for graph in (whole.graph, *subgraphs(whole.graph)):
+        for tensor in (*graph.initializer, *(value for _, value, _ in constants(graph))):
+            if not data_fields(tensor) and math.prod(tensor.dims) <= MOST_READ:
+                dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+                tensor.raw_data = np.ones(tuple(tensor.dims), dtype).tobytes()
+    return whole
 
 
-def _step(
-    node: NodeProto, position: int, opsets: dict[str, int], variables: frozenset[str]
-) -> Step:
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    name = node.name or next((output for output in node.output if output), f"#{position}")
-    bodies = {
-        attribute.name: _program(attribute.g, opsets, variables)
-        for attribute in node.attribute
-        if attribute.type == AttributeProto.GRAPH
-    }
-    step = Step(
-        node.op_type,
-        domain,
-        tuple(node.input),
-        tuple(node.output),
-        attributes_of(node),
-        f"{node.op_type} '{name}'",
-        opsets.get(domain, 1),
-        bodies,
-    )
-    step.done = tuple(sorted({n for n in node.input if n} | captured(node)))
-    return step
+def _read(section: Section) -> set[str]:
+    """Return what the steps of a section and of its bodies read, and what they result in."""
+    names = {name for step in section.steps for name in step.inputs if name}
+    bodies = (body for step in section.steps for body in step.bodies.values())
+    return names.union(section.outputs, *map(_read, bodies))
 
 
-def _release(steps: list[Step], outputs: list[str]) -> None:
-    """Leave each tensor in the ``done`` of the last step that reads it, and there only."""
-    needed = set(outputs)
-    for step in reversed(steps):
-        step.done = tuple(name for name in step.done if name not in needed)
-        needed.update(step.done)
+def _release(section: Section) -> None:
+    """Note for each step the tensors that nothing reads after it."""
+    needed = set(section.outputs)
+    for step in reversed(section.steps):
+        names = {name for name in step.inputs if name}.union(*map(_read, step.bodies.values()))
+        step.done = tuple(sorted(names - needed))
+        needed |= names

@@ -27,7 +27,7 @@ def scanned(
     states: Sequence[Any],
     sequences: Sequence[Any],
 ) -> Looped:
-    """One step for each entry along the first axis of the sequences."""
+    """Run one step for each entry along the first axis of the sequences."""
     if keras.backend.backend() != "tensorflow":
         return _by_keras(body, states, sequences)
     import tensorflow as tf
@@ -46,7 +46,7 @@ def scanned(
 
 
 def _by_keras(body: Any, states: Sequence[Any], sequences: Sequence[Any]) -> Looped:
-    """By ``keras.ops.scan``, which collects as many tensors as it carries: rows are carried too."""
+    """Run ``keras.ops.scan``, which collects as much as it carries: rows are carried too."""
     first = body(list(states), [x[0] for x in sequences])[1]
     blanks = [ops.zeros_like(row) for row in first]
 
@@ -64,7 +64,7 @@ def looped(
     limit: Any,
     first: Any,
 ) -> Looped:
-    """At most ``limit`` steps, as long as the last one says so; ``first`` says it at the start."""
+    """Run at most ``limit`` steps, as long as the last one says so; ``first`` at the start."""
     if keras.backend.backend() == "tensorflow":
 
         def without(index: Any, goes_on: Any, now: list[Any], _: list[Any]) -> Any:
@@ -89,7 +89,7 @@ def looped(
 def _loop(
     body: Any, states: list[Any], limit: Any, first: Any, inputs: list[Any], count: Any
 ) -> Looped:
-    """Rows are collected in arrays of ``count`` entries, or in ones that grow."""
+    """Run a loop; rows are collected in arrays of ``count`` entries, or in ones that grow."""
     import tensorflow as tf
 
     entries = [tf.TensorSpec(array.element_shape, array.dtype) for array in inputs]
@@ -102,8 +102,8 @@ def _loop(
     ]
 
     def step(index: Any, goes_on: Any, now: Any, arrays: Any) -> tuple[Any, ...]:
-        goes_on, new, found = body(index, goes_on, list(now), [a.read(index) for a in inputs])
-        written = [a.write(index, row) for a, row in zip(arrays, found, strict=True)]
+        goes_on, new, rows = body(index, goes_on, list(now), [a.read(index) for a in inputs])
+        written = [a.write(index, row) for a, row in zip(arrays, rows, strict=True)]
         return index + 1, goes_on, new, written
 
     done = tf.while_loop(
@@ -121,7 +121,7 @@ def _loop(
 
 
 def _specs(body: Any, states: list[Any], entries: list[Any]) -> Looped:
-    """Shapes that hold for the states after any number of steps, and what a row is."""
+    """Return shapes that hold for the states after any number of steps, and what a row is."""
     import tensorflow as tf
 
     shapes = [_sizes(state.shape) for state in states]
@@ -142,14 +142,14 @@ def _specs(body: Any, states: list[Any], entries: list[Any]) -> Looped:
 
 
 def _sizes(shape: Any) -> list[int | None] | None:
-    """Sizes of axes, None for those that are open; None where even their number is."""
+    """Return sizes of axes, None for those that are open; None where even their number is."""
     return None if shape.rank is None else shape.as_list()
 
 
 def _common(
     one: list[int | None] | None, other: list[int | None] | None
 ) -> list[int | None] | None:
-    """What two shapes have in common."""
+    """Return what two shapes have in common."""
     if one is None or other is None or len(one) != len(other):
         return None
     return [a if a == b else None for a, b in zip(one, other, strict=True)]

@@ -11,48 +11,50 @@ from typing import Any
 
 import keras
 import numpy as np
+from onnx import NodeProto
 
-from onnx_net2net.analysis import values as static
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.attributes import unread
 from onnx_net2net.frameworks.keras import unsigned
-from onnx_net2net.frameworks.keras.operation import Entry, Operation, Scope
-from onnx_net2net.frameworks.keras.program import Program
+from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation, Scope
+from onnx_net2net.frameworks.keras.program import KerasProgram
+from onnx_net2net.frameworks.keras.run_time_sizes import (
+    Scalars,
+    Sizes,
+    computed_sizes,
+)
 from onnx_net2net.frameworks.keras.types import typed
-from onnx_net2net.frameworks.keras.values import Mixed, Value, elementwise, sized
-from onnx_net2net.frameworks.step import Step
+from onnx_net2net.frameworks.keras.values import Value, sized
+from onnx_net2net.frameworks.step import ProgramStep, Section
+from onnx_net2net.operators import values as static
+from onnx_net2net.operators.language import Op
 
-__all__ = ["Translator"]
+__all__ = ["KerasTranslator"]
 
-# What merely moves entries, so that it can be done on arrays of numbers and tensors.
-MOVES = frozenset({
-    "Concat", "Expand", "Gather", "Identity", "ReduceProd", "ReduceSum", "Reshape", "Slice",
-    "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
-})  # fmt: skip
 ILL_FORMED = (ValueError, IndexError, TypeError, ZeroDivisionError, KeyError, AttributeError)
 
 
-class Unknown:
+class RefusedOutput:
     """What a refused node would have computed."""
 
 
 @cache
 def failures() -> tuple[type[Exception], ...]:
-    """What the backend raises at an operand that it cannot take."""
-    found: tuple[type[Exception], ...] = (*ILL_FORMED, NotImplementedError, RuntimeError)
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
+    """Return what the backend raises at an operand that it cannot take."""
+    own: tuple[type[Exception], ...] = (*ILL_FORMED, NotImplementedError, RuntimeError)
+    if keras.backend.backend() != "tensorflow":
+        return own
+    import tensorflow as tf
 
-        found += (tf.errors.OpError,)
-    return found
+    return (*own, tf.errors.OpError)
 
 
 def first_line(problem: Exception) -> str:
-    """Enough of a message."""
+    """Return the type of an exception and the first line of its message."""
     return f"{type(problem).__name__}: {str(problem).strip().partition(chr(10))[0][:200]}"
 
 
-class Translator:
+class KerasTranslator:
     """One walk. ``variables`` are tensors by initializer, ``update`` writes a statistic.
 
     ``population`` says that a running variance moves towards the batch's own, not the unbiased one.
@@ -60,8 +62,8 @@ class Translator:
 
     def __init__(
         self,
+        program: KerasProgram,
         table: Mapping[tuple[str, str], Entry],
-        pointwise: frozenset[str],
         variables: Mapping[str, Any],
         *,
         training: bool = False,
@@ -70,9 +72,10 @@ class Translator:
         refusals: list[Refused] | None = None,
         population: bool = False,
     ) -> None:
+        self.program = program
         self.table = table
-        self.pointwise = pointwise
         self.variables = variables
+        self.scalars: Scalars = {}
         self.training = training
         self.seed = seed
         self.update = update
@@ -85,27 +88,28 @@ class Translator:
             self.update(name, value)
 
     def run(
-        self, program: Program, feeds: Mapping[str, Value], outer: Scope | None = None
+        self, section: Section, feeds: Mapping[str, Value], outer: Scope | None = None
     ) -> list[Value]:
-        """The outputs of a program for inputs by name."""
-        root = self.variables if outer is None else {}
-        scope = Scope({**program.constants, **root, **feeds}, outer)
-        for step in program.steps:
+        """Return the outputs of the graph, or of a body of a node in it, for inputs by name."""
+        program = self.program
+        root = {**program.constants, **self.variables} if outer is None else {}
+        scope = Scope({**root, **feeds}, outer)
+        for step in section.steps:
             operands = [scope[name] if name else None for name in step.inputs]
-            results = self._attempt(Operation(step, self, scope), operands)
+            results = self._attempt(KerasOperation(step, self, scope), operands)
             for name, value in zip(step.outputs, results, strict=False):
                 if name:
                     scope.own[name] = sized(value, program.fixed.get(name))
             for name in step.done:
                 scope.own.pop(name, None)
-        return [scope[name] for name in program.outputs]
+        return [scope[name] for name in section.outputs]
 
-    def _attempt(self, op: Operation, operands: list[Value]) -> Sequence[Value]:
-        """With a list for refusals, a node that fails is noted there and what follows it left."""
+    def _attempt(self, op: KerasOperation, operands: list[Value]) -> Sequence[Value]:
+        """Translate; with a list for refusals, note there what fails, and leave what follows it."""
         if self.refusals is None:
             return self._apply(op, operands)
-        unknown = [Unknown()] * len(op.step.outputs)
-        if any(isinstance(operand, Unknown) for operand in operands):
+        unknown = [RefusedOutput()] * len(op.step.outputs)
+        if any(isinstance(operand, RefusedOutput) for operand in operands):
             return unknown
         try:
             return self._apply(op, operands)
@@ -116,96 +120,60 @@ class Translator:
             self.refusals.append(Refused(op.step.label, reason))
         return unknown
 
-    def _apply(self, op: Operation, operands: list[Value]) -> Sequence[Value]:
+    def _apply(self, op: KerasOperation, operands: list[Value]) -> list[Value]:
         step = op.step
-        found = None if step.domain else self._static(op, operands)
-        if found is None:
+        results = None if step.domain else self._static(op, operands)
+        if results is None:
             step.attributes.begin()
-            found = self._translated(op, operands)
-            self._all_read(op)
-        results = found if isinstance(found, list | tuple) and not _one(step, found) else [found]
-        return list(typed(step, operands, results))
+            entry = self.table[step.domain, step.op]
+            if unsigned.concerned(operands):
+                results = unsigned.by_bits(op, entry, operands)
+            else:
+                results = entry(op, *operands)
+            if self.refusals is not None and (ignored := step.ignored()):
+                op.refuse(unread(ignored))
+        sequence = isinstance(results, list) and step.facts.sequence
+        several = isinstance(results, list | tuple) and not sequence
+        return typed(step, operands, results if several else [results])
 
-    def _translated(self, op: Operation, operands: list[Value]) -> Any:
-        entry = self.table[op.step.domain, op.step.op]
-        if unsigned.concerned(operands):
-            return unsigned.by_bits(op, entry, operands)
-        return entry(op, *operands)
-
-    def _all_read(self, op: Operation) -> None:
-        """Refuse what the node states and its translation does not look at."""
-        ignored = op.step.ignored() if self.refusals is not None else None
-        if ignored:
-            op.refuse(unread(ignored))
-
-    def _static(self, op: Operation, operands: list[Value]) -> Any:
-        """Computed without the backend, where operands are known; None where they are not."""
+    def _static(self, op: KerasOperation, operands: list[Value]) -> Any:
+        """Return what is computed without the backend, of known numbers and of sizes; else None."""
         step = op.step
         given = [operand for operand in operands if operand is not None]
-        if not given or not all(isinstance(o, np.ndarray | Mixed) for o in given):
+        if not given or not all(isinstance(operand, np.ndarray | Sizes) for operand in given):
             return None
-        if not any(isinstance(operand, Mixed) for operand in given):
+        if all(isinstance(operand, np.ndarray) for operand in given):
             return _evaluated(step, operands)
-        if step.op in self.pointwise:
-            return elementwise(lambda *items: self._scalar(op, items), operands)
-        return _moved(step, operands) if step.op in MOVES else None
-
-    def _scalar(self, op: Operation, items: Sequence[Value]) -> Value:
-        """A pointwise operator on numbers and scalar tensors."""
-        if all(isinstance(item, np.ndarray) for item in items):
-            found = _evaluated(op.step, list(items))
-            if found is not None:
-                return found[0]
-        op.step.attributes.begin()
-        result = self.table[op.step.domain, op.step.op](op, *items)
-        self._all_read(op)
-        return result
+        node = self.program.graph.producer.get(step.output)
+        if node is None or node.op != step.op:  # it stands for several nodes
+            return None
+        if step.attributes.foreign(step.op, step.domain, step.opset):
+            return None
+        return computed_sizes(node.proto, operands, step.opset, self.scalars)
 
 
-def _one(step: Step, found: Any) -> bool:
-    """Whether a list is the value of one output: a sequence of tensors."""
-    return isinstance(found, list) and step.facts.sequence
+class _Node(Op):
+    """A step as the records' functions see it, with ``operands`` that are known."""
+
+    def __init__(self, step: ProgramStep, operands: Sequence[Value]) -> None:
+        node = NodeProto(op_type=step.op, input=step.inputs, output=step.outputs)
+        super().__init__(node, step.opset, (), (), tuple(operands))
+        self.attributes = step.attributes
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        """Return an attribute, which counts as read then."""
+        return self.attributes.get(name, default)
 
 
-def _evaluated(step: Step, operands: list[Value]) -> list[np.ndarray] | None:
-    entry = static.OPERATORS.get(step.op)
-    if entry is None:
+def _evaluated(step: ProgramStep, operands: list[Value]) -> list[np.ndarray] | None:
+    """Return what a step gives by its record, None where that has no value for it."""
+    if step.facts.value is None:
         return None
+    step.attributes.begin()
     try:
-        step.attributes.begin()
-        found = entry(step.attributes, list(operands), step.opset)
-    except ILL_FORMED:
+        results = step.facts.value(_Node(step, operands))
+    except static.ILL_FORMED:
         return None
     if step.ignored():
         return None
-    return [np.asarray(a) for a in (found if isinstance(found, list) else [found])]
-
-
-def _moved(step: Step, operands: list[Value]) -> list[Value] | None:
-    """An operator that only moves entries, on arrays of numbers and tensors."""
-    kind = next(o.dtype for o in operands if isinstance(o, Mixed))
-    arrays = [o.items if isinstance(o, Mixed) else o for o in operands]
-    if step.op == "Concat":
-        arrays = [array.astype(object) for array in arrays]
-    elif any(isinstance(operand, Mixed) for operand in operands[1:]):
-        return None  # an index or a size that is not known
-    try:
-        step.attributes.begin()
-        found = static.OPERATORS[step.op](step.attributes, arrays, step.opset)
-    except ILL_FORMED:
-        return None
-    if step.ignored():
-        return None
-    return [_plain(part, kind) for part in (found if isinstance(found, list) else [found])]
-
-
-def _plain(found: Any, kind: np.dtype) -> np.ndarray | Mixed:
-    """An array of numbers where no element is a tensor."""
-    array: np.ndarray = found
-    if not isinstance(found, np.ndarray):  # the one element of an array without axes
-        array = np.empty((), object)
-        array[()] = found
-    items = array.reshape(-1).tolist()
-    if all(isinstance(item, int | float | bool) for item in items):
-        return array.astype(kind)
-    return Mixed(array, kind)
+    return [np.asarray(a) for a in (results if isinstance(results, list) else [results])]

@@ -12,18 +12,18 @@ import onnx
 from keras import ops
 
 from onnx_net2net.frameworks.keras.values import cast, dtype_of
-from onnx_net2net.frameworks.step import Step
+from onnx_net2net.frameworks.step import ProgramStep
 
 __all__ = ["tied", "type_name", "typed"]
 
 
 def type_name(number: int) -> str:
-    """The name of an ONNX element type, as NumPy and Keras have it."""
+    """Return the name of an ONNX element type, as NumPy and Keras have it."""
     return str(onnx.helper.tensor_dtype_to_np_dtype(number).name)
 
 
-def tied(step: Step, operands: Sequence[Any]) -> dict[int, str]:
-    """The types of those outputs whose types are those of operands, by position."""
+def tied(step: ProgramStep, operands: Sequence[Any]) -> dict[int, str]:
+    """Return the types of those outputs whose types are those of operands, by position."""
     if step.domain or not onnx.defs.has(step.op, step.opset, ""):
         return {}
     schema = onnx.defs.get_schema(step.op, step.opset, "")
@@ -42,8 +42,8 @@ def tied(step: Step, operands: Sequence[Any]) -> dict[int, str]:
     }
 
 
-def typed(step: Step, operands: Sequence[Any], results: Sequence[Any]) -> list[Any]:
-    """The results in the types that the schema says."""
+def typed(step: ProgramStep, operands: Sequence[Any], results: Sequence[Any]) -> list[Any]:
+    """Return the results in the types that the schema says."""
     kinds = tied(step, operands)
     return [
         cast(value, kinds[index]) if index in kinds and ops.is_tensor(value) else value

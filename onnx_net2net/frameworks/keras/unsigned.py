@@ -12,18 +12,18 @@ from typing import Any
 import keras
 import numpy as np
 
-from onnx_net2net.frameworks.keras.operation import Entry, Operation
+from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
 from onnx_net2net.frameworks.keras.types import tied
 from onnx_net2net.frameworks.keras.values import dtype_of, tensor
+from onnx_net2net.operators.language import Kind
 
 __all__ = ["by_bits", "concerned"]
 
+# Of those that compute; what only moves entries is the same for both as well.
 SAME_BITS = frozenset({
     "Add", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "CenterCropPad", "Compress",
-    "Concat", "CumSum", "DepthToSpace", "Equal", "Expand", "Flatten", "Gather",
-    "GatherElements", "GatherND", "Gemm", "Identity", "If", "MatMul", "Mul", "Pad", "ReduceSum",
-    "Reshape", "ReverseSequence", "ScatterElements", "ScatterND", "Slice", "SpaceToDepth",
-    "Split", "Squeeze", "Sub", "Sum", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where",
+    "CumSum", "Equal", "Gemm", "If", "MatMul", "Mul", "Pad", "ReduceSum", "ReverseSequence",
+    "ScatterElements", "ScatterND", "Sub", "Sum", "Trilu", "Where",
 })  # fmt: skip
 NATIVE = frozenset(["BitShift", "Div", "Mod"])
 # Those that look at no entry, or take the type as it is.
@@ -36,31 +36,32 @@ HIGHEST = np.int64(-(2**63))
 
 
 def concerned(operands: Sequence[Any]) -> bool:
-    """Whether TensorFlow gets numbers of this type."""
+    """Return whether TensorFlow gets numbers of this type."""
     return keras.backend.backend() == "tensorflow" and any(
         not isinstance(x, list) and x is not None and dtype_of(x) == "uint64" for x in operands
     )
 
 
-def by_bits(op: Operation, entry: Entry, operands: Sequence[Any]) -> Any:
-    """What ``entry`` computes for these operands."""
+def by_bits(op: KerasOperation, entry: Entry, operands: Sequence[Any]) -> Any:
+    """Compute ``entry`` for these operands on their bits."""
     step = op.step
     if step.domain or step.op in OWN:
         return entry(op, *operands)
     if step.op in NATIVE:
         return _native(op, *(tensor(x) for x in operands))
-    whole = step.op in SAME_BITS or step.facts.compares
+    facts = step.facts
+    whole = step.op in SAME_BITS or facts.kind is Kind.MOVE or facts.compares
     if not whole or op.attribute("reduction", "none") in ("max", "min"):
         op.refuse("arithmetic on uint64 is not translated")
-    turn = HIGHEST if step.facts.compares else np.int64(0)
+    turn = HIGHEST if facts.compares else np.int64(0)
     results = entry(op, *(_signed(x, turn) for x in operands))
     several = isinstance(results, list | tuple)
     back = {index for index, kind in tied(step, operands).items() if kind == "uint64"}
-    found = [
+    values = [
         _unsigned(value, turn) if index in back else value
         for index, value in enumerate(results if several else [results])
     ]
-    return found if several else found[0]
+    return values if several else values[0]
 
 
 def _signed(x: Any, turn: np.int64) -> Any:
@@ -77,7 +78,7 @@ def _unsigned(x: Any, turn: np.int64) -> Any:
     return tf.bitcast(tf.bitwise.bitwise_xor(tensor(x), turn), "uint64")
 
 
-def _native(op: Operation, x: Any, y: Any) -> Any:
+def _native(op: KerasOperation, x: Any, y: Any) -> Any:
     import tensorflow as tf
 
     if op.step.op == "BitShift":

@@ -1,64 +1,37 @@
 """What a tensor is while the graph is traced: known, partly known, or a tensor of the backend.
 
-    np.ndarray      known now: sizes that are fixed, constants, masks
-    Mixed           sizes of which some are known: [2, <batch>, 64], element by element
-    anything else   a tensor of Keras' backend
-
-Layers need sizes that are known, and a batch stays dynamic: so a chain such as Shape -> Gather ->
-Concat -> Reshape is computed element by element, and only what is not known becomes a tensor.
+np.ndarray      known now: sizes that are fixed, constants, masks
+Sizes           sizes of which some are known: [2, batch, 64] (see run_time_sizes.py)
+anything else   a tensor of Keras' backend
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from onnx_net2net.frameworks.keras.run_time_sizes import Sizes
+
 __all__ = [
-    "Mixed", "axis_of", "cast", "dtype_of", "elementwise", "gathered", "ints", "known", "number",
-    "rank", "sized", "sizes", "tensor",
+    "axis_of", "cast", "dtype_of", "gathered", "ints", "known", "number", "rank", "sized", "sizes",
+    "tensor",
 ]  # fmt: skip
 
-Value = Any  # np.ndarray, Mixed, a backend's tensor, a list of these (a sequence), or None
-
-
-class Mixed:
-    """A small array with elements that are numbers or scalar tensors.
-
-    >>> Mixed(np.array([2, batch], dtype=object), np.dtype("int64"))
-    """
-
-    def __init__(self, items: np.ndarray, dtype: np.dtype) -> None:
-        self.items = items
-        self.dtype = dtype
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """As of an array."""
-        return self.items.shape
-
-
-def packed(items: Sequence[Any], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray | Mixed:
-    """An array where all elements are numbers, else a Mixed."""
-    if not any(keras.ops.is_tensor(item) for item in items):
-        return np.array([np.asarray(item).item() for item in items], dtype).reshape(shape)
-    array = np.empty(len(items), object)
-    for index, item in enumerate(items):
-        array[index] = item if ops.is_tensor(item) else np.asarray(item).item()
-    return Mixed(array.reshape(shape), np.dtype(dtype))
+Value = Any  # np.ndarray, Sizes, a backend's tensor, a list of these (a sequence), or None
 
 
 def tensor(value: Value, dtype: str | None = None) -> Any:
-    """``value`` as a tensor of the backend."""
-    if isinstance(value, Mixed):
+    """Return ``value`` as a tensor of the backend."""
+    if isinstance(value, Sizes):
         name = dtype or value.dtype.name
         parts = [
             ops.cast(item, name) if ops.is_tensor(item) else ops.convert_to_tensor(item, name)
-            for item in value.items.reshape(-1)
+            for item in value.elements()
         ]
         return ops.reshape(ops.stack(parts), value.shape)
     if isinstance(value, np.ndarray | np.generic):
@@ -69,29 +42,29 @@ def tensor(value: Value, dtype: str | None = None) -> Any:
 
 
 def dtype_of(value: Value) -> str:
-    """Name of the type of an element."""
-    if isinstance(value, np.ndarray | Mixed):
+    """Return the name of the type of an element."""
+    if isinstance(value, np.ndarray | Sizes):
         return value.dtype.name
     return str(keras.backend.standardize_dtype(value.dtype))
 
 
 def cast(value: Any, dtype: str) -> Any:
-    """A tensor of this type; itself where it has it."""
+    """Cast a tensor where it has another type."""
     return value if dtype_of(value) == dtype else ops.cast(value, dtype)
 
 
 def rank(value: Value) -> int:
-    """Number of axes."""
+    """Return the number of axes."""
     return len(value.shape)
 
 
 def axis_of(axis: int, value: Value) -> int:
-    """``axis`` counted from the front."""
+    """Return ``axis`` counted from the front."""
     return axis + rank(value) if axis < 0 else axis
 
 
 def known(value: Value) -> np.ndarray | None:
-    """The contents where they can be known now, without waiting for a graph to run."""
+    """Return the contents where they are known now, without waiting for a graph to run."""
     if not isinstance(value, np.ndarray) and not ops.is_tensor(value):
         return None
     if isinstance(value, np.ndarray):
@@ -109,48 +82,46 @@ def known(value: Value) -> np.ndarray | None:
 
 
 def number(value: Value, default: Any = None) -> Any:
-    """A scalar as a Python number, or as a tensor where it is not known."""
+    """Return a scalar as a Python number, or as a tensor where it is not known."""
     if value is None:
         return default
-    found = known(value)
-    if found is not None:
-        return found.reshape(-1)[0].item()
+    array = known(value)
+    if array is not None:
+        return array.reshape(-1)[0].item()
     return ops.reshape(tensor(value), ())
 
 
 def ints(value: Value) -> list[Any]:
-    """A vector of sizes as a list: numbers, and int32 scalars where they are not known."""
-    found = known(value)
-    if found is not None:
-        return [int(item) for item in found.reshape(-1)]
-    if isinstance(value, Mixed):
-        return [
-            _narrow(item) if ops.is_tensor(item) else int(item) for item in value.items.reshape(-1)
-        ]
+    """Return a vector of sizes: numbers, and int32 scalars where they are not known."""
+    array = known(value)
+    if array is not None:
+        return [int(item) for item in array.reshape(-1)]
+    if isinstance(value, Sizes):
+        return [_narrow(item) if ops.is_tensor(item) else int(item) for item in value.elements()]
     vector = ops.reshape(_narrow(value), (-1,))
     return [vector[index] for index in range(vector.shape[0])]
 
 
 def _narrow(value: Any) -> Any:
-    """As int32; what is too large for it, as the end of a Slice may be, is its largest number."""
+    """Cast to int32; what is too large, as the end of a Slice may be, becomes its largest."""
     if dtype_of(value) != "int64":
         return ops.cast(value, "int32")
     return ops.cast(ops.clip(value, 1 - 2**31, 2**31 - 1), "int32")
 
 
 def sizes(value: Value) -> list[Any]:
-    """The shape of a tensor: numbers, and int32 scalars where they are not known.
+    """Return the shape: numbers, and int32 scalars where they are not known.
 
     >>> sizes(tokens)
     [<tf.Tensor 'strided_slice:0'>, 7]
     """
-    if isinstance(value, np.ndarray | Mixed):
+    if isinstance(value, np.ndarray | Sizes):
         return list(value.shape)
     return [size if isinstance(size, int) else ops.cast(size, "int32") for size in ops.shape(value)]
 
 
 def sized(value: Value, fixed: Sequence[int | None] | None) -> Value:
-    """A tensor with sizes that its graph fixes but the backend does not see; others as they are."""
+    """Set sizes of a tensor that its graph fixes but the backend does not see."""
     if fixed is None or keras.backend.backend() != "tensorflow" or not ops.is_tensor(value):
         return value
     seen = value.shape
@@ -163,7 +134,7 @@ def sized(value: Value, fixed: Sequence[int | None] | None) -> Value:
 
 
 def gathered(value: Any, indices: Any, axis: int) -> Any:
-    """Entries along one axis; negative indices count from the end.
+    """Take entries along one axis; negative indices count from the end.
 
     ``indices`` is an array, or a tensor of integers.
     """
@@ -177,34 +148,10 @@ def gathered(value: Any, indices: Any, axis: int) -> Any:
 
 
 def product(factors: Iterable[Any]) -> Any:
-    """The product of sizes, some of them not known."""
+    """Return the product of sizes, some of them not known."""
     given = list(factors)
     plain = math.prod(f for f in given if isinstance(f, int))
     for factor in given:
         if not isinstance(factor, int):
             plain = factor * plain
     return plain
-
-
-def elementwise(function: Callable[..., Any], values: Sequence[Value]) -> np.ndarray | Mixed:
-    """A pointwise operator on arrays that are partly known, an element at a time."""
-    arrays = [v.items if isinstance(v, Mixed) else v for v in values]
-    shape = np.broadcast_shapes(*(a.shape for a in arrays))
-    spread = [np.broadcast_to(a, shape).reshape(-1) for a in arrays]
-    results = []
-    for place in range(math.prod(shape)):
-        operands = [
-            cast(entry[place], value.dtype.name)
-            if ops.is_tensor(entry[place])
-            else np.asarray(entry[place], value.dtype)
-            for entry, value in zip(spread, values, strict=True)
-        ]
-        results.append(function(*operands))
-    kinds = {dtype_of(result) for result in results if not ops.is_tensor(result)}
-    kind = kinds.pop() if kinds else _wide(dtype_of(results[0])) if results else "int64"
-    return packed(results, shape, np.dtype(kind))
-
-
-def _wide(dtype: str) -> str:
-    """Sizes are counted in int32 by the backend and in int64 by ONNX."""
-    return "int64" if dtype == "int32" else dtype

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from onnx_net2net.frameworks.keras.operation import Operation
+from onnx_net2net.frameworks.keras.operation import KerasOperation
 from onnx_net2net.frameworks.keras.values import dtype_of, sizes
 from onnx_net2net.frameworks.windows import same_pads
 
@@ -33,17 +33,17 @@ Pads = list[tuple[Any, Any]]
 
 
 def channels_last() -> bool:
-    """Whether the backend wants the channels behind."""
+    """Return whether the backend wants the channels behind."""
     return bool(keras.backend.backend() == "tensorflow")
 
 
 def to_last(x: Any) -> Any:
-    """N C ... -> N ... C."""
+    """Turn N C ... into N ... C."""
     return ops.moveaxis(x, 1, -1)
 
 
 def to_first(x: Any) -> Any:
-    """N ... C -> N C ..."""
+    """Turn N ... C into N C ..."""
     return ops.moveaxis(x, -1, 1)
 
 
@@ -58,19 +58,21 @@ class Window:
 
     @property
     def spans(self) -> tuple[int, ...]:
-        """What a window covers along each axis."""
+        """Return what a window covers along each axis."""
         return tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True))
 
     @property
     def same(self) -> bool:
-        """Whether the padding is what Keras calls "same" at stride 1."""
+        """Return whether the padding is what Keras calls "same" at stride 1."""
         if set(self.strides) != {1} or not all(isinstance(n, int) for p in self.pads for n in p):
             return False
         return self.pads == tuple(((s - 1) // 2, (s - 1) - (s - 1) // 2) for s in self.spans)
 
 
-def window(op: Operation, x: Any, kernel: Sequence[int], *, ceil: bool | None = None) -> Window:
-    """The window of a convolution of ``x`` (N C ...), or with ``ceil`` given of a pooling.
+def window(
+    op: KerasOperation, x: Any, kernel: Sequence[int], *, ceil: bool | None = None
+) -> Window:
+    """Return the window of a convolution of ``x`` (N C ...), with ``ceil`` given of a pooling.
 
     A pooling counts its stated mode of padding without dilation, as onnxruntime does.
     """
@@ -110,7 +112,7 @@ def window(op: Operation, x: Any, kernel: Sequence[int], *, ceil: bool | None = 
 
 
 def _overhang(length: Any, before: int, after: int, span: int, stride: int) -> Any:
-    """What must follow so that the last, partial window fits; it may not start in the padding."""
+    """Return what must follow so that the last, partial window fits, outside the padding."""
     if stride == 1:
         return 0
     total = length + before + after
@@ -124,7 +126,7 @@ def _overhang(length: Any, before: int, after: int, span: int, stride: int) -> A
 
 
 def padded(x: Any, pads: Sequence[tuple[Any, Any]], value: float = 0) -> Any:
-    """``x`` (N C ...) with its spatial axes padded, or cut where a pad is negative."""
+    """Pad the spatial axes of ``x`` (N C ...), or cut them where a pad is negative."""
     if all(isinstance(n, int) for pair in pads for n in pair):
         if any(n < 0 for pair in pads for n in pair):
             inner = [slice(max(-a, 0), -max(-b, 0) or None) for a, b in pads]
@@ -141,7 +143,7 @@ def padded(x: Any, pads: Sequence[tuple[Any, Any]], value: float = 0) -> Any:
 
 
 def extended(x: Any, axis: int, before: Any, after: Any, value: float = 0) -> Any:
-    """``x`` with so many entries of a value before and after those of an axis."""
+    """Put so many entries of a value before and after those of an axis of ``x``."""
     parts = [x]
     for place, count in ((0, before), (2, after)):
         if not isinstance(count, int) or count:
@@ -152,22 +154,22 @@ def extended(x: Any, axis: int, before: Any, after: Any, value: float = 0) -> An
 
 
 def positive(count: Any) -> Any:
-    """The count, or 0 where it is below."""
+    """Return the count, or 0 where it is below."""
     return max(count, 0) if isinstance(count, int) else ops.maximum(count, 0)
 
 
 def taps(x: Any, frame: Window) -> list[Any]:
-    """One strided view of the padded ``x`` (N C ...) for each place of the kernel, in its order."""
+    """Return a strided view of the padded ``x`` (N C ...) for each place of the kernel in order."""
     lengths = sizes(x)[2:]
     counts = [
         (length - span) // stride + 1
         for length, span, stride in zip(lengths, frame.spans, frame.strides, strict=True)
     ]
-    found = []
+    views = []
     for place in product(*(range(k) for k in frame.kernel)):
         index = [
             slice(i * d, i * d + (count - 1) * s + 1, s)
             for i, d, s, count in zip(place, frame.dilations, frame.strides, counts, strict=True)
         ]
-        found.append(x[(slice(None), slice(None), *index)])
-    return found
+        views.append(x[(slice(None), slice(None), *index)])
+    return views

@@ -61,17 +61,14 @@ def check(
         if isinstance(node, ast.ClassDef):
             _Walk(frozenset(names), frozenset(equations)).model(node)
         elif isinstance(node, ast.Import | ast.ImportFrom):
-            _require({(_module(node), a.name) for a in node.names} <= _IMPORTS, node)
+            module = getattr(node, "module", None) or ""
+            _require({(module, a.name) for a in node.names} <= _IMPORTS, node)
         elif ast.dump(node) not in ours:
             _require(node is tree.body[0] and _is_text(node), node)
 
 
-def _module(node: ast.Import | ast.ImportFrom) -> str:
-    return node.module or "" if isinstance(node, ast.ImportFrom) else ""
-
-
 def _is_text(node: ast.AST) -> bool:
-    """Whether a statement is a docstring."""
+    """Return whether a statement is a docstring."""
     value = node.value if isinstance(node, ast.Expr) else None
     return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
@@ -87,31 +84,33 @@ def _require(holds: bool, node: ast.AST) -> None:
 
 @cache
 def known(word: str) -> bool:
-    """Whether a word stands in the tables that code is written from, or is made by one of them:
-    ``f"F.conv{rank}d"`` makes ``conv2d``."""
+    """Return whether a word stands in the tables that code is written from, or is made by one.
+
+    ``f"F.conv{rank}d"`` makes ``conv2d``.
+    """
     return word in vocabulary()[0] or any(made.fullmatch(word) for made in vocabulary()[1])
 
 
 @cache
 def vocabulary() -> tuple[frozenset[str], tuple[re.Pattern[str], ...]]:
-    """The words of all texts in the tables, and patterns of words with a part filled in."""
+    """Return the words of all texts in the tables, and patterns of words with a part filled in."""
     here = files(__package__)
     tables = [*here.joinpath("operators").iterdir(), *here.iterdir()]
-    found: set[str] = set()
+    texts: set[str] = set()
     for file in tables:
-        if file.name.endswith(".py") and file.name != "walker.py":
+        if file.name.endswith(".py"):
             for text in _texts(ast.parse(file.read_text(encoding="utf-8"))):
-                found.update(re.findall(rf"[A-Za-z_{_FILLED}][\w{_FILLED}]*", text))
-    words = {word for word in found if _FILLED not in word}
+                texts.update(re.findall(rf"[A-Za-z_{_FILLED}][\w{_FILLED}]*", text))
+    words = {word for word in texts if _FILLED not in word}
     words |= {word.lower() for word in words}
-    made = {word for word in found - words if re.search(r"[a-z]{2}", word)}
+    made = {word for word in texts - words if re.search(r"[a-z]{2}", word)}
     patterns = [re.compile(word.replace(_FILLED, "[a-z0-9]{0,4}")) for word in sorted(made)]
     plain = (word for word in words if not word.startswith("__"))
     return frozenset(plain) - _NEVER, tuple(patterns)
 
 
 def _texts(tree: ast.Module) -> Iterator[str]:
-    """Every text but docstrings; what an f-string fills in is ``_FILLED``."""
+    """Yield every text but docstrings; what an f-string fills in is ``_FILLED``."""
     skipped = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
@@ -133,7 +132,7 @@ class _Walk:
         self.bound: set[str] = set()
 
     def model(self, node: ast.ClassDef) -> None:
-        """The class itself: ``__init__`` and ``forward``, nothing else."""
+        """Check the class itself: it has ``__init__`` and ``forward``, nothing else."""
         plain = not node.decorator_list and not node.keywords and len(node.bases) == 1
         _require(plain and ast.unparse(node.bases[0]) == "nn.Module", node)
         for part in node.body:
@@ -155,46 +154,43 @@ class _Walk:
                 self.walk(statement)
 
     def walk(self, top: ast.AST) -> None:
-        """Every node of a statement."""
+        """Check every node of a statement."""
         for node in ast.walk(top):
-            _require(isinstance(node, _KINDS), node)
-            check = getattr(self, f"_{type(node).__name__.lower()}", None)
-            _require(check is None or check(node), node)
+            _require(isinstance(node, _KINDS) and self.allows(node), node)
 
-    def _name(self, node: ast.Name) -> bool:
-        if isinstance(node.ctx, ast.Store) and not node.id.startswith("__"):
-            return node.id == "constants" or node.id not in _NAMES | _FUNCTIONS
-        known = node.id in self.bound | _NAMES | _FUNCTIONS | kernels().keys()
-        return known and isinstance(node.ctx, ast.Load)
+    def allows(self, node: ast.AST) -> bool:
+        """Return whether a node says nothing that the tables would not."""
+        ours = _NAMES | _FUNCTIONS
+        match node:
+            case ast.Name(id=name, ctx=ast.Load()):
+                return name in self.bound | ours | kernels().keys()
+            case ast.Name(id=name, ctx=ast.Store()):
+                return name == "constants" or not (name.startswith("__") or name in ours)
+            case ast.Name():
+                return False
+            case ast.Attribute(attr=name):
+                return known(name) or (name in self.names and _within_self(node))
+            case ast.keyword(arg=name):
+                return name is None or not name.startswith("__")
+            case ast.FunctionDef(name=name):
+                plain = not node.decorator_list and not node.args.defaults and node.returns is None
+                return plain and name in self.bound and name not in ours
+            case ast.arg():
+                return node.annotation is None
+            case ast.Constant(value=str(text)):
+                return text in self.texts or known(text)
+            case ast.Constant(value=value):
+                return value is None or value is ... or isinstance(value, bool | int | float)
+            case ast.Call(func=ast.Name(id="getattr"), args=arguments):
+                return len(arguments) == 2 and self.allows_name(arguments[1])
+            case ast.Call(func=ast.Call(func=called)):
+                return isinstance(called, ast.Name) and called.id == "getattr"
+            case ast.Call(func=called):
+                return isinstance(called, ast.Name | ast.Attribute | ast.Subscript)
+        return True
 
-    def _attribute(self, node: ast.Attribute) -> bool:
-        return known(node.attr) or (node.attr in self.names and _within_self(node))
-
-    def _keyword(self, node: ast.keyword) -> bool:
-        return node.arg is None or not node.arg.startswith("__")
-
-    def _functiondef(self, node: ast.FunctionDef) -> bool:
-        plain = not node.decorator_list and not node.args.defaults and node.returns is None
-        return plain and node.name in self.bound and node.name not in _NAMES | _FUNCTIONS
-
-    def _arg(self, node: ast.arg) -> bool:
-        return node.annotation is None
-
-    def _constant(self, node: ast.Constant) -> bool:
-        if isinstance(node.value, str):
-            return node.value in self.texts or known(node.value)
-        return node.value is None or node.value is ... or isinstance(node.value, bool | int | float)
-
-    def _call(self, node: ast.Call) -> bool:
-        called = node.func
-        if isinstance(called, ast.Name):
-            reads = called.id == "getattr"
-            return not reads or (len(node.args) == 2 and self._module(node.args[1]))
-        if isinstance(called, ast.Call):
-            return isinstance(called.func, ast.Name) and called.func.id == "getattr"
-        return isinstance(called, ast.Attribute | ast.Subscript)
-
-    def _module(self, node: ast.expr) -> bool:
+    def allows_name(self, node: ast.expr) -> bool:
+        """Return whether an expression is the name of a module, parameter or buffer."""
         return isinstance(node, ast.Constant) and node.value in self.names
 
 
@@ -203,7 +199,7 @@ def _says(node: ast.expr | None, *known: str) -> bool:
 
 
 def _within_self(node: ast.expr) -> bool:
-    """Whether an expression goes down the tree of modules from ``self``."""
+    """Return whether an expression goes down the tree of modules from ``self``."""
     while not isinstance(node, ast.Name):
         if isinstance(node, ast.Attribute | ast.Subscript):
             node = node.value
@@ -215,14 +211,12 @@ def _within_self(node: ast.expr) -> bool:
 
 
 def _bound(statements: list[ast.stmt]) -> set[str]:
-    """Every name that the statements bind."""
-    found: set[str] = set()
-    for statement in statements:
-        for node in ast.walk(statement):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                found.add(node.id)
-            elif isinstance(node, ast.FunctionDef):
-                found.add(node.name)
-            elif isinstance(node, ast.arg):
-                found.add(node.arg)
-    return found
+    """Return every name that the statements bind."""
+    names: set[str] = set()
+    for node in (node for statement in statements for node in ast.walk(statement)):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()):
+                names.add(name)
+            case ast.FunctionDef(name=name) | ast.arg(arg=name):
+                names.add(name)
+    return names

@@ -1,6 +1,6 @@
 """The statements of a ``forward``, written with numbered values and given names at the end.
 
-    block = Block()
+    block = CodeBlock()
     x = block.input("x")                                  # value(0)
     y = block.add(f"self.conv1({x})", "conv1")            # value(1)
     block.lines(f"F.relu({y})")                           # ["return F.relu(self.conv1(x))"]
@@ -20,7 +20,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain, count
 
 from onnx_net2net.frameworks.torch.layout import STEP, wrapped
 from onnx_net2net.frameworks.torch.library import identifier, reserved
@@ -45,11 +45,10 @@ class Statement:
     fresh: bool = False  # never takes over a name: it is called after its layer
     inline: bool = True
     depth: int = 1
-    body: Block | None = None
-    parameters: tuple[int, ...] = ()
+    body: CodeBlock | None = None
 
     def uses(self) -> Iterator[int]:
-        """The values that it reads, once for each time."""
+        """Yield the values that it reads, once for each time."""
         yield from _values(self.code)
         if self.body is not None:
             for statement in self.body.statements:
@@ -58,12 +57,12 @@ class Statement:
 
 
 def value(number: int) -> str:
-    """The code of a numbered value."""
+    """Return the code of a numbered value."""
     return f"{MARK}{number}"
 
 
 def computed(code: str) -> bool:
-    """Whether an expression reads a value, and so is known as the network runs only."""
+    """Return whether an expression reads a value, and so is known as the network runs only."""
     return MARK in code
 
 
@@ -72,7 +71,7 @@ def _values(code: str) -> list[int]:
 
 
 @dataclass
-class Block:
+class CodeBlock:
     """The statements of one function, and the expression that it returns."""
 
     numbers: Iterator[int] = field(default_factory=count)
@@ -81,7 +80,7 @@ class Block:
     inputs: dict[int, str] = field(default_factory=dict)
 
     def input(self, name: str) -> str:
-        """A parameter of the function."""
+        """Add a parameter to the function."""
         number = next(self.numbers)
         self.inputs[number] = name
         return value(number)
@@ -96,7 +95,7 @@ class Block:
         inline: bool = True,
         depth: int = 1,
     ) -> str:
-        """The value of an expression."""
+        """Add a statement, and return the value that it computes."""
         number = next(self.numbers)
         self.statements.append(
             Statement((number,), code, (hint,), kind, fresh, inline=inline, depth=depth)
@@ -104,13 +103,13 @@ class Block:
         return value(number)
 
     def first(self, code: str, hint: str) -> str:
-        """A value computed before all others."""
+        """Add a value that is computed before all others."""
         number = next(self.numbers)
         self.statements.insert(0, Statement((number,), code, (hint,), "size", depth=0))
         return value(number)
 
     def unpack(self, code: str, hints: Iterable[str], kind: str = "tensor") -> list[str]:
-        """The values that an expression gives as a tuple."""
+        """Add a statement whose expression yields a tuple, and return the tuple's values."""
         names = list(hints)
         if len(names) == 1:
             return [self.add(f"({code})[0]", names[0], kind=kind, fresh=True, inline=False)]
@@ -120,39 +119,22 @@ class Block:
         )
         return [value(number) for number in numbers]
 
-    def function(self, body: Block, hint: str) -> str:
-        """A function defined inside, which may read the values around it."""
+    def function(self, body: CodeBlock, hint: str) -> str:
+        """Define a function inside, which may read the values around it."""
         number = next(self.numbers)
         self.statements.append(
-            Statement(
-                (number,),
-                "",
-                (hint,),
-                "function",
-                inline=False,
-                body=body,
-                parameters=tuple(body.inputs),
-            )
+            Statement((number,), "", (hint,), "function", inline=False, body=body)
         )
         return value(number)
 
     def lines(self) -> list[str]:
-        """The function's lines, without indentation."""
-        names = dict(self.inputs)
+        """Return the function's lines, without indentation."""
         _clean(self)
-        return _Naming(names, reserved()).lines(self)
+        return _Naming(dict(self.inputs), reserved()).lines(self)
 
 
-def _clean(block: Block) -> None:
+def _clean(block: CodeBlock) -> None:
     """Drop what nobody reads, and inline what is read once."""
-    _drop_unused(block)
-    for statement in block.statements:
-        if statement.body is not None:
-            _clean(statement.body)
-    _inline(block)
-
-
-def _drop_unused(block: Block) -> None:
     used = set(_values(block.result))
     kept = []
     for statement in reversed(block.statements):
@@ -160,9 +142,13 @@ def _drop_unused(block: Block) -> None:
             used.update(statement.uses())
             kept.append(statement)
     block.statements = kept[::-1]
+    for statement in block.statements:
+        if statement.body is not None:
+            _clean(statement.body)
+    _inline(block)
 
 
-def _inline(block: Block) -> None:
+def _inline(block: CodeBlock) -> None:
     readers: Counter[int] = Counter(_values(block.result))
     for statement in block.statements:
         readers.update(statement.uses())
@@ -171,22 +157,21 @@ def _inline(block: Block) -> None:
     kept: list[Statement] = []
     for position, statement in enumerate([*block.statements, end]):
         for read in _values(statement.code):
-            found = pending.get(read)
-            if found and position - found[0] <= NEAREST and _fits(found[1], statement):
-                statement.code = _replaced(statement.code, read, found[1].code)
-                statement.depth = max(statement.depth, found[1].depth + (statement.depth > 0))
-                kept.remove(found[1])
+            if read not in pending:
+                continue
+            written, inner = pending[read]
+            depth = inner.depth + (statement.depth > 0)
+            length = sum(len(VALUE.sub("_____", s.code)) for s in (statement, inner))
+            if position - written <= NEAREST and length <= LONGEST and depth <= DEEPEST:
+                statement.code = _replaced(statement.code, read, inner.code)
+                statement.depth = max(statement.depth, depth)
+                kept.remove(inner)
                 del pending[read]
         kept.append(statement)
         if statement.inline and readers[statement.targets[0]] == 1:
             pending[statement.targets[0]] = position, statement
     block.result = end.code
     block.statements = kept[:-1]
-
-
-def _fits(inner: Statement, outer: Statement) -> bool:
-    length = len(VALUE.sub("_____", outer.code)) + len(VALUE.sub("_____", inner.code))
-    return length <= LONGEST and inner.depth + (outer.depth > 0) <= DEEPEST
 
 
 def _replaced(code: str, number: int, by: str) -> str:
@@ -201,90 +186,64 @@ class _Naming:
     def __init__(self, names: dict[int, str], reserved: Iterable[str]) -> None:
         self.names = names
         self.reserved = set(reserved)
-        self.protected = set(names)  # parameters keep their names
 
-    def lines(self, block: Block) -> list[str]:
-        """All lines of ``block``, with its return."""
+    def lines(self, block: CodeBlock) -> list[str]:
+        """Return the function's lines, without indentation."""
         last: dict[int, int] = {}
-        readers: Counter[int] = Counter()
         for position, statement in enumerate(block.statements):
             last.update(dict.fromkeys(statement.uses(), position))
-            readers.update(set(statement.uses()))
         last.update(dict.fromkeys(_values(block.result), len(block.statements)))
         kinds = {t: s.kind for s in block.statements for t in s.targets}
         outer = set(self.names)
         live = {self.names[value]: value for value in self.names}
-        found: list[str] = []
+        lines: list[str] = []
         for position, statement in enumerate(block.statements):
             ending = [
                 v for v in dict.fromkeys(statement.uses()) if last[v] == position and v not in outer
             ]
             if statement.body is not None:
-                found += self._function(statement, live)
+                lines += self._function(statement, live)
                 continue
             code = self._named(statement.code)
             for value in ending:
                 if live.get(self.names[value]) == value:
                     del live[self.names[value]]
-            taken = _taken(statement, ending, kinds, readers)
-            self._assign(statement, taken, live)
-            targets = ", ".join(self.names[t] for t in statement.targets)
-            found.append(f"{targets} = {code}")
-        return [*found, f"return {self._named(block.result)}"]
-
-    def _assign(self, statement: Statement, taken: int | None, live: dict[str, int]) -> None:
-        for target, hint in zip(statement.targets, statement.hints, strict=True):
-            name = self.names[taken] if taken is not None else self._free(hint, live)
-            self.names[target] = name
-            live[name] = target
+            taken = None  # the value whose name goes over to what is computed
+            if len(statement.targets) == 1 and not statement.fresh and statement.kind != "size":
+                taken = next((v for v in ending if kinds.get(v) == statement.kind), None)
+            for target, hint in zip(statement.targets, statement.hints, strict=True):
+                name = self.names[taken] if taken is not None else self._free(hint, live)
+                self.names[target] = name
+                live[name] = target
+            lines.append(f"{', '.join(self.names[t] for t in statement.targets)} = {code}")
+        return [*lines, f"return {self._named(block.result)}"]
 
     def _free(self, hint: str, live: dict[str, int]) -> str:
         base = identifier(hint).strip("_").lower()[-LONGEST_NAME:].strip("_") or "x"
         base = base if not base[0].isdigit() else f"x{base}"
-        name = base
-        for number in count(2):
-            if name not in live and name not in self.reserved:
-                return name
-            name = f"{base}_{number}"
-        raise AssertionError
+        names = chain([base], (f"{base}_{number}" for number in count(2)))
+        return next(name for name in names if name not in live and name not in self.reserved)
 
     def _function(self, statement: Statement, live: dict[str, int]) -> list[str]:
         assert statement.body is not None
         (target,) = statement.targets
         name = self.names[target] = self._free(statement.hints[0], live)
         live[name] = target
-        inner = _Naming(dict(self.names), self.reserved | set(live))
-        parameters = []
-        taken = dict(live)
-        for value in statement.parameters:
-            parameter = inner._free(statement.body.inputs[value], taken)
-            inner.names[value] = parameter
-            taken[parameter] = value
-            parameters.append(parameter)
-        lines = [f"def {name}({', '.join(parameters)}):"]
-        inner.reserved |= set(taken)
-        return [*lines, *(" " * STEP + line for line in inner.lines(statement.body)), ""]
+        inner = _Naming(dict(self.names), self.reserved | live.keys())
+        parameters: dict[str, int] = {}
+        for value, hint in statement.body.inputs.items():
+            inner.names[value] = parameter = inner._free(hint, parameters)
+            parameters[parameter] = value
+        inner.reserved |= parameters.keys()
+        lines = (" " * STEP + line for line in inner.lines(statement.body))
+        return [f"def {name}({', '.join(parameters)}):", *lines, ""]
 
     def _named(self, code: str) -> str:
         return plain(VALUE.sub(lambda match: self.names[int(match[1])], code))
 
 
-def _taken(
-    statement: Statement, ending: list[int], kinds: dict[int, str], readers: Counter[int]
-) -> int | None:
-    """The value whose name goes over to what the statement computes."""
-    if len(statement.targets) != 1:
-        return None
-    for value in ending:
-        if kinds.get(value) != statement.kind or statement.kind == "size":
-            continue
-        if not statement.fresh:
-            return value
-    return None
-
-
 def plain(code: str) -> str:
-    """An expression with only the parentheses it needs.
+    """Return an expression with only the parentheses it needs.
 
     >>> plain("(a * b) + (c)")
     'a * b + c'
@@ -298,7 +257,7 @@ def plain(code: str) -> str:
 
 
 def formatted(lines: Iterable[str], indent: int) -> str:
-    """Lines at an indentation, long ones broken."""
+    """Join lines at an indentation, long ones broken."""
     written = []
     for line in lines:
         text = line.lstrip(" ")

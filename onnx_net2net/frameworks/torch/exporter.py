@@ -28,12 +28,13 @@ import onnx_ir as ir
 import torch
 from onnxscript import optimizer
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.export import Dim
-from torch.utils._pytree import tree_is_leaf
+from torch.utils._pytree import tree_is_leaf, tree_map_only
 
 from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.model.history import TIES
-from onnx_net2net.model.model import Computed, Model
+from onnx_net2net.model.model import Absent, Computed, Model, Weight
 from onnx_net2net.model.validation import check_model
 
 __all__ = ["Dynamic", "arguments", "contained", "from_torch"]
@@ -51,7 +52,7 @@ def from_torch(
     *,
     opset: int | None = None,
 ) -> Model:
-    """``module`` in inference mode, as a model whose weights are the module's own state.
+    """Export ``module`` in inference mode; the model's weights are the module's own state.
 
     ``example_inputs`` is a tensor, a tuple of positional arguments, or a mapping of keyword
     arguments. Give axes that may vary a size of at least 2: the exporter takes a size of 0 or 1
@@ -65,17 +66,56 @@ def from_torch(
     Every parameter and persistent buffer that the network reads is an initializer under its
     name in ``module.state_dict()``; further names of tied ones are kept in the model's metadata.
     The module itself, its mode included, is left as it was; the model does not follow its further
-    training. Raises Refused where PyTorch cannot export the module, UsageError for arguments that
-    do not fit it.
+    training. A module on the meta device gives a model whose weights are absent: of these only
+    names, shapes and types are known. Raises Refused where PyTorch cannot export the module,
+    UsageError for arguments that do not fit it.
     """
-    args, kwargs = arguments(example_inputs)
-    bound = _bound(module, args, kwargs)
-    shapes = _dynamic_shapes(bound, dynamic)
-    with _plain(module, bound):
-        program = _exported(module, *_by_name(bound, args, kwargs), shapes, opset)
-    state = {n: t for n, t in module.state_dict().items() if t.is_floating_point()}
-    graph = _optimised(program.model, set(state))
-    return _model(graph, _ties(module, set(graph.graph.initializers)))
+    with _filled(module) as mode:
+        args, kwargs = arguments(example_inputs if mode is None else _fake(mode, example_inputs))
+        bound = _bound(module, args, kwargs)
+        shapes = _dynamic_shapes(bound, dynamic)
+        with _plain(module, bound):
+            program = _exported(module, *_by_name(bound, args, kwargs), shapes, opset)
+        state = {n: t for n, t in module.state_dict().items() if t.is_floating_point()}
+        graph = _optimised(program.model, set(state))
+        return _model(graph, _ties(module, set(graph.graph.initializers)))
+
+
+@contextmanager
+def _filled(module: nn.Module) -> Iterator[FakeTensorMode | None]:
+    """Give parameters and buffers on the meta device a place that can be traced, for a while.
+
+    Yields the mode in which the inputs must be, or None where no tensor is on that device.
+    """
+    held = [
+        (tensors, name, tensor)
+        for part in module.modules()
+        for tensors in (part._parameters, part._buffers)
+        for name, tensor in tensors.items()
+        if tensor is not None and tensor.is_meta
+    ]
+    if not held:
+        yield None
+        return
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    fakes: dict[int, Tensor] = {}  # tied tensors stay one
+    try:
+        for tensors, name, tensor in held:
+            if id(tensor) not in fakes:
+                with mode:
+                    fake = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+                parameter = isinstance(tensor, nn.Parameter)
+                fakes[id(tensor)] = nn.Parameter(fake, tensor.requires_grad) if parameter else fake
+            tensors[name] = fakes[id(tensor)]
+        yield mode
+    finally:
+        for tensors, name, tensor in held:
+            tensors[name] = tensor
+
+
+def _fake(mode: FakeTensorMode, example: Any) -> Any:
+    """Return the inputs as that mode takes them."""
+    return tree_map_only(Tensor, mode.from_tensor, example)
 
 
 def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -98,11 +138,11 @@ def _dynamic_shapes(bound: inspect.BoundArguments, dynamic: Dynamic) -> Any:
     if dynamic is not None and dynamic is not True:
         return dynamic
     kinds = {name: p.kind for name, p in bound.signature.parameters.items()}
-    found: dict[str, Any] = {}
+    free: dict[str, Any] = {}
     for name, value in bound.arguments.items():
         shapes = _free(value)
-        found |= shapes if kinds[name] is inspect.Parameter.VAR_KEYWORD else {name: shapes}
-    return found
+        free |= shapes if kinds[name] is inspect.Parameter.VAR_KEYWORD else {name: shapes}
+    return free
 
 
 def _bound(
@@ -117,7 +157,7 @@ def _bound(
 def _by_name(
     bound: inspect.BoundArguments, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The exporter takes a dict that comes last for keyword arguments: so it gets one by name."""
+    """Pass a dict that comes last by name: the exporter would take it for keyword arguments."""
     names = list(bound.signature.parameters)[: len(args)]
     if kwargs or not args or not isinstance(args[-1], dict) or len(names) < len(args):
         return args, kwargs
@@ -128,7 +168,7 @@ def _by_name(
 
 @contextmanager
 def _plain(module: nn.Module, bound: inspect.BoundArguments) -> Iterator[None]:
-    """``forward`` with every argument under its own name and plain containers as results."""
+    """Give ``forward`` every argument under its own name and plain containers as results."""
     forward, own = module.forward, "forward" in vars(module)
     parameters = [
         named
@@ -155,7 +195,7 @@ def _plain(module: nn.Module, bound: inspect.BoundArguments) -> Iterator[None]:
 
 
 def contained(value: Any) -> Any:
-    """Results with names (dataclasses, the outputs of transformers) as dicts."""
+    """Return results with names (dataclasses, the outputs of transformers) as dicts."""
     if is_dataclass(value) and not isinstance(value, type):
         items = value if isinstance(value, Mapping) else vars(value)
         return {k: contained(v) for k, v in items.items() if v is not None}
@@ -167,7 +207,7 @@ def contained(value: Any) -> Any:
 
 
 def _free(value: Any) -> Any:
-    """Which axes of an input may vary by default, nested as the input is."""
+    """Return which axes of an input may vary by default, nested as the input is."""
     if isinstance(value, Tensor):
         whole = not value.is_floating_point() and value.dtype != torch.bool
         return dict.fromkeys(range(value.dim() if whole else min(value.dim(), 1)), Dim.AUTO)
@@ -216,7 +256,7 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def _inference(module: nn.Module) -> Iterator[None]:
-    """All of ``module`` in inference mode, each part then as it was."""
+    """Put all of ``module`` in inference mode, and each part then back in its own."""
     modes = [(part, part.training) for part in module.modules()]
     try:
         module.eval()
@@ -228,7 +268,7 @@ def _inference(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks on other packages and on its own inner workings."""
+    """Silence the exporter's remarks on other packages and on its own inner workings."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -241,7 +281,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _optimised(model: ir.Model, state: set[str]) -> ir.Model:
-    """``model`` after the exporter's own optimiser, which may not look at ``state``."""
+    """Run the exporter's own optimiser, which may not look at ``state``."""
     graph = model.graph
     hidden = {name: graph.initializers[name] for name in list(graph.initializers) if name in state}
     contents = {name: value.const_value for name, value in hidden.items()}
@@ -259,7 +299,7 @@ def _optimised(model: ir.Model, state: set[str]) -> ir.Model:
 
 
 def _ties(module: nn.Module, kept: set[str]) -> dict[str, str]:
-    """Other names of the initializers: {alias: initializer}."""
+    """Return other names of the initializers: {alias: initializer}."""
     groups: dict[int, list[str]] = {}
     named = (
         *module.named_parameters(remove_duplicate=False),
@@ -278,26 +318,29 @@ def _ties(module: nn.Module, kept: set[str]) -> dict[str, str]:
 
 
 def _model(source: ir.Model, ties: Mapping[str, str]) -> Model:
-    """The model with its big weights copied beside the skeleton, whatever their size."""
-    big = {}
+    """Copy the big weights beside the skeleton, whatever its size."""
+    big: dict[str, Weight] = {}
     for name, value in source.graph.initializers.items():
         tensor = value.const_value
-        if tensor is not None and tensor.nbytes > _SMALL and tensor.dtype != ir.DataType.STRING:
-            big[name] = tensor.numpy().copy()
+        if isinstance(getattr(tensor, "raw", None), FakeTensor):
+            dtype = int(tensor.dtype)
+            big[name] = Absent(name, dtype, tuple(tensor.shape.numpy()))
+        elif tensor is not None and tensor.nbytes > _SMALL and tensor.dtype != ir.DataType.STRING:
+            array = tensor.numpy().copy()
+            dtype = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+            big[name] = Computed(name, dtype, array.shape, partial(_same, array))
+        if name in big:
             value.const_value = ir.tensor([0.0], name=name)
     if ties:
         source.metadata_props[TIES] = json.dumps(ties, separators=(",", ":"))
     proto = ir.serde.serialize_model(source)
     _name_sizes(proto)
-    weights = {}
     for entry in proto.graph.initializer:
         if entry.name in big:
-            array = big[entry.name]
-            dtype = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-            entry.CopyFrom(onnx.TensorProto(name=entry.name, data_type=dtype, dims=array.shape))
-            weights[entry.name] = Computed(entry.name, dtype, array.shape, partial(_same, array))
+            dtype, dims = big[entry.name].dtype, big[entry.name].shape
+            entry.CopyFrom(onnx.TensorProto(name=entry.name, data_type=dtype, dims=dims))
     check_model(proto)
-    return Model(proto, weights)
+    return Model(proto, big)
 
 
 def _same(array: np.ndarray) -> np.ndarray:
@@ -319,7 +362,7 @@ def _name_sizes(proto: onnx.ModelProto) -> None:
     for value in (*graph.input, *graph.output, *graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param:
-                dim.dim_param = pattern.sub(lambda found: names[found[0]], dim.dim_param)
+                dim.dim_param = pattern.sub(lambda symbol: names[symbol[0]], dim.dim_param)
 
 
 def _size_name(name: str, axis: int, tensor: onnx.TypeProto.Tensor) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from onnx import helper
 
 from onnx_net2net.frameworks.function_bodies import expanded
@@ -20,7 +22,6 @@ from onnx_net2net.model.saving import write_plain
 from onnx_net2net.verification.acceptance import require_accepted
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
 __all__ = ["to_torch", "write_package"]
@@ -30,7 +31,7 @@ SIZES = {("", "Shape"), ("", "Size")}  # become Python numbers
 
 
 def to_torch(model: AnyModel) -> torch.nn.Module:
-    """A module that computes what ``model`` does, in ``eval()`` mode, ready to be trained.
+    """Return a module that computes what ``model`` does, in ``eval()`` mode, ready to be trained.
 
     ``state_dict()`` names the weights as the file does (see :func:`.roles.paths`), in the file's
     layout. ``module.source`` is its code, the same that :func:`write_package` writes. Raises
@@ -41,56 +42,48 @@ def to_torch(model: AnyModel) -> torch.nn.Module:
     translation = _translation(load(model))
     weights = {path: tensor_of(weight.array()) for path, weight in _weights(translation).items()}
     constants = {name: tensor_of(array) for name, array in translation.stored.items()}
-    return build(_text(translation), weights, constants)
+    return build(source(translation, translation.title), weights, constants)
 
 
 def write_package(model: AnyModel, folder: str | os.PathLike[str], *, force: bool = True) -> Path:
     """Write ``model.py`` and ``model.safetensors``, which run with torch and safetensors alone.
 
-    Gives the folder, which is made where it is missing. Weights are written one at a time. Raises
+    Return the folder, which is made where it is missing. Weights are written one at a time. Raises
     Refused before anything is written; OutputError where it cannot be, and then leaves nothing
     behind. A package that exists is replaced as a whole, or kept with ``force=False``.
     """
     translation = _translation(load(model))
-    place(
-        Path(folder), write=lambda draft: _write(translation, draft), entry="model.py", force=force
-    )
+
+    def draft(folder: Path) -> None:
+        folder.mkdir()
+        write(folder / "model.safetensors", _weights(translation), force=False)
+        if translation.stored:
+            constants: dict[str, Weight] = {
+                name: Computed(
+                    name,
+                    helper.np_dtype_to_tensor_dtype(array.dtype),
+                    array.shape,
+                    partial(np.asarray, array),
+                )
+                for name, array in translation.stored.items()
+            }
+            write(folder / "constants.safetensors", constants, force=False)
+        text = memoryview(source(translation, translation.title).encode())
+        write_plain(folder / "model.py", [text], force=False)
+
+    place(Path(folder), write=draft, entry="model.py", force=force)
     return Path(folder)
-
-
-def _write(translation: Translation, folder: Path) -> None:
-    """Write the files of a package into a folder that is not there yet."""
-    folder.mkdir()
-    write(folder / "model.safetensors", _weights(translation), force=False)
-    if translation.stored:
-        constants = {name: _stored(name, array) for name, array in translation.stored.items()}
-        write(folder / "constants.safetensors", constants, force=False)
-    text = memoryview(_text(translation).encode())
-    write_plain(folder / "model.py", [text], force=False)
-
-
-def _stored(name: str, array: np.ndarray) -> Weight:
-    dtype = helper.np_dtype_to_tensor_dtype(array.dtype)
-    return Computed(name, dtype, array.shape, lambda: array)
 
 
 def _translation(model: Model) -> Translation:
     program = Program(expanded(model, translations().keys() | SIZES))
-    program.fuse()
+    program.fuse(translations().keys())
     translation = translate(program)
-    translation.title = _title(model)
+    name = model.path.stem if model.path else model.proto.graph.name or "network"
+    plain = (c if c.isprintable() and c not in '"\\' else "_" for c in name)
+    translation.title = "".join(plain)[:LONGEST_TITLE]
     require_accepted(model)  # before anything that was made of it runs, or is kept
     return translation
-
-
-def _text(translation: Translation) -> str:
-    return source(translation, translation.title)
-
-
-def _title(model: Model) -> str:
-    name = model.path.stem if model.path else model.proto.graph.name or "network"
-    plain = "".join(c if c.isprintable() and c not in '"\\' else "_" for c in name)
-    return plain[:LONGEST_TITLE]
 
 
 def _weights(translation: Translation) -> dict[str, Weight]:

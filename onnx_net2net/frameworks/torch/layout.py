@@ -26,43 +26,33 @@ _OPERATORS = (
 
 
 def wrapped(line: str, indent: int = 0, width: int = WIDTH) -> str:
-    """``line`` at ``indent``, broken at its brackets where it is too long."""
-    return "\n".join(_statement(line, indent, width))
-
-
-def _statement(line: str, indent: int, width: int) -> list[str]:
-    if indent + len(line) <= width:
-        return [" " * indent + line]
-    if line.startswith("def "):
-        return _bracketed(line, line.index("("), indent, width)
-    opening = _trailing_bracket(line)
-    if opening is not None and indent + opening < width:
-        return _bracketed(line, opening, indent, width)
-    head, found, body = line.partition(" = ")
-    if not found and line.startswith("return "):
-        head, found, body = "return", " ", line.removeprefix("return ")
-    if not found:
-        return [" " * indent + line]
+    """Return ``line`` at ``indent``, broken at its brackets where it is too long."""
     pad = " " * indent
-    return [f"{pad}{head}{found}(", *_inside(body, indent + STEP, width), f"{pad})"]
+    if indent + len(line) <= width:
+        return pad + line
+    opening = line.index("(") if line.startswith("def ") else _trailing_bracket(line)
+    if opening is not None and (line.startswith("def ") or indent + opening < width):
+        return "\n".join(_bracketed(line, opening, indent, width))
+    head, sign, body = line.partition(" = ")
+    if not sign and line.startswith("return "):
+        head, sign, body = line.partition(" ")
+    if not sign:
+        return pad + line
+    return "\n".join([f"{pad}{head}{sign}(", *_inside(body, indent + STEP, width), f"{pad})"])
 
 
 def _bracketed(line: str, opening: int, indent: int, width: int) -> list[str]:
-    """Head and opening bracket, what stands in it, closing bracket and tail."""
+    """Return head and opening bracket, what stands in it, closing bracket and tail."""
     closing = next(at for at, depth in _depths(line, opening) if at > opening and not depth)
     body, tail = line[opening + 1 : closing], line[closing:]
     pad, inner = " " * indent, indent + STEP
     head = pad + line[: opening + 1]
     if not body.strip():
         return [pad + line]
-    each, found, rest = _split_at(body, (" for _ in ",))
-    if found:
-        return [
-            head,
-            *_inside(each, inner, width),
-            *_inside(found + rest, inner, width),
-            pad + tail,
-        ]
+    each, word, rest = _split_at(body, (" for _ in ",))
+    if word:
+        lines = [*_inside(each, inner, width), *_inside(word + rest, inner, width)]
+        return [head, *lines, pad + tail]
     parts = elements(body)
     if len(parts) == 1 and not body.rstrip().endswith(","):
         return [head, *_inside(body, inner, width), pad + tail]
@@ -73,16 +63,16 @@ def _bracketed(line: str, opening: int, indent: int, width: int) -> list[str]:
 
 
 def _inside(code: str, indent: int, width: int) -> list[str]:
-    """An expression that stands in brackets, where it may break at operators as well."""
+    """Break an expression that stands in brackets, at operators as well."""
     if indent + len(code) <= width:
         return [" " * indent + code]
     for group in _OPERATORS:
-        first, found, rest = _split_at(code, group)
-        if found:
+        first, word, rest = _split_at(code, group)
+        if word:
             lines = _inside(first, indent, width)
-            while found:
-                operator = found
-                first, found, rest = _split_at(rest, group)
+            while word:
+                operator = word
+                first, word, rest = _split_at(rest, group)
                 lines += _inside(operator.strip() + " " + first, indent, width)
             return lines
     opening = _trailing_bracket(code)
@@ -90,7 +80,7 @@ def _inside(code: str, indent: int, width: int) -> list[str]:
 
 
 def _split_at(code: str, words: tuple[str, ...]) -> tuple[str, str, str]:
-    """``code`` before the first of ``words`` outside brackets, the word, and what follows."""
+    """Split ``code`` at the first of ``words`` outside brackets: before, the word, behind."""
     for at, depth in _depths(code, 0):
         if depth == 0:
             for word in words:
@@ -100,7 +90,7 @@ def _split_at(code: str, words: tuple[str, ...]) -> tuple[str, str, str]:
 
 
 def _depths(code: str, start: int) -> Iterator[tuple[int, int]]:
-    """Positions outside quotes, each with the number of brackets open behind it."""
+    """Yield positions outside quotes, each with the number of brackets open behind it."""
     depth, quoted = 0, ""
     for at in range(start, len(code)):
         character = code[at]
@@ -114,7 +104,7 @@ def _depths(code: str, start: int) -> Iterator[tuple[int, int]]:
 
 
 def _trailing_bracket(line: str) -> int | None:
-    """Where the bracket opens that the line ends with (a comma or colon may follow)."""
+    """Return where the bracket opens that the line ends with (a comma or colon may follow)."""
     end = len(line.rstrip(",:")) - 1
     if end < 0 or line[end] not in _CLOSE:
         return None
@@ -123,7 +113,7 @@ def _trailing_bracket(line: str) -> int | None:
 
 
 def elements(body: str) -> list[str]:
-    """The comma-separated parts of what stands between two brackets."""
+    """Return the comma-separated parts of what stands between two brackets."""
     commas = [at for at, depth in _depths(body, 0) if depth == 0 and body[at] == ","]
     starts = [0, *(at + 1 for at in commas)]
     parts = [body[a:b].strip() for a, b in zip(starts, [*commas, len(body)], strict=True)]

@@ -27,8 +27,8 @@ _OWN = frozenset({
 
 @cache
 def kernels() -> dict[str, tuple[str, frozenset[str]]]:
-    """Every kernel: its text, and the names that it uses."""
-    found: dict[str, tuple[str, frozenset[str]]] = {}
+    """Return every kernel: its text, and the names that it uses."""
+    functions: dict[str, tuple[str, frozenset[str]]] = {}
     for file in sorted(files(f"{__package__}.kernels").iterdir(), key=lambda f: f.name):
         if not file.name.endswith(".py"):
             continue
@@ -38,19 +38,19 @@ def kernels() -> dict[str, tuple[str, frozenset[str]]]:
                 start = min([node.lineno, *(d.lineno for d in node.decorator_list)])
                 lines = text.splitlines()[start - 1 : node.end_lineno]
                 names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-                found[node.name] = "\n".join(lines), frozenset(names)
-    return found
+                functions[node.name] = "\n".join(lines), frozenset(names)
+    return functions
 
 
 @cache
 def reserved() -> frozenset[str]:
-    """Names that mean something in written code: no input, size or value is called so."""
+    """Return names that mean something in written code: no input or value is called so."""
     words = {*keyword.kwlist, *keyword.softkwlist, *dir(builtins), *_OWN}
     return frozenset(words - _HARMLESS | kernels().keys())
 
 
 def identifier(text: str) -> str:
-    """``text`` as an identifier of plain ASCII letters, empty where nothing of it remains.
+    """Return ``text`` as an identifier of plain ASCII letters, empty where nothing of it remains.
 
     Python takes some characters for others (NFKC), so that two names could be one variable:
     they become the same identifier here, before anybody makes identifiers unique.
@@ -60,6 +60,6 @@ def identifier(text: str) -> str:
 
 
 def is_attribute(name: str) -> bool:
-    """Whether ``object.name`` means the attribute of just this name, inside a class, too."""
+    """Return whether ``object.name`` means the attribute of just this name, in a class, too."""
     plain = name.isascii() and name.isidentifier() and not name.startswith("__")
     return plain and not keyword.iskeyword(name)

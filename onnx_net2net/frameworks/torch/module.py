@@ -25,7 +25,7 @@ _classes: dict[str, type[nn.Module]] = {}
 
 
 def tensor_of(array: np.ndarray[Any, Any]) -> torch.Tensor:
-    """A copy of an array. NumPy has no bfloat16 and float8 of its own, PyTorch no int4 and int2."""
+    """Copy an array. NumPy has no bfloat16 and float8 of its own, PyTorch no int4 and int2."""
     array = np.array(array, copy=True, order="C")
     name = array.dtype.name
     if name == "bfloat16" or name.startswith("float8"):
@@ -37,18 +37,15 @@ def tensor_of(array: np.ndarray[Any, Any]) -> torch.Tensor:
 
 
 def class_of(text: str, constants: Mapping[str, torch.Tensor]) -> type[nn.Module]:
-    """The class that the source defines; one for each text."""
+    """Return the class that the source defines; one for each text."""
     digest = hashlib.sha256(text.encode())
     for name, value in constants.items():
         digest.update(name.encode())
         digest.update(value.contiguous().view(torch.uint8).numpy().tobytes())
     key = digest.hexdigest()
-    if key not in _classes:
-        _classes[key] = _executed(text, dict(constants), key)
-    return _classes[key]
-
-
-def _executed(text: str, constants: dict[str, torch.Tensor], key: str) -> type[nn.Module]:
+    if key in _classes:
+        return _classes[key]
+    constants = dict(constants)
     name = f"onnx_net2net_model_{key[:16]}"
     filename = f"<{name}.py>"
     module = types.ModuleType(name)
@@ -58,25 +55,26 @@ def _executed(text: str, constants: dict[str, torch.Tensor], key: str) -> type[n
     exec(compile(text, filename, "exec"), module.__dict__)  # what source.py has written
     if constants:
         module.__dict__["stored_constants"] = lambda: dict(constants)
-    found: type[nn.Module] = module.__dict__[CLASS]
+    defined: type[nn.Module] = module.__dict__[CLASS]
 
     def reduce(self: nn.Module) -> tuple[Any, ...]:
         return _rebuilt, (text, constants), self.__dict__
 
-    found.__reduce__ = reduce  # type: ignore[method-assign,assignment]
-    return found
+    defined.__reduce__ = reduce  # type: ignore[method-assign,assignment]
+    _classes[key] = defined
+    return defined
 
 
 def _rebuilt(text: str, constants: Mapping[str, torch.Tensor]) -> nn.Module:
-    """An empty instance, to be filled with the pickled state."""
-    found = class_of(text, constants)
-    return found.__new__(found)
+    """Return an empty instance, to be filled with the pickled state."""
+    defined = class_of(text, constants)
+    return defined.__new__(defined)
 
 
 def build(
     text: str, weights: Mapping[str, torch.Tensor], constants: Mapping[str, torch.Tensor]
 ) -> nn.Module:
-    """An instance with these weights."""
+    """Return an instance with these weights."""
     module = class_of(text, constants)()
     module.load_state_dict(dict(weights))
     if not hasattr(module, "source"):  # unless the network has a part that is called so

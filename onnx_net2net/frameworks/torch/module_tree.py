@@ -30,7 +30,7 @@ class Leaf:
     trained: bool = True
 
     def code(self) -> str:
-        """What creates it."""
+        """Return the expression that creates it."""
         dtype = "" if self.dtype == 1 else f", dtype={torch_dtype(self.dtype)}"
         sizes = ", ".join(map(str, self.shape)) if self.shape else "()"
         empty = f"torch.empty({sizes}{dtype})"
@@ -47,7 +47,7 @@ class Branch:
     root: bool = False  # the written class itself, whatever its children are called
 
     def leaves(self, prefix: str = "") -> Iterator[str]:
-        """Paths of all weights below."""
+        """Yield the paths of all weights below."""
         for name, child in self.children.items():
             if child.leaf is not None:
                 yield prefix + name
@@ -66,7 +66,7 @@ class Branch:
 
 @cache
 def taken_names() -> frozenset[str]:
-    """Attributes that every module has, which no child may hide."""
+    """Return the attributes that every module has, which no child may hide."""
     from torch import nn
 
     return frozenset(dir(nn.ModuleDict())) | {"training"}
@@ -85,23 +85,29 @@ class Tree:
         self.constants: dict[str, str] = {}  # buffers of the root: name -> code
 
     def at(self, path: str) -> Branch | None:
-        """The place at ``path``."""
+        """Return the place at ``path``."""
         at: Branch | None = self.root
         for part in path.split("."):
             at = at.children.get(part) if at is not None else None
         return at
 
     def access(self, path: str) -> str:
-        """The expression that reaches ``path`` from inside the class."""
+        """Return the expression that reaches ``path`` from inside the class."""
         at, code = self.root, "self"
         for part in path.split("."):
-            child = at.children[part]
-            code = _reach(code, at, part)
-            at = child
+            if at.kind == "list":
+                code = f"{code}[{part}]"
+            elif at.kind == "dict":
+                code = f"{code}[{_quoted(part)}]"
+            elif is_attribute(part) and part not in taken_names():
+                code = f"{code}.{part}"
+            else:
+                code = f"getattr({code}, {_quoted(part)})"
+            at = at.children[part]
         return code
 
     def fit(self, path: str, module: str, parts: Mapping[str, str]) -> bool:
-        """Whether ``module`` can stand at ``path``: it holds just ``parts``, attribute -> path."""
+        """Return whether ``module`` fits at ``path``: it has just ``parts``, attribute -> path."""
         place = self.at(path)
         if place is None or any(full != f"{path}.{name}" for name, full in parts.items()):
             return False
@@ -112,48 +118,33 @@ class Tree:
         return place.module == module
 
     def lines(self) -> list[str]:
-        """The statements of ``__init__`` that build the tree."""
-        found = []
+        """Return the statements of ``__init__`` that build the tree."""
+        lines = []
         for name, child in self.root.children.items():
-            code = _code(child)
-            statistic = child.leaf is not None and not child.leaf.trained
-            if is_attribute(name) and name not in taken_names() and not statistic:
-                found.append(f"self.{name} = {code}")
+            adding = "add_module"  # the method that gives a member any name
+            if child.leaf is not None:
+                adding = "register_parameter" if child.leaf.trained else "register_buffer"
+            attribute = is_attribute(name) and name not in taken_names()
+            if attribute and adding != "register_buffer":
+                lines.append(f"self.{name} = {_code(child)}")
             else:
-                found.append(f"self.{_adding(child)}({_quoted(name)}, {code})")
+                lines.append(f"self.{adding}({_quoted(name)}, {_code(child)})")
         for name, code in self.constants.items():
-            found.append(f"self.register_buffer({_quoted(name)}, {code}, persistent=False)")
-        return found
+            lines.append(f"self.register_buffer({_quoted(name)}, {code}, persistent=False)")
+        return lines
 
     def uses_branches(self) -> bool:
-        """Whether :func:`branch` of the written file is needed."""
+        """Return whether :func:`branch` of the written file is needed."""
         return any("branch(" in line for line in self.lines())
 
 
-def _adding(child: Branch) -> str:
-    """The method that gives a module a member under any name."""
-    if child.leaf is None:
-        return "add_module"
-    return "register_parameter" if child.leaf.trained else "register_buffer"
-
-
 def _quoted(name: str) -> str:
-    """A name as a text in code; :func:`.paths.unique_paths` makes names of plain characters."""
+    """Quote a name; :func:`.paths.unique_paths` makes names of plain characters."""
     return literal(name).replace("'", '"') if is_attribute(f"_{name}") else literal(name)
 
 
-def _reach(code: str, parent: Branch, name: str) -> str:
-    if parent.kind == "list":
-        return f"{code}[{name}]"
-    if parent.kind == "dict":
-        return f"{code}[{_quoted(name)}]"
-    if is_attribute(name) and name not in taken_names():
-        return f"{code}.{name}"
-    return f"getattr({code}, {_quoted(name)})"
-
-
 def _code(place: Branch) -> str:
-    """The expression that builds what stands at a place."""
+    """Return the expression that builds what stands at a place."""
     if place.leaf is not None:
         return place.leaf.code()
     if place.module is not None:

@@ -1,6 +1,6 @@
 """One step as the operator tables see it: operands as code, attributes, sizes.
 
-    def gelu(op: Operation) -> str:
+    def gelu(op: TorchOperation) -> str:
         return f"F.gelu({op.tensor(0)})"
 
 An entry is such a function, or a template: ``"torch.abs({0})"``, ``"{0} + {1}"``.
@@ -9,30 +9,26 @@ An entry is such a function, or a template: ``"torch.abs({0})"``, ``"{0} + {1}"`
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from onnx import TensorProto
 
-from onnx_net2net.frameworks.operation import Operation as Shared
+from onnx_net2net.algebra.sizes import AnySize
+from onnx_net2net.frameworks.operation import Operation
 from onnx_net2net.frameworks.roles import Role
-from onnx_net2net.frameworks.step import Step
-from onnx_net2net.frameworks.torch import size_code
+from onnx_net2net.frameworks.step import ProgramStep as Step
 from onnx_net2net.frameworks.torch.codegen import BARE, VALUE
-from onnx_net2net.frameworks.torch.translator import TensorList, Translator
+from onnx_net2net.frameworks.torch.size_code import read
+from onnx_net2net.frameworks.torch.translator import TensorList, TorchTranslator
 from onnx_net2net.frameworks.torch.types import literal, torch_dtype
 from onnx_net2net.frameworks.torch.unsigned import is_widened, narrowed, widened
+from onnx_net2net.operators.types import FLOATS
 
 Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class Unpacked:
-    """An expression that gives all outputs as a tuple."""
-
-    code: str
+MOST_SHOWN = 8  # elements of a constant vector of indices
 
 
 @dataclass(frozen=True)
@@ -42,14 +38,14 @@ class Listed:
     code: str
 
 
-Result = str | Sequence[str | Listed] | Unpacked | Listed | None
-Entry = str | Callable[["Operation"], Result]
+Result = str | Sequence[str | Listed] | Listed | None
+Entry = str | Callable[["TorchOperation"], Result]
 
 
-class Operation(Shared):
+class TorchOperation(Operation):
     """A step and where its operands are found."""
 
-    def __init__(self, step: Step, translator: Translator) -> None:
+    def __init__(self, step: Step, translator: TorchTranslator) -> None:
         super().__init__(step)
         self.translator = translator
         self.program = translator.program
@@ -60,50 +56,43 @@ class Operation(Shared):
     # ---- operands ---------------------------------------------------------------------------
 
     def has(self, index: int) -> bool:
-        """Whether an operand is given."""
+        """Return whether an operand is given."""
         return index < len(self.step.inputs) and bool(self.step.inputs[index])
 
     def name(self, index: int) -> str:
-        """The ONNX name of an operand."""
+        """Return the ONNX name of an operand."""
         if not self.has(index):
             self.refuse(f"its operand {index} is missing")
         self.read.add(index)
         return self.step.inputs[index]
 
     def unread(self) -> list[str]:
-        """Operands that are given, by index, and that the translation did not look at."""
+        """Return the indices of given operands that the translation did not look at."""
         seen = self.read | self.step.facts.implied.keys()
         return [str(i) for i in range(len(self.step.inputs)) if self.has(i) and i not in seen]
 
     def tensor(self, index: int) -> str:
-        """An operand as a tensor, in a type that PyTorch computes with."""
+        """Return an operand as a tensor, in a type that PyTorch computes with."""
         name = self.name(index)
         return widened(self.translator.tensor(name), self.program.dtype(name), self.step)
 
     def optional(self, index: int) -> str:
-        """An operand as a tensor, or ``None``."""
+        """Return an operand as a tensor, or ``None``."""
         return self.tensor(index) if self.has(index) else "None"
 
     def constant(self, index: int) -> Array | None:
-        """The contents of a constant operand."""
+        """Return the contents of a constant operand."""
         return self.program.constant(self.name(index)) if self.has(index) else None
 
-    def needed(self, index: int, what: str) -> Array:
-        """The contents of an operand that must be constant."""
-        found = self.constant(index)
-        if found is None:
-            self.refuse(f"its {what} is computed")
-        return found
-
     def number(self, index: int) -> str | None:
-        """A single number as Python code, or None."""
+        """Return a single number as Python code, or None."""
         name = self.name(index)
         dtype = self.program.dtype(name)
         if dtype == TensorProto.UINT64 and is_widened(dtype, self.step):
             return None  # its bits count, not its value
-        found = self.translator.host(name)
-        if found is not None:
-            return size_code.number(found.reshape(-1)[0]) if found.size == 1 else None
+        sizes = self.translator.known_sizes(name)
+        if sizes is not None:
+            return self.code(sizes.item()) if sizes.size == 1 else None
         shape = self.program.shapes.of(name)
         if not self.program.is_constant(name) or shape is None or np.prod(shape) != 1:
             return None
@@ -113,121 +102,147 @@ class Operation(Shared):
         return literal(constant.reshape(())[()])
 
     def scalar(self, index: int) -> str:
-        """A single number as Python code where it is known, else a tensor."""
-        found = self.number(index)
-        return self.tensor(index) if found is None else found
+        """Return a single number as Python code where it is known, else a tensor."""
+        return self.number(index) or self.tensor(index)
+
+    def integer(self, index: int) -> str:
+        """Return a single integer as Python code."""
+        return self.number(index) or f"int({self.tensor(index)})"
+
+    def tensors(self) -> list[str]:
+        """Return all operands as tensors."""
+        return [self.tensor(i) for i in range(len(self.step.inputs))]
 
     def operands(self) -> list[str]:
-        """All operands, single numbers as such where that changes neither shape nor type."""
+        """Return all operands, single numbers as such where that changes neither shape nor type."""
         indices = [i for i in range(len(self.step.inputs)) if self.has(i)]
         ranks = {i: self.rank(i) for i in indices}
         numbers = {i: self.number(i) for i in indices}
         tensors = [i for i in indices if numbers[i] is None]
         widest = max((r for i in tensors if (r := ranks[i]) is not None), default=None)
-        found = []
+        operands = []
         for i in indices:
-            known, rank = numbers[i], ranks[i]
+            number, rank = numbers[i], ranks[i]
             narrow = rank == 0 or (None not in (rank, widest) and rank <= widest)  # type: ignore[operator]
-            plain = known is not None and narrow and bool(tensors)
-            found.append(known if plain and known is not None else self.tensor(i))
-        return found
-
-    def is_sequence(self, index: int) -> bool:
-        """Whether an operand is a sequence of tensors."""
-        return isinstance(self.translator.values.get(self.name(index)), TensorList)
+            operands.append(number if number and narrow and tensors else self.tensor(i))
+        return operands
 
     def sequence(self, index: int) -> str:
-        """An operand that is a sequence of tensors."""
-        found = self.translator.values.get(self.name(index))
-        if not isinstance(found, TensorList):
+        """Return an operand that is a sequence of tensors."""
+        value = self.translator.values.get(self.name(index))
+        if not isinstance(value, TensorList):
             self.refuse(f"its operand {index} is no sequence")
-        return found.code
+        return value.code
 
     def value(self, index: int) -> str | Listed:
-        """An operand, be it a tensor or a sequence of them."""
-        return Listed(self.sequence(index)) if self.is_sequence(index) else self.tensor(index)
+        """Return an operand, be it a tensor or a sequence of them."""
+        value = self.translator.values.get(self.name(index))
+        return Listed(value.code) if isinstance(value, TensorList) else self.tensor(index)
 
     # ---- sizes ------------------------------------------------------------------------------
 
     def rank(self, index: int) -> int | None:
-        """The number of axes of an operand."""
+        """Return the number of axes of an operand."""
         return self.program.rank(self.name(index))
 
     def axes_of(self, index: int) -> int:
-        """The number of axes of an operand, which must be known."""
-        found = self.rank(index)
-        if found is None:
+        """Return the number of axes of an operand, which must be known."""
+        rank = self.rank(index)
+        if rank is None:
             self.refuse(f"the number of axes of {self.name(index)!r} is not known")
-        return found
+        return rank
 
-    def size(self, index: int, axis: int) -> Any:
-        """One size of an operand: a number, or code."""
+    def size(self, index: int, axis: int) -> AnySize:
+        """Return one size of an operand."""
         return self.translator.size_of(self.name(index), axis % self.axes_of(index))
 
-    def fixed(self, index: int, axis: int) -> int:
-        """One size of an operand, which must always be the same."""
-        found = self.program.size(self.name(index), axis)
-        if found is None:
-            found = self._same_size(index, axis)
-        if found is None:
-            self.refuse(f"size {axis} of {self.name(index)!r} changes")
-        return found
+    def has_size(self, index: int, axis: int, size: AnySize) -> bool:
+        """Return whether ``size`` is read off an axis, or off one of the same name."""
+        return self.translator.has_size(self.name(index), axis, size)
 
-    def _same_size(self, index: int, axis: int) -> int | None:
-        """A size that is the same whatever the dynamic sizes."""
-        sizes = self.program.shapes.sizes_of(self.name(index))
-        size = sizes[axis] if sizes is not None else None
+    def fixed(self, index: int, axis: int) -> int:
+        """Return one size of an operand, which must always be the same."""
+        size = self._fixed_size(index, axis)
+        if size is None:
+            self.refuse(f"size {axis} of {self.name(index)!r} changes")
+        return size
+
+    def _fixed_size(self, index: int, axis: int) -> int | None:
+        """Return a size that is the same whatever the dynamic sizes, or None."""
+        name = self.name(index)
+        size: AnySize | None = self.program.size(name, axis)
+        if size is None:
+            sizes = self.program.shapes.sizes_of(name)
+            size = sizes[axis] if sizes is not None else None
         return size if isinstance(size, int) else None
 
     def shape(self, index: int) -> tuple[int, ...] | None:
-        """The shape of an operand where no size changes."""
+        """Return the shape of an operand where no size changes."""
         dims = self.program.dims(self.name(index))
         if dims is None or any(not isinstance(d, int) for d in dims):
             return None
         return tuple(d for d in dims if isinstance(d, int))
 
-    def sizes(self, index: int) -> list[Any]:
-        """An operand that holds sizes, as numbers and code."""
-        found = self.translator.host(self.name(index))
-        if found is not None:
-            return list(found.reshape(-1))
+    def sizes(self, index: int) -> list[AnySize]:
+        """Return the elements of an operand that holds sizes."""
+        known = self.translator.known_sizes(self.name(index))
+        if known is not None:
+            return known.ravel().tolist()
         length = self.length(index)
         if length is None:
             self.refuse(f"the length of {self.name(index)!r} is not known")
         listed = self.translator.block.add(
             f"{self.tensor(index)}.reshape(-1).tolist()", "sizes", kind="list", inline=False
         )
-        return [size_code.Size(f"{listed}[{i}]", natural=False) for i in range(length)]
+        return [read(f"{listed}[{i}]", natural=False) for i in range(length)]
+
+    def code(self, size: AnySize, hint: str = "size") -> str:
+        """Return a size as code."""
+        return self.translator.code(size, hint)
+
+    def listed(self, sizes: Iterable[AnySize]) -> str:
+        """Return sizes as arguments."""
+        return ", ".join(map(self.code, sizes))
 
     def length(self, index: int) -> int | None:
-        """How many entries a vector has, or a single number, where that is always the same."""
+        """Return how many elements a vector has, or a single number, where that never changes."""
         rank = self.rank(index)
-        if rank == 0:
-            return 1
-        found = self.program.size(self.name(index), 0) if rank == 1 else None
-        return self._same_size(index, 0) if rank == 1 and found is None else found
+        return 1 if rank == 0 else self._fixed_size(index, 0) if rank == 1 else None
 
-    def integers(self, index: int) -> list[int] | None:
-        """An operand that holds constant integers."""
-        found = self.constant(index)
-        return None if found is None else [int(i) for i in found.reshape(-1)]
+    def has_sizes(self, index: int) -> bool:
+        """Return whether it is known how many sizes an operand holds."""
+        return (
+            self.translator.known_sizes(self.name(index)) is not None
+            or self.length(index) is not None
+        )
+
+    def listed_constant(self, index: int) -> list[int] | None:
+        """Return the integers of a short constant operand, which code may show."""
+        array = self.constant(index)
+        if array is None or array.size > MOST_SHOWN:
+            return None
+        return [int(i) for i in array.ravel()]
 
     # ---- types and outputs ---------------------------------------------------------------
 
     def dtype(self, index: int = 0) -> int:
-        """The element type of an operand."""
-        found = self.program.dtype(self.name(index))
-        if found is None:
+        """Return the element type of an operand."""
+        dtype = self.program.dtype(self.name(index))
+        if dtype is None:
             self.refuse(f"the type of {self.name(index)!r} is not known")
-        return found
+        return dtype
 
-    def gives(self, output: int = 0) -> str:
-        """PyTorch's type of an output, while it is computed."""
+    def output_dtype(self, output: int = 0) -> str:
+        """Return PyTorch's type of an output, while it is computed."""
         dtype = self.program.dtype(self.step.outputs[output])
         return "torch.int64" if is_widened(dtype, self.step) else torch_dtype(dtype)
 
+    def typed(self, code: str) -> str:
+        """Return what PyTorch may compute of integers in another type in the output's own."""
+        return code if self.dtype() in FLOATS else f"({code}).to({self.output_dtype()})"
+
     def wants(self, output: int) -> bool:
-        """Whether an output is named and read."""
+        """Return whether an output is named and read."""
         if not super().wants(output):
             return False
         name, graph = self.step.outputs[output], self.program.graph
@@ -236,21 +251,29 @@ class Operation(Shared):
     # ---- what it writes ---------------------------------------------------------------------
 
     def add(self, code: str, hint: str | None = None, **options: Any) -> str:
-        """An intermediate value."""
+        """Add a statement, and return the value that it computes."""
         return self.translator.block.add(code, hint or self.hint, **options)
 
+    def unpack(self, code: str, hints: Sequence[str] = ()) -> list[str]:
+        """Add a statement whose expression yields a tuple, by default of all outputs."""
+        return self.translator.block.unpack(code, hints or [self.hint] * len(self.step.outputs))
+
     def kernel(self, name: str, *arguments: Any) -> str:
-        """A call of one of the functions that are written beside the class."""
+        """Call one of the functions that are written beside the class."""
         self.translator.state.kernels[name] = None
         return f"{name}({', '.join(map(str, arguments))})"
 
+    def device(self) -> str:
+        """Return where the inputs lie."""
+        return self.translator.device()
+
     def path(self, index: int) -> str | None:
-        """The path of an operand that is a weight."""
+        """Return the path of an operand that is a weight."""
         name = self.name(index)
         return self.program.paths[name] if self.program.is_weight(name) else None
 
     def layer(self, module: str, **parts: int) -> str | None:
-        """The module whose weights are just these operands (attribute=index), or None."""
+        """Return the module whose weights are just these operands (attribute=index), or None."""
         paths = {name: self.path(index) for name, index in parts.items()}
         known = {name: path for name, path in paths.items() if path is not None}
         if len(known) < len(paths) or "weight" not in known:
@@ -260,9 +283,9 @@ class Operation(Shared):
             wanted = Role.STATISTIC if statistic else Role.PARAMETER
             if self.program.roles[self.name(index)] is not wanted:
                 return None
-        path, found, last = known["weight"].rpartition(".")
+        path, _, last = known["weight"].rpartition(".")
         self.named(known["weight"])
-        if not found or last != "weight" or not self.translator.tree.fit(path, module, known):
+        if not path or last != "weight" or not self.translator.tree.fit(path, module, known):
             return None
         return self.translator.tree.access(path)
 
@@ -278,7 +301,7 @@ class Operation(Shared):
         self.store(self.filled(entry) if isinstance(entry, str) else entry(self))
 
     def filled(self, template: str) -> str:
-        """A template with the operands in it: ``{0}`` may be a number, ``{t0}`` is a tensor."""
+        """Fill a template with the operands: ``{0}`` may be a number, ``{t0}`` is a tensor."""
         before = set(self.read)
         plain = self.operands() if re.search(r"\{\d\}", template) else []
         self.read = before.union(map(int, re.findall(r"\{t?(\d)\}", template)))
@@ -294,9 +317,7 @@ class Operation(Shared):
     def store(self, result: Result) -> None:
         """Give the outputs their values."""
         values, block = self.translator.values, self.translator.block
-        if isinstance(result, Unpacked):
-            self.store(block.unpack(result.code, [self.hint] * len(self.step.outputs)))
-        elif isinstance(result, Listed):
+        if isinstance(result, Listed):
             self.store([result])
         elif result is not None:
             codes = [result] if isinstance(result, str) else result
@@ -306,11 +327,9 @@ class Operation(Shared):
                 if isinstance(code, Listed):
                     values[name] = TensorList(block.add(code.code, self.hint, kind="list"))
                     continue
-                code = narrowed(code, self.program.dtype(name), self.step)
-                bare = VALUE.fullmatch(code) is not None
-                values[name] = code if bare else self._value(name, code)
-
-    def _value(self, name: str, code: str) -> str:
-        dtype = self.program.dtype(name)
-        kind = "tensor" if dtype in (1, 10, 11, 16, None) else "integers"
-        return self.translator.block.add(code, self.hint, kind=kind, fresh=self.fresh)
+                dtype = self.program.dtype(name)
+                code = narrowed(code, dtype, self.step)
+                if VALUE.fullmatch(code) is None:
+                    kind = "tensor" if dtype is None or dtype in FLOATS else "integers"
+                    code = block.add(code, self.hint, kind=kind, fresh=self.fresh)
+                values[name] = code

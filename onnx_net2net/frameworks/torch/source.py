@@ -20,9 +20,9 @@ CLASS = "Model"
 
 
 def source(translation: Translation, name: str) -> str:
-    """The whole file. ``name`` says in its docstring what it is.
+    """Return the whole file. ``name`` says in its docstring what it is.
 
-    Raises Refused where the code would hold anything that no table writes (see :mod:`.walker`).
+    Raises Refused where the code would hold anything that no table writes (see :mod:`.code_check`).
     """
     functions = _needed(translation.kernels)
     forward = translation.forward
@@ -36,7 +36,7 @@ def source(translation: Translation, name: str) -> str:
     build = formatted(translation.tree.lines(), 8)
     inputs = ", ".join(forward.inputs[v] for v in sorted(forward.inputs))
     around = [
-        *_branch(translation),
+        *([BRANCH] if translation.tree.uses_branches() else []),
         *(kernels()[function][0] for function in functions),
         LOAD.replace("%CONSTANTS%", CONSTANTS if translation.stored else ""),
     ]
@@ -55,23 +55,15 @@ def source(translation: Translation, name: str) -> str:
     ]
     text = "\n\n\n".join(parts[3:])
     whole = "\n\n".join([parts[0], parts[1], _imports(text), "\n" + text])
-    check(whole, around, _names(translation), _equations(translation))
-    return whole.rstrip() + "\n"
-
-
-def _names(translation: Translation) -> set[str]:
-    """What modules, parameters and buffers are called."""
-    paths = translation.program.paths.values()
-    return {part for path in paths for part in path.split(".")} | set(translation.tree.constants)
-
-
-def _equations(translation: Translation) -> set[str]:
-    """Texts of the file that are data of PyTorch's own."""
-    return {
+    program = translation.program
+    names = {part for path in program.paths.values() for part in path.split(".")}
+    equations = {
         "".join(str(step.attributes["equation"]).split())
-        for step in translation.program.main.every_step()
+        for step in program.main.every_step()
         if step.op == "Einsum" and not step.domain
     }
+    check(whole, around, names | translation.tree.constants.keys(), equations)
+    return whole.rstrip() + "\n"
 
 
 def _class(build: str, head: str, body: str, stored: bool) -> str:
@@ -91,27 +83,22 @@ def _class(build: str, head: str, body: str, stored: bool) -> str:
 
 
 def _needed(names: list[str]) -> list[str]:
-    """Kernels, and what they call, callees first."""
-    found: dict[str, None] = {}
+    """Return kernels, and what they call, callees first."""
+    needed: dict[str, None] = {}
 
     def visit(name: str) -> None:
-        if name in found:
-            return
-        for other in sorted(kernels()[name][1] & kernels().keys() - {name}):
-            visit(other)
-        found[name] = None
+        if name not in needed:
+            for other in sorted(kernels()[name][1] & kernels().keys() - {name}):
+                visit(other)
+            needed[name] = None
 
     for name in names:
         visit(name)
-    return list(found)
-
-
-def _branch(translation: Translation) -> list[str]:
-    return [BRANCH] if translation.tree.uses_branches() else []
+    return list(needed)
 
 
 def _imports(text: str) -> str:
-    """The imports that the text needs."""
+    """Return the imports that the text needs."""
     text = re.sub(r'"""[\s\S]*?"""', "", text)
     used = set(re.findall(r"(?<![.\w])[A-Za-z_]\w*", text))
     lines = ["import math"] if "math" in used else []

@@ -16,13 +16,13 @@ from onnx import TypeProto
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.attributes import unread
 from onnx_net2net.frameworks.program import Program
-from onnx_net2net.frameworks.step import Step
-from onnx_net2net.frameworks.torch.codegen import Block
+from onnx_net2net.frameworks.step import ProgramStep as Step
+from onnx_net2net.frameworks.torch.codegen import CodeBlock
 from onnx_net2net.frameworks.torch.library import identifier, reserved
 from onnx_net2net.frameworks.torch.module_tree import Tree
-from onnx_net2net.frameworks.torch.operation import Operation
+from onnx_net2net.frameworks.torch.operation import TorchOperation
 from onnx_net2net.frameworks.torch.operators import translations
-from onnx_net2net.frameworks.torch.translator import TensorList, Translator
+from onnx_net2net.frameworks.torch.translator import TensorList, TorchTranslator
 from onnx_net2net.frameworks.torch.types import torch_dtype
 
 REMEDY = "export the model again without it, or train it in the framework that it came from"
@@ -35,15 +35,15 @@ class Translation:
     """What is written: the steps of ``forward``, the module tree, and what they need."""
 
     program: Program
-    forward: Block
+    forward: CodeBlock
     tree: Tree
     kernels: list[str]
     stored: dict[str, np.ndarray[Any, Any]]  # constants too long to be written out, by buffer
     title: str = "network"
 
 
-def _write(translator: Translator, step: Step) -> None:
-    operation = Operation(step, translator)
+def _write(translator: TorchTranslator, step: Step) -> None:
+    operation = TorchOperation(step, translator)
     entry = translations().get((step.domain, step.op))
     if entry is None:
         operation.refuse(f"operator {step.operator} is not known")
@@ -63,25 +63,25 @@ def _write(translator: Translator, step: Step) -> None:
 
 
 def parameters(names: Sequence[str]) -> list[str]:
-    """Names of inputs as those of a function's parameters.
+    """Return names of inputs as those of a function's parameters.
 
     >>> parameters(["x:0", "x_0", "class"])
     ['x_0', 'x_0_2', 'class_']
     """
-    found: list[str] = []
+    unique: list[str] = []
     for name in names:
         base = identifier(name)
         base = base if base.strip("_") and not base.startswith("__") else f"x{base}"
         base = f"{base}_" if base in reserved() else base
-        unique, count = base, 2
-        while unique in found or unique in reserved():
-            unique, count = f"{base}_{count}", count + 1
-        found.append(unique)
-    return found
+        parameter, count = base, 2
+        while parameter in unique or parameter in reserved():
+            parameter, count = f"{base}_{count}", count + 1
+        unique.append(parameter)
+    return unique
 
 
 def _lists(kind: TypeProto) -> bool:
-    """Whether an input is a sequence. Raises Refused where PyTorch has no such tensors."""
+    """Return whether an input is a sequence. Raises Refused where PyTorch has no such tensors."""
     if kind.HasField("optional_type"):
         return _lists(kind.optional_type.elem_type)
     if kind.HasField("sequence_type"):
@@ -92,8 +92,8 @@ def _lists(kind: TypeProto) -> bool:
 
 
 def translate(program: Program) -> Translation:
-    """All steps of ``program``. Raises Refused with everything that has no translation."""
-    translator = Translator(program, _write)
+    """Translate all steps. Raises Refused with everything that has no translation."""
+    translator = TorchTranslator(program, _write)
     given = zip(program.main.inputs, parameters(program.main.inputs), strict=True)
     types = {value.name: value.type for value in program.model.proto.graph.input}
     for name, parameter in given:
@@ -106,8 +106,7 @@ def translate(program: Program) -> Translation:
     results = []
     for name in program.main.outputs:
         try:
-            found = translator.values.get(name)
-            results.append(found.code if isinstance(found, TensorList) else translator.tensor(name))
+            results.append(translator.value(name))
         except Refused as problem:
             translator.state.problems.append(f"output {name!r}: {problem.reason}")
     if translator.state.problems:

@@ -44,7 +44,7 @@ class Untranslated(Refused):
 
 
 def torch_dtype(dtype: int | None) -> str:
-    """``"torch.float16"`` for 10. Raises Untranslated."""
+    """Return ``"torch.float16"`` for 10. Raises Untranslated."""
     if dtype not in NAMES:
         name = "unknown" if dtype is None else TensorProto.DataType.Name(dtype)
         raise Untranslated(f"its element type is {name}")
@@ -52,7 +52,7 @@ def torch_dtype(dtype: int | None) -> str:
 
 
 def literal(value: Any) -> str:
-    """A number or a text as Python writes it, a float32 in as few digits as tell it from others.
+    """Return a number or a text as Python writes it, a float32 in as few digits as it takes.
 
     >>> literal(np.float32(0.1))
     '0.1'
@@ -81,12 +81,12 @@ def literal(value: Any) -> str:
 
 
 def short(value: float) -> str:
-    """A float attribute, which ONNX stores as float32."""
+    """Return a float attribute, which ONNX stores as float32, as code."""
     return literal(np.float32(value))
 
 
 def tensor_code(array: np.ndarray) -> str:
-    """``torch.tensor([...])`` with the array's type and shape."""
+    """Return ``torch.tensor([...])`` with the array's type and shape."""
     dtype = torch_dtype(helper.np_dtype_to_tensor_dtype(array.dtype))
 
     def nested(part: np.ndarray) -> str:

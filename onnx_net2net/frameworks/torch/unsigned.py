@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from onnx import TensorProto
 
-from onnx_net2net.frameworks.step import Step
+from onnx_net2net.frameworks.step import ProgramStep as Step
 from onnx_net2net.frameworks.torch.types import FLOATS8, SMALL, UNSIGNED, Untranslated
 
 HIGHEST = "-(2**63)"
@@ -41,7 +41,7 @@ STORED = frozenset({
 
 
 def widened(code: str, dtype: int | None, step: Step) -> str:
-    """An operand in a type that PyTorch computes with. Raises Untranslated."""
+    """Return an operand in a type that PyTorch computes with. Raises Untranslated."""
     if dtype in SMALL or dtype in FLOATS8:
         if step.op not in STORED:
             raise Untranslated(f"it computes with {TensorProto.DataType.Name(dtype)}")
@@ -57,7 +57,7 @@ def widened(code: str, dtype: int | None, step: Step) -> str:
 
 
 def narrowed(code: str, dtype: int | None, step: Step) -> str:
-    """A result in its own type."""
+    """Return a result in its own type."""
     if dtype not in UNSIGNED or step.op in MOVES:
         return code
     if dtype != TensorProto.UINT64:
@@ -66,7 +66,7 @@ def narrowed(code: str, dtype: int | None, step: Step) -> str:
 
 
 def is_widened(dtype: int | None, step: Step) -> bool:
-    """Whether tensors of this type are computed as int64."""
+    """Return whether tensors of this type are computed as int64."""
     return dtype in UNSIGNED and step.op not in MOVES
 
 

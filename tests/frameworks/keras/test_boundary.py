@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from onnx import TensorProto, helper
 from onnx_net2net.errors import Refused
 from onnx_net2net.verification.verify import run
 from tests.keras_models import keras, load, to_keras
+from tests.networks import Net
+
+from onnx_net2net.frameworks.keras.run_time_sizes import OPERATIONS  # isort: skip
 
 tf = pytest.importorskip("tensorflow")
 
@@ -40,10 +44,16 @@ def net(
 
 
 def agrees(model: Any, feeds: dict[str, np.ndarray]) -> None:
-    """The Keras model gives what onnxruntime does, called with the list of its inputs."""
+    """Assert that Keras computes what onnxruntime does, with sizes that stay open in its graph."""
     wanted = run(model, feeds, optimised=False)
-    given = list(feeds.values())
-    found = to_keras(model)(given if len(given) > 1 else given[0])
+    network = to_keras(model)
+    signature = [tf.TensorSpec(x.shape, x.dtype) for x in network.inputs]
+
+    @tf.function(input_signature=signature)
+    def called(*given: Any) -> Any:
+        return network(list(given) if len(given) > 1 else given[0])
+
+    found = called(*feeds.values())
     values = list(found.values()) if isinstance(found, dict) else [found]
     for value, out in zip(values, model.proto.graph.output, strict=True):
         want = wanted[out.name]
@@ -260,3 +270,46 @@ def test_weights_standardised_by_batch_normalization_train(trained: int) -> None
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0]
     assert all(np.isfinite(np.asarray(v)).all() for v in network.variables)
+
+
+# What is made of n, the length of an input, by operators on whole numbers.
+CHAINS: dict[str, Callable[[Net, str], str]] = {
+    "halved": lambda net, n: net("Div", n, net.put(np.array([2]))),
+    "cancelled": lambda net, n: net("Div", net("Mul", n, net.put(np.array([6]))), n),
+    "bounded": lambda net, n: net("Min", n, net.put(np.array([4]))),
+    "chosen": lambda net, n: net(
+        "Where", net("Greater", n, net.put(np.array([3]))), n, net.put(np.array([5]))
+    ),
+    "rounded": lambda net, n: net(
+        "Cast",
+        net("Ceil", net("Mul", net("Cast", n, to=FLOAT), net.put(np.array([0.3], np.float32)))),
+        to=TensorProto.INT64,
+    ),
+    "towards zero": lambda net, n: net("Neg", net("Div", net("Neg", n), net.put(np.array([2])))),
+}
+
+
+def chain_model(name: str) -> Any:
+    """As many rows as a chain makes of n."""
+    built = Net(opset=18)
+    shape = built("Shape", built.input("n", 3), start=0, end=1)
+    target = built("Concat", CHAINS[name](built, shape), built.put(np.array([3])), axis=0)
+    return load(built.model(built("Expand", built.weight(1, 3), target)))
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_sizes_that_are_computed_from_an_open_one(name: str) -> None:
+    for length in (1, 4, 9):
+        agrees(chain_model(name), {"x": normal(length, 3)})
+
+
+SPOILED = {"halved": "floordiv", "bounded": "min0", "chosen": "Where", "rounded": "Ceil"}
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_a_size_that_is_computed_otherwise_is_seen(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(OPERATIONS, SPOILED[name], lambda *sizes: keras.ops.cast(8, "int32"))
+    with pytest.raises(AssertionError):
+        agrees(chain_model(name), {"x": normal(9, 3)})

@@ -128,12 +128,12 @@ def test_trains_as_the_authors_model_does(name: str) -> None:
 
 
 def test_the_unbiased_variance_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    from onnx_net2net.frameworks.keras.translator import Translator
+    from onnx_net2net.frameworks.keras.translator import KerasTranslator
 
     made = NORMALISED["features"]()
     again = to_keras(from_keras(made))
     monkeypatch.setattr(
-        Translator, "population", property(lambda _: False, lambda *_: None), raising=False
+        KerasTranslator, "population", property(lambda _: False, lambda *_: None), raising=False
     )
     data = [(batch(made, 1), np.zeros((4, 3), np.float32))]
     trained(made, data), trained(again, data)

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 from onnx_net2net.errors import Refused
 from onnx_net2net.operators.functions import functions
 from onnx_net2net.verification.verify import run
+from tests.frameworks.keras.test_fusions import FORMS as FUSED
 from tests.keras_models import FILES, keras, load, outputs, to_keras
 from tests.networks import Net
 from tests.operators.test_rules import BY_ID
@@ -69,10 +70,11 @@ def test_forms_are_refused_by_name(key: str) -> None:
 
 
 def test_every_translation_is_tried() -> None:
-    """By a sample, in a fixture, or below."""
+    """By a sample, in a fixture, below, or with the fusions."""
     tried = {sample.operator for sample in BY_ID.values()} | set(MORE)
     for path in FILES:
         tried |= _operators(onnx.load(path).graph)
+    tried |= {operator for _, operator in FUSED.values()}
     assert not translations().keys() - tried
     assert RULED - translations().keys() - functions().keys() == GAPS, (
         "a gap is filled, or a new one"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,7 +63,7 @@ class TiedModel(nn.Module):
 
 
 def stateful(build: Callable[[], nn.Module]) -> nn.Module:
-    """A module whose BatchNorm statistics are not those of a fresh one."""
+    """Return a module whose BatchNorm statistics are not those of a fresh one."""
     torch.manual_seed(0)
     module = build()
     for name, buffer in module.named_buffers():
@@ -86,9 +87,20 @@ def assert_keeps_state(module: nn.Module, model: n2n.Model) -> None:
             np.testing.assert_array_equal(weight.array(), tensor.numpy(), err_msg=name)
 
 
-def test_a_convnet_keeps_its_state_and_function() -> None:
+@pytest.fixture(scope="module")
+def convnet() -> tuple[nn.Module, n2n.Model]:
     module = stateful(ConvNet)
-    model = n2n.from_torch(module, torch.randn(2, 3, 7, 6))
+    return module, n2n.from_torch(module, torch.randn(2, 3, 7, 6))
+
+
+@pytest.fixture(scope="module")
+def tied() -> tuple[nn.Module, n2n.Model]:
+    module = stateful(TiedModel).eval()
+    return module, n2n.from_torch(module, torch.randint(13, (2, 5)))
+
+
+def test_a_convnet_keeps_its_state_and_function(convnet: tuple[nn.Module, n2n.Model]) -> None:
+    module, model = convnet
     assert_keeps_state(module, model)
     x = torch.randn(5, 3, 7, 6)
     module.eval()
@@ -107,9 +119,8 @@ def test_the_default_export_would_have_lost_names() -> None:
     assert "bn.running_mean" not in program.model.graph.initializers
 
 
-def test_ties_and_a_sequence_that_varies() -> None:
-    module = stateful(TiedModel).eval()
-    model = n2n.from_torch(module, torch.randint(13, (2, 5)))
+def test_ties_and_a_sequence_that_varies(tied: tuple[nn.Module, n2n.Model]) -> None:
+    module, model = tied
     assert_keeps_state(module, model)
     assert len({"embed.weight", "head.weight"} & set(model.weights)) == 1
     tokens = torch.randint(13, (3, 11))
@@ -118,9 +129,8 @@ def test_ties_and_a_sequence_that_varies() -> None:
     )
 
 
-def test_sizes_carry_names_that_people_use() -> None:
-    model = n2n.from_torch(TiedModel(), torch.randint(13, (2, 5)))
-    (tokens,) = model.proto.graph.input
+def test_sizes_carry_names_that_people_use(tied: tuple[nn.Module, n2n.Model]) -> None:
+    (tokens,) = tied[1].proto.graph.input
     names = [dim.dim_param for dim in tokens.type.tensor_type.shape.dim]
     assert names == ["batch", "sequence"]
 
@@ -161,8 +171,10 @@ def test_other_precisions_keep_their_bits(dtype: torch.dtype) -> None:
         assert array.tobytes() == tensor.contiguous().view(torch.uint8).numpy().tobytes(), name
 
 
-def test_what_it_gives_can_be_widened_and_saved(tmp_path) -> None:
-    model = n2n.from_torch(stateful(ConvNet), torch.randn(2, 3, 7, 6))
+def test_what_it_gives_can_be_widened_and_saved(
+    convnet: tuple[nn.Module, n2n.Model], tmp_path: Path
+) -> None:
+    _, model = convnet
     grown = n2n.widen(model, {"conv": 9})
     assert n2n.verify(model, grown)
     grown.save(tmp_path / "grown.onnx")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,14 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@cache
+def exported(path: Path) -> torch.nn.Module:
+    """Return a fixture's module, made once; tests leave it as it is."""
+    return to_torch(load(path))
+
+
 def problems(path: Path, module: torch.nn.Module, seed: int) -> list[str]:
-    """Outputs that differ from onnxruntime's."""
+    """Return outputs that differ from onnxruntime's."""
     proto = onnx.load(path)
     feeds = make_inputs(proto, seed)
     pairs = zip(
@@ -36,12 +43,12 @@ def problems(path: Path, module: torch.nn.Module, seed: int) -> list[str]:
     )
     limit = tolerance(proto)
     names = [value.name for value in proto.graph.output]
-    found = [f"{n}: {difference(a, b):.1e}" for n, (a, b) in zip(names, pairs, strict=True)]
-    return [text for text in found if float(text.rpartition(" ")[2]) > limit]
+    differences = {n: difference(a, b) for n, (a, b) in zip(names, pairs, strict=True)}
+    return [f"{n}: {value:.1e}" for n, value in differences.items() if value > limit]
 
 
 def untidy(source: str) -> list[str]:
-    """What a reader would stumble over in a generated file."""
+    """Return what a reader would stumble over in a generated file."""
     tree = ast.parse(source)
     defined = [n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
     found = sorted({f"{name} twice" for name in defined if defined.count(name) > 1})
@@ -53,7 +60,7 @@ def untidy(source: str) -> list[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_computes_what_the_file_does(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = to_torch(load(path))
+    module = exported(path)
     assert not module.training
     assert untidy(module.source) == []
     assert problems(path, module, 1) == []
@@ -67,8 +74,7 @@ def test_computes_what_the_file_does(path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_weights_keep_names_values_and_roles(path: Path) -> None:
-    model = load(path)
-    module = to_torch(model)
+    model, module = load(path), exported(path)
     role, path_of = roles(model), paths(model)
     wanted = {path_of[name]: name for name, r in role.items() if r is not Role.CONSTANT}
     state = {k: v for k, v in module.state_dict().items() if not k.endswith("num_batches_tracked")}

@@ -13,7 +13,7 @@ import torch
 
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.torch import to_torch
-from onnx_net2net.frameworks.torch.operation import Entry, Operation
+from onnx_net2net.frameworks.torch.operation import Entry, TorchOperation
 from onnx_net2net.frameworks.torch.operators import translations
 from onnx_net2net.model.model import load
 from onnx_net2net.operators.functions import functions
@@ -60,9 +60,9 @@ BEYOND_RULES = {
     )
 } | {
     ("ai.onnx.ml", "ArrayFeatureExtractor"),
-    ("idiom", "Attention"),
-    ("idiom", "FakeQuantize"),
-    ("idiom", "Linear"),
+    ("fusion", "Attention"),
+    ("fusion", "FakeQuantize"),
+    ("fusion", "Linear"),
 }
 
 
@@ -71,7 +71,7 @@ def short(name: str) -> str:
 
 
 def problems(sample: Sample, drives: tuple[float, ...] = (0.7, -1.3)) -> list[str]:
-    """Outputs that differ from the judge's."""
+    """Return outputs that differ from the judge's."""
     proto = network(sample)
     module = to_torch(load(proto))
     found = []
@@ -98,7 +98,7 @@ def test_computes_what_onnxruntime_does(name: str) -> None:
 
 
 def alone(node: NodeProto, feeds: dict[str, np.ndarray], opset: int = 17) -> onnx.ModelProto:
-    """A model of one node whose operands are all inputs."""
+    """Return a model of one node whose operands are all inputs."""
     values = [
         helper.make_tensor_value_info(k, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
         for k, v in feeds.items()
@@ -145,8 +145,8 @@ def test_every_entry_has_a_sample() -> None:
     assert translations().keys() >= BEYOND_RULES
 
 
-def mean(op: Operation) -> str:
-    """What looks at all that a ReduceSum states, and computes something else."""
+def mean(op: TorchOperation) -> str:
+    """Look at all that a ReduceSum states, and compute something else."""
     for name in op.step.attributes:
         op.attribute(name)
     return f"({op.tensor(0)}).mean()"

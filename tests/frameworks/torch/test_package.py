@@ -91,7 +91,7 @@ def test_existing_files_are_kept(tmp_path: Path) -> None:
 
 
 def unknown(*operators: str) -> n2n.Model:
-    """A network of operators that nobody knows."""
+    """Return a network of operators that nobody knows."""
     nodes = [
         helper.make_node(op, [f"t{i}"], [f"t{i + 1}"], name=f"n{i}", domain="nowhere")
         for i, op in enumerate(operators)

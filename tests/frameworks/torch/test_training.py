@@ -50,7 +50,7 @@ def floats(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Iterator[torc
 
 
 def loss(module: nn.Module, inputs: tuple[torch.Tensor, ...], scale: float) -> torch.Tensor:
-    """The mean square of all outputs, about one at first."""
+    """Return the mean square of all outputs, about one at first."""
     torch.manual_seed(0)
     return sum((y.square().mean() for y in floats(module, inputs)), torch.zeros(())) / scale
 
@@ -100,7 +100,7 @@ def test_statistics_move_in_train_mode_only(name: str) -> None:
 
 
 def standardised(how: str) -> onnx.ModelProto:
-    """A convolution whose weight a BatchNormalization standardises; its zeros are the bias, too."""
+    """Return a convolution whose weight a BatchNormalization standardises; its bias is zeros."""
     helper, array = onnx.helper, onnx.numpy_helper.from_array
     weight = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
     weights = {
@@ -313,7 +313,7 @@ AUTHORED = (
 
 
 def authored(case: object) -> nn.Module:
-    """The module that a fixture was exported from, with its weights."""
+    """Return the module that a fixture was exported from, with its weights."""
     from export import randomise
 
     seed = zlib.crc32(case.name.encode())  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Attention and rotary embeddings of ONNX's own domain (opset 23)."""
+"""Attention and rotary embeddings: those of ONNX (opset 23), and what nodes make together."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import ml_dtypes
 import numpy as np
 from keras import ops
 
-from onnx_net2net.frameworks.keras.operation import Entry, Operation
-from onnx_net2net.frameworks.keras.operators.linear import swapped
+from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
+from onnx_net2net.frameworks.keras.operators.linear import scaled, swapped
 from onnx_net2net.frameworks.keras.operators.movement import cut
 from onnx_net2net.frameworks.keras.types import type_name
 from onnx_net2net.frameworks.keras.values import cast, dtype_of, known, sizes, tensor
@@ -19,20 +19,20 @@ __all__ = ["TABLES", "by_head", "merged", "repeated", "rotated", "softmax"]
 
 
 def by_head(x: Any, heads: int) -> Any:
-    """(batch, position, heads * entries) -> (batch, head, position, entry)."""
+    """Turn (batch, position, heads * entries) into (batch, head, position, entry)."""
     batch, length, width = sizes(x)
     split = ops.reshape(x, (batch, length, heads, width // heads))
     return ops.transpose(split, (0, 2, 1, 3))
 
 
 def merged(x: Any) -> Any:
-    """(batch, head, position, entry) -> (batch, position, heads * entries)."""
+    """Turn (batch, head, position, entry) into (batch, position, heads * entries)."""
     batch, heads, length, width = sizes(x)
     return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (batch, length, heads * width))
 
 
 def repeated(x: Any, times: int) -> Any:
-    """Each head of keys or values as often as queries read it."""
+    """Repeat each head of keys or values as often as queries read it."""
     if times == 1:
         return x
     batch, heads, length, width = sizes(x)
@@ -41,14 +41,14 @@ def repeated(x: Any, times: int) -> Any:
 
 
 def softmax(x: Any, kind: str | None = None) -> Any:
-    """Over the last axis; computed in another type where one is named."""
+    """Apply softmax over the last axis, in another type where one is named."""
     if kind is None or kind == dtype_of(x):
         return ops.softmax(x, axis=-1)
     return cast(ops.softmax(ops.cast(x, kind), axis=-1), dtype_of(x))
 
 
-def attention(op: Operation, q: Any, k: Any, v: Any, *rest: Any) -> list[Any]:
-    """Outputs: the result, the keys and values with those of the past, and scores."""
+def attention(op: KerasOperation, q: Any, k: Any, v: Any, *rest: Any) -> list[Any]:
+    """Return the result, keys and values with those of the past, and scores."""
     mask, past_key, past_value, lengths = op.padded(rest, 4)
     q, k, v = tensor(q), tensor(k), tensor(v)
     flat = len(q.shape) == 3
@@ -86,8 +86,8 @@ def attention(op: Operation, q: Any, k: Any, v: Any, *rest: Any) -> list[Any]:
     return [merged(y) if flat else y, *present, shown]
 
 
-def _bias(op: Operation, scores: Any, mask: Any, past: Any, lengths: Any) -> Any:
-    """What is added to the scores: masks, and the lowest number where a query sees no key."""
+def _bias(op: KerasOperation, scores: Any, mask: Any, past: Any, lengths: Any) -> Any:
+    """Return what is added to scores: masks, and the lowest number where a query sees no key."""
     kind = dtype_of(scores)
     queries, keys = sizes(scores)[-2:]
     low = ops.cast(lowest(kind), kind)
@@ -121,8 +121,8 @@ def _bias(op: Operation, scores: Any, mask: Any, past: Any, lengths: Any) -> Any
     return bias
 
 
-def _root(op: Operation, q: Any, k: Any) -> Any:
-    """The root of the scale."""
+def _root(op: KerasOperation, q: Any, k: Any) -> Any:
+    """Return the root of the scale."""
     scale, size = op.attribute("scale"), q.shape[-1] or k.shape[-1]
     if not scale and size is None:
         return ops.cast(ops.power(ops.cast(sizes(q)[-1], "float32"), -0.25), dtype_of(q))
@@ -130,12 +130,12 @@ def _root(op: Operation, q: Any, k: Any) -> Any:
 
 
 def lowest(kind: str) -> float:
-    """The most negative number of a type, which stands for what a query may not see."""
+    """Return the most negative number of a type, which stands for what a query may not see."""
     return float(ml_dtypes.finfo(kind).min)
 
 
 def rotated(x: Any, cos: Any, sin: Any, interleaved: bool) -> Any:
-    """Pairs of entries (batch, position, head, entry) turned by angles (batch, position, half).
+    """Turn pairs of entries (batch, position, head, entry) by angles (batch, position, half).
 
     What lies behind twice the angles stays.
     """
@@ -154,8 +154,8 @@ def rotated(x: Any, cos: Any, sin: Any, interleaved: bool) -> Any:
     return ops.concatenate([y, x[..., 2 * half :]], axis=-1) if x.shape[3] > 2 * half else y
 
 
-def rotary_embedding(op: Operation, x: Any, cos: Any, sin: Any, positions: Any = None) -> Any:
-    """Cosines and sines are tables where positions are given."""
+def rotary_embedding(op: KerasOperation, x: Any, cos: Any, sin: Any, positions: Any = None) -> Any:
+    """Turn by cosines and sines, which are tables where positions are given."""
     x, cos, sin = tensor(x), tensor(cos), tensor(sin)
     shape, heads = sizes(x), op.attribute("num_heads")
     if len(shape) == 4:
@@ -169,6 +169,28 @@ def rotary_embedding(op: Operation, x: Any, cos: Any, sin: Any, positions: Any =
     return ops.transpose(y, (0, 2, 1, 3)) if len(shape) == 4 else ops.reshape(y, shape)
 
 
+def plain_attention(op: KerasOperation, q: Any, k: Any, v: Any, mask: Any = None) -> Any:
+    """Compute the fusion of products, a mask that is added, and a softmax; heads are on axis 1."""
+    q, k, v = tensor(q), tensor(k), tensor(v)
+    scale, bias, blind = op.attribute("scale"), None, None
+    if mask is not None:
+        bias = tensor(mask)
+        bias = ops.reshape(bias, [*[1] * (4 - len(bias.shape)), *sizes(bias)])
+    if op.attribute("guarded") and bias is not None:
+        blind = ops.equal(ops.max(bias, axis=-1, keepdims=True), -math.inf)
+        bias = ops.where(blind, ops.zeros_like(bias), bias)
+    shapes = [op.translator.program.shapes.sizes_of(name) or () for name in op.step.inputs[:3]]
+    if shapes[0] and shapes[1] == shapes[2] and shapes[0][:2] == shapes[1][:2]:
+        turned = [ops.transpose(x, (0, 2, 1, 3)) for x in (q, k, v)]
+        y = ops.dot_product_attention(*turned, bias=bias, scale=scale)
+        y = ops.transpose(y, (0, 2, 1, 3))
+    else:  # heads or a batch that are broadcast
+        scores = scaled(ops.matmul(q, swapped(k)), scale)
+        y = ops.matmul(softmax(scores if bias is None else scores + bias), v)
+    return y if blind is None else ops.where(blind, ops.zeros_like(y), y)
+
+
 TABLES: dict[str, dict[str, Entry]] = {
-    "": {"Attention": attention, "RotaryEmbedding": rotary_embedding}
+    "": {"Attention": attention, "RotaryEmbedding": rotary_embedding},
+    "fusion": {"Attention": plain_attention},
 }

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from onnx_net2net.frameworks.keras.operation import Entry, Operation
+from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
 from onnx_net2net.frameworks.keras.values import cast, dtype_of, gathered, tensor
 
 __all__ = ["TABLES"]
 
 
-def array_feature_extractor(op: Operation, x: Any, indices: Any) -> Any:
-    """Columns of the last axis."""
+def array_feature_extractor(op: KerasOperation, x: Any, indices: Any) -> Any:
+    """Take columns of the last axis."""
     x = tensor(x)
     if len(x.shape) == 1:
         x = ops.expand_dims(x, 0)
@@ -25,8 +25,8 @@ def array_feature_extractor(op: Operation, x: Any, indices: Any) -> Any:
     return gathered(x, indices, len(x.shape) - 1)
 
 
-def scaler(op: Operation, x: Any) -> Any:
-    """(x - offset) * scale; whole numbers become float32."""
+def scaler(op: KerasOperation, x: Any) -> Any:
+    """Compute (x - offset) * scale; whole numbers become float32."""
     x = _real(tensor(x))
     offset = np.asarray(op.attribute("offset", [0.0]), np.float32)
     scale = np.asarray(op.attribute("scale", [1.0]), np.float32)
@@ -37,14 +37,14 @@ def _real(x: Any) -> Any:
     return x if "float" in dtype_of(x) else ops.cast(x, "float32")
 
 
-def binarizer(op: Operation, x: Any) -> Any:
-    """1 above the threshold, else 0."""
+def binarizer(op: KerasOperation, x: Any) -> Any:
+    """Return 1 above the threshold, else 0."""
     x = tensor(x)
     return ops.cast(ops.greater(x, op.attribute("threshold", 0.0)), dtype_of(x))
 
 
-def imputer(op: Operation, x: Any) -> Any:
-    """A value for what is missing, one for all columns or one each."""
+def imputer(op: KerasOperation, x: Any) -> Any:
+    """Put a value for what is missing, one for all columns or one each."""
     x = tensor(x)
     whole = "int" in dtype_of(x)
     kind = "int64s" if whole else "floats"
@@ -56,8 +56,8 @@ def imputer(op: Operation, x: Any) -> Any:
     return ops.where(gone, values, x)
 
 
-def normalizer(op: Operation, x: Any) -> Any:
-    """Rows divided by their largest entry, their sum or their length."""
+def normalizer(op: KerasOperation, x: Any) -> Any:
+    """Divide rows by their largest entry, their sum or their length."""
     x = _real(tensor(x))
     norm = op.attribute("norm", "MAX")
     if norm == "MAX":

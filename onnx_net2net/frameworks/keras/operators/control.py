@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from onnx_net2net.frameworks.keras.operation import Entry, Operation
+from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
 from onnx_net2net.frameworks.keras.scanning import looped, scanned
 from onnx_net2net.frameworks.keras.values import known, number, sizes, tensor
 
@@ -17,11 +17,11 @@ __all__ = ["TABLES"]
 LONGEST = 64  # iterations that are written out one after the other
 
 
-def branch(op: Operation, condition: Any) -> list[Any]:
-    """The branch taken, or both for the backend to choose from."""
-    found = known(condition)
-    if found is not None:
-        return op.body("then_branch" if found.reshape(-1)[0] else "else_branch", [])
+def branch(op: KerasOperation, condition: Any) -> list[Any]:
+    """Run the branch taken, or leave the choice of both to the backend."""
+    choice = known(condition)
+    if choice is not None:
+        return op.body("then_branch" if choice.reshape(-1)[0] else "else_branch", [])
 
     def side(name: str) -> list[Any]:
         return [tensor(value) for value in op.body(name, [])]
@@ -34,8 +34,8 @@ def branch(op: Operation, condition: Any) -> list[Any]:
     return list(chosen)
 
 
-def loop(op: Operation, count: Any, condition: Any, *states: Any) -> list[Any]:
-    """Written out where the number of iterations is known, else a loop of the backend."""
+def loop(op: KerasOperation, count: Any, condition: Any, *states: Any) -> list[Any]:
+    """Write out a loop whose number of iterations is known, else leave it to the backend."""
     total = number(count)
     start = True if condition is None else known(condition)
     if (total is None or isinstance(total, int)) and start is not None:
@@ -46,9 +46,9 @@ def loop(op: Operation, count: Any, condition: Any, *states: Any) -> list[Any]:
 
 
 def _unrolled(
-    op: Operation, total: int | None, goes_on: bool, states: list[Any]
+    op: KerasOperation, total: int | None, goes_on: bool, states: list[Any]
 ) -> list[Any] | None:
-    """None where an iteration decides by its data whether another follows."""
+    """Return results, or None where an iteration decides by its data whether another follows."""
     carried = len(states)
     rows: list[list[Any]] = []
     step = 0
@@ -57,10 +57,10 @@ def _unrolled(
         states = results[1 : 1 + carried]
         rows.append(results[1 + carried :])
         step += 1
-        found = known(results[0])
-        if found is None and (total is None or step < total):
+        decision = known(results[0])
+        if decision is None and (total is None or step < total):
             return None
-        goes_on = found is None or bool(np.all(found))
+        goes_on = decision is None or bool(np.all(decision))
     if not rows and len(op.step.outputs) > carried:
         op.refuse("it stacks the results of no iteration")
     return [*states, *(_stacked(list(column), 0) for column in zip(*rows, strict=True))]
@@ -70,16 +70,16 @@ def _stacked(parts: list[Any], axis: int) -> Any:
     return ops.stack([tensor(part) for part in parts], axis=axis)
 
 
-def _while(op: Operation, total: Any, condition: Any, states: list[Any]) -> list[Any]:
-    """A loop whose end the data decide."""
+def _while(op: KerasOperation, total: Any, condition: Any, states: list[Any]) -> list[Any]:
+    """Run a loop whose end the data decide."""
     carried = len(states)
     if any(op.step.outputs[carried:]) and keras.backend.backend() != "tensorflow":
         op.refuse("it collects results of iterations whose number only the data tell")
 
     def body(step: Any, goes_on: Any, now: list[Any]) -> tuple[Any, list[Any], list[Any]]:
         results = op.body("body", [ops.cast(step, "int64"), goes_on, *now])
-        found = [tensor(value) for value in results]
-        return ops.reshape(found[0], ()), found[1 : 1 + carried], found[1 + carried :]
+        tensors = [tensor(value) for value in results]
+        return ops.reshape(tensors[0], ()), tensors[1 : 1 + carried], tensors[1 + carried :]
 
     first = True if condition is None else ops.reshape(tensor(condition), ())
     limit = 2**31 - 1 if total is None else total
@@ -87,8 +87,8 @@ def _while(op: Operation, total: Any, condition: Any, states: list[Any]) -> list
     return [*states, *columns]
 
 
-def scan(op: Operation, *values: Any) -> list[Any]:
-    """The body for each entry along axes of its last inputs."""
+def scan(op: KerasOperation, *values: Any) -> list[Any]:
+    """Run the body for each entry along axes of its last inputs."""
     if op.opset < 9:
         op.refuse("the batch axis of Scan in opset 8 is not translated")
     count = op.attribute("num_scan_inputs")
@@ -108,28 +108,28 @@ def scan(op: Operation, *values: Any) -> list[Any]:
         columns = [_stacked(list(column), 0) for column in zip(*rows, strict=True)]
     else:
         states, columns = scanned(
-            lambda now, entries: _split(op.body("body", [*now, *entries]), carried),
+            lambda now, entries: _parted(op.body("body", [*now, *entries]), carried),
             [tensor(state) for state in states],
             given,
         )
     return [*states, *_directed(op, columns)]
 
 
-def _split(results: list[Any], carried: int) -> tuple[list[Any], list[Any]]:
-    """New states, and what is collected."""
-    found = [tensor(value) for value in results]
-    return found[:carried], found[carried:]
+def _parted(results: list[Any], carried: int) -> tuple[list[Any], list[Any]]:
+    """Split what a body returns into new states and what is collected."""
+    tensors = [tensor(value) for value in results]
+    return tensors[:carried], tensors[carried:]
 
 
-def _directed(op: Operation, columns: list[Any]) -> list[Any]:
-    """Collected rows along the axis and in the direction that the node asks for."""
+def _directed(op: KerasOperation, columns: list[Any]) -> list[Any]:
+    """Turn collected rows to the axis and into the direction that the node asks for."""
     axes = op.attribute("scan_output_axes") or [0] * len(columns)
     turned = op.attribute("scan_output_directions") or [0] * len(columns)
-    found = []
+    turned_rows = []
     for column, axis, flag in zip(columns, axes, turned, strict=True):
         column = ops.flip(column, 0) if flag else column
-        found.append(ops.moveaxis(column, 0, axis))
-    return found
+        turned_rows.append(ops.moveaxis(column, 0, axis))
+    return turned_rows
 
 
 TABLES: dict[str, dict[str, Entry]] = {"": {"If": branch, "Loop": loop, "Scan": scan}}

@@ -7,7 +7,7 @@ from typing import Any
 
 from keras import ops
 
-from onnx_net2net.frameworks.keras.operation import Entry, Operation
+from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
 from onnx_net2net.frameworks.keras.values import dtype_of, sizes, tensor
 from onnx_net2net.frameworks.keras.windows import (
     Window,
@@ -24,22 +24,22 @@ from onnx_net2net.frameworks.windows import transposed_pads
 __all__ = ["TABLES", "add_bias", "convolve"]
 
 
-def conv(op: Operation, x: Any, w: Any, b: Any = None) -> Any:
-    """Any number of spatial axes, groups, strides and dilations."""
+def conv(op: KerasOperation, x: Any, w: Any, b: Any = None) -> Any:
+    """Convolve with any number of spatial axes, groups, strides and dilations."""
     x, w = tensor(x), tensor(w)
     y = convolve(x, w, window(op, x, w.shape[2:]), op.attribute("group", 1))
     return add_bias(y, b)
 
 
 def add_bias(y: Any, b: Any) -> Any:
-    """One number a channel (axis 1)."""
+    """Add one number a channel (axis 1)."""
     if b is None:
         return y
     return y + ops.reshape(tensor(b), (1, -1, *[1] * (len(y.shape) - 2)))
 
 
 def convolve(x: Any, w: Any, frame: Window, groups: int = 1) -> Any:
-    """The convolution of x (N C ...) by w (O I ...)."""
+    """Convolve x (N C ...) by w (O I ...)."""
     if not channels_last():
         return _plain(x, w, frame)
     if groups == 1 and (set(frame.strides) == {1} or set(frame.dilations) == {1}):
@@ -50,7 +50,7 @@ def convolve(x: Any, w: Any, frame: Window, groups: int = 1) -> Any:
 
 
 def _plain(x: Any, w: Any, frame: Window) -> Any:
-    """By the backend's own; the padding is apart where the backend has no word for it."""
+    """Convolve by the backend; padding is apart where the backend has no word for it."""
     mode = "same" if frame.same else "valid"
     if mode == "valid":
         x = padded(x, frame.pads)
@@ -68,7 +68,7 @@ def _plain(x: Any, w: Any, frame: Window) -> Any:
 
 
 def _fits_depthwise(frame: Window) -> bool:
-    """TensorFlow's kernel wants one stride for both axes, and no dilation beside a stride."""
+    """Return whether TensorFlow's kernel does: one stride, and no dilation beside a stride."""
     stride = set(frame.strides)
     dilated = set(frame.dilations) != {1}
     return len(frame.kernel) == 2 and len(stride) == 1 and not (dilated and stride != {1})
@@ -89,7 +89,7 @@ def _depthwise(x: Any, w: Any, frame: Window, groups: int) -> Any:
 
 
 def _grouped(x: Any, w: Any, frame: Window, groups: int) -> Any:
-    """A product of matrices for each place of the kernel.
+    """Add up a product of matrices for each place of the kernel.
 
     TensorFlow has no gradient of grouped convolutions on a CPU, and takes no dilation beside a
     stride.
@@ -107,8 +107,8 @@ def _grouped(x: Any, w: Any, frame: Window, groups: int) -> Any:
     return ops.reshape(total, (shape[0], w.shape[0], *shape[2:]))
 
 
-def conv_transpose(op: Operation, x: Any, w: Any, b: Any = None) -> Any:
-    """What a convolution's gradient is: every entry spreads the kernel."""
+def conv_transpose(op: KerasOperation, x: Any, w: Any, b: Any = None) -> Any:
+    """Compute what a convolution's gradient is: every entry spreads the kernel."""
     x, w = tensor(x), tensor(w)
     groups = op.attribute("group", 1)
     rank, kernel = len(w.shape) - 2, tuple(w.shape[2:])
@@ -121,7 +121,7 @@ def conv_transpose(op: Operation, x: Any, w: Any, b: Any = None) -> Any:
 
 
 def _spread(x: Any, w: Any, frame: Window) -> Any:
-    """Zeros between the entries, then a convolution with the kernel turned round."""
+    """Put zeros between the entries, then convolve with the kernel turned round."""
     if set(frame.dilations) != {1} or not channels_last():
         return _by_zeros(x, w, frame)
     kernel = ops.transpose(w, (*range(2, len(w.shape)), 1, 0))
@@ -144,7 +144,7 @@ def _by_zeros(x: Any, w: Any, frame: Window) -> Any:
 
 
 def _spaced(x: Any, axis: int, stride: int) -> Any:
-    """``stride - 1`` zeros between the entries of one axis."""
+    """Put ``stride - 1`` zeros between the entries of one axis."""
     if stride == 1:
         return x
     shape = sizes(x)
@@ -158,8 +158,8 @@ def _spaced(x: Any, axis: int, stride: int) -> Any:
     return y[tuple(index)]
 
 
-def col2im(op: Operation, x: Any, image: Any, block: Any) -> Any:
-    """Overlapping blocks summed into an image: a transposed convolution by unit kernels."""
+def col2im(op: KerasOperation, x: Any, image: Any, block: Any) -> Any:
+    """Sum overlapping blocks into an image: a transposed convolution by unit kernels."""
     from onnx_net2net.frameworks.keras.values import ints
 
     x = tensor(x)

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from onnx_net2net.frameworks.keras.operation import Entry, Operation
+from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
 from onnx_net2net.frameworks.keras.types import type_name
 from onnx_net2net.frameworks.keras.values import cast, dtype_of, known, number, tensor
 
@@ -22,26 +22,26 @@ __all__ = ["NUMBERS", "POINTWISE", "TABLES", "activation"]
 
 
 def unary(function: Callable[[Any], Any]) -> Entry:
-    """A function of one tensor."""
+    """Return the translation that applies a function to one tensor."""
     return lambda op, x: function(tensor(x))
 
 
-def operands(op: Operation, values: tuple[Any, ...]) -> list[Any]:
-    """As tensors; ill-aligned ones of old files are refused."""
+def operands(op: KerasOperation, values: tuple[Any, ...]) -> list[Any]:
+    """Return them as tensors; refuse ill-aligned ones of old files."""
     if op.attribute("broadcast", 0):
         op.refuse("the broadcasting of opset 6, which aligns axes on the left, is not translated")
     return [tensor(value) for value in values]
 
 
 def binary(function: Callable[[Any, Any], Any]) -> Entry:
-    """A function of two tensors, broadcast against each other."""
+    """Return the translation that applies a function to two tensors, broadcast."""
     return lambda op, *values: function(*operands(op, values))
 
 
 def folded(function: Callable[[Any, Any], Any]) -> Entry:
-    """A function of two tensors, applied to any number of them from the left."""
+    """Return the translation that applies a function to any number of tensors from the left."""
 
-    def entry(op: Operation, *values: Any) -> Any:
+    def entry(op: KerasOperation, *values: Any) -> Any:
         result, *others = operands(op, values)
         for other in others:
             result = function(result, other)
@@ -50,18 +50,18 @@ def folded(function: Callable[[Any, Any], Any]) -> Entry:
     return entry
 
 
-def mean(op: Operation, *values: Any) -> Any:
-    """The mean of several tensors."""
+def mean(op: KerasOperation, *values: Any) -> Any:
+    """Return the mean of several tensors."""
     return ops.divide(folded(operator.add)(op, *values), len(values))
 
 
 def is_whole(x: Any) -> bool:
-    """Whether the tensor holds whole numbers."""
+    """Return whether the tensor holds whole numbers."""
     return "int" in dtype_of(x)
 
 
-def divide(op: Operation, *values: Any) -> Any:
-    """Whole numbers are divided towards zero."""
+def divide(op: KerasOperation, *values: Any) -> Any:
+    """Divide; whole numbers towards zero."""
     x, y = operands(op, values)
     if not is_whole(x):
         return ops.divide(x, y)
@@ -71,8 +71,8 @@ def divide(op: Operation, *values: Any) -> Any:
     return cast(quotient + ops.cast(up, dtype_of(quotient)), dtype_of(x))
 
 
-def modulo(op: Operation, *values: Any) -> Any:
-    """The sign is the divisor's, or with ``fmod`` the dividend's."""
+def modulo(op: KerasOperation, *values: Any) -> Any:
+    """Return the rest, with the sign of the divisor, or with ``fmod`` of the dividend."""
     x, y = operands(op, values)
     if not op.attribute("fmod", 0) or dtype_of(x).startswith("uint"):
         return ops.mod(x, y)
@@ -80,14 +80,14 @@ def modulo(op: Operation, *values: Any) -> Any:
     return ops.where(ops.less(x, 0), ops.negative(rest), rest)
 
 
-def power(op: Operation, *values: Any) -> Any:
-    """The type is that of the base. Squares, roots and cubes are not left to logarithms."""
+def power(op: KerasOperation, *values: Any) -> Any:
+    """Return a power in the type of the base; squares and roots are not left to logarithms."""
     x, exponent = values
-    found = known(exponent)
-    if found is not None and found.size == 1 and not is_whole(x):
+    constant = known(exponent)
+    if constant is not None and constant.size == 1 and not is_whole(x):
         x = tensor(x)
-        value = found.item()
-        if found.ndim <= len(x.shape) and value in (2.0, 0.5):
+        value = constant.item()
+        if constant.ndim <= len(x.shape) and value in (2.0, 0.5):
             return ops.square(x) if value == 2 else ops.sqrt(x)
     x, exponent = operands(op, values)
     if is_whole(x) and not is_whole(exponent):
@@ -96,14 +96,14 @@ def power(op: Operation, *values: Any) -> Any:
     return cast(ops.power(x, cast(exponent, dtype_of(x))), dtype_of(x))
 
 
-def cast_to(op: Operation, x: Any) -> Any:
+def cast_to(op: KerasOperation, x: Any) -> Any:
     """Cast: floats are cut towards zero, NaN is true."""
     target = type_name(op.attribute("to"))
     return converted(op, x, target)
 
 
-def converted(op: Operation, x: Any, target: str) -> Any:
-    """``x`` in another type."""
+def converted(op: KerasOperation, x: Any, target: str) -> Any:
+    """Return ``x`` in another type."""
     if isinstance(x, np.ndarray):
         return x.astype(np.dtype(target))
     if target not in NUMBERS:
@@ -127,12 +127,12 @@ NUMBERS = frozenset({
 
 
 def sign(x: Any) -> Any:
-    """-1, 0 or 1; numbers without a sign are 0 or not."""
+    """Return -1, 0 or 1; numbers without a sign are 0 or not."""
     return ops.cast(x != 0, dtype_of(x)) if dtype_of(x).startswith("uint") else ops.sign(x)
 
 
-def clip(op: Operation, x: Any, low: Any = None, high: Any = None) -> Any:
-    """Bounds are attributes (opset 6) or scalars (opset 11)."""
+def clip(op: KerasOperation, x: Any, low: Any = None, high: Any = None) -> Any:
+    """Limit to bounds, which are attributes (opset 6) or scalars (opset 11)."""
     x = tensor(x)
     low = op.attribute("min") if low is None else tensor(low)
     high = op.attribute("max") if high is None else tensor(high)
@@ -141,8 +141,8 @@ def clip(op: Operation, x: Any, low: Any = None, high: Any = None) -> Any:
     return x if high is None else ops.minimum(x, ops.cast(high, dtype_of(x)))
 
 
-def dropout(op: Operation, x: Any, ratio: Any = None, training: Any = None) -> Any:
-    """Random in training, else the identity. ``training=`` of Keras decides, not the file."""
+def dropout(op: KerasOperation, x: Any, ratio: Any = None, training: Any = None) -> Any:
+    """Drop at random in training. ``training=`` of Keras decides, not the file."""
     if op.opset < 7 and not op.attribute("is_test", 0):
         op.refuse("Dropout in training mode, the default of opset 6, is not translated")
     x = tensor(x)
@@ -155,25 +155,25 @@ def dropout(op: Operation, x: Any, ratio: Any = None, training: Any = None) -> A
     return [ops.multiply(x, scale), ops.not_equal(scale, 0)]
 
 
-def gelu(op: Operation, x: Any) -> Any:
-    """By erf, or approximately by tanh."""
+def gelu(op: KerasOperation, x: Any) -> Any:
+    """Apply GELU by erf, or approximately by tanh."""
     return ops.gelu(tensor(x), approximate=op.attribute("approximate", "none") == "tanh")
 
 
 def softplus(x: Any) -> Any:
-    """log(1 + exp x), for large x as well."""
+    """Compute log(1 + exp x), for large x as well."""
     return ops.maximum(x, 0) + ops.log1p(ops.exp(ops.negative(ops.abs(x))))
 
 
 def shrink(x: Any, lambd: float = 0.5, bias: float = 0.0) -> Any:
-    """Zero within lambd of zero, moved towards zero by bias elsewhere; in float32 if whole."""
+    """Return 0 within lambd of 0, else move towards 0 by bias; in float32 if whole."""
     x = ops.cast(x, "float32") if is_whole(x) else x
     moved = ops.where(ops.less(x, -lambd), x + cast_like(bias, x), x - cast_like(bias, x))
     return ops.where(ops.greater(ops.abs(x), lambd), moved, ops.zeros_like(x))
 
 
 def cast_like(constant: float, x: Any) -> Any:
-    """A number in the type of a tensor."""
+    """Return a number in the type of a tensor."""
     return ops.cast(constant, dtype_of(x))
 
 
@@ -215,7 +215,7 @@ ACTIVATIONS: dict[str, tuple[Callable[..., Any], dict[str, float]]] = {
 
 
 def activation(name: str, **given: float) -> Callable[[Any], Any]:
-    """An activation by name, as LSTM and FusedConv name them. KeyError where there is none.
+    """Return an activation by name, as LSTM and FusedConv name them. Raise KeyError for others.
 
     >>> activation("LeakyRelu", alpha=0.1)(x)
     """
@@ -225,9 +225,9 @@ def activation(name: str, **given: float) -> Callable[[Any], Any]:
 
 
 def activated(name: str) -> Entry:
-    """The operator of that name."""
+    """Return the translation of the operator of that name."""
 
-    def entry(op: Operation, x: Any) -> Any:
+    def entry(op: KerasOperation, x: Any) -> Any:
         defaults = ACTIVATIONS[name][1]
         given = {key: op.attribute(key, default) for key, default in defaults.items()}
         x = tensor(x)
@@ -236,8 +236,8 @@ def activated(name: str) -> Entry:
     return entry
 
 
-def infinite(op: Operation, x: Any) -> Any:
-    """One of the infinities, or both."""
+def infinite(op: KerasOperation, x: Any) -> Any:
+    """Find one of the infinities, or both."""
     x = tensor(x)
     positive = ops.logical_and(ops.isinf(x), ops.greater(x, 0))
     negative = ops.logical_and(ops.isinf(x), ops.less(x, 0))
@@ -246,8 +246,8 @@ def infinite(op: Operation, x: Any) -> Any:
     return ops.isinf(x) if op.attribute("detect_negative", 1) else positive
 
 
-def shifted(op: Operation, *values: Any) -> Any:
-    """Bits to the left or right; beyond the width nothing is left but the sign."""
+def shifted(op: KerasOperation, *values: Any) -> Any:
+    """Shift bits to the left or right; beyond the width nothing is left but the sign."""
     x, y = operands(op, values)
     kind = np.dtype(dtype_of(x))
     beyond = ops.logical_or(ops.less(y, 0), ops.greater_equal(y, 8 * kind.itemsize))
@@ -259,13 +259,13 @@ def shifted(op: Operation, *values: Any) -> Any:
     return ops.where(beyond, rest, ops.right_shift(x, within))
 
 
-def reinterpreted(op: Operation, x: Any) -> Any:
-    """The same bits as another type."""
+def reinterpreted(op: KerasOperation, x: Any) -> Any:
+    """Return the same bits as another type."""
     return ops.view(tensor(x), type_name(op.attribute("to")))
 
 
-def prelu(op: Operation, x: Any, slope: Any) -> Any:
-    """A slope of its own for what is negative."""
+def prelu(op: KerasOperation, x: Any, slope: Any) -> Any:
+    """Multiply what is negative by a slope of its own."""
     x, slope = tensor(x), tensor(slope)
     return ops.where(ops.less(x, 0), ops.multiply(x, slope), x)
 

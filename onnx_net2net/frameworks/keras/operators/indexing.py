@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from onnx_net2net.frameworks.keras.operation import Entry, Operation
+from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
 from onnx_net2net.frameworks.keras.operators.movement import broadcast
 from onnx_net2net.frameworks.keras.values import (
     axis_of,
@@ -24,20 +24,20 @@ from onnx_net2net.frameworks.keras.values import (
 __all__ = ["TABLES"]
 
 
-def gather(op: Operation, x: Any, indices: Any) -> Any:
-    """Rows of a table."""
+def gather(op: KerasOperation, x: Any, indices: Any) -> Any:
+    """Take rows of a table."""
     x = tensor(x)
     return gathered(x, indices, axis_of(op.attribute("axis", 0), x))
 
 
 def whole_places(indices: Any, size: Any) -> Any:
-    """Negative indices counted from the end, as int32."""
+    """Count negative indices from the end, as int32."""
     indices = cast(tensor(indices), "int32")
     return ops.where(indices < 0, indices + ops.cast(size, "int32"), indices)
 
 
 def element_places(x: Any, indices: Any, axis: int) -> Any:
-    """Places of entries in the flat tensor: ``indices`` along one axis, their own in others."""
+    """Return places in the flat tensor: ``indices`` along one axis, their own in others."""
     own, shape = sizes(x), sizes(indices)
     places = whole_places(indices, own[axis]) * _stride(own, axis)
     for other in range(len(own)):
@@ -53,8 +53,8 @@ def _stride(shape: list[Any], axis: int) -> Any:
     return ops.cast(product(shape[axis + 1 :]), "int32")
 
 
-def gather_elements(op: Operation, x: Any, indices: Any) -> Any:
-    """An index of its own for each entry."""
+def gather_elements(op: KerasOperation, x: Any, indices: Any) -> Any:
+    """Take entries, each with an index of its own."""
     x = tensor(x)
     axis = axis_of(op.attribute("axis", 0), x)
     places = element_places(x, indices, axis)
@@ -62,7 +62,7 @@ def gather_elements(op: Operation, x: Any, indices: Any) -> Any:
 
 
 def flat_places(shape: list[Any], indices: Any) -> Any:
-    """Places of tuples (the last axis of ``indices``) in the leading axes of a shape."""
+    """Return places of tuples (last axis of ``indices``) in the leading axes of a shape."""
     depth = indices.shape[-1]
     total: Any = 0
     for axis in range(depth):
@@ -71,8 +71,8 @@ def flat_places(shape: list[Any], indices: Any) -> Any:
     return total
 
 
-def gather_nd(op: Operation, x: Any, indices: Any) -> Any:
-    """Slices at tuples of places, behind ``batch_dims`` axes that both have."""
+def gather_nd(op: KerasOperation, x: Any, indices: Any) -> Any:
+    """Take slices at tuples of places, behind ``batch_dims`` axes that both have."""
     x, indices = tensor(x), tensor(indices)
     batch = op.attribute("batch_dims", 0)
     depth = indices.shape[-1]
@@ -90,8 +90,8 @@ def gather_nd(op: Operation, x: Any, indices: Any) -> Any:
     return ops.take(flat, places, axis=0)
 
 
-def one_hot(op: Operation, indices: Any, depth: Any, values: Any) -> Any:
-    """``values`` are off and on; an index beyond the depth is off everywhere."""
+def one_hot(op: KerasOperation, indices: Any, depth: Any, values: Any) -> Any:
+    """Mark indices; ``values`` are off and on, and an index beyond the depth is off everywhere."""
     indices, values = tensor(indices), tensor(values)
     axis = op.attribute("axis", -1)
     count = number(depth)
@@ -104,28 +104,28 @@ def one_hot(op: Operation, indices: Any, depth: Any, values: Any) -> Any:
     return ops.where(ops.equal(ops.expand_dims(wrapped, axis), steps), values[1], values[0])
 
 
-def compress(op: Operation, x: Any, condition: Any) -> Any:
-    """Entries where a condition holds."""
+def compress(op: KerasOperation, x: Any, condition: Any) -> Any:
+    """Take the entries where a condition holds."""
     x = tensor(x)
     axis = op.attribute("axis")
     if axis is None:
         x, axis = ops.reshape(x, (-1,)), 0
-    found = known(condition)
-    if found is not None:
-        return gathered(x, np.flatnonzero(found), axis_of(axis, x))
+    holds = known(condition)
+    if holds is not None:
+        return gathered(x, np.flatnonzero(holds), axis_of(axis, x))
     return ops.take(x, ops.nonzero(tensor(condition))[0], axis=axis_of(axis, x))
 
 
-def nonzero(op: Operation, x: Any) -> Any:
-    """Places of the entries that are not zero, a column each."""
-    found = known(x)
-    if found is not None:
-        return np.stack(np.nonzero(found)).astype(np.int64)
+def nonzero(op: KerasOperation, x: Any) -> Any:
+    """Return the places of the entries that are not zero, a column each."""
+    array = known(x)
+    if array is not None:
+        return np.stack(np.nonzero(array)).astype(np.int64)
     return ops.cast(ops.stack(ops.nonzero(tensor(x))), "int64")
 
 
-def top_k(op: Operation, x: Any, k: Any = None) -> list[Any]:
-    """The largest or smallest entries, the first of equal ones first."""
+def top_k(op: KerasOperation, x: Any, k: Any = None) -> list[Any]:
+    """Return the largest or smallest entries, the first of equal ones first."""
     x = tensor(x)
     axis = axis_of(op.attribute("axis", -1), x)
     count = number(k, op.attribute("k"))
@@ -138,13 +138,13 @@ def top_k(op: Operation, x: Any, k: Any = None) -> list[Any]:
     return [ops.moveaxis(values, -1, axis), ops.moveaxis(ops.cast(places, "int64"), -1, axis)]
 
 
-def unique(op: Operation, x: Any) -> list[Any]:
-    """Distinct entries, where they are known when the graph is built."""
-    found = known(x)
-    if found is None:
+def unique(op: KerasOperation, x: Any) -> list[Any]:
+    """Return the distinct entries, where they are known when the graph is built."""
+    array = known(x)
+    if array is None:
         op.refuse("only the data tell how many distinct elements there are")
     axis = op.attribute("axis")
-    values, first, inverse, counts = np.unique(found, True, True, True, axis=axis)
+    values, first, inverse, counts = np.unique(array, True, True, True, axis=axis)
     if not op.attribute("sorted", 1):
         order = np.argsort(first)
         rank = np.argsort(order)
@@ -156,8 +156,8 @@ def unique(op: Operation, x: Any) -> list[Any]:
 REDUCTIONS = {"none": None, "add": "add", "max": "max", "min": "min", "mul": "mul"}
 
 
-def _written(op: Operation, flat: Any, places: Any, updates: Any) -> Any:
-    """Rows of ``flat`` replaced, or combined with what stands there."""
+def _written(op: KerasOperation, flat: Any, places: Any, updates: Any) -> Any:
+    """Replace rows of ``flat``, or combine them with what stands there."""
     way = REDUCTIONS[op.attribute("reduction", "none")]
     places = ops.reshape(places, (-1, 1))
     if way is not None and dtype_of(flat) == "bool":
@@ -167,8 +167,8 @@ def _written(op: Operation, flat: Any, places: Any, updates: Any) -> Any:
     return ops.scatter_update(flat, places, updates, reduction=way)
 
 
-def scatter_elements(op: Operation, x: Any, indices: Any, updates: Any) -> Any:
-    """An index of its own for each entry."""
+def scatter_elements(op: KerasOperation, x: Any, indices: Any, updates: Any) -> Any:
+    """Write entries, each at an index of its own."""
     x = tensor(x)
     axis = axis_of(op.attribute("axis", 0), x)
     places = element_places(x, indices, axis)
@@ -176,8 +176,8 @@ def scatter_elements(op: Operation, x: Any, indices: Any, updates: Any) -> Any:
     return ops.reshape(_written(op, flat, places, ops.reshape(tensor(updates), (-1,))), sizes(x))
 
 
-def scatter_nd(op: Operation, x: Any, indices: Any, updates: Any) -> Any:
-    """Slices at tuples of places."""
+def scatter_nd(op: KerasOperation, x: Any, indices: Any, updates: Any) -> Any:
+    """Write slices at tuples of places."""
     x, indices, updates = tensor(x), tensor(indices), tensor(updates)
     if 0 in x.shape:
         return x  # no entry that TensorFlow could be told to replace
@@ -189,8 +189,8 @@ def scatter_nd(op: Operation, x: Any, indices: Any, updates: Any) -> Any:
     return ops.reshape(flat, own)
 
 
-def tensor_scatter(op: Operation, past: Any, update: Any, starts: Any = None) -> Any:
-    """A cache with new entries from a place on, one for each image of the batch."""
+def tensor_scatter(op: KerasOperation, past: Any, update: Any, starts: Any = None) -> Any:
+    """Write new entries into a cache, from a place on for each image of the batch."""
     past, update = tensor(past), tensor(update)
     axis = axis_of(op.attribute("axis", -2), past)
     own, news = sizes(past), sizes(update)

@@ -9,7 +9,8 @@ import numpy as np
 from keras import ops
 
 from onnx_net2net.frameworks.keras.open_axes import sliced_at, with_axes, without_axes
-from onnx_net2net.frameworks.keras.operation import Entry, Operation
+from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
+from onnx_net2net.frameworks.keras.run_time_sizes import read_sizes
 from onnx_net2net.frameworks.keras.types import type_name
 from onnx_net2net.frameworks.keras.values import (
     axis_of,
@@ -18,7 +19,6 @@ from onnx_net2net.frameworks.keras.values import (
     ints,
     known,
     number,
-    packed,
     product,
     sizes,
     tensor,
@@ -26,33 +26,32 @@ from onnx_net2net.frameworks.keras.values import (
 
 __all__ = ["TABLES", "broadcast", "cut", "given_axes"]
 
-INT64 = np.dtype("int64")
 NONE = (2**31 - 1, 2**63 - 1)  # as an end: to the last entry, or backwards to the first
 FARTHEST = 2**30  # beyond the ends of every axis, in the int32 that sizes are counted in
 
 
-def given_axes(op: Operation, axes: Any) -> list[int] | None:
-    """The axes, an attribute or (opset 13) an input; None where there are none, or a run tells."""
+def given_axes(op: KerasOperation, axes: Any) -> list[int] | None:
+    """Return the axes, an attribute or (opset 13) an input; None for none, or if a run tells."""
     if axes is None:
-        found = op.attribute("axes")
-        return None if found is None else list(found)
+        stated = op.attribute("axes")
+        return None if stated is None else list(stated)
     array = known(axes)
     return None if array is None else [int(axis) for axis in array.reshape(-1)]
 
 
-def shape_of(op: Operation, x: Any) -> Any:
-    """The sizes, those between ``start`` and ``end`` (opset 15)."""
-    found = sizes(x)[slice(op.attribute("start", 0), op.attribute("end"))]
-    return packed(found, (len(found),), INT64)
+def shape_of(op: KerasOperation, x: Any) -> Any:
+    """Return the sizes, those between ``start`` and ``end`` (opset 15)."""
+    part = sizes(x)[slice(op.attribute("start", 0), op.attribute("end"))]
+    return read_sizes(part, (len(part),), op.translator.scalars)
 
 
-def size_of(op: Operation, x: Any) -> Any:
-    """The number of entries."""
-    return packed([product(sizes(x))], (), INT64)
+def size_of(op: KerasOperation, x: Any) -> Any:
+    """Return the number of entries."""
+    return read_sizes([product(sizes(x))], (), op.translator.scalars)
 
 
-def reshape(op: Operation, x: Any, shape: Any = None) -> Any:
-    """0 keeps a size, -1 is what is left."""
+def reshape(op: KerasOperation, x: Any, shape: Any = None) -> Any:
+    """Reshape; 0 keeps a size, -1 is what is left."""
     x = tensor(x)
     wanted = list(op.attribute("shape", ())) if shape is None else ints(shape)
     if not op.attribute("allowzero", 0):
@@ -64,7 +63,7 @@ def reshape(op: Operation, x: Any, shape: Any = None) -> Any:
 
 
 def _deduced(x: Any, wanted: list[Any]) -> list[Any]:
-    """One size that is not known as -1, so that the backend keeps those that are.
+    """Return one size that is not known as -1, so that the backend keeps those that are.
 
     A -1 becomes a number where that can be told.
     """
@@ -79,14 +78,14 @@ def _deduced(x: Any, wanted: list[Any]) -> list[Any]:
     return wanted
 
 
-def transpose(op: Operation, x: Any) -> Any:
-    """Reversed where no order is given."""
+def transpose(op: KerasOperation, x: Any) -> Any:
+    """Permute the axes; reverse them where no order is given."""
     x = tensor(x)
     return ops.transpose(x, op.attribute("perm", [*range(len(x.shape))][::-1]))
 
 
-def flatten(op: Operation, x: Any) -> Any:
-    """To a matrix."""
+def flatten(op: KerasOperation, x: Any) -> Any:
+    """Reshape to a matrix."""
     x = tensor(x)
     axis = op.attribute("axis", 1)
     axis = axis_of(axis, x) if axis < 0 else axis
@@ -97,23 +96,23 @@ def flatten(op: Operation, x: Any) -> Any:
     return ops.reshape(x, (product(left), product(right)))
 
 
-def squeeze(op: Operation, x: Any, axes: Any = None) -> Any:
-    """Without axes of size 1, all of them if none is named."""
+def squeeze(op: KerasOperation, x: Any, axes: Any = None) -> Any:
+    """Drop axes of size 1, all of them if none is named."""
     x = tensor(x)
-    found = given_axes(op, axes)
-    if found is None and axes is not None:
+    chosen = given_axes(op, axes)
+    if chosen is None and axes is not None:
         return without_axes(op, x, axes)
-    if found is None:
-        found = [axis for axis, size in enumerate(sizes(x)) if isinstance(size, int) and size == 1]
+    if chosen is None:
+        chosen = [axis for axis, size in enumerate(sizes(x)) if isinstance(size, int) and size == 1]
         x = _without_ones(op, x)
-    dropped = {axis_of(axis, x) for axis in found}
+    dropped = {axis_of(axis, x) for axis in chosen}
     # Reshaped, for a size that is 1 but not known to be must go as well.
     kept = [size for axis, size in enumerate(sizes(x)) if axis not in dropped]
     return ops.reshape(x, kept)
 
 
-def _without_ones(op: Operation, x: Any) -> Any:
-    """``x``, whose rank would change where a size that the file leaves open is 1: not in a run."""
+def _without_ones(op: KerasOperation, x: Any) -> Any:
+    """Check in a run that no open size of ``x`` is 1: its rank would change."""
     unknown = [size for size in sizes(x) if not isinstance(size, int)]
     if not unknown:
         return x
@@ -125,26 +124,26 @@ def _without_ones(op: Operation, x: Any) -> Any:
         return tf.identity(x)
 
 
-def unsqueeze(op: Operation, x: Any, axes: Any = None) -> Any:
-    """With new axes, counted in the result."""
+def unsqueeze(op: KerasOperation, x: Any, axes: Any = None) -> Any:
+    """Insert axes, counted in the result."""
     x = tensor(x)
-    found = given_axes(op, axes)
-    if found is None:
+    chosen = given_axes(op, axes)
+    if chosen is None:
         return with_axes(op, x, axes)
-    total = len(x.shape) + len(found)
-    for axis in sorted(axis + total if axis < 0 else axis for axis in found):
+    total = len(x.shape) + len(chosen)
+    for axis in sorted(axis + total if axis < 0 else axis for axis in chosen):
         x = ops.expand_dims(x, axis)
     return x
 
 
-def concat(op: Operation, *values: Any) -> Any:
-    """Along an axis."""
+def concat(op: KerasOperation, *values: Any) -> Any:
+    """Join tensors along an axis."""
     parts = [tensor(value) for value in values]
     return ops.concatenate(parts, axis=op.attribute("axis", 1))
 
 
-def split(op: Operation, x: Any, lengths: Any = None) -> list[Any]:
-    """Into parts of given lengths, or equal ones of which the last may be shorter."""
+def split(op: KerasOperation, x: Any, lengths: Any = None) -> list[Any]:
+    """Split into parts of given lengths, or equal ones of which the last may be shorter."""
     x = tensor(x)
     axis = axis_of(op.attribute("axis", 0), x)
     given = op.attribute("split") if lengths is None else ints(lengths)
@@ -163,14 +162,14 @@ def split(op: Operation, x: Any, lengths: Any = None) -> list[Any]:
 
 
 def cut(x: Any, axis: int, start: Any, stop: Any, step: int = 1) -> Any:
-    """Entries from ``start`` to before ``stop`` along an axis, as Python counts them."""
+    """Take entries from ``start`` to before ``stop`` along an axis, as Python counts them."""
     index: list[Any] = [slice(None)] * len(x.shape)
     index[axis] = slice(start, stop, step)
     return x[tuple(index)]
 
 
-def sliced(op: Operation, x: Any, *operands: Any) -> Any:
-    """Starts and ends beyond the ends are cut, negative ones count from the end."""
+def sliced(op: KerasOperation, x: Any, *operands: Any) -> Any:
+    """Slice; starts and ends beyond the ends are cut, negative ones count from the end."""
     x = tensor(x)
     if op.opset < 10:
         op.padded(operands, 0)
@@ -203,18 +202,16 @@ def _slice_axis(x: Any, axis: int, start: Any, end: Any, step: int) -> Any:
     if step < 0:
         end = -FARTHEST if isinstance(end, int) and end in NONE else end
         whole = isinstance(start, int) and isinstance(end, int) and start == -1 and end <= -FARTHEST
-        return (
-            ops.flip(x, axis)[_strided(x, axis, -step)]
-            if whole
-            else _backward(x, axis, start, end, step)
-        )
+        if not whole:
+            return _backward(x, axis, start, end, step)
+        return cut(ops.flip(x, axis), axis, None, None, -step)
     start = None if isinstance(start, int) and start == 0 else start
     end = None if isinstance(end, int) and end >= 2**31 - 1 else end
     return cut(x, axis, _bounded(start, size), _bounded(end, size), step)
 
 
 def _picked(start: int, end: int, step: int, size: int) -> range:
-    """Unlike in Python, a walk backwards that starts before the first entry takes that one."""
+    """Return places; a walk back from before the first entry takes that one, unlike Python's."""
     end = -FARTHEST if step < 0 and end in NONE else end
     start, end = (place + size if place < 0 else place for place in (start, end))
     if step > 0:
@@ -222,12 +219,8 @@ def _picked(start: int, end: int, step: int, size: int) -> range:
     return range(min(max(start, 0), size - 1), min(max(end, -1), size - 1), step)
 
 
-def _strided(x: Any, axis: int, step: int) -> tuple[slice, ...]:
-    return tuple(slice(None, None, step if i == axis else 1) for i in range(len(x.shape)))
-
-
 def _bounded(place: Any, size: Any) -> Any:
-    """Within the axis: a place beyond its ends is not one for every backend."""
+    """Keep a place within the axis: one beyond its ends is not one for every backend."""
     if place is None:
         return None
     if isinstance(place, int) and isinstance(size, int):
@@ -241,7 +234,7 @@ def _bounded(place: Any, size: Any) -> Any:
 
 
 def _backward(x: Any, axis: int, start: Any, end: Any, step: int) -> Any:
-    """Backwards between places of which one is not known."""
+    """Walk backwards between places of which one is not known."""
     size = ops.cast(sizes(x)[axis], "int32")
     first = ops.minimum(ops.maximum(_wrapped(start, size), 0), size - 1)
     last = ops.maximum(_wrapped(end, size), -1)
@@ -257,14 +250,14 @@ def _wrapped(place: Any, size: Any) -> Any:
     return ops.where(ops.less(place, 0), place + size, place)
 
 
-def expand(op: Operation, x: Any, shape: Any) -> Any:
+def expand(op: KerasOperation, x: Any, shape: Any) -> Any:
     """Broadcast against a shape, which may also be the smaller one."""
     x = tensor(x)
     return broadcast(x, ints(shape))
 
 
 def broadcast(x: Any, shape: list[Any]) -> Any:
-    """``x`` repeated along axes of size 1 as far as ``shape`` asks."""
+    """Repeat ``x`` along axes of size 1 as far as ``shape`` asks."""
     own = sizes(x)
     length = max(len(own), len(shape))
     own = [1] * (length - len(own)) + own
@@ -276,7 +269,7 @@ def broadcast(x: Any, shape: list[Any]) -> Any:
 
 
 def _wider(a: Any, b: Any) -> Any:
-    """The size that two broadcast sizes make."""
+    """Return the size that two broadcast sizes make."""
     if isinstance(a, int) and a != 1:
         return a
     if isinstance(b, int):
@@ -286,8 +279,8 @@ def _wider(a: Any, b: Any) -> Any:
     return ops.where(ops.equal(a, 1), b, a)
 
 
-def tile(op: Operation, x: Any, repeats: Any, axis: Any = None) -> Any:
-    """Repeated along each axis."""
+def tile(op: KerasOperation, x: Any, repeats: Any, axis: Any = None) -> Any:
+    """Repeat along each axis."""
     x = tensor(x)
     if axis is not None:  # opset 1
         places = [1] * len(x.shape)
@@ -306,8 +299,8 @@ def tile(op: Operation, x: Any, repeats: Any, axis: Any = None) -> Any:
     return ops.reshape(ops.broadcast_to(ops.reshape(x, spread), wide), grown)
 
 
-def filled(op: Operation, shape: Any) -> Any:
-    """ConstantOfShape."""
+def filled(op: KerasOperation, shape: Any) -> Any:
+    """Fill a tensor with a constant (ConstantOfShape)."""
     value = op.attribute("value", np.zeros(1, np.float32)).reshape(())
     wanted = ints(shape)
     if all(isinstance(size, int) for size in wanted):
@@ -315,8 +308,8 @@ def filled(op: Operation, shape: Any) -> Any:
     return ops.broadcast_to(tensor(value), wanted)
 
 
-def span(op: Operation, start: Any, limit: Any, delta: Any) -> Any:
-    """Range."""
+def span(op: KerasOperation, start: Any, limit: Any, delta: Any) -> Any:
+    """Count from a start to a limit (Range)."""
     dtype = dtype_of(start)
     given = [number(value) for value in (start, limit, delta)]
     if not any(ops.is_tensor(item) for item in given):
@@ -328,13 +321,13 @@ def span(op: Operation, start: Any, limit: Any, delta: Any) -> Any:
     return first + step * ops.cast(ops.arange(ops.cast(count, "int32")), dtype)
 
 
-def constant(op: Operation) -> Any:
-    """Strings and sparse tensors, which a table of numbers does not hold."""
+def constant(op: KerasOperation) -> Any:
+    """Refuse strings and sparse tensors, which a table of numbers does not hold."""
     op.refuse("it holds text or a sparse array, of which there are no Keras tensors")
 
 
-def trilu(op: Operation, x: Any, k: Any = None) -> Any:
-    """The upper or the lower triangle."""
+def trilu(op: KerasOperation, x: Any, k: Any = None) -> Any:
+    """Keep the upper or the lower triangle."""
     x = tensor(x)
     rows, columns = sizes(x)[-2:]
     offset = number(k, 0)
@@ -345,8 +338,8 @@ def trilu(op: Operation, x: Any, k: Any = None) -> Any:
     return ops.where(kept, x, ops.zeros_like(x))
 
 
-def eye_like(op: Operation, x: Any) -> Any:
-    """Ones on a diagonal."""
+def eye_like(op: KerasOperation, x: Any) -> Any:
+    """Make ones on a diagonal."""
     rows, columns = sizes(x)
     row = ops.expand_dims(ops.arange(rows, dtype="int32"), -1)
     distance = ops.arange(columns, dtype="int32") - row

@@ -7,19 +7,21 @@ from typing import Any
 
 from keras import ops
 
-from onnx_net2net.frameworks.keras.operation import Entry, Operation
+from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
 from onnx_net2net.frameworks.keras.values import axis_of, cast, dtype_of, product, sizes, tensor
 
 __all__ = ["TABLES"]
 
 
 def by_channel(vector: Any, x: Any) -> Any:
-    """A vector along axis 1 of ``x``."""
+    """Return a vector along axis 1 of ``x``."""
     return ops.reshape(tensor(vector), (1, -1, *[1] * (len(x.shape) - 2)))
 
 
-def batch_norm(op: Operation, x: Any, scale: Any, bias: Any, mean: Any, variance: Any) -> list[Any]:
-    """By the running statistics, in training by those of the batch.
+def batch_norm(
+    op: KerasOperation, x: Any, scale: Any, bias: Any, mean: Any, variance: Any
+) -> list[Any]:
+    """Normalise by the running statistics, in training by those of the batch.
 
     The running variance moves towards the unbiased one, as PyTorch's and TensorFlow's fused kernel
     do; ONNX's own training mode (``training_mode=1``) and Keras' layer take the biased one.
@@ -52,7 +54,7 @@ def batch_norm(op: Operation, x: Any, scale: Any, bias: Any, mean: Any, variance
 
 
 def _single(x: Any) -> Any:
-    """Sums in half precision lose too much."""
+    """Cast half precision to float32: sums in it lose too much."""
     return ops.cast(x, "float32") if dtype_of(x) in ("float16", "bfloat16") else x
 
 
@@ -62,7 +64,7 @@ def _normalised(x: Any, mean: Any, variance: Any, scale: Any, bias: Any, epsilon
 
 
 def standardised(x: Any, axes: Sequence[int], epsilon: float) -> tuple[Any, Any, Any]:
-    """Mean 0 and variance 1 over axes; the mean, and the inverse of the deviation."""
+    """Make mean 0 and variance 1 over axes; return also the mean and the inverse deviation."""
     wide = _single(x)
     mean = ops.mean(wide, axis=axes, keepdims=True)
     centred = wide - mean
@@ -71,8 +73,8 @@ def standardised(x: Any, axes: Sequence[int], epsilon: float) -> tuple[Any, Any,
     return cast(centred * inverse, dtype_of(x)), mean, inverse
 
 
-def layer_normalization(op: Operation, x: Any, scale: Any, bias: Any = None) -> list[Any]:
-    """With its mean and inverse deviation."""
+def layer_normalization(op: KerasOperation, x: Any, scale: Any, bias: Any = None) -> list[Any]:
+    """Normalise from an axis on; return also the mean and the inverse deviation."""
     x = tensor(x)
     axes = list(range(axis_of(op.attribute("axis", -1), x), len(x.shape)))
     y, *statistics = standardised(x, axes, op.attribute("epsilon", 1e-5))
@@ -81,7 +83,7 @@ def layer_normalization(op: Operation, x: Any, scale: Any, bias: Any = None) -> 
     return [y, *(cast(value, "float32") for value in statistics)]
 
 
-def rms_normalization(op: Operation, x: Any, scale: Any = None) -> Any:
+def rms_normalization(op: KerasOperation, x: Any, scale: Any = None) -> Any:
     """Divide by the root of the mean square from an axis on."""
     x = tensor(x)
     axes = list(range(axis_of(op.attribute("axis", -1), x), len(x.shape)))
@@ -92,16 +94,16 @@ def rms_normalization(op: Operation, x: Any, scale: Any = None) -> Any:
     return y if scale is None else y * tensor(scale)
 
 
-def instance_norm(op: Operation, x: Any, scale: Any, bias: Any) -> Any:
-    """Each channel by itself."""
+def instance_norm(op: KerasOperation, x: Any, scale: Any, bias: Any) -> Any:
+    """Normalise each channel by itself."""
     x = tensor(x)
     axes = range(2, len(x.shape))
     y = standardised(x, list(axes), op.attribute("epsilon", 1e-5))[0]
     return y * by_channel(scale, x) + by_channel(bias, x)
 
 
-def group_norm(op: Operation, x: Any, scale: Any, bias: Any) -> Any:
-    """Groups of channels; before opset 21, scale and bias are one number a group."""
+def group_norm(op: KerasOperation, x: Any, scale: Any, bias: Any) -> Any:
+    """Normalise groups of channels; before opset 21, scale and bias are one number a group."""
     x = tensor(x)
     shape = sizes(x)
     groups = op.attribute("num_groups")
@@ -114,8 +116,8 @@ def group_norm(op: Operation, x: Any, scale: Any, bias: Any) -> Any:
     return y * by_channel(scale, x) + by_channel(bias, x)
 
 
-def response_norm(op: Operation, x: Any) -> Any:
-    """LRN: divided by the squares of neighbouring channels."""
+def response_norm(op: KerasOperation, x: Any) -> Any:
+    """Divide by the squares of neighbouring channels (LRN)."""
     x = tensor(x)
     size = op.attribute("size")
     before = (size - 1) // 2
@@ -128,8 +130,8 @@ def response_norm(op: Operation, x: Any) -> Any:
     return x / ops.power(base, op.attribute("beta", 0.75))
 
 
-def lp_norm(op: Operation, x: Any) -> Any:
-    """Of length 1 along an axis."""
+def lp_norm(op: KerasOperation, x: Any) -> Any:
+    """Divide by the length along an axis."""
     x = tensor(x)
     axis = op.attribute("axis", -1)
     if op.attribute("p", 2) == 1:
@@ -140,8 +142,8 @@ def lp_norm(op: Operation, x: Any) -> Any:
     return ops.where(empty, ops.zeros_like(x), x / ops.where(empty, ops.ones_like(length), length))
 
 
-def mean_variance(op: Operation, x: Any) -> Any:
-    """Mean 0 and variance 1 over axes."""
+def mean_variance(op: KerasOperation, x: Any) -> Any:
+    """Make mean 0 and variance 1 over axes."""
     x = tensor(x)
     axes = op.attribute("axes", [0, 2, 3])
     mean = ops.mean(x, axis=axes, keepdims=True)
@@ -149,8 +151,8 @@ def mean_variance(op: Operation, x: Any) -> Any:
     return (x - mean) / (deviation + 1e-9)
 
 
-def flattened(op: Operation, x: Any, function: Callable[[Any], Any]) -> Any:
-    """Before opset 13: over all axes from ``axis`` on."""
+def flattened(op: KerasOperation, x: Any, function: Callable[[Any], Any]) -> Any:
+    """Apply a function over all axes from ``axis`` on, as before opset 13."""
     axis = axis_of(op.attribute("axis", 1), x)
     shape = sizes(x)
     flat = ops.reshape(x, (product(shape[:axis]), product(shape[axis:])))
@@ -158,9 +160,9 @@ def flattened(op: Operation, x: Any, function: Callable[[Any], Any]) -> Any:
 
 
 def normalised(function: Callable[..., Any]) -> Entry:
-    """Softmax and its like, whose default axis changed in opset 13."""
+    """Return the translation of softmax and its like, whose default axis changed in opset 13."""
 
-    def entry(op: Operation, x: Any) -> Any:
+    def entry(op: KerasOperation, x: Any) -> Any:
         x = tensor(x)
         if op.opset < 13:
             return flattened(op, x, lambda flat: function(flat, axis=-1))
@@ -170,7 +172,7 @@ def normalised(function: Callable[..., Any]) -> Entry:
 
 
 def hardmax(x: Any, axis: int) -> Any:
-    """One where the first largest entry is."""
+    """Return one where the first largest entry is, else zero."""
     place = ops.expand_dims(ops.argmax(x, axis=axis), axis)
     span = [1] * len(x.shape)
     span[axis] = -1

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from onnx_net2net.frameworks.keras.operation import Entry, Operation
+from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
 from onnx_net2net.frameworks.keras.values import cast, dtype_of, sizes, tensor
 from onnx_net2net.frameworks.keras.windows import (
     Window,
@@ -27,15 +27,12 @@ __all__ = ["TABLES"]
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
-def _lowest(dtype: str) -> float:
-    return -math.inf if dtype in FLOATS else int(np.iinfo(dtype).min)
-
-
-def max_pool(op: Operation, x: Any) -> list[Any]:
-    """Values and, where asked for, their places in the flat input."""
+def max_pool(op: KerasOperation, x: Any) -> list[Any]:
+    """Return the largest values and, where asked for, their places in the flat input."""
     x = tensor(x)
     frame = window(op, x, op.attribute("kernel_shape"), ceil=_ceil(op))
-    wide = padded(x, frame.pads, _lowest(dtype_of(x)))
+    lowest = -math.inf if dtype_of(x) in FLOATS else int(np.iinfo(dtype_of(x)).min)
+    wide = padded(x, frame.pads, lowest)
     by_column = bool(op.attribute("storage_order", 0))
     if op.wants(1):
         return _places(op, x, wide, frame, by_column)
@@ -45,12 +42,12 @@ def max_pool(op: Operation, x: Any) -> list[Any]:
     return [_pooled(ops.max_pool, wide, frame)]
 
 
-def _ceil(op: Operation) -> bool:
+def _ceil(op: KerasOperation) -> bool:
     return bool(op.attribute("ceil_mode", 0))
 
 
 def _pooled(function: Any, x: Any, frame: Window) -> Any:
-    """By the backend's own kernel, on what is already padded."""
+    """Pool by the backend's own kernel what is already padded."""
     last = channels_last()
     y = function(
         to_last(x) if last else x,
@@ -62,8 +59,8 @@ def _pooled(function: Any, x: Any, frame: Window) -> Any:
     return to_first(y) if last else y
 
 
-def _places(op: Operation, x: Any, wide: Any, frame: Window, by_column: bool) -> list[Any]:
-    """The first largest entry of each window, and where it stands."""
+def _places(op: KerasOperation, x: Any, wide: Any, frame: Window, by_column: bool) -> list[Any]:
+    """Return the first largest entry of each window, and where it stands."""
     shape = sizes(x)
     if not all(isinstance(size, int) for size in shape[2:]):
         op.refuse("the indices of its maxima need the size of the image, which is left open")
@@ -83,8 +80,8 @@ def _places(op: Operation, x: Any, wide: Any, frame: Window, by_column: bool) ->
     return [value, inner + offset]
 
 
-def average_pool(op: Operation, x: Any) -> Any:
-    """Padding counts or not; what ceil_mode adds behind it never does."""
+def average_pool(op: KerasOperation, x: Any) -> Any:
+    """Average; padding counts or not, and what ceil_mode adds behind it never does."""
     x = tensor(x)
     kernel = op.attribute("kernel_shape")
     frame = window(op, x, kernel, ceil=_ceil(op))
@@ -107,15 +104,15 @@ def average_pool(op: Operation, x: Any) -> Any:
 
 
 def _summed(wide: Any, frame: Window) -> Any:
-    """The sum over each window."""
+    """Return the sum over each window."""
     if set(frame.dilations) != {1}:
         return reduce(operator.add, taps(wide, frame))
     mean = _pooled(ops.average_pool, wide, frame)
     return ops.multiply(mean, ops.cast(math.prod(frame.kernel), dtype_of(wide)))
 
 
-def lp_pool(op: Operation, x: Any) -> Any:
-    """The p-norm of each window."""
+def lp_pool(op: KerasOperation, x: Any) -> Any:
+    """Return the p-norm of each window."""
     x = tensor(x)
     frame = window(op, x, op.attribute("kernel_shape"), ceil=_ceil(op))
     p = op.attribute("p", 2)
@@ -127,28 +124,28 @@ def _spatial(x: Any) -> tuple[int, ...]:
     return tuple(range(2, len(x.shape)))
 
 
-def global_average(op: Operation, x: Any) -> Any:
-    """The mean over all spatial axes."""
+def global_average(op: KerasOperation, x: Any) -> Any:
+    """Return the mean over all spatial axes."""
     x = tensor(x)
     return ops.mean(x, axis=_spatial(x), keepdims=True)
 
 
-def global_max(op: Operation, x: Any) -> Any:
-    """The largest entry of each channel."""
+def global_max(op: KerasOperation, x: Any) -> Any:
+    """Return the largest entry of each channel."""
     x = tensor(x)
     return ops.max(x, axis=_spatial(x), keepdims=True)
 
 
-def global_lp(op: Operation, x: Any) -> Any:
-    """The p-norm of each channel."""
+def global_lp(op: KerasOperation, x: Any) -> Any:
+    """Return the p-norm of each channel."""
     x = tensor(x)
     p = op.attribute("p", 2)
     total = ops.sum(ops.power(ops.abs(x), p), axis=_spatial(x), keepdims=True)
     return cast(ops.power(total, 1 / p), dtype_of(x))
 
 
-def max_unpool(op: Operation, x: Any, places: Any, shape: Any = None) -> Any:
-    """Values put back to the places that MaxPool gave, zeros elsewhere."""
+def max_unpool(op: KerasOperation, x: Any, places: Any, shape: Any = None) -> Any:
+    """Put values back to the places that MaxPool gave, zeros elsewhere."""
     from onnx_net2net.frameworks.keras.values import ints
 
     x, places = tensor(x), tensor(places)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from onnx_net2net.frameworks.keras.operation import Entry, Operation
+from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
 from onnx_net2net.frameworks.keras.operators.convolution import convolve
 from onnx_net2net.frameworks.keras.types import type_name
 from onnx_net2net.frameworks.keras.values import (
@@ -27,14 +27,14 @@ RANGES = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767), "uin
 
 
 def _float(x: Any, dtype: str = "float32") -> Any:
-    """Numbers of any width as floats; what the backend has no type for is converted here."""
+    """Return numbers of any width as floats; convert here what the backend has no type for."""
     if isinstance(x, np.ndarray):
         return tensor(x.astype(np.float32), dtype)
     return ops.cast(tensor(x), dtype)
 
 
-def spread(op: Operation, vector: Any, x: Any, dtype: str) -> Any:
-    """A scale or zero point: one, one a channel along ``axis``, or one a block."""
+def spread(op: KerasOperation, vector: Any, x: Any, dtype: str) -> Any:
+    """Shape a scale or zero point: one, one a channel along ``axis``, or one a block."""
     value, block = _float(vector, dtype), op.attribute("block_size", 0)
     axis = op.attribute("axis", 1)
     if rank(value) == 0 or value.shape == (1,):
@@ -50,8 +50,8 @@ def spread(op: Operation, vector: Any, x: Any, dtype: str) -> Any:
     return ops.reshape(value, shape)
 
 
-def dequantized(op: Operation, x: Any, scale: Any, zero: Any = None) -> Any:
-    """(x - zero) * scale, in the type of the scale."""
+def dequantized(op: KerasOperation, x: Any, scale: Any, zero: Any = None) -> Any:
+    """Compute (x - zero) * scale, in the type of the scale."""
     kind = dtype_of(scale)
     y = _float(x)
     if zero is not None:
@@ -59,8 +59,8 @@ def dequantized(op: Operation, x: Any, scale: Any, zero: Any = None) -> Any:
     return cast(y * spread(op, scale, y, "float32"), kind)
 
 
-def quantized(op: Operation, x: Any, scale: Any, zero: Any = None) -> Any:
-    """Rounded to even, and cut to the range of the type."""
+def quantized(op: KerasOperation, x: Any, scale: Any, zero: Any = None) -> Any:
+    """Round to even, and cut to the range of the type."""
     x = tensor(x)
     target = _target(op, zero)
     if target not in RANGES:
@@ -71,15 +71,26 @@ def quantized(op: Operation, x: Any, scale: Any, zero: Any = None) -> Any:
     return ops.cast(ops.clip(y, *RANGES[target]), target)
 
 
-def _target(op: Operation, zero: Any) -> str:
+def fake_quantized(op: KerasOperation, x: Any, scale: Any, zero: Any = None) -> Any:
+    """Quantize and dequantize; gradients pass within the range as if nothing had happened."""
+    x = tensor(x)
+    y = dequantized(op, quantized(op, x, scale, zero), scale, zero)
+    low, high = RANGES[_target(op, zero)]
+    step = spread(op, scale, x, dtype_of(x))
+    start = 0 if zero is None else spread(op, zero, x, dtype_of(x))
+    inside = ops.clip(x, (low - start) * step, (high - start) * step)
+    return ops.stop_gradient(y) + (inside - ops.stop_gradient(inside))
+
+
+def _target(op: KerasOperation, zero: Any) -> str:
     given = op.attribute("output_dtype", 0)
     if given:
         return type_name(given)
     return "uint8" if zero is None else dtype_of(zero)
 
 
-def dynamic_quantized(op: Operation, x: Any) -> list[Any]:
-    """To uint8 by the range of the tensor itself."""
+def dynamic_quantized(op: KerasOperation, x: Any) -> list[Any]:
+    """Quantize to uint8 by the range of the tensor itself."""
     x = tensor(x)
     high, low = ops.maximum(ops.max(x), 0), ops.minimum(ops.min(x), 0)
     scale = (high - low) / 255
@@ -90,7 +101,7 @@ def dynamic_quantized(op: Operation, x: Any) -> list[Any]:
 
 
 def _centred(x: Any, zero: Any, along: int | None = None) -> Any:
-    """Whole numbers less their zero point, as floats that hold products of them exactly."""
+    """Return whole numbers less their zero point, as floats that hold products exactly."""
     y = _float(x, "float64")
     if zero is None:
         return y
@@ -108,23 +119,20 @@ def _matmul(a: Any, b: Any, a_zero: Any, b_zero: Any) -> Any:
     return ops.matmul(a, b)
 
 
-def _single(op: Operation, *values: Any) -> None:
-    """Refuse one scale for each row, which would be taken for one a column."""
-    if any(product(sizes(value)) != 1 for value in values):
-        op.refuse("scales or zero points by row are not translated")
-
-
-def matmul_integer(op: Operation, a: Any, b: Any, a_zero: Any = None, b_zero: Any = None) -> Any:
-    """A product of whole numbers, in int32."""
+def matmul_integer(
+    op: KerasOperation, a: Any, b: Any, a_zero: Any = None, b_zero: Any = None
+) -> Any:
+    """Multiply whole numbers, in int32."""
     return ops.cast(ops.round(_matmul(a, b, a_zero, b_zero)), "int32")
 
 
 def qlinear_matmul(
-    op: Operation, a: Any, a_scale: Any, a_zero: Any, b: Any, b_scale: Any, b_zero: Any,
+    op: KerasOperation, a: Any, a_scale: Any, a_zero: Any, b: Any, b_scale: Any, b_zero: Any,
     y_scale: Any, y_zero: Any,
 ) -> Any:  # fmt: skip
-    """Quantized operands, quantized result."""
-    _single(op, a_scale, y_scale, y_zero)
+    """Multiply quantized operands to a quantized result."""
+    if any(product(sizes(value)) != 1 for value in (a_scale, y_scale, y_zero)):
+        op.refuse("scales or zero points by row are not translated")  # taken for one a column
     y = _matmul(a, b, a_zero, b_zero)
     return _requantized(y, _float(a_scale) * _float(b_scale) / _float(y_scale), y_zero)
 
@@ -135,8 +143,8 @@ def _requantized(y: Any, factor: Any, zero: Any) -> Any:
     return ops.cast(ops.clip(y, *RANGES[target]), target)
 
 
-def _conv(op: Operation, x: Any, w: Any, x_zero: Any, w_zero: Any) -> Any:
-    """A convolution of whole numbers; padding is the zero point, so nothing once centred."""
+def _conv(op: KerasOperation, x: Any, w: Any, x_zero: Any, w_zero: Any) -> Any:
+    """Convolve whole numbers; padding is the zero point, so nothing once centred."""
     x, w = _centred(x, x_zero), _centred(w, w_zero, 0)
     strides = op.attribute("strides") or [1]
     if op.attribute("auto_pad", "NOTSET").startswith("SAME") and max(strides) > min(w.shape[2:]):
@@ -144,16 +152,16 @@ def _conv(op: Operation, x: Any, w: Any, x_zero: Any, w_zero: Any) -> Any:
     return convolve(x, w, window(op, x, w.shape[2:]), op.attribute("group", 1))
 
 
-def conv_integer(op: Operation, x: Any, w: Any, x_zero: Any = None, w_zero: Any = None) -> Any:
-    """A convolution of whole numbers, in int32."""
+def conv_integer(op: KerasOperation, x: Any, w: Any, x_zero: Any = None, w_zero: Any = None) -> Any:
+    """Convolve whole numbers, in int32."""
     return ops.cast(ops.round(_conv(op, x, w, x_zero, w_zero)), "int32")
 
 
 def qlinear_conv(
-    op: Operation, x: Any, x_scale: Any, x_zero: Any, w: Any, w_scale: Any, w_zero: Any,
+    op: KerasOperation, x: Any, x_scale: Any, x_zero: Any, w: Any, w_scale: Any, w_zero: Any,
     y_scale: Any, y_zero: Any, bias: Any = None,
 ) -> Any:  # fmt: skip
-    """Quantized operands, quantized result; the bias is in units of both scales."""
+    """Convolve quantized operands to a quantized result; the bias is in units of both scales."""
     y = _conv(op, x, w, x_zero, w_zero)
     shape = (1, -1, *[1] * (rank(y) - 2))
     if bias is not None:
@@ -163,8 +171,10 @@ def qlinear_conv(
     return _requantized(y, factor, y_zero)
 
 
-def matmul_nbits(op: Operation, a: Any, b: Any, scales: Any, zeros: Any = None, *rest: Any) -> Any:
-    """A weight of N rows in blocks of few bits, packed into bytes: (N, blocks, bytes)."""
+def matmul_nbits(
+    op: KerasOperation, a: Any, b: Any, scales: Any, zeros: Any = None, *rest: Any
+) -> Any:
+    """Multiply by N rows in blocks of few bits, packed into bytes: (N, blocks, bytes)."""
     group, bias = op.padded(rest, 2)
     if group is not None:
         op.refuse("its order of groups (g_idx) is not translated")
@@ -185,8 +195,8 @@ def matmul_nbits(op: Operation, a: Any, b: Any, scales: Any, zeros: Any = None, 
     return y if bias is None else y + tensor(bias)
 
 
-def _unpacked(op: Operation, packed: Any, bits: int) -> np.ndarray:
-    """Numbers of few bits, the lower ones of a byte first."""
+def _unpacked(op: KerasOperation, packed: Any, bits: int) -> np.ndarray:
+    """Return numbers of few bits, the lower ones of a byte first."""
     if not isinstance(packed, np.ndarray) or 8 % bits:
         op.refuse(f"weights of {bits} bits have to be constant")
     parts = [(packed >> shift) & (2**bits - 1) for shift in range(0, 8, bits)]
@@ -204,4 +214,5 @@ TABLES: dict[str, dict[str, Entry]] = {
         "QuantizeLinear": quantized,
     },
     "com.microsoft": {"MatMulNBits": matmul_nbits},
+    "fusion": {"FakeQuantize": fake_quantized},
 }

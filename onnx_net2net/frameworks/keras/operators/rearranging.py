@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from onnx_net2net.frameworks.keras.operation import Entry, Operation
+from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
 from onnx_net2net.frameworks.keras.operators.movement import broadcast, cut
 from onnx_net2net.frameworks.keras.values import (
     axis_of,
@@ -23,8 +23,8 @@ from onnx_net2net.frameworks.keras.windows import extended, positive
 __all__ = ["TABLES"]
 
 
-def depth_to_space(op: Operation, x: Any) -> Any:
-    """Blocks of channels become blocks of pixels."""
+def depth_to_space(op: KerasOperation, x: Any) -> Any:
+    """Turn blocks of channels into blocks of pixels."""
     x = tensor(x)
     _, c, h, w = sizes(x)
     b = op.attribute("blocksize")
@@ -35,8 +35,8 @@ def depth_to_space(op: Operation, x: Any) -> Any:
     return ops.reshape(y, (-1, c // (b * b), h * b, w * b))
 
 
-def space_to_depth(op: Operation, x: Any) -> Any:
-    """Blocks of pixels become blocks of channels."""
+def space_to_depth(op: KerasOperation, x: Any) -> Any:
+    """Turn blocks of pixels into blocks of channels."""
     x = tensor(x)
     _, c, h, w = sizes(x)
     b = op.attribute("blocksize")
@@ -44,8 +44,8 @@ def space_to_depth(op: Operation, x: Any) -> Any:
     return ops.reshape(ops.transpose(y, (0, 3, 5, 1, 2, 4)), (-1, c * b * b, h // b, w // b))
 
 
-def reverse_sequence(op: Operation, x: Any, lengths: Any) -> Any:
-    """Each entry of the batch reversed as far as its length goes."""
+def reverse_sequence(op: KerasOperation, x: Any, lengths: Any) -> Any:
+    """Reverse each entry of the batch as far as its length goes."""
     x = tensor(x)
     time, batch = op.attribute("time_axis", 0), op.attribute("batch_axis", 1)
     steps = ops.arange(sizes(x)[time], dtype="int32")
@@ -57,8 +57,8 @@ def reverse_sequence(op: Operation, x: Any, lengths: Any) -> Any:
     return ops.take_along_axis(x, broadcast(index, sizes(x)), axis=time)
 
 
-def center_crop_pad(op: Operation, x: Any, shape: Any) -> Any:
-    """The middle of each axis, or zeros around it."""
+def center_crop_pad(op: KerasOperation, x: Any, shape: Any) -> Any:
+    """Keep the middle of each axis, or put zeros around it."""
     x = tensor(x)
     axes = op.attribute("axes", list(range(len(x.shape))))
     for axis, wanted in zip(axes, ints(shape), strict=True):
@@ -70,8 +70,8 @@ def center_crop_pad(op: Operation, x: Any, shape: Any) -> Any:
     return x
 
 
-def pad(op: Operation, x: Any, pads: Any = None, value: Any = None, axes: Any = None) -> Any:
-    """With a constant, mirrored, repeated or wrapped entries; a negative pad cuts."""
+def pad(op: KerasOperation, x: Any, pads: Any = None, value: Any = None, axes: Any = None) -> Any:
+    """Pad with a constant, mirrored, repeated or wrapped entries; a negative pad cuts."""
     x = tensor(x)
     given = ints(pads) if pads is not None else op.attribute("pads", op.attribute("paddings"))
     own = range(len(x.shape)) if axes is None else [axis_of(a, x) for a in ints(axes)]
@@ -107,7 +107,7 @@ def _filled(x: Any, axis: int, before: int, after: int, fill: Any) -> Any:
 
 
 def _open(x: Any, axis: int, before: Any, after: Any, fill: Any) -> Any:
-    """By pieces, whose lengths need not be known."""
+    """Join pieces, whose lengths need not be known."""
     parts = [x]
     for place, count in ((0, before), (1, after)):
         shape = sizes(x)
@@ -117,8 +117,8 @@ def _open(x: Any, axis: int, before: Any, after: Any, fill: Any) -> Any:
     return ops.concatenate(parts, axis=axis)
 
 
-def _reflected(op: Operation, x: Any, axis: int, before: Any, after: Any, mode: str) -> Any:
-    """Entries of the tensor itself, by their places."""
+def _reflected(op: KerasOperation, x: Any, axis: int, before: Any, after: Any, mode: str) -> Any:
+    """Pad with entries of the tensor itself, by their places."""
     size = sizes(x)[axis]
     if mode not in ("edge", "reflect", "wrap"):
         op.refuse(f"padding of mode {mode} is not translated")

@@ -9,7 +9,7 @@ from typing import Any
 
 from keras import ops
 
-from onnx_net2net.frameworks.keras.operation import Entry, Operation
+from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
 from onnx_net2net.frameworks.keras.operators.elementwise import activation
 from onnx_net2net.frameworks.keras.scanning import scanned
 from onnx_net2net.frameworks.keras.values import dtype_of, sizes, tensor
@@ -33,16 +33,16 @@ class Cell:
     flag: int  # input_forget of LSTM, linear_before_reset of GRU
 
     def limited(self, x: Any) -> Any:
-        """What enters an activation."""
+        """Clip what enters an activation."""
         return x if self.clip is None else ops.clip(x, -self.clip, self.clip)
 
     def parts(self, gates: Any, count: int) -> list[Any]:
-        """The gates one by one."""
+        """Return the gates one by one."""
         return [gates[:, i * self.hidden : (i + 1) * self.hidden] for i in range(count)]
 
 
 def lstm_step(cell: Cell, gates: Any, states: list[Any]) -> list[Any]:
-    """Gates in the order input, output, forget, cell."""
+    """Return the new states; gates in the order input, output, forget, cell."""
     hidden, memory = states
     gates = gates + ops.matmul(hidden, ops.transpose(cell.recurrent))
     i, o, f, c = cell.parts(gates, 4)
@@ -59,7 +59,7 @@ def lstm_step(cell: Cell, gates: Any, states: list[Any]) -> list[Any]:
 
 
 def gru_step(cell: Cell, gates: Any, states: list[Any]) -> list[Any]:
-    """Gates in the order update, reset, hidden."""
+    """Return the new state; gates in the order update, reset, hidden."""
     (hidden,) = states
     z, r, h = cell.parts(gates, 3)
     rz, rr, rh = (cell.recurrent[k * cell.hidden : (k + 1) * cell.hidden] for k in range(3))
@@ -75,14 +75,14 @@ def gru_step(cell: Cell, gates: Any, states: list[Any]) -> list[Any]:
 
 
 def rnn_step(cell: Cell, gates: Any, states: list[Any]) -> list[Any]:
-    """One activation."""
+    """Return the new state, of one activation."""
     (hidden,) = states
     gates = gates + ops.matmul(hidden, ops.transpose(cell.recurrent))
     return [cell.functions[0](cell.limited(gates))]
 
 
 @dataclass(frozen=True)
-class Kind:
+class RecurrentOperator:
     """One of the three operators."""
 
     gates: int
@@ -93,13 +93,15 @@ class Kind:
     apart: int = 0  # gates whose recurrent bias stays apart
 
 
-LSTM = Kind(4, 2, lstm_step, ("Sigmoid", "Tanh", "Tanh"), "input_forget")
-GRU = Kind(3, 1, gru_step, ("Sigmoid", "Tanh"), "linear_before_reset", 1)
-RNN = Kind(1, 1, rnn_step, ("Tanh",))
+LSTM = RecurrentOperator(4, 2, lstm_step, ("Sigmoid", "Tanh", "Tanh"), "input_forget")
+GRU = RecurrentOperator(3, 1, gru_step, ("Sigmoid", "Tanh"), "linear_before_reset", 1)
+RNN = RecurrentOperator(1, 1, rnn_step, ("Tanh",))
 
 
-def recurrent(kind: Kind, op: Operation, x: Any, w: Any, r: Any, *rest: Any) -> list[Any]:
-    """All directions of one operator, on operands in the layout of the node."""
+def recurrent(
+    kind: RecurrentOperator, op: KerasOperation, x: Any, w: Any, r: Any, *rest: Any
+) -> list[Any]:
+    """Run all directions of one operator, on operands in the layout of the node."""
     b, lengths, *starts = op.padded(rest, 5 if kind is LSTM else 3)
     peepholes = starts[2] if kind is LSTM else None
     x, w, r = tensor(x), tensor(w), tensor(r)
@@ -112,7 +114,11 @@ def recurrent(kind: Kind, op: Operation, x: Any, w: Any, r: Any, *rest: Any) -> 
     for direction in range(w.shape[0]):
         cell = _cell(kind, op, direction, r, b, peepholes)
         backward = direction == 1 or op.attribute("direction", "forward") == "reverse"
-        states = [_start(s, direction, x, cell.hidden) for s in starts[: kind.states]]
+        zeros = ops.broadcast_to(
+            ops.zeros((1, cell.hidden), dtype_of(x)), (sizes(x)[1], cell.hidden)
+        )
+        given = starts[: kind.states]
+        states = [zeros if start is None else tensor(start)[direction] for start in given]
         gates = _gates(kind, x, w[direction], b, direction, cell)
         y, final = _run(kind, cell, gates, states, lengths, backward)
         outputs.append(y)
@@ -125,7 +131,9 @@ def recurrent(kind: Kind, op: Operation, x: Any, w: Any, r: Any, *rest: Any) -> 
     return [y, *finals]
 
 
-def _cell(kind: Kind, op: Operation, direction: int, r: Any, b: Any, peepholes: Any) -> Cell:
+def _cell(
+    kind: RecurrentOperator, op: KerasOperation, direction: int, r: Any, b: Any, peepholes: Any
+) -> Cell:
     hidden = r.shape[-1]
     names = op.attribute("activations") or list(kind.defaults) * (direction + 1)
     count = len(kind.defaults)
@@ -158,30 +166,15 @@ _ALPHA = ("affine", "elu", "hardsigmoid", "leakyrelu", "scaledtanh", "thresholde
 _BETA = ("affine", "hardsigmoid", "scaledtanh")
 _NAMES = {
     name.lower(): name
-    for name in [
-        "Affine",
-        "Elu",
-        "HardSigmoid",
-        "LeakyRelu",
-        "Relu",
-        "ScaledTanh",
-        "Sigmoid",
-        "Softplus",
-        "Softsign",
-        "Tanh",
-        "ThresholdedRelu",
-    ]
-}
+    for name in (
+        "Affine", "Elu", "HardSigmoid", "LeakyRelu", "Relu", "ScaledTanh", "Sigmoid", "Softplus",
+        "Softsign", "Tanh", "ThresholdedRelu",
+    )
+}  # fmt: skip
 
 
-def _start(start: Any, direction: int, x: Any, hidden: int) -> Any:
-    if start is not None:
-        return tensor(start)[direction]
-    return ops.broadcast_to(ops.zeros((1, hidden), dtype_of(x)), (sizes(x)[1], hidden))
-
-
-def _gates(kind: Kind, x: Any, w: Any, b: Any, direction: int, cell: Cell) -> Any:
-    """What the input adds to the gates, for all steps at once, with what bias can be added now."""
+def _gates(kind: RecurrentOperator, x: Any, w: Any, b: Any, direction: int, cell: Cell) -> Any:
+    """Return what the input adds to the gates of all steps, with what bias can be added now."""
     gates = ops.matmul(x, ops.transpose(w))
     if b is None:
         return gates
@@ -193,9 +186,9 @@ def _gates(kind: Kind, x: Any, w: Any, b: Any, direction: int, cell: Cell) -> An
 
 
 def _run(
-    kind: Kind, cell: Cell, gates: Any, states: list[Any], lengths: Any, backward: bool
+    kind: RecurrentOperator, cell: Cell, gates: Any, states: list[Any], lengths: Any, backward: bool
 ) -> tuple[Any, list[Any]]:
-    """One direction: outputs of all steps, and the last states."""
+    """Run one direction: outputs of all steps, and the last states."""
     if backward:
         gates = _reversed(gates, lengths)
     count = sizes(gates)[0]
@@ -224,7 +217,7 @@ def _run(
 
 
 def _reversed(x: Any, lengths: Any) -> Any:
-    """Backwards along time, each sequence as far as it goes."""
+    """Reverse along time, each sequence as far as it goes."""
     if lengths is None:
         return ops.flip(x, 0)
     steps = ops.expand_dims(ops.arange(sizes(x)[0], dtype="int32"), -1)

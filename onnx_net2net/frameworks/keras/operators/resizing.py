@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from onnx_net2net.frameworks.keras.operation import Entry, Operation
+from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
 from onnx_net2net.frameworks.keras.values import (
     axis_of,
     cast,
@@ -40,8 +40,8 @@ class Axis:
     end: float = 1.0
 
 
-def upsample(op: Operation, x: Any, scales: Any = None) -> Any:
-    """The old operator: places are rounded down."""
+def upsample(op: KerasOperation, x: Any, scales: Any = None) -> Any:
+    """Resize by the old operator, which rounds places down."""
     x = tensor(x)
     given = op.attribute("scales") if scales is None else scales
     given = np.asarray(given, np.float32) if scales is None else given
@@ -53,7 +53,7 @@ def upsample(op: Operation, x: Any, scales: Any = None) -> Any:
 
 
 def _scaled(size: Any, scale: float) -> Any:
-    """The size of an axis after scaling; onnxruntime does not ask how much of it is cropped."""
+    """Return a size after scaling; onnxruntime does not ask how much of it is cropped."""
     if scale == 1:
         return size
     if isinstance(size, int):
@@ -74,8 +74,8 @@ class Method:
     outside: float = 0.0
 
 
-def resize(op: Operation, x: Any, *operands: Any) -> Any:
-    """All modes and coordinate systems of opset 10 to 19."""
+def resize(op: KerasOperation, x: Any, *operands: Any) -> Any:
+    """Resize in all modes and coordinate systems of opset 10 to 19."""
     x = tensor(x)
     if op.opset < 11:
         return upsample(op, x, *operands)
@@ -95,12 +95,12 @@ def resize(op: Operation, x: Any, *operands: Any) -> Any:
     axes = [axis_of(a, x) for a in given]
     regions: list[tuple[Any, Any]] = [(0.0, 1.0)] * len(axes)
     if method.coordinates == "tf_crop_and_resize":
-        found = known(roi)
-        if found is None:
+        region = known(roi)
+        if region is None:
             corners = tensor(roi, "float32")
             regions = [(corners[i], corners[i + len(axes)]) for i in range(len(axes))]
         else:
-            regions = [(float(a), float(b)) for a, b in found.reshape(2, -1).T]
+            regions = [(float(a), float(b)) for a, b in region.reshape(2, -1).T]
     before = [sizes(x)[axis] for axis in axes]
     for axis, frame in zip(axes, _frames(op, before, scales, wanted, regions), strict=True):
         if method.antialias and not isinstance(frame.scale, float):
@@ -110,7 +110,11 @@ def resize(op: Operation, x: Any, *operands: Any) -> Any:
 
 
 def _frames(
-    op: Operation, before: list[Any], scales: Any, wanted: Any, regions: Sequence[tuple[Any, Any]]
+    op: KerasOperation,
+    before: list[Any],
+    scales: Any,
+    wanted: Any,
+    regions: Sequence[tuple[Any, Any]],
 ) -> list[Axis]:
     given = known(scales)
     if given is not None and given.size:
@@ -152,14 +156,14 @@ def _more(a: Any, b: Any) -> Any:
 
 
 def _nearest(ratio: Any, size: Any) -> Any:
-    """A size times a ratio, rounded in float32 as onnxruntime does."""
+    """Multiply a size by a ratio, and round in float32 as onnxruntime does."""
     if isinstance(ratio, float) and isinstance(size, int):
         return int(np.floor(np.float32(ratio) * np.float32(size) + np.float32(0.5)))
     return ops.cast(ops.floor(_float(size) * ratio + 0.5), "int32")
 
 
 def _along(x: Any, axis: int, frame: Axis, method: Method) -> Any:
-    """One axis resized."""
+    """Resize one axis."""
     both = isinstance(frame.before, int) and isinstance(frame.after, int)
     same = frame.before == frame.after if both else frame.before is frame.after
     same = same and isinstance(frame.scale, float) and frame.scale == 1
@@ -194,7 +198,7 @@ def _float(value: Any) -> Any:
 
 
 def _coordinates(xp: Any, frame: Axis, method: Method) -> Any:
-    """Where the entries of the result lie among those of the operand."""
+    """Return where the entries of the result lie among those of the operand."""
     name = method.coordinates
     if xp is np:  # in float32, for rounding decides which entry is the nearest
         steps: Any = np.arange(frame.after, dtype=np.float32)
@@ -222,7 +226,7 @@ def _coordinates(xp: Any, frame: Axis, method: Method) -> Any:
 
 
 def _cropped(xp: Any, frame: Axis, steps: Any, before: Any, after: Any) -> Any:
-    """From the start of a region to its end; one entry alone is in its middle."""
+    """Walk from the start of a region to its end; one entry alone is in its middle."""
     start, end = (np.float32(n) if xp is np else _float(n) for n in (frame.start, frame.end))
     spread = start * (before - 1) + steps * (end - start) * (before - 1) / xp.maximum(after - 1, 1)
     middle = (start + end) * (before - 1) / 2 + steps * 0
@@ -243,7 +247,7 @@ def _clipped(xp: Any, place: Any, size: Any) -> Any:
 
 
 def _column(vector: Any, axis: int, x: Any) -> Any:
-    """A vector along one axis."""
+    """Shape a vector along one axis."""
     shape = [1] * len(x.shape)
     shape[axis] = -1
     vector = tensor(vector) if isinstance(vector, np.ndarray) else vector
@@ -251,7 +255,7 @@ def _column(vector: Any, axis: int, x: Any) -> Any:
 
 
 def _weighed(xp: Any, x: Any, axis: int, place: Any, frame: Axis, method: Method) -> Any:
-    """A weighted sum of neighbours; those beyond an end are the last, or left out."""
+    """Weigh neighbours and add them; those beyond an end are the last, or left out."""
     cubic = method.mode == "cubic"
     stretch = 1.0
     if method.antialias:
@@ -281,7 +285,7 @@ def _weighed(xp: Any, x: Any, axis: int, place: Any, frame: Axis, method: Method
 
 
 def cubic_weight(xp: Any, d: Any, a: float = -0.75) -> Any:
-    """The weight of an element at a distance, in cubic interpolation."""
+    """Return the weight of an element at a distance, in cubic interpolation."""
     near = ((a + 2) * d - (a + 3)) * d * d + 1
     far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
     return xp.where(d <= 1, near, xp.where(d < 2, far, d * 0))

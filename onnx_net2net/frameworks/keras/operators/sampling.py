@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from onnx_net2net.frameworks.keras.operation import Entry, Operation
+from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
 from onnx_net2net.frameworks.keras.operators.convolution import add_bias
 from onnx_net2net.frameworks.keras.operators.resizing import cubic_weight
 from onnx_net2net.frameworks.keras.values import cast, dtype_of, ints, product, sizes, tensor
@@ -19,7 +19,7 @@ __all__ = ["TABLES"]
 
 
 def picked(x: Any, places: list[Any], inside: Any = None) -> Any:
-    """Pixels of x (N C ...) at whole places (N P) along each spatial axis: (N P C).
+    """Take pixels of x (N C ...) at whole places (N P) along each spatial axis: (N P C).
 
     Places beyond an end are those of the end; zeros where ``inside`` is false.
     """
@@ -29,8 +29,8 @@ def picked(x: Any, places: list[Any], inside: Any = None) -> Any:
     for size, place in zip(shape[2:], places, strict=True):
         last = ops.cast(size - 1, "int32")
         flat = flat * ops.cast(size, "int32") + ops.clip(ops.cast(place, "int32"), 0, last)
-    found = ops.take(rows, flat, axis=0)
-    return found if inside is None else found * ops.cast(ops.expand_dims(inside, -1), dtype_of(x))
+    pixels = ops.take(rows, flat, axis=0)
+    return pixels if inside is None else pixels * ops.cast(ops.expand_dims(inside, -1), dtype_of(x))
 
 
 def _within(places: list[Any], lengths: list[Any]) -> Any:
@@ -42,7 +42,7 @@ def _within(places: list[Any], lengths: list[Any]) -> Any:
 
 
 def between(x: Any, places: list[Any], *, zeros: bool = True) -> Any:
-    """Linear interpolation of x (N C ...) at places (N P) along each axis: (N P C)."""
+    """Interpolate x (N C ...) linearly at places (N P) along each axis: (N P C)."""
     lengths = sizes(x)[2:]
     lower = [ops.floor(place) for place in places]
     total: Any = 0
@@ -58,7 +58,7 @@ def between(x: Any, places: list[Any], *, zeros: bool = True) -> Any:
 
 
 def _cubic(x: Any, places: list[Any], zeros: bool) -> Any:
-    """Cubic interpolation with a = -0.75."""
+    """Interpolate cubically with a = -0.75."""
     lengths = sizes(x)[2:]
     lower = [ops.floor(place) for place in places]
     total: Any = 0
@@ -72,8 +72,8 @@ def _cubic(x: Any, places: list[Any], zeros: bool) -> Any:
     return total
 
 
-def grid_sample(op: Operation, x: Any, grid: Any) -> Any:
-    """The grid's last axis holds places from -1 to 1, of the last spatial axis first."""
+def grid_sample(op: KerasOperation, x: Any, grid: Any) -> Any:
+    """Sample at a grid, whose last axis holds places from -1 to 1, last spatial axis first."""
     x, grid = tensor(x), tensor(grid)
     mode = {"bilinear": "linear", "bicubic": "cubic"}.get(m := op.attribute("mode", "linear"), m)
     padding = op.attribute("padding_mode", "zeros")
@@ -98,7 +98,7 @@ def grid_sample(op: Operation, x: Any, grid: Any) -> Any:
 
 
 def _inside(place: Any, length: Any, padding: str, aligned: bool, mode: str) -> Any:
-    """Places beyond the ends brought back, but for a cubic, whose neighbours are."""
+    """Bring back places beyond the ends, but for a cubic, whose neighbours are."""
     if padding == "border":
         return place if mode == "cubic" else ops.minimum(ops.maximum(place, 0), length - 1)
     if padding != "reflection":
@@ -110,8 +110,8 @@ def _inside(place: Any, length: Any, padding: str, aligned: bool, mode: str) -> 
     return ops.minimum(ops.maximum(back, 0), length - 1)
 
 
-def affine_grid(op: Operation, theta: Any, size: Any) -> Any:
-    """Places of a grid from -1 to 1 under an affine map for each image."""
+def affine_grid(op: KerasOperation, theta: Any, size: Any) -> Any:
+    """Return places of a grid from -1 to 1 under an affine map for each image."""
     theta = tensor(theta)
     lengths = ints(size)[2:]
     aligned = bool(op.attribute("align_corners", 0))
@@ -127,8 +127,10 @@ def affine_grid(op: Operation, theta: Any, size: Any) -> Any:
     return ops.reshape(moved, (sizes(theta)[0], *lengths, len(lengths)))
 
 
-def deform_conv(op: Operation, x: Any, w: Any, offset: Any, b: Any = None, mask: Any = None) -> Any:
-    """A convolution whose kernel reads at places of its own for each pixel of the result."""
+def deform_conv(
+    op: KerasOperation, x: Any, w: Any, offset: Any, b: Any = None, mask: Any = None
+) -> Any:
+    """Convolve with a kernel that reads at places of its own for each pixel of the result."""
     x, w, offset = tensor(x), tensor(w), tensor(offset)
     if len(w.shape) != 4:
         op.refuse("its kernel has not two axes, the only number that is translated")
@@ -164,8 +166,8 @@ def deform_conv(op: Operation, x: Any, w: Any, offset: Any, b: Any = None, mask:
     return add_bias(ops.reshape(y, (n, w.shape[0], high, wide)), b)
 
 
-def roi_align(op: Operation, x: Any, regions: Any, images: Any) -> Any:
-    """The mean (or largest) of some samples in each cell of each region."""
+def roi_align(op: KerasOperation, x: Any, regions: Any, images: Any) -> Any:
+    """Return the mean (or largest) of some samples in each cell of each region."""
     x, regions, images = tensor(x), tensor(regions), cast(tensor(images), "int32")
     rows, columns = op.attribute("output_height", 1), op.attribute("output_width", 1)
     ratio = op.attribute("sampling_ratio", 0)
@@ -198,9 +200,9 @@ def roi_align(op: Operation, x: Any, regions: Any, images: Any) -> Any:
         ops.minimum(ops.maximum(p, 0), last - 1)
         for p, last in zip(spread, (high, wide), strict=True)
     ]
-    found = between(ops.take(x, images, axis=0), kept, zeros=False)
-    found = found * ops.cast(ops.expand_dims(inside, -1), dtype_of(x))
-    split = ops.reshape(found, (count, rows, ratio, columns, ratio, x.shape[1]))
+    samples = between(ops.take(x, images, axis=0), kept, zeros=False)
+    samples = samples * ops.cast(ops.expand_dims(inside, -1), dtype_of(x))
+    split = ops.reshape(samples, (count, rows, ratio, columns, ratio, x.shape[1]))
     return ops.transpose(ops.mean(split, axis=(2, 4)), (0, 3, 1, 2))
 
 

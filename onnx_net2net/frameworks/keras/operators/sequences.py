@@ -7,70 +7,70 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from onnx_net2net.frameworks.keras.operation import Entry, Operation
+from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
 from onnx_net2net.frameworks.keras.operators.movement import cut
 from onnx_net2net.frameworks.keras.values import axis_of, ints, known, number, sizes, tensor
 
 __all__ = ["TABLES"]
 
 
-def construct(op: Operation, *values: Any) -> list[Any]:
-    """A sequence of its operands."""
+def construct(op: KerasOperation, *values: Any) -> list[Any]:
+    """Return a sequence of the operands."""
     return list(values)
 
 
-def empty(op: Operation) -> list[Any]:
-    """A sequence of nothing."""
+def empty(op: KerasOperation) -> list[Any]:
+    """Return a sequence of nothing."""
     return []
 
 
-def _place(op: Operation, position: Any) -> int:
-    found = number(position)
-    if not isinstance(found, int):
+def _place(op: KerasOperation, position: Any) -> int:
+    place = number(position)
+    if not isinstance(place, int):
         op.refuse("its position is computed by the graph, and has to be known ahead")
-    return found
+    return place
 
 
-def at(op: Operation, sequence: list[Any], position: Any) -> Any:
-    """One of them."""
+def at(op: KerasOperation, sequence: list[Any], position: Any) -> Any:
+    """Return one of them."""
     return sequence[_place(op, position)]
 
 
-def insert(op: Operation, sequence: list[Any], value: Any, position: Any = None) -> list[Any]:
-    """Behind the last, or before the one at a position."""
+def insert(op: KerasOperation, sequence: list[Any], value: Any, position: Any = None) -> list[Any]:
+    """Insert behind the last, or before the one at a position."""
     where = len(sequence) if position is None else _place(op, position)
     where = where + len(sequence) if where < 0 else where
     return [*sequence[:where], value, *sequence[where:]]
 
 
-def erase(op: Operation, sequence: list[Any], position: Any = None) -> list[Any]:
-    """Without the last, or the one at a position."""
+def erase(op: KerasOperation, sequence: list[Any], position: Any = None) -> list[Any]:
+    """Leave out the last, or the one at a position."""
     where = -1 if position is None else _place(op, position)
     where = where + len(sequence) if where < 0 else where
     return [*sequence[:where], *sequence[where + 1 :]]
 
 
-def length(op: Operation, sequence: list[Any]) -> Any:
-    """How many there are."""
+def length(op: KerasOperation, sequence: list[Any]) -> Any:
+    """Return how many there are."""
     return np.array(len(sequence), np.int64)
 
 
-def concatenated(op: Operation, sequence: list[Any]) -> Any:
-    """All of them along an axis, an old or a new one."""
+def concatenated(op: KerasOperation, sequence: list[Any]) -> Any:
+    """Join all of them along an axis, an old or a new one."""
     parts = [tensor(value) for value in sequence]
     axis = op.attribute("axis")
     return ops.stack(parts, axis) if op.attribute("new_axis", 0) else ops.concatenate(parts, axis)
 
 
-def split(op: Operation, x: Any, lengths: Any = None) -> list[Any]:
-    """Parts of given lengths, or of one each."""
+def split(op: KerasOperation, x: Any, lengths: Any = None) -> list[Any]:
+    """Split into parts of given lengths, or of one each."""
     x, keep = tensor(x), op.attribute("keepdims", 1)
     axis = axis_of(op.attribute("axis", 0), x)
     size = sizes(x)[axis]
     if not isinstance(size, int):
         op.refuse("the number of its parts is the size of an axis, which is left open")
     given = [1] if lengths is None else ints(lengths)
-    if lengths is None or ((found := known(lengths)) is not None and found.ndim == 0):
+    if lengths is None or ((array := known(lengths)) is not None and array.ndim == 0):
         step = given[0]
         given = [min(step, size - start) for start in range(0, size, step)]
     parts, start = [], 0

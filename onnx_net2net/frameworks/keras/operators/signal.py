@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from onnx_net2net.frameworks.keras.open_axes import axis_last
-from onnx_net2net.frameworks.keras.operation import Entry, Operation
+from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
 from onnx_net2net.frameworks.keras.operators.movement import cut
 from onnx_net2net.frameworks.keras.values import axis_of, cast, dtype_of, number, sizes, tensor
 from onnx_net2net.frameworks.keras.windows import extended, positive
@@ -17,8 +17,8 @@ from onnx_net2net.frameworks.keras.windows import extended, positive
 __all__ = ["TABLES"]
 
 
-def dft(op: Operation, x: Any, length: Any = None, axis: Any = None) -> Any:
-    """Real and imaginary parts lie on the last axis, which real numbers have with size 1."""
+def dft(op: KerasOperation, x: Any, length: Any = None, axis: Any = None) -> Any:
+    """Transform; real and imaginary parts lie on the last axis, which is 1 for real numbers."""
     x = tensor(x)
     default = -2 if op.opset >= 20 else 1
     along = number(axis, op.attribute("axis", default))
@@ -41,7 +41,7 @@ def dft(op: Operation, x: Any, length: Any = None, axis: Any = None) -> Any:
 
 
 def transformed(x: Any, axis: int, length: Any, onesided: bool, inverse: bool) -> Any:
-    """The transform of ``length`` entries along ``axis``."""
+    """Transform ``length`` entries along ``axis``."""
     cosine, sine = _waves(length // 2 + 1 if onesided else length, length)
     if inverse:
         count = length if isinstance(length, int) else ops.cast(length, "float64")
@@ -57,7 +57,7 @@ def transformed(x: Any, axis: int, length: Any, onesided: bool, inverse: bool) -
 
 
 def _real(x: Any, axis: int, length: Any) -> Any:
-    """The real signal of ``length`` entries of which ``x`` is half of the spectrum."""
+    """Return the real signal of ``length`` entries of which ``x`` is half of the spectrum."""
     cosine, sine = _waves(length // 2 + 1, length)
     bins = sizes(x)[axis]
     known = isinstance(length, int)
@@ -78,7 +78,7 @@ def _real(x: Any, axis: int, length: Any) -> Any:
 
 
 def _waves(bins: Any, length: Any) -> tuple[Any, Any]:
-    """Cosines and sines (bins, entries), in double precision."""
+    """Return cosines and sines (bins, entries), in double precision."""
     if isinstance(length, int):
         angles = np.outer(np.arange(bins), np.arange(length)) % length * (2 * math.pi / length)
         return np.cos(angles), np.sin(angles)
@@ -87,8 +87,8 @@ def _waves(bins: Any, length: Any) -> tuple[Any, Any]:
     return ops.cos(angles), ops.sin(angles)
 
 
-def stft(op: Operation, x: Any, step: Any, window: Any = None, length: Any = None) -> Any:
-    """A transform of each frame of a signal."""
+def stft(op: KerasOperation, x: Any, step: Any, window: Any = None, length: Any = None) -> Any:
+    """Transform each frame of a signal."""
     x = tensor(x)
     x = ops.expand_dims(x, -1) if len(x.shape) == 2 else x
     size: Any = number(length) if length is not None else sizes(window)[0]

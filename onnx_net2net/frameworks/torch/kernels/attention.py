@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 def with_heads(x: Tensor, heads: int) -> Tensor:
-    """(b, s, h * d) as (b, h, s, d)."""
+    """Split (b, s, h * d) into heads: (b, h, s, d)."""
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def merged_heads(x: Tensor) -> Tensor:
-    """(b, h, s, d) as (b, s, h * d)."""
+    """Merge heads: (b, h, s, d) becomes (b, s, h * d)."""
     return x.transpose(1, 2).flatten(2)
 
 
@@ -26,7 +26,7 @@ def visible_mask(
     lengths: Tensor | None,
     window: tuple[int, int],
 ) -> Tensor | None:
-    """What may be looked at: a mask, and what is not later, not padding, not too far away."""
+    """Restrict a mask to what is not later, not padding, not too far away."""
     columns = torch.arange(k.shape[2], device=q.device)
     rows = torch.arange(q.shape[2], device=q.device)[:, None] + before
     allowed = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device)
@@ -59,7 +59,7 @@ def attend(
     softcap: float = 0.0,
     precision: torch.dtype | None = None,
 ) -> Tensor:
-    """softmax(q k^T * scale + mask) v; heads of k and v may serve several of q."""
+    """Return softmax(q k^T * scale + mask) v; heads of k and v may serve several of q."""
     if softcap or precision is not None:
         weights = attention_scores(q, k, mask, scale, softcap, 3, precision)
         return weights @ v.repeat_interleave(q.shape[1] // v.shape[1], 1)
@@ -78,7 +78,7 @@ def attention_scores(
     mode: int,
     precision: torch.dtype | None = None,
 ) -> Tensor:
-    """What attention computes on its way: products, capped (1), masked (2), or weights (3)."""
+    """Return products of q and k, capped (mode 1), masked (2), or as weights (3)."""
     k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
     scores = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5 if scale is None else scale)
     if softcap and mode >= 1:
@@ -97,14 +97,14 @@ def attention_scores(
 
 
 def wider_mask(mask: Tensor, columns: int) -> Tensor:
-    """A mask of tokens, with the columns it lacks forbidden."""
+    """Extend a mask of tokens; the columns that it lacks are forbidden."""
     more = columns - mask.shape[-1]
     fill = False if mask.dtype == torch.bool else float("-inf")
     return F.pad(mask, (0, more), value=fill)
 
 
 def rotated(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool, size: int) -> Tensor:
-    """Rotary embedding of the first ``size`` entries; tables are (b or 1, s, size / 2)."""
+    """Rotate the first ``size`` elements by a position; tables are (b or 1, s, size / 2)."""
     cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
     turned, rest = x[..., :size], x[..., size:]
     if interleaved:

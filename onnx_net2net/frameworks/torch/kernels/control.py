@@ -18,7 +18,7 @@ def loop(
     device: torch.device,
     rows: Sequence[tuple[tuple[int, ...], torch.dtype]] | None = (),
 ) -> tuple[Any, ...]:
-    """The last states, and what each iteration gives besides them, stacked; else no ``rows``."""
+    """Run a body until it stops; return the last states, and the other results stacked."""
     collected: list[list[Tensor]] = []
     step = 0
     running = torch.as_tensor(condition, device=device)
@@ -47,7 +47,7 @@ def scan(
     out_axes: Sequence[int],
     out_backward: Sequence[int],
 ) -> tuple[Tensor, ...]:
-    """The last states, and what each step gives besides them, stacked."""
+    """Run a body over slices; return the last states, and the other results stacked."""
     states = list(inputs[:count])
     scanned = [x.unbind(axis) for x, axis in zip(inputs[count:], axes, strict=True)]
     scanned = [x[::-1] if flip else x for x, flip in zip(scanned, backward, strict=True)]

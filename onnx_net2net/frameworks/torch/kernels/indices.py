@@ -9,22 +9,22 @@ from torch import Tensor
 
 
 def gather_elements(x: Tensor, index: Tensor, axis: int) -> Tensor:
-    """``x`` at one index for each entry of the result; negative ones count from the end."""
+    """Take one index of ``x`` for each element; negative ones count from the end."""
     return torch.gather(x, axis, torch.where(index < 0, index + x.shape[axis], index))
 
 
 def gather_nd(x: Tensor, index: Tensor, batch: int) -> Tensor:
-    """Slices of ``x`` at vectors of indices; the first ``batch`` axes go together."""
+    """Take slices of ``x`` at vectors of indices; the first ``batch`` axes go together."""
     lead = x.shape[:batch]
     flat, places = x.flatten(0, batch - 1), index.flatten(0, batch - 1)
     rows = torch.arange(flat.shape[0], device=x.device)
     rows = rows.reshape(-1, *[1] * (places.dim() - 2)).expand(places.shape[:-1])
-    found = flat[(rows, *places.unbind(-1))]
-    return found.reshape(*lead, *found.shape[1:])
+    taken = flat[(rows, *places.unbind(-1))]
+    return taken.reshape(*lead, *taken.shape[1:])
 
 
 def scatter_elements(x: Tensor, index: Tensor, updates: Tensor, axis: int, how: str) -> Tensor:
-    """``x`` with entries along ``axis`` replaced, or combined with what is there."""
+    """Replace elements of ``x`` along ``axis``, or combine them with what is there."""
     index = torch.where(index < 0, index + x.shape[axis], index)
     if how == "none":
         return x.scatter(axis, index, updates)
@@ -33,7 +33,7 @@ def scatter_elements(x: Tensor, index: Tensor, updates: Tensor, axis: int, how: 
 
 
 def scatter_nd(x: Tensor, index: Tensor, updates: Tensor, how: str) -> Tensor:
-    """``x`` with slices replaced, or combined with what is there."""
+    """Replace slices of ``x``, or combine them with what is there."""
     depth = index.shape[-1]
     if how == "none":
         return x.index_put(index.unbind(-1), updates)
@@ -53,7 +53,7 @@ def scatter_nd(x: Tensor, index: Tensor, updates: Tensor, how: str) -> Tensor:
 def tensor_scatter(
     cache: Tensor, updates: Tensor, start: Tensor | None, axis: int, mode: str
 ) -> Tensor:
-    """A cache with ``updates`` written along ``axis``, from each sample's ``start`` on."""
+    """Write ``updates`` into a cache along ``axis``, from each sample's ``start`` on."""
     axis = axis % cache.dim()
     steps = torch.arange(updates.shape[axis], device=cache.device)
     first = torch.zeros_like(steps[:1]) if start is None else start.reshape(-1)
@@ -66,7 +66,7 @@ def tensor_scatter(
 
 
 def one_hot(index: Tensor, depth: int, values: Tensor, axis: int) -> Tensor:
-    """The second of ``values`` at the index, the first elsewhere."""
+    """Return the second of ``values`` at the index, the first elsewhere."""
     index = torch.where(index < 0, index + depth, index)
     axis = axis % (index.dim() + 1)
     steps = torch.arange(depth, device=index.device)
@@ -75,13 +75,13 @@ def one_hot(index: Tensor, depth: int, values: Tensor, axis: int) -> Tensor:
 
 
 def top_k(x: Tensor, count: int, axis: int, largest: bool) -> tuple[Tensor, Tensor]:
-    """The best entries in order; of equal ones the first comes first."""
+    """Return the best elements in order; of equal ones the first comes first."""
     values, places = torch.sort(x, dim=axis, descending=largest, stable=True)
     return values.narrow(axis, 0, count), places.narrow(axis, 0, count)
 
 
 def last_extreme(x: Tensor, axis: int, keep: bool, name: str) -> Tensor:
-    """Where the largest or smallest entry stands last."""
+    """Return where the largest or smallest element stands last."""
     flipped = x.flip(axis)
     best = flipped.argmax(axis, keep) if name == "argmax" else flipped.argmin(axis, keep)
     return x.shape[axis] - 1 - best
@@ -90,7 +90,7 @@ def last_extreme(x: Tensor, axis: int, keep: bool, name: str) -> Tensor:
 def cumulative(
     x: Tensor, axis: int, function: Callable[..., Tensor], exclusive: bool, reverse: bool
 ) -> Tensor:
-    """A running sum or product, from the end where ``reverse``, without the entry itself."""
+    """Sum or multiply up, from the end where ``reverse``, without the element itself or with it."""
     x = x.flip(axis) if reverse else x
     if exclusive and x.shape[axis]:
         first = torch.full_like(x.narrow(axis, 0, 1), 1 if function is torch.cumprod else 0)
@@ -100,8 +100,8 @@ def cumulative(
 
 
 def unique(x: Tensor, axis: int | None, ordered: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Different entries, where each stands first, which is where, and how often."""
-    found, inverse, counts = torch.unique(
+    """Return the different elements, where each stands first, which is where, and how often."""
+    values, inverse, counts = torch.unique(
         x, sorted=True, return_inverse=True, return_counts=True, dim=axis
     )
     inverse = inverse.flatten()
@@ -109,9 +109,9 @@ def unique(x: Tensor, axis: int | None, ordered: bool) -> tuple[Tensor, Tensor, 
     first = torch.full_like(counts, inverse.numel()).scatter_reduce(0, inverse, places, "amin")
     if not ordered:
         order = first.argsort()
-        found = found[order] if axis is None else found.index_select(axis, order)
+        values = values[order] if axis is None else values.index_select(axis, order)
         first, counts, inverse = first[order], counts[order], order.argsort()[inverse]
-    return found, first, inverse, counts
+    return values, first, inverse, counts
 
 
 def non_max_suppression(
@@ -122,14 +122,14 @@ def non_max_suppression(
     least: float | Tensor | None,
     center: bool,
 ) -> Tensor:
-    """Rows of (sample, class, box), the best first, that no better box overlaps."""
+    """Return rows of (sample, class, box), the best first, that no better box overlaps."""
     if center:
         middle, half = boxes[..., :2], boxes[..., 2:] / 2
         boxes = torch.cat((middle - half, middle + half), dim=-1)
     low = torch.minimum(boxes[..., :2], boxes[..., 2:])
     high = torch.maximum(boxes[..., :2], boxes[..., 2:])
     area = (high - low).prod(-1)
-    found = []
+    kept = []
     for sample in range(scores.shape[0]):
         for label in range(scores.shape[1]):
             score, room = scores[sample, label], int(most)
@@ -138,10 +138,10 @@ def non_max_suppression(
                 left = left[~(score[left] <= least)]
             while left.numel() and room > 0:
                 best, left, room = int(left[0]), left[1:], room - 1
-                found.append((sample, label, best))
+                kept.append((sample, label, best))
                 edges = torch.minimum(high[sample, best], high[sample, left])
                 edges = edges - torch.maximum(low[sample, best], low[sample, left])
                 shared = edges.clamp(min=0).prod(-1)
                 union = area[sample, best] + area[sample, left] - shared
                 left = left[~(shared > overlap * union)]
-    return torch.tensor(found, dtype=torch.int64, device=boxes.device).reshape(-1, 3)
+    return torch.tensor(kept, dtype=torch.int64, device=boxes.device).reshape(-1, 3)

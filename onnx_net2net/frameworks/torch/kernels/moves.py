@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def unsqueezed(x: Tensor, axes: list[int]) -> Tensor:
-    """``x`` with new axes, which are counted in the result."""
+    """Insert new axes, which are counted in the result."""
     rank = x.dim() + len(axes)
     for axis in sorted(axis % rank for axis in axes):
         x = x.unsqueeze(axis)
@@ -16,7 +16,7 @@ def unsqueezed(x: Tensor, axes: list[int]) -> Tensor:
 
 
 def backwards(x: Tensor, start: int, end: int, step: int, axis: int) -> Tensor:
-    """``x[start:end:step]`` along ``axis`` for a negative step; the start is never below 0."""
+    """Take ``x[start:end:step]`` along ``axis`` for a negative step; the start is never below 0."""
     start = max(start, -x.shape[axis])
     places = range(
         *slice(start, end if end >= -x.shape[axis] else None, step).indices(x.shape[axis])
@@ -28,7 +28,7 @@ def backwards(x: Tensor, start: int, end: int, step: int, axis: int) -> Tensor:
 def sliced(
     x: Tensor, starts: list[int], ends: list[int], axes: list[int], steps: list[int]
 ) -> Tensor:
-    """Ranges along axes."""
+    """Take ranges along axes."""
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         if step < 0:
             x = backwards(x, start, end, step, axis)
@@ -38,7 +38,7 @@ def sliced(
 
 
 def padded(x: Tensor, pads: tuple[tuple[int, ...], tuple[int, ...]], mode: str) -> Tensor:
-    """More of ``x`` on each axis: its edge, its reflection, or its other end; negative pads cut."""
+    """Extend each axis by its edge, its reflection, or its other end; negative pads cut."""
     for axis, (before, after) in enumerate(zip(*pads, strict=True)):
         if before == 0 and after == 0:
             continue
@@ -59,7 +59,7 @@ def padded(x: Tensor, pads: tuple[tuple[int, ...], tuple[int, ...]], mode: str) 
 
 
 def padded_axes(x: Tensor, pads: list[int], axes: list[int], value: float, mode: str) -> Tensor:
-    """Pads of some axes, which are known at run time only."""
+    """Pad some axes, which are known at run time only."""
     begins, ends = [0] * x.dim(), [0] * x.dim()
     for index, axis in enumerate(axes):
         begins[axis], ends[axis] = pads[index], pads[index + len(axes)]
@@ -70,7 +70,7 @@ def padded_axes(x: Tensor, pads: list[int], axes: list[int], value: float, mode:
 
 
 def depth_to_space(x: Tensor, block: int) -> Tensor:
-    """Channels (block, block, c) become squares of pixels."""
+    """Turn channels (block, block, c) into squares of pixels."""
     n, channels, height, width = x.shape
     x = x.reshape(n, block, block, channels // block**2, height, width)
     x = x.permute(0, 3, 4, 1, 5, 2)
@@ -78,7 +78,7 @@ def depth_to_space(x: Tensor, block: int) -> Tensor:
 
 
 def space_to_depth(x: Tensor, block: int) -> Tensor:
-    """Squares of pixels become channels (block, block, c)."""
+    """Turn squares of pixels into channels (block, block, c)."""
     n, channels, height, width = x.shape
     x = x.reshape(n, channels, height // block, block, width // block, block)
     x = x.permute(0, 3, 5, 1, 2, 4)
@@ -86,7 +86,7 @@ def space_to_depth(x: Tensor, block: int) -> Tensor:
 
 
 def center_crop_pad(x: Tensor, sizes: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
-    """Cut or filled with zeros to these sizes, about the centre."""
+    """Cut, or fill with zeros, to these sizes, about the centre."""
     for size, axis in zip(sizes, axes, strict=True):
         have = x.shape[axis]
         if size <= have:
@@ -99,13 +99,13 @@ def center_crop_pad(x: Tensor, sizes: tuple[int, ...], axes: tuple[int, ...]) ->
 
 
 def eye(rows: int, columns: int, offset: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Ones on a diagonal."""
+    """Return ones on a diagonal."""
     down = torch.arange(rows, device=device)[:, None]
     return (torch.arange(columns, device=device) - down == offset).to(dtype)
 
 
 def reverse_sequence(x: Tensor, lengths: Tensor, batch: int, time: int) -> Tensor:
-    """Each sequence backwards up to its length."""
+    """Turn each sequence backwards up to its length."""
     steps = torch.arange(x.shape[time], device=x.device)
     places = torch.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)
     shape = [1] * x.dim()
@@ -115,7 +115,7 @@ def reverse_sequence(x: Tensor, lengths: Tensor, batch: int, time: int) -> Tenso
 
 
 def reshaped(x: Tensor, sizes: list[int]) -> Tensor:
-    """``x`` in another shape; 0 keeps the size that stands there."""
+    """Reshape ``x``; 0 keeps the size that stands there."""
     return x.reshape([size or x.shape[axis] for axis, size in enumerate(sizes)])
 
 
@@ -127,7 +127,7 @@ def folded(
     strides: tuple[int, ...],
     pads: tuple[int, ...],
 ) -> Tensor:
-    """Columns of blocks (n, c * block, places) added up to images of any number of axes."""
+    """Add up columns of blocks (n, c * block, places) to images of any number of axes."""
     rank = len(image)
     taps, starts = [], []
     for axis in range(rank):

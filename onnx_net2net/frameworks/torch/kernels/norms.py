@@ -10,7 +10,7 @@ from torch import Tensor
 def normalised_by(
     x: Tensor, mean: Tensor, variance: Tensor, scale: Tensor, bias: Tensor, epsilon: float
 ) -> Tensor:
-    """BatchNorm by a mean and a variance that are trained, or computed."""
+    """Apply BatchNorm with a mean and a variance that are trained, or computed."""
     shape = [1, -1, *[1] * (x.dim() - 2)]
     factor = scale * torch.rsqrt(variance + epsilon)
     return x * factor.reshape(shape) + (bias - mean * factor).reshape(shape)
@@ -19,7 +19,7 @@ def normalised_by(
 def layer_norm_with_statistics(
     x: Tensor, axis: int, epsilon: float, scale: Tensor | None, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """LayerNorm over the axes from ``axis`` on, with the mean and the inverse deviation."""
+    """Normalise over the axes from ``axis`` on; return the mean and the inverse deviation, too."""
     dims = list(range(axis, x.dim()))
     wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     mean = wide.mean(dims, keepdim=True)
@@ -30,7 +30,7 @@ def layer_norm_with_statistics(
 
 
 def hardmax(x: Tensor, axis: int, flat: bool) -> Tensor:
-    """One at the first largest entry along an axis (all from it on where ``flat``), else zero."""
+    """Return one at the first largest element along an axis (or all axes from it on), else 0."""
     shape = x.shape
     if flat:
         x, axis = x.flatten(axis), -1
@@ -39,14 +39,14 @@ def hardmax(x: Tensor, axis: int, flat: bool) -> Tensor:
 
 
 def mean_variance_norm(x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Less the mean, over the deviation plus 1e-9."""
+    """Subtract the mean, and divide by the deviation plus 1e-9."""
     mean = x.mean(axes, keepdim=True)
     deviation = (x.square().mean(axes, keepdim=True) - mean.square()).sqrt()
     return (x - mean) / (deviation + 1e-9)
 
 
 def local_response_norm(x: Tensor, size: int, alpha: float, beta: float, bias: float) -> Tensor:
-    """Divided by a power of the sum of squares over the channels nearby."""
+    """Divide by a power of the sum of squares over the channels nearby."""
     before, after = (size - 1) // 2, size - 1 - (size - 1) // 2
     squares = F.pad(x.square().flatten(2).movedim(1, -1), (before, after))
     total = squares.unfold(-1, size, 1).sum(-1).movedim(-1, 1).reshape(x.shape)

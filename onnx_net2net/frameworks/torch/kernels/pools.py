@@ -18,7 +18,7 @@ def fitted(
     ceil: bool,
     fill: float,
 ) -> Tensor:
-    """``x`` with its pads, exactly as long as the windows that lie in it.
+    """Pad ``x``, exactly as far as the windows reach that lie in it.
 
     With ``ceil`` the last window may reach beyond the pads, and never begins in those behind.
     """
@@ -39,7 +39,7 @@ def fitted(
 def windows(
     x: Tensor, kernel: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...]
 ) -> Tensor:
-    """The entries of each window in the last axes, one for each spatial axis."""
+    """Return the elements of each window in the last axes, one for each spatial axis."""
     for axis, (size, stride, dilation) in enumerate(zip(kernel, strides, dilations, strict=True)):
         x = x.unfold(axis + 2, dilation * (size - 1) + 1, stride)[..., ::dilation]
     return x
@@ -54,17 +54,16 @@ def max_pool_with_indices(
     ceil: bool,
     by_column: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The largest entries, and where they stand in the whole tensor."""
+    """Return the largest elements, and where they stand in the whole tensor."""
     rank = len(kernel)
-    found = windows(
-        fitted(x, kernel, strides, dilations, pads, ceil, float("-inf")), kernel, strides, dilations
-    )
-    best = found.flatten(-rank).max(-1)
+    whole = fitted(x, kernel, strides, dilations, pads, ceil, float("-inf"))
+    taken = windows(whole, kernel, strides, dilations)
+    best = taken.flatten(-rank).max(-1)
     place = best.indices
     total = torch.zeros_like(place)
     sizes = x.shape[2:]
     for axis in reversed(range(rank)):
-        taps = torch.arange(found.shape[axis + 2], device=x.device) * strides[axis] - pads[axis]
+        taps = torch.arange(taken.shape[axis + 2], device=x.device) * strides[axis] - pads[axis]
         taps = taps.reshape(-1, *[1] * (rank - 1 - axis))
         along = taps + place % kernel[axis] * dilations[axis]
         place = place // kernel[axis]
@@ -83,19 +82,15 @@ def average_pool(
     ceil: bool,
     include: bool,
 ) -> Tensor:
-    """Means of windows; ``include`` counts pads, never what lies behind them."""
+    """Average windows; ``include`` counts pads, never what lies behind them."""
     rank = len(kernel)
     dims = tuple(range(-rank, 0))
     whole = fitted(x, kernel, strides, dilations, pads, ceil, 0.0)
-    counted = torch.ones_like(x[:1, :1])
     ends = [p for axis in reversed(range(rank)) for p in (pads[axis], pads[axis + rank])]
-    counted = F.pad(counted, ends, value=float(include))
-    rest = [
-        p
-        for axis in reversed(range(2, rank + 2))
-        for p in (0, whole.shape[axis] - counted.shape[axis])
-    ]
-    counted = windows(F.pad(counted, rest), kernel, strides, dilations).sum(dims)
+    ones = F.pad(torch.ones_like(x[:1, :1]), ends, value=float(include))
+    spatial = zip(reversed(whole.shape[2:]), reversed(ones.shape[2:]), strict=True)
+    rest = [p for size, counted in spatial for p in (0, size - counted)]
+    counted = windows(F.pad(ones, rest), kernel, strides, dilations).sum(dims)
     return windows(whole, kernel, strides, dilations).sum(dims) / counted
 
 
@@ -108,7 +103,7 @@ def lp_pool(
     pads: tuple[int, ...],
     ceil: bool,
 ) -> Tensor:
-    """The p-norm of each window."""
+    """Return the p-norm of each window."""
     whole = fitted(x, kernel, strides, dilations, pads, ceil, 0.0)
     dims = tuple(range(-len(kernel), 0))
     return torch.linalg.vector_norm(windows(whole, kernel, strides, dilations), p, dim=dims)
@@ -117,7 +112,7 @@ def lp_pool(
 def unpooled_shape(
     x: Tensor, kernel: tuple[int, ...], strides: tuple[int, ...], pads: tuple[int, ...]
 ) -> tuple[int, ...]:
-    """The shape of what a pool has made ``x`` from."""
+    """Return the shape of what a pool has made ``x`` from."""
     rank = len(kernel)
     sizes = (
         (x.shape[a + 2] - 1) * strides[a] + kernel[a] - pads[a] - pads[a + rank]
@@ -127,6 +122,6 @@ def unpooled_shape(
 
 
 def max_unpool(x: Tensor, indices: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Values at their indices into the whole tensor, zeros elsewhere."""
+    """Put values at their indices into the whole tensor, zeros elsewhere."""
     flat = x.new_zeros(math.prod(shape))
     return flat.scatter(0, indices.flatten().long(), x.flatten()).reshape(shape)

@@ -9,7 +9,7 @@ from onnx_net2net.frameworks.torch.kernels.rounding import small_float
 
 
 def along(x: Tensor, like: Tensor, axis: int, block: int = 0) -> Tensor:
-    """A scale or zero point in a shape that goes with ``like``: whole, by axis, or by block."""
+    """Shape a scale or zero point to go with ``like``: whole, by axis, or by block."""
     if x.dim() == 0 or x.numel() == 1:
         return x.reshape(())
     if block:
@@ -26,7 +26,7 @@ def quantized(
     axis: int,
     block: int,
 ) -> Tensor:
-    """round(x / scale) + zero, within the type."""
+    """Return round(x / scale) + zero, within the type."""
     y = torch.round(x / along(scale, x, axis, block))
     y = y if zero is None else y + along(zero, x, axis, block).to(y.dtype)
     return y.clamp(*limits).to(dtype)
@@ -41,30 +41,22 @@ def quantized_float(
     block: int,
     saturate: bool,
 ) -> Tensor:
-    """x / scale + zero as float8."""
+    """Return x / scale + zero as float8."""
     y = x / along(scale, x, axis, block)
     y = y if zero is None else y + along(zero, x, axis, block).to(y.dtype)
     return small_float(y, dtype, saturate)
 
 
-def dequantized_float(
-    x: Tensor, scale: Tensor, zero: Tensor | None, axis: int, block: int
-) -> Tensor:
-    """(x - zero) * scale of float8."""
-    y = x.to(scale.dtype)
-    y = y if zero is None else y - along(zero, x, axis, block).to(scale.dtype)
-    return y * along(scale, x, axis, block)
-
-
 def dequantized(x: Tensor, scale: Tensor, zero: Tensor | None, axis: int, block: int) -> Tensor:
-    """(x - zero) * scale."""
-    y = x.to(torch.int32)
-    y = y if zero is None else y - along(zero, x, axis, block).to(torch.int32)
+    """Return (x - zero) * scale."""
+    wide = scale.dtype if x.is_floating_point() else torch.int32
+    y = x.to(wide)
+    y = y if zero is None else y - along(zero, x, axis, block).to(wide)
     return y.to(scale.dtype) * along(scale, x, axis, block)
 
 
 def dynamically_quantized(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Bytes over the range of ``x`` and zero, their scale and zero point."""
+    """Quantise over the range of ``x`` and zero: bytes, their scale and zero point."""
     low, high = x.min().clamp(max=0.0), x.max().clamp(min=0.0)
     scale = (high - low) / 255
     scale = torch.where(scale == 0, torch.ones_like(scale), scale)
@@ -74,7 +66,7 @@ def dynamically_quantized(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def requantized(y: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
-    """A float result in the type of its zero point."""
+    """Round a float result to the type of its zero point."""
     limits = torch.iinfo(zero.dtype)
     return (torch.round(y / scale) + zero).clamp(limits.min, limits.max).to(zero.dtype)
 
@@ -87,7 +79,7 @@ def fake_quantized(
     axis: int,
     block: int,
 ) -> Tensor:
-    """Quantised and back; gradients pass within the range as if nothing had happened."""
+    """Quantise and back; gradients pass within the range as if nothing had happened."""
     low, high = limits
     step = along(scale, x, axis, block)
     start = 0 if zero is None else along(zero, x, axis, block).to(x.dtype)
@@ -97,7 +89,7 @@ def fake_quantized(
 
 
 def unpacked_bits(packed: Tensor, bits: int, columns: int) -> Tensor:
-    """Small unsigned numbers that lie in bytes, the lowest bits first."""
+    """Unpack small unsigned numbers that lie in bytes, the lowest bits first."""
     parts = [(packed >> shift) & (2**bits - 1) for shift in range(0, 8, bits)]
     return torch.stack(parts, dim=-1).flatten(-2)[..., :columns]
 
@@ -111,7 +103,7 @@ def matmul_n_bits(
     bits: int,
     block: int,
 ) -> Tensor:
-    """``x`` times a weight (n, k) of small integers that are scaled by blocks of k."""
+    """Multiply ``x`` by a weight (n, k) of small integers that are scaled by blocks of k."""
     k, n = sizes
     blocks = -(-k // block)
     weight = unpacked_bits(packed.reshape(n, blocks, -1), bits, block).to(x.dtype)

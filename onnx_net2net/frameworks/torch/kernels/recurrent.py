@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def reordered(weight: Tensor, order: Sequence[int]) -> Tensor:
-    """The gates of a weight in another order."""
+    """Return a weight with its gates in another order."""
     gates = weight.chunk(len(order))
     return torch.cat([gates[i] for i in order])
 
@@ -23,7 +23,7 @@ def fused_recurrence(
     states: Sequence[Tensor],
     direction: str,
 ) -> tuple[Tensor, ...]:
-    """PyTorch's own ``lstm``, ``gru``, ``rnn_tanh`` or ``rnn_relu``: output and last states."""
+    """Run PyTorch's own ``lstm``, ``gru``, ``rnn_tanh`` or ``rnn_relu``: output and last states."""
     order = {"lstm": (0, 2, 3, 1), "gru": (1, 0, 2)}.get(name, (0,))
     weights = []
     for index in range(w.shape[0]):
@@ -52,19 +52,19 @@ def recurrence(
     p: Tensor | None,
     clip: float,
 ) -> tuple[Tensor, ...]:
-    """Step by step, for what PyTorch's own layers do not have."""
+    """Run a layer step by step, for what PyTorch's own layers do not have."""
     backward = {"forward": [False], "reverse": [True]}.get(direction, [False, True])
     count = len(activations) // len(backward)
     outputs, lasts = [], []
     for index, flipped in enumerate(backward):
         state = [s[index] for s in states]
-        functions = activations[index * count : (index + 1) * count]
-        bias = None if b is None else b[index]
-        peephole = None if p is None else p[index]
+        functions = list(activations[index * count : (index + 1) * count])
+        peepholes = [] if p is None else [p[index]]
+        bias = x.new_zeros(2 * w.shape[1]) if b is None else b[index]
+        given, back = x @ w[index].T + bias[: w.shape[1]], bias[w.shape[1] :]
         rows: list[Tensor] = [x[0]] * x.shape[0]
         for time in reversed(range(x.shape[0])) if flipped else range(x.shape[0]):
-            given = (x[time], *state, w[index], r[index], bias, functions, peephole, clip)
-            new = list(step(*given))
+            new = list(step(given[time], *state, r[index], back, functions, clip, *peepholes))
             rows[time] = new[0]
             if lengths is not None:
                 running = (time < lengths)[:, None]
@@ -79,7 +79,7 @@ def recurrence(
 
 
 def clipped(x: Tensor, limit: float) -> Tensor:
-    """Within -limit and limit; 0 is no limit."""
+    """Keep within -limit and limit; 0 is no limit."""
     return x.clamp(-limit, limit) if limit else x
 
 
@@ -87,18 +87,14 @@ def lstm_step(
     x: Tensor,
     h: Tensor,
     c: Tensor,
-    w: Tensor,
     r: Tensor,
-    b: Tensor | None,
-    functions: Sequence[Callable[[Tensor], Tensor]],
-    p: Tensor | None,
+    b: Tensor,
+    functions: list[Callable[..., Tensor]],
     clip: float,
+    p: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One step of an LSTM with gates i, o, f, c and peepholes i, o, f."""
-    gates = x @ w.T + h @ r.T
-    if b is not None:
-        gates = gates + b[: gates.shape[1]] + b[gates.shape[1] :]
-    i, o, f, g = gates.chunk(4, dim=1)
+    """Compute one step of an LSTM with gates i, o, f, c and peepholes i, o, f."""
+    i, o, f, g = (x + h @ r.T + b).chunk(4, dim=1)
     pi, po, pf = (0.0, 0.0, 0.0) if p is None else p.chunk(3)
     inner, cell, outer = functions
     i, f = inner(clipped(i + pi * c, clip)), inner(clipped(f + pf * c, clip))
@@ -107,60 +103,30 @@ def lstm_step(
 
 
 def gru_step(
-    x: Tensor,
-    h: Tensor,
-    w: Tensor,
-    r: Tensor,
-    b: Tensor | None,
-    functions: Sequence[Callable[[Tensor], Tensor]],
-    p: Tensor | None,
-    clip: float,
+    x: Tensor, h: Tensor, r: Tensor, b: Tensor, functions: list[Callable[..., Tensor]], clip: float
 ) -> tuple[Tensor]:
-    """One step of a GRU with gates z, r, h whose reset comes before the product."""
-    size = h.shape[1]
-    wb, rb = (x.new_zeros(3 * size),) * 2 if b is None else b.chunk(2)
-    given, back = x @ w.T + wb, h @ r[: 2 * size].T + rb[: 2 * size]
-    inner, outer = functions
-    z = inner(clipped(given[:, :size] + back[:, :size], clip))
-    reset = inner(clipped(given[:, size : 2 * size] + back[:, size:], clip))
-    hidden = (reset * h) @ r[2 * size :].T + rb[2 * size :]
-    new = outer(clipped(given[:, 2 * size :] + hidden, clip))
+    """Compute one step of a GRU with gates z, r, h whose reset comes before the product."""
+    size, (inner, outer) = h.shape[1], functions
+    back = h @ r[: 2 * size].T + b[: 2 * size]
+    z, reset = inner(clipped(x[:, : 2 * size] + back, clip)).chunk(2, dim=1)
+    hidden = (reset * h) @ r[2 * size :].T + b[2 * size :]
+    new = outer(clipped(x[:, 2 * size :] + hidden, clip))
     return ((1 - z) * new + z * h,)
 
 
 def gru_step_after(
-    x: Tensor,
-    h: Tensor,
-    w: Tensor,
-    r: Tensor,
-    b: Tensor | None,
-    functions: Sequence[Callable[[Tensor], Tensor]],
-    p: Tensor | None,
-    clip: float,
+    x: Tensor, h: Tensor, r: Tensor, b: Tensor, functions: list[Callable[..., Tensor]], clip: float
 ) -> tuple[Tensor]:
-    """One step of a GRU with gates z, r, h whose reset comes after the product."""
-    size = h.shape[1]
-    wb, rb = (x.new_zeros(3 * size),) * 2 if b is None else b.chunk(2)
-    given, back = x @ w.T + wb, h @ r.T + rb
-    inner, outer = functions
-    z = inner(clipped(given[:, :size] + back[:, :size], clip))
-    reset = inner(clipped((given + back)[:, size : 2 * size], clip))
-    new = outer(clipped(given[:, 2 * size :] + reset * back[:, 2 * size :], clip))
+    """Compute one step of a GRU with gates z, r, h whose reset comes after the product."""
+    size, (inner, outer) = h.shape[1], functions
+    back = h @ r.T + b
+    z, reset = inner(clipped((x + back)[:, : 2 * size], clip)).chunk(2, dim=1)
+    new = outer(clipped(x[:, 2 * size :] + reset * back[:, 2 * size :], clip))
     return ((1 - z) * new + z * h,)
 
 
 def rnn_step(
-    x: Tensor,
-    h: Tensor,
-    w: Tensor,
-    r: Tensor,
-    b: Tensor | None,
-    functions: Sequence[Callable[[Tensor], Tensor]],
-    p: Tensor | None,
-    clip: float,
+    x: Tensor, h: Tensor, r: Tensor, b: Tensor, functions: list[Callable[..., Tensor]], clip: float
 ) -> tuple[Tensor]:
-    """One step of a plain recurrent layer."""
-    total = x @ w.T + h @ r.T
-    if b is not None:
-        total = total + b[: total.shape[1]] + b[total.shape[1] :]
-    return (functions[0](clipped(total, clip)),)
+    """Compute one step of a plain recurrent layer."""
+    return (functions[0](clipped(x + h @ r.T + b, clip)),)

@@ -7,20 +7,20 @@ from torch import Tensor
 
 
 def axes_of(x: Tensor, dims: int | tuple[int, ...]) -> list[int]:
-    """Axes from the last to the first, none of them negative."""
+    """Return axes from the last to the first, none of them negative."""
     chosen = (dims,) if isinstance(dims, int) else dims
     return sorted((d % max(x.dim(), 1) for d in chosen), reverse=True)
 
 
 def product(x: Tensor, dims: int | tuple[int, ...], keepdim: bool = False) -> Tensor:
-    """Products over any number of axes."""
+    """Multiply over any number of axes."""
     for dim in axes_of(x, dims):
         x = torch.prod(x, dim, keepdim=keepdim, dtype=x.dtype)
     return x
 
 
 def extreme(x: Tensor, dims: int | tuple[int, ...], name: str, keepdim: bool = False) -> Tensor:
-    """The largest or smallest entries; of none, the least or the most that the type has."""
+    """Return the largest or smallest elements; of none, the least or the most of the type."""
     if x.numel():
         return (torch.amax if name == "amax" else torch.amin)(x, dims, keepdim=keepdim)
     shape = list(x.shape)
@@ -34,7 +34,7 @@ def extreme(x: Tensor, dims: int | tuple[int, ...], name: str, keepdim: bool = F
 
 
 def integer_mean(x: Tensor, dims: int | tuple[int, ...], keepdim: bool = False) -> Tensor:
-    """Means, rounded towards zero."""
+    """Average integers, rounded towards zero."""
     count = 1
     for dim in axes_of(x, dims):
         count *= x.shape[dim] if x.dim() else 1
@@ -43,18 +43,18 @@ def integer_mean(x: Tensor, dims: int | tuple[int, ...], keepdim: bool = False) 
 
 
 def integer_norm(x: Tensor, dims: int | tuple[int, ...], keepdim: bool = False) -> Tensor:
-    """Square roots of sums of squares, rounded down."""
+    """Return the square root of a sum of squares, rounded down."""
     total = torch.square(x).sum(dims, keepdim=keepdim, dtype=x.dtype)
     return total.double().sqrt().to(x.dtype)
 
 
 def integer_log_sum(x: Tensor, dims: int | tuple[int, ...], keepdim: bool = False) -> Tensor:
-    """Logarithms of sums, rounded towards zero."""
+    """Return the logarithm of a sum, rounded towards zero."""
     return x.sum(dims, keepdim=keepdim, dtype=x.dtype).double().log().to(x.dtype)
 
 
 def integer_log_sum_exp(x: Tensor, dims: int | tuple[int, ...], keepdim: bool = False) -> Tensor:
-    """The largest entry, and the logarithm of how often it stands there, rounded down."""
+    """Return the largest element plus the logarithm of how often it occurs, rounded down."""
     largest = extreme(x, dims, "amax", keepdim=True)
     count = (x == largest).sum(dims, keepdim=keepdim)
     largest = largest if keepdim else extreme(x, dims, "amax")

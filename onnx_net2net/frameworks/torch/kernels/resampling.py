@@ -15,7 +15,7 @@ def resized_shape(
     scales: tuple[float, ...] | None,
     policy: str,
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """The sizes of ``axes``, and by what they are scaled, in float32."""
+    """Return the sizes of ``axes``, and by what they are scaled, in float32."""
     have = torch.tensor([shape[axis] for axis in axes], dtype=torch.float32)
     if sizes is None:
         factors = torch.tensor(scales, dtype=torch.float32)
@@ -30,7 +30,7 @@ def resized_shape(
 def source_coordinates(
     size: int, new: int, scale: float, mode: str, region: tuple[float, float], device: torch.device
 ) -> Tensor:
-    """Where each of ``new`` entries lies among ``size`` old ones, in float32."""
+    """Return where each of ``new`` elements lies among ``size`` old ones, in float32."""
     place = torch.arange(new, dtype=torch.float32, device=device)
     if mode == "align_corners":
         return place * (size - 1) / (new - 1) if new > 1 else place * 0
@@ -53,7 +53,7 @@ def source_coordinates(
 
 
 def nearest_index(place: Tensor, how: str, shrinks: bool) -> Tensor:
-    """Coordinates as positions."""
+    """Round coordinates to positions."""
     if how == "floor" or (how == "simple" and not shrinks):
         return place.floor()
     if how in ("ceil", "simple"):
@@ -66,7 +66,7 @@ def nearest_index(place: Tensor, how: str, shrinks: bool) -> Tensor:
 
 
 def cubic_weight(distance: Tensor, a: float) -> Tensor:
-    """The weight of an entry at a distance."""
+    """Return the weight of an element at a distance."""
     x = distance.abs()
     near = (a + 2) * x**3 - (a + 3) * x**2 + 1
     far = a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
@@ -76,7 +76,7 @@ def cubic_weight(distance: Tensor, a: float) -> Tensor:
 def taps(
     place: Tensor, size: int, scale: float, mode: str, cubic: float, outside: bool, smooth: bool
 ) -> tuple[Tensor, Tensor]:
-    """Which entries each place is made of, and their weights: both (taps, places)."""
+    """Return which elements each place is made of, and their weights: both (taps, places)."""
     wide = max(1 / scale, 1.0) if smooth else 1.0  # a shrunk image sees more of the old one
     support = wide * (1 if mode == "linear" else 2)
     steps = torch.arange(2 * math.ceil(support) + 1, device=place.device)[:, None]
@@ -113,7 +113,7 @@ def resized(
     roi: list[float] | None = None,
     value: float = 0.0,
 ) -> Tensor:
-    """``x`` with other sizes, one axis after the other; ``value`` beyond a region's edge."""
+    """Resize ``x`` one axis after the other; ``value`` stands beyond a region's edge."""
     new_sizes, factors = resized_shape(tuple(x.shape), axes, sizes, scales, policy)
     beyond: list[tuple[int, Tensor]] = []
     dtype = x.dtype
@@ -159,8 +159,8 @@ def roi_align(
     offset: float,
     mode: str,
 ) -> Tensor:
-    """Regions of images, resampled to one size."""
-    found = []
+    """Resample regions of images to one size."""
+    regions = []
     for roi, sample in zip(rois, samples.tolist(), strict=True):
         left, top, right, bottom = (roi * scale - offset).unbind()
         width, height = right - left, bottom - top
@@ -173,22 +173,20 @@ def roi_align(
             grids.append(start + steps * (length / bins / max(count, 1)))
             counts.append(count)
         if 0 in counts:  # a region without extent
-            found.append(x.new_zeros(x.shape[1], *size))
+            regions.append(x.new_zeros(x.shape[1], *size))
             continue
         # Largest of the four weighted neighbours for "max", their sum for "avg".
         parts = bilinear_parts(x[sample], grids[0], grids[1])
         values = parts.amax(0) if mode == "max" else parts.sum(0)
-        shape = (-1, size[0], counts[0], size[1], counts[1])
-        values = values.reshape(shape)
-        pooled = values.amax((2, 4)) if mode == "max" else values.mean((2, 4))
-        found.append(pooled)
-    if not found:
+        values = values.reshape(-1, size[0], counts[0], size[1], counts[1])
+        regions.append(values.amax((2, 4)) if mode == "max" else values.mean((2, 4)))
+    if not regions:
         return x.new_zeros(0, x.shape[1], *size)
-    return torch.stack(found)
+    return torch.stack(regions)
 
 
 def bilinear_parts(image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """The four neighbours of each point of a grid times their weights; zero outside."""
+    """Return the four neighbours of each point of a grid times their weights; zero outside."""
     height, width = image.shape[-2:]
     inside = ((rows >= -1) & (rows <= height))[:, None] & (columns >= -1) & (columns <= width)
     edges = []
@@ -207,8 +205,8 @@ def bilinear_parts(image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def max_roi_pool(x: Tensor, rois: Tensor, size: tuple[int, int], scale: float) -> Tensor:
-    """The largest entry of each part of each region (sample, left, top, right, bottom)."""
-    found = []
+    """Return the largest element of each part of each region (sample, left, top, right, bottom)."""
+    regions = []
     for roi in rois:
         sample = int(roi[0])
         left, top, right, bottom = (int(v) for v in torch.floor(roi[1:] * scale + 0.5).tolist())
@@ -222,8 +220,8 @@ def max_roi_pool(x: Tensor, rois: Tensor, size: tuple[int, int], scale: float) -
                 end = min(max(math.ceil((j + 1) * width / size[1]) + left, 0), x.shape[3])
                 part = x[sample, :, first:last, start:end].flatten(1)
                 rows.append(part.amax(1) if part.shape[1] else x.new_zeros(x.shape[1]))
-        found.append(torch.stack(rows, dim=1).reshape(x.shape[1], *size))
-    return torch.stack(found) if found else x.new_zeros(0, x.shape[1], *size)
+        regions.append(torch.stack(rows, dim=1).reshape(x.shape[1], *size))
+    return torch.stack(regions) if regions else x.new_zeros(0, x.shape[1], *size)
 
 
 def deform_conv(
@@ -238,7 +236,7 @@ def deform_conv(
     group: int,
     offset_group: int,
 ) -> Tensor:
-    """A convolution whose samples are taken where the offsets say, zero outside."""
+    """Convolve samples that are taken where the offsets say, zero outside."""
     n, channels, height, width = x.shape
     out, _, kh, kw = weight.shape
     oh = (height + pads[0] + pads[2] - dilations[0] * (kh - 1) - 1) // strides[0] + 1

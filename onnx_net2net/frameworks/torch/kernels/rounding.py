@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def small_float(x: Tensor, dtype: torch.dtype, saturate: bool) -> Tensor:
-    """As float8; what is too large becomes the largest number, or is none."""
+    """Convert to float8; what is too large becomes the largest number, or none."""
     largest = torch.finfo(dtype).max
     wide = x.float()
     y = wide.clamp(-largest, largest).to(dtype)
@@ -23,7 +23,7 @@ def small_float(x: Tensor, dtype: torch.dtype, saturate: bool) -> Tensor:
 
 
 def few_bits(x: Tensor, bits: int, signed: bool) -> Tensor:
-    """As integers of 2 or 4 bits, in bytes; floats are rounded, and high bits are lost."""
+    """Convert to integers of 2 or 4 bits, in bytes; floats are rounded, and high bits are lost."""
     if x.is_floating_point():
         x = (x.float() + torch.where(x < 0, -0.5, 0.5)).trunc()
     y = x.to(torch.int64) & (2**bits - 1)

@@ -8,14 +8,16 @@ import torch
 from torch import Tensor
 
 
+def complex_of(x: Tensor) -> Tensor:
+    """Return complex numbers for real ones, or for pairs."""
+    if x.shape[-1] == 2:
+        return torch.view_as_complex(x.contiguous())
+    return torch.complex(x[..., 0], torch.zeros_like(x[..., 0]))
+
+
 def fourier(x: Tensor, length: int | None, axis: int, inverse: bool, onesided: bool) -> Tensor:
-    """The discrete Fourier transform along ``axis``; of half a spectrum the inverse is real."""
-    axis = axis % x.dim()
-    z = (
-        torch.view_as_complex(x.contiguous())
-        if x.shape[-1] == 2
-        else torch.complex(x[..., 0], torch.zeros_like(x[..., 0]))
-    )
+    """Return the Fourier transform along ``axis``; of half a spectrum the inverse is real."""
+    axis, z = axis % x.dim(), complex_of(x)
     if inverse and onesided:
         whole = length or 2 * (z.shape[axis] - 1)
         return torch.fft.irfft(z, whole, axis).unsqueeze(-1)
@@ -29,13 +31,8 @@ def fourier(x: Tensor, length: int | None, axis: int, inverse: bool, onesided: b
 def short_fourier(
     x: Tensor, step: int, window: Tensor | None, length: int, onesided: bool
 ) -> Tensor:
-    """The transform of windows of a signal (b, n, 1 or 2): (b, windows, frequencies, 2)."""
-    z = (
-        torch.view_as_complex(x.contiguous())
-        if x.shape[-1] == 2
-        else torch.complex(x[..., 0], torch.zeros_like(x[..., 0]))
-    )
-    frames = z.unfold(1, length, step)
+    """Transform windows of a signal (b, n, 1 or 2): (b, windows, frequencies, 2)."""
+    frames = complex_of(x).unfold(1, length, step)
     if window is not None:
         frames = frames * window
     y = torch.fft.fft(frames)
@@ -53,7 +50,7 @@ def mel_weights(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
-    """Triangles over frequencies (length / 2 + 1, bins), evenly wide on the scale of hearing."""
+    """Return triangles over frequencies (length / 2 + 1, bins), evenly wide on the mel scale."""
     edges = [2595.0 * math.log10(1.0 + f / 700.0) for f in (low, high)]
     step = (edges[1] - edges[0]) / (bins + 2)
     places = [700.0 * (10.0 ** ((edges[0] + i * step) / 2595.0) - 1.0) for i in range(bins + 2)]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def unsigned_divided(a: Tensor, b: Tensor) -> Tensor:
-    """The quotient, rounded down."""
+    """Return the quotient, rounded down."""
     high = -(2**63)
     half = (a >> 1) & ~high
     safe = torch.where(b > 0, b, torch.ones_like(b))
@@ -19,18 +19,18 @@ def unsigned_divided(a: Tensor, b: Tensor) -> Tensor:
 
 
 def unsigned_remainder(a: Tensor, b: Tensor) -> Tensor:
-    """What division leaves."""
+    """Return what division leaves."""
     return a - unsigned_divided(a, b) * b
 
 
 def shifted_left(x: Tensor, by: Tensor, bits: int) -> Tensor:
-    """Bits moved up; those that fall out are lost."""
+    """Move bits up; those that fall out are lost."""
     beyond = (by < 0) | (by >= bits)
     return torch.where(beyond, torch.zeros_like(x), x << by.clamp(0, bits - 1))
 
 
 def shifted_right(x: Tensor, by: Tensor, bits: int, signed: bool) -> Tensor:
-    """Bits moved down; copies of the sign come in from above, without a sign zeros."""
+    """Move bits down; copies of the sign come in from above, without a sign zeros."""
     beyond = (by < 0) | (by >= bits)
     down = x >> by.clamp(0, bits - 1)
     if signed:

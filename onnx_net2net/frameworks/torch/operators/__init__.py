@@ -14,5 +14,5 @@ from onnx_net2net.operators.assembly import assembled
 
 @cache
 def translations() -> dict[tuple[str, str], Entry]:
-    """All translations by (domain, operator)."""
+    """Return all translations by (domain, operator)."""
     return assembled(__name__, FAMILIES)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from onnx_net2net.frameworks.torch.operation import Entry, Operation
+from onnx_net2net.frameworks.torch.operation import Entry, TorchOperation
 from onnx_net2net.frameworks.torch.types import short, torch_dtype
 
 
-def headed(op: Operation, index: int, attribute: str) -> str:
-    """An operand with its heads on axis 1."""
-    if op.axes_of(index) == 4:
-        return op.tensor(index)
-    heads = op.attribute(attribute)
-    return op.kernel("with_heads", op.tensor(index), heads)
+def headed(op: TorchOperation, index: int, attribute: str) -> str:
+    """Return an operand with its heads on axis 1."""
+    x = op.tensor(index)
+    return x if op.axes_of(index) == 4 else op.kernel("with_heads", x, op.attribute(attribute))
 
 
-def attention(op: Operation) -> list[str]:
-    """softmax(q k^T * scale + mask) v, with a cache that grows, or one that is kept outside."""
+def attention(op: TorchOperation) -> list[str]:
+    """Write softmax(q k^T * scale + mask) v; a cache grows, or is kept outside."""
     q = op.add(headed(op, 0, "q_num_heads"), "query")
     k = op.add(headed(op, 1, "kv_num_heads"), "key")
     v = op.add(headed(op, 2, "kv_num_heads"), "value")
@@ -27,11 +25,13 @@ def attention(op: Operation) -> list[str]:
     scale = "None" if op.attribute("scale") is None else short(op.attribute("scale"))
     result, scores = _attended(op, (q, k, v), scale, before)
     merged = op.kernel("merged_heads", result) if op.axes_of(0) == 3 else result
-    return [merged, k, v, scores][: len(op.step.outputs)]
+    return [merged, k, v, scores]
 
 
-def _attended(op: Operation, qkv: tuple[str, str, str], scale: str, before: str) -> tuple[str, str]:
-    """The result, and what the fourth output gives of the way to it."""
+def _attended(
+    op: TorchOperation, qkv: tuple[str, str, str], scale: str, before: str
+) -> tuple[str, str]:
+    """Return the result, and what the fourth output holds of the way to it."""
     q, k, v = qkv
     causal, cap = bool(op.attribute("is_causal", 0)), short(op.attribute("softcap", 0.0))
     window = op.attribute("left_window_size", -1), op.attribute("right_window_size", -1)
@@ -66,8 +66,8 @@ def _attended(op: Operation, qkv: tuple[str, str, str], scale: str, before: str)
     return f"F.scaled_dot_product_attention({q}, {k}, {v}{options})", "None"
 
 
-def _as_wide(op: Operation, before: str) -> bool:
-    """Whether a mask is known to have a column for each key."""
+def _as_wide(op: TorchOperation, before: str) -> bool:
+    """Return whether a mask is known to have a column for each key."""
     columns = op.program.size(op.name(3), -1)
     past = 0 if before == "0" else op.program.size(op.name(4), 2)
     keys = op.program.size(op.name(1), -2)
@@ -76,8 +76,8 @@ def _as_wide(op: Operation, before: str) -> bool:
     return columns in (1, past + keys)
 
 
-def rotary(op: Operation) -> str:
-    """Entries turned by an angle that grows with the position."""
+def rotary(op: TorchOperation) -> str:
+    """Rotate elements by an angle that grows with the position."""
     x, heads = op.tensor(0), op.attribute("num_heads")
     merged = op.axes_of(0) == 3
     if merged:
@@ -91,10 +91,11 @@ def rotary(op: Operation) -> str:
     return op.kernel("merged_heads", code) if merged else code
 
 
-def plain_attention(op: Operation) -> str:
-    """The idiom of products and a softmax."""
+def plain_attention(op: TorchOperation) -> str:
+    """Write the fusion of products and a softmax."""
     usual = op.program.size(op.name(0), -1)
     scale = op.attribute("scale")
+    op.attribute("guarded")  # PyTorch's always is
     options = f", {op.tensor(3)}" if op.has(3) else ""
     if usual is None or abs(scale * usual**0.5 - 1) > 1e-6:
         options += f", scale={short(scale)}"
@@ -104,11 +105,6 @@ def plain_attention(op: Operation) -> str:
 
 
 TABLES: dict[str, dict[str, Entry]] = {
-    "": {
-        "Attention": attention,
-        "RotaryEmbedding": rotary,
-    },
-    "idiom": {
-        "Attention": plain_attention,
-    },
+    "": {"Attention": attention, "RotaryEmbedding": rotary},
+    "fusion": {"Attention": plain_attention},
 }

@@ -6,46 +6,36 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from onnx_net2net.frameworks.step import Section
-from onnx_net2net.frameworks.torch import size_code
-from onnx_net2net.frameworks.torch.operation import Entry, Listed, Operation
+from onnx_net2net.frameworks.torch.operation import Entry, Listed, TorchOperation
 from onnx_net2net.frameworks.torch.translator import TensorList
 from onnx_net2net.frameworks.torch.types import torch_dtype
 
 
-def _results(op: Operation, names: list[str]) -> str:
-    """What a function returns."""
-    found = []
-    for name in names:
-        value = op.translator.values.get(name)
-        found.append(value.code if isinstance(value, TensorList) else op.translator.tensor(name))
-    return f"({', '.join(found)},)" if len(found) != 1 else found[0]
-
-
 def _body(
-    op: Operation, section: Section, parameters: list[str], lists: list[str]
+    op: TorchOperation, section: Section, parameters: list[str], lists: list[str]
 ) -> tuple[str, list[bool]]:
-    """A function for a body, and which of its results are sequences."""
-    op.translator.enter(parameters, lists)
+    """Write a function for a body; return it, and which of its results are sequences."""
+    translator = op.translator
+    translator.enter(parameters, lists)
     try:
-        op.translator.section(section)
-        result = _results(op, section.outputs)
-        kinds = [isinstance(op.translator.values.get(n), TensorList) for n in section.outputs]
+        translator.section(section)
+        codes = [translator.value(name) for name in section.outputs]
+        kinds = [isinstance(translator.values.get(n), TensorList) for n in section.outputs]
     finally:
-        body = op.translator.leave()
-    body.result = result
-    hint = "body" if parameters else "branch"
-    return op.translator.block.function(body, hint), kinds
+        body = translator.leave()
+    body.result = f"({', '.join(codes)},)" if len(codes) != 1 else codes[0]
+    return translator.block.function(body, "body" if parameters else "branch"), kinds
 
 
 def _kinds(codes: list[str], lists: list[bool]) -> list[str | Listed]:
     return [Listed(code) if kind else code for code, kind in zip(codes, lists, strict=True)]
 
 
-def branch(op: Operation) -> list[str | Listed]:
-    """One of two functions is called."""
-    found = op.translator.host(op.name(0))
-    if found is not None and size_code.known(found):
-        condition = str(bool(found.reshape(-1)[0]))
+def branch(op: TorchOperation) -> list[str | Listed]:
+    """Call one of two functions."""
+    sizes = op.translator.known_sizes(op.name(0))
+    if sizes is not None and sizes.dtype != object:
+        condition = str(bool(sizes.reshape(-1)[0]))
     else:
         condition = op.scalar(0)
     calls, kinds = [], []
@@ -60,21 +50,19 @@ def branch(op: Operation) -> list[str | Listed]:
         op.refuse("one of its branches gives a sequence, the other a tensor")
     code = f"{calls[0]} if {condition} else {calls[1]}"
     if len(op.step.outputs) == 1:
-        return _kinds([op.add(code, op.hint, inline=False)], kinds[0])
-    return _kinds(op.translator.block.unpack(code, [op.hint] * len(op.step.outputs)), kinds[0])
+        return _kinds([op.add(code, inline=False)], kinds[0])
+    return _kinds(op.unpack(code), kinds[0])
 
 
-def loop(op: Operation) -> list[str | Listed]:
-    """Runs until the condition fails or the count is reached; scanned outputs are stacked."""
+def loop(op: TorchOperation) -> list[str | Listed]:
+    """Call a function until it stops, or the count is reached; scanned outputs are stacked."""
     section = op.step.bodies.get("body")
     if section is None:
         op.refuse("its body is not followed")
     start = [op.value(i) for i in range(2, len(op.step.inputs))]
-    most = op.number(0) if op.has(0) else "None"
-    most = most if most is not None else f"int({op.tensor(0)})"
-    condition = op.number(1) if op.has(1) else "True"
-    condition = condition if condition is not None else op.tensor(1)
-    device = op.translator.device()
+    most = op.integer(0) if op.has(0) else "None"
+    condition = op.scalar(1) if op.has(1) else "True"
+    device = op.device()
     states = len(section.inputs) - 2
     lists = [n for n, s in zip(section.inputs[2:], start, strict=True) if isinstance(s, Listed)]
     body, kinds = _body(op, section, section.inputs, lists)
@@ -86,13 +74,13 @@ def loop(op: Operation) -> list[str | Listed]:
     given = [body, most, condition, f"({', '.join(codes)},)" if codes else "()", states, device]
     empty = _empty_rows(op, section.outputs[1 + states :], op.step.outputs[states:])
     code = op.kernel("loop", *given, *empty)
-    names = op.translator.block.unpack(code, [op.hint] * (len(section.outputs) - 1))
-    return _kinds(names, kinds[1:])[: len(op.step.outputs)]
+    names = op.unpack(code, [op.hint] * (len(section.outputs) - 1))
+    return _kinds(names, kinds[1:])
 
 
-def _empty_rows(op: Operation, rows: list[str], stacks: Sequence[str]) -> list[str]:
-    """Shapes and types of what is stacked, for a loop that does not run; None if not known."""
-    found = []
+def _empty_rows(op: TorchOperation, rows: list[str], stacks: Sequence[str]) -> list[str]:
+    """Return shapes and types of what is stacked if a loop does not run; None if not known."""
+    shapes = []
     for row, stack in zip_longest(rows, stacks, fillvalue=""):
         dims, dtype = op.program.dims(row), op.program.dtype(row)
         stacked = (op.program.dims(stack) or ())[1:] if stack else ()
@@ -100,12 +88,12 @@ def _empty_rows(op: Operation, rows: list[str], stacks: Sequence[str]) -> list[s
         sizes = tuple(next((d for d in pair if isinstance(d, int)), None) for pair in pairs)
         if dtype is None or None in sizes or (dims is None and not stacked):
             return ["None"]
-        found.append(f"({sizes}, {torch_dtype(dtype)})")
-    return [f"({', '.join(found)},)"] if found else []
+        shapes.append(f"({sizes}, {torch_dtype(dtype)})")
+    return [f"({', '.join(shapes)},)"] if shapes else []
 
 
-def scan(op: Operation) -> list[str]:
-    """Runs over the entries of its inputs; scanned outputs are stacked."""
+def scan(op: TorchOperation) -> list[str]:
+    """Call a function for the slices of its inputs; scanned outputs are stacked."""
     section = op.step.bodies.get("body")
     if section is None:
         op.refuse("its body is not followed")
@@ -118,19 +106,13 @@ def scan(op: Operation) -> list[str]:
         "out_axes": op.attribute("scan_output_axes") or [0] * outputs,
         "out_backward": op.attribute("scan_output_directions") or [0] * outputs,
     }
-    start = [op.tensor(i) for i in range(len(op.step.inputs))]
+    start = op.tensors()
     body, _ = _body(op, section, section.inputs, [])
     given = [body, f"({', '.join(start)},)", states, *(f"{k}={v}" for k, v in options.items())]
     code = op.kernel("scan", *given)
-    return op.translator.block.unpack(code, [op.hint] * len(section.outputs))[
-        : len(op.step.outputs)
-    ]
+    return op.unpack(code, [op.hint] * len(section.outputs))
 
 
 TABLES: dict[str, dict[str, Entry]] = {
-    "": {
-        "If": branch,
-        "Loop": loop,
-        "Scan": scan,
-    },
+    "": {"If": branch, "Loop": loop, "Scan": scan},
 }

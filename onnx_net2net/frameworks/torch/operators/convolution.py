@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onnx_net2net.frameworks.torch.codegen import computed
-from onnx_net2net.frameworks.torch.operation import Entry, Operation
+from onnx_net2net.frameworks.torch.operation import Entry, TorchOperation
 from onnx_net2net.frameworks.torch.operators.linear import layer
-from onnx_net2net.frameworks.torch.operators.movement import listed
 from onnx_net2net.frameworks.windows import same_pads, transposed_pads
 
 
 def options_of(given: Mapping[str, Sequence[Any]], usual: Mapping[str, Any]) -> str:
-    """Keyword arguments, but for those that are as usual.
+    """Return keyword arguments, but for those that are as usual.
 
     >>> options_of({"stride": [2, 2], "groups": [1]}, {"stride": 1, "groups": 1})
     ', stride=2'
@@ -25,15 +24,15 @@ def options_of(given: Mapping[str, Sequence[Any]], usual: Mapping[str, Any]) -> 
     )
 
 
-def pair(values: Sequence[int]) -> str:
-    """Equal values as one number."""
+def pair(values: Sequence[Any]) -> str:
+    """Return equal values as one number."""
     if len(set(values)) == 1:
         return str(values[0])
     return f"({', '.join(map(str, values))})"
 
 
-def _same_pads(op: Operation, kernel: Sequence[int], pooled: bool = False) -> list[str]:
-    """Pads of SAME_UPPER and SAME_LOWER, computed from the sizes: begins, then ends.
+def _same_pads(op: TorchOperation, kernel: Sequence[int], pooled: bool = False) -> list[str]:
+    """Compute the pads of SAME_UPPER and SAME_LOWER from the sizes: begins, then ends.
 
     Pools of ONNX Runtime leave dilations out of account, and cut where a stride skips entries.
     """
@@ -50,7 +49,8 @@ def _same_pads(op: Operation, kernel: Sequence[int], pooled: bool = False) -> li
             begins.append(str(before))
             ends.append(str(after))
             continue
-        code = f"((({size}) + {stride - 1}) // {stride} - 1) * {stride} + {reach} - ({size})"
+        n = op.code(size)
+        code = f"((({n}) + {stride - 1}) // {stride} - 1) * {stride} + {reach} - ({n})"
         code = code if pooled else f"max({code}, 0)"
         whole = op.translator.expression(code, "padding")
         half = f"int(({whole}{'' if upper else ' + 1'}) / 2)"
@@ -60,38 +60,36 @@ def _same_pads(op: Operation, kernel: Sequence[int], pooled: bool = False) -> li
     return begins + ends
 
 
-def padding(op: Operation, kernel: Sequence[int], pooled: bool = False) -> tuple[list[str], bool]:
-    """Pads, begins then ends, and whether both are equal on every axis."""
+def padding(
+    op: TorchOperation, kernel: Sequence[int], pooled: bool = False
+) -> tuple[list[str], bool]:
+    """Return pads, begins then ends, and whether both are equal on every axis."""
     rank = len(kernel)
-    mode = op.attribute("auto_pad", "NOTSET")
+    mode, pads = op.attribute("auto_pad", "NOTSET"), list(map(str, op.pads(rank)))
     if mode in ("SAME_UPPER", "SAME_LOWER"):
-        op.attribute("pads")
         pads = _same_pads(op, kernel, pooled)
     elif mode == "VALID":
-        op.attribute("pads")
         pads = ["0"] * (2 * rank)
-    else:
-        pads = [str(p) for p in op.pads(rank)]
     return pads, pads[:rank] == pads[rank:]
 
 
 def padded(x: str, pads: Sequence[str], value: str = "") -> str:
-    """``x`` with these pads; F.pad counts from the last axis."""
+    """Pad ``x``; F.pad counts from the last axis."""
     rank = len(pads) // 2
     order = [p for axis in reversed(range(rank)) for p in (pads[axis], pads[axis + rank])]
     return f"F.pad({x}, ({', '.join(order)}){value})"
 
 
-def kernel_of(op: Operation, weight: int) -> list[int]:
-    """The sizes of a kernel, which slides along one to three axes."""
+def kernel_of(op: TorchOperation, weight: int) -> list[int]:
+    """Return the sizes of a kernel, which slides along one to three axes."""
     rank = op.axes_of(weight) - 2
     if rank not in (1, 2, 3):
         op.refuse(f"it has {rank} axes to slide along")
     return list(op.attribute("kernel_shape") or [op.fixed(weight, a) for a in range(2, rank + 2)])
 
 
-def convolved(op: Operation, x: str, w: str, weight: int, bias: str = "") -> str:
-    """The function with all its options, for tensors that are computed."""
+def convolved(op: TorchOperation, x: str, w: str, weight: int, bias: str = "") -> str:
+    """Call the function with all its options, for tensors that are computed."""
     kernel = kernel_of(op, weight)
     pads, _ = padding(op, kernel)
     rank = len(kernel)
@@ -100,8 +98,8 @@ def convolved(op: Operation, x: str, w: str, weight: int, bias: str = "") -> str
     return f"F.conv{rank}d({padded(x, pads)}, {w}{bias}, {options})"
 
 
-def conv(op: Operation) -> str:
-    """A convolution module where the weights are one's, else the function."""
+def conv(op: TorchOperation) -> str:
+    """Call a convolution module where the weights are one's, else the function."""
     kernel = kernel_of(op, 1)
     rank = len(kernel)
     shape = op.program.dims(op.name(1)) or ()
@@ -119,16 +117,16 @@ def conv(op: Operation) -> str:
     if all(isinstance(size, int) for size in shape) and not any(map(computed, pads)):
         channels = int(shape[1] or 0) * op.attribute("group", 1)
         module = f"nn.Conv{rank}d({channels}, {shape[0]}, {pair(kernel)}{options})"
-        found = layer(op, module, x, 1, bias)
-        if found is not None:
-            return found
+        called = layer(op, module, x, 1, bias)
+        if called is not None:
+            return called
     op.named(op.path(1))
     b = "" if bias is None else f", {op.tensor(bias)}"
     return f"F.conv{rank}d({x}, {op.tensor(1)}{b}{options})"
 
 
-def conv_transpose(op: Operation) -> str:
-    """ConvTranspose; what no padding of PyTorch's does is cut from the whole result, or added."""
+def conv_transpose(op: TorchOperation) -> str:
+    """Cut from the whole result, or add to it, what no padding of PyTorch's does."""
     kernel = kernel_of(op, 1)
     rank = len(kernel)
     strides, dilations = op.strides(rank), op.dilations(rank)
@@ -156,28 +154,28 @@ def conv_transpose(op: Operation) -> str:
     return f"{code} + ({op.tensor(2)}).reshape({', '.join(['-1', *['1'] * rank])})"
 
 
-def _transposed(op: Operation, rank: int, kernel: Sequence[int], options: str) -> str:
+def _transposed(op: TorchOperation, rank: int, kernel: Sequence[int], options: str) -> str:
     shape = op.program.dims(op.name(1)) or ()
     bias = 2 if op.has(2) else None
     if all(isinstance(size, int) for size in shape):
         channels = int(shape[1] or 0) * op.attribute("group", 1)
         module = f"nn.ConvTranspose{rank}d({shape[0]}, {channels}, {pair(kernel)}{options})"
-        found = layer(op, module, op.tensor(0), 1, bias)
-        if found is not None:
-            return found
+        called = layer(op, module, op.tensor(0), 1, bias)
+        if called is not None:
+            return called
     op.named(op.path(1))
     b = "" if bias is None else f", {op.tensor(2)}"
     return f"F.conv_transpose{rank}d({op.tensor(0)}, {op.tensor(1)}{b}{options})"
 
 
-def col2im(op: Operation) -> str:
-    """Overlapping blocks summed into an image."""
+def col2im(op: TorchOperation) -> str:
+    """Sum overlapping blocks into an image."""
     rank = op.length(1)
     if rank is None:
         op.refuse("the number of axes of its image is not known")
     pads = op.pads(rank)
     options = [list(op.attribute(n) or [1] * rank) for n in ("dilations", "strides")]
-    image, block = f"({listed(op.sizes(1))},)", f"({listed(op.sizes(2))},)"
+    image, block = f"({op.listed(op.sizes(1))},)", f"({op.listed(op.sizes(2))},)"
     if rank == 2 and pads[:2] == pads[2:]:
         given = f"{image}, {block}, dilation={tuple(options[0])}"
         given += f", padding={tuple(pads[:2])}, stride={tuple(options[1])}"
@@ -186,9 +184,5 @@ def col2im(op: Operation) -> str:
 
 
 TABLES: dict[str, dict[str, Entry]] = {
-    "": {
-        "Col2Im": col2im,
-        "Conv": conv,
-        "ConvTranspose": conv_transpose,
-    },
+    "": {"Col2Im": col2im, "Conv": conv, "ConvTranspose": conv_transpose},
 }

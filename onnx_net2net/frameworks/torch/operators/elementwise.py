@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx import TensorProto, helper
 
-from onnx_net2net.frameworks.torch.operation import Entry, Operation
+from onnx_net2net.frameworks.torch.operation import Entry, TorchOperation
 from onnx_net2net.frameworks.torch.types import (
     FLOATS8,
     INTEGERS,
@@ -20,8 +20,8 @@ BOOL = 9
 UINT64 = 13
 
 
-def divide(op: Operation) -> str:
-    """Integers are rounded towards zero."""
+def divide(op: TorchOperation) -> str:
+    """Round integers towards zero."""
     if op.dtype() in FLOATS:
         return op.filled("{0} / {1}")
     if op.dtype() == UINT64:
@@ -29,8 +29,8 @@ def divide(op: Operation) -> str:
     return op.filled('torch.div({0}, {1}, rounding_mode="trunc")')
 
 
-def modulo(op: Operation) -> str:
-    """The sign is the divisor's, or with ``fmod`` the dividend's."""
+def modulo(op: TorchOperation) -> str:
+    """Keep the divisor's sign, or with ``fmod`` the dividend's."""
     fmod = bool(op.attribute("fmod", 0))
     if op.dtype() == UINT64:
         if fmod:
@@ -43,8 +43,8 @@ def modulo(op: Operation) -> str:
     return op.filled(f"torch.{name}({left}, {{1}})")
 
 
-def power(op: Operation) -> str:
-    """The result has the type of the base."""
+def power(op: TorchOperation) -> str:
+    """Keep the type of the base."""
     if op.dtype() == UINT64:
         op.refuse("PyTorch has no powers of UINT64")
     exponent = op.number(1)
@@ -55,32 +55,28 @@ def power(op: Operation) -> str:
     else:
         code = f"torch.pow({op.tensor(0)}, {op.tensor(1)})"
     wider = op.dtype(1) in (*FLOATS, *UNSIGNED) and op.dtype(1) != op.dtype(0)
-    return f"({code}).to({op.gives()})" if wider or op.dtype(0) not in FLOATS else code
+    return f"({code}).to({op.output_dtype()})" if wider or op.dtype(0) not in FLOATS else code
 
 
 def extreme(name: str) -> Entry:
-    """Max and Min of any number of tensors."""
+    """Write Max or Min of any number of tensors."""
+    bound = "min" if name == "maximum" else "max"
 
-    def entry(op: Operation) -> str:
-        count = len(op.step.inputs)
-        if count == 1:
-            return op.tensor(0)
-        numbers = [op.number(i) for i in range(count)]
-        if (count == 2 and op.rank(0) == 0) or op.rank(1 if count > 1 else 0) == 0:
+    def entry(op: TorchOperation) -> str:
+        if len(op.step.inputs) == 2:
             for known, other in ((1, 0), (0, 1)):
-                if count == 2 and numbers[known] is not None and op.rank(known) == 0:
-                    bound = "min" if name == "maximum" else "max"
-                    return f"({op.tensor(other)}).clamp({bound}={numbers[known]})"
-        code = op.tensor(0)
-        for index in range(1, count):
-            code = f"torch.{name}({code}, {op.tensor(index)})"
+                if op.rank(known) == 0 and op.number(known) is not None:
+                    return f"({op.tensor(other)}).clamp({bound}={op.number(known)})"
+        code, *others = op.tensors()
+        for one in others:
+            code = f"torch.{name}({code}, {one})"
         return code
 
     return entry
 
 
-def clip(op: Operation) -> str:
-    """Bounds are attributes or operands."""
+def clip(op: TorchOperation) -> str:
+    """Write Clip, whose bounds are attributes or operands."""
     bounds, numbers = [], set()
     for index, name in ((1, "min"), (2, "max")):
         if name in op.step.attributes:
@@ -90,7 +86,7 @@ def clip(op: Operation) -> str:
         else:
             continue
         numbers.add(number is not None)
-        bounds.append(f"{name}={number if number is not None else op.tensor(index)}")
+        bounds.append(f"{name}={number or op.tensor(index)}")
     if not bounds:
         return op.tensor(0)
     if len(numbers) > 1:  # PyTorch takes numbers or tensors, not one of each
@@ -101,19 +97,9 @@ def clip(op: Operation) -> str:
     return f"torch.clamp({op.tensor(0)}, {', '.join(bounds)})"
 
 
-def cast(op: Operation) -> str:
-    """To another type; from a float, towards zero."""
-    return converted(op, op.attribute("to"))
-
-
-def cast_like(op: Operation) -> str:
-    """To the type of another tensor."""
-    op.name(1)
-    return converted(op, op.dtype(1))
-
-
-def converted(op: Operation, to: int) -> str:
-    """An operand in another type."""
+def cast(op: TorchOperation) -> str:
+    """Convert to a type, or to that of another tensor; from a float, towards zero."""
+    to = op.dtype(1) if op.has(1) else op.attribute("to")
     wanted, saturate = torch_dtype(to), bool(op.attribute("saturate", 1))
     source = op.program.dtype(op.name(0))
     if source == to:
@@ -127,36 +113,35 @@ def converted(op: Operation, to: int) -> str:
     return f"({op.tensor(0)}).to({wanted})"
 
 
-def where(op: Operation) -> str:
-    """Numbers on both sides have to be given their type."""
+def where(op: TorchOperation) -> str:
+    """Write Where; numbers on both sides have to be given their type."""
     condition = op.tensor(0)
     numbers = [op.number(1), op.number(2)]
     wide = op.rank(0)
     narrow = [wide is not None and (r := op.rank(i)) is not None and r <= wide for i in (1, 2)]
     if None not in numbers and all(narrow):
         code = f"torch.where({condition}, {numbers[0]}, {numbers[1]})"
-        plain = op.gives() in ("torch.float32", "torch.int64")
-        return code if plain else f"{code}.to({op.gives()})"
+        plain = op.output_dtype() in ("torch.float32", "torch.int64")
+        return code if plain else f"{code}.to({op.output_dtype()})"
     parts = []
     for index, other in ((1, 2), (2, 1)):
         number, rank = numbers[index - 1], op.rank(index)
         limit = max((r for r in (op.rank(0), op.rank(other)) if r is not None), default=-1)
-        usable = number is not None and rank is not None and rank <= limit
-        parts.append(number if usable and number is not None else op.tensor(index))
+        parts.append(number if number and rank is not None and rank <= limit else op.tensor(index))
     return f"torch.where({condition}, {parts[0]}, {parts[1]})"
 
 
-def gelu(op: Operation) -> str:
-    """Exact, or by the tanh formula."""
+def gelu(op: TorchOperation) -> str:
+    """Write GELU, exact or by the tanh formula."""
     form = op.attribute("approximate", "none")
     options = "" if form == "none" else ', approximate="tanh"'
     return f"F.gelu({op.tensor(0)}{options})"
 
 
 def bounded(template: str, **defaults: float) -> Entry:
-    """A template with float attributes as ``{alpha}``."""
+    """Fill float attributes into a template, as ``{alpha}``."""
 
-    def entry(op: Operation) -> str:
+    def entry(op: TorchOperation) -> str:
         code = template
         for name, default in defaults.items():
             code = code.replace(f"{{{name}}}", short(op.attribute(name, default)))
@@ -165,51 +150,38 @@ def bounded(template: str, **defaults: float) -> Entry:
     return entry
 
 
-def hard_sigmoid(op: Operation) -> str:
-    """PyTorch's own where the slope is 1/6."""
+def hard_sigmoid(op: TorchOperation) -> str:
+    """Call PyTorch's own where the slope is 1/6."""
     alpha, beta = op.attribute("alpha", 0.2), op.attribute("beta", 0.5)
     if abs(alpha - 1 / 6) < 1e-7 and beta == 0.5:
         return f"F.hardsigmoid({op.tensor(0)})"
     return f"torch.clamp({short(alpha)} * ({op.tensor(0)}) + {short(beta)}, 0, 1)"
 
 
-def leaky(op: Operation) -> str:
-    """A slope for negative values."""
-    return f"F.leaky_relu({op.tensor(0)}, {short(op.attribute('alpha', 0.01))})"
-
-
-def prelu(op: Operation) -> str:
-    """The slope broadcasts; where it is one a channel it is PyTorch's module."""
-    slope = op.shape(1)
-    rank = op.axes_of(0)
-    x, channels = op.tensor(0), (op.program.size(op.name(0), 1) if rank > 1 else None)
-    if slope is not None and len(slope) <= 1 and rank == 1:
-        layer = op.layer("nn.PReLU()", weight=1) if slope == (1,) else None
-        return f"{layer}({x})" if layer else f"torch.where({x} >= 0, {x}, {x} * {op.tensor(1)})"
-    if slope == (1,):
+def prelu(op: TorchOperation) -> str:
+    """Write PRelu, whose slope broadcasts; a single one is PyTorch's module."""
+    x, layer = op.tensor(0), None
+    if op.shape(1) == (1,):
         layer = op.layer("nn.PReLU()", weight=1)
-        if layer:
-            return f"{layer}({x})"
-    del channels
-    return f"torch.where(({x}) >= 0, {x}, ({x}) * {op.tensor(1)})"
+    return f"{layer}({x})" if layer else f"torch.where(({x}) >= 0, {x}, ({x}) * {op.tensor(1)})"
 
 
-def shrink(op: Operation) -> str:
-    """Nothing between -lambd and lambd, beyond it nearer by the bias."""
+def shrink(op: TorchOperation) -> str:
+    """Write nothing between -lambd and lambd, and what is beyond nearer by the bias."""
     bias, limit = short(op.attribute("bias", 0.0)), short(op.attribute("lambd", 0.5))
     x = op.add(op.tensor(0), "x", inline=False)
     inner = f"torch.where({x} > {limit}, {x} - {bias}, torch.zeros_like({x}))"
     code = f"torch.where({x} < -{limit}, {x} + {bias}, {inner})"
-    return code if op.dtype() in FLOATS else f"({code}).to({op.gives()})"
+    return op.typed(code)
 
 
-def absolute(op: Operation) -> str:
-    """Without the sign."""
+def absolute(op: TorchOperation) -> str:
+    """Drop the sign."""
     return op.tensor(0) if op.dtype() == UINT64 else f"torch.abs({op.tensor(0)})"
 
 
-def sign(op: Operation) -> str:
-    """-1, 0 or 1; what is not a number stays so."""
+def sign(op: TorchOperation) -> str:
+    """Write -1, 0 or 1; what is not a number stays so."""
     if op.dtype() == UINT64:
         return f"({op.tensor(0)} != 0).to(torch.int64)"
     if op.dtype() in FLOATS:
@@ -217,18 +189,8 @@ def sign(op: Operation) -> str:
     return f"torch.sign({op.tensor(0)})"
 
 
-def thresholded(op: Operation) -> str:
-    """Values up to alpha become zero."""
-    return f"F.threshold({op.tensor(0)}, {short(op.attribute('alpha', 1.0))}, 0.0)"
-
-
-def round_even(op: Operation) -> str:
-    """Halves go to the even neighbour."""
-    return f"torch.round({op.tensor(0)})"
-
-
-def is_inf(op: Operation) -> str:
-    """Either sign may be left out."""
+def is_inf(op: TorchOperation) -> str:
+    """Write IsInf; either sign may be left out."""
     negative, positive = op.attribute("detect_negative", 1), op.attribute("detect_positive", 1)
     if negative and positive:
         return f"torch.isinf({op.tensor(0)})"
@@ -237,69 +199,57 @@ def is_inf(op: Operation) -> str:
     return f"torch.is{'neg' if negative else 'pos'}inf({op.tensor(0)})"
 
 
-def shift(op: Operation) -> str:
-    """Bits to the left or right."""
+def shift(op: TorchOperation) -> str:
+    """Shift bits to the left or right."""
     bits = 8 * helper.tensor_dtype_to_np_dtype(op.dtype()).itemsize
     if op.attribute("direction") == "LEFT":
         return op.kernel("shifted_left", op.tensor(0), op.tensor(1), bits)
-    signed = op.dtype() in (
-        TensorProto.INT8,
-        TensorProto.INT16,
-        TensorProto.INT32,
-        TensorProto.INT64,
-    )
+    signed = helper.tensor_dtype_to_np_dtype(op.dtype()).kind == "i"
     return op.kernel("shifted_right", op.tensor(0), op.tensor(1), bits, signed)
 
 
-def variadic(sign: str, mean: bool = False) -> Entry:
-    """Sum or mean of any number of tensors."""
+def variadic(mean: bool) -> Entry:
+    """Write the sum or mean of any number of tensors."""
 
-    def entry(op: Operation) -> str:
-        names = [op.tensor(i) for i in range(len(op.step.inputs))]
-        total = f" {sign} ".join(f"({name})" for name in names)
-        return f"({total}) / {len(names)}" if mean else total
+    def entry(op: TorchOperation) -> str:
+        total = " + ".join(f"({name})" for name in op.tensors())
+        return f"({total}) / {len(op.step.inputs)}" if mean else total
 
     return entry
 
 
-def negated(op: Operation) -> str:
-    """Unary minus."""
-    return f"-({op.tensor(0)})"
-
-
-def equal(op: Operation) -> str:
-    """Numbers or truth values; no text."""
+def equal(op: TorchOperation) -> str:
+    """Compare numbers or truth values; no text."""
     if op.dtype() not in (*FLOATS, *INTEGERS, BOOL):
         op.refuse("it compares text")
     return op.filled("{0} == {1}")
 
 
-def bits(op: Operation) -> str:
-    """The same bytes as another type."""
+def bits(op: TorchOperation) -> str:
+    """View the same bytes as another type."""
     return f"({op.tensor(0)}).view({torch_dtype(op.attribute('to'))})"
 
 
-def swish(op: Operation) -> str:
-    """x * sigmoid(alpha * x)."""
+def swish(op: TorchOperation) -> str:
+    """Write x * sigmoid(alpha * x)."""
     alpha = op.attribute("alpha", 1.0)
     if alpha == 1.0:
         return f"F.silu({op.tensor(0)})"
     return f"({op.tensor(0)}) * torch.sigmoid({literal(alpha)} * ({op.tensor(0)}))"
 
 
-def dropout(op: Operation) -> list[str]:
-    """Follows ``train()`` and ``eval()``, whatever mode the file was exported in."""
+def dropout(op: TorchOperation) -> list[str]:
+    """Follow ``train()`` and ``eval()``, whatever mode the file was exported in."""
     ratio = short(op.attribute("ratio", 0.5))
     if op.has(1):
-        number = op.number(1)
-        ratio = f"float({op.tensor(1)})" if number is None else number
+        ratio = op.number(1) or f"float({op.tensor(1)})"
     x = op.tensor(0)
     if not op.wants(1):
         return [f"F.dropout({x}, {ratio}, self.training)"]
     ones = f"torch.ones_like({x})"
     kept = op.add(f"F.dropout({ones}, {ratio}, self.training)", "kept", inline=False)
     mask = f"{kept} != 0"  # before opset 12 a float where the ratio is an attribute
-    return [f"{x} * {kept}", mask if op.opset >= 10 else f"({mask}).to({op.gives(1)})"]
+    return [f"{x} * {kept}", mask if op.opset >= 10 else f"({mask}).to({op.output_dtype(1)})"]
 
 
 TABLES: dict[str, dict[str, Entry]] = {
@@ -320,7 +270,7 @@ TABLES: dict[str, dict[str, Entry]] = {
         "BitwiseOr": "{0} | {1}",
         "BitwiseXor": "{0} ^ {1}",
         "Cast": cast,
-        "CastLike": cast_like,
+        "CastLike": cast,
         "Ceil": "torch.ceil({0})",
         "Celu": bounded("F.celu({0}, {alpha})", alpha=1.0),
         "Clip": clip,
@@ -340,24 +290,24 @@ TABLES: dict[str, dict[str, Entry]] = {
         "HardSwish": "F.hardswish({0})",
         "IsInf": is_inf,
         "IsNaN": "torch.isnan({0})",
-        "LeakyRelu": leaky,
+        "LeakyRelu": bounded("F.leaky_relu({0}, {alpha})", alpha=0.01),
         "Less": "{0} < {1}",
         "LessOrEqual": "{0} <= {1}",
         "Log": "torch.log({0})",
         "Max": extreme("maximum"),
-        "Mean": variadic("+", mean=True),
+        "Mean": variadic(mean=True),
         "Min": extreme("minimum"),
         "Mish": "F.mish({0})",
         "Mod": modulo,
         "Mul": "{0} * {1}",
-        "Neg": negated,
+        "Neg": "-{t0}",
         "Not": "torch.logical_not({0})",
         "Or": "{0} | {1}",
         "PRelu": prelu,
         "Pow": power,
         "Reciprocal": "torch.reciprocal({0})",
         "Relu": "F.relu({0})",
-        "Round": round_even,
+        "Round": "torch.round({t0})",
         "Selu": bounded(
             "{gamma} * torch.where({0} > 0, {0}, {alpha} * torch.expm1({0}))",
             gamma=1.05070102214813232421875,
@@ -372,11 +322,11 @@ TABLES: dict[str, dict[str, Entry]] = {
         "Softsign": "F.softsign({0})",
         "Sqrt": "torch.sqrt({0})",
         "Sub": "{0} - {1}",
-        "Sum": variadic("+"),
+        "Sum": variadic(mean=False),
         "Swish": swish,
         "Tan": "torch.tan({0})",
         "Tanh": "torch.tanh({0})",
-        "ThresholdedRelu": thresholded,
+        "ThresholdedRelu": bounded("F.threshold({0}, {alpha}, 0.0)", alpha=1.0),
         "Where": where,
         "Xor": "{0} ^ {1}",
     },

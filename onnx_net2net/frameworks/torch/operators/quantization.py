@@ -5,20 +5,15 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto, helper
 
-from onnx_net2net.frameworks.torch.operation import Entry, Operation
+from onnx_net2net.frameworks.torch.operation import Entry, TorchOperation
 from onnx_net2net.frameworks.torch.operators.convolution import convolved
-from onnx_net2net.frameworks.torch.types import (
-    FLOATS8,
-    INTEGERS,
-    SMALL,
-    torch_dtype,
-)
+from onnx_net2net.frameworks.torch.types import FLOATS8, INTEGERS, SMALL, torch_dtype
 
 UINT8 = 2
 
 
-def target(op: Operation) -> int:
-    """The type that QuantizeLinear gives."""
+def target(op: TorchOperation) -> int:
+    """Return the type that QuantizeLinear yields."""
     dtype = op.dtype(2) if op.has(2) else op.attribute("output_dtype", 0) or UINT8
     if dtype not in INTEGERS and dtype not in SMALL and dtype not in FLOATS8:
         op.refuse(f"it quantises to {TensorProto.DataType.Name(dtype)}")
@@ -26,7 +21,7 @@ def target(op: Operation) -> int:
 
 
 def limits(dtype: int) -> tuple[int, int]:
-    """The least and the largest number of an integer type."""
+    """Return the least and the largest number of an integer type."""
     if dtype in SMALL:
         half = 2 ** (SMALL[dtype] - 1)
         return (-half, half - 1) if torch_dtype(dtype) == "torch.int8" else (0, 2 * half - 1)
@@ -34,8 +29,8 @@ def limits(dtype: int) -> tuple[int, int]:
     return int(info.min), int(info.max)
 
 
-def quantize(op: Operation) -> str:
-    """round(x / scale) + zero, within the type."""
+def quantize(op: TorchOperation) -> str:
+    """Write round(x / scale) + zero, within the type."""
     dtype, options = target(op), [op.attribute("axis", 1), op.attribute("block_size", 0)]
     given = [op.tensor(0), op.tensor(1), op.optional(2)]
     if dtype in FLOATS8:
@@ -44,60 +39,56 @@ def quantize(op: Operation) -> str:
     return op.kernel("quantized", *given, torch_dtype(dtype), limits(dtype), *options)
 
 
-def dequantize(op: Operation) -> str:
-    """(x - zero) * scale."""
+def dequantize(op: TorchOperation) -> str:
+    """Write (x - zero) * scale."""
     if op.dtype(0) not in (*INTEGERS, *SMALL, *FLOATS8):
         op.refuse(f"it reads {TensorProto.DataType.Name(op.dtype(0))}")
     options = [op.attribute("axis", 1), op.attribute("block_size", 0)]
     given = [op.tensor(0), op.tensor(1), op.optional(2), *options]
-    name = "dequantized_float" if op.dtype(0) in FLOATS8 else "dequantized"
-    code = op.kernel(name, *given)
+    code = op.kernel("dequantized", *given)
     wanted = op.attribute("output_dtype", 0)
     return f"({code}).to({torch_dtype(wanted)})" if wanted else code
 
 
-def fake(op: Operation) -> str:
-    """QuantizeLinear and DequantizeLinear in one: gradients pass."""
+def fake(op: TorchOperation) -> str:
+    """Write QuantizeLinear and DequantizeLinear in one: gradients pass."""
     dtype, options = target(op), [op.attribute("axis", 1), op.attribute("block_size", 0)]
     scaled = [op.tensor(1), op.optional(2)]
     if dtype in FLOATS8:
         saturate = bool(op.attribute("saturate", 1))
         given = [op.tensor(0), *scaled, torch_dtype(dtype), *options, saturate]
-        return op.kernel(
-            "dequantized_float", op.kernel("quantized_float", *given), *scaled, *options
-        )
-    given = [op.tensor(0), *scaled, limits(dtype)]
-    return op.kernel("fake_quantized", *given, *options)
+        return op.kernel("dequantized", op.kernel("quantized_float", *given), *scaled, *options)
+    return op.kernel("fake_quantized", op.tensor(0), *scaled, limits(dtype), *options)
 
 
-def dynamic(op: Operation) -> list[str]:
-    """Scale and zero point from the range."""
+def dynamic(op: TorchOperation) -> list[str]:
+    """Take scale and zero point from the range."""
     code = op.kernel("dynamically_quantized", op.tensor(0))
-    return op.translator.block.unpack(code, [op.hint, "scale", "zero"])[: len(op.step.outputs)]
+    return op.unpack(code, [op.hint, "scale", "zero"])
 
 
-def real(op: Operation, index: int, axis: int) -> str:
-    """An operand with its scale and zero point behind it, as a float."""
+def real(op: TorchOperation, index: int, axis: int) -> str:
+    """Return an operand with its scale and zero point behind it, as a float."""
     zero = op.optional(index + 2)
     return op.kernel("dequantized", op.tensor(index), op.tensor(index + 1), zero, axis, 0)
 
 
-def quantized_matmul(op: Operation) -> str:
-    """A product of bytes."""
+def quantized_matmul(op: TorchOperation) -> str:
+    """Write a product of bytes."""
     product = f"{real(op, 0, -2)} @ {real(op, 3, -1)}"
     return op.kernel("requantized", product, op.tensor(6), op.tensor(7))
 
 
-def quantized_conv(op: Operation) -> str:
-    """A convolution of bytes; the bias is an integer in units of both scales."""
+def quantized_conv(op: TorchOperation) -> str:
+    """Write a convolution of bytes; the bias is an integer in units of both scales."""
     x = real(op, 0, 1)
     bias = f", {op.tensor(8)} * {op.tensor(1)} * {op.tensor(4)}" if op.has(8) else ""
     code = convolved(op, x, real(op, 3, 0), 3, bias)
     return op.kernel("requantized", code, op.tensor(6), op.tensor(7))
 
 
-def n_bits(op: Operation) -> str:
-    """A weight of small integers, scaled by blocks."""
+def n_bits(op: TorchOperation) -> str:
+    """Multiply by a weight of small integers, scaled by blocks."""
     if op.has(4):
         op.refuse("its groups are permuted")
     sizes = (op.attribute("K"), op.attribute("N"))
@@ -106,8 +97,8 @@ def n_bits(op: Operation) -> str:
     return f"{code} + {op.tensor(5)}" if op.has(5) else code
 
 
-def matmul_integer(op: Operation) -> str:
-    """Products of integers less their zero points."""
+def matmul_integer(op: TorchOperation) -> str:
+    """Multiply integers less their zero points."""
     a, b = (f"({op.tensor(i)}).to(torch.int32)" for i in (0, 1))
     if op.has(2):
         point = op.tensor(2)
@@ -118,8 +109,8 @@ def matmul_integer(op: Operation) -> str:
     return f"torch.matmul({a}, {b})"
 
 
-def conv_integer(op: Operation) -> str:
-    """A convolution of integers less their zero points, exact in float64."""
+def conv_integer(op: TorchOperation) -> str:
+    """Convolve integers less their zero points, exact in float64."""
     x, w = (f"({op.tensor(i)}).double()" for i in (0, 1))
     if op.has(2):
         x = f"({x} - {op.tensor(2)})"
@@ -141,7 +132,5 @@ TABLES: dict[str, dict[str, Entry]] = {
         "QuantizeLinear": quantize,
     },
     "com.microsoft": {"MatMulNBits": n_bits},
-    "idiom": {
-        "FakeQuantize": fake,
-    },
+    "fusion": {"FakeQuantize": fake},
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnx_net2net.frameworks.torch.operation import Entry, Operation
+from onnx_net2net.frameworks.torch.operation import Entry, TorchOperation
 from onnx_net2net.frameworks.torch.types import literal, short
 
 ACTIVATIONS = {
@@ -25,8 +25,8 @@ DEFAULTS = {
 USUAL = {"GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"], "RNN": ["Tanh"]}
 
 
-def recurrent(op: Operation) -> list[str]:
-    """LSTM, GRU or RNN."""
+def recurrent(op: TorchOperation) -> list[str]:
+    """Write LSTM, GRU or RNN."""
     kind, direction = op.step.op, op.attribute("direction", "forward")
     turned = bool(op.attribute("layout", 0))
     directions = 2 if direction == "bidirectional" else 1
@@ -44,73 +44,57 @@ def recurrent(op: Operation) -> list[str]:
         else:
             zeros = f"{x}.new_zeros({directions}, {x}.shape[1], {hidden})"
             states.append(states[0] if states and not op.has(5) else op.add(zeros, "state"))
-    listed = f"({', '.join(states)},)"
-    own = _own(op, directions)
+    given = [x, w, r, b, f"({', '.join(states)},)", literal(direction)]
+    stated = op.attribute("activations") or USUAL[kind] * directions
+    activations = [name[:1].upper() + name[1:] for name in stated]
+    resets_after = kind == "GRU" and bool(op.attribute("linear_before_reset", 0))
+    own = _own(op, activations, resets_after)
     if own is not None:
-        code = op.kernel("fused_recurrence", literal(own), x, w, r, b, listed, literal(direction))
+        code = op.kernel("fused_recurrence", literal(own), *given)
     else:
-        code = _steps(op, directions, [x, w, r, b, listed, literal(direction)])
-    names = op.translator.block.unpack(code, [op.hint, "hidden", "cell"][: 1 + len(states)])
+        if op.attribute("input_forget", 0):
+            op.refuse("its input and forget gates are one")
+        step = "gru_step_after" if resets_after else f"{kind.lower()}_step"
+        op.kernel(step)
+        given += [op.optional(4), _functions(op, activations)]
+        given += [op.optional(7) if kind == "LSTM" else "None", short(op.attribute("clip", 0.0))]
+        code = op.kernel("recurrence", step, *given)
+    outputs, *last = op.unpack(code, [op.hint, "hidden", "cell"][: 1 + len(states)])
     if turned:
-        names = [f"{names[0]}.permute(2, 0, 1, 3)", *(f"{n}.transpose(0, 1)" for n in names[1:])]
-    return names[: len(op.step.outputs)]
+        outputs, last = f"{outputs}.permute(2, 0, 1, 3)", [f"{n}.transpose(0, 1)" for n in last]
+    return [outputs, *last]
 
 
-def _functions(op: Operation, directions: int) -> list[str]:
-    names = op.attribute("activations") or USUAL[op.step.op] * directions
-    return [name[:1].upper() + name[1:] for name in names]
-
-
-def _own(op: Operation, directions: int) -> str | None:
-    """PyTorch's function for this step, or None."""
-    kind, names = op.step.op, _functions(op, directions)
+def _own(op: TorchOperation, activations: list[str], resets_after: bool) -> str | None:
+    """Return PyTorch's function for this step, or None."""
+    kind, alike = op.step.op, set(activations)
     special = op.attribute("clip", 0.0) or op.attribute("input_forget", 0) or op.has(4) or op.has(7)
     if special or op.program.dtype(op.name(0)) in (None, 16):
         return None
-    if kind == "RNN" and names in (["Relu"] * directions, ["Tanh"] * directions):
-        return f"rnn_{names[0].lower()}"
-    if names != USUAL[kind] * directions or (kind == "GRU" and not _resets_after(op)):
-        return None
-    return kind.lower()
+    if kind == "RNN" and alike in ({"Relu"}, {"Tanh"}):
+        return f"rnn_{activations[0].lower()}"
+    usual = USUAL[kind] * (len(activations) // len(USUAL[kind]))
+    return kind.lower() if activations == usual and (kind != "GRU" or resets_after) else None
 
 
-def _resets_after(op: Operation) -> bool:
-    return bool(op.attribute("linear_before_reset", 0))
-
-
-def _steps(op: Operation, directions: int, given: list[str]) -> str:
-    kind = op.step.op
-    if op.attribute("input_forget", 0):
-        op.refuse("its input and forget gates are one")
-    alphas, betas = (
-        list(op.attribute("activation_alpha") or []),
-        list(op.attribute("activation_beta") or []),
-    )
+def _functions(op: TorchOperation, activations: list[str]) -> str:
+    """Return the code of the activations."""
+    left = {
+        "{alpha}": list(op.attribute("activation_alpha") or []),
+        "{beta}": list(op.attribute("activation_beta") or []),
+    }
     functions = []
-    for name in _functions(op, directions):
+    for name in activations:
         if name not in ACTIVATIONS:
             op.refuse(f"its activation {name} is not known")
         code = ACTIVATIONS[name]
-        alpha, beta = DEFAULTS.get(name, (0.0, 0.0))
-        if "{alpha}" in code:
-            alpha = alphas.pop(0) if alphas else alpha
-        if "{beta}" in code:
-            beta = betas.pop(0) if betas else beta
-        functions.append(code.replace("{alpha}", short(alpha)).replace("{beta}", short(beta)))
-    step = {"LSTM": "lstm_step", "RNN": "rnn_step"}.get(
-        kind, "gru_step_after" if _resets_after(op) else "gru_step"
-    )
-    op.kernel(step)
-    lengths, peephole = op.optional(4), op.optional(7) if kind == "LSTM" else "None"
-    clip = short(op.attribute("clip", 0.0))
-    listed = f"({', '.join(functions)},)"
-    return op.kernel("recurrence", step, *given, lengths, listed, peephole, clip)
+        for (place, stated), default in zip(left.items(), DEFAULTS.get(name, ()), strict=False):
+            if place in code:
+                code = code.replace(place, short(stated.pop(0) if stated else default))
+        functions.append(code)
+    return f"({', '.join(functions)},)"
 
 
 TABLES: dict[str, dict[str, Entry]] = {
-    "": {
-        "GRU": recurrent,
-        "LSTM": recurrent,
-        "RNN": recurrent,
-    },
+    "": {"GRU": recurrent, "LSTM": recurrent, "RNN": recurrent},
 }

@@ -2,79 +2,66 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from onnx_net2net.frameworks.torch.operation import Entry, Operation
-from onnx_net2net.frameworks.torch.size_code import Size, number
+from onnx_net2net.algebra.sizes import AnySize, Size
+from onnx_net2net.frameworks.torch.operation import Entry, TorchOperation
 from onnx_net2net.frameworks.torch.types import literal
 from onnx_net2net.operators.types import FLOATS
 
 BOOL = 9
 
 
-def axes(op: Operation) -> list[Any] | str | None:
-    """The axes, an attribute or an operand; None for all, code where nobody knows how many."""
+def axes(op: TorchOperation) -> list[AnySize] | str | None:
+    """Return the axes, an attribute or an operand; None for all, code if their number varies."""
     if op.attribute("axes") is not None:
         return list(op.attribute("axes"))
     if not op.has(1):
         return None
-    if op.translator.host(op.name(1)) is None and op.length(1) is None:
+    if not op.has_sizes(1):
         return op.add(f"{op.tensor(1)}.tolist()", "axes", kind="list", inline=False)
     return op.sizes(1)
 
 
-def reduction(floats: str, integers: str, each: str = "{x}") -> Entry:
-    """``{x}``, ``{dims}`` and ``{keep}`` are filled in; ``each`` is for no axis at all."""
-
-    def entry(op: Operation) -> str:
-        dims, none = axes(op), bool(op.attribute("noop_with_empty_axes", 0))
-        unchanged = each.replace("{x}", f"({op.tensor(0)})")
-        if none and not dims:
-            op.attribute("keepdims")
-            return _typed(op, unchanged)
-        template = floats if op.dtype() in FLOATS else integers
-        op.translator.state.kernels.update(dict.fromkeys(_called(template)))
-        code = over(op, dims, template)
-        if none and isinstance(dims, str):
-            code = f"({code}) if {dims} else ({unchanged})"
-        return _typed(op, code)
-
-    return entry
-
-
-def _called(template: str) -> list[str]:
-    """The kernels that a template calls."""
-    name = template.partition("(")[0]
-    return [name] if name.isidentifier() else []
-
-
-def _typed(op: Operation, code: str) -> str:
-    return code if op.dtype() in FLOATS else f"({code}).to({op.gives()})"
-
-
-def over(op: Operation, dims: list[Any] | str | None, template: str) -> str:
-    """A template with its operand, its axes, and whether they are kept."""
+def reduced(op: TorchOperation, template: str, each: str, dims: list[AnySize] | str | None) -> str:
+    """Fill in ``{x}``, ``{dims}`` and ``{keep}``; ``each`` is for no axis at all."""
     rank, x = op.rank(0), op.tensor(0)
+    none, keeps = bool(op.attribute("noop_with_empty_axes", 0)), op.attribute("keepdims", 1)
+    unchanged = x if each == "{x}" else each.replace("{x}", f"({x})")
+    if none and not dims:
+        return unchanged
+    called = template.partition("(")[0]
+    if called.isidentifier():
+        op.kernel(called)
     if rank == 0:  # PyTorch takes the axis 0 of a single number
         dims = [0]
     if isinstance(dims, str):
         x = op.add(x, "x", inline=False)
         listed = f"tuple({dims} or range({x}.dim()))"
     elif dims:
-        listed = number(dims[0]) if len(dims) == 1 else f"({', '.join(map(number, dims))})"
+        listed = op.code(dims[0]) if len(dims) == 1 else f"({op.listed(dims)})"
     elif rank is not None:
         listed = str(tuple(range(rank))) if rank > 1 else "0"
     else:
         x = op.add(x, "x", inline=False)
         listed = f"tuple(range({x}.dim()))"
-    keep = ", keepdim=True" if op.attribute("keepdims", 1) and rank != 0 else ""
-    return template.replace("{x}", f"({x})").replace("{dims}", listed).replace("{keep}", keep)
+    keep = ", keepdim=True" if keeps and rank != 0 else ""
+    code = template.replace("{x}", f"({x})").replace("{dims}", listed).replace("{keep}", keep)
+    return f"({code}) if {dims} else ({unchanged})" if none and isinstance(dims, str) else code
+
+
+def reduction(floats: str, integers: str = "", each: str = "{x}") -> Entry:
+    """Reduce floats and integers by their templates; by default these are the same."""
+
+    def entry(op: TorchOperation) -> str:
+        template = floats if op.dtype() in FLOATS or not integers else integers
+        return op.typed(reduced(op, template, each, axes(op)))
+
+    return entry
 
 
 def arg(name: str) -> Entry:
-    """The first, or with ``select_last_index`` the last, of the extremes."""
+    """Return the first, or with ``select_last_index`` the last, of the extremes."""
 
-    def entry(op: Operation) -> str:
+    def entry(op: TorchOperation) -> str:
         axis, keep = op.attribute("axis", 0), bool(op.attribute("keepdims", 1))
         if op.attribute("select_last_index", 0):
             return op.kernel(
@@ -86,29 +73,21 @@ def arg(name: str) -> Entry:
 
 
 def extreme(name: str) -> Entry:
-    """ReduceMax and ReduceMin, which have a value over no entries, too."""
+    """Write ReduceMax or ReduceMin, which have a value over no elements, too."""
 
-    def entry(op: Operation) -> str:
-        dims, none = axes(op), bool(op.attribute("noop_with_empty_axes", 0))
-        if none and not dims:
-            op.attribute("keepdims")
-            return op.tensor(0)
+    def entry(op: TorchOperation) -> str:
+        dims = axes(op)
+        template = f'extreme({{x}}, {{dims}}, "{name}"{{keep}})'
         if op.dtype() == BOOL:
             template = f"{{x}}.{'all' if name == 'amin' else 'any'}({{dims}}{{keep}})"
         elif _never_empty(op, dims):
             template = f"torch.{name}({{x}}, {{dims}}{{keep}})"
-        else:
-            op.translator.state.kernels["extreme"] = None
-            template = f'extreme({{x}}, {{dims}}, "{name}"{{keep}})'
-        code = over(op, dims, template)
-        return (
-            f"({code}) if {dims} else ({op.tensor(0)})" if none and isinstance(dims, str) else code
-        )
+        return reduced(op, template, "{x}", dims)
 
     return entry
 
 
-def _never_empty(op: Operation, dims: list[Any] | str | None) -> bool:
+def _never_empty(op: TorchOperation, dims: list[AnySize] | str | None) -> bool:
     shape = op.program.dims(op.name(0))
     if shape is None or isinstance(dims, str) or any(isinstance(d, Size) for d in dims or ()):
         return False
@@ -117,17 +96,16 @@ def _never_empty(op: Operation, dims: list[Any] | str | None) -> bool:
 
 
 def cumulative(name: str) -> Entry:
-    """Running sum or product, from either end, with or without the entry itself."""
+    """Sum or multiply up, from either end, with or without the element itself."""
 
-    def entry(op: Operation) -> str:
-        axis = op.number(1)
-        axis = f"int({op.tensor(1)})" if axis is None else axis
+    def entry(op: TorchOperation) -> str:
+        axis = op.integer(1)
         exclusive, reverse = bool(op.attribute("exclusive", 0)), bool(op.attribute("reverse", 0))
         if exclusive or reverse:
             code = op.kernel("cumulative", op.tensor(0), axis, f"torch.{name}", exclusive, reverse)
         else:
             code = f"torch.{name}({op.tensor(0)}, {axis})"
-        return code if op.dtype() in FLOATS else f"({code}).to({op.gives()})"
+        return op.typed(code)
 
     return entry
 
@@ -138,11 +116,7 @@ TABLES: dict[str, dict[str, Entry]] = {
         "ArgMin": arg("argmin"),
         "CumProd": cumulative("cumprod"),
         "CumSum": cumulative("cumsum"),
-        "ReduceL1": reduction(
-            "torch.abs({x}).sum({dims}{keep})",
-            "torch.abs({x}).sum({dims}{keep})",
-            "torch.abs({x})",
-        ),
+        "ReduceL1": reduction("torch.abs({x}).sum({dims}{keep})", each="torch.abs({x})"),
         "ReduceL2": reduction(
             "torch.linalg.vector_norm({x}, dim={dims}{keep})",
             "integer_norm({x}, {dims}{keep})",
@@ -159,12 +133,10 @@ TABLES: dict[str, dict[str, Entry]] = {
         "ReduceMax": extreme("amax"),
         "ReduceMean": reduction("{x}.mean({dims}{keep})", "integer_mean({x}, {dims}{keep})"),
         "ReduceMin": extreme("amin"),
-        "ReduceProd": reduction("product({x}, {dims}{keep})", "product({x}, {dims}{keep})"),
-        "ReduceSum": reduction("{x}.sum({dims}{keep})", "{x}.sum({dims}{keep})"),
+        "ReduceProd": reduction("product({x}, {dims}{keep})"),
+        "ReduceSum": reduction("{x}.sum({dims}{keep})"),
         "ReduceSumSquare": reduction(
-            "torch.square({x}).sum({dims}{keep})",
-            "torch.square({x}).sum({dims}{keep})",
-            "torch.square({x})",
+            "torch.square({x}).sum({dims}{keep})", each="torch.square({x})"
         ),
     },
 }

@@ -6,41 +6,42 @@ from typing import Any
 
 import numpy as np
 
-from onnx_net2net.frameworks.torch.operation import Entry, Operation
-from onnx_net2net.frameworks.torch.size_code import Size, number
+from onnx_net2net.algebra.sizes import AnySize
+from onnx_net2net.frameworks.torch.operation import Entry, TorchOperation
+from onnx_net2net.frameworks.torch.operators.convolution import pair
 from onnx_net2net.frameworks.torch.types import literal, short
 
 MODES = {"bilinear": "linear", "bicubic": "cubic"}
 
 
-def resize(op: Operation) -> str:
-    """F.interpolate where that means the same, else by explicit coordinates."""
+def resize(op: TorchOperation) -> str:
+    """Call F.interpolate where that means the same, else resize by explicit coordinates."""
     if op.opset < 11:
         return _scaled(op, 1, "asymmetric", "simple")
     mode = op.attribute("coordinate_transformation_mode", "half_pixel")
     return _scaled(op, 2, mode, op.attribute("nearest_mode", "round_prefer_floor"))
 
 
-def upsample(op: Operation) -> str:
-    """Resize of opset 7 and 9."""
+def upsample(op: TorchOperation) -> str:
+    """Write Resize of opset 7 and 9."""
     return _scaled(op, 1, "asymmetric", "floor")
 
 
-def _scales(op: Operation, index: int) -> list[float] | str | None:
-    """The scales: numbers where they are constant, else the code of a tensor; None for sizes."""
+def _scales(op: TorchOperation, index: int) -> list[float] | str | None:
+    """Return numbers where scales are constant, else the code of a tensor; None for sizes."""
     stated = op.attribute("scales")
     if stated is not None:
         return [float(s) for s in stated]
     if not op.has(index):
         return None
-    found = op.constant(index)
-    if found is None:
+    constant = op.constant(index)
+    if constant is None:
         # Before opset 13 an empty tensor stood for no scales where there are sizes.
         return None if op.has(index + 1) else f"tuple({op.tensor(index)}.tolist())"
-    return [float(s) for s in found.reshape(-1)] or None
+    return [float(s) for s in constant.ravel()] or None
 
 
-def _scaled(op: Operation, index: int, coordinates: str, nearest: str) -> str:
+def _scaled(op: TorchOperation, index: int, coordinates: str, nearest: str) -> str:
     rank, policy = op.axes_of(0), op.attribute("keep_aspect_ratio_policy", "stretch")
     axes = list(op.attribute("axes") or range(rank))
     if policy != "stretch" and min(axes, default=0) < 0:
@@ -65,13 +66,14 @@ def _scaled(op: Operation, index: int, coordinates: str, nearest: str) -> str:
         if name is not None:
             aligned = ", align_corners=True" if coordinates == "align_corners" else ""
             if scales is not None:
-                factor = f"scale_factor={_numbers(scales)}"
+                numbers = [str(int(s)) if s == int(s) else short(s) for s in scales]
+                factor = f"scale_factor={pair(numbers)}"
             else:
-                factor = f"size=({', '.join(map(number, sizes or []))},)"
+                factor = f"size=({op.listed(sizes or [])},)"
             how = "" if name == "nearest" else f", mode={literal(name)}"
             return f"F.interpolate({op.tensor(0)}, {factor}{how}{aligned})"
     given = [op.tensor(0), tuple(axes)]
-    given.append("None" if sizes is None else f"({', '.join(map(number, sizes))},)")
+    given.append("None" if sizes is None else f"({op.listed(sizes)},)")
     listed = scales if isinstance(scales, str) else f"({', '.join(map(short, scales or []))},)"
     given += ["None" if scales is None else listed, literal(mode), literal(coordinates)]
     options: list[Any] = [literal(nearest), short(cubic), bool(outside), literal(policy), smooth]
@@ -82,42 +84,34 @@ def _scaled(op: Operation, index: int, coordinates: str, nearest: str) -> str:
 
 
 def _changed(
-    op: Operation, axes: list[int], sizes: list[Any] | None, scales: list[float] | str | None
-) -> tuple[list[int], list[Any] | None, list[float] | str | None]:
-    """Without the axes that stay as they are."""
+    op: TorchOperation,
+    axes: list[int],
+    sizes: list[AnySize] | None,
+    scales: list[float] | str | None,
+) -> tuple[list[int], list[AnySize] | None, list[float] | str | None]:
+    """Drop the axes that stay as they are."""
     if isinstance(scales, str):
         return axes, None, scales
     if scales is not None:
         kept = [(a, s) for a, s in zip(axes, scales, strict=True) if s != 1.0]
         return [a for a, _ in kept], None, [s for _, s in kept]
-    moved = [(a, s) for a, s in zip(axes, sizes or [], strict=True) if not _stays(op, a, s)]
+    moved = [(a, s) for a, s in zip(axes, sizes or [], strict=True) if op.size(0, a) != s]
     return [a for a, _ in moved], [s for _, s in moved], None
 
 
-def _stays(op: Operation, axis: int, size: Any) -> bool:
-    own = op.size(0, axis)
-    if isinstance(own, Size) and isinstance(size, Size):
-        return own.code == size.code
-    return not isinstance(own, Size) and not isinstance(size, Size) and own == size
-
-
-def _numbers(scales: list[float]) -> str:
-    plain = [int(s) if s == int(s) else s for s in scales]
-    if len(set(plain)) == 1:
-        return str(plain[0]) if isinstance(plain[0], int) else short(plain[0])
-    return f"({', '.join(str(p) if isinstance(p, int) else short(p) for p in plain)})"
-
-
 def _own(
-    op: Operation, mode: str, coordinates: str, nearest: str, options: tuple[float, int],
-    sizes: list[Any] | None, scales: list[float] | None,
+    op: TorchOperation, mode: str, coordinates: str, nearest: str, options: tuple[float, int],
+    sizes: list[AnySize] | None, scales: list[float] | None,
 ) -> str | None:  # fmt: skip
-    """The mode of F.interpolate that does this, or None."""
+    """Return the mode of F.interpolate that does this, or None."""
     rank = op.axes_of(0)
     if scales is not None and not all(s >= 1 and (s * 64).is_integer() for s in scales):
         return None  # ONNX Runtime finds the sizes in float32
     if mode == "nearest":
-        exact = scales is not None and all(_divides(s) for s in scales)
+        # Whole scales whose reciprocal in float32, times a multiple of it, is not too small.
+        exact = scales is not None and all(
+            s.is_integer() and float(np.float32(1 / s)) >= 1 / s for s in scales
+        )
         own = exact and coordinates == "asymmetric" and nearest in ("floor", "simple")
         return "nearest" if own and 3 <= rank <= 5 else None
     if coordinates == "pytorch_half_pixel":  # one entry is taken from the start, not the middle
@@ -133,14 +127,6 @@ def _own(
     return "bicubic" if own and rank == 4 else None
 
 
-def _divides(scale: float) -> bool:
-    """Whether a whole scale's reciprocal in float32, times a multiple of it, is not too small."""
-    return scale.is_integer() and float(np.float32(1 / scale)) >= 1 / scale
-
-
 TABLES: dict[str, dict[str, Entry]] = {
-    "": {
-        "Resize": resize,
-        "Upsample": upsample,
-    },
+    "": {"Resize": resize, "Upsample": upsample},
 }

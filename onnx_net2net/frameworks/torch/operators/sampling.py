@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from onnx_net2net.frameworks.torch.operation import Entry, Operation
-from onnx_net2net.frameworks.torch.size_code import number
+from onnx_net2net.frameworks.torch.operation import Entry, TorchOperation
 from onnx_net2net.frameworks.torch.types import literal, short
 
 
-def grid_sample(op: Operation) -> str:
-    """Entries at coordinates from -1 to 1."""
+def grid_sample(op: TorchOperation) -> str:
+    """Take elements at coordinates from -1 to 1."""
     mode = op.attribute("mode", "bilinear")
     mode = {"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode)
     options = "" if mode == "bilinear" else f", mode={literal(mode)}"
@@ -18,15 +17,14 @@ def grid_sample(op: Operation) -> str:
     return f"F.grid_sample({op.tensor(0)}, {op.tensor(1)}{options})"
 
 
-def affine_grid(op: Operation) -> str:
-    """Coordinates of a grid that is turned and moved."""
-    sizes = ", ".join(map(number, op.sizes(1)))
+def affine_grid(op: TorchOperation) -> str:
+    """Write the coordinates of a grid that is turned and moved."""
     aligned = bool(op.attribute("align_corners", 0))
-    return f"F.affine_grid({op.tensor(0)}, ({sizes}), align_corners={aligned})"
+    return f"F.affine_grid({op.tensor(0)}, ({op.listed(op.sizes(1))}), align_corners={aligned})"
 
 
-def roi_align(op: Operation) -> str:
-    """Regions of images, resampled to one size."""
+def roi_align(op: TorchOperation) -> str:
+    """Resample regions of images to one size."""
     mode = op.attribute("coordinate_transformation_mode", "half_pixel")
     offset = 0.5 if op.opset >= 16 and mode == "half_pixel" else 0.0
     size = op.attribute("output_height", 1), op.attribute("output_width", 1)
@@ -37,15 +35,15 @@ def roi_align(op: Operation) -> str:
     )  # fmt: skip
 
 
-def max_roi_pool(op: Operation) -> str:
-    """The largest entry of each part of each region."""
+def max_roi_pool(op: TorchOperation) -> str:
+    """Take the largest element of each part of each region."""
     scale = short(op.attribute("spatial_scale", 1.0))
     size = tuple(op.attribute("pooled_shape"))
     return op.kernel("max_roi_pool", op.tensor(0), op.tensor(1), size, scale)
 
 
-def deform(op: Operation) -> str:
-    """Sampled where the offsets say, then an ordinary product."""
+def deform(op: TorchOperation) -> str:
+    """Sample where the offsets say, then multiply as a convolution does."""
     rank = op.axes_of(1) - 2
     if rank != 2:
         op.refuse("it does not slide along two axes")

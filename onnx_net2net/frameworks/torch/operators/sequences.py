@@ -3,87 +3,79 @@
 from __future__ import annotations
 
 from onnx_net2net.frameworks.torch import size_code
-from onnx_net2net.frameworks.torch.operation import Entry, Listed, Operation
+from onnx_net2net.frameworks.torch.operation import Entry, Listed, TorchOperation
 from onnx_net2net.frameworks.torch.operators.movement import same
-from onnx_net2net.frameworks.torch.size_code import Size, number
 from onnx_net2net.frameworks.torch.types import torch_dtype
 
 
-def sequence(op: Operation) -> Listed:
-    """A list of tensors."""
-    return Listed(f"[{', '.join(op.tensor(i) for i in range(len(op.step.inputs)))}]")
+def sequence(op: TorchOperation) -> Listed:
+    """Write a list of tensors."""
+    return Listed(f"[{', '.join(op.tensors())}]")
 
 
-def split_to_sequence(op: Operation) -> Listed:
-    """A list of parts of a tensor."""
+def split_to_sequence(op: TorchOperation) -> Listed:
+    """Write a list of parts of a tensor."""
     axis, keep = op.attribute("axis", 0), op.attribute("keepdims", 1)
     x = op.tensor(0)
     if not op.has(1):
         parts = f"torch.split({x}, 1, dim={axis})"
         return Listed(f"list({parts})" if keep else f"list(torch.unbind({x}, dim={axis}))")
     sizes = op.sizes(1)
-    whole = number(sizes[0]) if op.rank(1) == 0 else f"[{', '.join(map(number, sizes))}]"
+    whole = op.code(sizes[0]) if op.rank(1) == 0 else f"[{op.listed(sizes)}]"
     return Listed(f"list(torch.split({x}, {whole}, dim={axis}))")
 
 
-def position(op: Operation, index: int) -> str:
-    """A place in a list."""
-    found = op.number(index)
-    return f"int({op.tensor(index)})" if found is None else found
+def sequence_at(op: TorchOperation) -> str:
+    """Take one tensor of a list."""
+    return f"{op.sequence(0)}[{op.integer(1)}]"
 
 
-def sequence_at(op: Operation) -> str:
-    """One tensor of a list."""
-    return f"{op.sequence(0)}[{position(op, 1)}]"
-
-
-def sequence_length(op: Operation) -> None:
-    """How many tensors there are."""
+def sequence_length(op: TorchOperation) -> None:
+    """Count the tensors of a list."""
     code = op.translator.expression(f"len({op.sequence(0)})", "length")
-    op.translator.values[op.step.output] = size_code.array(Size(code))
+    op.translator.values[op.step.output] = size_code.array(size_code.read(code))
 
 
-def sequence_insert(op: Operation) -> Listed:
-    """A longer list."""
+def sequence_insert(op: TorchOperation) -> Listed:
+    """Write a longer list."""
     items = op.sequence(0)
     if not op.has(2):
         return Listed(f"[*{items}, {op.tensor(1)}]")
-    return Listed(op.kernel("inserted", items, op.tensor(1), position(op, 2)))
+    return Listed(op.kernel("inserted", items, op.tensor(1), op.integer(2)))
 
 
-def sequence_erase(op: Operation) -> Listed:
-    """A shorter list."""
-    return Listed(op.kernel("erased", op.sequence(0), position(op, 1) if op.has(1) else "-1"))
+def sequence_erase(op: TorchOperation) -> Listed:
+    """Write a shorter list."""
+    return Listed(op.kernel("erased", op.sequence(0), op.integer(1) if op.has(1) else "-1"))
 
 
-def concat_from_sequence(op: Operation) -> str:
-    """A list as one tensor."""
+def concat_from_sequence(op: TorchOperation) -> str:
+    """Join a list to one tensor."""
     name = "stack" if op.attribute("new_axis", 0) else "cat"
     return f"torch.{name}({op.sequence(0)}, dim={op.attribute('axis')})"
 
 
-def sequence_empty(op: Operation) -> Listed:
-    """A list without tensors."""
+def sequence_empty(op: TorchOperation) -> Listed:
+    """Write a list without tensors."""
     torch_dtype(op.attribute("dtype", 1))
     return Listed("[]")
 
 
-def optional(op: Operation) -> list[str | Listed]:
-    """A value, or None."""
+def optional(op: TorchOperation) -> list[str | Listed]:
+    """Write a value, or None."""
     kind = op.attribute("type")
-    if op.step.inputs and op.has(0):
+    if op.has(0):
         return [op.value(0)]
     return [Listed("None") if kind.HasField("sequence_type") else "None"]
 
 
-def has_element(op: Operation) -> str:
-    """Whether there is a value."""
-    if not op.step.inputs or not op.has(0):
-        found = "False"
-    else:
+def has_element(op: TorchOperation) -> str:
+    """Tell whether there is a value."""
+    holds = "False"
+    if op.has(0):
         value = op.value(0)
-        found = f"{value.code if isinstance(value, Listed) else value} is not None"
-    return f"torch.tensor({found}, device={op.translator.device()})"
+        holds = f"{value.code if isinstance(value, Listed) else value} is not None"
+    return f"torch.tensor({holds}, device={op.device()})"
 
 
 TABLES: dict[str, dict[str, Entry]] = {

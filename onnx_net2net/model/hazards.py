@@ -1,8 +1,8 @@
 """Operands that native code may not survive: absurd sizes, counts of 0, shapes without an end.
 
-    odd(node, value)           # the reason, or None
+    node_hazard(node, value)   # the reason, or None
 
-Neither a promise nor a judgement: what is odd is computed in a process of its own, and comes out
+Neither a promise nor a judgement: what is hazardous runs in a process of its own, and comes out
 right or fails there (see :mod:`onnx_net2net.model.isolation`). So this may see too much, where
 ordinary networks are not concerned.
 """
@@ -18,10 +18,10 @@ from onnx import AttributeProto, GraphProto, NodeProto
 
 from onnx_net2net.model.tensors import carried
 from onnx_net2net.operators import facts
-from onnx_net2net.operators.odd import FAR, MOST, Value
+from onnx_net2net.operators.hazards import FAR, MOST, Value
 from onnx_net2net.operators.record import Extent
 
-__all__ = ["absurd_shape", "odd", "odd_graph", "read_from_nowhere", "told_by_inputs"]
+__all__ = ["absurd_shape", "graph_hazard", "node_hazard", "sized_by_inputs", "unwritten_input"]
 
 Array = np.ndarray[Any, Any]
 LONG = 1 << 20  # elements of a vector, of which onnx spells out each
@@ -35,38 +35,38 @@ _MADE = Extent.SHAPE | Extent.AMOUNT  # operands that say how much is made
 _NEVER_NEGATIVE = frozenset({"batch_dims"})
 
 
-def odd_graph(graph: GraphProto, value: Value) -> str | None:
-    """The first reason among the inputs and nodes of a graph and of those within it."""
+def graph_hazard(graph: GraphProto, value: Value) -> str | None:
+    """Return the first reason among the inputs and nodes of a graph and of those within it."""
     for entry in graph.input:
         shape = [d.dim_value for d in entry.type.tensor_type.shape.dim if d.HasField("dim_value")]
         # Some old exporters wrote -1 for "not known yet".
         if absurd_shape([0 if size == -1 else size for size in shape]):
             return f"input '{entry.name}' of absurd size"
-    return next(filter(None, (odd(node, value) for node in graph.node)), None)
+    return next(filter(None, (node_hazard(node, value) for node in graph.node)), None)
 
 
-def told_by_inputs(graph: GraphProto, outer: Collection[str] = ()) -> str | None:
-    """The first operator that makes as much as numbers among the inputs say: anything.
+def sized_by_inputs(graph: GraphProto, outer: Collection[str] = ()) -> str | None:
+    """Return the first operator that makes as much as numbers among the inputs say: anything.
 
     ``outer``: what depends on the inputs around ``graph``.
     """
-    told = {*outer, *(entry.name for entry in graph.input)}
-    told -= {tensor.name for tensor in graph.initializer}
+    dependent = {*outer, *(entry.name for entry in graph.input)}
+    dependent -= {tensor.name for tensor in graph.initializer}
     for node in graph.node:
         operator = facts(node.op_type, node.domain)
         sized = [at for at, extent in operator.extents.items() if extent & _MADE]
-        if not told.isdisjoint(node.input[at] for at in sized if at < len(node.input)):
+        if not dependent.isdisjoint(node.input[at] for at in sized if at < len(node.input)):
             return f"{node.op_type} '{node.name}': a size that the inputs tell"
-        if not operator.measures and not told.isdisjoint(node.input):
-            told.update(name for name in node.output if name)
+        if not operator.measures and not dependent.isdisjoint(node.input):
+            dependent.update(name for name in node.output if name)
         for inner in carried(node):
-            if reason := told_by_inputs(inner, told):
+            if reason := sized_by_inputs(inner, dependent):
                 return reason
     return None
 
 
-def read_from_nowhere(graph: GraphProto, outer: frozenset[str] = frozenset()) -> str | None:
-    """The first tensor that a node reads and nothing writes: some kernels read it all the same."""
+def unwritten_input(graph: GraphProto, outer: frozenset[str] = frozenset()) -> str | None:
+    """Return the first tensor that a node reads and nothing writes: some kernels still read it."""
     names = {entry.name for entry in (*graph.input, *graph.initializer)}
     known = outer.union(names, *(node.output for node in graph.node))
     for node in graph.node:
@@ -74,26 +74,26 @@ def read_from_nowhere(graph: GraphProto, outer: frozenset[str] = frozenset()) ->
             if name and name not in known:
                 return f"{node.op_type} '{node.name}' reads '{name}', which nothing writes"
         for inner in carried(node):
-            if reason := read_from_nowhere(inner, known):
+            if reason := unwritten_input(inner, known):
                 return reason
     return None
 
 
 def absurd_shape(shape: Iterable[int]) -> bool:
-    """Whether no tensor has such sizes."""
+    """Return whether no tensor has such sizes."""
     sizes = list(shape)
     return any(not 0 <= size <= FAR for size in sizes) or math.prod(sizes) > 2**42
 
 
-def odd(node: NodeProto, value: Value) -> str | None:
-    """Why native code had better not see ``node``, or None. ``value`` gives small constants."""
-    reason = _odd_attributes(node) or _odd_operands(node, value)
+def node_hazard(node: NodeProto, value: Value) -> str | None:
+    """Return why native code had better not see ``node``, or None; ``value``: small constants."""
+    reason = _attribute_hazard(node) or _operand_hazard(node, value)
     for inner in () if reason else carried(node):
-        reason = reason or odd_graph(inner, value)
+        reason = reason or graph_hazard(inner, value)
     return None if reason is None else f"{node.op_type} '{node.name}': {reason}"
 
 
-def _odd_attributes(node: NodeProto) -> str | None:
+def _attribute_hazard(node: NodeProto) -> str | None:
     if node.op_type == "Constant":
         return None  # numbers, not sizes
     names = [attribute.name for attribute in node.attribute]
@@ -115,7 +115,7 @@ def _odd_attributes(node: NodeProto) -> str | None:
     return None
 
 
-def _odd_operands(node: NodeProto, value: Value) -> str | None:
+def _operand_hazard(node: NodeProto, value: Value) -> str | None:
     operator = facts(node.op_type, node.domain)
     for index, name in enumerate(node.input):
         array = value(name) if name else None
@@ -135,4 +135,4 @@ def _odd_operands(node: NodeProto, value: Value) -> str | None:
             most = MOST if array.size > 1 else LONG
             if math.prod(map(abs, array.ravel().tolist())) > most:
                 return f"more than {most} elements"
-    return operator.odd(node, value) if operator.odd else None
+    return operator.hazard(node, value) if operator.hazard else None

@@ -1,0 +1,303 @@
+"""Checkpoint folders of transformers: a configuration, and weights in safetensors files.
+
+    checkpoint = read_checkpoint(Path("gpt2"))
+    checkpoint.model                              # its network; weights lie unread in the folder
+    larger = checkpoint.with_settings({"n_embd": 96, "n_head": 6})
+    larger.model                                  # the same class, larger; its weights are absent
+    write_checkpoint(larger, weights, Path("larger"))
+
+The class builds its network without weights, and PyTorch exports that; so a folder of any size
+takes the memory of its graph only. Code that a folder brings along is never run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from onnx_net2net.errors import InvalidModel, Refused, UsageError
+from onnx_net2net.frameworks import safetensors_file
+from onnx_net2net.frameworks.torch.exporter import from_torch
+from onnx_net2net.frameworks.torch.pretrained import (
+    configuration,
+    empty_module,
+    example,
+    main_output,
+)
+from onnx_net2net.model.model import Model, Weight
+
+__all__ = ["Checkpoint", "key_of", "read_checkpoint", "write_checkpoint"]
+
+CONFIG = "config.json"
+INDEX = "model.safetensors.index.json"
+SHARD = 5 * 10**9  # bytes; what transformers takes for one file
+# What a folder holds besides: tokenizers, processors and generation settings.
+COPIED = {".jinja", ".json", ".model", ".tiktoken", ".txt"}
+# Of a training run, which the larger network has not had.
+LEFT = {"trainer_state.json", "training_args.json"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network of transformers: the folder it comes from and the settings that it has now.
+
+    ``weights`` are those of the folder by their keys there, none where ``settings`` are others.
+    """
+
+    folder: Path
+    settings: Mapping[str, Any]  # config.json
+    weights: Mapping[str, Weight]
+    dtype: torch.dtype
+
+    @cached_property
+    def config(self) -> Any:
+        """Return the configuration object that transformers makes of the settings."""
+        return configuration(self.settings, self.folder)
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """Return the class's network with all parameters on the meta device."""
+        return empty_module(self.config, self.folder, self.dtype)
+
+    @cached_property
+    def keys(self) -> dict[str, str]:
+        """Return the key in the folder's files of every name in the module's state dict."""
+        return _keys(self.module, self.weights, self.folder)
+
+    @cached_property
+    def model(self) -> Model:
+        """Return the network as a model with the folder's weights, or with absent ones."""
+        with main_output(self.module):
+            empty = from_torch(self.module, example(self.module, self.config))
+        if not self.weights:
+            return empty
+        owners = {name for name, weight in empty.weights.items() if not weight.given}
+        missing = sorted(name for name in owners if name not in self.keys)
+        if missing:
+            raise InvalidModel(
+                f"{self.folder}: its files lack {', '.join(missing[:8])}",
+                "save the whole model with save_pretrained",
+            )
+        weights = {name: self.weights[self.keys[name]].renamed(name) for name in owners}
+        for name, weight in weights.items():
+            _check_fits(self.folder, name, weight, empty.weights[name])
+        return empty.with_changes(empty.editable(), weights)
+
+    def with_settings(self, changes: Mapping[str, Any]) -> Checkpoint:
+        """Return the same class with other settings, such as ``{"n_layer": 24}``, without weights.
+
+        A dotted name is one of an inner configuration (``text_config.hidden_size``). Raises
+        UsageError for settings that the class does not have.
+        """
+        settings = json.loads(json.dumps(self.settings))
+        for name, value in changes.items():
+            part, config = settings, self.config
+            *path, last = name.split(".")
+            for step in path:
+                part, config = part.setdefault(step, {}), getattr(config, step, None)
+            part[_known(config, last, name)] = value
+        settings = self._rederived(settings, changes)
+        return replace(self, settings=settings, weights={})
+
+    def _rederived(self, settings: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Let the class derive anew what it had derived: the size of heads, the kinds of layers."""
+        before = self.config.to_dict()
+        stated = {_known(self.config, n, n) for n in changes if "." not in n}
+        derived = []
+        for name in self.settings.keys() - stated - {"architectures", "dtype", "model_type"}:
+            without = {k: v for k, v in self.settings.items() if k != name}
+            try:
+                again = configuration(without, self.folder).to_dict()
+            except UsageError:
+                continue
+            if name in before and again.get(name) == before[name]:
+                derived.append(name)
+        rest = {name: value for name, value in settings.items() if name not in derived}
+        after = configuration(rest, self.folder).to_dict()
+        return rest | {name: after.get(name, settings[name]) for name in derived}
+
+
+def _known(config: Any, setting: str, name: str) -> str:
+    """Return the name under which a configuration keeps a setting."""
+    own = getattr(config, "attribute_map", {}).get(setting, setting)
+    known = config.to_dict() if hasattr(config, "to_dict") else {}
+    if own in known:
+        return str(own)
+    close = difflib.get_close_matches(setting, known, n=1)
+    remedy = f"did you mean '{close[0]}'?" if close else f"settings are {', '.join(sorted(known))}"
+    raise UsageError(f"the configuration has no setting '{name}'", remedy)
+
+
+def _check_fits(folder: Path, name: str, weight: Weight, wanted: Weight) -> None:
+    if weight.shape != wanted.shape:
+        problem = f"'{name}' is {weight.shape} in the files, {wanted.shape} in the class"
+        raise InvalidModel(f"{folder}: {problem}", "config.json and weights do not belong together")
+    if weight.dtype != wanted.dtype:
+        problem = f"'{name}' has another type than most weights"
+        raise InvalidModel(f"{folder}: {problem}", "save the model in one type: model.to(dtype)")
+
+
+# ---- reading ------------------------------------------------------------------------------------
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Return the checkpoint in a folder, its weights unread.
+
+    Raises UsageError where it is none, or needs code of its own; InvalidModel where it is damaged.
+    """
+    settings = _json(folder / CONFIG, "a folder that save_pretrained has written")
+    if "auto_map" in settings:
+        problem = f"{folder}: its class is code in the folder, which is not run"
+        raise UsageError(problem, "use n2n.transfer with modules that you have built yourself")
+    weights = _weights(folder)
+    if not weights:
+        raise UsageError(
+            f"{folder}: holds no .safetensors file",
+            "load it and save it with save_pretrained(folder, safe_serialization=True)",
+        )
+    dtypes = [weight.dtype for weight in weights.values()]
+    most = max(set(dtypes), key=dtypes.count)
+    return Checkpoint(folder, settings, weights, _torch_dtype(folder, most))
+
+
+def _json(path: Path, wanted: str) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file", f"give {wanted}") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}", f"give {wanted}") from None
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise InvalidModel(f"{path}: is no JSON object", f"give {wanted}")
+    return value
+
+
+def _weights(folder: Path) -> dict[str, Weight]:
+    """Return the tensors of all files, as the index says where there is one."""
+    files = sorted(folder.glob("*.safetensors"))
+    if (folder / INDEX).is_file():
+        names = _json(folder / INDEX, "a whole folder").get("weight_map")
+        names = set(names.values()) if isinstance(names, dict) else set()
+        odd = [n for n in names if not isinstance(n, str) or Path(n).name != n]
+        if odd or not names:
+            raise InvalidModel(f"{folder / INDEX}: names no files of this folder", "save it again")
+        files = [folder / name for name in sorted(names)]
+    weights: dict[str, Weight] = {}
+    for file in files:
+        weights |= safetensors_file.read(file)
+    return weights
+
+
+def _torch_dtype(folder: Path, dtype: int) -> torch.dtype:
+    name = safetensors_file.NAMES.get(dtype)
+    known = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    if name not in known:
+        raise Refused(str(folder), f"its weights are {name}", "quantised weights cannot be shared")
+    return known[name]
+
+
+def _keys(module: nn.Module, weights: Mapping[str, Weight], folder: Path) -> dict[str, str]:
+    """Match names of the state dict and keys of files as transformers does when it loads them.
+
+    Raises Refused for keys of which transformers computes other tensors than those that are there.
+    """
+    state = module.state_dict(keep_vars=True)
+    keys: dict[str, str] = {}
+    fused = []
+    for key in weights:
+        name, converted = _renamed(module, key, state)
+        if converted:
+            fused.append(key)
+        elif name in state:
+            keys[name] = key
+    if fused:
+        reason = f"transformers puts {', '.join(fused[:4])} together with others when it loads them"
+        raise Refused(str(folder), reason, "save it with save_pretrained of this transformers")
+    owners = {id(state[name]): key for name, key in keys.items()}
+    tied = {name: owners[id(tensor)] for name, tensor in state.items() if id(tensor) in owners}
+    return tied | keys
+
+
+def _renamed(module: nn.Module, key: str, state: Mapping[str, Any]) -> tuple[str, bool]:
+    """Return the name of a key in the state dict, and whether its tensor is computed from others.
+
+    Releases of transformers before 5 know no renaming but that of the prefix.
+    """
+    prefix = str(getattr(module, "base_model_prefix", ""))
+    try:
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import WeightConverter, rename_source_key
+    except ImportError:
+        names = (key, f"{prefix}.{key}", key.removeprefix(f"{prefix}."))
+        return next((name for name in names if name in state), key), False
+    conversions = get_model_conversion_mapping(module)
+    converters = [c for c in conversions if isinstance(c, WeightConverter)]
+    renamings = [c for c in conversions if not isinstance(c, WeightConverter)]
+    name, source = rename_source_key(key, renamings, converters, prefix, dict(state))
+    return name, source is not None
+
+
+def key_of(name: str, keys: Mapping[str, str]) -> tuple[str, str | None]:
+    """Return the key under which files hold a tensor, and that of its like in another layer.
+
+    >>> key_of("model.h.7.w", {"model.h.0.w": "h.0.w"})
+    ('h.7.w', 'h.0.w')
+    """
+    if name in keys:
+        return keys[name], keys[name]
+    for known, key in keys.items():
+        new, old = name.split("."), known.split(".")
+        if len(new) != len(old):
+            continue
+        apart = [at for at in range(-len(new), 0) if new[at] != old[at]]
+        path = key.split(".")
+        if len(apart) != 1 or not (at := apart[0]) >= -len(path) or path[at] != old[at]:
+            continue
+        if new[at].isdigit() and old[at].isdigit():
+            path[at] = new[at]
+            return ".".join(path), key
+    return name, None
+
+
+# ---- writing ------------------------------------------------------------------------------------
+
+
+def write_checkpoint(checkpoint: Checkpoint, weights: Mapping[str, Weight], folder: Path) -> None:
+    """Write weights by their keys, the settings, and what else the checkpoint's folder holds."""
+    folder.mkdir()
+    for path in checkpoint.folder.iterdir():
+        other = path.name not in (CONFIG, INDEX, *LEFT) and path.suffix in COPIED
+        if other and path.is_file():
+            shutil.copyfile(path, folder / path.name)
+    text = json.dumps(checkpoint.settings, indent=2, sort_keys=True, ensure_ascii=False)
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+    shards: list[dict[str, Weight]] = [{}]
+    size = 0
+    for key, weight in weights.items():
+        if shards[-1] and size + weight.nbytes > SHARD:
+            shards.append({})
+            size = 0
+        shards[-1][key] = weight
+        size += weight.nbytes
+    if len(shards) == 1:
+        safetensors_file.write(folder / "model.safetensors", weights, force=False)
+        return
+    where = {}
+    for number, shard in enumerate(shards, 1):
+        name = f"model-{number:05}-of-{len(shards):05}.safetensors"
+        safetensors_file.write(folder / name, shard, force=False)
+        where |= dict.fromkeys(shard, name)
+    total = sum(weight.nbytes for weight in weights.values())
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

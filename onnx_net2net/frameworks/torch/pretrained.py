@@ -1,0 +1,140 @@
+"""Classes of transformers without weights: built from settings, and called with what they read.
+
+config = configuration({"model_type": "gpt2", "n_embd": 96, ...}, folder)
+module = empty_module(config, folder, torch.float32)     # parameters on the meta device
+with main_output(module):
+    model = from_torch(module, example(module, config))
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from onnx_net2net.errors import Refused, UsageError
+
+__all__ = ["configuration", "empty_module", "example", "main_output"]
+
+
+def configuration(settings: Mapping[str, Any], folder: Path) -> Any:
+    """Return the configuration that transformers makes of ``settings``, of its own classes."""
+    import transformers
+
+    kind = str(settings.get("model_type"))
+    if kind not in transformers.CONFIG_MAPPING:
+        problem = f"{folder}: transformers {transformers.__version__} has no model type '{kind}'"
+        raise UsageError(problem, "config.json names it under 'model_type'")
+    try:
+        return transformers.CONFIG_MAPPING[kind].from_dict(dict(settings))
+    except _raised() as error:
+        problem = f"{folder}: transformers rejects the configuration: {_first_line(error)}"
+        raise UsageError(problem, "see config.json, and the settings given") from error
+
+
+def _raised() -> tuple[type[Exception], ...]:
+    """Return what classes of transformers raise for settings that do not go together."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    return (
+        ArithmeticError, AssertionError, AttributeError, ImportError, LookupError,
+        NotImplementedError, RuntimeError, StrictDataclassError, TypeError, ValueError,
+    )  # fmt: skip
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def empty_module(config: Any, folder: Path, dtype: torch.dtype) -> nn.Module:
+    """Build the class that the configuration names, its parameters on the meta device."""
+    import transformers
+
+    name = next(iter(config.architectures or ()), "")
+    kind = getattr(transformers, name, None) if name.isidentifier() else None
+    if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
+        problem = f"{folder}: transformers {transformers.__version__} has no class '{name}'"
+        raise UsageError(problem, "config.json names it under 'architectures'")
+    for part in (config, *(getattr(config, sub, None) for sub in config.sub_configs)):
+        if hasattr(part, "use_cache"):
+            part.use_cache = False
+    try:
+        with _without_contents():
+            return kind._from_config(config, dtype=dtype).eval()
+    except _raised() as error:
+        problem = f"{folder}: {name} cannot be built so: {_first_line(error)}"
+        raise UsageError(problem, "see config.json, and the settings given") from error
+
+
+@contextmanager
+def _without_contents() -> Iterator[None]:
+    """Move each parameter to the meta device as it is registered; buffers keep their contents."""
+    register = nn.Module.register_parameter
+
+    def registered(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None and not parameter.is_meta:
+            parameter = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+        register(module, name, parameter)
+
+    nn.Module.register_parameter = registered  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+@contextmanager
+def main_output(module: nn.Module) -> Iterator[None]:
+    """Let ``forward`` give what the class is for, and not the hidden states that it gives besides.
+
+    These are as wide as the network, and would be an interface that cannot grow.
+    """
+    forward = module.forward
+
+    @wraps(forward)
+    def first(*args: Any, **kwargs: Any) -> Any:
+        outputs = forward(*args, **kwargs)
+        names = outputs.keys() if isinstance(outputs, Mapping) else ()
+        return {"logits": outputs["logits"]} if "logits" in names else outputs[0]
+
+    module.forward = first
+    try:
+        yield
+    finally:
+        del module.forward
+
+
+def example(module: nn.Module, config: Any) -> dict[str, torch.Tensor]:
+    """Return inputs of the kinds that the class says it reads, in sizes that its settings allow.
+
+    Raises Refused for a class whose main input is of a kind that is not known here.
+    """
+    main = str(getattr(module, "main_input_name", "input_ids"))
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    tokens = torch.arange(2 * 6).reshape(2, 6) % getattr(text, "vocab_size", 2)
+    sizes = getattr(config, "image_size", 224)
+    height, width = (sizes, sizes) if isinstance(sizes, int) else tuple(sizes)
+    known = {
+        "input_ids": lambda: tokens,
+        "pixel_values": lambda: torch.zeros(2, getattr(config, "num_channels", 3), height, width),
+        "input_features": lambda: torch.zeros(
+            2, config.num_mel_bins, 2 * config.max_source_positions
+        ),
+        "input_values": lambda: torch.zeros(2, 4000),
+    }
+    if main not in known:
+        raise Refused(type(module).__name__, f"its input '{main}' is of no kind that is known",
+                      "use n2n.transfer with modules and inputs of your own")  # fmt: skip
+    inputs = {main: known[main]()}
+    parameters = inspect.signature(module.forward).parameters
+    if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in parameters:
+        inputs["decoder_input_ids"] = tokens
+    dtype = next(module.parameters()).dtype
+    return {k: v.to(dtype) if v.is_floating_point() else v for k, v in inputs.items()}

@@ -1,0 +1,206 @@
+"""Growing a checkpoint folder of transformers: settings in, a folder out that its class loads.
+
+    grown = grow_checkpoint("gpt2/", "larger/", settings={"n_embd": 1024, "n_head": 16})
+    grown.settings      # {"n_embd": (768, 1024), "layer_norm_epsilon": (1e-05, 7.5e-06), ...}
+
+The larger configuration says every width and length; its class's own graph says which numbers it
+derives from them. Weights stay in the folder's files until the result is written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isclose
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnx_net2net.errors import Refused, UsageError
+from onnx_net2net.model.atomic_write import place
+from onnx_net2net.model.model import Model, Weight
+from onnx_net2net.plan.grow import Grown, by_shape
+from onnx_net2net.plan.settle import NormEpsilon, Settled, settle
+from onnx_net2net.verification.report import Report
+from onnx_net2net.verification.verify import verify as judge
+
+if TYPE_CHECKING:
+    from onnx_net2net.frameworks.torch.checkpoint import Checkpoint
+
+__all__ = ["GrownCheckpoint", "grow_checkpoint", "plan_checkpoint"]
+
+Setting = tuple[Any, Any]  # before and after
+
+
+@dataclass(frozen=True)
+class GrownCheckpoint:
+    """A larger checkpoint that computes what ``source`` does: ``weights`` by their keys in files.
+
+    ``settings`` are those that changed, {name: (before, after)}, epsilons of norms among them.
+    """
+
+    source: Checkpoint
+    larger: Checkpoint
+    grown: Grown
+    settled: Settled
+    weights: Mapping[str, Weight]
+    settings: Mapping[str, Setting]
+    report: Report | None = None
+
+
+def grow_checkpoint(
+    folder: str | os.PathLike[str] | Checkpoint,
+    output: str | os.PathLike[str] | None,
+    *,
+    settings: Mapping[str, Any],
+    seed: int = 0,
+    force: bool = False,
+    verify: bool = True,
+) -> GrownCheckpoint:
+    """Grow the network in a folder that ``save_pretrained`` wrote, and write it to ``output``.
+
+    ``settings`` are those of the larger network's configuration, such as ``{"n_layer": 24}``.
+    ``AutoModel*.from_pretrained(output)`` loads the result, which computes the same: epsilons are
+    written into its configuration, tokenizer and generation settings are copied, and the type of
+    the weights is kept. Nothing is written where ``output`` is None. With
+    ``verify`` ONNX Runtime compares both networks.
+
+    Raises Refused where the class would not compute the same, naming every obstacle, and
+    UsageError for settings that make no sense; then nothing is written.
+    """
+    from onnx_net2net.frameworks.torch.checkpoint import read_checkpoint, write_checkpoint
+
+    given = isinstance(folder, str | os.PathLike)
+    source = read_checkpoint(Path(folder)) if given else folder  # type: ignore[arg-type]
+    result = plan_checkpoint(source, settings, seed=seed)
+    if verify:
+        result = replace(result, report=verified(result))
+        if not result.report:
+            raise Refused(
+                None,
+                f"the larger network does not compute the same: {result.report.verdict}",
+                "this is a defect: please report it with the configuration",
+            )
+    if output is None:
+        return result
+    target = Path(output)
+    if target.exists() and not force:
+        raise UsageError(f"{target}: exists", "choose another folder, or overwrite it (force)")
+    place(
+        target,
+        write=lambda draft: write_checkpoint(result.larger, result.weights, draft),
+        entry="config.json",
+        force=force,
+    )
+    return result
+
+
+def plan_checkpoint(
+    source: Checkpoint, settings: Mapping[str, Any], *, seed: int = 0
+) -> GrownCheckpoint:
+    """Return the larger checkpoint that :func:`grow_checkpoint` writes, its weights unread."""
+    larger = source.with_settings(settings)
+    grown = by_shape(source.model, larger.model, {}, seed=seed)
+    settled = settle(grown.model, larger.model, _absent(larger.model))
+    if settled.epsilons:
+        larger = larger.with_settings(_epsilon_settings(larger, settled.epsilons))
+        settled = settle(grown.model, larger.model, _absent(larger.model))
+        _check_served(settled.epsilons)
+    return GrownCheckpoint(
+        source, larger, grown, settled, _weights(source, larger, settled.model),
+        dict(_changed(source.settings, larger.settings)),
+    )  # fmt: skip
+
+
+def _absent(model: Model) -> set[str]:
+    return {name for name, weight in model.weights.items() if not weight.given}
+
+
+def _epsilon_settings(larger: Checkpoint, epsilons: Sequence[NormEpsilon]) -> dict[str, float]:
+    """Return the settings of the configuration that hold these epsilons, with their new values.
+
+    Raises Refused where none holds one, or norms of one setting need different epsilons.
+    """
+    known = dict(_numbers(larger.config.to_dict()))
+    changes: dict[str, float] = {}
+    for epsilon in epsilons:
+        names = [n for n, value in known.items() if isclose(value, epsilon.old, rel_tol=1e-5)]
+        if not names:
+            raise Refused(
+                epsilon.path,
+                f"its epsilon must become {epsilon.new:.7g} from {epsilon.old:.7g}, and no setting "
+                "of the configuration holds it",
+                "grow by a multiple of the hidden size, which keeps epsilons",
+            )
+        for name in names:
+            if not isclose(changes.setdefault(name, epsilon.new), epsilon.new, rel_tol=1e-6):
+                raise _unserved([epsilon])
+    return changes
+
+
+def _numbers(settings: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, float]]:
+    """Yield the epsilons in a configuration, those of inner configurations by dotted names."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{within}{name}.")
+        elif isinstance(value, float) and "eps" in name:
+            yield within + name, value
+
+
+def _check_served(left: Sequence[NormEpsilon]) -> None:
+    if left:
+        raise _unserved(left)
+
+
+def _unserved(epsilons: Sequence[NormEpsilon]) -> Refused:
+    paths = ", ".join(epsilon.path for epsilon in epsilons[:4])
+    return Refused(
+        paths,
+        "one epsilon of the configuration cannot serve all norms: some need another one",
+        "grow by a multiple of the hidden size, which keeps epsilons",
+    )
+
+
+def _weights(source: Checkpoint, larger: Checkpoint, settled: Model) -> dict[str, Weight]:
+    """Return what the larger folder holds, by key; raise Refused for what nobody can tell.
+
+    A tied weight is written as often as in the smaller folder. What the network does not read, and
+    what has the same shape in both, is copied.
+    """
+    from onnx_net2net.frameworks.names import ties
+    from onnx_net2net.frameworks.torch.checkpoint import key_of
+
+    owners = ties(settled)
+    weights: dict[str, Weight] = {}
+    unknown: list[str] = []
+    for name, tensor in larger.module.state_dict().items():
+        key, alike = key_of(name, source.keys)
+        owner = owners.get(name, name)
+        if owner in settled.weights and settled.weights[owner].given:
+            if owner == name or key in source.weights:
+                weights[key] = settled.weights[owner]
+        elif alike is not None and source.weights[alike].shape == tuple(tensor.shape):
+            weights[key] = source.weights[alike]
+        elif alike is not None:
+            unknown.append(name)
+    if unknown:
+        reason = "the network does not read it, so that nobody can say how it would grow"
+        raise Refused(", ".join(unknown[:4]), reason, "save the folder without it")
+    return weights
+
+
+def _changed(
+    before: Mapping[str, Any], after: Mapping[str, Any], within: str = ""
+) -> Iterator[tuple[str, Setting]]:
+    for name, value in after.items():
+        old = before.get(name)
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            yield from _changed(old, value, f"{within}{name}.")
+        elif value != old:
+            yield within + name, (old, value)
+
+
+def verified(grown: GrownCheckpoint) -> Report:
+    """Compare both networks by ONNX Runtime, each as its class computes it."""
+    larger = replace(grown.larger, weights=grown.weights)
+    return judge(grown.source.model, larger.model, by_position=True)

@@ -1,0 +1,107 @@
+"""Modules grow into larger ones of their class: by names and shapes, and in their own graphs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import onnx_net2net as n2n
+from onnx_net2net.model.model import Model
+from onnx_net2net.plan.like import Unreachable, parameters
+from onnx_net2net.plan.settle import settle
+from onnx_net2net.widening.dimensions import analyse
+
+torch = pytest.importorskip("torch")
+hf = pytest.importorskip("transformers")
+
+CONFIGS = {
+    "GPT2": {"n_positions": 32, "use_cache": False},
+    "Llama": {"max_position_embeddings": 32, "use_cache": False},
+    "Bert": {"max_position_embeddings": 32},
+    "ResNet": {"layer_type": "basic"},
+    "ConvNext": {"num_stages": 2},
+    "ViT": {"image_size": 16, "patch_size": 8},
+}
+
+
+def exported(name: str, **options: Any) -> Model:
+    """The base model of a class, with weights that are not those of a fresh one."""
+    config = getattr(hf, f"{name}Config")(**CONFIGS[name], **options)
+    if hasattr(config, "vocab_size"):
+        config.vocab_size = 40
+    torch.manual_seed(0)
+    module = getattr(hf, f"{name}Model")(config).eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += torch.randn_like(parameter) / 10
+    tokens = hasattr(config, "max_position_embeddings") or name == "GPT2"
+    inputs = torch.randint(0, 40, (2, 5)) if tokens else torch.randn(2, 3, 16, 16)
+    return n2n.from_torch(module, (inputs,))
+
+
+def transformer(hidden: int, heads: int, inner: int, layers: int, **more: int) -> dict[str, int]:
+    names = ("hidden_size", "num_attention_heads", "intermediate_size", "num_hidden_layers")
+    return dict(zip(names, (hidden, heads, inner, layers), strict=True)) | more
+
+
+def gpt2(hidden: int, heads: int, layers: int) -> dict[str, int]:
+    return {"n_embd": hidden, "n_head": heads, "n_layer": layers}
+
+
+def stages(widths: list[int], depths: list[int], **more: int) -> dict[str, Any]:
+    return {"hidden_sizes": widths, "depths": depths, **more}
+
+
+# Class, the smaller and the larger one, how many epsilons change, and how many scales.
+PAIRS = {
+    "more heads": ("GPT2", gpt2(32, 4, 2), gpt2(48, 6, 4), 9, 0),
+    "larger heads": ("GPT2", gpt2(16, 2, 1), gpt2(40, 2, 2), 5, 4),
+    "groups of heads": (
+        "Llama",
+        transformer(16, 4, 24, 1, num_key_value_heads=2),
+        transformer(32, 8, 50, 2, num_key_value_heads=4),
+        0,
+        0,
+    ),
+    "norms behind sums": ("Bert", transformer(16, 2, 24, 1), transformer(32, 4, 40, 2), 0, 0),
+    "stages": (
+        "ResNet",
+        stages([4, 6], [2, 2], embedding_size=4),
+        stages([7, 12], [3, 6], embedding_size=6),
+        0,
+        0,
+    ),
+    "depthwise": ("ConvNext", stages([4, 6], [1, 2]), stages([8, 12], [2, 4]), 0, 0),
+    "patches": ("ViT", transformer(16, 2, 24, 1), transformer(32, 4, 48, 3), 0, 0),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_module_grows_into_a_larger_one(name: str) -> None:
+    kind, smaller, wider, epsilons, scales = PAIRS[name]
+    small, large = exported(kind, **smaller), exported(kind, **wider)
+    grown = n2n.grow(small, like=large)
+    shapes = [{n: m.weights[n].shape for n in parameters(analyse(m))} for m in (grown, large)]
+    assert shapes[0] == shapes[1]
+    assert n2n.verify(small, grown)
+    settled = settle(grown, large)
+    assert n2n.verify(small, settled.model, by_position=True)
+    assert not n2n.verify(small, large, by_position=True), "or nothing was seen"
+    assert (len(settled.epsilons), len(settled.scales)) == (epsilons, scales)
+
+
+@pytest.mark.parametrize(
+    ("kind", "smaller", "wider", "problem"),
+    [
+        ("Bert", transformer(16, 2, 24, 1), transformer(24, 3, 24, 1), "the nearest are 32"),
+        ("GPT2", gpt2(16, 2, 2), gpt2(16, 2, 1), "'h' would shrink from 2 to 1 members"),
+        ("ResNet", stages([4, 6], [2, 2], embedding_size=4),
+         stages([4, 6, 8], [2, 2, 2], embedding_size=4), "only the larger network has"),
+    ],
+)  # fmt: skip
+def test_one_that_cannot_be_reached(
+    kind: str, smaller: dict[str, Any], wider: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(Unreachable, match=problem):
+        n2n.grow(exported(kind, **smaller), like=exported(kind, **wider))
