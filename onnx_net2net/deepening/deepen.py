@@ -54,6 +54,10 @@ class Insertion:
     parameters: list[str]
     training: bool
 
+    def moved(self, renames: Mapping[str, str]) -> Insertion:
+        """Return the same change, with its parameters under the names that they got since."""
+        return replace(self, parameters=[renames.get(name, name) for name in self.parameters])
+
 
 @dataclass(frozen=True)
 class Copies:
@@ -136,6 +140,8 @@ def deepened(model: Model, step: Deepen, calibration: Samples | None = None) -> 
         changes += inserted
     if step.block:
         deeper, copied = _with_copies(deeper, step)
+        for copies in copied:  # what was inserted before is renamed along
+            changes = [change.moved(copies.renames) for change in changes]
         changes += copied
     # Names, globs and spread as what they meant here, so that they mean it again.
     counts = {c.block: c.copies for c in reversed(changes) if isinstance(c, Copies)}

@@ -36,6 +36,14 @@ class _Stage:
             name = names.get(name, name)
         return name
 
+    def moved(self, layer: str) -> str:
+        """Return what became of the path of a layer, as of the weights in it."""
+        for names in self.renames:
+            inside = next((old for old in names if old.startswith(layer + ".")), None)
+            if inside is not None:
+                layer = names[inside].removesuffix(inside.removeprefix(layer))
+        return layer
+
     @cached_property
     def former(self) -> Mapping[str, str | None]:
         """Map names after to those before, None for new ones; those that stayed are left out."""
@@ -66,7 +74,7 @@ class Lineage:
         for stage in self._stages:
             copied, inserted = self.copied, self.inserted
             self.copied = {stage.renamed(n): stage.renamed(o) for n, o in copied.items()}
-            self.inserted = {stage.renamed(n): layer for n, layer in inserted.items()}
+            self.inserted = {stage.renamed(n): stage.moved(at) for n, at in inserted.items()}
             self.copied |= stage.copied
             self.inserted |= stage.inserted
 
@@ -129,7 +137,7 @@ def _stage(step: Mapping[str, Any]) -> _Stage:
 def _deepened(step: Mapping[str, Any]) -> _Stage:
     renames: list[dict[str, str]] = []
     copied: dict[str, str] = {}
-    inserted: dict[str, str] = {}  # named before blocks were copied
+    inserted: dict[str, str] = {}  # behind layers that are named as before blocks were copied
     try:
         for change in step["changes"]:
             if "block" in change:
@@ -150,5 +158,5 @@ def _deepened(step: Mapping[str, Any]) -> _Stage:
             "deepen the model again with this version",
         ) from None
     stage = _Stage({}, renames, copied)
-    stage.inserted = {stage.renamed(new): layer for new, layer in inserted.items()}
+    stage.inserted = {new: stage.moved(layer) for new, layer in inserted.items()}
     return stage

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -28,12 +29,16 @@ ADVICE = (
 
 @dataclass(frozen=True)
 class Setting:
-    """A number that was set on a module, because a norm needs it there."""
+    """A number that was set on a module, or its configuration, because a norm needs it there."""
 
     path: str
     attribute: str
     old: float
     new: float
+
+    def holder(self, module: Any) -> Any:
+        """Return the part of ``module`` whose attribute it is."""
+        return attrgetter(self.path)(module) if self.path else module
 
 
 def settings_text(settings: Sequence[Setting]) -> Iterator[str]:
@@ -100,7 +105,7 @@ class Transferred:
         A state dict does not hold them, nor does a checkpoint.
         """
         for setting in self.settings:
-            setattr(module.get_submodule(setting.path), setting.attribute, setting.new)
+            setattr(setting.holder(module), setting.attribute, setting.new)
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -111,7 +116,7 @@ class Transferred:
         column = max((len(name) for name, _ in rows), default=0)
         yield from (f"{name:{column}}  {what}" for name, what in rows)
         yield from settings_text(self.settings)
-        if self.settings:
+        if self.settings and all(setting.path != "config" for setting in self.settings):
             yield "no checkpoint holds these: apply_settings(module) sets them again"
         for names, what in ((self.new, "new"), (self.untouched, "left as they were")):
             if names:

@@ -20,7 +20,6 @@ import numpy as np
 from ml_dtypes import finfo
 from onnx import AttributeProto, NodeProto, TensorProto, helper
 
-from onnx_net2net.algebra.axes import Atom
 from onnx_net2net.algebra.sizes import trial
 from onnx_net2net.deepening.paths import trained_behind
 from onnx_net2net.errors import Refused
@@ -260,7 +259,7 @@ class _Settling:
                 continue
             place = Rescale(Contraction(applied, "", (), ""), index, axis)
             vector = np.full(int(trial(units.size)), ratio)
-            absorbed = absorb(solution, _Nothing({}), place, vector, set())
+            absorbed = absorb(solution, Growth({}), place, vector, set())
             scaled = {} if absorbed is None else absorbed.scaled
             sites = {
                 site: factor
@@ -320,13 +319,6 @@ class _Settling:
             return wide.astype(helper.tensor_dtype_to_np_dtype(dtype))
 
         return Computed(weight.name, dtype, weight.shape, compute)
-
-
-class _Nothing(Growth):
-    """No growth, at the dynamic sizes that were tried."""
-
-    def _width(self, free: Atom) -> int:
-        return int(trial(free.size))
 
 
 def _value(analysis: Analysis, name: str, sizes: bool) -> np.ndarray | None:

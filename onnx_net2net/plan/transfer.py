@@ -44,8 +44,9 @@ def transfer(
     """Write the PyTorch module ``small``, grown, into ``large``, a larger one of the same class.
 
     Both then compute the same. Parameters, statistics and persistent buffers are written in place,
-    in the type and on the device of ``large``; ties stay; epsilons are set on the modules of norms
-    that need others. ``example_inputs`` and ``dynamic`` are those of :func:`from_torch`.
+    in the type and on the device of ``large``; ties stay. Epsilons are set on the modules of norms
+    that need others, and in ``large.config`` where one number there is that of all norms; no
+    checkpoint holds others. ``example_inputs`` and ``dynamic`` are those of :func:`from_torch`.
 
     ``large_optimizer``, of the same kind as ``optimizer``, gets its state, grown along, in its own
     groups; new parameters begin without state.

@@ -120,7 +120,7 @@ class Growth:
             bare = term.lstrip("~")
             if bare == name:
                 return self._shares(canonical(env[name]), {}, seed, split)
-            return np.ones(self.size(env[bare]) if bare in env else 1)
+            return np.ones(trial(self.size(env[bare])) if bare in env else 1)
         parts = [self.vector(part, name, env, seed, split) for part in term.terms]
         return reduce(np.kron, parts) if isinstance(term, Group) else np.concatenate(parts)
 

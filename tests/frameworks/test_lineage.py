@@ -57,14 +57,17 @@ def test_names_are_followed_through_any_copies(seed: int) -> None:
     assert lineage.former("stem.weight") == "stem.weight"
 
 
-def test_layers_that_were_inserted_before_are_renamed_along() -> None:
-    _, step = copied(["0", "1"], [1, 0])
-    inserted = {"after": "h.1", "init": "residual", "parameters": ["h.1.new.weight"]}
-    step["changes"] = [inserted, *step["changes"]]
-    step["changes"][1]["renames"]["h.1.new.weight"] = "h.2.new.weight"
-    lineage = Lineage([step])
-    assert lineage.inserted == {"h.2.new.weight": "h.1"}
-    assert lineage.former("h.2.new.weight") is None
+def test_layers_that_were_inserted_move_with_what_they_stand_behind() -> None:
+    _, copies = copied(["0", "1"], [1, 0])
+    told = {"after": "h.1", "init": "residual", "parameters": ["h.2.new.weight"]}
+    together = {"operation": "deepen", "changes": [told, *copies["changes"]]}
+    assert Lineage([together]).inserted == {"h.2.new.weight": "h.2"}
+    first = {"operation": "deepen", "changes": [told | {"parameters": ["h.1.new.weight"]}]}
+    copies["changes"][0]["renames"]["h.1.new.weight"] = "h.2.new.weight"
+    for steps in ([first, copies], [together]):
+        lineage = Lineage(steps)
+        assert lineage.inserted == {"h.2.new.weight": "h.2"}
+        assert lineage.former("h.2.new.weight") is None
 
 
 @pytest.mark.parametrize("changes", [None, [{}], [{"block": "a"}], [{"after": "a", "init": "b"}]])

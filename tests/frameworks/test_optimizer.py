@@ -457,6 +457,19 @@ def test_new_layers_join_the_group_of_the_layer_before_them() -> None:
         grow_optimizer(optimizer.state_dict(), n2n.deepen(model, after="head", init="factor"))
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_new_layers_stay_behind_theirs_when_blocks_are_copied(together: bool) -> None:
+    _, optimizer, model, _ = trained_stack("Adam")
+    if together:
+        deep = n2n.deepen(model, after="blocks.1.up", block="blocks.0")
+    else:
+        deep = n2n.deepen(n2n.deepen(model, after="blocks.1.up"), block="blocks.0")
+    names = grow_optimizer(optimizer.state_dict(), deep)["param_groups"][0]["param_names"]
+    at = names.index("blocks.2.up.weight")
+    assert names[at + 1 : at + 3] == [f"blocks.2.up_deeper.{i}.weight" for i in (0, 1)]
+    assert all(name in deep.weights for change in deep.changes for name in change.parameters)
+
+
 def test_frozen_blocks_have_frozen_copies_and_wrapped_names_stay_wrapped() -> None:
     module, _, model, x = trained_stack("Adam")
     trained = {f"module.{n}": p for n, p in module.named_parameters() if "blocks.0" not in n}

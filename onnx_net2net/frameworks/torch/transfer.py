@@ -139,6 +139,7 @@ class Fitted:
         self._check_ties(owners)
         for path, old, new in self.grown.epsilons:
             self._set(path, old, new)
+        self._set_config()
 
     def _take(self, key: str, name: str, target: Tensor) -> None:
         """Note the weight for one tensor of the larger module, or why it does not fit."""
@@ -188,11 +189,7 @@ class Fitted:
             norm = self.pair.large.get_submodule(path)
         except AttributeError:
             norm = nn.Module()
-        holding = [
-            attribute
-            for attribute, value in vars(norm).items()
-            if isinstance(value, float) and np.isclose(value, old, 1e-5, 0)
-        ]
+        holding = _holding(norm, old)
         known = [setting for setting in self.settings if setting.path == path]
         if len(holding) != 1:
             problem = "no one attribute of it holds that"
@@ -205,6 +202,21 @@ class Fitted:
         self.problems.append(
             f"the norm '{path}' needs epsilon {new:.7g} in place of {old:.7g}, but {problem}"
         )
+
+    def _set_config(self) -> None:
+        """Let the configuration say the epsilon, where it has one number for all these norms.
+
+        The module then saves it, and is built with it again.
+        """
+        config, large = getattr(self.pair.large, "config", None), self.pair.large
+        numbers = {(setting.old, setting.new) for setting in self.settings}
+        if len(numbers) != 1 or config is None:
+            return
+        (old, new), *_ = numbers
+        attributes = _holding(config, old)
+        norms = [path for path, part in large.named_modules() if _holding(part, old)]
+        if len(attributes) == 1 and set(norms) == {setting.path for setting in self.settings}:
+            self.settings.append(Setting("config", attributes[0], old, new))
 
     def move_optimizer(
         self, optimizer: torch.optim.Optimizer, larger: torch.optim.Optimizer
@@ -255,21 +267,29 @@ class Fitted:
         """Write everything; put the old values back if anything is raised."""
         targets, large = self.targets, self.pair.large
         before = {key: targets[key].detach().clone() for key in self.values}
-        settings = [(large.get_submodule(s.path), s.attribute) for s in self.settings]
         try:
             for key, value in self.values.items():
                 _copy(targets[key], value())
-            for (module, attribute), setting in zip(settings, self.settings, strict=True):
-                setattr(module, attribute, setting.new)
+            for setting in self.settings:
+                setattr(setting.holder(large), setting.attribute, setting.new)
             yield
             if larger is not None and self.state is not None:
                 larger.load_state_dict(self.state)
         except BaseException:
             for key, value in before.items():
                 _copy(targets[key], value)
-            for (module, attribute), setting in zip(settings, self.settings, strict=True):
-                setattr(module, attribute, setting.old)
+            for setting in self.settings:
+                setattr(setting.holder(large), setting.attribute, setting.old)
             raise
+
+
+def _holding(part: Any, number: float) -> list[str]:
+    """Return the attributes of a module or a configuration that are this number."""
+    return [
+        attribute
+        for attribute, value in vars(part).items()
+        if isinstance(value, float) and np.isclose(value, number, 1e-5, 0)
+    ]
 
 
 def _demand(outputs: list[OutputReport], when: str) -> None:

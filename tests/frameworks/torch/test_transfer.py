@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -127,11 +128,11 @@ CASES: dict[str, tuple[Build, Build, Callable[[], Any], int]] = {
     "mlp": (mlp, lambda: mlp(24), lambda: torch.randn(3, 8), 0),
     "resnet": (ResNet, lambda: ResNet((8, 14), (2, 3)), lambda: torch.randn(4, 3, 12, 12), 0),
     "encoder": (Encoder, lambda: Encoder(24, 3, 40, 3), lambda: tokens(None), 7),
-    "gpt2": (lambda: gpt2(32, 4, 2), lambda: gpt2(48, 6, 4), tokens, 9),
-    "llama": (lambda: llama(32, 48, 4, 1), lambda: llama(48, 64, 6, 2), tokens, 5),
+    "gpt2": (lambda: gpt2(32, 4, 2), lambda: gpt2(48, 6, 4), tokens, 10),
+    "llama": (lambda: llama(32, 48, 4, 1), lambda: llama(48, 64, 6, 2), tokens, 6),
     "bert": (lambda: bert(32, 40, 2, 1), lambda: bert(64, 60, 4, 2), tokens, 0),
     "vit, larger heads": (lambda: vit(16, 24, 2, 1), lambda: vit(32, 40, 2, 2), pixels, 0),
-    "vit": (lambda: vit(32, 48, 2, 1), lambda: vit(48, 80, 3, 2), pixels, 5),
+    "vit": (lambda: vit(32, 48, 2, 1), lambda: vit(48, 80, 3, 2), pixels, 6),
 }
 
 
@@ -189,6 +190,10 @@ def test_a_module_goes_on_as_a_larger_one(name: str) -> None:
     small.eval(), large.eval()
     torch.testing.assert_close(called(large, x), called(small, x), rtol=1e-4, atol=1e-5)
     assert len(report.settings) == CASES[name][3] and not report.untouched
+    if hasattr(large, "config"):  # saved and built again, it is the same
+        again = type(large)(large.config).eval()
+        again.load_state_dict(large.state_dict())
+        assert torch.equal(called(again, x), called(large, x))
     assert all(buffer == 3 for n, buffer in large.named_buffers() if n.endswith("_tracked"))
 
     parameters = dict(large.named_parameters())
@@ -256,6 +261,37 @@ def test_settings_go_into_another_instance() -> None:
     again = Encoder(24, 3, 40, 3)
     again.load_state_dict(large.state_dict())
     report.apply_settings(again)
+    assert torch.equal(called(again.eval(), x), called(large.eval(), x))
+
+
+class Configured(nn.Module):
+    """Norms that are built from one number, or one of them from another."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = Encoder(config.width, config.width // 8, 40)
+        for part in self.layers.modules():
+            if isinstance(part, nn.LayerNorm):
+                part.eps = config.eps
+        self.layers.layers.norm.eps = getattr(config, "last", config.eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+@pytest.mark.parametrize("more", [{}, {"last": 1e-5}, {"last": 1e-6}], ids=str)
+def test_one_number_for_all_norms_goes_into_the_configuration(more: dict[str, float]) -> None:
+    torch.manual_seed(0)
+    sizes = ({"width": width, "eps": 1e-5, **more} for width in (16, 24))
+    small, large = (Configured(SimpleNamespace(**numbers)) for numbers in sizes)
+    report = n2n.transfer(small, large, x := tokens(None))
+    assert large.config.eps == pytest.approx(1e-5 if more else 1e-5 * 16 / 24)
+    assert ("apply_settings" in str(report)) == bool(more)
+    again = Configured(large.config)
+    again.load_state_dict(large.state_dict())
+    if more:
+        report.apply_settings(again)
     assert torch.equal(called(again.eval(), x), called(large.eval(), x))
 
 
