@@ -45,7 +45,7 @@ class InOrder(click.Command):
         return rest
 
 
-class Setting(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
+class NamedValue(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
     """``NAME=VALUE``, or ``VALUE`` alone (its name is then empty)."""
 
     name = "setting"
@@ -182,10 +182,10 @@ RUNNING = together(
     click.option("--seeds", type=click.IntRange(1), default=3, show_default=True,
                  help="Number of random inputs."),
     click.option("--range", "ranges", metavar="[NAME=]LO:HI", multiple=True,
-                 type=Setting(interval, "NAME=LO:HI or LO:HI"),
+                 type=NamedValue(interval, "NAME=LO:HI or LO:HI"),
                  help="Range of the values of an input, or of all."),
     click.option("--size", "sizes", metavar="NAME=N[,N...]", multiple=True,
-                 type=Setting(sizes, "NAME=1,3", named=True),
+                 type=NamedValue(sizes, "NAME=1,3", named=True),
                  help="Sizes of a dynamic dimension."),
     click.option("--inputs", metavar="PATH", multiple=True, type=PATH,
                  help="Your own inputs: an .npz file, or a folder with input_0.pb."),

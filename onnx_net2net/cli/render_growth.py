@@ -14,7 +14,7 @@ from onnx_net2net.cli.tables import empty_table, text
 from onnx_net2net.cli.terminal import one_line
 from onnx_net2net.plan.costs import Costs
 from onnx_net2net.plan.grow import Grown, Spending
-from onnx_net2net.plan.like import Difference
+from onnx_net2net.plan.like import ShapeDifference
 from onnx_net2net.widening.request import Change
 from onnx_net2net.widening.scaling import EIGHT, WIDE, Scaling
 
@@ -30,7 +30,7 @@ def growth_text(grown: Grown) -> str:
     return "\n".join(lines)
 
 
-def _difference(difference: Difference) -> Iterator[str]:
+def _difference(difference: ShapeDifference) -> Iterator[str]:
     """Yield a table of widths and one of lengths, as far as they differ."""
     if widths := [width for width in difference.widths if width.grows]:
         table = empty_table(("dimension", "left"), ("width", "right"), ("becomes", "right"))

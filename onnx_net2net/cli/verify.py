@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from onnx_net2net.cli.options import FORCE, JSON, PATH, RUNNING, Setting, verify_arguments
+from onnx_net2net.cli.options import FORCE, JSON, PATH, RUNNING, NamedValue, verify_arguments
 from onnx_net2net.cli.outcome import DONE, UNEQUAL, load, print_json
 
 
@@ -19,14 +19,14 @@ from onnx_net2net.cli.outcome import DONE, UNEQUAL, load, print_json
     "--rtol",
     metavar="[NAME=]X",
     multiple=True,
-    type=Setting(float, "NAME=1e-3 or 1e-3"),
+    type=NamedValue(float, "NAME=1e-3 or 1e-3"),
     help="Relative tolerance, of an output or of all, where it exceeds rounding noise.",
 )
 @click.option(
     "--atol",
     metavar="[NAME=]X",
     multiple=True,
-    type=Setting(float, "NAME=1e-5 or 1e-5"),
+    type=NamedValue(float, "NAME=1e-5 or 1e-5"),
     help="Absolute tolerance, likewise. Both together replace the measured noise by "
     "atol + rtol * |A's output|, as in numpy.allclose.",
 )

@@ -107,8 +107,8 @@ def _torch(draft: Path) -> Network:
 
     def call(feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         with torch.no_grad():
-            found = network(*(tensor_of(value) for value in feeds.values()))
-        return [t.numpy() for t in (found if isinstance(found, tuple) else [found])]
+            outputs = network(*(tensor_of(value) for value in feeds.values()))
+        return [t.numpy() for t in (outputs if isinstance(outputs, tuple) else [outputs])]
 
     return call
 
@@ -154,7 +154,9 @@ def _keras(draft: Path) -> Network:
 
     def call(feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         given = list(feeds.values())
-        found = network(given if len(given) > 1 else given[0])
-        return [np.asarray(v) for v in (found.values() if isinstance(found, dict) else [found])]
+        outputs = network(given if len(given) > 1 else given[0])
+        return [
+            np.asarray(v) for v in (outputs.values() if isinstance(outputs, dict) else [outputs])
+        ]
 
     return call

@@ -50,16 +50,16 @@ def unique_paths(names: Iterable[str]) -> dict[str, str]:
     """Return a path for each name, the first choosing first; see :func:`roles.paths`."""
     leaves: set[str] = set()
     folders: set[str] = set()
-    found: dict[str, str] = {}
+    paths_of: dict[str, str] = {}
     for name in names:
         parts = _parts(name)
         for end in range(1, len(parts)):
             parts[end - 1] = _free(parts[:end], leaves)
             folders.add(".".join(parts[:end]))
         parts[-1] = _free(parts, leaves | folders)
-        found[name] = ".".join(parts)
-        leaves.add(found[name])
-    return found
+        paths_of[name] = ".".join(parts)
+        leaves.add(paths_of[name])
+    return paths_of
 
 
 def _parts(name: str) -> list[str]:
@@ -74,8 +74,8 @@ def _parts(name: str) -> list[str]:
 def _free(parts: list[str], taken: set[str]) -> str:
     """Return the last part, with a number where the path is taken."""
     *folder, last = parts
-    found, count = last, 1
-    while ".".join((*folder, found)) in taken:
+    numbered, count = last, 1
+    while ".".join((*folder, numbered)) in taken:
         count += 1
-        found = f"{last}_{count}"
-    return found
+        numbered = f"{last}_{count}"
+    return numbered

@@ -90,12 +90,12 @@ class Program:
 
     def dtype(self, name: str) -> int | None:
         """Return the element type of a tensor, None where it is not known."""
-        found = self.shapes.dtype.get(name)
-        if found is None and name in self.shapes.value:
+        dtype = self.shapes.dtype.get(name)
+        if dtype is None and name in self.shapes.value:
             return helper.np_dtype_to_tensor_dtype(self.shapes.value[name].dtype)
-        if found is None and name in self._constants:
+        if dtype is None and name in self._constants:
             return helper.np_dtype_to_tensor_dtype(self._constants[name].dtype)
-        return found
+        return dtype
 
     def fuse(self, known: Collection[tuple[str, str]]) -> None:
         """Replace every group of steps that one operator of ``known`` computes, in bodies too."""
@@ -143,16 +143,16 @@ class Program:
         if name in self.model.weights:
             return tuple(self.model.weights[name].shape)
         rank = self.rank(name)
-        found = self._static.get(name)
-        if rank is None or (found is not None and len(found) == rank):
-            return found
+        static = self._static.get(name)
+        if rank is None or (static is not None and len(static) == rank):
+            return static
         return (None,) * rank
 
     def size(self, name: str, axis: int) -> int | None:
         """Return the size of one axis where it is always the same."""
         dims = self.dims(name)
-        found = dims[axis] if dims is not None and -len(dims) <= axis < len(dims) else None
-        return found if isinstance(found, int) else None
+        size = dims[axis] if dims is not None and -len(dims) <= axis < len(dims) else None
+        return size if isinstance(size, int) else None
 
     def _section(
         self, nodes: Iterable[Node], inputs: Iterable[str], outputs: Iterable[str]
@@ -195,10 +195,10 @@ class Program:
         if any(shape is None or math.prod(shape) > LARGEST for shape in shapes):
             return False
         values = [self.constant(name) if name else None for name in step.inputs]
-        found = computed(node.proto, values, self.opset)
-        if found is None:
+        outputs = computed(node.proto, values, self.opset)
+        if outputs is None:
             return False
-        self._constants.update(zip(step.outputs, found, strict=False))
+        self._constants.update(zip(step.outputs, outputs, strict=False))
         return True
 
     def _fold_type(self, step: ProgramStep) -> bool:
@@ -222,8 +222,8 @@ class Program:
         sizes = [d for d in dims if isinstance(d, int)]
         if len(sizes) < len(dims):
             return False
-        found = np.asarray(sizes, np.int64) if step.op == "Shape" else np.int64(math.prod(sizes))
-        self._constants[step.output] = np.asarray(found)
+        value = np.asarray(sizes, np.int64) if step.op == "Shape" else np.int64(math.prod(sizes))
+        self._constants[step.output] = np.asarray(value)
         return True
 
 
@@ -237,9 +237,9 @@ def computed(
     node: NodeProto, values: list[Array | None], opset: Mapping[str, int]
 ) -> list[Array] | None:
     """Compute a node of constants; None where nothing here does."""
-    found = evaluate(node, values, opset.get("", 1))
-    if found is not None:
-        return found
+    outputs = evaluate(node, values, opset.get("", 1))
+    if outputs is not None:
+        return outputs
     inputs = {n: v for n, v in zip(node.input, values, strict=True) if v is not None}
     if any(value.dtype == object for value in inputs.values()) or node_hazard(node, inputs.get):
         return None
@@ -266,11 +266,11 @@ def _static_dims(model: Model, *, isolated: bool) -> dict[str, tuple[int | str |
     proto = model.editable()
     del proto.graph.value_info[:]
     inferred = infer_shapes(proto, model.small, isolated=isolated) or proto.graph
-    found: dict[str, tuple[int | str | None, ...]] = {}
+    shapes: dict[str, tuple[int | str | None, ...]] = {}
     for value in (*inferred.value_info, *inferred.input):
         if value.type.tensor_type.HasField("shape"):
             dims = value.type.tensor_type.shape.dim
-            found[value.name] = tuple(
+            shapes[value.name] = tuple(
                 d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in dims
             )
-    return found
+    return shapes

@@ -80,9 +80,9 @@ def paths(model: Model) -> dict[str, str]:
     become ``_``, empty parts go, names that PyTorch's modules take get a ``_``; no path stands
     twice or is a prefix of another. Parameters choose first, then statistics, then constants.
     """
-    found = roles(model)
+    kinds = roles(model)
     order = list(Role)
-    return unique_paths(sorted(found, key=lambda name: order.index(found[name])))
+    return unique_paths(sorted(kinds, key=lambda name: order.index(kinds[name])))
 
 
 class _Judge:
@@ -105,12 +105,12 @@ class _Judge:
         said = self.said.get(name)
         if said == "PARAMETER":
             return Role.PARAMETER
-        found = set(self._uses(name, weight))
-        if "statistic" in found:
+        uses = set(self._uses(name, weight))
+        if "statistic" in uses:
             return Role.STATISTIC
         if said is not None or STATISTICS.search(name):
             return Role.CONSTANT
-        return Role.PARAMETER if "learned" in found else Role.CONSTANT
+        return Role.PARAMETER if "learned" in uses else Role.CONSTANT
 
     def _uses(self, name: str, weight: Weight) -> Iterator[str]:
         """Yield what each place makes of the weight, followed through views of it."""
@@ -238,22 +238,22 @@ def _fixed(weight: Weight) -> bool:
 def recorded(model: Model) -> dict[str, tuple[str, bool]]:
     """Return what PyTorch's exporter recorded of weights: kind, and whether a buffer persists."""
     graph = model.proto.graph
-    found = {}
+    records = {}
     for value in (*graph.initializer, *graph.value_info, *graph.input):
         told = {entry.key: entry.value for entry in value.metadata_props}
         if KIND in told:
-            found[value.name] = (told[KIND], told.get(PERSISTENT) == "True")
-    return found
+            records[value.name] = (told[KIND], told.get(PERSISTENT) == "True")
+    return records
 
 
 def _reachable(graph: Graph, start: set[str], derived: set[str]) -> set[str]:
     """Return graph inputs, their views, and what arithmetic with weights alone makes of them."""
-    found = set(start)
+    reached = set(start)
     for node in graph.nodes:
         given = [name for name in node.inputs if name]
         if not node.facts.reshapes and not _computes(node):
             continue
         rest = given[1:] if node.facts.reshapes else given
-        if given and given[0] in found and all(n in found or n in derived for n in rest):
-            found.update(node.outputs)
-    return found
+        if given and given[0] in reached and all(n in reached or n in derived for n in rest):
+            reached.update(node.outputs)
+    return reached

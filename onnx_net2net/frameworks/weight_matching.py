@@ -58,19 +58,19 @@ def recovered(model: Model, like: Weights, base: Model) -> dict[str, Weight]:
     """Return the weights of ``model`` under the names and in the layouts of ``like``.
 
     ``base`` is the file that was exported from ``like`` and that ``model`` was grown from. Raises
-    Refused where a weight is not found, or where several could be meant that now differ.
+    Refused where a weight is not named, or where several could be meant that now differ.
     """
     original = weight_set(like)
     search = _Search(base, original)
     search.run()
     _check_folding(search)
     grown = _Grown(model, base, original)
-    found: dict[str, Weight] = {}
+    named: dict[str, Weight] = {}
     for key, weight in original.items():
         matches = search.matches.get(key)
-        found[key] = grown.weight(key, matches) if matches else weight
-    _check_ties(original, found)
-    return found
+        named[key] = grown.weight(key, matches) if matches else weight
+    _check_ties(original, named)
+    return named
 
 
 @dataclass
@@ -239,9 +239,9 @@ def _content(array: np.ndarray) -> tuple[bytes, bytes]:
 
 def _digest(array: np.ndarray) -> bytes:
     contents = np.ascontiguousarray(array)
-    found = blake2b(f"{array.dtype} {array.shape} ".encode(), digest_size=16)
-    found.update(contents.reshape(-1).view(np.uint8).data if array.size else b"")
-    return found.digest()
+    digest = blake2b(f"{array.dtype} {array.shape} ".encode(), digest_size=16)
+    digest.update(contents.reshape(-1).view(np.uint8).data if array.size else b"")
+    return digest.digest()
 
 
 def _ends(one: str, other: str) -> bool:
@@ -298,7 +298,7 @@ def _check_folding(search: _Search) -> None:
     )
 
 
-def _check_ties(original: Mapping[str, Weight], found: Mapping[str, Weight]) -> None:
+def _check_ties(original: Mapping[str, Weight], matched: Mapping[str, Weight]) -> None:
     """Raise where tensors that share their memory would now differ."""
     owners: dict[Hashable, str] = {}
     for key, weight in original.items():
@@ -306,7 +306,7 @@ def _check_ties(original: Mapping[str, Weight], found: Mapping[str, Weight]) -> 
         if (
             owner != key
             and weight.size
-            and not np.array_equal(found[owner].array(), found[key].array())
+            and not np.array_equal(matched[owner].array(), matched[key].array())
         ):
             raise Refused(
                 key,

@@ -23,7 +23,7 @@ from onnx_net2net.plan import plans
 from onnx_net2net.plan.budget import PREFERENCES, Choice, Goal, Missed, Search, goal
 from onnx_net2net.plan.costs import Costs, costs
 from onnx_net2net.plan.forecast import Forecast
-from onnx_net2net.plan.like import Difference, check_like, compare
+from onnx_net2net.plan.like import ShapeDifference, check_like, compare
 from onnx_net2net.plan.plans import Plan
 from onnx_net2net.plan.steps import follow
 from onnx_net2net.step import Deepen, Step, Widen
@@ -120,7 +120,7 @@ class Grown:
     before: Costs
     after: Costs
     spending: Spending | None = None
-    difference: Difference | None = None
+    difference: ShapeDifference | None = None
 
 
 def as_plan(plan: AnyPlan) -> Plan:

@@ -113,7 +113,7 @@ def _length(
 
 
 @dataclass(frozen=True)
-class _Member:
+class _MemberShapes:
     """A member of a series: what its parameters are called within it, and the factors of their
     axes; its operators, and which of the tensors that members read besides it does.
     """
@@ -123,7 +123,7 @@ class _Member:
     structure: tuple[tuple[str, ...], frozenset[int]]
 
 
-def _members(series: Series, names: Sequence[str]) -> list[_Member]:
+def _members(series: Series, names: Sequence[str]) -> list[_MemberShapes]:
     """Return the members of these names."""
     graph, axes = series.analysis.graph, series.analysis.solution.axes
     blocks = [series.block(name) for name in names]
@@ -138,7 +138,7 @@ def _members(series: Series, names: Sequence[str]) -> list[_Member]:
         }
         operators = tuple(graph.nodes[at].op for at in sorted(block.positions))
         places = frozenset(i for i, name in enumerate(order) if name in outside)
-        members.append(_Member(block, contents, (operators, places)))
+        members.append(_MemberShapes(block, contents, (operators, places)))
     return members
 
 
@@ -164,7 +164,7 @@ def _fit(own: Contents, other: Contents) -> bool:
     )
 
 
-def _spread(own: Sequence[_Member], other: Sequence[_Member]) -> list[int] | None:
+def _spread(own: Sequence[_MemberShapes], other: Sequence[_MemberShapes]) -> list[int] | None:
     """Return how many copies follow each block, as evenly as the larger series allows.
 
     Where blocks alternate, as shifted windows do, each must stand where the larger series has one

@@ -33,7 +33,7 @@ _SHOWN = 3
 
 
 @dataclass
-class Difference:
+class ShapeDifference:
     """What makes the smaller network as large as the other: widths, lengths, and obstacles."""
 
     widths: list[Width] = field(default_factory=list)
@@ -73,13 +73,13 @@ def difference(small: AnyModel, large: AnyModel, seed: int = 0) -> Plan:
     return compare(load(small), load_shape(large)).plan(seed)
 
 
-def compare(small: Model, large: Model) -> Difference:
+def compare(small: Model, large: Model) -> ShapeDifference:
     """Return widths and lengths of ``large`` in terms of ``small``.
 
     Raises :class:`Unreachable`, which names all obstacles, where no plan leads there.
     """
     own, other = analyse(small), analyse(large)
-    result = Difference()
+    result = ShapeDifference()
     result.lengths = lengths(Series(own), Series(other), result.obstacles)
     names = _names(own, other, result.lengths)
     pairs = dict(_weights(own, other, names, result.lengths))
@@ -147,7 +147,7 @@ def _weights(
                 yield name, copies[new]
 
 
-def _places(small: Model, other: Analysis, result: Difference) -> dict[str, str]:
+def _places(small: Model, other: Analysis, result: ShapeDifference) -> dict[str, str]:
     """Return the weights at the same places of both networks, once they are equally long.
 
     Exporters give transposed weights no names, and keep one of several equal ones.

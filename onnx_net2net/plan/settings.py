@@ -54,7 +54,7 @@ def choose_settings(
     if prefer not in PREFERENCES:
         problem = f"there is no preference '{prefer}'"
         raise UsageError(problem, f"one of {', '.join(PREFERENCES)}")
-    search = _Search(source, multiple_of)
+    search = _SettingsSearch(source, multiple_of)
     wanted = goal("parameters", params, search.count({}))
     candidates = list(search.candidates(wanted.target))
     if not candidates:
@@ -84,7 +84,7 @@ class _Candidate:
         return {"width": depth, "depth": width}.get(prefer, abs(width - depth))
 
 
-class _Search:
+class _SettingsSearch:
     """The settings of one checkpoint that grow, and what the network has with other ones."""
 
     def __init__(self, source: Checkpoint, multiple_of: int | None) -> None:

@@ -26,7 +26,7 @@ from onnx_net2net.widening.growth_record import Along, WeightGrowth
 from onnx_net2net.widening.request import Change
 
 if TYPE_CHECKING:
-    from onnx_net2net.frameworks.torch.transfer import Grown, Pair
+    from onnx_net2net.frameworks.torch.transfer import GrownState, Pair
 
 __all__ = ["transfer"]
 
@@ -71,9 +71,9 @@ def transfer(
     return report
 
 
-def _settled(grown: Model, pair: Pair) -> Grown:
+def _settled(grown: Model, pair: Pair) -> GrownState:
     """Put the grown weights into the larger module's network. Raises Refused if it is another."""
-    from onnx_net2net.frameworks.torch.transfer import Grown
+    from onnx_net2net.frameworks.torch.transfer import GrownState
 
     settled = settle(grown, pair.large_model, stored(pair.large_model))
     scaled = {
@@ -87,7 +87,7 @@ def _settled(grown: Model, pair: Pair) -> Grown:
         f"in {scale.path}"
         for scale in settled.scales
     ]
-    return Grown(settled.model, lineage, epsilons, notes)
+    return GrownState(settled.model, lineage, epsilons, notes)
 
 
 def _scaling(axis: int, factor: np.ndarray) -> Along:

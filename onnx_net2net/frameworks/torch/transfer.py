@@ -1,7 +1,7 @@
 """Two modules of one class: the larger one as a target that grown weights are written into.
 
     pair = Pair(small, large, inputs)
-    fitted = pair.fit(Grown(...))   # grown from pair.small_model; raises for all that does not fit
+    fitted = pair.fit(GrownState(...))   # raises for all that does not fit
     with fitted.written():          # the old weights come back if anything is raised
         ...
 
@@ -39,7 +39,7 @@ from onnx_net2net.frameworks.transfer import Setting, Transferred
 from onnx_net2net.model.model import Model
 from onnx_net2net.verification.report import OutputReport
 
-__all__ = ["Fitted", "Grown", "Pair"]
+__all__ = ["Fitted", "GrownState", "Pair"]
 
 
 class Pair:
@@ -74,7 +74,7 @@ class Pair:
         args, kwargs = self.call.on(device_of(module))
         return kwargs or args
 
-    def fit(self, grown: Grown) -> Fitted:
+    def fit(self, grown: GrownState) -> Fitted:
         """Return what to write for the larger module to be ``grown``.
 
         Raises Refused, with everything that does not fit.
@@ -98,7 +98,7 @@ def _bare(module: nn.Module) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class Grown:
+class GrownState:
     """The larger network with grown weights: how these grew, and what its norms need.
 
     ``epsilons`` are (path of the norm, old, new); ``notes`` say what else was made up for.
@@ -115,7 +115,7 @@ class Fitted:
     """The values of the larger module's state, and the settings of its norms."""
 
     pair: Pair
-    grown: Grown
+    grown: GrownState
     values: dict[str, Callable[[], Tensor]] = field(default_factory=dict)
     settings: list[Setting] = field(default_factory=list)
     unread: dict[str, str] = field(default_factory=dict)  # {of the smaller: of the larger}
