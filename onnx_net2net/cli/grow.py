@@ -73,15 +73,7 @@ _BUDGET = ("params", "flops", "prefer", "multiple_of", "keep", "seed")
 )
 @FOLD
 @OUTCOME
-def grow(
-    model: Path,
-    plan: Path | None,
-    like: Path | None,
-    emit_plan: Path | None,
-    fold: bool,
-    settings: tuple[str, ...],
-    **options: Any,
-) -> int:
+def grow(model: Path, settings: tuple[str, ...], **options: Any) -> int:
     """Widen and deepen by a plan, into the shape of a larger model, or up to a budget, as one step.
 
     The result is written only after onnxruntime has confirmed that it computes what MODEL does.
@@ -107,13 +99,24 @@ def grow(
     recurrent layers; nothing else is counted. Dynamic dimensions have the sizes that verify tries
     first (the batch is 1), or those of --size.
     """  # fmt: skip
-    if model.is_dir():
+    if (model / "config.json").is_file():
         from onnx_net2net.cli.grow_checkpoint import grow_folder
 
-        given = {"plan": plan, "like": like, "emit_plan": emit_plan, "fold": fold}
-        return grow_folder(model, settings, {**options, **given})
+        return grow_folder(model, settings, options)
     if settings:
         raise UsageError("--set is for a checkpoint folder", "give a folder with a config.json")
+    return _grow_file(model, **options)
+
+
+def _grow_file(
+    model: Path,
+    plan: Path | None,
+    like: Path | None,
+    emit_plan: Path | None,
+    fold: bool,
+    **options: Any,
+) -> int:
+    """Grow an ONNX file, and return the exit code."""
     budget = {name: options.pop(name) for name in _BUDGET}
     way = _way(plan=plan, like=like, params=budget.pop("params"), flops=budget.pop("flops"))
     wishes = _wishes(way[0], fold, budget)

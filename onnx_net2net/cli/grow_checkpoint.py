@@ -29,14 +29,13 @@ def grow_folder(folder: Path, settings: Sequence[str], options: Mapping[str, Any
     changes = dict(_parsed(setting) for setting in settings)
     if bool(changes) == (options["params"] is not None):
         raise UsageError("give --set, or --params", "for example: --set n_layer=24")
-    from onnx_net2net.frameworks.torch.checkpoint import read_checkpoint
-    from onnx_net2net.plan.checkpoints import grow_checkpoint
+    from onnx_net2net.plan.checkpoints import grow_checkpoint, open_checkpoint
     from onnx_net2net.plan.settings import choose_settings
 
     target = options["output"] or folder.with_name(f"{folder.resolve().name}-grown")
     if target.exists() and not (options["force"] or options["dry_run"]):
         raise UsageError(f"{target}: exists", "choose another folder, or --force")
-    source = read_checkpoint(folder)
+    source = open_checkpoint(folder)
     if not changes:
         changes = choose_settings(
             source,

@@ -12,11 +12,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnx_net2net.errors import OutputError, Refused
+from onnx_net2net.errors import OutputError, Refused, UsageError
 from onnx_net2net.model.atomic_write import place
 from onnx_net2net.model.model import Model, Weight
 from onnx_net2net.plan.grow import Grown, by_shape
@@ -68,17 +69,14 @@ def grow_checkpoint(
     Raises Refused where the class would not compute the same, naming every obstacle, and
     UsageError for settings that make no sense; then nothing is written.
     """
-    from onnx_net2net.frameworks.torch.checkpoint import read_checkpoint, write_checkpoint
-
-    path = isinstance(folder, str | os.PathLike)
-    source = read_checkpoint(Path(folder)) if path else folder  # type: ignore[arg-type]
+    source = open_checkpoint(folder) if isinstance(folder, str | os.PathLike) else folder
     target = None if output is None else Path(output)
     if target is not None and target.exists():
-        if target.resolve() == source.folder.resolve():  # type: ignore[union-attr]
+        if target.resolve() == source.folder.resolve():
             raise OutputError(f"{target}: is the source itself", "choose another folder")
         if not force:
             raise OutputError(f"{target}: exists", "choose another folder, or overwrite it (force)")
-    result = plan_checkpoint(source, settings, seed=seed)  # type: ignore[arg-type]
+    result = plan_checkpoint(source, settings, seed=seed)
     if verify:
         report = verified(result)
         result = replace(result, report=report)
@@ -90,6 +88,8 @@ def grow_checkpoint(
             )
     if target is None:
         return result
+    from onnx_net2net.frameworks.torch.checkpoint import write_checkpoint
+
     place(
         target,
         write=lambda draft: write_checkpoint(result.larger, result.weights, draft),
@@ -97,6 +97,19 @@ def grow_checkpoint(
         force=force,
     )
     return result
+
+
+def open_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
+    """Return the checkpoint in a folder. Raise UsageError where PyTorch is not installed."""
+    try:
+        import_module("transformers")
+        from onnx_net2net.frameworks.torch.checkpoint import read_checkpoint
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"a checkpoint folder needs {error.name}, which is not installed",
+            "pip install 'onnx-net2net[torch]' transformers",
+        ) from None
+    return read_checkpoint(Path(folder))
 
 
 def plan_checkpoint(
