@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ torch = pytest.importorskip("torch", reason="needs the extra [torch]")
 pytest.importorskip("onnxscript", reason="needs the extra [torch]")
 transformers = pytest.importorskip("transformers", reason="needs the extra [test-frameworks]")
 
-from onnx_net2net.errors import OutputError, Refused  # noqa: E402
+from onnx_net2net.errors import OutputError, Refused, UsageError  # noqa: E402
 from onnx_net2net.frameworks.torch.checkpoint import read_checkpoint  # noqa: E402
 from onnx_net2net.frameworks.torch.pretrained import example  # noqa: E402
 from onnx_net2net.plan import checkpoints  # noqa: E402
@@ -161,3 +162,61 @@ def test_on_the_command_line(folders: Any, tmp_path: Path) -> None:
         failed = finished("grow", folder, *arguments, "-o", tmp_path / "other")
         assert message in complaint(failed, 2)[0]
     assert not (tmp_path / "other").exists()
+
+
+def _put(name: str, text: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_text(text)
+
+
+def _set(**settings: Any) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        known = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(known | settings))
+
+    return change
+
+
+# What is done to a folder, and what is then said of it.
+FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "an adapter": (_put("adapter_config.json", "{}"), "has an adapter"),
+    "quantised": (_set(quantization_config={"quant_method": "fp8"}), "has quantised weights"),
+    "other file": (_set(transformers_weights="other.safetensors"), "that config.json names"),
+    "a class as a word": (_set(architectures="GPT2LMHeadModel"), "has no class ''"),
+    "a class as a number": (_set(architectures=[5]), "has no class '5'"),
+    "renamed weights": (
+        lambda folder: (folder / "model.safetensors").rename(folder / "other.safetensors"),
+        "holds no model.safetensors",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_folders_that_compute_something_else_are_refused(
+    name: str, folders: Any, tmp_path: Path
+) -> None:
+    change, message = FOLDERS[name]
+    shutil.copytree(folders("gpt2")[0], tmp_path / "small")
+    change(tmp_path / "small")
+    with pytest.raises(UsageError, match=message):
+        grow_checkpoint(tmp_path / "small", tmp_path / "large", settings={"n_layer": 2})
+    assert not (tmp_path / "large").exists()
+
+
+def test_an_index_beside_the_one_file_is_not_read(folders: Any, tmp_path: Path) -> None:
+    """As transformers has it: else one would read weights that nobody loads."""
+    shutil.copytree(folders("gpt2")[0], tmp_path / "small")
+    index = {"weight_map": {"transformer.wte.weight": "old.safetensors"}}
+    (tmp_path / "small" / "model.safetensors.index.json").write_text(json.dumps(index))
+    whole = read_checkpoint(folders("gpt2")[0])
+    assert read_checkpoint(tmp_path / "small").weights.keys() == whole.weights.keys()
+
+
+@pytest.mark.parametrize("name", ["architectures", "dtype", "model_type", "auto_map"])
+def test_settings_that_are_no_sizes_stay(name: str, folders: Any) -> None:
+    with pytest.raises(UsageError, match="which growing keeps"):
+        read_checkpoint(folders("gpt2")[0]).with_settings({name: "llama"})
+
+
+def test_a_rejected_value_is_explained(folders: Any) -> None:
+    with pytest.raises(UsageError, match=r"'n_embd'.*expected int"):
+        read_checkpoint(folders("gpt2")[0]).with_settings({"n_embd": "wide"})

@@ -38,10 +38,17 @@ from onnx_net2net.model.model import Model, Weight
 __all__ = ["Checkpoint", "key_of", "read_checkpoint", "write_checkpoint"]
 
 CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"
 SHARD = 5 * 10**9  # bytes; what transformers takes for one file
 # What a folder holds besides: tokenizers, processors and generation settings.
 COPIED = {".jinja", ".json", ".model", ".tiktoken", ".txt"}
+# Of config.json, what is not of the network's sizes: its class, its code, the type of its weights.
+FIXED = {
+    "architectures", "auto_map", "dtype", "model_type", "quantization_config", "torch_dtype",
+    "transformers_version", "transformers_weights",
+}  # fmt: skip
 # Of a training run, which the larger network has not had.
 LEFT = {"trainer_state.json", "training_args.json"}
 
@@ -100,6 +107,9 @@ class Checkpoint:
         """
         settings = json.loads(json.dumps(self.settings))
         for name, value in changes.items():
+            if name in FIXED:
+                problem = f"'{name}' says what the network is, which growing keeps"
+                raise UsageError(problem, "give sizes, such as hidden_size")
             part, config = settings, self.config
             *path, last = name.split(".")
             for step in path:
@@ -158,10 +168,18 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     if "auto_map" in settings:
         problem = f"{folder}: its class is code in the folder, which is not run"
         raise UsageError(problem, "use n2n.transfer with modules that you have built yourself")
+    for what, there in (
+        ("an adapter", (folder / ADAPTER).exists()),
+        ("quantised weights", settings.get("quantization_config") is not None),
+        ("weights that config.json names", settings.get("transformers_weights") is not None),
+    ):
+        if there:
+            problem = f"{folder}: has {what}, and so computes what {WEIGHTS} alone does not tell"
+            raise UsageError(problem, "load it and save it as plain weights, in one type")
     weights = _weights(folder)
     if not weights:
         raise UsageError(
-            f"{folder}: holds no .safetensors file",
+            f"{folder}: holds no {WEIGHTS}, nor several with an index",
             "load it and save it with save_pretrained(folder, safe_serialization=True)",
         )
     dtypes = [weight.dtype for weight in weights.values()]
@@ -184,9 +202,9 @@ def _json(path: Path, wanted: str) -> dict[str, Any]:
 
 
 def _weights(folder: Path) -> dict[str, Weight]:
-    """Return the tensors of all files, as the index says where there is one."""
-    files = sorted(folder.glob("*.safetensors"))
-    if (folder / INDEX).is_file():
+    """Return the tensors of the files that transformers would load: one, or those of the index."""
+    files = [folder / WEIGHTS] if (folder / WEIGHTS).is_file() else []
+    if not files and (folder / INDEX).is_file():
         names = _json(folder / INDEX, "a whole folder").get("weight_map")
         names = set(names.values()) if isinstance(names, dict) else set()
         odd = [n for n in names if not isinstance(n, str) or Path(n).name != n]
@@ -287,8 +305,8 @@ def write_checkpoint(checkpoint: Checkpoint, weights: Mapping[str, Weight], fold
     """Write weights by their keys, the settings, and what else the checkpoint's folder holds."""
     folder.mkdir()
     for path in checkpoint.folder.iterdir():
-        other = path.name not in (CONFIG, INDEX, *LEFT) and path.suffix in COPIED
-        if other and path.is_file():
+        other = path.name not in (CONFIG, *LEFT) and not path.name.endswith(".index.json")
+        if other and path.suffix in COPIED and path.is_file():
             shutil.copyfile(path, folder / path.name)
     text = json.dumps(checkpoint.settings, indent=2, sort_keys=True, ensure_ascii=False)
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
@@ -301,7 +319,7 @@ def write_checkpoint(checkpoint: Checkpoint, weights: Mapping[str, Weight], fold
         shards[-1][key] = weight
         size += weight.nbytes
     if len(shards) == 1:
-        safetensors_file.write(folder / "model.safetensors", weights, force=False)
+        safetensors_file.write(folder / WEIGHTS, weights, force=False)
         return
     where: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):

@@ -76,8 +76,9 @@ def from_torch(
         shapes = _dynamic_shapes(bound, dynamic)
         with _plain(module, bound):
             program = _exported(module, *_by_name(bound, args, kwargs), shapes, opset)
-        state = {n: t for n, t in module.state_dict().items() if t.is_floating_point()}
-        graph = _optimised(program.model, set(state))
+        tensors = {n: t for n, t in module.state_dict().items() if isinstance(t, Tensor)}
+        state = {name for name, tensor in tensors.items() if tensor.is_floating_point()}
+        graph = _optimised(program.model, state)
         return _model(graph, _ties(module, set(graph.graph.initializers)))
 
 

@@ -35,7 +35,7 @@ def configuration(settings: Mapping[str, Any], folder: Path) -> Any:
         with _quiet():
             return transformers.CONFIG_MAPPING[kind].from_dict(dict(settings))
     except _raised() as error:
-        problem = f"{folder}: transformers rejects the configuration: {_first_line(error)}"
+        problem = f"{folder}: transformers rejects the configuration: {_first_lines(error)}"
         raise UsageError(problem, "see config.json, and the settings given") from error
 
 
@@ -62,16 +62,17 @@ def _raised() -> tuple[type[Exception], ...]:
     )  # fmt: skip
 
 
-def _first_line(error: BaseException) -> str:
+def _first_lines(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return " ".join(lines[:2]) if lines else type(error).__name__
 
 
 def empty_module(config: Any, folder: Path, dtype: torch.dtype) -> nn.Module:
     """Build the class that the configuration names, its parameters on the meta device."""
     import transformers
 
-    name = next(iter(config.architectures or ()), "")
+    names = config.architectures
+    name = str(names[0]) if isinstance(names, list) and names else ""
     kind = getattr(transformers, name, None) if name.isidentifier() else None
     if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
         problem = f"{folder}: transformers {transformers.__version__} has no class '{name}'"
@@ -84,7 +85,7 @@ def empty_module(config: Any, folder: Path, dtype: torch.dtype) -> nn.Module:
             module: nn.Module = kind._from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
             return module.eval()
     except _raised() as error:
-        problem = f"{folder}: {name} cannot be built so: {_first_line(error)}"
+        problem = f"{folder}: {name} cannot be built so: {_first_lines(error)}"
         raise UsageError(problem, "see config.json, and the settings given") from error
 
 

@@ -62,7 +62,7 @@ class Pair:
             *map(id, self.large.parameters())
         }:
             raise UsageError("both modules share parameters", "build the larger one anew")
-        for name, tensor in self.large.state_dict(keep_vars=True).items():
+        for name, tensor in _tensors(self.large).items():
             if tensor.is_meta or hasattr(tensor, "full_tensor"):
                 kind = "has no contents (meta)" if tensor.is_meta else "is sharded"
                 raise UsageError(
@@ -88,6 +88,12 @@ class Pair:
                 "nothing was written; build the larger module so that these agree",
             )
         return fitted
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of the state dict, without what modules say of themselves besides."""
+    state = module.state_dict(keep_vars=True)
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def _bare(module: nn.Module) -> nn.Module:
@@ -126,7 +132,7 @@ class Fitted:
 
     def __post_init__(self) -> None:
         model = self.grown.model
-        self.targets = self.pair.large.state_dict(keep_vars=True)
+        self.targets = _tensors(self.pair.large)
         owners = self.owners = {name: name for name in stored(model)}
         owners |= {alias: owner for alias, owner in ties(model).items() if owner in owners}
         for key, target in self.targets.items():
@@ -153,7 +159,7 @@ class Fitted:
 
     def _keep(self, key: str, target: Tensor) -> None:
         """Copy what the network does not read, such as a count of batches, where it is there."""
-        known = self.pair.small.state_dict(keep_vars=True)
+        known = _tensors(self.pair.small)
         origin = self._origin(key)
         source = known.get(origin)
         if source is not None and source.shape == target.shape:

@@ -67,7 +67,8 @@ class Call:
         devices = [device] if device.type == "cuda" else []
         with torch.no_grad(), torch.random.fork_rng(devices):
             torch.manual_seed(seed)
-            result = functional_call(module, dict(state), args, kwargs, tie_weights=True)
+            places = _placed(module, state)
+            result = functional_call(module, places, args, kwargs, tie_weights=False)
         leaves, _ = tree_flatten_with_path(contained(result))
         tensors = [(keystr(path), leaf) for path, leaf in leaves if isinstance(leaf, Tensor)]
         wide = like is not None
@@ -101,7 +102,7 @@ def training(small: nn.Module, large: nn.Module, call: Call) -> list[OutputRepor
             if any(not np.array_equal(first[name], again[name], equal_nan=True) for name in first):
                 return "it draws random numbers, even with its Dropout layers off"
             return _compared(small, large, call)
-        except (RuntimeError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001, of the module's own code, which may want labels
             return next(iter(str(error).splitlines()), type(error).__name__)
 
 
@@ -116,6 +117,22 @@ def _mode(module: nn.Module, *, training: bool) -> Iterator[None]:
     finally:
         for part, before in modes:
             part.training = before
+
+
+def _placed(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state at each place of each part, ties included, once for a part of several names.
+
+    PyTorch would put a part's tensors in place once for each name, and take back only the first.
+    """
+    names = {id(t): n for n, t in (*module.named_parameters(), *module.named_buffers())}
+    return {
+        f"{path}.{leaf}".removeprefix("."): state[names[id(tensor)]]
+        for path, part in module.named_modules()
+        for leaf, tensor in (
+            *part.named_parameters(recurse=False, remove_duplicate=False),
+            *part.named_buffers(recurse=False, remove_duplicate=False),
+        )
+    }
 
 
 def _copied(module: nn.Module) -> dict[str, Tensor]:

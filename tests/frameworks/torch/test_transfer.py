@@ -494,3 +494,63 @@ def test_what_is_no_pair_of_modules_is_refused() -> None:
         n2n.transfer(small, small, x)
     with pytest.raises(n2n.UsageError, match=r"no contents \(meta\)"):
         n2n.transfer(small, large.to("meta"), x)
+
+
+class Labelled(nn.Module):
+    """A module that says something of itself beside tensors, and wants labels in training."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(8, width), nn.Linear(width, 4)
+
+    def get_extra_state(self) -> Any:
+        return {"release": 2}
+
+    def set_extra_state(self, state: Any) -> None:
+        assert state == {"release": 2}
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        assert labels is not None or not self.training, "labels are needed"
+        return self.b(torch.relu(self.a(x)))
+
+
+def test_state_that_is_no_tensor_and_training_that_wants_labels_do_no_harm() -> None:
+    report = n2n.transfer(Labelled(8), Labelled(12), torch.randn(3, 8))
+    assert report.difference < 1e-5
+    assert report.training == "not compared in training mode: labels are needed"
+
+
+class Shared(nn.Module):
+    """Two layers whose first part is one module, and tied embeddings."""
+
+    def __init__(self, inside: int) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(10, 8)
+        up = nn.Linear(8, inside)
+        self.layers = nn.ModuleList(
+            nn.Sequential(up, nn.ReLU(), nn.Linear(inside, 8)) for _ in range(2)
+        )
+        self.head = nn.Linear(8, 10, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        for layer in self.layers:
+            x = x + layer(x)
+        return self.head(x)
+
+
+def test_a_part_of_two_names_keeps_its_parameters_and_their_moments() -> None:
+    small, large = Shared(12), Shared(20)
+    optimizers = [torch.optim.Adam(module.parameters()) for module in (small, large)]
+    x = torch.randint(0, 10, (3, 4))
+    small(x).square().mean().backward()
+    optimizers[0].step()
+    before = {n: (p, p.detach().clone()) for n, p in small.named_parameters()}
+    own = [*large.parameters()]
+    n2n.transfer(small, large, x, optimizer=optimizers[0], large_optimizer=optimizers[1])
+    assert all(mine is now for mine, now in zip(own, large.parameters(), strict=True))
+    for name, parameter in small.named_parameters():
+        assert parameter is before[name][0] and torch.equal(parameter, before[name][1])
+    assert all(optimizers[1].state[parameter] for parameter in large.parameters())
+    assert (large(x) - small(x)).abs().max() < 1e-5
