@@ -71,11 +71,8 @@ def grow_checkpoint(
     """
     source = open_checkpoint(folder) if isinstance(folder, str | os.PathLike) else folder
     target = None if output is None else Path(output)
-    if target is not None and target.exists():
-        if target.resolve() == source.folder.resolve():
-            raise OutputError(f"{target}: is the source itself", "choose another folder")
-        if not force:
-            raise OutputError(f"{target}: exists", "choose another folder, or overwrite it (force)")
+    if target is not None:
+        _check_target(target, source.folder, force)
     result = plan_checkpoint(source, settings, seed=seed)
     if verify:
         report = verified(result)
@@ -90,12 +87,11 @@ def grow_checkpoint(
         return result
     from onnx_net2net.frameworks.torch.checkpoint import write_checkpoint
 
-    place(
-        target,
-        write=lambda draft: write_checkpoint(result.larger, result.weights, draft),
-        entry="config.json",
-        force=force,
-    )
+    def write(draft: Path) -> None:
+        write_checkpoint(result.larger, result.weights, draft)
+        _check_left(draft, target)
+
+    place(target, write=write, entry="config.json", force=force)
     return result
 
 
@@ -110,6 +106,34 @@ def open_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
             "pip install 'onnx-net2net[torch]' transformers",
         ) from None
     return read_checkpoint(Path(folder))
+
+
+def _check_target(target: Path, source: Path, force: bool) -> None:
+    """Raise OutputError unless a folder may be written, before any work is done."""
+    place, origin = target.resolve(), source.resolve()
+    if place == origin:
+        raise OutputError(f"{target}: is the source itself", "choose another folder")
+    if place.is_relative_to(origin) or (target.exists() and origin.is_relative_to(place)):
+        problem = f"{target}: one of this folder and the source lies in the other"
+        raise OutputError(problem, "choose another folder")
+    if target.exists() and not target.is_dir():
+        raise OutputError(f"{target}: is a file", "give the name of a folder")
+    if target.exists() and not force:
+        raise OutputError(f"{target}: exists", "choose another folder, or overwrite it (force)")
+    if not place.parent.is_dir():
+        raise OutputError(f"{target}: {place.parent} is no folder", "create it or choose another")
+
+
+def _check_left(draft: Path, target: Path) -> None:
+    """Raise OutputError where weights or adapters of another network would stay in the folder."""
+    from onnx_net2net.frameworks.torch.checkpoint import ADAPTER, INDEX
+
+    there = {path.name for path in target.iterdir()} if target.is_dir() else set()
+    there -= {path.name for path in draft.iterdir()}
+    left = [n for n in there if n.endswith(".safetensors") or n in (ADAPTER, INDEX)]
+    if left:
+        problem = f"{target}: holds {', '.join(sorted(left)[:4])} of another network"
+        raise OutputError(problem, "choose another folder, or remove them")
 
 
 def plan_checkpoint(

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="needs the extra [torch]")
 pytest.importorskip("onnxscript", reason="needs the extra [torch]")
 transformers = pytest.importorskip("transformers", reason="needs the extra [test-frameworks]")
 
-from onnx_net2net.errors import OutputError, Refused, UsageError  # noqa: E402
+from onnx_net2net.errors import InvalidModel, OutputError, Refused, UsageError  # noqa: E402
 from onnx_net2net.frameworks.torch.checkpoint import read_checkpoint  # noqa: E402
 from onnx_net2net.frameworks.torch.pretrained import example  # noqa: E402
 from onnx_net2net.plan import checkpoints  # noqa: E402
@@ -183,6 +183,13 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "other file": (_set(transformers_weights="other.safetensors"), "that config.json names"),
     "a class as a word": (_set(architectures="GPT2LMHeadModel"), "has no class ''"),
     "a class as a number": (_set(architectures=[5]), "has no class '5'"),
+    "code of its own": (_set(auto_map={"AutoModel": "x.Y"}), "code in the folder"),
+    "inner code": (_set(text_config={"auto_map": {"AutoModel": "x.Y"}}), "code in the folder"),
+    "a kernel": (_set(attn_implementation="someone/kernel"), "run code from elsewhere"),
+    "inner kernel": (_set(parts=[{"_attn_implementation": "a/b"}]), "run code from elsewhere"),
+    "a kernel by part": (_set(_attn_implementation={"": "a/b"}), "run code from elsewhere"),
+    "a download": (_set(use_pretrained_backbone=True), "download more"),
+    "a base class": (_set(architectures=["GPT2PreTrainedModel"]), "has no parameters"),
     "renamed weights": (
         lambda folder: (folder / "model.safetensors").rename(folder / "other.safetensors"),
         "holds no model.safetensors",
@@ -211,6 +218,16 @@ def test_an_index_beside_the_one_file_is_not_read(folders: Any, tmp_path: Path) 
     assert read_checkpoint(tmp_path / "small").weights.keys() == whole.weights.keys()
 
 
+@pytest.mark.parametrize("file", ["../small/model.safetensors", "a/b", "", "..", "a\0b", 5, [5]])
+def test_an_index_names_files_of_its_folder(file: Any, folders: Any, tmp_path: Path) -> None:
+    folder = shutil.copytree(folders("gpt2")[0], tmp_path / "small")
+    (folder / "model.safetensors").rename(folder / "a.safetensors")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "a.safetensors", "b": file}}))
+    with pytest.raises((InvalidModel, UsageError), match=r"names no files|not a regular file"):
+        read_checkpoint(folder)
+
+
 @pytest.mark.parametrize("name", ["architectures", "dtype", "model_type", "auto_map"])
 def test_settings_that_are_no_sizes_stay(name: str, folders: Any) -> None:
     with pytest.raises(UsageError, match="which growing keeps"):
@@ -220,3 +237,30 @@ def test_settings_that_are_no_sizes_stay(name: str, folders: Any) -> None:
 def test_a_rejected_value_is_explained(folders: Any) -> None:
     with pytest.raises(UsageError, match=r"'n_embd'.*expected int"):
         read_checkpoint(folders("gpt2")[0]).with_settings({"n_embd": "wide"})
+
+
+# Where a result cannot go: what is prepared there, and what is then said.
+TARGETS: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "in the source": (lambda here: here / "small" / "large", "lies in the other"),
+    "around the source": (lambda here: here, "lies in the other"),
+    "a file": (lambda here: here / "file", "is a file"),
+    "in a file": (lambda here: here / "file" / "large", "is no folder"),
+    "nowhere": (lambda here: here / "none" / "large", "is no folder"),
+    "other weights": (lambda here: here / "old", "holds model-00001-of-00002.safetensors"),
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_what_lies_there_is_neither_lost_nor_mixed(name: str, folders: Any, tmp_path: Path) -> None:
+    target, message = TARGETS[name]
+    source = shutil.copytree(folders("gpt2")[0], tmp_path / "small")
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "config.json").write_text("{}")
+    (tmp_path / "old" / "model-00001-of-00002.safetensors").write_bytes(b"")
+    before = sorted(tmp_path.rglob("*"))
+    settings = {"n_layer": 2}
+    with pytest.raises(OutputError, match=message):
+        grow_checkpoint(source, target(tmp_path), settings=settings, force=True, verify=False)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "old" / "config.json").read_text() == "{}"

@@ -28,6 +28,7 @@ from onnx_net2net.errors import InvalidModel, Refused, UsageError
 from onnx_net2net.frameworks import safetensors_file
 from onnx_net2net.frameworks.torch.exporter import from_torch
 from onnx_net2net.frameworks.torch.pretrained import (
+    check_self_contained,
     configuration,
     empty_module,
     example,
@@ -87,7 +88,7 @@ class Checkpoint:
             empty = from_torch(self.module, example(self.module, self.config))
         if not self.weights:
             return empty
-        owners = {name for name, weight in empty.weights.items() if not weight.given}
+        owners = [name for name, weight in empty.weights.items() if not weight.given]
         missing = sorted(name for name in owners if name not in self.keys)
         if missing:
             raise InvalidModel(
@@ -165,9 +166,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     Raises UsageError where it is none, or needs code of its own; InvalidModel where it is damaged.
     """
     settings = _json(folder / CONFIG, "a folder that save_pretrained has written")
-    if "auto_map" in settings:
-        problem = f"{folder}: its class is code in the folder, which is not run"
-        raise UsageError(problem, "use n2n.transfer with modules that you have built yourself")
+    check_self_contained(settings, folder)
     for what, there in (
         ("an adapter", (folder / ADAPTER).exists()),
         ("quantised weights", settings.get("quantization_config") is not None),
@@ -206,15 +205,19 @@ def _weights(folder: Path) -> dict[str, Weight]:
     files = [folder / WEIGHTS] if (folder / WEIGHTS).is_file() else []
     if not files and (folder / INDEX).is_file():
         names = _json(folder / INDEX, "a whole folder").get("weight_map")
-        names = set(names.values()) if isinstance(names, dict) else set()
-        odd = [n for n in names if not isinstance(n, str) or Path(n).name != n]
-        if odd or not names:
+        names = list(names.values()) if isinstance(names, dict) else []
+        if not names or not all(map(_is_inside, names)):
             raise InvalidModel(f"{folder / INDEX}: names no files of this folder", "save it again")
-        files = [folder / name for name in sorted(names)]
+        files = [folder / name for name in sorted(set(names))]
     weights: dict[str, Weight] = {}
     for file in files:
         weights |= safetensors_file.read(file)
     return weights
+
+
+def _is_inside(name: Any) -> bool:
+    """Return whether something is the name of a file of weights right in the folder."""
+    return isinstance(name, str) and Path(name).name == name and name.isprintable()
 
 
 def _torch_dtype(folder: Path, dtype: int) -> torch.dtype:

@@ -20,13 +20,42 @@ from torch import nn
 
 from onnx_net2net.errors import Refused, UsageError
 
-__all__ = ["configuration", "empty_module", "example", "main_output"]
+__all__ = ["check_self_contained", "configuration", "empty_module", "example", "main_output"]
+
+# Of ways to compute, those that PyTorch has: others are code that transformers downloads and runs.
+OWN_WAYS = (None, "eager", "sdpa")
+
+
+def check_self_contained(settings: Mapping[str, Any], folder: Path) -> None:
+    """Raise UsageError for settings, inner ones too, that let transformers run code from elsewhere
+    or download weights.
+    """
+    for name, value in settings.items():
+        for inner in value if isinstance(value, list) else [value]:
+            if isinstance(inner, Mapping):
+                check_self_contained(inner, folder)
+        if name == "auto_map" and value is not None:
+            problem = f"{folder}: its class is code in the folder, which is not run"
+        elif "_implementation" in name and _is_foreign(value):
+            problem = f"{folder}: '{name}' lets transformers run code from elsewhere"
+        elif name in ("use_kernels", "use_pretrained_backbone") and value:
+            problem = f"{folder}: '{name}' lets transformers download more"
+        else:
+            continue
+        raise UsageError(problem, "use n2n.transfer with modules that you have built yourself")
+
+
+def _is_foreign(way: Any) -> bool:
+    """Return whether a way to compute, or one of several by part, is none of PyTorch's."""
+    ways = way.values() if isinstance(way, Mapping) else [way]
+    return any(way not in OWN_WAYS for way in ways)
 
 
 def configuration(settings: Mapping[str, Any], folder: Path) -> Any:
     """Return the configuration that transformers makes of ``settings``, of its own classes."""
     import transformers
 
+    check_self_contained(settings, folder)
     kind = str(settings.get("model_type"))
     if kind not in transformers.CONFIG_MAPPING:
         problem = f"{folder}: transformers {transformers.__version__} has no model type '{kind}'"
@@ -83,10 +112,13 @@ def empty_module(config: Any, folder: Path, dtype: torch.dtype) -> nn.Module:
     try:
         with _quiet(), _without_contents():
             module: nn.Module = kind._from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
-            return module.eval()
     except _raised() as error:
         problem = f"{folder}: {name} cannot be built so: {_first_lines(error)}"
         raise UsageError(problem, "see config.json, and the settings given") from error
+    if next(module.parameters(), None) is None:
+        problem = f"{folder}: {name} has no parameters"
+        raise UsageError(problem, "config.json names the class under 'architectures'")
+    return module.eval()
 
 
 @contextmanager

@@ -282,8 +282,8 @@ class Fitted:
             if larger is not None and self.state is not None:
                 larger.load_state_dict(self.state)
         except BaseException:
-            for key, value in before.items():
-                _copy(targets[key], value)
+            for key, old in before.items():
+                _copy(targets[key], old)
             for setting in self.settings:
                 setattr(setting.holder(large), setting.attribute, setting.old)
             raise

@@ -154,7 +154,7 @@ def _broken(folder: Path, file: str, change: Callable[[Any], Any]) -> None:
     [
         (lambda c: c | {"architectures": ["Missing"]}, UsageError, "no class 'Missing'"),
         (lambda c: c | {"architectures": ["os"]}, UsageError, "no class 'os'"),
-        (lambda c: c | {"n_embd": 32}, InvalidModel, r"is \(16,\) in the files, \(32,\) in the"),
+        (lambda c: c | {"n_embd": 32}, InvalidModel, r"in the files, .* in the class"),
         (lambda c: c | {"n_head": 3}, UsageError, "cannot be built"),
         (lambda c: [c], InvalidModel, "no JSON object"),
         (lambda c: {}, UsageError, "no model type"),
@@ -194,7 +194,7 @@ def test_folders_without_weights_are_told_apart(tmp_path: Path, folders: Any) ->
         read_checkpoint(tmp_path)
     folders("gpt2")[1].save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(UsageError, match=r"holds no \.safetensors file"):
+    with pytest.raises(UsageError, match=r"holds no model\.safetensors"):
         read_checkpoint(tmp_path)
     with pytest.raises(UsageError, match="did you mean 'n_embd'"):
         read_checkpoint(folders("gpt2")[0]).with_settings({"n_emb": 32})
