@@ -50,12 +50,30 @@ def branches(width: int = 6, hidden: int = 10) -> Any:
     return keras.Model([a, b], [layers.Dense(2)(x), layers.Dense(3)(x)])
 
 
+def normed(width: int = 16, epsilon: float = 1e-3) -> Any:
+    x = given = keras.Input((8,))
+    x = layers.RMSNormalization(epsilon=epsilon)(layers.Dense(width)(x))
+    return keras.Model(given, layers.Dense(4)(x))
+
+
+def transformer(width: int = 16, heads: int = 2, size: int = 8, hidden: int = 24) -> Any:
+    x = given = keras.Input((7,), dtype="int32")
+    x = layers.Embedding(50, width)(x)
+    y = layers.LayerNormalization()(x)
+    x = layers.Add()([x, layers.MultiHeadAttention(heads, size)(y, y)])
+    y = layers.Dense(hidden, activation="gelu")(layers.LayerNormalization()(x))
+    x = layers.Add()([x, layers.Dense(width)(y)])
+    return keras.Model(given, layers.Dense(5)(layers.LayerNormalization()(x)))
+
+
 # The smaller model and the larger one.
 CASES: dict[str, tuple[Build, Build]] = {
     "mlp": (mlp, lambda: mlp(24)),
     "sequential": (sequential, lambda: sequential(40)),
     "convolutions": (convolutions, lambda: convolutions(8, 14)),
     "branches": (branches, lambda: branches(9, 15)),
+    "normed": (normed, lambda: normed(24)),
+    "more heads": (transformer, lambda: transformer(32, 4, 8, 40)),
 }
 
 
@@ -200,6 +218,28 @@ def test_copies_share_what_the_optimizer_knows(name: str, kind: str, power: int)
     np.testing.assert_allclose(wide[3], first[3])
 
 
+def test_epsilons_are_set_on_layers(tmp_path: Path) -> None:
+    """Also in what was compiled before, and in files of models; those of weights hold none."""
+    small, large = made("normed")
+    dense, *_ = small.trainable_variables
+    dense.assign(dense * 1e-2)  # so that the epsilon counts
+    given = inputs_of(small)[0]
+    large.predict(given, verbose=0)
+    report = n2n.transfer(small, large)
+    (setting,) = report.settings
+    assert (setting.old, setting.new) == pytest.approx((1e-3, 1e-3 * 16 / 24))
+    assert setting.path in str(report) and "apply_settings" in str(report)
+    expected = called(small, [given])[0]
+    np.testing.assert_allclose(large.predict(given, verbose=0), expected, 1e-4, 1e-5)
+    large.save(tmp_path / "large.keras")
+    agree(small, keras.saving.load_model(tmp_path / "large.keras"))
+    large.save_weights(tmp_path / "large.weights.h5")
+    again = normed(24)
+    again.load_weights(tmp_path / "large.weights.h5")
+    report.apply_settings(again)
+    agree(small, again)
+
+
 @pytest.mark.parametrize(
     ("small", "large", "said"),
     [
@@ -234,6 +274,13 @@ REFUSALS: dict[str, tuple[Build, Build, str]] = {
     "a layer shrinks": (mlp, lambda: mlp(12), "from 16 to 12"),
     "an activation": (mlp, lambda: mlp(24, "tanh"), "Tanh"),
     "a bias is missing": (mlp, lambda: mlp(24, use_bias=False), "'dense/bias'"),
+    "part of a normalized vector": (transformer, lambda: transformer(24, 3, 8, 40), "_shares"),
+    "larger heads": (transformer, lambda: transformer(32, 2, 12), "0.2886751 in place of 0.35355"),
+    "another epsilon": (
+        lambda: keras.Sequential([keras.Input((8,)), layers.BatchNormalization()]),
+        lambda: keras.Sequential([keras.Input((8,)), layers.BatchNormalization(epsilon=1e-5)]),
+        "epsilon 1e-05 in place of 0.001",
+    ),
     "other layers": (mlp, convolutions, "same layers"),
     "other outputs": (
         lambda: keras.Sequential([keras.Input((8,)), layers.Dense(4)]),
@@ -262,6 +309,34 @@ def test_a_wrong_weight_is_seen_and_taken_back(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(target.Fitted, "_take", wrong)
     large.optimizer.build(large.trainable_variables)
     refused(small, large, "as it was")
+
+
+def test_a_wrong_epsilon_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    small, large = made("normed")
+    dense, bias = small.trainable_variables[:2]
+    dense.assign(dense * 1e-2), bias.assign(bias * 1e-2)
+    monkeypatch.setattr(target.Fitted, "_set", lambda *_: None)
+    refused(small, large, "as it was")
+
+
+def test_an_epsilon_that_no_layer_has_is_refused() -> None:
+    class Own(layers.RMSNormalization):
+        """A norm that calls its epsilon otherwise."""
+
+        def build(self, shape: Any) -> None:
+            super().build(shape)
+            self.variance_epsilon, self.epsilon = self.epsilon, 0.0
+
+        def call(self, x: Any) -> Any:
+            square = keras.ops.mean(keras.ops.square(x), -1, keepdims=True)
+            return x * keras.ops.rsqrt(square + self.variance_epsilon) * self.scale
+
+    def model(width: int) -> Any:
+        x = given = keras.Input((8,))
+        x = Own()(layers.Dense(width)(x))
+        return keras.Model(given, layers.Dense(4)(x))
+
+    refused(model(16), model(24), "no one layer has that as its epsilon")
 
 
 def test_a_wrong_order_of_layers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
