@@ -54,7 +54,9 @@ def transfer(
 
     Keras models need no ``example_inputs``: they say what they take. Layers that Keras numbered
     (``dense_2``) correspond in their order. The optimizers that both are compiled with are taken,
-    if there are such; their rates stay. :meth:`keras.Model.save` holds what is set on layers.
+    if there are such; their rates stay. :meth:`keras.Model.save` holds what is set on layers. Both
+    must have as many layers. A vector of LayerNormalization grows by multiples, and heads of
+    MultiHeadAttention by number, not in size.
 
     Before anything is written, all is known to fit; then both modules are compared on the examples,
     in inference mode and, so far as they are not random there, in training mode. Where they

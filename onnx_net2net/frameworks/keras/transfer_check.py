@@ -49,25 +49,30 @@ class Examples:
         ]
 
     def runs(self, model: keras.Model, sign: int = 0, **how: Any) -> list[Outputs]:
-        """Return the outputs of ``model`` for each input; ``sign`` moves parameters either way."""
+        """Return the outputs of ``model`` for each input; ``sign`` moves what it holds."""
         rng = np.random.default_rng(sign + 1)
-        arrays = [np.array(keras.ops.convert_to_numpy(v)) for v in model.trainable_variables]
-        if sign:
-            arrays = [nudged_array(array, rng, sign) for array in arrays]
-        others = [v.value for v in model.non_trainable_variables]
-        return [self._run(model, arrays, others, inputs, how) for inputs in self.inputs]
+        values = [
+            [
+                nudged_array(array, rng, sign)
+                if sign and keras.backend.is_float_dtype(variable.dtype)
+                else array
+                for variable in variables
+                for array in [np.array(keras.ops.convert_to_numpy(variable))]
+            ]
+            for variables in (model.trainable_variables, model.non_trainable_variables)
+        ]
+        return [self._run(model, values, inputs, how) for inputs in self.inputs]
 
     def _run(
         self,
         model: keras.Model,
-        parameters: Sequence[Any],
-        others: Sequence[Any],
+        values: Sequence[list[np.ndarray]],
         inputs: Sequence[np.ndarray],
         how: Mapping[str, Any],
     ) -> Outputs:
         layout = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
         packed = keras.tree.pack_sequence_as(layout, list(inputs))
-        result, _ = model.stateless_call(parameters, others, packed, **how)
+        result, _ = model.stateless_call(*values, packed, **how)
         leaves = map(keras.ops.convert_to_numpy, keras.tree.flatten(result))
         names = self.names
         return {names[i] if i < len(names) else str(i): leaf for i, leaf in enumerate(leaves)}

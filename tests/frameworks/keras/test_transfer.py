@@ -145,6 +145,15 @@ def test_statistics_and_training_mode_go_along() -> None:
     np.testing.assert_allclose(np.unique(np.round(wide, 5)), np.unique(np.round(mean, 5)))
 
 
+def test_frozen_layers_are_written_and_stay_frozen() -> None:
+    small, large = made("convolutions")
+    for layer in (*small.layers, *large.layers):
+        layer.trainable = False
+    report = n2n.transfer(small, large)
+    agree(small, large)
+    assert not large.trainable_variables and report.tolerance > 1e-8
+
+
 def test_inputs_of_the_user_are_what_both_are_compared_on() -> None:
     small, large = made("branches")
     report = n2n.transfer(small, large, inputs_of(small))
