@@ -28,9 +28,9 @@ from onnx_net2net.frameworks.names import Names, plain
 from onnx_net2net.frameworks.roles import STATISTICS
 from onnx_net2net.model import history as histories
 from onnx_net2net.model.model import AnyModel, Model, load
-from onnx_net2net.widening.growth_record import WeightGrowth
+from onnx_net2net.widening.growth_record import Along, WeightGrowth
 
-__all__ = ["grow_optimizer"]
+__all__ = ["grow_optimizer", "moved_state", "powers"]
 
 # What optimizers keep for a parameter, element by element, as a power of the gradient. (RMSprop's
 # momentum is another, of steps that have no unit.)
@@ -343,9 +343,14 @@ def _once(value: Any, power: int, growth: WeightGrowth, key: str) -> Any:
                 "export transposed need an export by onnx_net2net.from_torch",
             )
         index = torch.from_numpy(np.maximum(along.source, 0)).to(value.device)
-        factors = along.parts() ** power
-        factors[along.source == PAD] = 0.0
-        row = torch.from_numpy(factors).to(value.device)
+        row = torch.from_numpy(powers(along, power)).to(value.device)
         row = row.reshape([-1 if axis == along.axis else 1 for axis in range(value.ndim)])
         value = (value.index_select(along.axis, index) * row).to(value.dtype)
     return value if growth.eta == 1.0 else value / growth.eta**power
+
+
+def powers(along: Along, power: int) -> np.ndarray:
+    """Return the factors, along an axis that grew, of what is a power of the gradient."""
+    factors: np.ndarray = along.parts() ** power
+    factors[along.source == PAD] = 0.0
+    return factors

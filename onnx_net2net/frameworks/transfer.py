@@ -12,19 +12,39 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from onnx_net2net.errors import UsageError
+from onnx_net2net.errors import Refused, UsageError
+from onnx_net2net.frameworks.lineage import Lineage
+from onnx_net2net.model.model import Model
+from onnx_net2net.verification.judgement import Runs, judge
+from onnx_net2net.verification.report import OutputReport, Trial
 from onnx_net2net.widening.growth_record import Along, WeightGrowth
 
-__all__ = ["Setting", "Transferred", "few"]
+__all__ = [
+    "GrownState", "Setting", "Transferred", "few", "holding", "output_reports", "require_equal",
+    "require_fit",
+]  # fmt: skip
 
 SHOWN = 6
 ADVICE = (
     "Adam's rate divided by the factor of the widths ({factor:.3g}) disturbs no more than before"
 )
+
+
+@dataclass(frozen=True)
+class GrownState:
+    """The larger network with grown weights: how these grew, and what its norms need.
+
+    ``epsilons`` are (path of the norm, old, new); ``notes`` say what else was made up for.
+    """
+
+    model: Model
+    lineage: Lineage
+    epsilons: Sequence[tuple[str, float, float]]
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -35,6 +55,8 @@ class Setting:
     attribute: str
     old: float
     new: float
+
+    reminder: ClassVar[str] = "no checkpoint holds these: apply_settings(module) sets them again"
 
     def holder(self, module: Any) -> Any:
         """Return the part of ``module`` whose attribute it is."""
@@ -117,7 +139,7 @@ class Transferred:
         yield from (f"{name:{column}}  {what}" for name, what in rows)
         yield from settings_text(self.settings)
         if self.settings and all(setting.path != "config" for setting in self.settings):
-            yield "no checkpoint holds these: apply_settings(module) sets them again"
+            yield self.settings[0].reminder
         for names, what in ((self.new, "new"), (self.untouched, "left as they were")):
             if names:
                 yield f"{len(names)} {what}: {few(names)}"
@@ -137,3 +159,51 @@ def _through(mask: np.ndarray, axes: Sequence[Along]) -> np.ndarray:
         shape = [-1 if axis == along.axis else 1 for axis in range(mask.ndim)]
         mask = np.take(mask, np.maximum(along.source, 0), along.axis) | ~first.reshape(shape)
     return mask
+
+
+def holding(part: Any, number: float) -> list[str]:
+    """Return the attributes of a module or a configuration that are this number."""
+    return [
+        attribute
+        for attribute, value in vars(part).items()
+        if isinstance(value, float) and np.isclose(value, number, 1e-5, 0)
+    ]
+
+
+def require_fit(problems: Sequence[str]) -> None:
+    """Raise Refused with everything that does not fit, if anything does not."""
+    if problems:
+        lines = "".join(f"\n  - {problem}" for problem in problems)
+        raise Refused(
+            None,
+            f"the grown network does not fit the larger module:{lines}",
+            "nothing was written; build the larger module so that these agree",
+        )
+
+
+def output_reports(a: Runs, b: Runs, trials: Sequence[Trial]) -> list[OutputReport]:
+    """Judge each output of the smaller module's runs and of the larger one's."""
+    names = a.base[0].keys() | b.base[0].keys()
+    alone = names - (a.base[0].keys() & b.base[0].keys())
+    return [
+        judge(name, a, b, trials, None, cast=True)[0]
+        if name not in alone
+        else OutputReport(
+            name,
+            problem=f"the {'larger' if name in a.base[0] else 'smaller'} module does not give it",
+        )
+        for name in names
+    ]
+
+
+def require_equal(outputs: Sequence[OutputReport], when: str = "") -> None:
+    """Raise Refused where outputs differ, or where there are none."""
+    problems = [f"{output.name or 'the output'}: {output.problem}" for output in outputs]
+    problems = [p for p, output in zip(problems, outputs, strict=True) if not output]
+    if problems or not outputs:
+        told = "; ".join(problems) or "neither gives a tensor"
+        raise Refused(
+            None,
+            f"the modules do not compute the same{when}, so the larger one is as it was: {told}",
+            "a number that the class derives from a size may differ: compare both configurations",
+        )

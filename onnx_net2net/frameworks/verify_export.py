@@ -15,11 +15,11 @@ from onnx_net2net.model.model import Model
 from onnx_net2net.verification.feeds import Feeds
 from onnx_net2net.verification.interior import Interior
 from onnx_net2net.verification.judgement import How, compare_models
-from onnx_net2net.verification.report import Report
-from onnx_net2net.verification.trials import Outputs, Planner
-from onnx_net2net.verification.verify import VERSION, candidate
+from onnx_net2net.verification.report import Report, Trial
+from onnx_net2net.verification.trials import Outputs, Planned, Planner
+from onnx_net2net.verification.verify import VERSION, Candidate, candidate
 
-__all__ = ["agreement"]
+__all__ = ["agreement", "random_feeds"]
 
 Call = Callable[[Feeds], Outputs]
 
@@ -39,17 +39,28 @@ class _Imported:
         return [self.run(inputs) for inputs in feeds] if how == "again" else None
 
 
+def random_feeds(model: Model, seeds: int) -> list[tuple[Trial, Feeds]]:
+    """Return inputs that ``model`` takes, as its verification makes them."""
+    with candidate(model, "cpu") as first:
+        first.open()
+        return [(trial, feeds) for trial, feeds, _ in _planned(first, model, seeds)]
+
+
 def agreement(model: Model, call: Call, *, seeds: int = 3) -> Report:
     """Compare ``call`` with ``model`` on random inputs, on the CPU."""
     started = time.monotonic()
     with candidate(model, "cpu") as first:
         first.open()
         report = Report(onnxruntime=VERSION, provider=first.running_on)
-        interior = Interior(model, first.specs)
-        planner = Planner(
-            first.run, first.specs, (first.graph,), nbytes=first.nbytes, interior=interior
-        )
-        planned = planner.seeded(seeds, None)
+        planned = _planned(first, model, seeds)
         compare_models(first, _Imported(model, call), planned, report, (None, None))
     report.seconds = time.monotonic() - started
     return report
+
+
+def _planned(first: Candidate, model: Model, seeds: int) -> Planned:
+    """Run a candidate on inputs made from seeds."""
+    interior = Interior(model, first.specs)
+    graphs = (first.graph,)
+    planner = Planner(first.run, first.specs, graphs, nbytes=first.nbytes, interior=interior)
+    return planner.seeded(seeds, None)

@@ -13,8 +13,10 @@ is told; whatever else differs is refused.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from ml_dtypes import finfo
@@ -141,13 +143,12 @@ class _Settling:
             if own not in self.own.model.weights or own != wanted:
                 self.problems.append(f"{node.label} reads '{other}' in place of '{own}'")
             return True
-        if self._is_ineffective(first, index):
+        if self._is_ineffective(first, index) or self._sized_alike(first, node, index):
             return True
         if isinstance(self.other.model.weights.get(other), Absent):
             self._keep(node, own, other)
             return True
-        shapes = self.own.solution.shapes, self.other.solution.shapes
-        same = shapes[0].binding == shapes[1].binding  # sizes are then of the same inputs
+        same = self._same_inputs
         before, after = _value(self.own, mine, same), _value(self.other, theirs, same)
         if before is None or after is None:
             held = mine in self.own.graph.model.weights, theirs in self.other.graph.model.weights
@@ -155,7 +156,7 @@ class _Settling:
                 self.problems.append(f"{node.label} reads '{other}' in place of '{own}'")
             return any(held)
         if not _is_float(before) or not _is_float(after):
-            if not self._sized_alike(first, node, index) and not np.array_equal(before, after):
+            if not np.array_equal(before, after):
                 self.problems.append(f"{node.label} reads {_few(after)} in place of {_few(before)}")
         elif before.size != after.size or not _close(before, after):
             self._number(node, index, before, after)
@@ -173,13 +174,23 @@ class _Settling:
         return any(names and names <= zeros for names in weights)
 
     def _sized_alike(self, first: Node, node: Node, index: int) -> bool:
-        """Return whether an operand is a shape, of which one may state what the other leaves open,
-        and both give the same.
+        """Return whether an operand is a shape that gives the same, however it is computed."""
+        if node.op != "Reshape" or index != 1 or not self._same_inputs:
+            return False
+        shape = self.own.solution.shapes.of(first.outputs[0])
+        return shape is not None and shape == self.other.solution.shapes.of(node.outputs[0])
+
+    @cached_property
+    def _same_inputs(self) -> bool:
+        """Whether sizes of both networks were tried on inputs of the same sizes: exporters may
+        name those anew.
         """
-        shapes = self.own.solution.shapes, self.other.solution.shapes
-        shape = shapes[0].of(first.outputs[0])
-        reshapes = node.op == "Reshape" and index == 1 and shapes[0].binding == shapes[1].binding
-        return reshapes and shape is not None and shape == shapes[1].of(node.outputs[0])
+        own, other = self.own.solution.shapes, self.other.solution.shapes
+        sizes = (
+            [shapes.of(name) for name in graph.inputs]
+            for shapes, graph in ((own, self.own.graph), (other, self.other.graph))
+        )
+        return own.binding == other.binding or operator.eq(*sizes)
 
     def _keep(self, node: Node, own: str, other: str) -> None:
         """Take a constant that the larger network lacks from the grown one, if it did not grow."""
@@ -242,7 +253,7 @@ class _Settling:
     def _epsilon(self, node: Node, place: int | str, old: float, new: float) -> None:
         norm = self.other.norms.get(node.position)
         own = "" if norm is None else original(self.other.graph, norm.scale)
-        path = parameter_path(own) or module_path(node) or node.name
+        path = parameter_path(own) or module_path(node) or own.rpartition("/")[0] or node.name
         self.epsilons.append(NormEpsilon(path, node.name, old, new))
         self._edits.append((node, place, new))
 

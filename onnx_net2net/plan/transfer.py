@@ -9,6 +9,7 @@ and set or compensated where they differ.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +17,7 @@ import numpy as np
 from onnx_net2net.deepening.deepen import Copies
 from onnx_net2net.errors import UsageError
 from onnx_net2net.frameworks.lineage import Lineage
-from onnx_net2net.frameworks.state_dict import stored
-from onnx_net2net.frameworks.transfer import Transferred, few
+from onnx_net2net.frameworks.transfer import GrownState, Transferred, few
 from onnx_net2net.model.model import Model
 from onnx_net2net.plan.like import difference
 from onnx_net2net.plan.settle import settle
@@ -26,7 +26,8 @@ from onnx_net2net.widening.growth_record import Along, WeightGrowth
 from onnx_net2net.widening.request import Change
 
 if TYPE_CHECKING:
-    from onnx_net2net.frameworks.torch.transfer import GrownState, Pair
+    from onnx_net2net.frameworks.keras.transfer import Pair as KerasPair
+    from onnx_net2net.frameworks.torch.transfer import Pair
 
 __all__ = ["transfer"]
 
@@ -34,14 +35,14 @@ __all__ = ["transfer"]
 def transfer(
     small: Any,
     large: Any,
-    example_inputs: Any,
+    example_inputs: Any = None,
     *,
     optimizer: Any = None,
     large_optimizer: Any = None,
     dynamic: Any = None,
     seed: int = 0,
 ) -> Transferred:
-    """Write the PyTorch module ``small``, grown, into ``large``, a larger one of the same class.
+    """Write the module or Keras model ``small``, grown, into ``large``, a larger one of its class.
 
     Both then compute the same. Parameters, statistics and persistent buffers are written in place,
     in the type and on the device of ``large``; ties stay. Epsilons are set on the modules of norms
@@ -50,6 +51,12 @@ def transfer(
 
     ``large_optimizer``, of the same kind as ``optimizer``, gets its state, grown along, in its own
     groups; new parameters begin without state.
+
+    Keras models need no ``example_inputs``: they say what they take. Layers that Keras numbered
+    (``dense_2``) correspond in their order. The optimizers that both are compiled with are taken,
+    if there are such; their rates stay. :meth:`keras.Model.save` holds what is set on layers. Both
+    must have as many layers. A vector of LayerNormalization grows by multiples, and heads of
+    MultiHeadAttention by number, not in size.
 
     Before anything is written, all is known to fit; then both modules are compared on the examples,
     in inference mode and, so far as they are not random there, in training mode. Where they
@@ -61,6 +68,8 @@ def transfer(
     pair = _pair(small, large, example_inputs, dynamic)
     grown = follow(pair.small_model, difference(pair.small_model, pair.large_model, seed)).model
     fitted = pair.fit(_settled(grown, pair))
+    if optimizer is None:
+        optimizer, large_optimizer = pair.optimizers()
     if optimizer is not None:
         fitted.move_optimizer(optimizer, large_optimizer)
     report = fitted.report()
@@ -71,11 +80,9 @@ def transfer(
     return report
 
 
-def _settled(grown: Model, pair: Pair) -> GrownState:
+def _settled(grown: Model, pair: Pair | KerasPair) -> GrownState:
     """Put the grown weights into the larger module's network. Raises Refused if it is another."""
-    from onnx_net2net.frameworks.torch.transfer import GrownState
-
-    settled = settle(grown, pair.large_model, stored(pair.large_model))
+    settled = settle(grown, pair.large_model, pair.stored())
     scaled = {
         name: WeightGrowth([_scaling(axis, factor) for axis, factor in factors])
         for name, factors in settled.factors.items()
@@ -96,13 +103,24 @@ def _scaling(axis: int, factor: np.ndarray) -> Along:
     return Along(axis, np.arange(size), "writes", 1 / factor, size)
 
 
-def _pair(small: Any, large: Any, example_inputs: Any, dynamic: Any) -> Pair:
-    """Export both modules. Raises UsageError for what is no module."""
-    for module in (small, large):
-        if not callable(getattr(module, "named_modules", None)):
-            raise UsageError(
-                f"a {type(module).__name__} is no PyTorch module", "give two nn.Module"
-            )
-    from onnx_net2net.frameworks.torch.transfer import Pair
+def _pair(small: Any, large: Any, example_inputs: Any, dynamic: Any) -> Pair | KerasPair:
+    """Export both. Raises UsageError for what are no two modules, or no two Keras models."""
+    if all(callable(getattr(module, "named_modules", None)) for module in (small, large)):
+        if example_inputs is None:
+            raise UsageError("there are no example inputs", "give what the modules are called with")
+        from onnx_net2net.frameworks.torch.transfer import Pair
 
-    return Pair(small, large, example_inputs, dynamic)
+        return Pair(small, large, example_inputs, dynamic)
+    keras = sys.modules.get("keras")  # who has a model has imported it
+    if keras is not None and all(isinstance(model, keras.Model) for model in (small, large)):
+        from onnx_net2net.frameworks.keras.transfer import Pair as KerasPair
+
+        return KerasPair(small, large, example_inputs)
+    for module in (small, large):
+        is_keras = keras is not None and isinstance(module, keras.Model)
+        if not is_keras and not callable(getattr(module, "named_modules", None)):
+            kind = type(module).__name__
+            raise UsageError(
+                f"a {kind} is no PyTorch module, nor a Keras model", "give two of one kind"
+            )
+    raise UsageError("one is a PyTorch module, one a Keras model", "give two of one kind")

@@ -28,7 +28,7 @@ from onnx_net2net.model.history import VARIANCE
 from onnx_net2net.model.model import Model, load
 from onnx_net2net.model.tensors import clear_data, constants, set_constant, subgraphs
 
-__all__ = ["from_keras"]
+__all__ = ["exported", "from_keras", "variables"]
 
 STORED = "onnx_net2net_variable_"  # with a number: an input that stands for a variable
 
@@ -58,6 +58,11 @@ def from_keras(model: keras.Model, *, opset: int = 18) -> Model:
     tf2onnx is not installed, and Refused for what tf2onnx cannot translate, and for variables that
     move in inference mode too (``stateful``), since a file has no state.
     """
+    return exported(model, {}, opset)
+
+
+def exported(model: keras.Model, names: Mapping[str, str], opset: int = 18) -> Model:
+    """Return what :func:`from_keras` does, with other ``names`` for some paths of variables."""
     graphs = [layer for layer in model.layers if isinstance(layer, GraphLayer)]
     if len(graphs) == 1 and all(
         isinstance(layer, GraphLayer | keras.layers.InputLayer) for layer in model.layers
@@ -72,7 +77,23 @@ def from_keras(model: keras.Model, *, opset: int = 18) -> Model:
             "the model has no inputs of its own",
             "wrap it: x = keras.Input(shape), then keras.Model(x, model(x))",
         )
-    return load(_weighted(_converted(model, opset), model))
+    return load(_weighted(_converted(model, opset), model, names))
+
+
+def variables(model: keras.Model) -> dict[str, Any]:
+    """Return the variables of ``model`` by what :func:`from_keras` calls them, layer by layer.
+
+    Raises UsageError where several have one path.
+    """
+    graphs = [layer for layer in model.layers if isinstance(layer, GraphLayer)]
+    if graphs:
+        return dict(graphs[0].by_initializer)
+    named = {variable.path: variable for variable in model.weights}
+    if len(named) < len(model.weights):
+        paths = [variable.path for variable in model.weights]
+        several = min(path for path in paths if paths.count(path) > 1)
+        raise UsageError(f"several variables are called {several}", "give each layer its own name")
+    return named
 
 
 def _restored(layer: GraphLayer) -> Model:
@@ -227,8 +248,8 @@ def _add(properties: Any, key: str, value: str) -> None:
     properties.append(StringStringEntryProto(key=key, value=value))
 
 
-def _weighted(proto: ModelProto, model: Any) -> ModelProto:
-    """Turn the inputs that stand for variables into initializers under their paths."""
+def _weighted(proto: ModelProto, model: Any, names: Mapping[str, str]) -> ModelProto:
+    """Turn the inputs that stand for variables into initializers under their paths, or others."""
     graph = proto.graph
     for entry in graph.initializer:
         _say(entry, "CONSTANT")
@@ -241,7 +262,7 @@ def _weighted(proto: ModelProto, model: Any) -> ModelProto:
         variable = known.get(value.name.partition(":")[0])
         if variable is None or value.name not in taken:
             continue
-        path = variable.path
+        path = names.get(variable.path, variable.path)
         while path in taken:
             path += "_"
         renamed[value.name] = path
@@ -254,8 +275,8 @@ def _weighted(proto: ModelProto, model: Any) -> ModelProto:
     renamed |= _output_names(graph, model)
     for holder in (graph, *subgraphs(graph)):
         for node in holder.node:
-            for names in (node.input, node.output):
-                names[:] = [renamed.get(name, name) for name in names]
+            for tensors in (node.input, node.output):
+                tensors[:] = [renamed.get(name, name) for name in tensors]
     for output in graph.output:
         output.name = renamed.get(output.name, output.name)
     return proto

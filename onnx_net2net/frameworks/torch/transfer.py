@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,8 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from onnx_net2net.errors import Refused, UsageError
-from onnx_net2net.frameworks.lineage import Lineage
+from onnx_net2net.errors import UsageError
 from onnx_net2net.frameworks.names import ties
 from onnx_net2net.frameworks.optimizer import moved_state
 from onnx_net2net.frameworks.state_dict import stored
@@ -35,11 +34,16 @@ from onnx_net2net.frameworks.torch.transfer_check import (
     inference,
     training,
 )
-from onnx_net2net.frameworks.transfer import Setting, Transferred
-from onnx_net2net.model.model import Model
-from onnx_net2net.verification.report import OutputReport
+from onnx_net2net.frameworks.transfer import (
+    GrownState,
+    Setting,
+    Transferred,
+    holding,
+    require_equal,
+    require_fit,
+)
 
-__all__ = ["Fitted", "GrownState", "Pair"]
+__all__ = ["Fitted", "Pair"]
 
 
 class Pair:
@@ -74,19 +78,21 @@ class Pair:
         args, kwargs = self.call.on(device_of(module))
         return kwargs or args
 
+    def stored(self) -> list[str]:
+        """Return the names of what the larger module stores, among the weights of its network."""
+        return stored(self.large_model)
+
+    def optimizers(self) -> tuple[Any, Any]:
+        """Return none: a module knows no optimizer."""
+        return None, None
+
     def fit(self, grown: GrownState) -> Fitted:
         """Return what to write for the larger module to be ``grown``.
 
         Raises Refused, with everything that does not fit.
         """
         fitted = Fitted(self, grown)
-        if fitted.problems:
-            lines = "".join(f"\n  - {problem}" for problem in fitted.problems)
-            raise Refused(
-                None,
-                f"the grown network does not fit the larger module:{lines}",
-                "nothing was written; build the larger module so that these agree",
-            )
+        require_fit(fitted.problems)
         return fitted
 
 
@@ -101,19 +107,6 @@ def _bare(module: nn.Module) -> nn.Module:
     parallel = isinstance(module, nn.parallel.DistributedDataParallel | nn.DataParallel)
     inner = module.module if parallel else getattr(module, "_orig_mod", None)
     return _bare(inner) if isinstance(inner, nn.Module) else module
-
-
-@dataclass(frozen=True)
-class GrownState:
-    """The larger network with grown weights: how these grew, and what its norms need.
-
-    ``epsilons`` are (path of the norm, old, new); ``notes`` say what else was made up for.
-    """
-
-    model: Model
-    lineage: Lineage
-    epsilons: Sequence[tuple[str, float, float]]
-    notes: Sequence[str] = ()
 
 
 @dataclass
@@ -195,15 +188,15 @@ class Fitted:
             norm = self.pair.large.get_submodule(path)
         except AttributeError:
             norm = nn.Module()
-        holding = _holding(norm, old)
+        attributes = holding(norm, old)
         known = [setting for setting in self.settings if setting.path == path]
-        if len(holding) != 1:
+        if len(attributes) != 1:
             problem = "no one attribute of it holds that"
         elif any(not np.isclose(setting.new, new, 1e-5, 0) for setting in known):
             problem = f"{known[0].new:.7g} elsewhere, where it is used again"
         else:
-            number = float(getattr(norm, holding[0]))
-            self.settings += [] if known else [Setting(path, holding[0], number, new)]
+            number = float(getattr(norm, attributes[0]))
+            self.settings += [] if known else [Setting(path, attributes[0], number, new)]
             return
         self.problems.append(
             f"the norm '{path}' needs epsilon {new:.7g} in place of {old:.7g}, but {problem}"
@@ -219,8 +212,8 @@ class Fitted:
         if len(numbers) != 1 or config is None:
             return
         (old, new), *_ = numbers
-        attributes = _holding(config, old)
-        norms = [path for path, part in large.named_modules() if _holding(part, old)]
+        attributes = holding(config, old)
+        norms = [path for path, part in large.named_modules() if holding(part, old)]
         if len(attributes) == 1 and set(norms) == {setting.path for setting in self.settings}:
             self.settings.append(Setting("config", attributes[0], old, new))
 
@@ -256,7 +249,7 @@ class Fitted:
         """Compare both modules, the larger one written. Raises Refused where they differ."""
         small, large, call = self.pair.small, self.pair.large, self.pair.call
         outputs = inference(small, large, call)
-        _demand(outputs, "")
+        require_equal(outputs)
         report.difference = max((output.max_abs for output in outputs), default=0.0)
         report.tolerance = max((output.tolerance for output in outputs), default=0.0)
         again = training(small, large, call)
@@ -265,7 +258,7 @@ class Fitted:
         elif self.untouched and not all(again):
             report.training = "in training mode they differ: it uses what was left as it was"
         else:
-            _demand(again, " in training mode")
+            require_equal(again, " in training mode")
             report.training = "so they do in training mode, Dropout layers off"
 
     @contextmanager
@@ -287,27 +280,6 @@ class Fitted:
             for setting in self.settings:
                 setattr(setting.holder(large), setting.attribute, setting.old)
             raise
-
-
-def _holding(part: Any, number: float) -> list[str]:
-    """Return the attributes of a module or a configuration that are this number."""
-    return [
-        attribute
-        for attribute, value in vars(part).items()
-        if isinstance(value, float) and np.isclose(value, number, 1e-5, 0)
-    ]
-
-
-def _demand(outputs: list[OutputReport], when: str) -> None:
-    problems = [f"{output.name or 'the output'}: {output.problem}" for output in outputs]
-    problems = [p for p, output in zip(problems, outputs, strict=True) if not output]
-    if problems or not outputs:
-        told = "; ".join(problems) or "neither gives a tensor"
-        raise Refused(
-            None,
-            f"the modules do not compute the same{when}, so the larger one is as it was: {told}",
-            "a number that the class derives from a size may differ: compare both configurations",
-        )
 
 
 def _copy(target: Tensor, value: Tensor) -> None:

@@ -10,7 +10,7 @@ statistics and modes are what they were.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,8 @@ from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map
 
 from onnx_net2net.frameworks.state_dicts import to_array, to_tensor
 from onnx_net2net.frameworks.torch.exporter import contained
-from onnx_net2net.verification.judgement import Runs, judge
+from onnx_net2net.frameworks.transfer import output_reports
+from onnx_net2net.verification.judgement import Runs
 from onnx_net2net.verification.precision import nudged_array
 from onnx_net2net.verification.report import OutputReport, Trial
 
@@ -172,15 +173,4 @@ def _compared(small: nn.Module, large: nn.Module, call: Call) -> list[OutputRepo
         dtype = dtype_of(large)
         state = {n: t.to(dtype) if t.is_floating_point() else t for n, t in state.items()}
         runs[0].absorb([call.of(small, state, like=large)])
-    a, b = runs
-    return list(_reports(a, b))
-
-
-def _reports(a: Runs, b: Runs) -> Iterator[OutputReport]:
-    trials: Sequence[Trial] = [Trial("the example inputs")]
-    for name in a.base[0].keys() | b.base[0].keys():
-        if name in a.base[0] and name in b.base[0]:
-            yield judge(name, a, b, trials, None, cast=True)[0]
-        else:
-            which = "larger" if name in a.base[0] else "smaller"
-            yield OutputReport(name, problem=f"the {which} module does not give it")
+    return output_reports(runs[0], runs[1], [Trial("the example inputs")])
