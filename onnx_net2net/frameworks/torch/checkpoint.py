@@ -43,6 +43,7 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
 SHARD = 5 * 10**9  # bytes; what transformers takes for one file
+TIMES = 1_000  # what a setting may become, of the present
 # What a folder holds besides: tokenizers, processors and generation settings.
 COPIED = {".jinja", ".json", ".model", ".tiktoken", ".txt"}
 # Of config.json, what is not of the network's sizes: its class, its code, the type of its weights.
@@ -115,7 +116,15 @@ class Checkpoint:
             *path, last = name.split(".")
             for step in path:
                 part, config = part.setdefault(step, {}), getattr(config, step, None)
-            part[_known(config, last, name)] = value
+                if not isinstance(part, dict):
+                    problem = f"'{step}' in '{name}' is no inner configuration"
+                    raise UsageError(problem, f"give '{step}' itself")
+            own = _known(config, last, name)
+            old = getattr(config, own, None)
+            if isinstance(value, int) and isinstance(old, int) and value > TIMES * max(old, 1):
+                problem = f"'{name}' cannot become {value}: that is absurd for {old}"
+                raise UsageError(problem, f"at most {TIMES} times")
+            part[own] = value
         settings = self._rederived(settings, changes)
         return replace(self, settings=settings, weights={})
 

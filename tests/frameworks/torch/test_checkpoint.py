@@ -196,6 +196,11 @@ def test_folders_without_weights_are_told_apart(tmp_path: Path, folders: Any) ->
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(UsageError, match=r"holds no model\.safetensors"):
         read_checkpoint(tmp_path)
+    small = read_checkpoint(folders("gpt2")[0])
+    with pytest.raises(UsageError, match="that is absurd for 2"):
+        small.with_settings({"n_layer": 10**7})
+    with pytest.raises(UsageError, match="is no inner configuration"):
+        small.with_settings({"n_embd.width.x": 3})
     with pytest.raises(UsageError, match="did you mean 'n_embd'"):
         read_checkpoint(folders("gpt2")[0]).with_settings({"n_emb": 32})
 
