@@ -263,7 +263,7 @@ def test_a_factor_in_python_is_that_of_a_plan() -> None:
     for names in (["layer1.*"], "conv1", ()):
         which = {"names": names} if names else {"all": True}
         plan = [{"operation": "widen", "factor": 1.5, **which}]
-        wide = n2n.widen(model, factor=1.5, names=names)
+        wide = n2n.widen(model, factor=1.5, **which)
         assert wide.to_bytes() == n2n.grow(model, plan=plan).to_bytes() != model.to_bytes()
     with pytest.raises(n2n.UsageError, match="'widths' and 'factor' exclude each other"):
         n2n.widen(model, {"conv1": 9}, factor=2)
