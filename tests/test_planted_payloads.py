@@ -228,7 +228,9 @@ def test_a_saved_keras_model_is_checked_like_a_file() -> None:
                 contents = sound.read(name)
                 if name == "config.json":
                     config = json.loads(contents)
-                    (layer,) = (e for e in config["config"]["layers"] if e["class_name"] == "Graph")
+                    (layer,) = (
+                        e for e in config["config"]["layers"] if e["class_name"] == "GraphLayer"
+                    )
                     change(layer["config"])
                     contents = json.dumps(config).encode()
                 changed.writestr(name, contents)
