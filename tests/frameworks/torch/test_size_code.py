@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra [torch]")
 
 import onnx_net2net as n2n  # noqa: E402
-from onnx_net2net.algebra.sizes import least, most  # noqa: E402
+from onnx_net2net.algebra.sizes import maximum, minimum  # noqa: E402
 from onnx_net2net.frameworks.torch import size_code  # noqa: E402
 
 # Chains of `n`, `m` and `k`, the sizes of an input, and 8: what Python says for them.
@@ -111,7 +111,7 @@ def random_size(choice: random.Random, depth: int, numbers: dict[str, int]) -> t
     divisor = choice.randint(2, 9)
     return choice.choice([
         (a + b, x + y), (a - b, x - y), (a * b, x * y), (a // divisor, x // divisor),
-        (a % divisor, x % divisor), (least(a, b), min(x, y)), (most(a, b), max(x, y)),
+        (a % divisor, x % divisor), (minimum(a, b), min(x, y)), (maximum(a, b), max(x, y)),
         (divisor * (a // divisor), divisor * (x // divisor)),
     ])  # fmt: skip
 
