@@ -16,7 +16,18 @@ if TYPE_CHECKING:
     from onnx_net2net.plan.checkpoints import GrownCheckpoint
 
 # What is said of files only, by the names of the arguments.
-_NO_USE = ("plan", "like", "flops", "keep", "emit_plan", "fold", "ranges", "sizes", "inputs")
+_NO_USE = (
+    "plan",
+    "like",
+    "flops",
+    "keep",
+    "emit_plan",
+    "fold",
+    "ranges",
+    "sizes",
+    "inputs",
+    "provider",
+)
 
 
 def grow_folder(folder: Path, settings: Sequence[str], options: Mapping[str, Any]) -> int:
@@ -29,6 +40,8 @@ def grow_folder(folder: Path, settings: Sequence[str], options: Mapping[str, Any
     changes = dict(_parsed(setting) for setting in settings)
     if bool(changes) == (options["params"] is not None):
         raise UsageError("give --set, or --params", "for example: --set n_layer=24")
+    if changes and (options["prefer"] or options["multiple_of"]):
+        raise UsageError("--prefer and --multiple-of go with --params", "the settings say it all")
     from onnx_net2net.plan.checkpoints import grow_checkpoint, open_checkpoint
     from onnx_net2net.plan.settings import choose_settings
 
@@ -74,6 +87,7 @@ def _text(grown: GrownCheckpoint) -> str:
     from onnx_net2net.cli.render import verified
     from onnx_net2net.cli.render_growth import growth_text
     from onnx_net2net.cli.tables import empty_table, text
+    from onnx_net2net.frameworks.transfer import few
 
     table = empty_table(("setting", "left"), ("is", "right"), ("becomes", "right"))
     for name, (old, new) in grown.settings.items():
@@ -84,6 +98,9 @@ def _text(grown: GrownCheckpoint) -> str:
         f"{', '.join(scale.weights)}"
         for scale in grown.settled.scales
     )
+    if grown.unread:
+        names = few(grown.unread)
+        lines.append(f"copied as they are, for the compared output reads none of them: {names}")
     lines += ["", "not verified" if grown.report is None else verified(grown.report)]
     return "\n".join(lines)
 
@@ -98,6 +115,7 @@ def _values(grown: GrownCheckpoint, target: Path | None) -> dict[str, Any]:
 
     return {
         "settings": {name: list(pair) for name, pair in grown.settings.items()},
+        "unread": grown.unread,
         **values(grown.grown),
         "verification": None if grown.report is None else grown.report.as_dict(),
         "output": target and str(target),

@@ -9,7 +9,7 @@ report.mask("h.0.mlp.weight")                         # True where an entry is n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, ClassVar
@@ -24,8 +24,8 @@ from onnx_net2net.verification.report import OutputReport, Trial
 from onnx_net2net.widening.growth_record import Along, WeightGrowth
 
 __all__ = [
-    "GrownState", "Setting", "Transferred", "few", "holding", "output_reports", "require_equal",
-    "require_fit",
+    "GrownState", "Setting", "Transferred", "few", "holding", "note_agreement", "output_reports",
+    "require_equal", "require_fit",
 ]  # fmt: skip
 
 SHOWN = 6
@@ -194,6 +194,29 @@ def output_reports(a: Runs, b: Runs, trials: Sequence[Trial]) -> list[OutputRepo
         )
         for name in names
     ]
+
+
+def note_agreement(
+    report: Transferred,
+    outputs: Sequence[OutputReport],
+    training: Callable[[], Sequence[OutputReport] | str],
+) -> None:
+    """Note in ``report`` how far both modules agree; Refused where they do not.
+
+    ``outputs`` are those in inference mode; ``training`` compares them in training mode, or says
+    why that cannot be done.
+    """
+    require_equal(outputs)
+    report.difference = max((output.max_abs for output in outputs), default=0.0)
+    report.tolerance = max((output.tolerance for output in outputs), default=0.0)
+    again = training()
+    if isinstance(again, str):
+        report.training = f"not compared in training mode: {again}"
+    elif report.untouched and not all(again):
+        report.training = "in training mode they differ: it uses what was left as it was"
+    else:
+        require_equal(again, " in training mode")
+        report.training = "so they do in training mode, Dropout layers off"
 
 
 def require_equal(outputs: Sequence[OutputReport], when: str = "") -> None:

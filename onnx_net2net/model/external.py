@@ -19,7 +19,7 @@ from onnx_net2net.errors import InvalidModel
 from onnx_net2net.model.tensors import check_header, clear_data
 from onnx_net2net.model.weights import Source, Stored, dtype_name, raw_size
 
-__all__ = ["Folder"]
+__all__ = ["Folder", "contained"]
 
 _MAX_DIGITS = 20
 _BESIDE = "put the data file into the model's folder, under the name the model gives it"
@@ -109,8 +109,8 @@ def _checked_location(location: str | bytes, where: str) -> str:
     return location
 
 
-def _inside(model: Path, location: str, where: str) -> Path:
-    """Return the file, symbolic links followed, if it lies inside the model's folder, else raise.
+def contained(model: Path, location: str) -> Path | None:
+    """Return the file, symbolic links followed, if it lies inside the model's folder, else None.
 
     If the model is a link into a cache of huggingface_hub, the folder of contents will do, too.
     """
@@ -118,9 +118,16 @@ def _inside(model: Path, location: str, where: str) -> Path:
     real = Path(os.path.realpath(home / location))
     blobs = Path(os.path.realpath(model)).parent
     cached = blobs.name == "blobs" and blobs.parent / "snapshots" in home.parents
-    if not real.is_relative_to(home) and not (cached and real.parent == blobs):
+    return real if real.is_relative_to(home) or (cached and real.parent == blobs) else None
+
+
+def _inside(model: Path, location: str, where: str) -> Path:
+    """Return the file as :func:`contained` does. Raises InvalidModel where it lies elsewhere."""
+    real = contained(model, location)
+    if real is None:
+        place = os.path.realpath(model.parent / location)
         raise InvalidModel(
-            f"{where}: external data {location!r} is a link to {real}, outside the model's folder",
+            f"{where}: external data {location!r} is a link to {place}, outside the model's folder",
             "copy the file itself into the model's folder",
         )
     return real

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from onnx_net2net.errors import OutputError, Refused, UsageError
 from onnx_net2net.model.atomic_write import place
 from onnx_net2net.model.model import Model, Weight
+from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.plan.grow import Grown, by_shape
 from onnx_net2net.plan.settle import NormEpsilon, Settled, settle
 from onnx_net2net.verification.report import Report
@@ -38,6 +39,7 @@ class GrownCheckpoint:
     """A larger checkpoint that computes what ``source`` does: ``weights`` by their keys in files.
 
     ``settings`` are those that changed, {name: (before, after)}, epsilons of norms among them.
+    ``unread`` are parameters that the compared output does not read, which are copied as they are.
     """
 
     source: Checkpoint
@@ -46,6 +48,7 @@ class GrownCheckpoint:
     settled: Settled
     weights: Mapping[str, Weight]
     settings: Mapping[str, Setting]
+    unread: list[str]
     report: Report | None = None
 
 
@@ -147,10 +150,9 @@ def plan_checkpoint(
         larger = larger.with_settings(_epsilon_settings(larger, settled.epsilons))
         settled = settle(grown.model, larger.model, _absent(larger.model))
         _check_served(settled.epsilons)
-    return GrownCheckpoint(
-        source, larger, grown, settled, _weights(source, larger, settled.model),
-        dict(_changed(source.settings, larger.settings)),
-    )  # fmt: skip
+    weights, unread = _weights(source, larger, settled.model)
+    changed = dict(_changed(source.settings, larger.settings))
+    return GrownCheckpoint(source, larger, grown, settled, weights, changed, unread)
 
 
 def _absent(model: Model) -> set[str]:
@@ -202,8 +204,12 @@ def _unserved(epsilons: Sequence[NormEpsilon]) -> Refused:
     )
 
 
-def _weights(source: Checkpoint, larger: Checkpoint, settled: Model) -> dict[str, Weight]:
-    """Return what the larger folder holds, by key; raise Refused for what nobody can tell.
+def _weights(
+    source: Checkpoint, larger: Checkpoint, settled: Model
+) -> tuple[dict[str, Weight], list[str]]:
+    """Return what the larger folder holds, by key, and the names of parameters that nobody read.
+
+    Raises Refused for what nobody can tell.
 
     A tied weight is written as often as in the smaller folder. What the network does not read, and
     what has the same shape in both, is copied.
@@ -214,6 +220,7 @@ def _weights(source: Checkpoint, larger: Checkpoint, settled: Model) -> dict[str
     owners = ties(settled)
     weights: dict[str, Weight] = {}
     unknown: list[str] = []
+    unread: list[str] = []
     for name, tensor in larger.module.state_dict().items():
         key, alike = key_of(name, source.keys)
         owner = owners.get(name, name)
@@ -222,12 +229,13 @@ def _weights(source: Checkpoint, larger: Checkpoint, settled: Model) -> dict[str
                 weights[key] = settled.weights[owner]
         elif alike is not None and source.weights[alike].shape == tuple(tensor.shape):
             weights[key] = source.weights[alike]
+            unread += [name] if weights[key].dtype in FLOATS else []
         elif alike is not None:
             unknown.append(name)
     if unknown:
         reason = "the network does not read it, so that nobody can say how it would grow"
         raise Refused(", ".join(unknown[:4]), reason, "save the folder without it")
-    return weights
+    return weights, unread
 
 
 def _changed(

@@ -45,9 +45,9 @@ def choose_settings(
     """Return the settings with which the class has as many parameters as ``params`` says.
 
     ``params`` is a factor such as "2x" or a number such as "25M", reached within 2 %,
-    or as near as whole layers and heads allow. With
-    ``prefer`` "width" or "depth" only widths or only lengths grow where that suffices. Widths are
-    multiples of ``multiple_of``, by default of 8 where they are 64 and more.
+    or as near as whole layers and heads allow. With ``prefer`` "width" or "depth" only widths or
+    only lengths grow where that suffices. Widths are multiples of ``multiple_of``, by default of 8
+    where they are 64 and more.
 
     Raises UsageError for a budget that makes no sense, Refused where no settings come near.
     """
@@ -92,6 +92,7 @@ class _SettingsSearch:
         self.multiple_of = multiple_of
         self.shapes = _shapes(source)
         self.dimensions: dict[tuple[str, int], list[Dimension]] = {}
+        self.by_multiples = False  # some width grows to multiples of itself only
         for dimension in analyse(source.model).dimensions:
             for site in dimension.sites:
                 self.dimensions.setdefault(site, []).append(dimension)
@@ -129,21 +130,22 @@ class _SettingsSearch:
             changed = [n for n in self.shapes.keys() & shapes.keys() if self.shapes[n] != shapes[n]]
             if shapes.keys() > self.shapes.keys() and not changed:
                 kinds["length"].append(name)
-            elif shapes.keys() == self.shapes.keys() and self._grows(changed, shapes):
-                kinds["width"] += [name] if "head" not in name else []  # heads keep their size
+            elif shapes.keys() == self.shapes.keys() and "head" not in name:
+                touched = self._touched(changed, shapes)  # heads keep their size
+                if touched and all(any(d.grows for d in axis) for axis in touched):
+                    kinds["width"].append(name)
+                    self.by_multiples |= any(d.step > 1 for axis in touched for d in axis)
         return kinds
 
-    def _grows(self, changed: list[str], shapes: Shapes) -> bool:
-        """Return whether all that a setting makes larger lies on dimensions that can grow."""
-        sites = [
+    def _touched(self, changed: list[str], shapes: Shapes) -> list[list[Dimension]]:
+        """Return the dimensions on each axis of a weight that a setting makes larger."""
+        sites = (
             (name, axis)
             for name in changed
             for axis, (old, new) in enumerate(zip(self.shapes[name], shapes[name], strict=True))
             if old != new and name in self.source.model.weights
-        ]
-        return bool(sites) and all(
-            any(dimension.grows for dimension in self.dimensions.get(site, ())) for site in sites
         )
+        return [self.dimensions.get(site, []) for site in sites]
 
     def candidates(self, target: int) -> Iterator[_Candidate]:
         """Yield what each factor of the widths leaves for the lengths."""
@@ -200,6 +202,8 @@ class _SettingsSearch:
         """Return all widths and heads times a factor; None where one would be no whole number."""
         if factor == 1:
             return {}
+        if self.by_multiples and factor.denominator != 1:
+            return None
         values: dict[str, Value] = {}
         for name in (*self._kinds["width"], *self.heads):
             old = self.sizes[name]

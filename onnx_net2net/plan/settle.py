@@ -164,6 +164,8 @@ class _Settling:
 
     def _is_ineffective(self, first: Node, index: int) -> bool:
         """Return whether an operand is multiplied by zeros, so that it may be anything."""
+        if index > 1:  # what is added is not multiplied
+            return False
         zeros, graph = self.zeros & self.stored, self.own.graph
         applied = self.own.solution.applied.get(first.position)
         linear = (Kind.PRODUCT, Kind.SCALE, Kind.AFFINE)

@@ -89,12 +89,12 @@ def _settled(grown: Model, pair: Pair | KerasPair) -> GrownState:
     }
     lineage = Lineage(grown.history[len(pair.small_model.history) :], scaled)
     epsilons = [(e.path, e.old, e.new) for e in settled.epsilons]
-    notes = [
+    notes = dict.fromkeys(
         f"{few(scale.weights)} make up for {scale.large:.6g} in place of {scale.grown:.6g} "
         f"in {scale.path}"
         for scale in settled.scales
-    ]
-    return GrownState(settled.model, lineage, epsilons, notes)
+    )
+    return GrownState(settled.model, lineage, epsilons, [*notes])
 
 
 def _scaling(axis: int, factor: np.ndarray) -> Along:

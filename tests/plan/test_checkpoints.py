@@ -132,6 +132,57 @@ def test_one_epsilon_cannot_serve_norms_of_two_sizes(tmp_path: Path) -> None:
     assert "multiple of the hidden size" in str(refusal.value)
 
 
+def test_a_link_out_of_the_folder_is_not_followed(folders: Any, tmp_path: Path) -> None:
+    """What a link leads to would be copied into a folder that people upload."""
+    folders("gpt2")[1].save_pretrained(tmp_path / "hostile")
+    (tmp_path / "secret").write_text("mine")
+    (tmp_path / "hostile" / "vocab.txt").symlink_to(tmp_path / "secret")
+    with pytest.raises(InvalidModel, match="a link to a file outside of the folder"):
+        grow_checkpoint(tmp_path / "hostile", tmp_path / "out", settings={"n_layer": 2})
+    assert not (tmp_path / "out").exists()
+
+
+def test_links_of_a_cache_are_followed(folders: Any, tmp_path: Path) -> None:
+    """The cache of huggingface_hub is made of them."""
+    snapshot, blobs = tmp_path / "snapshots" / "main", tmp_path / "blobs"
+    folders("gpt2")[1].save_pretrained(snapshot)
+    blobs.mkdir()
+    for number, path in enumerate(sorted(snapshot.iterdir())):
+        path.rename(blobs / f"{number}")
+        path.symlink_to(blobs / f"{number}")
+    assert len(read_checkpoint(snapshot).weights) > 10
+
+
+def test_more_layers_than_tensors_are_not_built(folders: Any, tmp_path: Path) -> None:
+    folders("gpt2")[1].save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"n_layer": 10**9}))
+    with pytest.raises(InvalidModel, match="'n_layer' is 1000000000, and its files hold"):
+        read_checkpoint(tmp_path)
+
+
+def test_what_the_compared_output_does_not_read_is_told(tmp_path: Path) -> None:
+    """A second head is copied where its shape stays, and nothing else can be said of it."""
+    network = _network("BertForPreTraining", {**LAYERS, **TEXT})
+    network.save_pretrained(tmp_path / "small")
+    grown = grow_checkpoint(tmp_path / "small", None, settings={"intermediate_size": 32})
+    assert {"cls.seq_relationship.weight", "bert.pooler.dense.weight"} <= set(grown.unread)
+    with pytest.raises(Refused, match="nobody can say how it would grow"):
+        wider = {"hidden_size": 32, "num_attention_heads": 8}
+        grow_checkpoint(tmp_path / "small", None, settings=wider)
+
+
+def test_a_budget_asks_for_widths_that_can_be_reached(tmp_path: Path) -> None:
+    """Where a norm lets a width grow by multiples only, no other width is chosen."""
+    settings = {"hidden_sizes": [8, 12], "depths": [1, 1], "num_stages": 2, "image_size": 16}
+    _network("ConvNextForImageClassification", settings).save_pretrained(tmp_path / "small")
+    source = read_checkpoint(tmp_path / "small")
+    for asked in ("2x", "5x"):
+        chosen = choose_settings(source, asked)
+        assert chosen.get("hidden_sizes", [8, 12])[0] % 8 == 0
+        assert checkpoints.plan_checkpoint(source, chosen).settled
+
+
 @pytest.mark.parametrize("prefer", ["balanced", "width", "depth"])
 def test_settings_reach_a_budget(prefer: str, folders: Any) -> None:
     folder, network = folders("gpt2")

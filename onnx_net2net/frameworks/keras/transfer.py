@@ -30,7 +30,7 @@ from onnx_net2net.frameworks.transfer import (
     Setting,
     Transferred,
     holding,
-    require_equal,
+    note_agreement,
     require_fit,
 )
 
@@ -69,13 +69,8 @@ class Pair:
         return None, None
 
     def fit(self, grown: GrownState) -> Fitted:
-        """Return what to write for the larger model to be ``grown``.
-
-        Raises Refused, with everything that does not fit.
-        """
-        fitted = Fitted(self, grown)
-        require_fit(fitted.problems)
-        return fitted
+        """Return what to write for the larger one to be ``grown``. Raises Refused."""
+        return Fitted(self, grown)
 
 
 def counterparts(small: Iterable[str], large: Iterable[str]) -> dict[str, str]:
@@ -135,7 +130,10 @@ def layers_of(model: keras.Model) -> list[Any]:
 
 @dataclass
 class Fitted:
-    """The values of the larger model's variables, and the settings of its norms."""
+    """The values of the larger model's variables, and the settings of its norms.
+
+    Raises Refused with everything that does not fit.
+    """
 
     pair: Pair
     grown: GrownState
@@ -154,6 +152,7 @@ class Fitted:
                 self._keep(name, target)
         for path, old, new in self.grown.epsilons:
             self._set(path, old, new)
+        require_fit(self.problems)
 
     def _take(self, name: str, target: Any) -> None:
         """Note the weight for one variable of the larger model, or why it does not fit."""
@@ -222,19 +221,8 @@ class Fitted:
 
     def check(self, report: Transferred) -> None:
         """Compare both models, the larger one written. Raises Refused where they differ."""
-        models = self.pair.small, self.pair.large
-        outputs = inference(*models, self.pair.examples)
-        require_equal(outputs)
-        report.difference = max((output.max_abs for output in outputs), default=0.0)
-        report.tolerance = max((output.tolerance for output in outputs), default=0.0)
-        again = training(*models, self.pair.examples)
-        if isinstance(again, str):
-            report.training = f"not compared in training mode: {again}"
-        elif self.untouched and not all(again):
-            report.training = "in training mode they differ: it uses what was left as it was"
-        else:
-            require_equal(again, " in training mode")
-            report.training = "so they do in training mode, Dropout layers off"
+        compared = self.pair.small, self.pair.large, self.pair.examples
+        note_agreement(report, inference(*compared), lambda: training(*compared))
 
     @contextmanager
     def written(self, larger: Any = None) -> Iterator[None]:

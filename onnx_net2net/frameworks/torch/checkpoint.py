@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ from onnx_net2net.frameworks.torch.pretrained import (
     example,
     main_output,
 )
+from onnx_net2net.model.external import contained
 from onnx_net2net.model.model import Model, Weight
 
 __all__ = ["Checkpoint", "key_of", "read_checkpoint", "write_checkpoint"]
@@ -51,6 +53,8 @@ FIXED = {
     "architectures", "auto_map", "dtype", "model_type", "quantization_config", "torch_dtype",
     "transformers_version", "transformers_weights",
 }  # fmt: skip
+# Settings that count what is built one by one; so few of these are built whatever the files hold.
+_LENGTHS, _FEW = re.compile(r"(layers?|depths?|blocks)$"), 100
 # Of a training run, which the larger network has not had.
 LEFT = {"trainer_state.json", "training_args.json"}
 
@@ -174,6 +178,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
     Raises UsageError where it is none, or needs code of its own; InvalidModel where it is damaged.
     """
+    _check_links(folder)
     settings = _json(folder / CONFIG, "a folder that save_pretrained has written")
     check_self_contained(settings, folder)
     for what, there in (
@@ -190,9 +195,30 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             f"{folder}: holds no {WEIGHTS}, nor several with an index",
             "load it and save it with save_pretrained(folder, safe_serialization=True)",
         )
+    _check_lengths(folder, settings, len(weights))
     dtypes = [weight.dtype for weight in weights.values()]
     most = max(set(dtypes), key=dtypes.count)
     return Checkpoint(folder, settings, weights, _torch_dtype(folder, most))
+
+
+def _check_links(folder: Path) -> None:
+    """Raise InvalidModel for a link out of the folder: what is behind it would be copied, too."""
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.is_symlink() and contained(folder / CONFIG, path.name) is None:
+            problem = f"{path}: is a link to a file outside of the folder"
+            raise InvalidModel(problem, "copy the file itself into the folder")
+
+
+def _check_lengths(folder: Path, settings: Mapping[str, Any], tensors: int) -> None:
+    """Raise InvalidModel for more layers than there are tensors: building them might never end."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            _check_lengths(folder, value, tensors)
+        numbers = [n for n in (value if isinstance(value, list) else [value]) if isinstance(n, int)]
+        most = max(numbers, default=0)
+        if _LENGTHS.search(name) and most > max(tensors, _FEW):
+            problem = f"{folder}: '{name}' is {most}, and its files hold {tensors} tensors"
+            raise InvalidModel(problem, "config.json and weights do not belong together")
 
 
 def _json(path: Path, wanted: str) -> dict[str, Any]:

@@ -39,7 +39,7 @@ from onnx_net2net.frameworks.transfer import (
     Setting,
     Transferred,
     holding,
-    require_equal,
+    note_agreement,
     require_fit,
 )
 
@@ -87,13 +87,8 @@ class Pair:
         return None, None
 
     def fit(self, grown: GrownState) -> Fitted:
-        """Return what to write for the larger module to be ``grown``.
-
-        Raises Refused, with everything that does not fit.
-        """
-        fitted = Fitted(self, grown)
-        require_fit(fitted.problems)
-        return fitted
+        """Return what to write for the larger one to be ``grown``. Raises Refused."""
+        return Fitted(self, grown)
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -111,7 +106,10 @@ def _bare(module: nn.Module) -> nn.Module:
 
 @dataclass
 class Fitted:
-    """The values of the larger module's state, and the settings of its norms."""
+    """The values of the larger module's state, and the settings of its norms.
+
+    Raises Refused with everything that does not fit.
+    """
 
     pair: Pair
     grown: GrownState
@@ -139,6 +137,7 @@ class Fitted:
         for path, old, new in self.grown.epsilons:
             self._set(path, old, new)
         self._set_config()
+        require_fit(self.problems)
 
     def _take(self, key: str, name: str, target: Tensor) -> None:
         """Note the weight for one tensor of the larger module, or why it does not fit."""
@@ -247,25 +246,15 @@ class Fitted:
 
     def check(self, report: Transferred) -> None:
         """Compare both modules, the larger one written. Raises Refused where they differ."""
-        small, large, call = self.pair.small, self.pair.large, self.pair.call
-        outputs = inference(small, large, call)
-        require_equal(outputs)
-        report.difference = max((output.max_abs for output in outputs), default=0.0)
-        report.tolerance = max((output.tolerance for output in outputs), default=0.0)
-        again = training(small, large, call)
-        if isinstance(again, str):
-            report.training = f"not compared in training mode: {again}"
-        elif self.untouched and not all(again):
-            report.training = "in training mode they differ: it uses what was left as it was"
-        else:
-            require_equal(again, " in training mode")
-            report.training = "so they do in training mode, Dropout layers off"
+        compared = self.pair.small, self.pair.large, self.pair.call
+        note_agreement(report, inference(*compared), lambda: training(*compared))
 
     @contextmanager
     def written(self, larger: torch.optim.Optimizer | None = None) -> Iterator[None]:
         """Write everything; put the old values back if anything is raised."""
         targets, large = self.targets, self.pair.large
         before = {key: targets[key].detach().clone() for key in self.values}
+        state = None if larger is None else copy.deepcopy(larger.state_dict())
         try:
             for key, value in self.values.items():
                 _copy(targets[key], value())
@@ -279,6 +268,8 @@ class Fitted:
                 _copy(targets[key], old)
             for setting in self.settings:
                 setattr(setting.holder(large), setting.attribute, setting.old)
+            if larger is not None and state is not None:
+                larger.load_state_dict(state)
             raise
 
 
