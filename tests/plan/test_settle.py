@@ -185,3 +185,15 @@ def test_an_absent_table_is_that_of_the_smaller_network_unless_it_grew() -> None
         else:
             with pytest.raises(Refused, match="which depends on a size that grew"):
                 settle(grown, large, stored)
+
+
+def test_what_is_added_beside_zeros_counts() -> None:
+    """The last projection of a copy is zero; a number that its node adds is compared still."""
+    grown, proto = pair("gpt2", 2, block={"h.0": 1})
+    large = n2n.load(proto)
+    stored = set(parameters(analyse(large)))
+    (bias,) = (name for name in stored if name.endswith("h.1.mlp.c_proj.bias"))
+    (reader,) = (node for node in large.proto.graph.node if bias in node.input)
+    assert reader.op_type == "Gemm" and equal(grown, settle(grown, large, stored))
+    with pytest.raises(Refused, match="in place of"):
+        settle(grown, large, stored - {bias})

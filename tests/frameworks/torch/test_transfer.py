@@ -554,3 +554,24 @@ def test_a_part_of_two_names_keeps_its_parameters_and_their_moments() -> None:
         assert parameter is before[name][0] and torch.equal(parameter, before[name][1])
     assert all(optimizers[1].state[parameter] for parameter in large.parameters())
     assert (large(x) - small(x)).abs().max() < 1e-5
+
+
+def test_an_optimizer_that_fails_late_is_as_it_was() -> None:
+    """Whatever is raised once its state has been loaded: weights and state come back."""
+    small, large = (
+        nn.Sequential(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, 4)) for width in (16, 24)
+    )
+    optimizer, larger = (torch.optim.Adam(module.parameters()) for module in (small, large))
+    small(torch.randn(4, 8)).sum().backward()
+    optimizer.step()
+    planted = [RuntimeError("planted")]
+
+    def fail(_: Any) -> None:
+        if planted:
+            raise planted.pop()
+
+    larger.register_load_state_dict_post_hook(fail)
+    before = large[0].weight.clone()
+    with pytest.raises(RuntimeError, match="planted"):
+        n2n.transfer(small, large, torch.randn(2, 8), optimizer=optimizer, large_optimizer=larger)
+    assert torch.equal(large[0].weight, before) and not larger.state
