@@ -19,7 +19,7 @@ from onnx import TensorProto
 from onnx_net2net.algebra.sizes import AnySize
 from onnx_net2net.frameworks.operation import Operation
 from onnx_net2net.frameworks.roles import Role
-from onnx_net2net.frameworks.step import ProgramStep as Step
+from onnx_net2net.frameworks.step import ProgramStep
 from onnx_net2net.frameworks.torch.codegen import BARE, VALUE
 from onnx_net2net.frameworks.torch.size_code import read
 from onnx_net2net.frameworks.torch.translator import TensorList, TorchTranslator
@@ -45,7 +45,7 @@ Entry = str | Callable[["TorchOperation"], Result]
 class TorchOperation(Operation):
     """A step and where its operands are found."""
 
-    def __init__(self, step: Step, translator: TorchTranslator) -> None:
+    def __init__(self, step: ProgramStep, translator: TorchTranslator) -> None:
         super().__init__(step)
         self.translator = translator
         self.program = translator.program

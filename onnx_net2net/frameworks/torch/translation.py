@@ -16,7 +16,7 @@ from onnx import TypeProto
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.attributes import unread
 from onnx_net2net.frameworks.program import Program
-from onnx_net2net.frameworks.step import ProgramStep as Step
+from onnx_net2net.frameworks.step import ProgramStep
 from onnx_net2net.frameworks.torch.codegen import CodeBlock
 from onnx_net2net.frameworks.torch.library import identifier, reserved
 from onnx_net2net.frameworks.torch.module_tree import Tree
@@ -42,7 +42,7 @@ class Translation:
     title: str = "network"
 
 
-def _write(translator: TorchTranslator, step: Step) -> None:
+def _write(translator: TorchTranslator, step: ProgramStep) -> None:
     operation = TorchOperation(step, translator)
     entry = translations().get((step.domain, step.op))
     if entry is None:

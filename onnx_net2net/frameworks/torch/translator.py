@@ -24,8 +24,7 @@ from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.attributes import unread
 from onnx_net2net.frameworks.program import Program
 from onnx_net2net.frameworks.roles import Role
-from onnx_net2net.frameworks.step import ProgramStep as Step
-from onnx_net2net.frameworks.step import Section
+from onnx_net2net.frameworks.step import ProgramStep, Section
 from onnx_net2net.frameworks.torch import size_code
 from onnx_net2net.frameworks.torch.codegen import CodeBlock, value
 from onnx_net2net.frameworks.torch.library import identifier
@@ -54,7 +53,9 @@ class _State:
 class TorchTranslator:
     """Holds where every tensor is found while the steps are translated in order."""
 
-    def __init__(self, program: Program, write: Callable[[TorchTranslator, Step], None]) -> None:
+    def __init__(
+        self, program: Program, write: Callable[[TorchTranslator, ProgramStep], None]
+    ) -> None:
         self.program = program
         self.write = write
         leaves = {
@@ -237,7 +238,7 @@ class TorchTranslator:
                 for name in step.outputs:
                     self.values[name] = value(0)  # so that what follows is looked at, too
 
-    def _write_sizes(self, step: Step) -> bool:
+    def _write_sizes(self, step: ProgramStep) -> bool:
         """Translate a step of sizes; False where it computes tensors."""
         if step.domain or step.bodies:
             return False

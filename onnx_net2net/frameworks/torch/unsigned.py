@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from onnx import TensorProto
 
-from onnx_net2net.frameworks.step import ProgramStep as Step
+from onnx_net2net.frameworks.step import ProgramStep
 from onnx_net2net.frameworks.torch.types import FLOATS8, SMALL, UNSIGNED, Untranslated
 
 HIGHEST = "-(2**63)"
@@ -40,7 +40,7 @@ STORED = frozenset({
 })  # fmt: skip
 
 
-def widened(code: str, dtype: int | None, step: Step) -> str:
+def widened(code: str, dtype: int | None, step: ProgramStep) -> str:
     """Return an operand in a type that PyTorch computes with. Raises Untranslated."""
     if dtype in SMALL or dtype in FLOATS8:
         if step.op not in STORED:
@@ -56,7 +56,7 @@ def widened(code: str, dtype: int | None, step: Step) -> str:
     return f"({bits} ^ {HIGHEST})" if _by_order(step) else bits
 
 
-def narrowed(code: str, dtype: int | None, step: Step) -> str:
+def narrowed(code: str, dtype: int | None, step: ProgramStep) -> str:
     """Return a result in its own type."""
     if dtype not in UNSIGNED or step.op in MOVES:
         return code
@@ -65,12 +65,12 @@ def narrowed(code: str, dtype: int | None, step: Step) -> str:
     return f"({code}{f' ^ {HIGHEST}' if _by_order(step) else ''}).view(torch.uint64)"
 
 
-def is_widened(dtype: int | None, step: Step) -> bool:
+def is_widened(dtype: int | None, step: ProgramStep) -> bool:
     """Return whether tensors of this type are computed as int64."""
     return dtype in UNSIGNED and step.op not in MOVES
 
 
-def _by_order(step: Step) -> bool:
+def _by_order(step: ProgramStep) -> bool:
     if step.facts.compares:
         return True
     if step.op not in BITS:
