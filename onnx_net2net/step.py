@@ -17,7 +17,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Any, ClassVar
 
-from onnx_net2net.errors import InvalidModel, UsageError
+from onnx_net2net.errors import InvalidModel, Refused, UsageError
 
 MOST = 1000  # layers or copies at one place
 _SMALLEST = 1e-100  # numbers below it, and above its inverse, are none that anybody means
@@ -110,10 +110,10 @@ def _whole(least: int, most: int | None = None) -> ArgumentKind:
     return ArgumentKind(text, holds, least=least, most=most)
 
 
-def _number(text: str, above: float, below: float) -> ArgumentKind:
+def _number(text: str, above: float, below: float, *, ends: bool = False) -> ArgumentKind:
     def holds(value: Any) -> bool:
         real = isinstance(value, int | float | Fraction) and not isinstance(value, bool)
-        return real and above < value < below
+        return real and (above < value < below or (ends and value in (above, below)))
 
     return ArgumentKind(text, holds)
 
@@ -161,6 +161,7 @@ class Step:
     """What is to be done to a model. Raises UsageError for arguments that make no sense."""
 
     operation: ClassVar[str]
+    method: ClassVar[int] = 1  # another number wherever the same arguments draw other weights
 
     def __post_init__(self) -> None:
         for argument in fields(self):
@@ -212,13 +213,19 @@ class Widen(Step):
     """Grow dimensions: to ``widths``, or by ``factor`` those of these ``names``, or all."""
 
     operation = "widen"
+    method = 2
     seed: int = _setting(_SEED, 0, "Seed of all that is random.")
     split: str = _setting(
         _one_of(*Split), str(Split.PROJECT), "How copies of a unit share what reads it."
     )
+    amplitude: float = _setting(
+        _number("a number from 0 to 10", 0, 10, ends=True), 1.0,
+        "With --split project: of its random parts, relative to the weights of a fresh layer.",
+    )  # fmt: skip
     noise: float = _setting(
         _number("a number between 0 and 1", 0, 1), 0.01,
-        "With --split noise: its standard deviation, relative to the weight.",
+        "With --split noise: its standard deviation, relative to the weight; "
+        "0.01 hardly lets copies part, 0.05 to 0.2 do.",
     )  # fmt: skip
     mapping: str = _setting(_one_of("random", "round-robin"), "random", "Which units are copied.")
     widths: Mapping[str, int] | None = _argument(_WIDTHS)
@@ -243,6 +250,11 @@ class Widen(Step):
     @property
     def exact(self) -> bool:
         return self.split != Split.NOISE
+
+    @property
+    def parts(self) -> float:
+        """The amplitude of random parts that cancel; 0 where copies share equally."""
+        return 0.0 if self.split == Split.EVEN else self.amplitude
 
 
 @dataclass(frozen=True)
@@ -336,10 +348,13 @@ def check_keys(values: Mapping[str, Any], known: Iterable[str], place: str) -> N
 def recorded(entry: Mapping[str, Any]) -> Step:
     """Return the step that an entry of a history tells of, with names and numbers only.
 
-    Raises InvalidModel where it does not tell enough.
+    Raises InvalidModel where it does not tell enough, Refused where it was done by another method.
     """
     kind, place = STEPS[entry["operation"]], f"step '{entry['operation']}' of the history"
     remedy = "take the file that this program wrote"
+    if (method := entry.get("method", 1)) != kind.method:
+        reason = f"its weights were drawn by method {shown(method)}, and this is {kind.method}"
+        raise Refused(place, reason, "begin with the model behind this step")
     values: dict[str, Any] = {}
     for name, argument in kind.arguments().items():
         if argument.metadata["how"] and name not in entry:

@@ -149,6 +149,9 @@ def test_widths_that_make_no_sense(width: object, problem: str) -> None:
     [
         ({"split": "thirds"}, "split: 'thirds' is not one of project, even, noise"),
         ({"mapping": "best"}, "mapping: 'best' is not one of random, round-robin"),
+        ({"amplitude": -0.1}, "amplitude: -0.1 is not a number from 0 to 10"),
+        ({"amplitude": float("inf")}, "amplitude: inf is not a number from 0 to 10"),
+        ({"amplitude": float("nan")}, "amplitude: nan is not a number from 0 to 10"),
         ({"noise": 0.0}, "noise: 0.0 is not a number between 0 and 1"),
         ({"noise": float("nan")}, "noise: nan is not a number between 0 and 1"),
         ({"seed": -1}, "seed: -1 is not a whole number from 0 up"),

@@ -46,7 +46,7 @@ SAID = [
     Fold(),
     Widen(widths={"conv1": 9, 'a "b".c': 2**40}, seed=3, split="noise", noise=0.25),
     Widen(factor=1.5, names=["layer1.*", "fc"], mapping="round-robin"),
-    Widen(factor=2, all=True),
+    Widen(factor=2, all=True, amplitude=0.25),
     Deepen(after="conv1", kernel=[1, 7], norm=False, count=2, calibrate=["a.npz"]),
     Deepen(block=["h.*"], copies=4, spread=True, zero="cancel", renumber=False),
     Deepen(after=["a", "b"], block={"layer1.0": 2}, init="residual", norm=True, seed=5),
@@ -101,6 +101,8 @@ def test_an_entry_is_a_step() -> None:
         ({"changes": [{"block": "a", "copies": 2}]}, "widths: 'None': None is not"),
         ({"changes": []}, "nothing to grow"),
         ({"noise": ...}, "'noise' is missing"),
+        ({"amplitude": ...}, "'amplitude' is missing"),
+        ({"amplitude": 11}, "amplitude: 11 is not a number from 0 to 10"),
     ],
 )
 def test_an_entry_that_is_damaged(values: dict[str, Any], problem: str) -> None:
@@ -108,3 +110,12 @@ def test_an_entry_that_is_damaged(values: dict[str, Any], problem: str) -> None:
     told = {k: v for k, v in {**entry(), **values}.items() if v is not ...}
     with pytest.raises(n2n.InvalidModel, match=f"step 'widen' of the history: .*{problem}"):
         n2n.replay(n2n.load(FIXTURES / "mlp.ts17.onnx"), [told])
+
+
+@pytest.mark.parametrize("method", [1, 3, "x" * 999, None, ...])
+def test_an_entry_of_another_method_is_refused(method: Any) -> None:
+    """The same arguments meant other weights then."""
+    model = n2n.load(FIXTURES / "mlp.ts17.onnx")
+    told = {k: v for k, v in {**entry(), "method": method}.items() if v is not ...}
+    with pytest.raises(n2n.Refused, match="step 'widen' of the history: .* drawn by method"):
+        n2n.replay(model, [told])

@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from ml_dtypes import finfo
 from numpy.typing import NDArray
-
-from onnx_net2net.step import Split
 
 Array = NDArray[Any]
 Index = NDArray[np.int64]
@@ -30,9 +29,6 @@ Mapping = Literal["random", "round-robin"]
 
 PAD = -1
 
-# The random part of ``project`` relative to the weight it splits: large enough that copies
-# part at the first step, small enough that summing them costs no more than a rounding.
-AMPLITUDE = 0.5
 BLOCK = 1 << 18  # entries: what the processor's caches hold
 PIECE = 1 << 22  # entries: what may be held beside the result
 
@@ -62,12 +58,16 @@ def multiplicity(source: Index) -> Index:
     return result
 
 
-def shares(source: Index, *, seed: int | list[int], split: str = Split.PROJECT) -> Array:
-    """Return positive factors that sum to 1 over the copies of each unit, and 0 where padded."""
+def shares(source: Index, *, seed: int | list[int], amplitude: float = 1.0) -> Array:
+    """Return positive factors that sum to 1 over the copies of each unit, and 0 where padded.
+
+    They are equal for ``amplitude`` 0, and no further apart than for 1 whatever it is. A share of a
+    unit, unlike those of its weights, is a single number: were it near zero, what meets the copy
+    would get no gradient, and second moments too small for the gradients that come later.
+    """
     kept = source != PAD
-    parts = np.ones(len(source))
-    if split != Split.EVEN:
-        parts = np.random.default_rng(seed).uniform(0.5, 1.5, len(source))
+    half = min(amplitude, 1.0) / 2
+    parts = np.random.default_rng(seed).uniform(1 - half, 1 + half, len(source))
     sums = np.bincount(source[kept], weights=parts[kept], minlength=1)
     parts[kept] /= sums[source[kept]]
     parts[~kept] = 0.0
@@ -172,23 +172,34 @@ def random_pads(array: Array, axis: int, source: Index, seed: int | list[int]) -
 
 
 def share_copies(
-    array: Array, axis: int, source: Index, *, split: str, noise: float, seed: int | list[int]
+    array: Array,
+    axis: int,
+    source: Index,
+    *,
+    amplitude: float = 1.0,
+    noise: float = 0.0,
+    seed: int | list[int],
 ) -> Array:
     """Make the copies in an array that was gathered by ``source`` add up to the unit, in place.
 
-    ``even`` divides, ``project`` adds random parts that cancel exactly, ``noise`` adds
-    relative noise of standard deviation ``noise`` that does not (Net2Net's own, not exact).
+    The m copies of a unit whose weights w have the root mean square sigma get
+
+        w / m + z_j - mean(z),    z_j normal, of deviation amplitude * sigma / sqrt(m),
+
+    so that for amplitude 1 each of them has the root mean square sigma / sqrt(m), as a fresh layer
+    m times as wide would have, and for 0 they are equal. With ``noise`` they are equal but for
+    relative noise of that deviation, which does not cancel (Net2Net's own, not exact).
     """
     copies = _Copies.of(source)
     if not len(copies.units):
         return array
     flat, first = _flat(array, axis), copies.places[0]
-    spread = _spread(flat, first) if split == Split.PROJECT else None
+    spread = None if noise or not amplitude else _spread(flat, copies, amplitude)
     rng = np.random.default_rng(seed)
     for rows, columns in _blocks((flat.shape[0], len(first), flat.shape[2])):
         target = flat[rows, :, columns]
         whole = np.take(target, first, axis=1).astype(_wide(array), copy=False)
-        if split == Split.NOISE:
+        if noise:
             _scatter_noisy(whole, target, copies, noise, rng)
         else:
             _scatter(whole, target, copies, spread, rng)
@@ -223,20 +234,24 @@ class _Copies:
 def _scatter(
     whole: Array, target: Array, copies: _Copies, spread: Array | None, rng: np.random.Generator
 ) -> None:
-    """Write parts that add up: all but the last copy are free, the last is what is left."""
-    mean = whole / copies.counts.astype(whole.dtype)[:, None]
+    """Write shares rank by rank: of what is left of a unit, the mean and a random part.
+
+    Normal parts that cancel among k copies have the variance (1 - 1/k) each; given the first one,
+    the others cancel it among k - 1. The last copy has no random part of its own: it is what is
+    left, and as all others in distribution.
+    """
     ends = [len(place) for place in copies.places[1:]] + [0]
-    for place, end in zip(copies.places, ends, strict=True):
-        part = mean[:, :end]
+    for rank, (place, end) in enumerate(zip(copies.places, ends, strict=True)):
+        target[:, place[end:]] = whole[:, end : len(place)].astype(target.dtype, copy=False)
+        left = (copies.counts[:end] - rank).astype(whole.dtype)[:, None]
+        part = whole[:, :end] / left
         if spread is not None and end:
-            part = rng.random(part.shape, dtype=whole.dtype.type)
-            part -= 0.5
-            part *= spread[:end, None]
-            part += mean[:, :end]
+            random = rng.standard_normal(part.shape, dtype=whole.dtype.type)
+            random *= spread[:end, None] * np.sqrt(1 - 1 / left)
+            part += random
         part = part.astype(target.dtype, copy=False)
         target[:, place[:end]] = part
         whole[:, :end] -= part.astype(whole.dtype, copy=False)  # as rounded
-        target[:, place[end:]] = whole[:, end : len(place)].astype(target.dtype, copy=False)
 
 
 def _scatter_noisy(
@@ -252,15 +267,18 @@ def _scatter_noisy(
         target[:, place] = part.astype(target.dtype, copy=False)
 
 
-def _spread(flat: Array, units: Index) -> Array:
-    """Return the width of the random parts of each unit, tied to the RMS of its own weights."""
+def _spread(flat: Array, copies: _Copies, amplitude: float) -> Array:
+    """Return the deviation of the random parts of each copied unit, by the RMS of its weights."""
+    units = copies.places[0]
     squares = np.zeros(len(units))
     for rows, columns in _blocks((flat.shape[0], len(units), flat.shape[2])):
         part = np.take(flat[rows, :, columns], units, axis=1).astype(_wide(flat), copy=False)
-        squares += np.einsum("anb,anb->n", part, part)
+        squares += np.einsum("anb,anb->n", part, part, dtype=np.float64)
     scale = np.sqrt(squares / max(1, flat.shape[0] * flat.shape[2]))
     scale[scale == 0] = scale.mean()
-    return np.asarray(AMPLITUDE * np.sqrt(12) / 2 * scale, _wide(flat))
+    most = float(finfo(flat.dtype).max) / 16  # no share shall overflow
+    spread = np.minimum(amplitude * scale / np.sqrt(copies.counts), most)
+    return spread.astype(_wide(flat))
 
 
 def _wide(array: Array) -> type[np.floating[Any]]:

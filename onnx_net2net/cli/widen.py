@@ -40,7 +40,7 @@ from onnx_net2net.step import Widen
     help="In place of widths: X times the present one, or the next that is possible.",
 )
 @click.option("--all", "everything", is_flag=True, help="With --factor: all that can grow.")
-@arguments(Widen, "split", "noise", "mapping", "seed")
+@arguments(Widen, "split", "amplitude", "noise", "mapping", "seed")
 @FOLD
 @OUTCOME
 def widen(
@@ -50,6 +50,7 @@ def widen(
     everything: bool,
     fold: bool,
     split: str,
+    amplitude: float,
     noise: float,
     mapping: str,
     seed: int,
@@ -67,7 +68,7 @@ def widen(
 
     The splits: "project" draws random shares that add up exactly, so that copies learn apart from
     the first step; "even" makes equal copies, which never part; "noise" is that of Net2Net, even
-    with a little noise, and not exact.
+    with a little noise, not exact, and copies hardly part by 1 % of it.
     """  # fmt: skip
     from onnx_net2net.cli import render, tables
     from onnx_net2net.plan.steps import run
@@ -81,7 +82,7 @@ def widen(
     analysis = analyse(source)
     widths = explicit(analysis, asked) if factor is None else None
     names = [wish.name for wish in asked] if factor is not None else ()
-    step = Widen(seed, split, noise, mapping, widths, factor, names, everything)
+    step = Widen(seed, split, amplitude, noise, mapping, widths, factor, names, everything)
     grown = run(source, step)
     return result.deliver(
         grown,

@@ -21,7 +21,7 @@ from onnx_net2net.algebra.expansion import PAD
 from onnx_net2net.errors import UsageError
 from onnx_net2net.model.model import AnyModel, Model, load
 from onnx_net2net.plan.steps import replay
-from onnx_net2net.step import Split, Widen, recorded
+from onnx_net2net.step import Widen, recorded
 from onnx_net2net.verification.comparison import compare, distance, larger, tolerances
 from onnx_net2net.verification.feeds import Feeds
 from onnx_net2net.verification.interface import merged_specs
@@ -147,7 +147,8 @@ def _compare(
     """Yield what is seen of each tensor; the names of those that are not judged."""
     analysis = analyse(parent)
     growth = _growth(analysis, step)
-    sharing = share(analysis, growth, step.get("seed", 0), step.get("split", Split.PROJECT))
+    done = recorded(step)
+    sharing = share(analysis, growth, done) if isinstance(done, Widen) else Sharing(set(), [])
     names = _shared(analysis, grown, sharing)
     nodes = _writers(grown)
     feeds = _feeds(parent, grown, analysis.solution.shapes.binding, provider)

@@ -19,7 +19,6 @@ from onnx_net2net.model.graph import Node
 from onnx_net2net.operators.language import Kind
 from onnx_net2net.operators.notation import Group, Plus, Term, leaves
 from onnx_net2net.operators.types import FLOATS
-from onnx_net2net.step import Split
 from onnx_net2net.widening.contraction import Edge, Rescale, Site, carriers_of
 from onnx_net2net.widening.growth import Growth
 
@@ -239,4 +238,4 @@ def compose(term: Term, named: Mapping[str, Vector], env: Env, growth: Growth) -
 
 
 def _ones(term: Term, env: Env, growth: Growth) -> Vector:
-    return growth.vector(term, "", env, [0], Split.EVEN)
+    return growth.vector(term, "", env, [0], 0.0)

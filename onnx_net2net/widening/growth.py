@@ -114,26 +114,26 @@ class Growth:
                 places = np.ravel_multi_index(np.ix_(*(row[0] for row in rows)), sizes)
                 yield places.ravel(), reduce(np.kron, (row[1] for row in rows))
 
-    def vector(self, term: Term, name: str, env: Env, seed: list[int], split: str) -> np.ndarray:
+    def vector(self, term: Term, name: str, env: Env, seed: list[int], amplitude: float) -> np.ndarray:
         """Lay out shares of ``name`` along ``term``, an axis that holds it; 1 for other names."""
         if isinstance(term, str):
             bare = term.lstrip("~")
             if bare == name:
-                return self._shares(canonical(env[name]), {}, seed, split)
+                return self._shares(canonical(env[name]), {}, seed, amplitude)
             return np.ones(trial(self.size(env[bare])) if bare in env else 1)
-        parts = [self.vector(part, name, env, seed, split) for part in term.terms]
+        parts = [self.vector(part, name, env, seed, amplitude) for part in term.terms]
         return reduce(np.kron, parts) if isinstance(term, Group) else np.concatenate(parts)
 
     def _shares(
-        self, axis: Axis, drawn: dict[Atom, np.ndarray], seed: list[int], split: str
+        self, axis: Axis, drawn: dict[Atom, np.ndarray], seed: list[int], amplitude: float
     ) -> np.ndarray:
         """Draw shares along canonical ``axis``: the same where an atom recurs (RoPE's halves)."""
         if isinstance(axis, Atom):
             if axis not in drawn:
                 source = self.source(axis)
-                drawn[axis] = shares(source, seed=[*seed, len(drawn)], split=split)
+                drawn[axis] = shares(source, seed=[*seed, len(drawn)], amplitude=amplitude)
             return drawn[axis]
         if isinstance(axis, Product):
-            parts = [self._shares(factor, drawn, seed, split) for factor in axis.factors]
+            parts = [self._shares(factor, drawn, seed, amplitude) for factor in axis.factors]
             return reduce(np.kron, parts, np.ones(1))
-        return np.concatenate([self._shares(s, drawn, seed, split) for s in axis.segments])
+        return np.concatenate([self._shares(s, drawn, seed, amplitude) for s in axis.segments])

@@ -13,7 +13,7 @@ import numpy as np
 
 from onnx_net2net.algebra.expansion import PAD, multiplicity
 from onnx_net2net.operators.language import Reduction
-from onnx_net2net.step import Split
+from onnx_net2net.step import Widen
 from onnx_net2net.widening.absorption import absorb
 from onnx_net2net.widening.contraction import Rescale, Site, distribute, term_at
 from onnx_net2net.widening.dimensions import Analysis
@@ -47,7 +47,7 @@ class Sharing:
     received: dict[Site, Vector] = field(default_factory=dict)
 
 
-def share(analysis: Analysis, growth: Growth, seed: int, split: str) -> Sharing:
+def share(analysis: Analysis, growth: Growth, step: Widen) -> Sharing:
     """Decide how every contraction over a grown dimension stays exact."""
     splits, rescales = distribute(analysis.solution, growth.atoms)
     sharing = Sharing(splits, [p for a, p in analysis.paddings.items() if growth.padded(a)])
@@ -55,14 +55,14 @@ def share(analysis: Analysis, growth: Growth, seed: int, split: str) -> Sharing:
     for rescale in rescales:
         if rescale.contraction.applied.node.position in normed:
             continue  # its epsilon and its scale change instead
-        insertion = _insertion(sharing, growth, rescale, seed, split)
+        insertion = _insertion(sharing, growth, rescale, step)
         if insertion is None:
             continue
         if not rescale.contraction.reduce and insertion.vector.all():
             taken = sharing.splits | sharing.scaled.keys()
             absorbed = absorb(analysis.solution, growth, rescale, insertion.vector, taken)
             whole = rescale if absorbed is not None else None
-            _receive(analysis, growth, rescale, (seed, split), sharing, whole)
+            _receive(analysis, growth, rescale, step, sharing, whole)
             if absorbed is not None:
                 sharing.scaled |= absorbed.scaled
                 continue
@@ -74,7 +74,7 @@ def _receive(
     analysis: Analysis,
     growth: Growth,
     rescale: Rescale,
-    drawn: tuple[int, str],
+    step: Widen,
     sharing: Sharing,
     whole: Rescale | None,
 ) -> None:
@@ -84,15 +84,15 @@ def _receive(
     scaled operand's own writers get s_j too where an operator scales it, and all of it where they
     scale themselves (``whole``). The way to the writers is the one that a scale would take.
     """
-    contraction, (seed, split) = rescale.contraction, drawn
+    contraction = rescale.contraction
     applied = contraction.applied
     for index, axis in contraction.places:
         other = Rescale(contraction, index, axis)
         # The same shares, laid out as this operand has its axis: grouped keys repeat no head.
-        term, seeds = term_at(other), _seeds(rescale, seed)
+        term, seeds = term_at(other), _seeds(rescale, step.seed)
         vectors = (
-            growth.vector(term, contraction.name, applied.env, seeds, way)
-            for way in (Split.EVEN, split)
+            growth.vector(term, contraction.name, applied.env, seeds, amplitude)
+            for amplitude in (0.0, step.parts)
         )
         ways = [absorb(analysis.solution, growth, other, vector, set()) for vector in vectors]
         if ways[0] is None or ways[1] is None:
@@ -111,7 +111,7 @@ def _seeds(rescale: Rescale, seed: int) -> list[int]:
 
 
 def _insertion(
-    sharing: Sharing, growth: Growth, rescale: Rescale, seed: int, split: str
+    sharing: Sharing, growth: Growth, rescale: Rescale, step: Widen
 ) -> OperandScale | None:
     """Return what to do to the summands so that copies count once; None where they do anyway."""
     contraction = rescale.contraction
@@ -124,8 +124,9 @@ def _insertion(
         and len(set(multiplicity(source).tolist())) == 1
     ):
         return None
-    chosen = Split.EVEN if contraction.reduce else split
-    vector = growth.vector(term_at(rescale), name, applied.env, _seeds(rescale, seed), chosen)
+    amplitude = 0.0 if contraction.reduce else step.parts
+    seeds = _seeds(rescale, step.seed)
+    vector = growth.vector(term_at(rescale), name, applied.env, seeds, amplitude)
     zero = any(applied.node.inputs[rescale.index] in p.zero for p in sharing.paddings)
     if (vector[vector != 0] == 1).all() and (not pads or zero):
         return None  # nothing is copied, and pads add nothing

@@ -50,6 +50,7 @@ def widen(
     all: bool = False,  # noqa: A002 (as in a plan)
     seed: int = 0,
     split: str = Split.PROJECT,
+    amplitude: float = 1.0,
     noise: float = 0.01,
     mapping: str = "random",
 ) -> Model:
@@ -58,9 +59,10 @@ def widen(
     Names are those of :func:`inspect`, of nodes, tensors, parameters or modules; a pattern such as
     ``layer2.*`` means each dimension that it matches and that can grow. Or ``factor`` says how many
     times as wide these ``names`` become, or ``all`` that can grow: so wide, or the next width that
-    they may have. ``split`` says how copies share what reads them: "project" (random parts that add
-    up exactly), "even" (equal parts; copies then never differ) or "noise" (even with relative noise
-    of standard deviation ``noise``; not exact). ``mapping`` says which units are copied: "random"
+    they may have. ``split`` says how copies share what reads them: "project" (with random parts that
+    add up exactly, of ``amplitude`` relative to the weights of a fresh layer), "even" (equal parts;
+    copies then never differ) or "noise" (even with relative noise of standard deviation ``noise``;
+    not exact, and 0.01 hardly lets copies part: 0.05 to 0.2 do). ``mapping`` says which units are copied: "random"
     or "round-robin".
 
     Returns a new model whose ``changes`` lists what grew; ``model`` is untouched. Raises
@@ -71,7 +73,7 @@ def widen(
     if isinstance(widths, Mapping):
         widths = {name: int(w) if isinstance(w, np.integer) else w for name, w in widths.items()}
     step = Widen(
-        seed, split, noise, mapping, widths=widths, factor=factor, names=listed(names), all=all
+        seed, split, amplitude, noise, mapping, widths, factor, names=listed(names), all=all
     )
     return widened(load(model), step)
 
@@ -92,7 +94,7 @@ def _grow(analysis: Analysis, growth: Growth, step: Widen, changes: list[Change]
     """Write what grows: sizes first, which may be refused, then weights, norms and shares."""
     solution = analysis.solution
     sizing = Sizing(solution, growth).find()
-    sharing = share(analysis, growth, step.seed, step.split)
+    sharing = share(analysis, growth, step)
     editor = Editor(solution.graph)
     grown = _weights(analysis, growth, step, sharing, editor)
     _shrink_epsilons(solution, growth, sharing.paddings, editor)
@@ -112,7 +114,7 @@ def _grow(analysis: Analysis, growth: Growth, step: Widen, changes: list[Change]
     sizes = {name: solution.graph.model.weights[name].shape for name in grown}
     grown = {names.get(name, name): weight for name, weight in grown.items()}
     sizes = {names.get(name, name): shape for name, shape in sizes.items()}
-    details = step.settings() | {"changes": [asdict(change) for change in changes]}
+    details = {"method": step.method} | step.settings() | {"changes": [asdict(change) for change in changes]}
     details |= pack(grown, sizes) | {"inserted": inserted}
     if copied := {
         n: solution.graph.copies[n].original for n in grown if n in solution.graph.copies
@@ -206,6 +208,7 @@ def _grown(
     name: str, weight: Weight, along: list[AxisGrowth], eta: float, step: Widen
 ) -> Callable[[], np.ndarray]:
     """Return a function that computes the new contents of a weight."""
+    noise = step.noise if step.split == Split.NOISE else 0.0
 
     def compute() -> np.ndarray:
         array = gather_axes(weight.array(), {a.axis: a.source for a in along})
@@ -216,7 +219,9 @@ def _grown(
             for places, weighting in growth.fills:
                 fill_pads(array, axis, source, weighting, places)
             if growth.splits:
-                share_copies(array, axis, source, split=step.split, noise=step.noise, seed=seed)
+                share_copies(
+                    array, axis, source, amplitude=step.parts, noise=noise, seed=seed
+                )
             if growth.free:
                 random_pads(array, axis, source, seed)
             if growth.scale is not None:

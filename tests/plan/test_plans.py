@@ -184,6 +184,7 @@ BAD = {
     WIDEN + "factor = inf\nall = true": "not TOML",
     WIDEN + "factor = nan\nall = true": "not TOML",
     WIDEN + "widths = { conv1 = 9 }\nnoise = 1.5": "noise: 1.5 is not a number between",
+    WIDEN + "widths = { conv1 = 9 }\namplitude = -1": "amplitude: -1 is not a number from 0 to 10",
     WIDEN + "widths = { conv1 = 9 }\nsplit = 'half'": "split: 'half' is not one of project",
     WIDEN + "widths = { conv1 = 9 }\nseed = -1": "seed: -1 is not a whole number from 0 up",
     DEEPEN: r"step 1 \(deepen\): nothing to deepen",
@@ -238,6 +239,7 @@ ARGUMENTS = st.fixed_dictionaries(
     {"widths": st.dictionaries(st.text(min_size=1), st.integers(1, 2**40), min_size=1)},
     optional={
         "seed": st.integers(0, 2**63 - 1),
+        "amplitude": st.floats(0, 10),
         "noise": st.floats(1e-300, 0.99),
         "split": st.sampled_from(["project", "even", "noise"]),
     },

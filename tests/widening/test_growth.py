@@ -66,7 +66,7 @@ def test_project_parts_are_as_large_as_what_they_split() -> None:
     model = two_layers(width=64)
     before, after = weights(model), weights(widen(model, {"up": 128}))
     ratio = np.std(after["down.weight"]) / np.std(before["down.weight"])
-    assert 0.3 < ratio < 1.2
+    assert 0.95 < ratio * np.sqrt(2) < 1.05, "as in a fresh layer"
     differs = after["down.weight"][:64] - before["down.weight"] / 2
     assert (np.abs(differs) > 1e-4).mean() > 0.99, "every entry differs"
 
@@ -141,6 +141,7 @@ def test_history_tells_each_step() -> None:
     assert [step["operation"] for step in steps] == ["widen", "widen"]
     assert steps[0]["parent"] == model.sha256() and steps[1]["parent"] == once.sha256()
     assert (steps[0]["seed"], steps[0]["split"]) == (4, "even")
+    assert (steps[0]["method"], steps[0]["amplitude"]) == (2, 1.0)
     assert (steps[1]["seed"], steps[1]["mapping"]) == (0, "round-robin")
     assert {step["version"] for step in steps} == {__version__}
     told = [(c["dimension"], c["old"], c["new"]) for step in steps for c in step["changes"]]

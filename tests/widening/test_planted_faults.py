@@ -106,7 +106,8 @@ def test_without_a_fault_nothing_is_found(case: str) -> None:
 def replace(patch: Patch, name: str, wrap: Callable[[Any], Any]) -> None:
     """Put ``wrap(function)`` in place of an engine's function wherever it is imported."""
     named = (item for item in sys.modules.items() if item[0].startswith("onnx_net2net."))
-    modules = [module for n, module in named if not n.startswith("onnx_net2net.frameworks")]
+    outside = ("onnx_net2net.frameworks", "onnx_net2net.cli")
+    modules = [module for n, module in named if not n.startswith(outside)]
     holders = [module for module in modules if hasattr(module, name)]
     assert holders, f"the engine has no {name}"
     wrapped = wrap(getattr(holders[0], name))
