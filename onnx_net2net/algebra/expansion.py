@@ -277,8 +277,7 @@ def _spread(flat: Array, copies: _Copies, amplitude: float) -> Array:
     scale = np.sqrt(squares / max(1, flat.shape[0] * flat.shape[2]))
     scale[scale == 0] = scale.mean()
     most = float(finfo(flat.dtype).max) / 16  # no share shall overflow
-    spread = np.minimum(amplitude * scale / np.sqrt(copies.counts), most)
-    return spread.astype(_wide(flat))
+    return np.asarray(np.minimum(amplitude * scale / np.sqrt(copies.counts), most), _wide(flat))
 
 
 def _wide(array: Array) -> type[np.floating[Any]]:

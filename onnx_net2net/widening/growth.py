@@ -114,7 +114,9 @@ class Growth:
                 places = np.ravel_multi_index(np.ix_(*(row[0] for row in rows)), sizes)
                 yield places.ravel(), reduce(np.kron, (row[1] for row in rows))
 
-    def vector(self, term: Term, name: str, env: Env, seed: list[int], amplitude: float) -> np.ndarray:
+    def vector(
+        self, term: Term, name: str, env: Env, seed: list[int], amplitude: float
+    ) -> np.ndarray:
         """Lay out shares of ``name`` along ``term``, an axis that holds it; 1 for other names."""
         if isinstance(term, str):
             bare = term.lstrip("~")

@@ -59,11 +59,11 @@ def widen(
     Names are those of :func:`inspect`, of nodes, tensors, parameters or modules; a pattern such as
     ``layer2.*`` means each dimension that it matches and that can grow. Or ``factor`` says how many
     times as wide these ``names`` become, or ``all`` that can grow: so wide, or the next width that
-    they may have. ``split`` says how copies share what reads them: "project" (with random parts that
-    add up exactly, of ``amplitude`` relative to the weights of a fresh layer), "even" (equal parts;
-    copies then never differ) or "noise" (even with relative noise of standard deviation ``noise``;
-    not exact, and 0.01 hardly lets copies part: 0.05 to 0.2 do). ``mapping`` says which units are copied: "random"
-    or "round-robin".
+    they may have. ``split`` says how copies share what reads them: "project" (with random parts
+    that add up exactly, of ``amplitude`` relative to the weights of a fresh layer), "even" (equal
+    parts; copies then never differ) or "noise" (even with relative noise of standard deviation
+    ``noise``; not exact, and 0.01 hardly lets copies part: 0.05 to 0.2 do). ``mapping`` says which
+    units are copied: "random" or "round-robin".
 
     Returns a new model whose ``changes`` lists what grew; ``model`` is untouched. Raises
     UsageError for names and widths that make no sense, Refused where growing would not provably
@@ -114,7 +114,8 @@ def _grow(analysis: Analysis, growth: Growth, step: Widen, changes: list[Change]
     sizes = {name: solution.graph.model.weights[name].shape for name in grown}
     grown = {names.get(name, name): weight for name, weight in grown.items()}
     sizes = {names.get(name, name): shape for name, shape in sizes.items()}
-    details = {"method": step.method} | step.settings() | {"changes": [asdict(change) for change in changes]}
+    details = {"method": step.method} | step.settings()
+    details |= {"changes": [asdict(change) for change in changes]}
     details |= pack(grown, sizes) | {"inserted": inserted}
     if copied := {
         n: solution.graph.copies[n].original for n in grown if n in solution.graph.copies
@@ -219,9 +220,7 @@ def _grown(
             for places, weighting in growth.fills:
                 fill_pads(array, axis, source, weighting, places)
             if growth.splits:
-                share_copies(
-                    array, axis, source, amplitude=step.parts, noise=noise, seed=seed
-                )
+                share_copies(array, axis, source, amplitude=step.parts, noise=noise, seed=seed)
             if growth.free:
                 random_pads(array, axis, source, seed)
             if growth.scale is not None:

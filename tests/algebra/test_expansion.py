@@ -37,9 +37,7 @@ def normal(shape: tuple[int, ...], dtype: Any = np.float32, seed: int = 0) -> np
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
-def split_copies(
-    array: np.ndarray, axis: int, source: np.ndarray, **options: Any
-) -> np.ndarray:
+def split_copies(array: np.ndarray, axis: int, source: np.ndarray, **options: Any) -> np.ndarray:
     return share_copies(gather(array, axis, source), axis, source, **{"seed": 0} | options)
 
 
