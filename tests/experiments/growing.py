@@ -1,0 +1,128 @@
+"""How the contestants begin: grown by this program, by other methods, or from nothing.
+
+Each is given an Origin, which holds the trained teacher, and returns a Start.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from data import Data
+from torch import nn
+from training import Start
+
+import onnx_net2net as n2n
+
+Build = partial[nn.Module]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a contestant may begin from: a teacher, its optimizer's state, and a seed.
+
+    ``exports`` is the folder of networks as this program sees them, each exported once.
+    """
+
+    data: Data
+    seed: int
+    exports: Path
+    model: n2n.Model | None = None
+    state: Mapping[str, Any] | None = None
+
+    def fresh(self, build: Build) -> nn.Module:
+        """Return a network with random weights, of this seed."""
+        torch.manual_seed(1000 + self.seed)
+        return build()
+
+    def exported(self, build: Build) -> n2n.Model:
+        """Return a network, of any weights, as this program sees it."""
+        sizes = "-".join(map(str, (*build.args, *build.keywords.values())))
+        path = self.exports / f"{build.func.__name__}-{sizes}.onnx"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            n2n.from_torch(build(), self.data.example).save(path, force=True)
+        return n2n.load(path)
+
+    def start(self, model: n2n.Model, *, with_state: bool = True, **options: Any) -> Start:
+        """Return the start of a grown model, with the optimizer's state grown along."""
+        state = None
+        if with_state and self.state is not None:
+            state = partial(n2n.grow_optimizer, self.state, model)
+        return Start(n2n.to_torch(model), training_flops(model, self.data), state, **options)
+
+
+def training_flops(model: n2n.Model, data: Data, learned: float = 1.0) -> float:
+    """Return the operations of one step: forward, and twice as many backward.
+
+    Half of those backward are gradients of weights, of which only a share may be ``learned``.
+    """
+    sizes = {name: data.sizes[name] for name in n2n.costs(model).sizes}
+    return n2n.costs(model, sizes=sizes).flops * (2 + learned)
+
+
+def scratch(origin: Origin, build: Build) -> Start:
+    """Begin with random weights."""
+    return Start(origin.fresh(build), training_flops(origin.exported(build), origin.data))
+
+
+def widths_of(origin: Origin, build: Build) -> dict[str, int]:
+    """Return the dimensions of the teacher that are wider in the larger network."""
+    there = {d.name: d.width for d in n2n.inspect(origin.exported(build))}
+    widths = {d.name: there[d.name] for d in n2n.inspect(origin.model)}
+    return {d.name: widths[d.name] for d in n2n.inspect(origin.model) if widths[d.name] > d.width}
+
+
+def widened(origin: Origin, build: Build, *, with_state: bool = True, **options: Any) -> Start:
+    """Begin as the teacher, widened to the larger network; ``options`` are those of widen."""
+    options = {"seed": origin.seed} | options
+    grown = n2n.widen(origin.model, widths_of(origin, build), **options)
+    return origin.start(grown, with_state=with_state)
+
+
+def shaped(origin: Origin, build: Build) -> Start:
+    """Begin as the teacher, grown to the shape of the larger network."""
+    return origin.start(n2n.grow(origin.model, like=origin.exported(build), seed=origin.seed))
+
+
+def padded(origin: Origin, build: Build) -> Start:
+    """Begin as the teacher amid random weights: Net2Net's baseline, which computes something else.
+
+    In a network with fresh units exactly the weights that read them are zero.
+    """
+    start = widened(origin, build, split="fresh")
+    random = origin.fresh(build).state_dict()
+    with torch.no_grad():
+        for name, parameter in start.module.named_parameters():
+            parameter.copy_(torch.where(parameter == 0, random[name], parameter))
+    return start
+
+
+def stacked(origin: Origin, build: Build) -> Start:
+    """Begin with the teacher's blocks one stack above the other: G_stack (Du et al., 2024)."""
+    start = scratch(origin, build)
+    weights = n2n.state_dict(origin.model)
+    blocks = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("h."))
+    start.module.load_state_dict(
+        {
+            name: weights[re.sub(r"^h\.(\d+)", lambda m: f"h.{int(m[1]) % blocks}", name)]
+            for name in start.module.state_dict()
+        }
+    )
+    return start
+
+
+def only_new(origin: Origin, grown: n2n.Model) -> Start:
+    """Begin as the grown model, of which only what is new is trained: LLaMA-Pro."""
+    new = [name for change in grown.changes for name in change.parameters]
+    start = origin.start(grown, with_state=False)
+    start.trained = new
+    sizes = {name: p.numel() for name, p in start.module.named_parameters()}
+    learned = sum(sizes[name] for name in new) / sum(sizes.values())
+    start.flops = training_flops(grown, origin.data, learned)
+    return start

@@ -1,0 +1,201 @@
+"""What came of an experiment: numbers as JSON, a table, and a picture.
+
+Steps and operations are those until the baseline's final loss is reached, for the first time, on
+the test set; how many times fewer, with and without what the teacher cost.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+Piece = dict[str, Any]
+Results = dict[str, Any]
+
+
+def write(path: Path, value: Any) -> None:
+    """Write JSON so that there is all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(value, separators=(",", ":")) + "\n")
+    part.replace(path)
+
+
+def environment() -> dict[str, Any]:
+    """Return what the numbers depend on beside seeds."""
+    packages = ("torch", "numpy", "onnx", "onnxruntime", "scikit-learn")
+    installed = {d.metadata["Name"] for d in importlib.metadata.distributions()}
+    versions = {p: importlib.metadata.version(p) for p in packages if p in installed}
+    machine = f"{platform.machine()}, {_processor()}, one thread a process"
+    return {"machine": machine, "versions": {"python": platform.python_version()} | versions}
+
+
+def _processor() -> str:
+    """Return the name of the processor, where Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "")
+
+
+def summary(
+    experiment: str,
+    pieces: Mapping[str, list[Piece]],
+    teachers: Mapping[str, str | None],
+    baseline: str,
+) -> Results:
+    """Return everything that is reported, from all pieces with the seeds to report.
+
+    ``teachers`` are those of the contestants. Contestants of one group, which is what stands in
+    front of a colon, are compared with the ``baseline`` of the group.
+    """
+    contestants = {}
+    for name, runs in pieces.items():
+        teacher = teachers[name]
+        group = name.rpartition(": ")[0]
+        rival = pieces.get(f"{group}: {baseline}" if group else baseline)
+        contestants[name] = {
+            "group": group,
+            "teacher": teacher,
+            "parameters": runs[0]["parameters"],
+            "training FLOPs of a step": runs[0]["flops"],
+            "rate": runs[0]["settings"]["rate"],
+            "warm-up": runs[0]["settings"]["warmup"],
+            "loss at the start": _spread(run["points"][0]["test loss"] for run in runs),
+            "loss at the end": _spread(run["points"][-1]["test loss"] for run in runs),
+            "accuracy at the end": _spread(run["points"][-1]["test accuracy"] for run in runs),
+            "runs": [_run(run) for run in runs],
+        }
+        if rival and name not in teachers.values():
+            spent = [cost(run) for run in pieces[teacher]] if teacher else [0.0] * len(runs)
+            contestants[name] |= _compared(runs, rival, spent)
+    return {"experiment": experiment} | environment() | {"contestants": contestants}
+
+
+def cost(run: Piece) -> float:
+    """Return the operations of a whole training."""
+    return run["flops"] * run["points"][-1]["step"]
+
+
+def _run(run: Piece) -> Results:
+    """Return one training by columns."""
+    names = run["points"][0]
+    columns = {name: [_short(point[name]) for point in run["points"]] for name in names}
+    return {"seed": run["settings"]["seed"], "seconds": run["seconds"]} | columns
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.5g}")
+
+
+def _spread(values: Iterable[float]) -> list[float]:
+    """Return mean and standard deviation over seeds."""
+    values = list(values)
+    return [_short(mean(values)), _short(stdev(values) if len(values) > 1 else 0.0)]
+
+
+def _compared(runs: list[Piece], rival: list[Piece], spent: list[float]) -> Results:
+    """Return how many times the steps and operations of the baseline the contestants are worth.
+
+    Both are counted until the test loss is what the baseline's is at its end, on average over
+    seeds. None stands for a loss that is never reached.
+    """
+    target = mean(run["points"][-1]["test loss"] for run in rival)
+    steps = mean(_reached(run, target) or run["points"][-1]["step"] for run in rival)
+    work = steps * rival[0]["flops"]
+    result: Results = {"target": _short(target), "baseline's steps": round(steps)}
+    own = [_reached(run, target) for run in runs]
+    result["steps"] = [None if n is None else round(n) for n in own]
+    for name, ratios in (
+        ("fewer steps", [n and steps / n for n in own]),
+        ("less work", [n and work / (n * run["flops"]) for n, run in zip(own, runs, strict=True)]),
+        (
+            "less work with the teacher's",
+            [
+                None if n is None else work / (n * run["flops"] + before)
+                for n, run, before in zip(own, runs, spent, strict=True)
+            ],
+        ),
+    ):
+        result[name] = None if None in ratios else _spread(ratios)
+    return result
+
+
+def _reached(run: Piece, target: float) -> float | None:
+    """Return after how many steps, at least one, a loss is reached for the first time."""
+    points = run["points"]
+    for before, after in pairwise([points[0], *points]):
+        if after["test loss"] <= target:
+            if before["step"] == 0:
+                return max(1.0, after["step"])
+            high, low = before["test loss"], after["test loss"]
+            part = (high - target) / (high - low)
+            return before["step"] * (after["step"] / before["step"]) ** part
+    return None
+
+
+def table(results: Results) -> str:
+    """Return the results as Markdown."""
+    lines = [
+        "| | rate, warm-up | start | end | fewer steps | less work | teacher's counted |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, result in results["contestants"].items():
+        losses = ("{:.3f} ± {:.3f}".format(*result[f"loss at the {at}"]) for at in ("start", "end"))
+        ratios = (
+            "{:.2f} ± {:.2f}".format(*ratio) if (ratio := result.get(key)) else "-"
+            for key in ("fewer steps", "less work", "less work with the teacher's")
+        )
+        rate = f"{result['rate']:g}, {result['warm-up']}"
+        lines.append(f"| {' | '.join([name, rate, *losses, *ratios])} |")
+    return "\n".join(lines)
+
+
+def plot(results: Results, path: Path) -> None:
+    """Draw the test loss against steps and against all work, a row for each group."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    contestants = results["contestants"]
+    teachers = {result["teacher"] for result in contestants.values()}
+    groups = sorted({r["group"] for name, r in contestants.items() if name not in teachers})
+    figure, axes = pyplot.subplots(
+        len(groups), 2, figsize=(11, 4 * len(groups)), squeeze=False, layout="constrained"
+    )
+    for row, group in zip(axes, groups, strict=True):
+        for name, result in contestants.items():
+            if result["group"] == group and name not in teachers:
+                _draw(row, name.removeprefix(f"{group}: "), result, contestants)
+        row[0].set(title=group or results["experiment"], xlabel="steps", ylabel="test loss")
+        row[1].set(title="teacher's work counted", xlabel="floating-point operations")
+        for axis in row:
+            axis.set(xscale="log", yscale="log")
+            axis.grid(alpha=0.3, which="both")
+        row[0].legend(fontsize="small")
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def _draw(row: Any, label: str, result: Results, contestants: Results) -> None:
+    """Draw one contestant's mean, and the range of its seeds, on both axes."""
+    runs, flops = result["runs"], result["training FLOPs of a step"]
+    spent = 0.0
+    if result["teacher"]:
+        teacher = contestants[result["teacher"]]
+        spent = teacher["training FLOPs of a step"] * mean(r["step"][-1] for r in teacher["runs"])
+    steps = runs[0]["step"][1:]
+    losses = [run["test loss"][1:] for run in runs]
+    middle = [mean(values) for values in zip(*losses, strict=True)]
+    low, high = ([pick(values) for values in zip(*losses, strict=True)] for pick in (min, max))
+    for axis, places in zip(row, (steps, [spent + flops * step for step in steps]), strict=True):
+        (line,) = axis.plot(places, middle, label=label)
+        axis.fill_between(places, low, high, color=line.get_color(), alpha=0.2)

@@ -1,0 +1,56 @@
+"""Transformers: a character GPT grown in width, in depth, and in both.
+
+Beside it training from scratch, copies with equal shares (HyperCloning), blocks stacked above each
+other (G_stack), and training of nothing but the new blocks (LLaMA-Pro).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from contest import Contest, Contestant, Teacher, main
+from data import ALPHABET, characters
+from growing import Build, Origin, only_new, scratch, shaped, stacked, widened
+from networks import GPT
+from training import Start
+
+import onnx_net2net as n2n
+
+
+def gpt(width: int, layers: int) -> Build:
+    """Return what builds a GPT."""
+    return partial(GPT, width, layers, len(ALPHABET), context=64)
+
+
+def new_blocks(origin: Origin) -> Start:
+    """Begin with a copy of each block behind it that adds nothing yet, and train only these."""
+    return only_new(origin, n2n.deepen(origin.model, block="h.*"))
+
+
+def group(name: str, build: Build, **rivals: Contestant) -> dict[str, Contestant]:
+    """Return the contestants for one larger network."""
+    usual = {"scratch": Contestant(partial(scratch, build=build), None)}
+    usual["grown"] = Contestant(partial(shaped, build=build))
+    return {f"{name}: {rival}": contestant for rival, contestant in (usual | rivals).items()}
+
+
+WIDE, DEEP = gpt(64, 4), gpt(32, 8)
+even = partial(widened, build=WIDE, split="even", mapping="round-robin")
+CONTEST = Contest(
+    "transformer",
+    characters,
+    {"teacher": Teacher(gpt(32, 4), steps=8192)},
+    group("width x1.5", gpt(48, 4))
+    | group("width x2", WIDE, copies=Contestant(even))
+    | group(
+        "depth x2",
+        DEEP,
+        stacked=Contestant(partial(stacked, build=DEEP)),
+        new=Contestant(new_blocks),
+    )
+    | group("both x2", gpt(64, 8)),
+    steps=4096,
+)
+
+if __name__ == "__main__":
+    main(CONTEST)

@@ -1,0 +1,34 @@
+"""Wider: an Inception with channels times sqrt(0.3), widened to the full width.
+
+The talk's claim: three to four times faster than training the full network from scratch.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from contest import Contest, Contestant, Teacher, main
+from data import digits
+from growing import scratch, widened
+from networks import Inception
+
+FULL = partial(Inception, 16)
+SMALL = partial(Inception, 9)  # sqrt(0.3) of 16
+
+CONTEST = Contest(
+    "wider",
+    digits,
+    {"teacher": Teacher(SMALL, steps=4096)},
+    {
+        "scratch": Contestant(partial(scratch, build=FULL), None),
+        **{
+            split: Contestant(partial(widened, build=FULL, split=split))
+            for split in ("even", "project")
+        },
+        "noise 5 %": Contestant(partial(widened, build=FULL, split="noise", noise=0.05)),
+    },
+    steps=2048,
+)
+
+if __name__ == "__main__":
+    main(CONTEST)
