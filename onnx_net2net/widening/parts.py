@@ -70,7 +70,6 @@ def _stated(solution: Solution) -> Iterator[Claim]:
 def _multiplied(solution: Solution, terms: Terms) -> Iterator[Claim]:
     """Yield the parts of attention: queries with keys, then what they weigh, the values."""
     values: list[Term] = []
-    positions: set[Atom] = set()
     for applied in solution.applied.values():
         each, summed, alone = _product(solution, applied)
         if sized := _beside(each, summed, terms):
@@ -80,10 +79,9 @@ def _multiplied(solution: Solution, terms: Terms) -> Iterator[Claim]:
             for left in ([a for a in t if a not in {*heads, *summed}] for t in sized):
                 if len(left) == 1 and left[0].pins and left[0].size == _PROJECTIONS:
                     yield (left[0],), "qkv"
-            positions.update(*alone)
         else:
             values += (members for members in alone if _beside(each, members, terms))
-    yield from ((members, "v_head_size") for members in values if positions.isdisjoint(members))
+    yield from ((members, "v_head_size") for members in values)
 
 
 def _product(solution: Solution, applied: Applied) -> tuple[Term, Term, list[Term]]:
