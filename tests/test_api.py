@@ -209,13 +209,13 @@ def test_composite_axes_say_what_they_are_made_of() -> None:
     model = n2n.load(FIXTURES / "vit.dynamo.onnx")
     with pytest.raises(n2n.Refused) as caught:
         n2n.widen(model, {"blocks.0.attn.qkv": 108})
-    assert "'blocks.0.attn.qkv:0' (3, any)" in caught.value.reason
-    assert "'blocks.0.attn.qkv:1' (6, any)" in caught.value.reason
+    assert "'blocks.0.attn.qkv:heads' (3, any)" in caught.value.reason
+    assert "'blocks.0.attn.qkv:head_size' (6, any)" in caught.value.reason
     assert caught.value.remedy == (
-        "name the dimension instead: --dim 'blocks.0.attn.qkv:0' --width 6 gives 108; "
-        "--dim 'blocks.0.attn.qkv:1' --width 12 gives 108"
+        "name the dimension instead: --dim 'blocks.0.attn.qkv:heads' --width 6 gives 108; "
+        "--dim 'blocks.0.attn.qkv:head_size' --width 12 gives 108"
     )
-    for name, width in (("blocks.0.attn.qkv:0", 6), ("blocks.0.attn.qkv:1", 12)):
+    for name, width in (("blocks.0.attn.qkv:heads", 6), ("blocks.0.attn.qkv:head_size", 12)):
         grown = n2n.widen(model, {name: width})
         assert grown.weights["blocks.0.attn.qkv.bias"].shape == (108,)
 
@@ -229,7 +229,7 @@ def test_what_a_composite_axis_may_grow_to_is_not_counted_up_to(width: int) -> N
     with pytest.raises(n2n.Refused) as caught:
         n2n.widen(model, {"blocks.0.attn.qkv": width})
     assert time.process_time() - started < 1
-    for name, unit in (("blocks.0.attn.qkv:0", 18), ("blocks.0.attn.qkv:1", 9)):
+    for name, unit in (("blocks.0.attn.qkv:heads", 18), ("blocks.0.attn.qkv:head_size", 9)):
         least = -(-width // unit)
         offer = f"--dim '{name}' --width {least} gives {least * unit}"
         assert offer in str(caught.value.remedy)

@@ -193,7 +193,7 @@ def assert_only_sizes_are_lost(
 def test_the_name_of_a_size_goes_where_it_grows() -> None:
     """Tensors of one name share memory in onnxruntime: of another layer, too, that stays."""
     model = load(BY_NAME["vit-mha.dynamo.onnx"])
-    heads = {"layers.0.self_attention:1": 3, "layers.1.self_attention:1": 2}
+    heads = {"layers.0.self_attention:heads": 3, "layers.1.self_attention:heads": 2}
 
     def stated(proto: onnx.ModelProto) -> set[str]:
         values = proto.graph.value_info

@@ -71,6 +71,7 @@ PRINTING |= {f"sys.{stream}.write" for stream in ("stdout", "stderr", "__stdout_
 KNOW_NO_OPERATOR = (
     "algebra.axes", "algebra.expansion", "analysis.norms", "analysis.solver",
     "widening.contraction", "widening.dimensions", "widening.growth", "widening.naming",
+    "widening.parts",
 )  # fmt: skip
 # The judge shares nothing with the accused: it knows of files and models, and what operators are.
 # That one draws random numbers, or indexes a table, is a fact; how to grow is not among them.

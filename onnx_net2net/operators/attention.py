@@ -39,6 +39,12 @@ def shape(op: Op, index: int, *ranks: int) -> tuple[Any, ...]:
     return sizes
 
 
+def parts(rep: int = 1) -> dict[str, str]:
+    """Return what the parts of merged heads are called, ``rep`` query heads for each of a key."""
+    number = {"kv": "heads"} if rep == 1 else {"kv": "kv_heads", "rep": "heads_per_kv"}
+    return {"h": "heads", **number, "d": "head_size", "e": "v_head_size"}
+
+
 def heads(op: Op) -> tuple[int, int, int]:
     """Count heads of keys and values, query heads for each of them, and the entries of a head."""
     first, second = shape(op, 0, 3, 4), shape(op, 1, 3, 4)
@@ -86,6 +92,7 @@ def attention(op: Op) -> Rule:
         size_refs=given_refs(op, q_num_heads="(kv rep)", kv_num_heads="kv"),
         freeze=frozen_scale(op, size),
         rescale={"d": 0},
+        parts=parts(rep),
     )
 
 

@@ -163,6 +163,7 @@ class Rule:
     rescale: Mapping[str, int] = field(default_factory=dict)  # contracted inside: input to rescale
     kind: Kind = Kind.OTHER
     norm: Norm | None = None
+    parts: Mapping[str, str] = field(default_factory=dict)  # name -> what people call it
 
 
 class Unsupported(Exception):

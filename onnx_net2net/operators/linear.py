@@ -41,10 +41,17 @@ def conv(op: Op) -> Rule:
         return Rule(text, sizes=windows, fixed=fixed, kind=kind)
     channels, weight, bias, sizes = grouped(op, group)
     text = f"b {channels} *s, {weight} *k, {bias} -> b {bias} {out}"
-    return Rule(text, sizes=sizes | windows, fixed=fixed, size_refs=[GROUP], kind=kind)
+    parts = group_parts(channels)
+    return Rule(text, sizes | windows, fixed, size_refs=[GROUP], kind=kind, parts=parts)
 
 
 GROUP: SizeRef = size_ref("group", "g")
+
+
+def group_parts(channels: str) -> dict[str, str]:
+    """Return what parts of channels are called; where each channel is a group, there are none."""
+    parts = {"g": "groups", "i": "channels", "o": "channels"}
+    return {name: part for name, part in parts.items() if name != channels}
 
 
 def grouped(op: Op, group: int, weight: int = 1) -> tuple[str, str, str, dict[str, AnySize]]:
@@ -83,7 +90,8 @@ def conv_transpose(op: Op) -> Rule:
     second = "1" if outer == 1 else "o"
     fixed["i"] = "it is summed inside groups, on an axis shared with them"
     text = f"b {channels} *s, {channels} {second} *k, {result} -> b {result} {out}"
-    return Rule(text, {"g": group} | windows, fixed, size_refs=[GROUP], kind=kind)
+    sizes, parts = {"g": group} | windows, group_parts(channels)
+    return Rule(text, sizes, fixed, size_refs=[GROUP], kind=kind, parts=parts)
 
 
 def deform_conv(op: Op) -> Rule:
@@ -98,7 +106,8 @@ def deform_conv(op: Op) -> Rule:
     if offsets > 1:
         fixed |= dict.fromkeys("gi", "its offset groups divide it")
     text = f"b {channels} *s, {weight} *k, b f *t, {result}, b e *t -> b {result} *t"
-    return Rule(text, sizes, fixed, size_refs=[GROUP] if group > 1 else [])
+    refs, parts = ([GROUP], group_parts(channels)) if group > 1 else ([], {})
+    return Rule(text, sizes, fixed, size_refs=refs, parts=parts)
 
 
 def einsum(op: Op) -> Rule:

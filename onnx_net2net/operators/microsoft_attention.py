@@ -17,6 +17,7 @@ from onnx_net2net.operators.attention import (
     count,
     frozen_scale,
     halves,
+    parts,
     rotation,
     shape,
 )
@@ -80,6 +81,7 @@ def attention(op: Op) -> Rule:
         sizes={"h": heads, "d": sizes[0] // heads, "e": sizes[2] // heads, "c": 2},
         fixed=fixed if given else fixed | {"e": ONE_SIZE},
         size_refs=refs,
+        parts=parts(),
     )
 
 
@@ -107,6 +109,7 @@ def multi_head_attention(op: Op) -> Rule:
         size_refs=(size_ref("num_heads", "h"),),
         freeze=frozen_scale(op, op.shape(0)[2] // heads, zero=True),
         rescale={"d": 0},
+        parts=parts(),
     )
 
 
@@ -147,6 +150,7 @@ def group_query_attention(op: Op) -> Rule:
         size_refs=(size_ref("num_heads", "(kv rep)"), size_ref("kv_num_heads", "kv")),
         freeze=frozen_scale(op, size, zero=True),
         rescale={} if packed else {"d": 0},
+        parts=parts(heads // kv) | {"d": "head_blocks"},
     )
 
 

@@ -34,6 +34,7 @@ def group_normalization(op: Op) -> Rule:
         sizes={"g": groups},
         normalised=["c", *spatial],
         size_refs=[size_ref("num_groups", "g")],
+        parts={"g": "groups", "c": "channels"},
     )
 
 

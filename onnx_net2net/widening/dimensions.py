@@ -33,6 +33,7 @@ from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.widening.contraction import FOLD, Contraction, contractions, obstacle
 from onnx_net2net.widening.feasibility import rehearse
 from onnx_net2net.widening.padding import NotPaddable, Padding, plan
+from onnx_net2net.widening.parts import part_names
 
 
 class Freedom(StrEnum):
@@ -228,7 +229,9 @@ class _Survey:
     sites: dict[Atom, list[tuple[str, int]]] = field(default_factory=lambda: defaultdict(list))
     writers: dict[Atom, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
     readers: dict[Atom, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
-    names: dict[Atom, str] = field(default_factory=dict)
+    # What the node that writes it first is called, and which part of its axis the atom is, if one.
+    names: dict[Atom, tuple[str, int | None]] = field(default_factory=dict)
+    merged: dict[Axis, None] = field(default_factory=dict)  # axes of several, that matrices write
     applied: dict[Atom, list[Applied]] = field(default_factory=lambda: defaultdict(list))
     _atoms: dict[Axis, tuple[Atom, ...]] = field(default_factory=dict)
 
@@ -282,12 +285,14 @@ def _survey_node(solution: Solution, applied: Applied, survey: _Survey) -> None:
         members = list(dict.fromkeys(atoms(axis)))
         for free in members:
             survey.writers[free][name] = None
+        whole = canonical(axis)  # an atom, else a width of the node is not one of the dimension
+        if not isinstance(whole, Atom) and applied.pattern.contracted:
+            survey.merged[whole] = None
         if survey.names.keys() >= set(members):
             continue
         base = title(solution, applied)
         for position, free in enumerate(members):
-            own = canonical(axis) is free  # else a width of the node is not one of the dimension
-            survey.names.setdefault(free, base if own else f"{base}:{position}")
+            survey.names.setdefault(free, (base, None if free is whole else position))
 
 
 def written(solution: Solution, applied: Applied) -> list[Axis]:
@@ -368,9 +373,13 @@ def _names(
     """Return unique names; what can grow chooses first: an LSTM's units before its directions."""
     taken: set[str] = set()
     names: dict[Atom, str] = {}
+    parts = part_names(solution, survey.merged)
     for free in sorted(members, key=lambda free: _growth(free, multiples)[0] is Freedom.FIXED):
         weight, axis = _site(solution, survey.sites[free][0])
-        base, count = survey.names.get(free) or f"{weight}[{axis}]", 1
+        base, part = survey.names.get(free) or (f"{weight}[{axis}]", None)
+        if part is not None:
+            base = f"{base}:{parts.get(free, part)}"
+        count = 1
         names[free] = base
         while names[free] in taken:
             count += 1

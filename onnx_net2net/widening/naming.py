@@ -1,6 +1,6 @@
 """What a user may call a dimension. The first of these that the network has is meant:
 
-1. a dimension, by the name that `inspect` gives it
+1. a dimension, by the name that `inspect` gives it: `conv1`, or `attn:heads` of a merged axis
 2. a module path: what the weights of its nodes write, those of modules inside it included
 3. a parameter: what the nodes that read it write with it
 4. a node: what its weights write, else what passes through it

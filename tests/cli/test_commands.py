@@ -167,7 +167,7 @@ def test_names_are_whole_on_a_terminal_of_any_width(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     out = re.sub(r"\x1b\[[0-9;]*m", "", run("inspect", GPT2).out)
     assert max(map(len, out.splitlines())) <= columns
-    assert "\nmodel.transformer.h.0.attn.c_attn:0 " in out
+    assert "\nmodel.transformer.h.0.attn.c_attn:heads " in out
     assert ("written by" in out) == nodes
 
 

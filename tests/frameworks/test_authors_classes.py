@@ -114,7 +114,7 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], Tensor], Sizes, Sizes]] 
         tokens,
         {
             "word_embeddings": 24,
-            "self.query:0": 4,
+            "self.query:heads": 4,
             "intermediate.dense": 25,
             "pooler.dense": 24,
         },
@@ -123,7 +123,7 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], Tensor], Sizes, Sizes]] 
     "Llama": (
         llama,
         tokens,
-        {"embed_tokens": 24, "q_proj:0": 3, "gate_proj": 29},
+        {"embed_tokens": 24, "q_proj:kv_heads": 3, "gate_proj": 29},
         {"hidden_size": 24, "num_key_value_heads": 3, "intermediate_size": 29},
     ),
 }

@@ -123,7 +123,7 @@ def unfolded(network: str) -> n2n.Model:
 @pytest.mark.parametrize(
     ("network", "grown"),
     [
-        ("bert", {"intermediate.dense": 40, "self.value:1": 8}),
+        ("bert", {"intermediate.dense": 40, "self.value:v_head_size": 8}),
         ("llama", {"layers.0.mlp.gate_proj": 50}),
         ("vit", {"blocks.0.mlp.fc1": 41, "blocks.1.mlp.fc1": 30}),
     ],

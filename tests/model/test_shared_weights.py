@@ -84,7 +84,7 @@ def test_pieces_of_one_activation() -> None:
     q, k, v = (net("Squeeze", part, net.put([0])) for part in parts)
     scores = net("MatMul", q, net("Transpose", k, perm=[0, 2, 1]))
     mixed = net("MatMul", net("Softmax", scores, axis=-1), v)
-    assert_grows(net.model(net("MatMul", mixed, net.weight(4, 3))), {"qkv:0": "any"})
+    assert_grows(net.model(net("MatMul", mixed, net.weight(4, 3))), {"qkv:head_size": "any"})
 
 
 @pytest.mark.parametrize("transposed", [True, False])

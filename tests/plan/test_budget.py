@@ -146,8 +146,8 @@ def test_heads_grow_in_number_and_not_in_size() -> None:
     """So that an axis of both grows by the factor, not by its square."""
     found = {d.name: s for d, s in scaling_of(analyse(fixture("bert.dynamo")), 1, ()).steps.items()}
     inner = "model.bert.encoder.layer.0.attention.self."
-    assert inner + "query:0" in found
-    assert not {inner + "query:1", inner + "value:1"} & found.keys()
+    assert inner + "query:heads" in found
+    assert not {inner + "query:head_size", inner + "value:v_head_size"} & found.keys()
     assert found["model.bert.embeddings.word_embeddings"] == 18, "it grows by multiples only"
 
 
@@ -158,16 +158,16 @@ def test_multiples() -> None:
         assert change.new % 4 == 0, change
     # Heads of 6 entries are a multiple of 4 by twos; those of 5 by fours.
     steps = {d.name: s for d, s in scaling_of(analyse(fixture("bert.dynamo")), 4, ()).steps.items()}
-    assert steps["model.bert.encoder.layer.0.attention.self.query:0"] == 2
+    assert steps["model.bert.encoder.layer.0.attention.self.query:heads"] == 2
     steps = {d.name: s for d, s in scaling_of(analyse(fixture("gpt2.dynamo")), 4, ()).steps.items()}
-    assert steps["model.transformer.h.0.attn.c_attn:0"] == 4
+    assert steps["model.transformer.h.0.attn.c_attn:heads"] == 4
 
 
 def test_what_a_class_says_once_stays_one_number() -> None:
     """Heads of all blocks, and the hidden width, which is heads times their size."""
     scaling = scaling_of(analyse(fixture("gpt2.dynamo-raw")), 1, (), tie=True)
     old = {d.name: d.width for d in scaling.dimensions}
-    heads = [f"model.transformer.h.{block}.attn.c_attn:0" for block in (0, 1)]
+    heads = [f"model.transformer.h.{block}.attn.c_attn:heads" for block in (0, 1)]
     inner = [f"model.transformer.h.{block}.mlp.c_fc" for block in (0, 1)]
     hidden = "model.transformer.wte"
     assert [old[name] for name in (*heads, hidden, *inner)] == [4, 4, 20, 33, 33]
@@ -186,7 +186,9 @@ def test_steps_of_ties_suit_all_of_them() -> None:
     for factor in (1.5, 2, 3.1, 7):
         widths = {d.name: width for d, width in scaling.widths(factor).items()}
         assert widths["model.transformer.wte"] % 8 == 0
-        assert widths["model.transformer.wte"] == 5 * widths["model.transformer.h.0.attn.c_attn:0"]
+        assert (
+            widths["model.transformer.wte"] == 5 * widths["model.transformer.h.0.attn.c_attn:heads"]
+        )
 
 
 def test_wide_ones_are_multiples_of_eight_unless_told_otherwise() -> None:

@@ -19,8 +19,8 @@ from onnx_net2net.widening.dimensions import analyse
 from tests.console import FIXTURES
 
 WIDER = {
-    "gpt2": ("*lm_head", "*attn:0", "*c_fc"),
-    "llama": ("*embed_tokens", "*q_proj:0", "*gate_proj"),
+    "gpt2": ("*lm_head", "*attn:heads", "*c_fc"),
+    "llama": ("*embed_tokens", "*q_proj:kv_heads", "*gate_proj"),
 }
 
 

@@ -43,7 +43,7 @@ def test_rotary_attention_grows_without_new_operators(name: str) -> None:
 def test_a_fused_projection_keeps_keys_and_values_unscaled() -> None:
     """One weight axis holds q, k and v: scaling q there would scale all three."""
     model = n2n.load(FIXTURES / "vit.dynamo.onnx")
-    head = next(d for d in n2n.inspect(model) if d.name == "blocks.0.attn.qkv:1")
+    head = next(d for d in n2n.inspect(model) if d.name == "blocks.0.attn.qkv:head_size")
     grown = n2n.widen(model, {head.name: head.width + 2})
     assert operators(grown)["Mul"] == operators(model)["Mul"] + 1
     assert n2n.verify(model, grown, seeds=1)

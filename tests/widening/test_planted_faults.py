@@ -79,8 +79,8 @@ CASES: dict[str, tuple[Any, dict[str, int]]] = {
     "length": (layers("length"), {"stem": 11}),
     "convolutions": (FIXTURES / "resnet.dynamo.onnx", {"layer1.0.conv1": 11}),
     "groups": (FIXTURES / "mobilenetv3.dynamo.onnx", {}),
-    "heads": (FIXTURES / "vit.dynamo.onnx", {"blocks.0.attn.qkv:0": 5}),
-    "head size": (FIXTURES / "vit.dynamo.onnx", {"blocks.0.attn.qkv:1": 9}),
+    "heads": (FIXTURES / "vit.dynamo.onnx", {"blocks.0.attn.qkv:heads": 5}),
+    "head size": (FIXTURES / "vit.dynamo.onnx", {"blocks.0.attn.qkv:head_size": 9}),
     "separate": (queries_and_keys(), {"q": 9}),
     "rotary": (FIXTURES / "llama.dynamo.onnx", {}),
 }
