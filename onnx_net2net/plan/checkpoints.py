@@ -147,12 +147,19 @@ def plan_checkpoint(
     grown = by_shape(source.model, larger.model, {}, seed=seed)
     settled = settle(grown.model, larger.model, _absent(larger.model))
     if settled.epsilons:
-        larger = larger.with_settings(_epsilon_settings(larger, settled.epsilons))
-        settled = settle(grown.model, larger.model, _absent(larger.model))
-        _check_served(settled.epsilons)
+        try:
+            changed = larger.with_settings(_epsilon_settings(larger, settled.epsilons))
+            settled = settle(grown.model, changed.model, _absent(changed.model))
+            _check_served(settled.epsilons)
+            larger = changed
+        except Refused:  # no setting serves, but weights may make up for it
+            absent = _absent(larger.model)
+            settled = settle(grown.model, larger.model, absent, keep_epsilons=True)
+            if settled.epsilons:
+                raise
     weights, unread = _weights(source, larger, settled.model)
-    changed = dict(_changed(source.settings, larger.settings))
-    return GrownCheckpoint(source, larger, grown, settled, weights, changed, unread)
+    new = dict(_changed(source.settings, larger.settings))
+    return GrownCheckpoint(source, larger, grown, settled, weights, new, unread)
 
 
 def _absent(model: Model) -> set[str]:

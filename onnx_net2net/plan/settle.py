@@ -8,11 +8,12 @@
 A class computes 1 / sqrt(head size), epsilons and tables anew for a larger size; the grown network
 keeps those of the smaller one. Both graphs are walked side by side, from their outputs back. A
 number by which an activation is multiplied is made up for by the weights that write it; an epsilon
-is told; whatever else differs is refused.
+is told, or made up for likewise; whatever else differs is refused.
 """
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from ml_dtypes import finfo
 from onnx import AttributeProto, NodeProto, TensorProto, helper
 
 from onnx_net2net.algebra.sizes import trial
+from onnx_net2net.analysis.norms import Normalization
 from onnx_net2net.deepening.paths import trained_behind
 from onnx_net2net.errors import Refused
 from onnx_net2net.model.editing import set_attribute
@@ -32,6 +34,7 @@ from onnx_net2net.model.weights import Absent
 from onnx_net2net.operators.language import Kind
 from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.plan.like import parameters
+from onnx_net2net.plan.norm_inputs import factors_for
 from onnx_net2net.plan.pairing import Walk, original
 from onnx_net2net.widening.absorption import absorb
 from onnx_net2net.widening.contraction import Contraction, Rescale
@@ -80,13 +83,20 @@ class Settled:
     factors: dict[str, list[tuple[int, np.ndarray]]]
 
 
-def settle(grown: AnyModel, large: AnyModel, stored: Collection[str] | None = None) -> Settled:
+def settle(
+    grown: AnyModel,
+    large: AnyModel,
+    stored: Collection[str] | None = None,
+    *,
+    keep_epsilons: bool = False,
+) -> Settled:
     """Return ``large`` with the weights of ``grown``, which has its names and shapes.
 
     ``stored`` names the initializers that get grown weights: those that are stored for a class,
     which computes its other tables anew; None stands for parameters and all tables. Others keep
-    what they hold, or, where that is absent, what they held before growth. Raises Refused, naming
-    every difference, where the larger network would compute something else.
+    what they hold, or, where that is absent, what they held before growth. With ``keep_epsilons``
+    the larger network's epsilons stay where weights can make up for all of them. Raises Refused,
+    naming every difference, where the larger network would compute something else.
     """
     grown, large = load(grown), load_shape(large)
     other = analyse(large)
@@ -98,6 +108,8 @@ def settle(grown: AnyModel, large: AnyModel, stored: Collection[str] | None = No
     if walk.problems and (zeros := _zeros(grown)):
         walk = _Settling(analyse(grown), other, kept, named, zeros)
         walk.run()
+    if keep_epsilons:
+        walk.keep_epsilons()
     settled = walk.model()
     if walk.problems:
         problems = list(dict.fromkeys(walk.problems))
@@ -127,6 +139,7 @@ class _Settling:
     _weights: dict[str, str] = field(default_factory=dict)  # {of the larger: of the grown}
     factors: dict[str, list[tuple[int, np.ndarray]]] = field(default_factory=dict)
     _edits: list[tuple[Node, int | str, float]] = field(default_factory=list)
+    _inputs: dict[Normalization, float] = field(default_factory=dict)  # that epsilons ask for
 
     def run(self) -> None:
         """Compare everything that the outputs are computed from."""
@@ -258,6 +271,22 @@ class _Settling:
         path = parameter_path(own) or module_path(node) or own.rpartition("/")[0] or node.name
         self.epsilons.append(NormEpsilon(path, node.name, old, new))
         self._edits.append((node, place, new))
+        if norm is not None and min(old, new) > 0:
+            self._inputs[norm] = math.sqrt(old / new)
+
+    def keep_epsilons(self) -> None:
+        """Let weights make up for epsilons: vectors so much larger in front of norms."""
+        if not self.epsilons or len(self._inputs) < len(self.epsilons):
+            return
+        factors = factors_for(self.other, self._inputs, self.stored)
+        if factors is None:
+            return
+        for name, factor in factors.items():
+            length = self.other.model.weights[name].shape[0]
+            self.factors.setdefault(name, []).append((0, np.full(length, factor)))
+        names = tuple(factors)
+        self.scales += [Scale(e.path, e.node, e.new, e.old, names) for e in self.epsilons]
+        self.epsilons, self._edits = [], []
 
     def _scale(
         self, node: Node, index: int, ratio: float, before: np.ndarray, after: np.ndarray

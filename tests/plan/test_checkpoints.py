@@ -123,8 +123,19 @@ def test_what_cannot_be_reached_is_named(folders: Any, tmp_path: Path) -> None:
         grow_checkpoint(folder, folder, settings={"n_layer": 2}, force=True)
 
 
-def test_one_epsilon_cannot_serve_norms_of_two_sizes(tmp_path: Path) -> None:
-    """Those of queries keep theirs, those of the hidden size would need another."""
+def test_weights_make_up_for_one_epsilon_of_two_sizes(tmp_path: Path) -> None:
+    """Norms of queries keep theirs, those of the hidden size would need another: vectors grow."""
+    _network("Qwen3ForCausalLM", {**GROUPED, "head_dim": 4}).save_pretrained(tmp_path / "qwen")
+    wider = {"hidden_size": 24, "num_attention_heads": 6, "num_key_value_heads": 3}
+    grown = grow_checkpoint(tmp_path / "qwen", None, settings=wider)
+    assert grown.report and grown.settled.scales and "rms_norm_eps" not in grown.settings
+
+
+def test_one_epsilon_cannot_serve_norms_of_two_sizes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no weights make up for it, it is refused."""
+    monkeypatch.setattr("onnx_net2net.plan.settle.factors_for", lambda *arguments: None)
     _network("Qwen3ForCausalLM", {**GROUPED, "head_dim": 4}).save_pretrained(tmp_path / "qwen")
     wider = {"hidden_size": 24, "num_attention_heads": 6, "num_key_value_heads": 3}
     with pytest.raises(Refused, match="cannot serve all norms") as refusal:

@@ -7,13 +7,14 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, TensorProto, numpy_helper
 
 import onnx_net2net as n2n
 from onnx_net2net.errors import Refused
 from onnx_net2net.model.model import Model, load_shape
 from onnx_net2net.model.tensors import clear_data
 from onnx_net2net.plan.like import parameters
+from onnx_net2net.plan.norm_inputs import factors_for
 from onnx_net2net.plan.settle import Settled, settle
 from onnx_net2net.widening.dimensions import analyse
 from tests.console import FIXTURES
@@ -103,6 +104,56 @@ def test_epsilons_that_norms_of_several_operators_share() -> None:
     assert equal(grown, settled)
     assert [e.old for e in settled.epsilons] == [np.float32(1e-3)] * 5
     assert settled.epsilons[0].path == "model.model.norm"
+
+
+def _class_epsilons(proto: ModelProto, name: str) -> None:
+    """Give all norms the epsilon that the class has for every size."""
+    if name == "llama":
+        return change(proto, 1e-6 * 2 / 3, 1e-6)
+    for attribute in (a for node in proto.graph.node for a in node.attribute):
+        if attribute.name == "epsilon":
+            attribute.f = 1e-5
+    return None
+
+
+@pytest.mark.parametrize("name", WIDER)
+def test_weights_make_up_for_epsilons_that_must_stay(name: str) -> None:
+    """The inputs of all norms are larger: also in front of a head that is tied to the embedding."""
+    grown, proto = pair(name)
+    _class_epsilons(proto, name)
+    settled = settle(grown, n2n.load(proto), keep_epsilons=True)
+    assert equal(grown, settled) and not settled.epsilons
+    assert len(settled.scales) == 5
+    factors = {round(float(f[0][1][0]) ** 2, 4) for f in settled.factors.values()}
+    assert max(factors) == 1.5
+
+
+def test_a_factor_that_is_left_out_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forgetful(*arguments: object) -> dict[str, float]:
+        return dict(list(factors_for(*arguments).items())[1:])  # type: ignore[arg-type,union-attr]
+
+    monkeypatch.setattr("onnx_net2net.plan.settle.factors_for", forgetful)
+    grown, proto = pair("gpt2")
+    _class_epsilons(proto, "gpt2")
+    assert not equal(grown, settle(grown, n2n.load(proto), keep_epsilons=True))
+
+
+def test_epsilons_change_where_nothing_can_make_up_for_them() -> None:
+    """The vectors are given out as well, or what is added to them is not stored for the class."""
+    grown, proto = pair("gpt2")
+    _class_epsilons(proto, "gpt2")
+    analysis = analyse(n2n.load(proto))
+    norms, stored = dict.fromkeys(analysis.norms.values(), 1.2), set(parameters(analysis))
+    assert factors_for(analysis, norms, stored)
+    (positions,) = (name for name in stored if name.endswith("wpe.weight"))
+    assert factors_for(analysis, norms, stored - {positions}) is None
+    assert factors_for(analysis, dict(list(norms.items())[1:]), stored) is None
+    grown_proto = onnx.load_from_string(grown.to_bytes())
+    norm = next(node for node in proto.graph.node if node.op_type == "LayerNormalization")
+    for model in (grown_proto, proto):
+        output = onnx.helper.make_tensor_value_info(norm.input[0], TensorProto.FLOAT, None)
+        model.graph.output.append(output)
+    assert settle(n2n.load(grown_proto), n2n.load(proto), keep_epsilons=True).epsilons
 
 
 def _renamed(proto: ModelProto) -> None:
