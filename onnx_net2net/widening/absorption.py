@@ -148,8 +148,9 @@ class _Absorption:
             if len(rows) == 2 and max(given) in {c[0] for c in rows}:
                 yield rows
         elif rule.kind is Kind.SCALE:
-            yield from ([c] for c in carriers if applied.node.inputs[c[0]] in derived)
-            yield from ([c] for c in carriers if c[0] == 0)
+            linear = [c for c in carriers if c[0] != applied.node.facts.singular]  # no divisor
+            yield from ([c] for c in linear if applied.node.inputs[c[0]] in derived)
+            yield from ([c] for c in linear if c[0] == 0)
 
     def settle(self) -> None:
         """Take 1 where any factor will do."""
