@@ -21,18 +21,32 @@ from torch.distributed.fsdp import fully_shard
 
 import onnx_net2net as n2n
 
+LENGTH = 16
 Training = tuple[nn.Module, torch.optim.Optimizer]
 
 
-def encoder(width: int, heads: int, layers: int, rate: float) -> Training:
-    """Return a sharded network, which counts ones, and its optimizer."""
+class Counter(nn.Module):
+    """An encoder of bits that says at each how many ones there are up to it."""
+
+    def __init__(self, width: int, heads: int, layers: int) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(2, width)
+        layer = nn.TransformerEncoderLayer(
+            width, heads, 2 * width, dropout=0.0, batch_first=True, norm_first=True
+        )
+        norm = nn.LayerNorm(width)
+        self.encoder = nn.TransformerEncoder(layer, layers, norm, enable_nested_tensor=False)
+        self.head = nn.Linear(width, LENGTH + 1)
+
+    def forward(self, bits: Tensor) -> Tensor:
+        return self.head(self.encoder(self.embed(bits)))
+
+
+def sharded(width: int, heads: int, layers: int, rate: float) -> Training:
+    """Return a network of which each process holds a part, and its optimizer."""
     torch.manual_seed(0)
-    layer = nn.TransformerEncoderLayer(
-        width, heads, 2 * width, dropout=0.0, batch_first=True, norm_first=True
-    )
-    network = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
-    module = nn.Sequential(nn.Embedding(2, width), network, nn.Linear(width, 17))
-    for block in network.layers:
+    module = Counter(width, heads, layers)
+    for block in module.encoder.layers:
         fully_shard(block)
     return fully_shard(module), torch.optim.AdamW(module.parameters(), lr=rate)
 
@@ -48,12 +62,12 @@ def train(training: Training, steps: int) -> None:
     chance = torch.Generator().manual_seed(dist.get_rank())
     for _ in range(steps):
         optimizer.zero_grad()
-        loss_of(module, torch.randint(2, (32, 16), generator=chance)).backward()
+        loss_of(module, torch.randint(2, (32, LENGTH), generator=chance)).backward()
         optimizer.step()
 
 
 def say(what: str, training: Training) -> None:
-    bits = torch.randint(2, (256, 16), generator=torch.Generator().manual_seed(99))
+    bits = torch.randint(2, (256, LENGTH), generator=torch.Generator().manual_seed(99))
     with torch.no_grad():
         loss = loss_of(training[0], bits)
     if dist.get_rank() == 0:
@@ -73,16 +87,15 @@ def load(training: Training, folder: Path) -> None:
 
 
 def main(steps: int, folder: Path) -> None:
-    training = encoder(24, 2, 1, 3e-3)
+    training = sharded(24, 2, 1, 3e-3)
     train(training, steps)
     say("small", training)
     save(training, folder / "small")
 
-    small, large = encoder(24, 2, 1, 3e-3), encoder(36, 3, 2, 2e-3)
+    small, large = sharded(24, 2, 1, 3e-3), sharded(36, 3, 2, 2e-3)
     load(small, folder / "small")
-    report = n2n.transfer(
-        small[0], large[0], torch.randint(2, (2, 16)), optimizer=small[1], large_optimizer=large[1]
-    )
+    bits = torch.randint(2, (2, LENGTH))
+    report = n2n.transfer(small[0], large[0], bits, optimizer=small[1], large_optimizer=large[1])
     if dist.get_rank() == 0:
         print(report)
     say("grown", large)
@@ -90,7 +103,7 @@ def main(steps: int, folder: Path) -> None:
     say("trained", large)
     save(large, folder / "large")
 
-    later = encoder(36, 3, 2, 2e-3)
+    later = sharded(36, 3, 2, 2e-3)
     load(later, folder / "large")
     report.apply_settings(later[0])
     say("loaded", later)
@@ -99,10 +112,11 @@ def main(steps: int, folder: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="a few steps only")
-    parser.add_argument("--folder", type=Path, help="where checkpoints go; a temporary one")
-    options = parser.parse_args()
+    steps = 10 if parser.parse_args().smoke else 300
     dist.init_process_group("gloo")
-    folders = [options.folder or Path(tempfile.mkdtemp())]
-    dist.broadcast_object_list(folders)
-    main(10 if options.smoke else 300, folders[0])
+    with tempfile.TemporaryDirectory() as temporary:
+        folders = [temporary]
+        dist.broadcast_object_list(folders)  # all write where the first one says
+        main(steps, Path(folders[0]))
+        dist.barrier()
     dist.destroy_process_group()

@@ -180,8 +180,9 @@ def _require_fully_shard(module: nn.Module, which: str) -> None:
         if isinstance(part, FullyShardedDataParallel | nn.parallel.DistributedDataParallel):
             where = f"'{path}' of the {which} module" if path else f"the {which} module"
             raise UsageError(f"{where} is wrapped in {type(part).__name__}", WHOLE)
+        parameters = [*map(id, part.parameters())]
         if isinstance(part, FSDPModule):
-            managed.update(map(id, part.parameters()))
+            managed.update(parameters)
         hooks = (*part._forward_pre_hooks.values(), *part._forward_hooks.values())
         if any(_comes_from(hook, "tensor") for hook in hooks):
             raise UsageError(f"'{path}' of the {which} module is tensor parallel", WHOLE)
@@ -220,7 +221,9 @@ def _whole(tensor: Tensor) -> Tensor:
     tensor = tensor.detach()
     if not isinstance(tensor, DTensor):
         return tensor
-    return tensor.to(tensor.device_mesh.device_type).full_tensor()
+    on_mesh: Any = tensor.to(tensor.device_mesh.device_type)
+    whole: Tensor = on_mesh.full_tensor()
+    return whole
 
 
 def _gathered(
