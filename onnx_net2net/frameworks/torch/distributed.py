@@ -261,18 +261,20 @@ def _twin(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
         cls = next(cls for cls in type(part).__mro__ if not issubclass(cls, FSDPModule))
         memo[id(part)] = cls.__new__(cls)
     for part in parts:
-        state = part.__getstate__()
-        for name, value in state.items():
+        state = {}
+        for name, value in part.__getstate__().items():
             if name.endswith("_hooks"):
                 own = {key: hook for key, hook in value.items() if not _comes_from(hook, "fsdp")}
                 state[name] = type(value)(own)
-        state = {name: value for name, value in state.items() if not name.startswith(OF_FSDP)}
+            elif not name.startswith(OF_FSDP):
+                state[name] = value
         memo[id(part)].__setstate__(copy.deepcopy(state, memo))
     twin: nn.Module = memo[id(module)]
     return twin
 
 
 def _comes_from(defined: Any, package: str) -> bool:
+    """Return whether a package of ``torch.distributed`` defines a hook or a class."""
     return str(getattr(defined, "__module__", "")).startswith(f"torch.distributed.{package}.")
 
 
