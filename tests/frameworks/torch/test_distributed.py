@@ -151,8 +151,8 @@ def goes_on(modules: tuple[nn.Module, nn.Module], wrap: Callable[[nn.Module], An
     small, large = map(wrap, modules)
     old, new = adam(small), adam(large)
     trained(small, old, batch(rank))
-    outputs(small)  # FSDP now holds, whole, what belongs to no block
     everything = states.get_state_dict(small, old, options=FULL)
+    outputs(small)  # FSDP now holds, whole, what belongs to no block
     report = n2n.transfer(small, large, batch(rank)[: 3 + rank], optimizer=old, large_optimizer=new)
     before = outputs(small)
     torch.testing.assert_close(outputs(large), before, rtol=1e-4, atol=1e-5)
