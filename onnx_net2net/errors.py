@@ -6,7 +6,8 @@ shows ``str(error)``; programs read the attributes.
 
 from __future__ import annotations
 
-from typing import Self
+import copyreg
+from typing import Any, Self
 
 
 class Net2NetError(Exception):
@@ -16,6 +17,10 @@ class Net2NetError(Exception):
         self.problem = problem
         self.remedy = remedy
         super().__init__(problem if remedy is None else f"{problem}\n  remedy: {remedy}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how another process builds it again, whatever ``__init__`` takes."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
     def within(self, place: str) -> Self:
         """Return the same error, its place said to be in ``place``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import pkgutil
 import subprocess
 import sys
@@ -47,6 +48,12 @@ def test_a_name_that_is_not_there() -> None:
 def test_errors_share_a_base() -> None:
     for error in (n2n.InvalidModel, n2n.OutputError, n2n.Refused, n2n.UsageError):
         assert issubclass(error, n2n.Net2NetError)
+
+
+@pytest.mark.parametrize("error", [n2n.UsageError("a", "b"), n2n.Refused("a", "b", "c")])
+def test_errors_go_from_process_to_process(error: n2n.Net2NetError) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
 
 
 def test_the_issue_example_runs(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ SHOWN = 6
 ADVICE = (
     "Adam's rate divided by the factor of the widths ({factor:.3g}) disturbs no more than before"
 )
+FRESH = "give both optimizers, or begin slowly: first steps without the old moments disturb most"
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Transferred:
     parameters that only the larger module has, ``untouched`` what its network does not read and
     the smaller one does not have. ``difference`` is the largest one between both modules' outputs
     on the examples, ``tolerance`` what rounding allowed there; ``training`` says what was seen in
-    training mode.
+    training mode, ``optimizer`` whether an optimizer's state went along.
     """
 
     widths: list[tuple[str, int, int]] = field(default_factory=list)
@@ -99,6 +100,7 @@ class Transferred:
     difference: float = 0.0
     tolerance: float = 0.0
     training: str = ""
+    optimizer: bool = False
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
     growths: Mapping[str, Sequence[WeightGrowth]] = field(default_factory=dict, repr=False)
 
@@ -106,7 +108,8 @@ class Transferred:
     def advice(self) -> str:
         """How fast to train on."""
         factor = max((new / old for _, old, new in self.widths), default=1.0)
-        return ADVICE.format(factor=factor) if factor > 1 else "rates may stay as they are"
+        rate = ADVICE.format(factor=factor) if factor > 1 else "rates may stay as they are"
+        return rate if self.optimizer else f"{rate}\n{FRESH}"
 
     def mask(self, name: str) -> np.ndarray:
         """Return, in the shape of a parameter, where it is new: inserted, copied or padded.

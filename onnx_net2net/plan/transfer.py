@@ -58,11 +58,38 @@ def transfer(
     must have as many layers. A vector of LayerNormalization grows by multiples, and heads of
     MultiHeadAttention by number, not in size.
 
+    Modules in DistributedDataParallel, or sharded by ``fully_shard``, are taken as they are; every
+    process must call this. The first one gathers both, whole, on its CPU, and transfers there with
+    its own examples; then each takes its part, and of the optimizer's state.
+
     Before anything is written, all is known to fit; then both modules are compared on the examples,
     in inference mode and, so far as they are not random there, in training mode. Where they
     differ, ``large`` gets its old weights back. Raises UsageError for what makes no sense, Refused,
     with all obstacles, where ``small`` cannot grow into ``large`` or would not compute the same.
     """
+    # Accelerate and Lightning wrap an optimizer, which is their attribute of this name.
+    optimizers = (getattr(o, "optimizer", o) for o in (optimizer, large_optimizer))
+    arguments = small, large, example_inputs, *optimizers
+    distributed = sys.modules.get("torch.distributed")  # who shards a module has imported it
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        from onnx_net2net.frameworks.torch.distributed import shared, transfer_together
+
+        if shared(small, large):
+            return transfer_together(_transfer, *arguments, dynamic=dynamic, seed=seed)
+    return _transfer(*arguments, dynamic=dynamic, seed=seed)
+
+
+def _transfer(
+    small: Any,
+    large: Any,
+    example_inputs: Any,
+    optimizer: Any,
+    large_optimizer: Any,
+    *,
+    dynamic: Any,
+    seed: int,
+) -> Transferred:
+    """Do what :func:`transfer` says, in this process alone."""
     if (optimizer is None) != (large_optimizer is None):
         raise UsageError("one optimizer alone", "give both, optimizer and large_optimizer")
     pair = _pair(small, large, example_inputs, dynamic)
@@ -73,6 +100,7 @@ def transfer(
     if optimizer is not None:
         fitted.move_optimizer(optimizer, large_optimizer)
     report = fitted.report()
+    report.optimizer = optimizer is not None
     report.widths = [(c.dimension, c.old, c.new) for c in grown.changes if isinstance(c, Change)]
     report.copies = [(c.block, c.copies) for c in grown.changes if isinstance(c, Copies)]
     with fitted.written(large_optimizer):

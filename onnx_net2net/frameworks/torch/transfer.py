@@ -43,7 +43,7 @@ from onnx_net2net.frameworks.transfer import (
     require_fit,
 )
 
-__all__ = ["Fitted", "Pair"]
+__all__ = ["Fitted", "Pair", "bare", "tensors_of"]
 
 
 class Pair:
@@ -52,7 +52,7 @@ class Pair:
     def __init__(
         self, small: nn.Module, large: nn.Module, examples: Any, dynamic: Dynamic = None
     ) -> None:
-        self.small, self.large = _bare(small), _bare(large)
+        self.small, self.large = bare(small), bare(large)
         self._check()
         self.call = Call(*arguments(examples))
         self.small_model = from_torch(self.small, self._examples(self.small), dynamic)
@@ -66,12 +66,11 @@ class Pair:
             *map(id, self.large.parameters())
         }:
             raise UsageError("both modules share parameters", "build the larger one anew")
-        for name, tensor in _tensors(self.large).items():
-            if tensor.is_meta or hasattr(tensor, "full_tensor"):
-                kind = "has no contents (meta)" if tensor.is_meta else "is sharded"
+        for name, tensor in tensors_of(self.large).items():
+            if tensor.is_meta:
                 raise UsageError(
-                    f"{name} of the larger module {kind}",
-                    "transfer into a whole module, and shard it afterwards",
+                    f"{name} of the larger module has no contents (meta)",
+                    "put it on a device first: module.to_empty(device=...)",
                 )
 
     def _examples(self, module: nn.Module) -> Any:
@@ -91,17 +90,17 @@ class Pair:
         return Fitted(self, grown)
 
 
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
     """Return the tensors of the state dict, without what modules say of themselves besides."""
     state = module.state_dict(keep_vars=True)
     return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 
-def _bare(module: nn.Module) -> nn.Module:
+def bare(module: nn.Module) -> nn.Module:
     """Return the module itself, out of what wraps it."""
     parallel = isinstance(module, nn.parallel.DistributedDataParallel | nn.DataParallel)
     inner = module.module if parallel else getattr(module, "_orig_mod", None)
-    return _bare(inner) if isinstance(inner, nn.Module) else module
+    return bare(inner) if isinstance(inner, nn.Module) else module
 
 
 @dataclass
@@ -123,7 +122,7 @@ class Fitted:
 
     def __post_init__(self) -> None:
         model = self.grown.model
-        self.targets = _tensors(self.pair.large)
+        self.targets = tensors_of(self.pair.large)
         owners = self.owners = {name: name for name in stored(model)}
         owners |= {alias: owner for alias, owner in ties(model).items() if owner in owners}
         for key, target in self.targets.items():
@@ -151,7 +150,7 @@ class Fitted:
 
     def _keep(self, key: str, target: Tensor) -> None:
         """Copy what the network does not read, such as a count of batches, where it is there."""
-        known = _tensors(self.pair.small)
+        known = tensors_of(self.pair.small)
         origin = self._origin(key)
         source = known.get(origin)
         if source is not None and source.shape == target.shape:

@@ -228,6 +228,7 @@ def test_the_report_is_a_table_with_what_changed_beside_weights() -> None:
         "both modules agree: outputs differ by ",
         "not compared in training mode: it draws random numbers",
         "Adam's rate divided by the factor of the widths (1.67)",
+        "give both optimizers, or begin slowly",
     ):
         assert line in text
     assert "so they do in training mode" in str(n2n.transfer(*made("mlp")))
