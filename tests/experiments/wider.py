@@ -18,7 +18,7 @@ SMALL = partial(Inception, 9)  # sqrt(0.3) of 16
 CONTEST = Contest(
     "wider",
     digits,
-    {"teacher": Teacher(SMALL, steps=4096)},
+    {"teacher": Teacher(SMALL, steps=8192)},
     {
         "scratch": Contestant(partial(scratch, build=FULL), None),
         **{
