@@ -16,6 +16,7 @@ from networks import Perceptron
 from training import Point, Start
 
 import onnx_net2net as n2n
+from onnx_net2net.step import Split
 
 SPLITS = {
     "project": {"split": "project"},
@@ -23,6 +24,7 @@ SPLITS = {
     "noise 5 %": {"split": "noise", "noise": 0.05},
     "noise 20 %": {"split": "noise", "noise": 0.2},
     "even": {"split": "even"},
+    **{"fresh": {"split": split} for split in Split if split == "fresh"},
 }
 OPTIMIZERS = {
     "SGD": partial(torch.optim.SGD, momentum=0.9),

@@ -12,8 +12,12 @@ from data import digits
 from growing import scratch, widened
 from networks import Inception
 
+from onnx_net2net.step import Split
+
 FULL = partial(Inception, 16)
 SMALL = partial(Inception, 9)  # sqrt(0.3) of 16
+
+SPLITS = [split.value for split in Split]
 
 CONTEST = Contest(
     "wider",
@@ -21,9 +25,13 @@ CONTEST = Contest(
     {"teacher": Teacher(SMALL, steps=8192)},
     {
         "scratch": Contestant(partial(scratch, build=FULL), None),
+        **(
+            {"random padding": Contestant(partial(padded, build=FULL))} if "fresh" in SPLITS else {}
+        ),
         **{
             split: Contestant(partial(widened, build=FULL, split=split))
-            for split in ("even", "project")
+            for split in SPLITS
+            if split != "noise"
         },
         "noise 5 %": Contestant(partial(widened, build=FULL, split="noise", noise=0.05)),
     },
