@@ -7,6 +7,7 @@ that never part keeps the rank that it had before.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from contest import Contest, Contestant, Teacher, main
@@ -18,14 +19,15 @@ from training import Point, Start
 import onnx_net2net as n2n
 from onnx_net2net.step import Split
 
-SPLITS = {
+SPLITS: dict[str, dict[str, Any]] = {
     "project": {"split": "project"},
     "noise 1 %": {"split": "noise", "noise": 0.01},
     "noise 5 %": {"split": "noise", "noise": 0.05},
     "noise 20 %": {"split": "noise", "noise": 0.2},
     "even": {"split": "even"},
-    **{"fresh": {"split": split} for split in Split if split == "fresh"},
 }
+if "fresh" in set(Split):
+    SPLITS["fresh"] = {"split": "fresh"}
 OPTIMIZERS = {
     "SGD": partial(torch.optim.SGD, momentum=0.9),
     "Adam": torch.optim.Adam,
