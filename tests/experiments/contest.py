@@ -88,8 +88,8 @@ class Contest:
 
     def smoke(self) -> Contest:
         """Return the same with next to no training: it shows that everything runs."""
-        teachers = {name: replace(t, steps=min(t.steps, 8)) for name, t in self.teachers.items()}
-        return replace(self, teachers=teachers, steps=8, seeds=(1,), searched=False)
+        teachers = {name: replace(t, steps=2) for name, t in self.teachers.items()}
+        return replace(self, teachers=teachers, steps=2, seeds=(1,), searched=False)
 
     def entrants(self) -> dict[str, Contestant]:
         """Return contestants and teachers, which are trained alike, by name."""
@@ -147,7 +147,7 @@ class Contest:
 
     def search(self, name: str) -> Schedule:
         """Return the rate and the warm-up that are best after half the steps."""
-        steps = max(8, self.steps // 2)
+        steps = self.steps // 2
         warmup = steps // 10
 
         def loss(rate: float, warmup: int) -> float:
