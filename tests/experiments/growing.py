@@ -99,9 +99,9 @@ def widen(origin: Origin, model: n2n.Model, build: Build, **options: Any) -> n2n
     return n2n.widen(model, widths, **{"seed": origin.seed} | options)
 
 
-def widened(origin: Origin, build: Build, **options: Any) -> Start:
+def widened(origin: Origin, build: Build, *, with_state: bool = True, **options: Any) -> Start:
     """Begin as the teacher, widened to the larger network."""
-    return grown(origin, partial(widen, build=build, **options))
+    return grown(origin, partial(widen, build=build, **options), with_state=with_state)
 
 
 def shaped(origin: Origin, build: Build) -> Start:
