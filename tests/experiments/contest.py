@@ -30,7 +30,7 @@ import torch
 from data import Data
 from growing import Build, Origin, scratch
 from report import plot, summary, table, write
-from training import Schedule, Start, train
+from training import Schedule, Start, Watch, train
 
 import onnx_net2net as n2n
 
@@ -41,26 +41,37 @@ Piece = dict[str, Any]
 
 @dataclass(frozen=True)
 class Teacher:
-    """A smaller network, trained until twice the steps lower its loss by less than ``plateau``."""
+    """A smaller network, trained until twice the steps lower its loss by less than ``plateau``.
+
+    It begins with random weights, and with AdamW, unless ``begin`` says otherwise.
+    """
 
     build: Build
     steps: int
     plateau: float = 0.02
+    begin: Callable[[Origin], Start] | None = None
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """How a network begins, and from which teacher, if from any."""
+    """How a network begins, and from which teacher, if from any.
+
+    ``factor`` stands for no search: the rate is this many times the teacher's, and reached after
+    ``warmup`` steps.
+    """
 
     begin: Callable[[Origin], Start]
     teacher: str | None = "teacher"
+    factor: float | None = None
+    warmup: int = 0
 
 
 @dataclass(frozen=True)
 class Contest:
     """What is compared, how long each contestant is trained, and from which seeds.
 
-    ``baseline`` is the contestant whose final loss the others are to reach.
+    ``baseline`` is the contestant whose final loss the others are to reach, ``watch`` measures
+    something else of the networks.
     """
 
     name: str
@@ -71,18 +82,19 @@ class Contest:
     rate: float = 4e-3
     seeds: tuple[int, ...] = (1, 2, 3)
     baseline: str = "scratch"
+    watch: Watch | None = None
     folder: Path = HERE
     searched: bool = True
 
     def smoke(self) -> Contest:
         """Return the same with next to no training: it shows that everything runs."""
-        teachers = {name: replace(t, steps=min(t.steps, 8)) for name, t in self.teachers.items()}
-        return replace(self, teachers=teachers, steps=8, seeds=(1,), searched=False)
+        teachers = {name: replace(t, steps=2) for name, t in self.teachers.items()}
+        return replace(self, teachers=teachers, steps=2, seeds=(1,), searched=False)
 
     def entrants(self) -> dict[str, Contestant]:
         """Return contestants and teachers, which are trained alike, by name."""
         teachers = {
-            name: Contestant(partial(scratch, build=teacher.build), None)
+            name: Contestant(teacher.begin or partial(scratch, build=teacher.build), None)
             for name, teacher in self.teachers.items()
         }
         return teachers | dict(self.contestants)
@@ -115,7 +127,7 @@ class Contest:
         began = time.perf_counter()
         origin = self.origin(name, seed)
         start = self.entrants()[name].begin(origin)
-        module, optimizer, points = train(start, origin.data, schedule, seed)
+        module, optimizer, points = train(start, origin.data, schedule, seed, self.watch)
         if keep:
             path.parent.mkdir(parents=True, exist_ok=True)
             shape = origin.exported(self.teachers[name].build)
@@ -135,7 +147,7 @@ class Contest:
 
     def search(self, name: str) -> Schedule:
         """Return the rate and the warm-up that are best after half the steps."""
-        steps = max(8, self.steps // 2)
+        steps = self.steps // 2
         warmup = steps // 10
 
         def loss(rate: float, warmup: int) -> float:
@@ -197,7 +209,11 @@ def run(contest: Contest, jobs: int) -> dict[str, list[Piece]]:
         best = dict(phase("search without teachers", search(alone)))
         seeds = (SEARCH_SEED, *contest.seeds)
         done = list(phase("teachers", training(contest.teachers, seeds)))
-        best |= phase("search", search(name for name in names if name not in alone))
+        for name, entrant in contest.contestants.items():
+            if entrant.factor is not None:
+                rate = entrant.factor * best[entrant.teacher].rate
+                best[name] = Schedule(contest.steps, rate, entrant.warmup)
+        best |= phase("search", search(name for name in names if name not in best))
         done += phase("training", training(names, contest.seeds))
     pieces: dict[str, list[Piece]] = {name: [] for name in entrants}
     for name, piece in done:

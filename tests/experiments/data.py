@@ -55,11 +55,10 @@ def augmented(images: Tensor, generator: Generator) -> Tensor:
 
 
 @cache
-def digits(batch: int = 64, portions: int = 1) -> Data:
+def digits(batch: int = 32) -> Data:
     """Return scikit-learn's 1,797 handwritten digits: half to train on, a quarter each to judge.
 
-    Every batch is augmented anew. The sets to judge hold four views of each of their images.
-    ``portions`` is into how many parts the training set is divided; only the first is drawn from.
+    Every batch is augmented anew. The sets to judge hold two views of each of their images.
     """
     from sklearn.datasets import load_digits
 
@@ -69,7 +68,7 @@ def digits(batch: int = 64, portions: int = 1) -> Data:
     order = torch.randperm(len(images), generator=generator)
     images, labels = images[order], torch.tensor(labels)[order]
     half, quarter = len(images) // 2, len(images) // 4
-    train = slice(0, half // portions)
+    train = slice(0, half)
     valid, test = slice(half, half + quarter), slice(half + quarter, None)
 
     def draw(generator: Generator) -> Batch:
@@ -77,7 +76,7 @@ def digits(batch: int = 64, portions: int = 1) -> Data:
         return augmented(images[index], generator), labels[index]
 
     def views(part: slice) -> Batch:
-        return augmented(images[part].repeat(4, 1, 1, 1), generator), labels[part].repeat(4)
+        return augmented(images[part].repeat(2, 1, 1, 1), generator), labels[part].repeat(2)
 
     digest = hashlib.sha256(images.numpy().tobytes()).hexdigest()[:16]
     return Data(draw, views(valid), views(test), {"batch": batch}, digest)

@@ -6,7 +6,7 @@ Each is given an Origin, which holds the trained teacher, and returns a Start.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from training import Start
 import onnx_net2net as n2n
 
 Build = partial[nn.Module]
+Grow = Callable[["Origin", n2n.Model], n2n.Model]
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,12 @@ class Origin:
             n2n.from_torch(build(), self.data.example).save(path, force=True)
         return n2n.load(path)
 
-    def start(self, model: n2n.Model, *, with_state: bool = True, **options: Any) -> Start:
+    def start(self, model: n2n.Model, *, with_state: bool = True) -> Start:
         """Return the start of a grown model, with the optimizer's state grown along."""
         state = None
         if with_state and self.state is not None:
             state = partial(n2n.grow_optimizer, self.state, model)
-        return Start(n2n.to_torch(model), training_flops(model, self.data), state, **options)
+        return Start(n2n.to_torch(model), training_flops(model, self.data), state)
 
 
 def training_flops(model: n2n.Model, data: Data, learned: float = 1.0) -> float:
@@ -71,18 +72,36 @@ def scratch(origin: Origin, build: Build) -> Start:
     return Start(origin.fresh(build), training_flops(origin.exported(build), origin.data))
 
 
-def widths_of(origin: Origin, build: Build) -> dict[str, int]:
-    """Return the dimensions of the teacher that are wider in the larger network."""
+def scratch_like(origin: Origin, small: Build, grow: Grow) -> Start:
+    """Begin with random weights in the network that the small one grows into."""
+    start = origin.start(grow(origin, origin.exported(small)))
+    torch.manual_seed(1000 + origin.seed)
+    return with_random(start, "")
+
+
+def with_random(start: Start, *prefixes: str) -> Start:
+    """Draw the weights of the modules anew whose names begin so; statistics, too."""
+    for name, module in start.module.named_modules():
+        if name.startswith(prefixes) and hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    return start
+
+
+def grown(origin: Origin, grow: Grow, *, with_state: bool = True) -> Start:
+    """Begin as the teacher, grown."""
+    return origin.start(grow(origin, origin.model), with_state=with_state)
+
+
+def widen(origin: Origin, model: n2n.Model, build: Build, **options: Any) -> n2n.Model:
+    """Widen to the larger network; ``options`` are those of :func:`onnx_net2net.widen`."""
     there = {d.name: d.width for d in n2n.inspect(origin.exported(build))}
-    widths = {d.name: there[d.name] for d in n2n.inspect(origin.model)}
-    return {d.name: widths[d.name] for d in n2n.inspect(origin.model) if widths[d.name] > d.width}
+    widths = {d.name: there[d.name] for d in n2n.inspect(model) if there[d.name] > d.width}
+    return n2n.widen(model, widths, **{"seed": origin.seed} | options)
 
 
 def widened(origin: Origin, build: Build, *, with_state: bool = True, **options: Any) -> Start:
-    """Begin as the teacher, widened to the larger network; ``options`` are those of widen."""
-    options = {"seed": origin.seed} | options
-    grown = n2n.widen(origin.model, widths_of(origin, build), **options)
-    return origin.start(grown, with_state=with_state)
+    """Begin as the teacher, widened to the larger network."""
+    return grown(origin, partial(widen, build=build, **options), with_state=with_state)
 
 
 def shaped(origin: Origin, build: Build) -> Start:

@@ -88,3 +88,16 @@ class GPT(nn.Module):
         for block in self.h:
             x = block(x)
         return self.head(self.norm(x))
+
+
+class Perceptron(nn.Module):
+    """Ten classes from gray images, by one hidden layer."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.first, self.hidden = nn.Linear(256, 64), nn.Linear(64, width)
+        self.dropout, self.classes = nn.Dropout(dropout), nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.hidden(F.relu(self.first(x.flatten(1)))))
+        return self.classes(self.dropout(x))

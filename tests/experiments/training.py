@@ -21,8 +21,9 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 
 Point = dict[str, float]
 Loss = Callable[[nn.Module, Batch], Tensor]
+Watch = Callable[[nn.Module, Data], Point]
 
-_MARKS = 4  # times to judge while the number of steps doubles
+_MARKS = 3  # times to judge while the number of steps doubles
 _STATISTICS = 8  # batches to measure the statistics of BatchNorm on
 
 
@@ -44,7 +45,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a network is trained. Without ``rate`` nothing is known of it yet.
+    """How a network is trained: at a constant rate, after a warm-up.
 
     Training ends early, at a plateau, where doubling the steps lowered the loss by less than the
     share ``plateau``.
@@ -64,7 +65,7 @@ def cross_entropy(module: nn.Module, batch: Batch) -> Tensor:
 
 def marks(steps: int) -> list[int]:
     """Return the steps after which to judge: 0, and then evenly by their logarithm."""
-    count = max(0, math.ceil(_MARKS * math.log2(steps / 8)))
+    count = math.ceil(_MARKS * math.log2(steps))
     return sorted({0, *(round(steps / 2 ** (i / _MARKS)) for i in range(count + 1))})
 
 
@@ -73,7 +74,7 @@ def train(
     data: Data,
     schedule: Schedule,
     seed: int,
-    watch: Callable[[nn.Module], Point] | None = None,
+    watch: Watch | None = None,
 ) -> tuple[nn.Module, torch.optim.Optimizer, list[Point]]:
     """Train a network in place. Return its averaged weights, its optimizer, and the points.
 
@@ -93,7 +94,7 @@ def train(
     for step in range(schedule.steps + 1):
         if step in marks(schedule.steps):
             point = {"step": step} | judge(average.module, data)
-            points.append(point | (watch(module) if watch else {}))
+            points.append(point | (watch(module, data) if watch else {}))
             if step == schedule.steps or _is_plateau(points, schedule.plateau):
                 break
         for group in optimizer.param_groups:
@@ -111,8 +112,8 @@ def _average(averages: list[Tensor], weights: list[Tensor], count: Tensor) -> No
 
 
 def _is_plateau(points: list[Point], share: float) -> bool:
-    """Return whether twice the steps brought less than ``share`` of the loss."""
-    if share == 0 or len(points) <= 3 * _MARKS:
+    """Return whether twice the steps brought less than ``share`` of the loss; not at the start."""
+    if share == 0 or len(points) <= 8 * _MARKS:
         return False
     before, now = (points[i]["valid loss"] for i in (-1 - _MARKS, -1))
     return now > (1 - share) * before

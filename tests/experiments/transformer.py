@@ -39,7 +39,7 @@ even = partial(widened, build=WIDE, split="even", mapping="round-robin")
 CONTEST = Contest(
     "transformer",
     characters,
-    {"teacher": Teacher(gpt(32, 4), steps=8192)},
+    {"teacher": Teacher(gpt(32, 4), steps=4096)},
     group("width x1.5", gpt(48, 4))
     | group("width x2", WIDE, copies=Contestant(even))
     | group(
@@ -49,7 +49,7 @@ CONTEST = Contest(
         new=Contestant(new_blocks),
     )
     | group("both x2", gpt(64, 8)),
-    steps=4096,
+    steps=3072,
 )
 
 if __name__ == "__main__":

@@ -9,26 +9,24 @@ from functools import partial
 
 from contest import Contest, Contestant, Teacher, main
 from data import digits
-from growing import scratch, widened
+from growing import padded, scratch, widened
 from networks import Inception
+
+from onnx_net2net.step import Split
 
 FULL = partial(Inception, 16)
 SMALL = partial(Inception, 9)  # sqrt(0.3) of 16
 
-CONTEST = Contest(
-    "wider",
-    digits,
-    {"teacher": Teacher(SMALL, steps=4096)},
-    {
-        "scratch": Contestant(partial(scratch, build=FULL), None),
-        **{
-            split: Contestant(partial(widened, build=FULL, split=split))
-            for split in ("even", "project")
-        },
-        "noise 5 %": Contestant(partial(widened, build=FULL, split="noise", noise=0.05)),
-    },
-    steps=2048,
-)
+CONTESTANTS = {
+    "scratch": Contestant(partial(scratch, build=FULL), None),
+    "even": Contestant(partial(widened, build=FULL, split="even")),
+    "noise 5 %": Contestant(partial(widened, build=FULL, split="noise", noise=0.05)),
+    "project": Contestant(partial(widened, build=FULL)),
+}
+if "fresh" in set(Split):
+    CONTESTANTS["fresh"] = Contestant(partial(widened, build=FULL, split="fresh"))
+    CONTESTANTS["random padding"] = Contestant(partial(padded, build=FULL))
+CONTEST = Contest("wider", digits, {"teacher": Teacher(SMALL, steps=8192)}, CONTESTANTS, steps=2048)
 
 if __name__ == "__main__":
     main(CONTEST)

@@ -1,0 +1,70 @@
+"""What is reported of trainings is what their points say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from report import summary, table
+
+
+def training(seed: int, flops: float, losses: dict[int, float]) -> dict[str, Any]:
+    """Return a piece, as a contest writes it down."""
+    return {
+        "settings": {"seed": seed, "rate": 0.01, "warmup": 5},
+        "parameters": 10,
+        "flops": flops,
+        "seconds": 1.0,
+        "points": [
+            {"step": step, "test loss": loss, "test accuracy": 0.5} for step, loss in losses.items()
+        ],
+    }
+
+
+PIECES = {
+    "teacher": [training(seed, 3.0, {0: 9.0, 100: 3.0}) for seed in (1, 2)],
+    "scratch": [training(seed, 10.0, {0: 9.0, 100: 4.0, 400: 2.0}) for seed in (1, 2)],
+    "grown": [
+        training(1, 10.0, {0: 3.0, 25: 3.0, 100: 1.0, 400: 0.5}),
+        training(2, 10.0, {0: 3.0, 25: 2.0, 100: 1.0, 400: 0.5}),
+    ],
+    "worse": [training(seed, 10.0, {0: 3.0, 100: 3.0, 400: 2.5}) for seed in (1, 2)],
+    "at once": [training(seed, 5.0, {0: 1.5, 100: 1.4, 400: 1.3}) for seed in (1, 2)],
+}
+TEACHERS = dict.fromkeys(PIECES, "teacher") | {"teacher": None, "scratch": None}
+
+
+def test_steps_and_work_until_the_loss_of_the_baseline() -> None:
+    contestants = summary("example", PIECES, TEACHERS, "scratch")["contestants"]
+    grown, worse, at_once = (contestants[name] for name in ("grown", "worse", "at once"))
+    assert contestants["scratch"]["fewer steps"] == [1.0, 0.0]
+    assert "fewer steps" not in contestants["teacher"]
+    # Halfway from 25 to 100 by its logarithm, and at 25: 8 and 16 times fewer.
+    assert grown["steps"] == [50, 25]
+    assert grown["fewer steps"] == pytest.approx([12.0, 5.6569], abs=1e-3)
+    # 4,000 operations against 500 and 250, and 300 of the teacher's with each.
+    assert grown["less work"] == pytest.approx([12.0, 5.6569], abs=1e-3)
+    counted = [4000 / 800, 4000 / 550]
+    assert grown["less work with the teacher's"][0] == pytest.approx(sum(counted) / 2, abs=1e-3)
+    assert worse["steps"] == [None, None]
+    assert worse["fewer steps"] is None
+    assert at_once["steps"] == [1, 1]
+    assert at_once["less work with the teacher's"][0] == pytest.approx(4000 / 305, abs=1e-3)
+
+
+def test_groups_have_baselines_of_their_own() -> None:
+    pieces = {"teacher": PIECES["teacher"]}
+    pieces |= {f"easy: {name}": PIECES[name] for name in ("scratch", "grown")}
+    pieces |= {"hard: scratch": PIECES["grown"], "hard: grown": PIECES["worse"]}
+    teachers = {name: "teacher" if "grown" in name else None for name in pieces}
+    contestants = summary("example", pieces, teachers, "scratch")["contestants"]
+    assert contestants["easy: grown"]["target"] == 2.0
+    assert contestants["hard: grown"]["target"] == 0.5
+
+
+def test_the_table_has_a_line_for_each() -> None:
+    lines = table(summary("example", PIECES, TEACHERS, "scratch")).splitlines()
+    assert len(lines) == 2 + len(PIECES)
+    assert [line.count("|") for line in lines] == [8] * len(lines)
+    assert lines[4].endswith("| 6.14 ± 1.61 |")
+    assert lines[5].endswith("| - | - | - |")
