@@ -40,6 +40,19 @@ def test_rotary_attention_grows_without_new_operators(name: str) -> None:
     assert n2n.verify(model, grown, seeds=1)
 
 
+@pytest.mark.parametrize("op", ["Mul", "Div"])
+def test_a_query_that_is_scaled_by_a_weight(op: str) -> None:
+    """The weight of a product may take the shares. A divisor may not: it would undo them."""
+    net = Net()
+    query, key = (net("MatMul", net.input("batch", "time", 4), net.weight(4, 6)) for _ in "qk")
+    scaled = net(op, query, net.put(np.linspace(0.5, 2, 6, dtype=np.float32)))
+    model = n2n.load(net.model(net("MatMul", scaled, net("Transpose", key, perm=[0, 2, 1]))))
+    (dimension,) = (d for d in n2n.inspect(model) if d.growth != "fixed")
+    grown = n2n.widen(model, {dimension.name: 9})
+    assert operators(grown) == operators(model)
+    assert n2n.verify(model, grown, seeds=1)
+
+
 def test_a_fused_projection_keeps_keys_and_values_unscaled() -> None:
     """One weight axis holds q, k and v: scaling q there would scale all three."""
     model = n2n.load(FIXTURES / "vit.dynamo.onnx")
