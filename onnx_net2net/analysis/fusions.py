@@ -252,11 +252,19 @@ def _gelu_forms(inner: str) -> list[str]:
     ]
 
 
+def _root(variance: str) -> str:
+    return f"Sqrt(variance := Add({variance}, eps))"
+
+
+def _inverse(variance: str) -> str:
+    """Return the pattern of 1 over the root of ``variance``."""
+    moved = f"variance := Add({variance}, eps)"
+    return f"(Reciprocal({_root(variance)}) | Div(1, {_root(variance)}) | Pow({moved}, -0.5))"
+
+
 def _scaled(value: str, variance: str) -> str:
     """Return the pattern of ``value`` over the root of ``variance``, times a scale."""
-    moved = f"variance := Add({variance}, eps)"
-    inverse = f"(Reciprocal(Sqrt({moved})) | Div(1, Sqrt({moved})) | Pow({moved}, -0.5))"
-    normed = f"(Div({value}, Sqrt({moved})) | Mul({value}, {inverse}))"
+    normed = f"(Div({value}, {_root(variance)}) | Mul({value}, {_inverse(variance)}))"
     return f"Mul({normed} | Cast({normed}), w)"
 
 
@@ -265,13 +273,21 @@ def _squares(value: str) -> str:
 
 
 def _centred(x: str) -> list[str]:
-    """Return the patterns of LayerNorm, whose variance may be a difference of squares."""
+    """Return the patterns of LayerNorm, whose variance may be a difference of squares.
+
+    The last ones multiply it out: x s + (b - mean s), with s the scale over the root.
+    """
     mean = f"(mean := ReduceMean({x}))"
     value = f"Sub({x}, {mean})"
     difference = f"(difference := Sub(ReduceMean({_squares(x)}), {_squares(mean)}))"
     variance = f"(ReduceMean({_squares(value)}) | {difference} | Max({difference}, 0))"
     scaled = _scaled(value, variance)
-    return [f"Add({scaled}, b)", scaled]
+    factor = f"Mul({_inverse(variance)}, w)"
+    shift, minus = f"Mul({mean}, {factor})", f"Mul(Neg({mean}), {factor})"
+    moved = f"(Add({minus}, b) | Sub(b, {shift}))"
+    product = f"Mul({x}, {factor})"
+    out = [f"Add({product}, {moved})", f"Add({product}, {minus})", f"Sub({product}, {shift})"]
+    return [f"Add({scaled}, b)", scaled, *out]
 
 
 def _uncentred(x: str) -> str:
