@@ -77,7 +77,13 @@ def from_torch(
     name in ``module.state_dict()``; further names of tied ones are kept in the model's metadata.
     The module itself, its mode included, is left as it was; the model does not follow its further
     training. A module on the meta device gives a model whose weights are absent: of these only
-    names, shapes and types are known. Raises Refused where PyTorch cannot export the module,
+    names, shapes and types are known.
+
+    Calls of dropout, those of attention included, become Dropout nodes with the ratios of
+    training mode, which do nothing in inference; ``to_torch`` drops by them again. Whatever else
+    the module draws at random in training mode (stochastic depth, dropout of whole channels) is
+    named by a warning and in the model's metadata. ``dropout=False`` leaves all of it out.
+    Raises Refused where PyTorch cannot export the module,
     UsageError for arguments that do not fit it.
     """
     with _filled(module) as mode:
