@@ -173,7 +173,8 @@ def _fake_quantize(around: Surroundings, match: Match) -> Fusion | None:
 def _attention(around: Surroundings, match: Match) -> Fusion | None:
     """Return attention: scaled products, a mask, softmax over the last axis, and a product.
 
-    Where it is ``guarded``, a query that may see no key gives zeros, else not a number.
+    Where it is ``guarded``, a query that may see no key gives zeros, else not a number. ``dropout``
+    is the ratio of the weights that training drops.
     """
     names = match.names
     if any(around.rank(names[k]) != 4 for k in ("q", "k", "v")):
@@ -194,10 +195,13 @@ def _attention(around: Surroundings, match: Match) -> Fusion | None:
         scale = scale / number if key == "d" else scale * number
     if "mask" in names and (around.rank(names["mask"]) or 5) > 4:
         return None
+    ratio = around.number(names["ratio"]) if "ratio" in names else 0.0
+    if ratio is None:
+        return None
     key, order = _untransposed(around, names["k"])
     inputs = (names["q"], key, names["v"], *([names["mask"]] if "mask" in names else []))
     permuted = None if order == (0, 1, 2, 3) else (1, order)
-    attributes = {"scale": scale, "guarded": int("p" in names)}
+    attributes = {"scale": scale, "guarded": int("p" in names), "dropout": ratio}
     return Fusion("Attention", inputs, match.nodes, names, attributes, FUSED, permuted)
 
 
@@ -234,6 +238,7 @@ def _flattened_transpose(around: Surroundings, last: Node) -> str | None:
 _SCORES = "(MatMul(Mul(q, s), Mul(k, t)) | MatMul(Mul(q, s), k) | MatMul(q, k))"
 _SCALED = f"(Div({_SCORES}, d) | Mul({_SCORES}, u) | {_SCORES})"
 _SOFTMAX = f"(Softmax(Add({_SCALED}, mask)) | Softmax({_SCALED}))"
+_GUARDED = f"Where(IsNaN(p := {_SOFTMAX}), 0, p)"
 _ERF = "Add(Erf(Div(x, 1.4142135381698608) | Mul(x, 0.7071067811865476)), 1)"
 _CUBE = "(Pow(x, 3) | Mul(x, Mul(x, x)))"
 _TANH = f"Add(Tanh(Mul(Add(x, Mul({_CUBE}, 0.044715)), 0.7978845608028654)), 1)"
@@ -247,11 +252,19 @@ def _gelu_forms(inner: str) -> list[str]:
     ]
 
 
+def _root(variance: str) -> str:
+    return f"Sqrt(variance := Add({variance}, eps))"
+
+
+def _inverse(variance: str) -> str:
+    """Return the pattern of 1 over the root of ``variance``."""
+    moved = f"variance := Add({variance}, eps)"
+    return f"(Reciprocal({_root(variance)}) | Div(1, {_root(variance)}) | Pow({moved}, -0.5))"
+
+
 def _scaled(value: str, variance: str) -> str:
     """Return the pattern of ``value`` over the root of ``variance``, times a scale."""
-    moved = f"variance := Add({variance}, eps)"
-    inverse = f"(Reciprocal(Sqrt({moved})) | Div(1, Sqrt({moved})) | Pow({moved}, -0.5))"
-    normed = f"(Div({value}, Sqrt({moved})) | Mul({value}, {inverse}))"
+    normed = f"(Div({value}, {_root(variance)}) | Mul({value}, {_inverse(variance)}))"
     return f"Mul({normed} | Cast({normed}), w)"
 
 
@@ -260,13 +273,21 @@ def _squares(value: str) -> str:
 
 
 def _centred(x: str) -> list[str]:
-    """Return the patterns of LayerNorm, whose variance may be a difference of squares."""
+    """Return the patterns of LayerNorm, whose variance may be a difference of squares.
+
+    The last ones multiply it out: x s + (b - mean s), with s the scale over the root.
+    """
     mean = f"(mean := ReduceMean({x}))"
     value = f"Sub({x}, {mean})"
     difference = f"(difference := Sub(ReduceMean({_squares(x)}), {_squares(mean)}))"
     variance = f"(ReduceMean({_squares(value)}) | {difference} | Max({difference}, 0))"
     scaled = _scaled(value, variance)
-    return [f"Add({scaled}, b)", scaled]
+    factor = f"Mul({_inverse(variance)}, w)"
+    shift, minus = f"Mul({mean}, {factor})", f"Mul(Neg({mean}), {factor})"
+    moved = f"(Add({minus}, b) | Sub(b, {shift}))"
+    product = f"Mul({x}, {factor})"
+    out = [f"Add({product}, {moved})", f"Add({product}, {minus})", f"Sub({product}, {shift})"]
+    return [f"Add({scaled}, b)", scaled, *out]
 
 
 def _uncentred(x: str) -> str:
@@ -296,8 +317,8 @@ KINDS = (
     *NORMS,
     _kind(
         _attention,
-        f"MatMul(Where(IsNaN(p := {_SOFTMAX}), 0, p), v)",
-        f"MatMul({_SOFTMAX}, v)",
+        *(f"MatMul({weights}, v)" for weights in (_GUARDED, _SOFTMAX)),
+        *(f"MatMul(Dropout({weights}, ratio), v)" for weights in (_GUARDED, _SOFTMAX)),
     ),
     _kind(_linear, "Add(MatMul(x, w), b)", "MatMul(x, w)"),
     _kind(_fake_quantize, "DequantizeLinear(QuantizeLinear(x))"),

@@ -96,6 +96,45 @@ def test_layer_scale_is_seen_through() -> None:
     assert n2n.verify(model, n2n.widen(model, {dimension.name: 13}))
 
 
+SHIFTS = {
+    "b - mean s": [("Mul", "mean s", "ms"), ("Sub", "b ms", "shift"), ("Add", "xs shift", "ln")],
+    "(-mean) s + b": [
+        ("Neg", "mean", "minus"), ("Mul", "minus s", "ms"), ("Add", "ms b", "shift"),
+        ("Add", "xs shift", "ln"),
+    ],
+    "no bias": [("Mul", "mean s", "ms"), ("Sub", "xs ms", "ln")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_a_norm_that_is_multiplied_out_is_padded(shift: str) -> None:
+    """As Keras has it, x s + (b - mean s): epsilon follows, and no node is inserted."""
+    rng = np.random.default_rng(0)
+    steps = [
+        ("MatMul", "x w1", "y"), ("ReduceMean", "y last", "mean"), ("Sub", "y mean", "c"),
+        ("Mul", "c c", "square"), ("ReduceMean", "square last", "var"), ("Add", "var eps", "moved"),
+        ("Sqrt", "moved", "root"), ("Reciprocal", "root", "inverse"), ("Mul", "inverse g", "s"),
+        ("Mul", "y s", "xs"), *SHIFTS[shift], ("MatMul", "ln w2", "out"),
+    ]  # fmt: skip
+    weights = {"w1": (7, 12), "g": (12,), "b": (12,), "w2": (12, 5)}
+    arrays = {name: rng.normal(size=shape).astype("f") for name, shape in weights.items()}
+    arrays |= {"eps": np.array(0.1, "f"), "last": np.array([-1])}
+    read = {name for _, inputs, _ in steps for name in inputs.split()}
+    graph = helper.make_graph(
+        [helper.make_node(op, inputs.split(), [output]) for op, inputs, output in steps],
+        "norm",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 7])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["n", 5])],
+        [numpy_helper.from_array(a, name) for name, a in arrays.items() if name in read],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    model = n2n.load(proto)
+    grown = n2n.widen(model, {"w1": 17})
+    assert len(grown.proto.graph.node) == len(steps)
+    assert grown.weights["eps"].array() == pytest.approx(0.1 * 12 / 17)
+    assert n2n.verify(model, grown)
+
+
 def test_an_index_is_never_padded() -> None:
     """Units chosen by an index tensor are copied by copying indices; an index has no mean."""
     rng = np.random.default_rng(1)

@@ -90,7 +90,7 @@ class Checkpoint:
     def model(self) -> Model:
         """Return the network as a model with the folder's weights, or with absent ones."""
         with main_output(self.module):
-            empty = from_torch(self.module, example(self.module, self.config))
+            empty = from_torch(self.module, example(self.module, self.config), dropout=False)
         if not self.weights:
             return empty
         owners = [name for name, weight in empty.weights.items() if not weight.given]

@@ -33,6 +33,15 @@ from torch.export import Dim
 from torch.utils._pytree import tree_is_leaf, tree_map_only
 
 from onnx_net2net.errors import Refused, UsageError
+from onnx_net2net.frameworks.torch.dropout import (
+    RANDOM,
+    Drawn,
+    closed,
+    draws,
+    inference,
+    kept,
+    opened,
+)
 from onnx_net2net.model.history import TIES
 from onnx_net2net.model.model import Absent, Computed, Model, Weight
 from onnx_net2net.model.validation import check_model
@@ -51,6 +60,7 @@ def from_torch(
     dynamic: Dynamic = None,
     *,
     opset: int | None = None,
+    dropout: bool = True,
 ) -> Model:
     """Export ``module`` in inference mode; the model's weights are the module's own state.
 
@@ -67,18 +77,32 @@ def from_torch(
     name in ``module.state_dict()``; further names of tied ones are kept in the model's metadata.
     The module itself, its mode included, is left as it was; the model does not follow its further
     training. A module on the meta device gives a model whose weights are absent: of these only
-    names, shapes and types are known. Raises Refused where PyTorch cannot export the module,
+    names, shapes and types are known.
+
+    Calls of dropout, those of attention included, become Dropout nodes with the ratios of
+    training mode, which do nothing in inference; ``to_torch`` drops by them again. Whatever else
+    the module draws at random in training mode (stochastic depth, dropout of whole channels) is
+    named by a warning and in the model's metadata. ``dropout=False`` leaves all of it out.
+    Raises Refused where PyTorch cannot export the module,
     UsageError for arguments that do not fit it.
     """
     with _filled(module) as mode:
         args, kwargs = arguments(example_inputs if mode is None else _fake(mode, example_inputs))
         bound = _bound(module, args, kwargs)
         shapes = _dynamic_shapes(bound, dynamic)
-        with _plain(module, bound):
+        drawn = draws(module, args, kwargs) if dropout else Drawn()
+        with _plain(module, bound), kept(module, drawn.ratios):
             program = _exported(module, *_by_name(bound, args, kwargs), shapes, opset)
+        if drawn.ratios:
+            opened(program.model)
         tensors = {n: t for n, t in module.state_dict().items() if isinstance(t, Tensor)}
         state = {name for name, tensor in tensors.items() if tensor.is_floating_point()}
         graph = _optimised(program.model, state)
+        if drawn.ratios:
+            closed(graph)
+        if lost := drawn.message(module):
+            warnings.warn(f"not kept of how it trains: {lost}", stacklevel=2)
+            graph.metadata_props[RANDOM] = lost
         return _model(graph, _ties(module, set(graph.graph.initializers)))
 
 
@@ -229,7 +253,7 @@ def _exported(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any, opset: int | None
 ) -> Any:
     try:
-        with _inference(module), _quiet():
+        with inference(module), _quiet():
             program = torch.onnx.export(
                 module,
                 args,
@@ -253,18 +277,6 @@ def _exported(
 
 def _first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-
-
-@contextmanager
-def _inference(module: nn.Module) -> Iterator[None]:
-    """Put all of ``module`` in inference mode, and each part then back in its own."""
-    modes = [(part, part.training) for part in module.modules()]
-    try:
-        module.eval()
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
 
 
 @contextmanager

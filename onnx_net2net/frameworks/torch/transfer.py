@@ -55,11 +55,13 @@ class Pair:
         self.small, self.large = bare(small), bare(large)
         self._check()
         self.call = Call(*arguments(examples))
-        self.small_model = from_torch(self.small, self._examples(self.small), dynamic)
+        self.small_model = from_torch(
+            self.small, self._examples(self.small), dynamic, dropout=False
+        )
         large, dtype = self.large, dtype_of(self.small)
         if dtype != dtype_of(large):  # or the graphs would differ by what is cast
             large = copy.deepcopy(large).to(dtype)
-        self.large_model = from_torch(large, self._examples(large), dynamic)
+        self.large_model = from_torch(large, self._examples(large), dynamic, dropout=False)
 
     def _check(self) -> None:
         if self.small is self.large or {*map(id, self.small.parameters())} & {

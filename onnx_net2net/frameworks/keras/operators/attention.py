@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import keras
 import ml_dtypes
 import numpy as np
 from keras import ops
@@ -180,13 +181,17 @@ def plain_attention(op: KerasOperation, q: Any, k: Any, v: Any, mask: Any = None
         blind = ops.equal(ops.max(bias, axis=-1, keepdims=True), -math.inf)
         bias = ops.where(blind, ops.zeros_like(bias), bias)
     shapes = [op.translator.program.shapes.sizes_of(name) or () for name in op.step.inputs[:3]]
-    if shapes[0] and shapes[1] == shapes[2] and shapes[0][:2] == shapes[1][:2]:
+    rate = op.attribute("dropout") if op.training else 0.0
+    if not rate and shapes[0] and shapes[1] == shapes[2] and shapes[0][:2] == shapes[1][:2]:
         turned = [ops.transpose(x, (0, 2, 1, 3)) for x in (q, k, v)]
         y = ops.dot_product_attention(*turned, bias=bias, scale=scale)
         y = ops.transpose(y, (0, 2, 1, 3))
-    else:  # heads or a batch that are broadcast
+    else:  # heads or a batch that are broadcast, or weights that are dropped
         scores = scaled(ops.matmul(q, swapped(k)), scale)
-        y = ops.matmul(softmax(scores if bias is None else scores + bias), v)
+        weights = softmax(scores if bias is None else scores + bias)
+        if rate:
+            weights = keras.random.dropout(weights, rate, seed=op.translator.seed)
+        y = ops.matmul(weights, v)
     return y if blind is None else ops.where(blind, ops.zeros_like(y), y)
 
 

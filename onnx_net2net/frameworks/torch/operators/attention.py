@@ -99,6 +99,8 @@ def plain_attention(op: TorchOperation) -> str:
     options = f", {op.tensor(3)}" if op.has(3) else ""
     if usual is None or abs(scale * usual**0.5 - 1) > 1e-6:
         options += f", scale={short(scale)}"
+    if ratio := op.attribute("dropout"):
+        options += f", dropout_p={short(ratio)} if self.training else 0.0"
     given = f"{op.tensor(0)}, {op.tensor(1)}, {op.tensor(2)}"
     op.hint, op.fresh = "attention", True
     return f"F.scaled_dot_product_attention({given}{options})"
