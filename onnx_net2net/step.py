@@ -84,6 +84,7 @@ class Split(StrEnum):
 
     PROJECT = "project"  # random parts that add up exactly
     EVEN = "even"  # equal parts: copies never part
+    FRESH = "fresh"  # no copies: new units, which nothing reads yet
     NOISE = "noise"  # equal parts and noise, which is not exact
 
 
