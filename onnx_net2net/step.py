@@ -263,6 +263,7 @@ class Deepen(Step):
     """Insert layers ``after`` places, and copies of blocks; ``calibrate`` names files of inputs."""
 
     operation = "deepen"
+    method = 2
     after: str | Sequence[str] = _argument(
         NAMES,
         (),
@@ -283,7 +284,7 @@ class Deepen(Step):
         WINDOW, None, "The window of inserted convolutions.  [default: as the neighbour's]", "K[xK]"
     )
     norm: bool | None = _setting(
-        FLAG, None, "With or without BatchNorm.  [default: as the neighbour]"
+        FLAG, None, "With or without BatchNorm.  [default: as the neighbour, with --calibrate]"
     )
     copies: int = _argument(_COUNT, 1, "Copies behind each block; with --spread in all.", "N")
     every: int = _argument(_COUNT, 1, "Only behind every K-th of the blocks.", "K")
