@@ -84,6 +84,7 @@ class Split(StrEnum):
 
     PROJECT = "project"  # random parts that add up exactly
     EVEN = "even"  # equal parts: copies never part
+    FRESH = "fresh"  # no copies: new units, which nothing reads yet
     NOISE = "noise"  # equal parts and noise, which is not exact
 
 
@@ -262,6 +263,7 @@ class Deepen(Step):
     """Insert layers ``after`` places, and copies of blocks; ``calibrate`` names files of inputs."""
 
     operation = "deepen"
+    method = 2
     after: str | Sequence[str] = _argument(
         NAMES,
         (),
@@ -282,7 +284,7 @@ class Deepen(Step):
         WINDOW, None, "The window of inserted convolutions.  [default: as the neighbour's]", "K[xK]"
     )
     norm: bool | None = _setting(
-        FLAG, None, "With or without BatchNorm.  [default: as the neighbour]"
+        FLAG, None, "With or without BatchNorm.  [default: as the neighbour, with --calibrate]"
     )
     copies: int = _argument(_COUNT, 1, "Copies behind each block; with --spread in all.", "N")
     every: int = _argument(_COUNT, 1, "Only behind every K-th of the blocks.", "K")

@@ -154,7 +154,7 @@ def test_widths_that_make_no_sense(width: object, problem: str) -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"split": "thirds"}, "split: 'thirds' is not one of project, even, noise"),
+        ({"split": "thirds"}, "split: 'thirds' is not one of project, even, fresh, noise"),
         ({"mapping": "best"}, "mapping: 'best' is not one of random, round-robin"),
         ({"amplitude": -0.1}, "amplitude: -0.1 is not a number from 0 to 10"),
         ({"amplitude": float("inf")}, "amplitude: inf is not a number from 0 to 10"),

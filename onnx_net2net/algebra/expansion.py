@@ -171,6 +171,15 @@ def random_pads(array: Array, axis: int, source: Index, seed: int | list[int]) -
     return array
 
 
+def shuffle_units(array: Array, axis: int, units: Index, seed: int | list[int]) -> Array:
+    """Shuffle what each of these ``units`` along ``axis`` holds, in place."""
+    rng = np.random.default_rng(seed)
+    for unit in units:
+        part = np.take(array, unit, axis)
+        array[_at(axis, unit)] = part.ravel()[rng.permutation(part.size)].reshape(part.shape)
+    return array
+
+
 def share_copies(
     array: Array,
     axis: int,
@@ -305,5 +314,5 @@ def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
             yield slice(row, row + 1), slice(start, start + step)
 
 
-def _at(axis: int, index: Array | slice) -> tuple[slice | Array, ...]:
+def _at(axis: int, index: Array | slice | int) -> tuple[slice | Array | int, ...]:
     return (*[slice(None)] * axis, index)

@@ -111,8 +111,8 @@ def deepen(
     ``init``: "identity" is exact behind an idempotent activation (ReLU, Clip); "residual" adds
     B(f(A x)) with B zero, exact anywhere; "factor" makes two linear layers of the one before;
     "auto" takes identity where it is exact, else residual. ``norm`` puts a BatchNormalization
-    into identity layers (None: where the neighbour has one). It is the identity in training mode
-    as well if ``calibration`` gives input batches to measure it on, else in inference only.
+    into identity layers (None: where the neighbour has one and ``calibration`` gives input batches
+    to measure it on). One that was not measured is the identity in inference only.
 
     ``block`` names blocks (an end of a name or a glob will do), behind each of which ``copies`` are
     put whose last projections are zero (``zero`` "last"), or sum over units that "cancel"; or only
@@ -146,7 +146,7 @@ def deepened(model: Model, step: Deepen, calibration: Samples | None = None) -> 
     # Names, globs and spread as what they meant here, so that they mean it again.
     counts = {c.block: c.copies for c in reversed(changes) if isinstance(c, Copies)}
     done = vars(replace(step, after=layers, block=counts, copies=1, every=1, spread=False))
-    details = {"after": layers, "calibrated": calibration is not None} | done
+    details = {"method": step.method, "after": layers, "calibrated": calibration is not None} | done
     del details["calibrate"]
     details["changes"] = [asdict(change) for change in changes]
     proto = deeper.editable()
@@ -276,7 +276,7 @@ def _build(
     if init == "residual":
         residual(layers, kernels[0], group, seed)
         return True
-    fitting = place.norm is not None and place.axis == 1
+    fitting = place.norm is not None and place.axis == 1 and statistics is not None
     normed = fitting if step.norm is None else step.norm
     identity(layers, kernels, group, bias=not normed)
     if normed:

@@ -28,7 +28,7 @@ def shrunk(graph: Graph, growth: Growth, paddings: Sequence[Padding]) -> Epsilon
     """Return the epsilons of norms that run over padded vectors."""
     epsilons: Epsilons = {}
     for padding in paddings:
-        factor = padding.eta(int(growth.size(padding.atom))) ** 2
+        factor = padding.eta(growth.source(padding.atom)) ** 2
         for norm in padding.norms:
             epsilons[_scale(graph, norm)] = norm.epsilon, factor * norm.epsilon
     return epsilons

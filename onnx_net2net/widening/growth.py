@@ -24,15 +24,21 @@ Fill = tuple[Index, np.ndarray]  # new places, and the weighting of old entries 
 
 @dataclass
 class Growth:
-    """``sources[atom]`` is the source map of a grown atom; other atoms keep their size."""
+    """``sources[atom]`` is the source map of a grown atom; other atoms keep their size.
+
+    Units that are padded in ``sources`` and have a place in ``models`` are fresh: what writes them
+    has the weights of that old unit, shuffled, and what reads them has zeros.
+    """
 
     sources: dict[Atom, Index]
+    models: dict[Atom, Index] = field(default_factory=dict)
     _flat: dict[Axis, Index] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         sources = self.sources
         self._size = Measure(lambda a: len(sources[a]) if a in sources else a.size, prod)
         self._grown = Measure(self.sources.__contains__, sum)
+        self._modelled = Growth(self.sources | self.models) if self.models else self
 
     @property
     def atoms(self) -> set[Atom]:
@@ -63,6 +69,10 @@ class Growth:
         if axis not in self._flat:
             self._flat[axis] = self._composed(axis)
         return self._flat[axis]
+
+    def drawn(self, axis: Axis) -> Index:
+        """Return :meth:`source`, with the models of fresh units in their places."""
+        return self._modelled.source(axis)
 
     def _composed(self, axis: Product | Sum) -> Index:
         """Compute the source map of an axis from those of its parts."""

@@ -23,6 +23,7 @@ from ml_dtypes import finfo
 from onnx import helper
 
 from onnx_net2net.algebra.axes import Atom, atoms, canonical
+from onnx_net2net.algebra.expansion import PAD, Index
 from onnx_net2net.analysis.norms import Normalization
 from onnx_net2net.analysis.solver import Applied, Solution
 from onnx_net2net.model.graph import Node
@@ -55,10 +56,9 @@ class Padding:
     zero: set[str] = field(default_factory=set)  # tensors whose padded entries are zero
     idle: bool = False
 
-    def eta(self, width: int) -> float:
+    def eta(self, source: Index) -> float:
         """Return the factor by which the deviation of the padded vector is smaller."""
-        copies = width // self.atom.size
-        return float(np.sqrt(copies * self.atom.size / width))
+        return float(np.sqrt(np.mean(source != PAD)))
 
     def gammas(self) -> set[str]:
         """Return the scale weights that ``eta`` multiplies."""

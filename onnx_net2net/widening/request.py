@@ -14,7 +14,7 @@ from onnx_net2net.algebra.axes import Atom
 from onnx_net2net.algebra.expansion import PAD, Index, draw
 from onnx_net2net.errors import InvalidModel, Refused, UsageError
 from onnx_net2net.model.model import Model
-from onnx_net2net.step import Widen, shown
+from onnx_net2net.step import Split, Widen, shown
 from onnx_net2net.verification.comparison import is_float
 from onnx_net2net.widening.dimensions import Analysis, Dimension
 from onnx_net2net.widening.growth import Growth
@@ -120,14 +120,24 @@ def growth_of(
 ) -> tuple[Growth, list[Change]]:
     """Draw source maps for these widths by seed and name, with a line of history for each."""
     sources: dict[Atom, Index] = {}
+    models: dict[Atom, Index] = {}
     changes = []
     for dimension, width in wanted.items():
         if width > dimension.width:
             seed = [step.seed, zlib.crc32(dimension.name.encode())]
-            pads = width % dimension.width if dimension.atom in analysis.paddings else 0
+            padded, fresh = dimension.atom in analysis.paddings, step.split == Split.FRESH
+            if fresh and dimension.step > 1:
+                reason = f"fresh units would change statistics over all units: {dimension.reason}"
+                raise Refused(dimension.name, reason, "use --split project")
+            pads = width % dimension.width if padded else 0
+            pads = width - dimension.width if fresh else pads
             copies = draw(dimension.width, width - pads, seed=seed, mapping=step.mapping)
             source = np.concatenate([copies, np.full(pads, PAD)])
             digest = sha256(source.astype("<i8").tobytes()).hexdigest()[:16]
             changes.append(Change(dimension.name, dimension.width, width, digest))
             sources[dimension.atom] = source
-    return Growth(sources), changes
+            if fresh and not padded:
+                models[dimension.atom] = draw(
+                    dimension.width, width, seed=seed, mapping=step.mapping
+                )
+    return Growth(sources, models), changes

@@ -11,16 +11,26 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from onnx_net2net.algebra.axes import atoms
 from onnx_net2net.algebra.expansion import PAD, multiplicity
+from onnx_net2net.errors import Refused
 from onnx_net2net.operators.language import Reduction
 from onnx_net2net.step import Widen
 from onnx_net2net.widening.absorption import absorb
-from onnx_net2net.widening.contraction import Rescale, Site, distribute, term_at
+from onnx_net2net.widening.contraction import (
+    Contraction,
+    Rescale,
+    Site,
+    contractions,
+    distribute,
+    term_at,
+)
 from onnx_net2net.widening.dimensions import Analysis
 from onnx_net2net.widening.growth import Growth
 from onnx_net2net.widening.padding import Padding
 
 Vector = np.ndarray
+PROJECT = "use --split project"
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,7 @@ class Sharing:
 
 def share(analysis: Analysis, growth: Growth, step: Widen) -> Sharing:
     """Decide how every contraction over a grown dimension stays exact."""
+    _check_fresh(analysis, growth)
     splits, rescales = distribute(analysis.solution, growth.atoms)
     sharing = Sharing(splits, [p for a, p in analysis.paddings.items() if growth.padded(a)])
     normed = {position for padding in sharing.paddings for position in padding.nodes()}
@@ -58,7 +69,8 @@ def share(analysis: Analysis, growth: Growth, step: Widen) -> Sharing:
         insertion = _insertion(sharing, growth, rescale, step)
         if insertion is None:
             continue
-        if not rescale.contraction.reduce and insertion.vector.all():
+        pads = (growth.drawn(rescale.contraction.axis) == PAD).any()
+        if not rescale.contraction.reduce and not pads:
             taken = sharing.splits | sharing.scaled.keys()
             absorbed = absorb(analysis.solution, growth, rescale, insertion.vector, taken)
             whole = rescale if absorbed is not None else None
@@ -66,8 +78,24 @@ def share(analysis: Analysis, growth: Growth, step: Widen) -> Sharing:
             if absorbed is not None:
                 sharing.scaled |= absorbed.scaled
                 continue
+            if _fresh(growth, rescale.contraction):
+                reason = "no weight of its own keeps fresh units out of it until they are trained"
+                raise Refused(rescale.contraction.applied.node.label, reason, PROJECT)
         sharing.insertions.append(insertion)
     return sharing
+
+
+def _check_fresh(analysis: Analysis, growth: Growth) -> None:
+    """Raise Refused where an extreme of units is taken, which has no weight that can be zero."""
+    for contraction in contractions(analysis.solution) if growth.models else ():
+        extreme = contraction.reduce in (Reduction.MAX, Reduction.LOGSUMEXP)
+        if extreme and _fresh(growth, contraction):
+            reason = "it takes an extreme over units, which a fresh one may exceed"
+            raise Refused(contraction.applied.node.label, reason, PROJECT)
+
+
+def _fresh(growth: Growth, contraction: Contraction) -> bool:
+    return not growth.models.keys().isdisjoint(atoms(contraction.axis))
 
 
 def _receive(
@@ -100,7 +128,8 @@ def _receive(
         for site, equal in ways[0].scaled.items():
             own = whole is not None and index == whole.index
             parts = np.ones(1) if own else ways[1].scaled.get(site, equal)
-            ratio = np.nan_to_num(parts / equal, nan=1.0)
+            ratio = np.divide(parts, equal, out=np.ones_like(equal), where=equal != 0)
+            ratio = np.nan_to_num(ratio, nan=1.0)
             sharing.received[site] = sharing.received.get(site, 1.0) * ratio
 
 

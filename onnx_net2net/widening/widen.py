@@ -21,6 +21,7 @@ from onnx_net2net.algebra.expansion import (
     random_pads,
     scale_axis,
     share_copies,
+    shuffle_units,
 )
 from onnx_net2net.algebra.sizes import trial
 from onnx_net2net.analysis.solver import Solution
@@ -62,8 +63,9 @@ def widen(
     they may have. ``split`` says how copies share what reads them: "project" (with random parts
     that add up exactly, of ``amplitude`` relative to the weights of a fresh layer), "even" (equal
     parts; copies then never differ) or "noise" (even with relative noise of standard deviation
-    ``noise``; not exact, and 0.01 hardly lets copies part: 0.05 to 0.2 do). ``mapping`` says which
-    units are copied: "random" or "round-robin".
+    ``noise``; not exact, and 0.01 hardly lets copies part: 0.05 to 0.2 do). Or nothing is copied:
+    with "fresh" new units have the weights of old ones in random order, and are read with zeros.
+    ``mapping`` says which units are copied: "random" or "round-robin".
 
     Returns a new model whose ``changes`` lists what grew; ``model`` is untouched. Raises
     UsageError for names and widths that make no sense, Refused where growing would not provably
@@ -130,7 +132,8 @@ def _grow(analysis: Analysis, growth: Growth, step: Widen, changes: list[Change]
 @dataclass(frozen=True)
 class AxisGrowth:
     """What happens to one axis of a weight: gathered or split among copies, and how pads fill:
-    with a number, and then with sums of old entries.
+    with a number, and then with sums of old entries. ``drawn`` is the source with the models of
+    fresh units, which the weight writes.
     """
 
     axis: int
@@ -140,12 +143,14 @@ class AxisGrowth:
     pads: float = 0.0
     fills: tuple[Fill, ...] = ()
     free: bool = False
+    drawn: Index | None = None
 
     @property
     def kind(self) -> tuple[Hashable, ...]:
         """Return what is equal where the same is done."""
         scale = b"" if self.scale is None else self.scale.tobytes()
-        fills = (array.tobytes() for fill in self.fills for array in fill)
+        fills = [array.tobytes() for fill in self.fills for array in fill]
+        fills += [b"" if self.drawn is None else self.drawn.tobytes()]
         numbers = (self.axis, self.source.tobytes(), self.splits, self.pads, self.free)
         return (*numbers, scale, *fills)
 
@@ -170,7 +175,7 @@ def _weights(
             if growth.touches(axis)
         ]
         padded = (p for p in sharing.paddings if name in p.gammas())
-        eta = next((p.eta(int(growth.size(p.atom))) for p in padded), 1.0)
+        eta = next((p.eta(growth.source(p.atom)) for p in padded), 1.0)
         own = copies[name].original if name in copies else name
         editor.weights[name] = Computed(
             name,
@@ -196,6 +201,8 @@ def _axis_growth(name: str, index: int, axis: Axis, growth: Growth, sharing: Sha
     """Return what happens to one axis of a weight."""
     site = name, index
     own = AxisGrowth(index, growth.source(axis), site in sharing.splits, sharing.scaled.get(site))
+    if growth.models and not own.splits:
+        own = replace(own, drawn=growth.drawn(axis))
     if any(name in padding.ones for padding in sharing.paddings):
         return replace(own, pads=1.0)
     filled = {p.atom: p.fills[site] for p in sharing.paddings if site in p.fills}
@@ -212,15 +219,18 @@ def _grown(
     noise = step.noise if step.split == Split.NOISE else 0.0
 
     def compute() -> np.ndarray:
-        array = gather_axes(weight.array(), {a.axis: a.source for a in along})
+        sources = {a.axis: a.source if a.drawn is None else a.drawn for a in along}
+        array = gather_axes(weight.array(), sources)
         for growth in sorted(along, key=lambda a: a.splits):  # copies first, then shares
-            axis, source = growth.axis, growth.source
+            axis, source = growth.axis, sources[growth.axis]
+            fresh = np.flatnonzero(source != growth.source)
             seed = [step.seed, zlib.crc32(name.encode()), axis]
             fill_pads(array, axis, source, 0.0 if growth.splits else growth.pads)
             for places, weighting in growth.fills:
                 fill_pads(array, axis, source, weighting, places)
             if growth.splits:
                 share_copies(array, axis, source, amplitude=step.parts, noise=noise, seed=seed)
+            shuffle_units(array, axis, fresh, seed)
             if growth.free:
                 random_pads(array, axis, source, seed)
             if growth.scale is not None:
@@ -236,7 +246,7 @@ def _shrink_epsilons(
     """Let epsilons follow padded vectors, which deviate less by eta, so that norms stay as were."""
     operands: dict[str, dict[tuple[Node, int], float]] = {}
     for padding in paddings:
-        eta = padding.eta(int(growth.size(padding.atom)))
+        eta = padding.eta(growth.source(padding.atom))
         for norm in padding.norms:
             epsilon = eta * eta * norm.epsilon
             if norm.epsilon_input is None:

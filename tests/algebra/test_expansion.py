@@ -20,6 +20,7 @@ from onnx_net2net.algebra.expansion import (
     random_pads,
     share_copies,
     shares,
+    shuffle_units,
 )
 
 TYPES: list[Any] = [np.float64, np.float32, np.float16, ml_dtypes.bfloat16]
@@ -95,6 +96,17 @@ def test_pads(dtype: Any, axis: int, block: int) -> None:
     assert (np.take(padded, np.arange(width), axis) == array).all()
     assert 0.5 < fresh.std() / array.astype(float).std() < 1.5
     assert len(np.unique(fresh)) > fresh.size * 0.5
+
+
+@pytest.mark.parametrize("dtype", [*TYPES, np.int8, bool])
+def test_shuffled_units_have_the_same_numbers(dtype: Any) -> None:
+    array = (normal((5, 6, 7)) * 9 if dtype is not bool else normal((5, 6, 7)) > 0).astype(dtype)
+    for axis in range(3):
+        found = shuffle_units(array.copy(), axis, np.array([1, 4]), [0, 1])
+        for unit in range(array.shape[axis]):
+            before, after = (np.take(a, unit, axis).astype(float) for a in (array, found))
+            assert (before == after).all() == (unit not in (1, 4))
+            assert (np.sort(before, None) == np.sort(after, None)).all()
 
 
 @pytest.mark.parametrize("dtype", TYPES)

@@ -35,7 +35,9 @@ def test_deepen_after_in_json_and_dry(tmp_path: Path) -> None:
                     "--dry-run", "--json", "-o", target)  # fmt: skip
     assert done.code == 0 and not target.exists()
     (change,) = json.loads(done.out)["changes"]
-    assert (change["init"], change["training"]) == ("identity", False)
+    assert (change["init"], change["training"]) == ("identity", True)
+    done = finished("deepen", RESNET, "--after", "layer1.0.conv1", "--norm", "--dry-run")
+    assert done.code == 0 and "inference only: no calibration data" in done.out
 
 
 def test_calibration_data_comes_from_a_file(tmp_path: Path) -> None:
@@ -44,6 +46,7 @@ def test_calibration_data_comes_from_a_file(tmp_path: Path) -> None:
     done = finished("deepen", RESNET, "--after", "layer1.0.conv1", "--calibrate",
                     tmp_path / "batch.npz", "-o", tmp_path / "deep.onnx")  # fmt: skip
     assert done.code == 0 and "no calibration data" not in done.out, done.err
+    assert "layer1.0.conv1_deeper_norm.weight" in n2n.load(tmp_path / "deep.onnx").weights
 
 
 @pytest.mark.parametrize(

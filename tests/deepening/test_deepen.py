@@ -116,11 +116,18 @@ def test_dirac_kernels(kernel: tuple[int, ...], group: int) -> None:
 
 
 def test_the_neighbourhood_gives_kernel_norm_and_activation() -> None:
-    deeper = deepen(fixture("resnet.dynamo-raw.onnx"), "layer1.0.conv1")
-    ops = [n.op_type for n in deeper.proto.graph.node if "deeper" in n.output[0] + n.name]
-    assert ops == ["Conv", "BatchNormalization", "Relu"]
-    (change,) = deeper.changes
-    assert change.init == "identity" and not change.training
+    model, batch = fixture("resnet.dynamo-raw.onnx"), np.ones((1, 3, 40, 36), np.float32)
+    for calibration, norm, normed, training in [
+        (None, None, False, True),  # a norm that was not measured would change training
+        ([{"x": batch}], None, True, True),
+        (None, True, True, False),
+        ([{"x": batch}], False, False, True),
+    ]:
+        deeper = deepen(model, "layer1.0.conv1", calibration=calibration, norm=norm)
+        ops = [n.op_type for n in deeper.proto.graph.node if "deeper" in n.output[0] + n.name]
+        assert ops == ["Conv", *["BatchNormalization"] * normed, "Relu"]
+        (change,) = deeper.changes
+        assert change.init == "identity" and change.training == training
     channels, _, *kernel = deeper.weights["layer1.0.conv1.weight"].shape
     assert deeper.weights["layer1.0.conv1_deeper.weight"].shape == (channels, channels, *kernel)
 
@@ -286,7 +293,7 @@ def test_an_activation_wrongly_taken_for_idempotent_is_caught(monkeypatch) -> No
 def test_a_norm_that_forgets_epsilon_is_caught(monkeypatch) -> None:
     monkeypatch.setattr(insertion, "EPSILON", 0.0)
     model = fixture("resnet.dynamo-raw.onnx")
-    broken = deepen(model, "layer1.0.conv1")
+    broken = deepen(model, "layer1.0.conv1", norm=True)
     monkeypatch.undo()
     for node in broken.proto.graph.node:
         if node.op_type == "BatchNormalization" and "deeper" in node.name:

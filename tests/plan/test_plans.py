@@ -241,7 +241,7 @@ ARGUMENTS = st.fixed_dictionaries(
         "seed": st.integers(0, 2**63 - 1),
         "amplitude": st.floats(0, 10),
         "noise": st.floats(1e-300, 0.99),
-        "split": st.sampled_from(["project", "even", "noise"]),
+        "split": st.sampled_from(["project", "even", "fresh", "noise"]),
     },
 )
 
