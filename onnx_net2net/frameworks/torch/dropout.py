@@ -17,12 +17,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
-import onnx_ir as ir
 import torch
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import Tensor, nn
 from torch._guards import detect_fake_mode
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -35,7 +32,7 @@ from torch.nn.modules.module import (
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-__all__ = ["RANDOM", "Drawn", "closed", "draws", "inference", "kept", "opened"]
+__all__ = ["RANDOM", "Drawn", "draws", "inference", "kept"]
 
 RANDOM = "onnx_net2net.random"  # the metadata that says what an export does not keep
 Place = tuple[str, str]  # the path of a module, and the function that it calls
@@ -130,7 +127,7 @@ class _Draws(TorchDispatchMode):
     """Calls ``report`` for every operator that draws random numbers."""
 
     def __init__(self, report: Callable[[], None]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.report = report
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -164,21 +161,18 @@ def _spelled_out() -> Iterator[None]:
 @contextmanager
 def _unchanged(module: nn.Module) -> Iterator[None]:
     """Give each part its attributes and tensors back, whatever its code assigns."""
-    held = [
-        (part, dict(vars(part)), dict(part._buffers), dict(part._parameters))
+    states: list[dict[str, Any]] = [
+        state
         for part in module.modules()
+        for state in cast("tuple[Any, ...]", (vars(part), part._buffers, part._parameters))
     ]
+    held = [(state, dict(state)) for state in states]
     try:
         yield
     finally:
-        for part, attributes, buffers, parameters in held:
-            for now, before in (
-                (vars(part), attributes),
-                (part._buffers, buffers),
-                (part._parameters, parameters),
-            ):
-                now.clear()
-                now.update(before)
+        for state, before in held:
+            state.clear()
+            state.update(before)
 
 
 @contextmanager
@@ -259,7 +253,7 @@ def _diverted(module: nn.Module, choose: Callable[[Place, float], float]) -> Ite
 def kept(module: nn.Module, ratios: Ratios) -> Iterator[None]:
     """Have calls of dropout draw, though ``module`` is in inference mode, as they do in training.
 
-    What is exported meanwhile is to be given to :func:`set_to_inference`.
+    Whoever exports it meanwhile sets the nodes to inference.
     """
     if not ratios:
         yield
@@ -277,22 +271,3 @@ def kept(module: nn.Module, ratios: Ratios) -> Iterator[None]:
             yield
     finally:
         anew.remove()
-
-
-def opened(model: ir.Model) -> None:
-    """Say of each Dropout that it drops, so that no optimiser takes it for nothing."""
-    for graph in (model.graph, *(function.graph for function in model.functions.values())):
-        for node in list(graph.all_nodes()):
-            if node.op_type == "Dropout" and not node.domain and node.graph is not None:
-                yes = ir.node("Constant", [], {"value": ir.tensor(np.array(True))})
-                node.graph.insert_before(node, yes)
-                node.resize_inputs(3)
-                node.replace_input_with(2, yes.outputs[0])
-
-
-def closed(model: ir.Model) -> None:
-    """Set each Dropout to inference, where it does nothing."""
-    for node in model.graph.all_nodes():
-        if node.op_type == "Dropout" and not node.domain:
-            node.resize_inputs(2)
-    RemoveUnusedNodesPass()(model)

@@ -26,6 +26,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxscript import optimizer
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
@@ -36,11 +37,9 @@ from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.frameworks.torch.dropout import (
     RANDOM,
     Drawn,
-    closed,
     draws,
     inference,
     kept,
-    opened,
 )
 from onnx_net2net.model.history import TIES
 from onnx_net2net.model.model import Absent, Computed, Model, Weight
@@ -94,12 +93,12 @@ def from_torch(
         with _plain(module, bound), kept(module, drawn.ratios):
             program = _exported(module, *_by_name(bound, args, kwargs), shapes, opset)
         if drawn.ratios:
-            opened(program.model)
+            _opened(program.model)
         tensors = {n: t for n, t in module.state_dict().items() if isinstance(t, Tensor)}
         state = {name for name, tensor in tensors.items() if tensor.is_floating_point()}
         graph = _optimised(program.model, state)
         if drawn.ratios:
-            closed(graph)
+            _closed(graph)
         if lost := drawn.message(module):
             warnings.warn(f"not kept of how it trains: {lost}", stacklevel=2)
             graph.metadata_props[RANDOM] = lost
@@ -309,6 +308,25 @@ def _optimised(model: ir.Model, state: set[str]) -> ir.Model:
             value.const_value = contents[name]
             graph.register_initializer(value)
     return model
+
+
+def _opened(model: ir.Model) -> None:
+    """Say of each Dropout that it drops, so that no optimiser takes it for nothing."""
+    for graph in (model.graph, *(function.graph for function in model.functions.values())):
+        for node in list(graph.all_nodes()):
+            if node.op_type == "Dropout" and not node.domain and node.graph is not None:
+                yes = ir.node("Constant", [], {"value": ir.tensor(np.array(True))})
+                node.graph.insert_before(node, yes)
+                node.resize_inputs(3)
+                node.replace_input_with(2, yes.outputs[0])
+
+
+def _closed(model: ir.Model) -> None:
+    """Set each Dropout to inference, where it does nothing."""
+    for node in model.graph.all_nodes():
+        if node.op_type == "Dropout" and not node.domain:
+            node.resize_inputs(2)
+    RemoveUnusedNodesPass()(model)
 
 
 def _ties(module: nn.Module, kept: set[str]) -> dict[str, str]:
