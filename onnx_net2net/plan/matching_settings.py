@@ -66,14 +66,14 @@ def config_changes(config: Any, grown: AnyModel) -> dict[str, Any]:
     for reading in islice(_Readings(source, model).likeliest(), _EXPORTED):
         try:
             larger, settled = settled_in(reading, model)
-            for scale in settled.scales:
-                reason = f"its class derives another factor, for which {few(scale.weights)} make up"
-                remedy = "grow the number of heads, not their size; or use n2n.transfer or "
-                raise Refused(scale.path, reason, f"{remedy}n2n.grow_checkpoint, which scale them")
         except Refused as refusal:
             refusals.append(refusal)
             continue
-        _verify(model, settled.model)
+        for scale in settled.scales:
+            reason = f"its class derives another factor, for which {few(scale.weights)} make up"
+            remedy = "grow the number of heads, not their size; or use n2n.transfer or "
+            raise Refused(scale.path, reason, f"{remedy}n2n.grow_checkpoint, which scale them")
+        _verify(model, larger.model, settled.model)
         return {name: new for name, (_, new) in changed_settings(source, larger).items()}
     raise refusals[0]
 
@@ -92,10 +92,14 @@ def _read(config: Any) -> dict[str, Any]:
     return config.to_dict() | ({"attn_implementation": way} if way in ("eager", "sdpa") else {})
 
 
-def _verify(grown: Model, larger: Model) -> None:
-    """Raise Refused where both do not compute the same, if they have weights to compute with."""
-    if all(weight.given for weight in grown.weights.values()):
-        report = verify(grown, larger, by_position=True)
+def _verify(grown: Model, larger: Model, settled: Model) -> None:
+    """Raise Refused where the class with the grown weights computes something else, if there are
+    weights: its own graph is compared, without the epsilons that it should have.
+    """
+    absent = [name for name, weight in larger.weights.items() if not weight.given]
+    weights = {name: settled.weights[name] for name in absent}
+    if all(weight.given for weight in (*weights.values(), *grown.weights.values())):
+        report = verify(grown, larger.with_changes(larger.editable(), weights), by_position=True)
         if not report:
             reason = f"the class does not compute the same: {report.verdict}"
             raise Refused(None, reason, "this is a defect: please report it with both")

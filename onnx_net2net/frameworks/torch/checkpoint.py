@@ -18,7 +18,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,11 @@ class Checkpoint:
     @cached_property
     def model(self) -> Model:
         """Return the network as a model with the folder's weights, or with absent ones."""
-        empty = exported(self.module, self.config, self.interface)
+        module = self.module  # errors in the settings name the folder
+        if self.interface is None:
+            empty = _exported(json.dumps(self.settings, sort_keys=True), self.dtype)
+        else:
+            empty = exported(module, self.config, self.interface)
         if not self.weights:
             return empty
         owners = [name for name, weight in empty.weights.items() if not weight.given]
@@ -154,6 +158,17 @@ class Checkpoint:
         after = configuration(rest, self.folder).to_dict()
         derived_anew = {name: after.get(name, settings[name]) for name in derived}
         return rest | _as_in_a_file(derived_anew)
+
+
+@lru_cache(maxsize=2)
+def _exported(settings: str, dtype: torch.dtype) -> Model:
+    """Export the class without weights: its settings say all that its graph depends on.
+
+    What was grown into last is thus what the next growth begins with, its analysis included.
+    """
+    label = Path(CONFIG)
+    config = configuration(json.loads(settings), label)
+    return exported(empty_module(config, label, dtype), config)
 
 
 def _known(config: Any, setting: str, name: str) -> str:
