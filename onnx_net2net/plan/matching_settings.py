@@ -82,14 +82,17 @@ def _read(config: Any) -> dict[str, Any]:
     """Return the settings of a configuration, and how its object computes attention."""
     if isinstance(config, str | os.PathLike):
         path = Path(config)
-        return checkpoint_files().read_settings(path / "config.json" if path.is_dir() else path)
+        file = path / "config.json" if path.is_dir() else path
+        settings: dict[str, Any] = checkpoint_files().read_settings(file)
+        return settings
     if isinstance(config, Mapping):
         return dict(config)
     if not callable(getattr(config, "to_dict", None)):
         kind = type(config).__name__
         raise UsageError(f"a {kind} is no configuration", "give module.config, its dict or a file")
     way = getattr(config, "_attn_implementation", None)
-    return config.to_dict() | ({"attn_implementation": way} if way in ("eager", "sdpa") else {})
+    known: dict[str, Any] = config.to_dict()
+    return known | ({"attn_implementation": way} if way in ("eager", "sdpa") else {})
 
 
 def _verify(grown: Model, larger: Model, settled: Model) -> None:
