@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from onnx_net2net.plan.costs import costs as costs
     from onnx_net2net.plan.diff import diff as diff
     from onnx_net2net.plan.grow import grow as grow
+    from onnx_net2net.plan.matching_settings import config_changes as config_changes
     from onnx_net2net.plan.steps import replay as replay
     from onnx_net2net.plan.transfer import transfer as transfer
     from onnx_net2net.verification.report import Report as Report
@@ -68,6 +69,7 @@ _HOMES = {
     "UsageError": "errors",
     "absorb": "frameworks.absorb",
     "blocks": "deepening.blocks",
+    "config_changes": "plan.matching_settings",
     "costs": "plan.costs",
     "deepen": "deepening.deepen",
     "diff": "plan.diff",

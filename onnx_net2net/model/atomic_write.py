@@ -78,7 +78,8 @@ def place(
     """Let ``write`` make a draft, file or folder, and move it to ``target`` if ``judge`` agrees.
 
     A model may have a data file beside it. A folder's files go into a folder that exists, over
-    files of the same names with ``force``; ``entry`` is the one that refers to the others. Raises
+    files of the same names with ``force``; ``entry`` is the one that refers to the others, if any
+    does. Raises
     OutputError, and what the two raise; then nothing is left behind.
     """
     if not target.is_dir():

@@ -188,17 +188,21 @@ def place_folder(draft: Path, target: Path, entry: str, force: bool) -> None:
 
     Where ``entry`` exists, two of it are put there. First one that refers to the other files under
     names of their own; once nothing needs the old ones, those are replaced, and then ``entry``.
+    Where no file names the others (``entry`` is empty), the folder itself is exchanged.
     """
     if not os.path.lexists(target):
         os.rename(draft, target)
         _sync_folder(target.parent)
         return
     names = sorted(file.name for file in draft.iterdir() if file.name != entry)
-    for name in (*names, entry):
+    for name in (*names, entry) if entry else names:
         check_target(target / name, force)
     with locked(target):
         for name in names:
             _like_the_old(draft / name, target / name)
+        if not entry:
+            _swap(draft, target)
+            return
         put = _exchange if (target / entry).exists() else _add
         put(draft, target, names, entry)
 
@@ -232,6 +236,40 @@ def _exchange(draft: Path, target: Path, names: Sequence[str], entry: str) -> No
             _replace(draft / name, target / name)
         old = re.compile("|".join(_bridged(re.escape(name), _TOKEN) for name in names) or "(?!)")
         _unlink(file for file in target.iterdir() if old.fullmatch(file.name))
+
+
+def _swap(draft: Path, target: Path) -> None:
+    """Put a folder in the place of another one, and take over what that holds besides.
+
+    The old folder lies beside it, whole, until the new one is there; a process that is killed in
+    between leaves it there, so that no instant sees files of both.
+    """
+    for path in target.iterdir():
+        if os.path.lexists(draft / path.name):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.copytree(path, draft / path.name, symlinks=True, copy_function=_link)
+        else:
+            _link(path, draft / path.name)
+    shutil.copymode(target, draft)
+    old = target.with_name(f"{target.name}.{secrets.token_hex(4)}.old")
+    try:
+        os.rename(target, old)
+        os.rename(draft, target)
+    finally:
+        if os.path.lexists(target):
+            shutil.rmtree(old, ignore_errors=True)
+        elif os.path.lexists(old):
+            os.rename(old, target)
+        _sync_folder(target.parent)
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    """Give a file a second name, or copy it where the file system has no links."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except (OSError, NotImplementedError):
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def _replace(draft: Path, target: Path) -> None:

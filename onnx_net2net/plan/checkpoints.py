@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from math import isclose
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from onnx_net2net.errors import OutputError, Refused, UsageError
@@ -29,7 +30,10 @@ from onnx_net2net.verification.verify import verify as judge
 if TYPE_CHECKING:
     from onnx_net2net.frameworks.torch.checkpoint import Checkpoint
 
-__all__ = ["GrownCheckpoint", "grow_checkpoint", "plan_checkpoint"]
+__all__ = [
+    "GrownCheckpoint", "changed_settings", "checkpoint_files", "grow_checkpoint",
+    "open_checkpoint", "plan_checkpoint", "settled_in",
+]  # fmt: skip
 
 Setting = tuple[Any, Any]  # before and after
 
@@ -94,21 +98,26 @@ def grow_checkpoint(
         write_checkpoint(result.larger, result.weights, draft)
         _check_left(draft, target)
 
-    place(target, write=write, entry="config.json", force=force)
+    place(target, write=write, force=force)
     return result
 
 
 def open_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
-    """Return the checkpoint in a folder. Raise UsageError where PyTorch is not installed."""
+    """Return the checkpoint in a folder. Raise UsageError where it is none."""
+    checkpoint: Checkpoint = checkpoint_files().read_checkpoint(Path(folder))
+    return checkpoint
+
+
+def checkpoint_files() -> ModuleType:
+    """Return the module that reads and writes them. Raise UsageError where PyTorch is missing."""
     try:
         import_module("transformers")
-        from onnx_net2net.frameworks.torch.checkpoint import read_checkpoint
+        return import_module("onnx_net2net.frameworks.torch.checkpoint")
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"a checkpoint folder needs {error.name}, which is not installed",
+            f"a checkpoint of transformers needs {error.name}, which is not installed",
             "pip install 'onnx-net2net[torch]' transformers",
         ) from None
-    return read_checkpoint(Path(folder))
 
 
 def _check_target(target: Path, source: Path, force: bool) -> None:
@@ -145,21 +154,28 @@ def plan_checkpoint(
     """Return the larger checkpoint that :func:`grow_checkpoint` writes, its weights unread."""
     larger = source.with_settings(settings)
     grown = by_shape(source.model, larger.model, {}, seed=seed)
-    settled = settle(grown.model, larger.model, _absent(larger.model))
+    larger, settled = settled_in(larger, grown.model)
+    weights, unread = _weights(source, larger, settled.model)
+    changed = changed_settings(source, larger)
+    return GrownCheckpoint(source, larger, grown, settled, weights, changed, unread)
+
+
+def settled_in(larger: Checkpoint, grown: Model) -> tuple[Checkpoint, Settled]:
+    """Return a checkpoint with the epsilons that ``grown`` needs there, and its network with the
+    grown weights. Raise Refused where it would compute something else.
+    """
+    settled = settle(grown, larger.model, _absent(larger.model))
     if settled.epsilons:
         try:
             changed = larger.with_settings(_epsilon_settings(larger, settled.epsilons))
-            settled = settle(grown.model, changed.model, _absent(changed.model))
+            settled = settle(grown, changed.model, _absent(changed.model))
             _check_served(settled.epsilons)
             larger = changed
         except Refused:  # no setting serves, but weights may make up for it
-            absent = _absent(larger.model)
-            settled = settle(grown.model, larger.model, absent, keep_epsilons=True)
+            settled = settle(grown, larger.model, _absent(larger.model), keep_epsilons=True)
             if settled.epsilons:
                 raise
-    weights, unread = _weights(source, larger, settled.model)
-    new = dict(_changed(source.settings, larger.settings))
-    return GrownCheckpoint(source, larger, grown, settled, weights, new, unread)
+    return larger, settled
 
 
 def _absent(model: Model) -> set[str]:
@@ -243,6 +259,11 @@ def _weights(
         reason = "the network does not read it, so that nobody can say how it would grow"
         raise Refused(", ".join(unknown[:4]), reason, "save the folder without it")
     return weights, unread
+
+
+def changed_settings(before: Checkpoint, after: Checkpoint) -> dict[str, Setting]:
+    """Return the settings that differ: {name: (before, after)}."""
+    return dict(_changed(before.settings, after.settings))
 
 
 def _changed(

@@ -24,7 +24,7 @@ from onnx_net2net.widening.dimensions import Dimension, analyse
 if TYPE_CHECKING:
     from onnx_net2net.frameworks.torch.checkpoint import Checkpoint
 
-__all__ = ["choose_settings"]
+__all__ = ["choose_settings", "counts_heads", "is_size"]
 
 _HEADS = re.compile(r"(^|_)heads?$")  # n_head, num_key_value_heads
 _TIMES = 16
@@ -108,15 +108,13 @@ class _SettingsSearch:
         return {
             name: value
             for name, value in self.source.config.to_dict().items()
-            if name in self.source.settings
-            and not name.endswith("_id")
-            and (_whole(value) or (isinstance(value, list) and value and all(map(_whole, value))))
+            if name in self.source.settings and is_size(name, value)
         }
 
     @cached_property
     def heads(self) -> dict[str, int]:
         """Return the settings that count heads."""
-        return {n: v for n, v in self.sizes.items() if _HEADS.search(n) and isinstance(v, int)}
+        return {n: v for n, v in self.sizes.items() if counts_heads(n) and isinstance(v, int)}
 
     @cached_property
     def _kinds(self) -> dict[str, list[str]]:
@@ -218,6 +216,17 @@ class _SettingsSearch:
             return True
         by = self.multiple_of or (_MULTIPLE if width >= _WIDE else 1)
         return width % by == 0
+
+
+def is_size(name: str, value: Any) -> bool:
+    """Return whether a setting is a whole number, or a list of these, and stands for no token."""
+    numbers = value if isinstance(value, list) else [value]
+    return not name.endswith("_id") and bool(numbers) and all(map(_whole, numbers))
+
+
+def counts_heads(name: str) -> bool:
+    """Return whether a setting says how many heads there are, which shapes need not show."""
+    return bool(_HEADS.search(name))
 
 
 def _whole(value: Any) -> bool:

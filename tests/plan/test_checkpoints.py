@@ -15,8 +15,9 @@ pytest.importorskip("onnxscript", reason="needs the extra [torch]")
 transformers = pytest.importorskip("transformers", reason="needs the extra [test-frameworks]")
 
 from onnx_net2net.errors import InvalidModel, OutputError, Refused, UsageError  # noqa: E402
+from onnx_net2net.frameworks.torch import checkpoint  # noqa: E402
 from onnx_net2net.frameworks.torch.checkpoint import read_checkpoint  # noqa: E402
-from onnx_net2net.frameworks.torch.pretrained import example  # noqa: E402
+from onnx_net2net.frameworks.torch.pretrained import example, exported  # noqa: E402
 from onnx_net2net.plan import checkpoints  # noqa: E402
 from onnx_net2net.plan.checkpoints import grow_checkpoint  # noqa: E402
 from onnx_net2net.plan.settings import choose_settings  # noqa: E402
@@ -96,6 +97,29 @@ def test_the_class_loads_what_was_grown(name: str, folders: Any, tmp_path: Path)
         assert grown.settings["layer_norm_epsilon"] == (1e-5, pytest.approx(1e-5 * 16 / 24))
     else:
         assert name != "gpt2"
+
+
+def test_what_was_grown_into_is_not_exported_again(
+    folders: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second growth begins with the graph that the first one ended with."""
+    widths: list[int] = []
+
+    def counted(module: Any, config: Any, interface: Any = None) -> Any:
+        widths.append(config.n_embd)
+        return exported(module, config, interface)
+
+    checkpoint._exported.cache_clear()
+    monkeypatch.setattr(checkpoint, "exported", counted)
+    sizes = ({"n_embd": 32, "n_head": 8}, {"n_embd": 64, "n_head": 16})
+    grown = grow_checkpoint(folders("gpt2")[0], tmp_path / "large", settings=sizes[0])
+    assert widths == [16, 32]
+    larger = grow_checkpoint(tmp_path / "large", None, settings=sizes[1])
+    assert widths == [16, 32, 64] and larger.report
+    wte = larger.source.model.weights["lm_head.weight"]
+    assert (
+        wte.given and (wte.array() == grown.settled.model.weights["lm_head.weight"].array()).all()
+    )
 
 
 def test_a_wrong_weight_is_seen(

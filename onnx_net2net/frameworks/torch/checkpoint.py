@@ -18,7 +18,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,22 @@ from torch import nn
 
 from onnx_net2net.errors import InvalidModel, Refused, UsageError
 from onnx_net2net.frameworks import safetensors_file
-from onnx_net2net.frameworks.torch.exporter import from_torch
 from onnx_net2net.frameworks.torch.pretrained import (
+    Interface,
     check_self_contained,
+    class_of,
     configuration,
     empty_module,
-    example,
-    main_output,
+    exported,
+    interface_of,
 )
 from onnx_net2net.model.external import contained
 from onnx_net2net.model.model import Model, Weight
+from onnx_net2net.operators.types import FLOATS
 
-__all__ = ["Checkpoint", "key_of", "read_checkpoint", "write_checkpoint"]
+__all__ = [
+    "Checkpoint", "described", "key_of", "read_checkpoint", "read_settings", "write_checkpoint",
+]  # fmt: skip
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -64,12 +68,14 @@ class Checkpoint:
     """A network of transformers: the folder it comes from and the settings that it has now.
 
     ``weights`` are those of the folder by their keys there, none where ``settings`` are others.
+    ``interface`` is how the network is exported, where that is not up to its class.
     """
 
     folder: Path
     settings: Mapping[str, Any]  # config.json
     weights: Mapping[str, Weight]
     dtype: torch.dtype
+    interface: Interface | None = None
 
     @cached_property
     def config(self) -> Any:
@@ -89,8 +95,11 @@ class Checkpoint:
     @cached_property
     def model(self) -> Model:
         """Return the network as a model with the folder's weights, or with absent ones."""
-        with main_output(self.module):
-            empty = from_torch(self.module, example(self.module, self.config), dropout=False)
+        module = self.module  # errors in the settings name the folder
+        if self.interface is None:
+            empty = _exported(json.dumps(self.settings, sort_keys=True), self.dtype)
+        else:
+            empty = exported(module, self.config, self.interface)
         if not self.weights:
             return empty
         owners = [name for name, weight in empty.weights.items() if not weight.given]
@@ -147,7 +156,19 @@ class Checkpoint:
                 derived.append(name)
         rest = {name: value for name, value in settings.items() if name not in derived}
         after = configuration(rest, self.folder).to_dict()
-        return rest | {name: after.get(name, settings[name]) for name in derived}
+        derived_anew = {name: after.get(name, settings[name]) for name in derived}
+        return rest | _as_in_a_file(derived_anew)
+
+
+@lru_cache(maxsize=2)
+def _exported(settings: str, dtype: torch.dtype) -> Model:
+    """Export the class without weights: its settings say all that its graph depends on.
+
+    What was grown into last is thus what the next growth begins with, its analysis included.
+    """
+    label = Path(CONFIG)
+    config = configuration(json.loads(settings), label)
+    return exported(empty_module(config, label, dtype), config)
 
 
 def _known(config: Any, setting: str, name: str) -> str:
@@ -219,6 +240,32 @@ def _check_lengths(folder: Path, settings: Mapping[str, Any], tensors: int) -> N
         if _LENGTHS.search(name) and most > max(tensors, _FEW):
             problem = f"{folder}: '{name}' is {most}, and its files hold {tensors} tensors"
             raise InvalidModel(problem, "config.json and weights do not belong together")
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return what a ``config.json`` holds. Raise UsageError, InvalidModel where it is none."""
+    return _json(path, "a config.json that save_pretrained has written")
+
+
+def described(settings: Mapping[str, Any], model: Model, label: Path) -> Checkpoint:
+    """Return the checkpoint that settings and an export of its class describe, without weights.
+
+    ``label`` is what messages call it. The class is that of the export, where its nodes tell it.
+    """
+    settings = _as_in_a_file(settings)
+    if name := class_of(model):
+        settings["architectures"] = [name]
+    dtypes = [w.dtype for w in model.weights.values() if w.dtype in FLOATS and w.size > 1]
+    if not dtypes:
+        raise UsageError("the model has no weights", "give one that was grown from an export")
+    dtype = _torch_dtype(label, max(set(dtypes), key=dtypes.count))
+    return Checkpoint(label, settings, {}, dtype, interface_of(model))
+
+
+def _as_in_a_file(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as ``config.json`` has them: with words as keys, without tuples and types."""
+    plain: dict[str, Any] = json.loads(json.dumps(settings, default=str))
+    return plain
 
 
 def _json(path: Path, wanted: str) -> dict[str, Any]:

@@ -2,25 +2,33 @@
 
 config = configuration({"model_type": "gpt2", "n_embd": 96, ...}, folder)
 module = empty_module(config, folder, torch.float32)     # parameters on the meta device
-with main_output(module):
-    model = from_torch(module, example(module, config))
+model = exported(module, config)
 """
 
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.export import Dim
 
 from onnx_net2net.errors import Refused, UsageError
+from onnx_net2net.frameworks.torch.exporter import from_torch
+from onnx_net2net.frameworks.torch.types import NAMES
+from onnx_net2net.model.model import Model
 
-__all__ = ["check_self_contained", "configuration", "empty_module", "example", "main_output"]
+__all__ = [
+    "Interface", "check_self_contained", "class_of", "configuration", "empty_module", "example",
+    "exported", "interface_of",
+]  # fmt: skip
 
 # Of ways to compute, those that PyTorch has: others are code that transformers downloads and runs.
 OWN_WAYS = (None, "eager", "sdpa")
@@ -138,8 +146,67 @@ def _without_contents() -> Iterator[None]:
         nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
+@dataclass(frozen=True)
+class Interface:
+    """What a network is called with, which axes of that may vary, how many results it has, and
+    whether its dropout was exported.
+    """
+
+    inputs: Mapping[str, torch.Tensor]
+    dynamic: Mapping[str, Mapping[int, Any]]
+    outputs: int
+    dropout: bool
+
+
+def interface_of(model: Model) -> Interface:
+    """Return the interface of an export: its inputs are named as the arguments of ``forward``."""
+    inputs: dict[str, torch.Tensor] = {}
+    dynamic: dict[str, dict[int, Any]] = {}
+    sizes: dict[str, int] = {}  # of axes that vary, different ones by name, none of them 0 or 1
+    for value in model.proto.graph.input:
+        tensor = value.type.tensor_type
+        axes = [
+            dim.dim_value or sizes.setdefault(dim.dim_param, 2 + len(sizes))
+            for dim in tensor.shape.dim
+        ]
+        dtype = getattr(torch, NAMES.get(tensor.elem_type, ""), None)
+        if not isinstance(dtype, torch.dtype):
+            raise Refused(
+                value.name, "is no input of a PyTorch module", "export it with from_torch"
+            )
+        inputs[value.name] = torch.zeros(axes, dtype=dtype)
+        vary = (axis for axis, dim in enumerate(tensor.shape.dim) if not dim.HasField("dim_value"))
+        dynamic[value.name] = dict.fromkeys(vary, Dim.AUTO)
+    dropout = any(node.op_type == "Dropout" for node in model.proto.graph.node)
+    return Interface(inputs, dynamic, len(model.proto.graph.output), dropout)
+
+
+def class_of(model: Model) -> str:
+    """Return the name of the class of transformers that was exported, as far as nodes tell it."""
+    import transformers
+
+    for node in model.proto.graph.node:
+        for entry in node.metadata_props:
+            classes = re.match(r"\['([\w.]+)'", entry.value)
+            if entry.key == "pkg.torch.onnx.class_hierarchy" and classes:
+                name = classes[1].rpartition(".")[2]
+                if hasattr(transformers, name):
+                    return name
+    return ""
+
+
+def exported(module: nn.Module, config: Any, interface: Interface | None = None) -> Model:
+    """Export a class without weights, by default as its main output reads its main input."""
+    if interface is None:
+        with _main_output(module):
+            return from_torch(module, example(module, config), dropout=False)
+    with nullcontext() if interface.outputs > 1 else _main_output(module):
+        inputs, dynamic = interface.inputs, interface.dynamic
+        return from_torch(module, inputs, dynamic, dropout=interface.dropout)
+
+
 @contextmanager
-def main_output(module: nn.Module) -> Iterator[None]:
+def _main_output(module: nn.Module) -> Iterator[None]:
     """Let ``forward`` give what the class is for, and not the hidden states that it gives besides.
 
     These are as wide as the network, and would be an interface that cannot grow.
