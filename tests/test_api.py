@@ -8,7 +8,9 @@ import pkgutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -306,3 +308,46 @@ def test_grown_sites_are_the_promised_ones() -> None:
             if old != new
         }
         assert changed == set(dimension.sites), dimension.name
+
+
+FORMS: dict[str, Callable[[Path], Any]] = {
+    "a path": lambda path: path,
+    "a path's text": str,
+    "contents": Path.read_bytes,
+    "a proto": onnx.load,
+}
+# Each public function that takes a model, and what tells its results apart.
+TAKERS: dict[str, Callable[[Any], Any]] = {
+    "blocks": lambda m: [block.name for block in n2n.blocks(m)],
+    "costs": lambda m: n2n.costs(m).flops,
+    "deepen": lambda m: n2n.deepen(m, "layer1.*").parameters,
+    "diff": lambda m: n2n.diff(m, m).parameters,
+    "fold": lambda m: n2n.fold(m).parameters,
+    "grow": lambda m: n2n.grow(m, like=n2n.widen(m, {"layer1.0.conv1": 11})).parameters,
+    "inspect": lambda m: [d.name for d in n2n.inspect(m)],
+    "load": lambda m: n2n.load(m).parameters,
+    "verify": lambda m: bool(n2n.verify(m, m, seeds=1)),
+    "widen": lambda m: n2n.widen(m, factor=1.5, names=["layer1.*"]).parameters,
+}
+
+
+@pytest.mark.parametrize("name", TAKERS)
+def test_every_form_of_a_model_is_taken(name: str) -> None:
+    path = FIXTURES / "resnet.dynamo.onnx"
+    expected = TAKERS[name](n2n.load(path))
+    assert [TAKERS[name](form(path)) for form in FORMS.values()] == [expected] * len(FORMS)
+
+
+@pytest.mark.parametrize(
+    "name", ["layer1.0.conv1", "layer1.0.conv1.weight", "node_Conv_196", "getitem_3", "layer1.*"]
+)
+def test_one_name_means_the_same_everywhere(name: str) -> None:
+    """A module, a parameter, a node, a tensor, a pattern."""
+    model = n2n.load(FIXTURES / "resnet.dynamo.onnx")
+    wider = n2n.widen(model, factor=1.5, names=[name])
+    planned = n2n.grow(model, plan=[{"operation": "widen", "factor": 1.5, "names": [name]}])
+    assert wider.changes == planned.changes
+    assert "layer1.0.conv1" in {change.dimension for change in wider.changes}
+    assert n2n.deepen(model, [name]).changes
+    kept = n2n.grow(model, params="1.5x", keep=[name]).changes
+    assert "layer1.0.conv1" not in {getattr(change, "dimension", "") for change in kept}

@@ -247,7 +247,7 @@ def _insert(
     layers = Layers(editor, place, "", entry)
     changes = []
     for index in range(step.count):
-        before = set(editor.weights)
+        before = editor.weights.keys() | editor.model.weights.keys()
         layers.name = _unused_module(editor, f"{place.name}_deeper")
         seed = [step.seed, zlib.crc32(at.encode()), index]
         exact = _build(layers, init, step, producer, statistics, seed)

@@ -10,21 +10,25 @@ with the original weights and the original file: see matching.py.
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from onnx import TensorProto
 
-from onnx_net2net.errors import Refused
+from onnx_net2net.errors import InvalidModel, Refused
 from onnx_net2net.frameworks import safetensors_file
 from onnx_net2net.frameworks.names import ties
-from onnx_net2net.frameworks.roles import MADE, Role, recorded, roles
+from onnx_net2net.frameworks.roles import AUTHORED, MADE, Role, recorded, roles
 from onnx_net2net.frameworks.state_dicts import Weights, to_tensor
 from onnx_net2net.frameworks.transfer import few
 from onnx_net2net.frameworks.weight_matching import recovered
 from onnx_net2net.model.model import AnyModel, Model, Weight, load
 
 __all__ = ["named_weights", "save_safetensors", "state_dict", "stored"]
+
+NUMBER = re.compile(r"\d+")
 
 
 def state_dict(
@@ -42,7 +46,7 @@ def state_dict(
     of them (``onnx_net2net.widening.epsilons``). :func:`transfer` sets both.
 
     Raises Refused where names are lost and ``like`` does not bring them back, and where growing
-    inserted factors that the author's class cannot hold.
+    added what the author's class cannot hold.
     """
     weights = named_weights(model, like, base)
     tensors: dict[int, Any] = {}  # tied weights share one
@@ -83,9 +87,9 @@ def named_weights(
             "names are recovered by comparing two things, and only one is given",
             "give the original weights (like) and the original ONNX file (base)",
         )
+    _check_keys(model, by_value=like is not None)
     if like is not None and base is not None:
         return recovered(model, like, load(base))
-    _check_shares(model)
     named = {name: model.weights[name] for name in stored(model)}
     lost = [name for name in named if MADE.match(name)]
     if lost:
@@ -99,16 +103,69 @@ def named_weights(
     return named
 
 
-def _check_shares(model: Model) -> None:
-    """Raise Refused where growing inserted factors, for which the author's class has no place."""
-    names = [n for step in model.history for n in step.get("inserted", ()) if n in model.weights]
-    if names:
-        raise Refused(
-            few(names),
-            "growing put these factors in front of sums, and the author's class has no such keys",
-            "grow that dimension by a multiple, to another width, or not at all; or take the class "
-            "that to_torch (export --to torch) writes",
-        )
+def _check_keys(model: Model, *, by_value: bool) -> None:
+    """Raise Refused where growing added weights for which the author's class has no place.
+
+    Parameters that ceased to be shared have keys where names are recovered ``by_value``.
+    """
+    for remedy, names in _added(model, by_value).items():
+        if kept := [name for name in names if name in model.weights]:
+            raise Refused(
+                few(kept),
+                "growing added these, and the author's class has no such keys",
+                f"{remedy}; or take the class that to_torch (export --to torch) writes",
+            )
+
+
+def _added(model: Model, by_value: bool) -> dict[str, list[str]]:
+    """Return the added weights under their present names, by what is to be done instead."""
+    added: dict[str, list[str]] = {}
+    try:
+        for step in model.history:
+            changes = step.get("changes", ())
+            for renames in (change["renames"] for change in changes if "block" in change):
+                for names in added.values():
+                    names[:] = [renames.get(name, name) for name in names]
+            for remedy, names in _added_by(step, by_value):
+                added.setdefault(remedy, []).extend(names)
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise InvalidModel(
+            "the history does not tell which weights are new", "grow the model again"
+        ) from None
+    return added
+
+
+def _added_by(step: Mapping[str, Any], by_value: bool) -> Iterator[tuple[str, list[str]]]:
+    """Yield what is to be done instead, and the weights that one step added."""
+    if factors := step.get("inserted"):
+        yield _without_factors(step), factors
+    apart = [name for name in step.get("copied", {}) if not AUTHORED.match(name)]
+    if apart and not by_value:
+        yield "export with onnx_net2net.from_torch, where one parameter stays one", apart
+    for change in step.get("changes", ()):
+        if "after" in change:
+            blocks = "copy numbered blocks instead of adding layers (deepen with block, --block)"
+            yield blocks, list(change["parameters"])
+        elif "block" in change:
+            renamed = [new for new, old in change["sources"].items() if not _numbered(new, old)]
+            yield f"copy blocks that are numbered, which '{change['block']}' is not", renamed
+
+
+def _without_factors(step: Mapping[str, Any]) -> str:
+    """Return the nearest widths at which growing takes no factors in front of sums."""
+    old = {c["dimension"]: c["old"] for c in step["changes"]}
+    choices = [
+        f"widen {name} to {' or '.join(map(str, wider))}, or leave it at {old[name]}"
+        if wider
+        else f"leave {name} at {old[name]}"
+        for name, wider in step.get("unfactored", {}).items()
+    ]
+    return "; ".join(choices) or "grow by multiples"
+
+
+def _numbered(new: str, old: str) -> bool:
+    """Return whether two names differ in a number alone."""
+    return NUMBER.sub("0", new) == NUMBER.sub("0", old)
 
 
 def stored(model: Model) -> list[str]:

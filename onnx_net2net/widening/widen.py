@@ -13,7 +13,7 @@ from fractions import Fraction
 import numpy as np
 from onnx import helper
 
-from onnx_net2net.algebra.axes import Axis
+from onnx_net2net.algebra.axes import Axis, atoms
 from onnx_net2net.algebra.expansion import (
     Index,
     fill_pads,
@@ -29,6 +29,7 @@ from onnx_net2net.model.editing import Editor
 from onnx_net2net.model.graph import Node
 from onnx_net2net.model.history import append
 from onnx_net2net.model.model import AnyModel, Computed, Model, Weight, load
+from onnx_net2net.operators.language import Reduction
 from onnx_net2net.step import Split, Widen, listed
 from onnx_net2net.widening.dimensions import Analysis, analyse
 from onnx_net2net.widening.epsilons import shrunk
@@ -119,6 +120,8 @@ def _grow(analysis: Analysis, growth: Growth, step: Widen, changes: list[Change]
     details = {"method": step.method} | step.settings()
     details |= {"changes": [asdict(change) for change in changes]}
     details |= pack(grown, sizes) | {"inserted": inserted}
+    if inserted:
+        details["unfactored"] = _unfactored(analysis, growth, sharing.insertions)
     if copied := {
         n: solution.graph.copies[n].original for n in grown if n in solution.graph.copies
     }:
@@ -127,6 +130,24 @@ def _grow(analysis: Analysis, growth: Growth, step: Widen, changes: list[Change]
         details["epsilons"] = epsilons
     append(editor.proto, "widen", analysis.model.sha256(), details)
     return editor.finish(changes)
+
+
+def _unfactored(
+    analysis: Analysis, growth: Growth, insertions: Sequence[OperandScale]
+) -> dict[str, list[int]]:
+    """Return the nearest larger widths of dimensions at which no operator would be inserted.
+
+    A mean needs none where all units are copied equally often; any other sum needs one always.
+    """
+    widths: dict[str, list[int]] = {}
+    for contraction in (insertion.rescale.contraction for insertion in insertions):
+        for atom in filter(growth.touches, dict.fromkeys(atoms(contraction.axis))):
+            dimension, width = analysis.by_atom[atom], int(growth.size(atom))
+            down = width // dimension.width * dimension.width
+            near = [w for w in (down, down + dimension.width) if w > dimension.width]
+            allowed = near if contraction.reduce == Reduction.MEAN else []
+            widths[dimension.name] = [w for w in widths.get(dimension.name, near) if w in allowed]
+    return widths
 
 
 @dataclass(frozen=True)

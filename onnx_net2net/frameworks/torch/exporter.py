@@ -90,8 +90,8 @@ def from_torch(
         bound = _bound(module, args, kwargs)
         shapes = _dynamic_shapes(bound, dynamic)
         drawn = draws(module, args, kwargs) if dropout else Drawn()
-        with _plain(module, bound), kept(module, drawn.ratios):
-            program = _exported(module, *_by_name(bound, args, kwargs), shapes, opset)
+        with _plain(module, bound) as objects, kept(module, drawn.ratios):
+            program = _exported(module, *_by_name(bound, args, kwargs), shapes, opset, objects)
         if drawn.ratios:
             _opened(program.model)
         tensors = {n: t for n, t in module.state_dict().items() if isinstance(t, Tensor)}
@@ -102,7 +102,11 @@ def from_torch(
         if lost := drawn.message(module):
             warnings.warn(f"not kept of how it trains: {lost}", stacklevel=2)
             graph.metadata_props[RANDOM] = lost
-        return _model(graph, _ties(module, set(graph.graph.initializers)))
+        weights = graph.graph.initializers
+        ties = _ties(module, set(weights))
+        # One parameter, wherever it is read and whatever it holds.
+        ties |= {name: name for name in state if name in weights and len(weights[name].uses()) > 1}
+        return _model(graph, ties)
 
 
 @contextmanager
@@ -191,8 +195,12 @@ def _by_name(
 
 
 @contextmanager
-def _plain(module: nn.Module, bound: inspect.BoundArguments) -> Iterator[None]:
-    """Give ``forward`` every argument under its own name and plain containers as results."""
+def _plain(module: nn.Module, bound: inspect.BoundArguments) -> Iterator[dict[str, str]]:
+    """Give ``forward`` every argument under its own name and plain containers as results.
+
+    Yields the types of what else it returns, by place, known once it has run.
+    """
+    objects: dict[str, str] = {}
     forward, own = module.forward, "forward" in vars(module)
     parameters = [
         named
@@ -206,12 +214,14 @@ def _plain(module: nn.Module, bound: inspect.BoundArguments) -> Iterator[None]:
 
     @wraps(forward)
     def plain(*args: Any, **kwargs: Any) -> Any:
-        return contained(forward(*args, **kwargs))
+        result = contained(forward(*args, **kwargs))
+        objects.update(_objects(result))
+        return result
 
     plain.__signature__ = bound.signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     module.forward = plain
     try:
-        yield
+        yield objects
     finally:
         del module.forward
         if own:
@@ -228,6 +238,16 @@ def contained(value: Any) -> Any:
     if type(value) in (dict, OrderedDict):
         return type(value)((k, contained(v)) for k, v in value.items())
     return value
+
+
+def _objects(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the place and the type of everything in a result that is no tensor or number."""
+    if isinstance(value, dict | list | tuple):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            yield from _objects(item, f"{place}.{key}".lstrip("."))
+    elif not isinstance(value, Tensor | torch.SymInt | torch.SymFloat | int | float | str | None):
+        yield place or "the result", type(value).__name__
 
 
 def _free(value: Any) -> Any:
@@ -249,8 +269,14 @@ def _free(value: Any) -> Any:
 
 
 def _exported(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any, opset: int | None
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    shapes: Any,
+    opset: int | None,
+    objects: Mapping[str, str],
 ) -> Any:
+    """Return PyTorch's export. ``objects`` are what the module returned beside tensors."""
     try:
         with inference(module), _quiet():
             program = torch.onnx.export(
@@ -265,6 +291,15 @@ def _exported(
             )
     except torch.onnx.OnnxExporterError as error:
         cause = error.__cause__ or error
+        if objects:
+            held = ", ".join(f"{place} is a {kind}" for place, kind in objects.items())
+            raise Refused(
+                type(module).__name__,
+                f"it returns more than tensors, which no exported network can: {held}",
+                "let forward return tensors only, in tuples or dicts: turn such results off in the "
+                "module's configuration or arguments, or export a module that calls it and "
+                "returns what is needed",
+            ) from error
         raise Refused(
             type(module).__name__,
             f"PyTorch cannot export it: {type(cause).__name__}: {_first_line(cause)}",

@@ -303,6 +303,24 @@ def test_what_pytorch_cannot_export_is_refused() -> None:
     assert caught.value.remedy and "torch.export.export" in caught.value.remedy
 
 
+class Cache:
+    """What no exported network can return."""
+
+
+@pytest.mark.parametrize(
+    ("result", "held"),
+    [
+        (lambda a, b: (a, Cache()), ": 1 is a Cache"),
+        (lambda a, b: {"logits": a, "more": [b, Cache()]}, r": more\.1 is a Cache"),
+        (lambda a, b: Cache(), "the result is a Cache"),
+    ],
+)
+def test_results_that_are_no_tensors_are_named(result: Any, held: str) -> None:
+    with pytest.raises(n2n.Refused, match=held) as caught:
+        n2n.from_torch(One(entries, result), (X,))
+    assert caught.value.remedy and "return tensors only" in caught.value.remedy
+
+
 @pytest.mark.parametrize(
     ("inputs", "problem"),
     [("image.png", "type str"), ((torch.ones(2), torch.ones(2)), "do not fit the module")],
