@@ -26,7 +26,8 @@ from onnx_net2net.frameworks.names import ties
 from onnx_net2net.frameworks.optimizer import moved_state
 from onnx_net2net.frameworks.state_dict import stored
 from onnx_net2net.frameworks.state_dicts import to_array, to_tensor
-from onnx_net2net.frameworks.torch.exporter import Dynamic, arguments, from_torch
+from onnx_net2net.frameworks.torch.calls import Dynamic, arguments
+from onnx_net2net.frameworks.torch.exporter import from_torch
 from onnx_net2net.frameworks.torch.transfer_check import (
     Call,
     device_of,

@@ -22,7 +22,7 @@ from torch.func import functional_call
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map
 
 from onnx_net2net.frameworks.state_dicts import to_array, to_tensor
-from onnx_net2net.frameworks.torch.exporter import contained
+from onnx_net2net.frameworks.torch.calls import contained
 from onnx_net2net.frameworks.transfer import output_reports
 from onnx_net2net.verification.judgement import Runs
 from onnx_net2net.verification.precision import nudged_array
