@@ -55,13 +55,14 @@ def from_torch(
     """Export ``module`` in inference mode; the model's weights are the module's own state.
 
     ``example_inputs`` is a tensor, a tuple of positional arguments, or a mapping of keyword
-    arguments. Give axes that may vary a size of at least 2: the exporter takes a size of 0 or 1
-    for a constant.
+    arguments.
 
     ``dynamic`` says which axes may vary: None lets the batch (axis 0) of every input vary, and all
     axes of integer inputs (token sequences: with a fixed length, position tables would be folded
     away), so far as the module allows; False fixes every size; otherwise it is the
-    ``dynamic_shapes`` of ``torch.export``, such as ``{"x": {0: "batch"}}``.
+    ``dynamic_shapes`` of ``torch.export``, such as ``{"x": {0: "batch"}}``. PyTorch takes a size
+    of 1 for a constant: by default such axes are traced at size 2, and are fixed where the module
+    does not run so; give other axes that may vary a size of at least 2.
 
     Every parameter and persistent buffer that the network reads is an initializer under its
     name in ``module.state_dict()``; further names of tied ones are kept in the model's metadata.
@@ -71,11 +72,16 @@ def from_torch(
     UsageError for arguments that do not fit it.
     """
     with _filled(module) as mode:
-        args, kwargs = arguments(example_inputs if mode is None else _fake(mode, example_inputs))
-        bound = _bound(module, args, kwargs)
-        shapes = _dynamic_shapes(bound, dynamic)
-        with _plain(module, bound):
-            program = _exported(module, *_by_name(bound, args, kwargs), shapes, opset)
+        example = example_inputs if mode is None else _fake(mode, example_inputs)
+        larger = (
+            example if dynamic not in (None, True) else tree_map_only(Tensor, _doubled, example)
+        )
+        try:
+            program = _exported(module, larger, dynamic, opset)
+        except Refused:
+            if not by_default:
+                raise
+            program = _exported(module, example, dynamic, opset)
         tensors = {n: t for n, t in module.state_dict().items() if isinstance(t, Tensor)}
         state = {name for name, tensor in tensors.items() if tensor.is_floating_point()}
         graph = _optimised(program.model, state)
@@ -207,11 +213,24 @@ def contained(value: Any) -> Any:
     return value
 
 
+def _free_axes(tensor: Tensor) -> range:
+    """Return the axes of an input that may vary by default."""
+    whole = not tensor.is_floating_point() and tensor.dtype != torch.bool
+    return range(tensor.dim() if whole else min(tensor.dim(), 1))
+
+
+def _doubled(tensor: Tensor) -> Tensor:
+    """Return an input in which no axis that may vary is of size 1."""
+    for axis in _free_axes(tensor):
+        if tensor.shape[axis] == 1:
+            tensor = tensor.repeat_interleave(2, axis)
+    return tensor
+
+
 def _free(value: Any) -> Any:
-    """Return which axes of an input may vary by default, nested as the input is."""
+    """Return which axes of an input may vary, nested as the input is; those of size 1 are fixed."""
     if isinstance(value, Tensor):
-        whole = not value.is_floating_point() and value.dtype != torch.bool
-        return dict.fromkeys(range(value.dim() if whole else min(value.dim(), 1)), Dim.AUTO)
+        return {axis: Dim.AUTO for axis in _free_axes(value) if value.shape[axis] != 1}
     if tree_is_leaf(value):
         return None
     if is_dataclass(value):
@@ -225,11 +244,14 @@ def _free(value: Any) -> Any:
     return None
 
 
-def _exported(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any, opset: int | None
-) -> Any:
+def _exported(module: nn.Module, example: Any, dynamic: Dynamic, opset: int | None) -> Any:
+    """Trace ``module`` with these inputs. Raises Refused, and UsageError where they do not fit."""
+    args, kwargs = arguments(example)
+    bound = _bound(module, args, kwargs)
+    shapes = _dynamic_shapes(bound, dynamic)
+    args, kwargs = _by_name(bound, args, kwargs)
     try:
-        with _inference(module), _quiet():
+        with _plain(module, bound), _inference(module), _quiet():
             program = torch.onnx.export(
                 module,
                 args,
