@@ -73,9 +73,8 @@ def from_torch(
     """
     with _filled(module) as mode:
         example = example_inputs if mode is None else _fake(mode, example_inputs)
-        larger = (
-            example if dynamic not in (None, True) else tree_map_only(Tensor, _doubled, example)
-        )
+        by_default = dynamic is None or dynamic is True
+        larger = tree_map_only(Tensor, _doubled, example) if by_default else example
         try:
             program = _exported(module, larger, dynamic, opset)
         except Refused:
