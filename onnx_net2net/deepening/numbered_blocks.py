@@ -122,7 +122,7 @@ def _numbered(name: str) -> Iterator[str]:
     """
     parts = name.split(".") if "/" not in name else []
     for end in range(2, len(parts)):
-        if parts[end - 1].isdigit() and not parts[0].isdigit():
+        if parts[end - 1].isdigit():
             yield ".".join(parts[:end])
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import textwrap
 import time
 import warnings
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from torch import nn
 
 import onnx_net2net as n2n
 from onnx_net2net.frameworks.state_dict import stored
-from onnx_net2net.plan.like import difference
+from onnx_net2net.plan.like import Unreachable, difference
 from onnx_net2net.plan.settle import settle
 from onnx_net2net.plan.steps import follow
 
@@ -76,18 +77,29 @@ def verdict(library: str, small: str, large: str) -> str:
     randomise.randomise_constants(network, generator)
     randomise.measure_batchnorm(network, image, generator)
     model = n2n.from_torch(network, image)
-    empty = build(library, large).to("meta")  # some classes cannot be built there
+    empty = build(library, large)  # some classes cannot be built on the meta device
+    for part in empty.modules():
+        for key, parameter in part._parameters.items():
+            if parameter is not None:
+                part._parameters[key] = nn.Parameter(parameter.to("meta"))
     try:
         target = n2n.from_torch(empty, image)
         grown = follow(model, difference(model, target)).model
         settled = settle(grown, target, stored(target))
     except n2n.Net2NetError as error:
-        return " ".join(f"{type(error).__name__}: {error}".split())[:300].replace("|", "/")
+        return why(error)
     for what, other in (("grown", grown), ("settled", settled.model)):
         report = n2n.verify(model, other, seeds=1, by_position=True)
         if not report:
             return f"WRONG, {what}: {report.verdict}"
     return "exact"
+
+
+def why(error: n2n.Net2NetError) -> str:
+    """Return the first obstacle on one line, and how many there are besides."""
+    obstacles = error.obstacles if isinstance(error, Unreachable) else [str(error)]
+    first = textwrap.shorten(obstacles[0], 160, placeholder=" ...").replace("|", "/")
+    return f"{first} (and {len(obstacles) - 1} more)" if len(obstacles) > 1 else first
 
 
 def pairs() -> Iterator[tuple[str, str, str]]:

@@ -124,6 +124,17 @@ class Alternating(torch.nn.Module):
         return self.head(x)
 
 
+def test_blocks_are_counted_in_a_part_that_has_a_number_itself() -> None:
+    def stacked(count: int) -> Any:
+        layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        encoder = torch.nn.TransformerEncoder(layer, count, enable_nested_tensor=False)
+        return torch.nn.Sequential(torch.nn.Linear(5, 8), encoder).eval()
+
+    torch.manual_seed(0)
+    report = n2n.transfer(stacked(1), stacked(3), torch.randn(2, 4, 5))
+    assert report.copies == [("1.layers.0", 2)]
+
+
 @pytest.mark.parametrize("lengths", [(2, 4), (2, 5), (3, 5), (3, 4), (1, 4)], ids=str)
 def test_blocks_that_alternate_stay_where_they_are_of_their_kind(lengths: tuple[int, int]) -> None:
     """Even copies of the two blocks of a network would move the second one to the third place."""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
-from torch.utils._pytree import tree_is_leaf
+from torch.utils._pytree import tree_is_leaf, tree_map_only
 
 from onnx_net2net.errors import UsageError
 
@@ -128,11 +128,31 @@ def _objects(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
         yield place or "the result", type(value).__name__
 
 
+def doubled(example: Any) -> Any:
+    """Return inputs without any axis of size 1 that may vary; None if they have none."""
+    small = False
+
+    def double(tensor: Tensor) -> Tensor:
+        nonlocal small
+        for axis in _free_axes(tensor):
+            if tensor.shape[axis] == 1:
+                small, tensor = True, tensor.repeat_interleave(2, axis)
+        return tensor
+
+    larger = tree_map_only(Tensor, double, example)
+    return larger if small else None
+
+
+def _free_axes(tensor: Tensor) -> range:
+    """Return the axes of an input that may vary by default."""
+    whole = not tensor.is_floating_point() and tensor.dtype != torch.bool
+    return range(tensor.dim() if whole else min(tensor.dim(), 1))
+
+
 def _free(value: Any) -> Any:
-    """Return which axes of an input may vary by default, nested as the input is."""
+    """Return which axes of an input vary, nested as the input is; those of size 1 are fixed."""
     if isinstance(value, Tensor):
-        whole = not value.is_floating_point() and value.dtype != torch.bool
-        return dict.fromkeys(range(value.dim() if whole else min(value.dim(), 1)), Dim.AUTO)
+        return {axis: Dim.AUTO for axis in _free_axes(value) if value.shape[axis] != 1}
     if tree_is_leaf(value):
         return None
     if is_dataclass(value):

@@ -106,7 +106,7 @@ def _called(
     mode = detect_fake_mode((args, kwargs, tensors)) or FakeTensorMode(allow_non_fake_inputs=True)
     with ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        stack.enter_context(_unchanged(module))
+        stack.enter_context(unchanged(module))
         stack.enter_context(_modes(module, training=training))
         stack.enter_context(torch.no_grad())
         stack.enter_context(_spelled_out())
@@ -159,7 +159,7 @@ def _spelled_out() -> Iterator[None]:
 
 
 @contextmanager
-def _unchanged(module: nn.Module) -> Iterator[None]:
+def unchanged(module: nn.Module) -> Iterator[None]:
     """Give each part its attributes and tensors back, whatever its code assigns."""
     states: list[dict[str, Any]] = [
         state

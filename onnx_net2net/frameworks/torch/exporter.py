@@ -27,7 +27,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxscript import optimizer
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.torch.calls import (
@@ -35,6 +35,8 @@ from onnx_net2net.frameworks.torch.calls import (
     arguments,
     bind,
     by_name,
+    contained,
+    doubled,
     dynamic_shapes,
     plain_call,
 )
@@ -44,6 +46,7 @@ from onnx_net2net.frameworks.torch.dropout import (
     draws,
     inference,
     kept,
+    unchanged,
 )
 from onnx_net2net.model.history import TIES
 from onnx_net2net.model.model import Absent, Computed, Model, Weight
@@ -63,13 +66,14 @@ def from_torch(
     """Export ``module`` in inference mode; the model's weights are the module's own state.
 
     ``example_inputs`` is a tensor, a tuple of positional arguments, or a mapping of keyword
-    arguments. Give axes that may vary a size of at least 2: the exporter takes a size of 0 or 1
-    for a constant.
+    arguments.
 
     ``dynamic`` says which axes may vary: None lets the batch (axis 0) of every input vary, and all
     axes of integer inputs (token sequences: with a fixed length, position tables would be folded
     away), so far as the module allows; False fixes every size; otherwise it is the
-    ``dynamic_shapes`` of ``torch.export``, such as ``{"x": {0: "batch"}}``.
+    ``dynamic_shapes`` of ``torch.export``, such as ``{"x": {0: "batch"}}``. PyTorch takes a size
+    of 1 for a constant: by default such axes are traced at size 2, or are fixed where the module
+    does not run so or gives other axes; give others that may vary a size of at least 2.
 
     Every parameter and persistent buffer that the network reads is an initializer under its
     name in ``module.state_dict()``; further names of tied ones are kept in the model's metadata.
@@ -85,12 +89,17 @@ def from_torch(
     UsageError for arguments that do not fit it.
     """
     with _filled(module) as mode:
-        args, kwargs = arguments(example_inputs if mode is None else _fake(mode, example_inputs))
-        bound = bind(module, args, kwargs)
-        shapes = dynamic_shapes(bound, dynamic)
-        drawn = draws(module, args, kwargs) if dropout else Drawn()
-        with plain_call(module, bound) as objects, kept(module, drawn.ratios):
-            program = _exported(module, *by_name(bound, args, kwargs), shapes, opset, objects)
+        example = example_inputs if mode is None else _fake(mode, example_inputs)
+        trace = partial(_traced, module, dynamic=dynamic, opset=opset, dropout=dropout)
+        try:
+            larger = doubled(example) if dynamic is None or dynamic is True else None
+            program, drawn = trace(example if larger is None else larger)
+            if larger is not None and _ranks(module, larger) != _ranks(module, example):
+                program, drawn = trace(example)
+        except Refused:
+            if larger is None:
+                raise
+            program, drawn = trace(example)
         if drawn.ratios:
             _opened(program.model)
         tensors = {n: t for n, t in module.state_dict().items() if isinstance(t, Tensor)}
@@ -143,6 +152,26 @@ def _filled(module: nn.Module) -> Iterator[FakeTensorMode | None]:
 def _fake(mode: FakeTensorMode, example: Any) -> Any:
     """Return the inputs as that mode takes them."""
     return tree_map_only(Tensor, mode.from_tensor, example)
+
+
+def _traced(
+    module: nn.Module, example: Any, *, dynamic: Dynamic, opset: int | None, dropout: bool
+) -> tuple[Any, Drawn]:
+    """Return PyTorch's export by these inputs, and what the module draws at random."""
+    args, kwargs = arguments(example)
+    bound = bind(module, args, kwargs)
+    shapes = dynamic_shapes(bound, dynamic)
+    drawn = draws(module, args, kwargs) if dropout else Drawn()
+    with plain_call(module, bound) as objects, kept(module, drawn.ratios):
+        return _exported(module, *by_name(bound, args, kwargs), shapes, opset, objects), drawn
+
+
+def _ranks(module: nn.Module, example: Any) -> list[int]:
+    """Return how many axes each result has for these inputs."""
+    args, kwargs = arguments(example)
+    with unchanged(module), inference(module), torch.no_grad():
+        results = contained(module(*args, **kwargs))
+    return [leaf.dim() for leaf in tree_leaves(results) if isinstance(leaf, Tensor)]
 
 
 def _exported(

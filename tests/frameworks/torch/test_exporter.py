@@ -141,6 +141,60 @@ def test_sizes_are_fixed_on_request() -> None:
     assert [dim.dim_value for dim in tokens.type.tensor_type.shape.dim] == [2, 5]
 
 
+class Merging(nn.Module):
+    """What PyTorch fixes for good where it sees a batch of one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+class Recurrent(nn.Module):
+    """Axis 0 of its state is no batch, and must be of size 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(5, 6, batch_first=True)
+
+    def forward(self, x: Tensor, state: Tensor) -> Tensor:
+        return self.gru(x, state)[0]
+
+
+def test_a_batch_of_one_may_vary() -> None:
+    module = Merging().eval()
+    model = n2n.from_torch(module, torch.randn(1, 4, 8))
+    for batch in (1, 3):
+        x = torch.randn(batch, 4, 8)
+        (result,) = run(model, {"x": x.numpy()}).values()
+        np.testing.assert_allclose(result, module(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_an_axis_that_must_be_one_is_fixed() -> None:
+    model = n2n.from_torch(Recurrent(), (torch.randn(2, 4, 5), torch.zeros(1, 2, 6)))
+    sizes = [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]
+             for v in model.proto.graph.input]  # fmt: skip
+    assert sizes == [["batch", 4, 5], [1, 2, 6]]
+
+
+class Squeezing(nn.Module):
+    """It gives no batch of one, and fewer axes for it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (2 * x).squeeze()
+
+
+def test_a_batch_of_one_that_is_special_is_fixed() -> None:
+    model = n2n.from_torch(Squeezing(), torch.randn(1, 4, 8))
+    (value,) = model.proto.graph.input
+    assert value.type.tensor_type.shape.dim[0].dim_value == 1
+    x = np.ones((1, 4, 8), np.float32)
+    (result,) = run(model, {"x": x}).values()
+    assert result.shape == (4, 8)
+
+
 def test_dynamic_shapes_of_torch_export_and_keyword_arguments() -> None:
     model = n2n.from_torch(ConvNet(), {"x": torch.randn(2, 3, 7, 6)}, {"x": {0: "images"}})
     (x,) = model.proto.graph.input
