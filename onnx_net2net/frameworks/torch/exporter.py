@@ -34,13 +34,8 @@ from torch.export import Dim
 from torch.utils._pytree import tree_is_leaf, tree_map_only
 
 from onnx_net2net.errors import Refused, UsageError
-from onnx_net2net.frameworks.torch.dropout import (
-    RANDOM,
-    Drawn,
-    draws,
-    inference,
-    kept,
-)
+from onnx_net2net.frameworks.torch.dropout import Drawn, draws, inference, kept
+from onnx_net2net.frameworks.unkept import RANDOM
 from onnx_net2net.model.history import TIES
 from onnx_net2net.model.model import Absent, Computed, Model, Weight
 from onnx_net2net.model.validation import check_model
