@@ -14,7 +14,7 @@ from onnx_net2net.analysis.fusion_patterns import Surroundings
 from onnx_net2net.analysis.fusions import NORMS, fusions
 from onnx_net2net.analysis.solver import Applied, Solution
 from onnx_net2net.model.graph import Node
-from onnx_net2net.operators.language import Norm
+from onnx_net2net.operators.language import Kind, Norm
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -83,14 +83,35 @@ def _decomposed(solution: Solution) -> Iterator[Normalization]:
             continue
         names = fusion.names
         addition = graph.producer[names["variance"]]
+        nodes = {node.position for node in fusion.nodes}
+        scale, bias = (_stored(solution, names.get(key, ""), nodes) for key in ("w", "b"))
         yield Normalization(
             fusion.nodes[0],
-            frozenset(node.position for node in fusion.nodes),
+            frozenset(nodes),
             solution.axes[names["x"]][fusion.attributes["axis"]],
             "mean" in names,
             (names["x"],),
-            names["w"],
-            names.get("b", ""),
+            scale,
+            bias,
             fusion.attributes["epsilon"],
             epsilon_input=(addition, addition.inputs.index(names["eps"])),
         )
+
+
+def _stored(solution: Solution, name: str, nodes: set[int]) -> str:
+    """Return the weight that ``name`` is a reshaped copy of, for these ``nodes`` alone.
+
+    The nodes that reshape it are added to them. Return ``name`` where there is no such weight.
+    """
+    graph, tensor, moves = solution.graph, name, set[int]()
+    while tensor in graph.derived and tensor not in graph.model.weights:
+        applied = solution.applied.get(graph.producer[tensor].position)
+        readers = {node.position for node, _ in graph.consumers[tensor]}
+        if applied is None or applied.rule.kind is not Kind.MOVE or not readers <= nodes | moves:
+            return name
+        moves.add(applied.node.position)
+        tensor = applied.node.inputs[0]
+    if tensor not in graph.model.weights:
+        return name
+    nodes |= moves
+    return tensor

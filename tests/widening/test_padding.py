@@ -106,20 +106,28 @@ SHIFTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("shift", SHIFTS)
-def test_a_norm_that_is_multiplied_out_is_padded(shift: str) -> None:
-    """As Keras has it, x s + (b - mean s): epsilon follows, and no node is inserted."""
+# Scale and bias as they are stored, or as exporters of Keras reshape them; or read again.
+ROW = [("Reshape", "gamma row", "g"), ("Reshape", "beta row", "b")]
+STORED = {"as it is": [], "a row": ROW, "read again": [*ROW, ("MatMul", "g w3", "again")]}
+
+
+def multiplied_out(shift: str, stored: str = "as it is") -> tuple[n2n.Model, int]:
+    """A norm as Keras has it, x s + (b - mean s), and its nodes."""
     rng = np.random.default_rng(0)
     steps = [
+        *(step for step in STORED[stored] if "b" not in step[1:] or shift != "no bias"),
         ("MatMul", "x w1", "y"), ("ReduceMean", "y last", "mean"), ("Sub", "y mean", "c"),
         ("Mul", "c c", "square"), ("ReduceMean", "square last", "var"), ("Add", "var eps", "moved"),
         ("Sqrt", "moved", "root"), ("Reciprocal", "root", "inverse"), ("Mul", "inverse g", "s"),
-        ("Mul", "y s", "xs"), *SHIFTS[shift], ("MatMul", "ln w2", "out"),
+        ("Mul", "y s", "xs"), *SHIFTS[shift], ("MatMul", "ln w2", "read"),
+        ("Add", "read again", "out") if stored == "read again" else ("Identity", "read", "out"),
     ]  # fmt: skip
-    weights = {"w1": (7, 12), "g": (12,), "b": (12,), "w2": (12, 5)}
+    weights = {"w1": (7, 12), "g": (12,), "b": (12,), "gamma": (12,), "beta": (12,), "w2": (12, 5)}
     arrays = {name: rng.normal(size=shape).astype("f") for name, shape in weights.items()}
+    arrays |= {"w3": arrays["w2"][::-1].copy(), "row": np.array([1, 12])}
     arrays |= {"eps": np.array(0.1, "f"), "last": np.array([-1])}
     read = {name for _, inputs, _ in steps for name in inputs.split()}
+    read -= {output for _, _, output in steps}
     graph = helper.make_graph(
         [helper.make_node(op, inputs.split(), [output]) for op, inputs, output in steps],
         "norm",
@@ -128,10 +136,26 @@ def test_a_norm_that_is_multiplied_out_is_padded(shift: str) -> None:
         [numpy_helper.from_array(a, name) for name, a in arrays.items() if name in read],
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    model = n2n.load(proto)
+    return n2n.load(proto), len(steps)
+
+
+@pytest.mark.parametrize("stored", ["as it is", "a row"])
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_a_norm_that_is_multiplied_out_is_padded(shift: str, stored: str) -> None:
+    """Epsilon follows, and no node is inserted."""
+    model, nodes = multiplied_out(shift, stored)
     grown = n2n.widen(model, {"w1": 17})
-    assert len(grown.proto.graph.node) == len(steps)
+    assert len(grown.proto.graph.node) == nodes
     assert grown.weights["eps"].array() == pytest.approx(0.1 * 12 / 17)
+    assert n2n.verify(model, grown)
+
+
+def test_a_scale_that_is_read_again_is_not_the_norms_own() -> None:
+    """A smaller one would change what else reads it."""
+    model, nodes = multiplied_out("b - mean s", "read again")
+    grown = n2n.widen(model, {"w1": 17})
+    assert len(grown.proto.graph.node) > nodes, "it grows by shares"
+    assert grown.weights["eps"].array() == pytest.approx(0.1)
     assert n2n.verify(model, grown)
 
 

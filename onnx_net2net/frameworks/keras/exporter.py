@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,9 +22,11 @@ import numpy as np
 from onnx import GraphProto, ModelProto, StringStringEntryProto, TensorProto, defs, numpy_helper
 
 from onnx_net2net.errors import Refused, UsageError
+from onnx_net2net.frameworks.keras.dropout import Drawn, draws, kept_dropout
 from onnx_net2net.frameworks.keras.kept_layers import kept
 from onnx_net2net.frameworks.keras.layer import GraphLayer, decoded
 from onnx_net2net.frameworks.roles import KIND
+from onnx_net2net.frameworks.unkept import RANDOM, unkept
 from onnx_net2net.model.history import VARIANCE
 from onnx_net2net.model.model import Model, load
 from onnx_net2net.model.tensors import clear_data, constants, set_constant, subgraphs
@@ -39,7 +42,7 @@ FAILURES = (
 )  # fmt: skip
 
 
-def from_keras(model: keras.Model, *, opset: int = 18) -> Model:
+def from_keras(model: keras.Model, *, opset: int = 18, dropout: bool = True) -> Model:
     """Return ``model`` in inference mode, with its variables as weights under their own paths.
 
     >>> from_keras(keras.applications.ResNet50(weights=None)).weights["conv1_conv/kernel"].shape
@@ -54,14 +57,21 @@ def from_keras(model: keras.Model, *, opset: int = 18) -> Model:
     grow; with a mask, in another type than float32, or with other activations than ONNX names, they
     are loops. What is frozen (``trainable=False``) trains again.
 
+    Calls of Dropout, those within attention included, become Dropout nodes, which do nothing in
+    inference; ``to_keras`` and ``to_torch`` drop by them again. Whatever else the model draws at
+    random in training mode (noise, dropout of whole channels) is named by a warning and in the
+    model's metadata. ``dropout=False`` leaves all of it out.
+
     Raises UsageError where the model is not built, runs on another backend than TensorFlow, or
     tf2onnx is not installed, and Refused for what tf2onnx cannot translate, and for variables that
     move in inference mode too (``stateful``), since a file has no state.
     """
-    return exported(model, {}, opset)
+    return exported(model, {}, opset, dropout=dropout)
 
 
-def exported(model: keras.Model, names: Mapping[str, str], opset: int = 18) -> Model:
+def exported(
+    model: keras.Model, names: Mapping[str, str], opset: int = 18, *, dropout: bool = False
+) -> Model:
     """Return what :func:`from_keras` does, with other ``names`` for some paths of variables."""
     graphs = [layer for layer in model.layers if isinstance(layer, GraphLayer)]
     if len(graphs) == 1 and all(
@@ -77,7 +87,11 @@ def exported(model: keras.Model, names: Mapping[str, str], opset: int = 18) -> M
             "the model has no inputs of its own",
             "wrap it: x = keras.Input(shape), then keras.Model(x, model(x))",
         )
-    return load(_weighted(_converted(model, opset), model, names))
+    proto, lost = _converted(model, opset, dropout=dropout)
+    if lost:
+        warnings.warn(f"not kept of how it trains: {lost}", stacklevel=3)
+        _add(proto.metadata_props, RANDOM, lost)
+    return load(_weighted(proto, model, names))
 
 
 def variables(model: keras.Model) -> dict[str, Any]:
@@ -115,8 +129,11 @@ def _restored(layer: GraphLayer) -> Model:
     return load(proto)
 
 
-def _converted(model: Any, opset: int) -> ModelProto:
-    """Export as a function of the inputs and of all variables, which are named by number."""
+def _converted(model: Any, opset: int, *, dropout: bool) -> tuple[ModelProto, str]:
+    """Export as a function of the inputs and of all variables, which are named by number.
+
+    Return in words, too, what is not kept of how the model trains.
+    """
     import tensorflow as tf
     from tensorflow.python.autograph.impl.api import StagingError
 
@@ -126,25 +143,22 @@ def _converted(model: Any, opset: int) -> ModelProto:
         raise UsageError(
             "tf2onnx is not installed", "pip install 'onnx-net2net[tensorflow]'"
         ) from None
-    inputs = [tf.TensorSpec(x.shape, x.dtype, name=x.name) for x in model.inputs]
-    variables = _variables(model)
-    stored = [tf.TensorSpec(v.shape, v.dtype, name=f"{STORED}{i}") for i, v in enumerate(variables)]
+    failures = (*FAILURES, StagingError, tf.errors.OpError)
     moved: set[str] = set()
-    layout = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-
-    def function(*given: Any) -> Any:
-        data, values = list(given[: len(inputs)]), list(given[len(inputs) :])
-        packed = keras.tree.pack_sequence_as(layout, data)
-        mapping = list(zip(variables, values, strict=True))
-        with keras.StatelessScope(mapping) as scope:
-            results = model(packed, training=False)
-        moved.update(_moved(mapping, scope.state_mapping))
-        return results
-
-    signature = [*inputs, *stored]
+    function, signature = _function(model, moved, training=False)
     traced = tf.function(function, input_signature=signature)
+
+    def trace(training: bool) -> str:
+        function, signature = _function(model, set(), training=training)
+        try:
+            tf.function(function, input_signature=signature).get_concrete_function()
+        except failures as error:
+            return f"{type(error).__name__}: {_told(error)}"
+        return ""
+
+    drawn = draws(model, trace) if dropout else Drawn()
     proto: ModelProto
-    with _quiet(), _bfloat16(), kept() as calls:
+    with _quiet(), _bfloat16(), kept() as calls, kept_dropout(calls, drawn.ratios):
         try:
             proto, _ = tf2onnx.convert.from_function(
                 traced,
@@ -152,7 +166,7 @@ def _converted(model: Any, opset: int) -> ModelProto:
                 opset=opset,
                 custom_op_handlers=calls.handlers(),
             )
-        except (*FAILURES, StagingError, tf.errors.OpError) as error:
+        except failures as error:
             raise Refused(None, f"tf2onnx cannot export it: {_told(error)}") from error
     if moved:
         reason = f"each call changes {', '.join(sorted(moved))}, and a file holds no state"
@@ -163,7 +177,33 @@ def _converted(model: Any, opset: int) -> ModelProto:
         raise Refused(None, f"tf2onnx lost {lost} of {len(calls.marked)} layers of the model")
     _check_operators(proto)
     _fill(proto, traced.get_concrete_function(*signature), {spec.name for spec in signature})
-    return proto
+    return proto, unkept(drawn.lost, drawn.unknown)
+
+
+def _function(
+    model: Any, moved: set[str], *, training: bool
+) -> tuple[Callable[..., Any], list[Any]]:
+    """Return ``model`` as a function of the inputs and of all variables, and its signature.
+
+    A call adds to ``moved`` the variables that it changed.
+    """
+    import tensorflow as tf
+
+    inputs = [tf.TensorSpec(x.shape, x.dtype, name=x.name) for x in model.inputs]
+    variables = _variables(model)
+    stored = [tf.TensorSpec(v.shape, v.dtype, name=f"{STORED}{i}") for i, v in enumerate(variables)]
+    layout = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+
+    def function(*given: Any) -> Any:
+        data, values = list(given[: len(inputs)]), list(given[len(inputs) :])
+        packed = keras.tree.pack_sequence_as(layout, data)
+        mapping = list(zip(variables, values, strict=True))
+        with keras.StatelessScope(mapping) as scope:
+            results = model(packed, training=training)
+        moved.update(_moved(mapping, scope.state_mapping))
+        return results
+
+    return function, [*inputs, *stored]
 
 
 def _told(error: Exception) -> str:

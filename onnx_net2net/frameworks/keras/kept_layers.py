@@ -21,7 +21,9 @@ import numpy as np
 from keras import ops
 from onnx.helper import tensor_dtype_to_np_dtype
 
-__all__ = ["CONSTANT", "Calls", "kept"]
+from onnx_net2net.frameworks.keras.replaced import replaced
+
+__all__ = ["CONSTANT", "Calls", "Mark", "kept"]
 
 MARK = "onnx_net2net_mark"
 CONSTANT = "onnx_net2net_constant"  # how tensors are named that no layer has as a variable
@@ -40,7 +42,7 @@ CELLS = {
 
 
 @dataclass
-class _Mark:
+class Mark:
     """One call of a layer: its operator, what the node states, and what is known of its inputs."""
 
     op: str
@@ -54,10 +56,10 @@ class _Mark:
 class Calls:
     """The calls that were marked, by number; ``written`` counts those that became nodes."""
 
-    marked: list[_Mark] = field(default_factory=list)
+    marked: list[Mark] = field(default_factory=list)
     written: int = 0
 
-    def mark(self, call: _Mark, outputs: list[Any], inputs: list[Any]) -> list[Any]:
+    def mark(self, call: Mark, outputs: list[Any], inputs: list[Any]) -> list[Any]:
         """Return ``outputs``, which have the right types and shapes, as what the layer gives."""
         import tensorflow as tf
 
@@ -167,7 +169,7 @@ def _normalised(calls: Calls, layer: Any, inputs: Any) -> Any:
     x = ops.cast(inputs, dtype)
     size = x.shape[layer.axis]
     axis = layer.axis % len(x.shape)
-    call = _Mark("BatchNormalization", {"epsilon": layer.epsilon, "momentum": layer.momentum}, axis)
+    call = Mark("BatchNormalization", {"epsilon": layer.epsilon, "momentum": layer.momentum}, axis)
     gamma = layer.gamma if layer.scale else ops.ones(size, dtype)
     beta = layer.beta if layer.center else ops.zeros(size, dtype)
     weights = (gamma, beta, layer.moving_mean, layer.moving_variance)
@@ -176,7 +178,7 @@ def _normalised(calls: Calls, layer: Any, inputs: Any) -> Any:
     return ops.cast(y, layer.compute_dtype)
 
 
-def _normalisation(nodes: _Nodes, call: _Mark, inputs: list[str], shape: list[int]) -> list[str]:
+def _normalisation(nodes: _Nodes, call: Mark, inputs: list[str], shape: list[int]) -> list[str]:
     """Write the node with its channels on axis 1, as ONNX wants them."""
     x, *weights = inputs
     rank = len(shape)
@@ -219,7 +221,7 @@ def _convolved(calls: Calls, layer: Any, inputs: Any) -> Any:
     for a, more in zip(axes, longer, strict=True):
         given = dynamic[a] if x.shape[a] is None else x.shape[a]
         sizes[a] = given * layer.strides[a - axes[0]] + more
-    call = _Mark("ConvTranspose", attributes, axis=1 if first else len(x.shape) - 1)
+    call = Mark("ConvTranspose", attributes, axis=1 if first else len(x.shape) - 1)
     kernel = ops.convert_to_tensor(layer.kernel)
     (y,) = calls.mark(call, [tf.zeros(sizes, x.dtype)], [x, kernel])
     if layer.use_bias:
@@ -229,7 +231,7 @@ def _convolved(calls: Calls, layer: Any, inputs: Any) -> Any:
     return y if layer.activation is None else layer.activation(y)
 
 
-def _convolution(nodes: _Nodes, call: _Mark, inputs: list[str], shape: list[int]) -> list[str]:
+def _convolution(nodes: _Nodes, call: Mark, inputs: list[str], shape: list[int]) -> list[str]:
     """Write the node with channels on axis 1, and the kernel's inputs and outputs first."""
     x, kernel = inputs
     rank = len(shape)
@@ -241,7 +243,20 @@ def _convolution(nodes: _Nodes, call: _Mark, inputs: list[str], shape: list[int]
     return nodes.add("Transpose", [y], perm=[0, *range(2, rank), 1])
 
 
-WRITERS = {"BatchNormalization": _normalisation, "ConvTranspose": _convolution}
+# ---- dropout -----------------------------------------------------------------------------------
+
+
+def _dropout(nodes: _Nodes, call: Mark, inputs: list[str], shape: list[int]) -> list[str]:
+    """Write the node, which does nothing in inference."""
+    if nodes.graph.opset < 12:
+        return nodes.add("Dropout", inputs, **call.attributes)
+    ratio = nodes.constant(np.array(call.attributes["ratio"], np.float32))
+    return nodes.add("Dropout", [*inputs, ratio])
+
+
+WRITERS = {
+    "BatchNormalization": _normalisation, "ConvTranspose": _convolution, "Dropout": _dropout,
+}  # fmt: skip
 
 
 # ---- recurrent layers --------------------------------------------------------------------------
@@ -275,7 +290,7 @@ def _looped(
     return last[0], every, last
 
 
-def _recurrent(op: str, layer: Any) -> _Mark | None:
+def _recurrent(op: str, layer: Any) -> Mark | None:
     """Return the call of ``op`` that does what ``layer`` does, None where there is none."""
     cell = layer.cell
     if not op or type(cell) is not CELLS[op] or layer.stateful:
@@ -294,7 +309,7 @@ def _recurrent(op: str, layer: Any) -> _Mark | None:
         attributes["direction"] = "reverse"
     if op == "GRU" and cell.reset_after:
         attributes["linear_before_reset"] = 1
-    return _Mark(op, attributes, bias=cell.use_bias)
+    return Mark(op, attributes, bias=cell.use_bias)
 
 
 def _zero(state: Any) -> bool:
@@ -307,7 +322,7 @@ def _zero(state: Any) -> bool:
     return array is not None and not np.any(array)
 
 
-def _recurrence(nodes: _Nodes, call: _Mark, inputs: list[str], shape: list[int]) -> list[str]:
+def _recurrence(nodes: _Nodes, call: Mark, inputs: list[str], shape: list[int]) -> list[str]:
     """Write the node: gates in ONNX's order, time before samples, one direction."""
     x, kernel, recurrent, *rest = inputs
     bias = _biases(nodes, call, rest.pop(0)) if call.bias else ""
@@ -326,7 +341,7 @@ def _recurrence(nodes: _Nodes, call: _Mark, inputs: list[str], shape: list[int])
     return [outputs, *(nodes.axes("Squeeze", state, [0]) for state in last)]
 
 
-def _ordered(nodes: _Nodes, call: _Mark, weight: str, axis: int) -> str:
+def _ordered(nodes: _Nodes, call: Mark, weight: str, axis: int) -> str:
     """Put the gates along ``axis`` into ONNX's order."""
     order = GATES[call.op]
     if order == sorted(order):
@@ -336,7 +351,7 @@ def _ordered(nodes: _Nodes, call: _Mark, weight: str, axis: int) -> str:
     return nodes.add("Concat", [parts[gate] for gate in order], axis=axis)[0]
 
 
-def _biases(nodes: _Nodes, call: _Mark, bias: str) -> str:
+def _biases(nodes: _Nodes, call: Mark, bias: str) -> str:
     """Write the bias of the input and that of the state, which only a GRU of Keras has."""
     if call.attributes.get("linear_before_reset"):
         shape = nodes.constant(np.array([1, -1], np.int64))
@@ -387,24 +402,11 @@ def kept() -> Iterator[Calls]:
         return inner_loop
 
     with ExitStack() as undo:
-        undo.enter_context(_replaced(normal, "call", normalised))
-        undo.enter_context(_replaced(tf, "function", uncompiled))
-        undo.enter_context(_replaced(tf, "vectorized_map", mapped))
+        undo.enter_context(replaced(normal, "call", normalised))
+        undo.enter_context(replaced(tf, "function", uncompiled))
+        undo.enter_context(replaced(tf, "vectorized_map", mapped))
         for kind in TRANSPOSED:
-            undo.enter_context(_replaced(kind, "call", convolved))
+            undo.enter_context(replaced(kind, "call", convolved))
         for kind in RECURRENT.values():
-            undo.enter_context(_replaced(kind, "inner_loop", looped(kind.inner_loop)))
+            undo.enter_context(replaced(kind, "inner_loop", looped(kind.inner_loop)))
         yield calls
-
-
-@contextmanager
-def _replaced(kind: Any, name: str, method: Any) -> Iterator[None]:
-    """Set another method for a while; one that was inherited is inherited again."""
-    own = vars(kind).get(name)
-    setattr(kind, name, method)
-    try:
-        yield
-    finally:
-        delattr(kind, name)
-        if own is not None:
-            setattr(kind, name, own)

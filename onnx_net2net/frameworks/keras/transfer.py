@@ -22,7 +22,7 @@ import keras
 import numpy as np
 
 from onnx_net2net.errors import Refused, UsageError
-from onnx_net2net.frameworks.keras.exporter import exported, from_keras, variables
+from onnx_net2net.frameworks.keras.exporter import exported, variables
 from onnx_net2net.frameworks.keras.moments import moments, problem_of
 from onnx_net2net.frameworks.keras.transfer_check import Examples, inference, training
 from onnx_net2net.frameworks.transfer import (
@@ -47,7 +47,7 @@ class Pair:
             raise UsageError("both models share variables", "build the larger one anew")
         names = counterparts(own, self.variables)
         self.former = {names.get(path, path): variable for path, variable in own.items()}
-        self.small_model, self.large_model = exported(small, names), from_keras(large)
+        self.small_model, self.large_model = exported(small, names), exported(large, {})
         self.examples = Examples(self.small_model, small, inputs)
         self.notes: list[str] = []
 

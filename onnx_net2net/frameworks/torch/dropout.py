@@ -32,9 +32,10 @@ from torch.nn.modules.module import (
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-__all__ = ["RANDOM", "Drawn", "draws", "inference", "kept"]
+from onnx_net2net.frameworks.unkept import unkept
 
-RANDOM = "onnx_net2net.random"  # the metadata that says what an export does not keep
+__all__ = ["Drawn", "draws", "inference", "kept"]
+
 Place = tuple[str, str]  # the path of a module, and the function that it calls
 Ratios = Mapping[Place, list[float]]
 
@@ -60,13 +61,8 @@ class Drawn:
     def message(self, module: nn.Module) -> str:
         """Return in words what an export does not keep; empty where it keeps everything."""
         parts = dict(module.named_modules())
-        names = [f"{path or 'the module itself'} ({type(parts[path]).__name__})"
-                 for path in self.lost]  # fmt: skip
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        reasons = [f"the random numbers that {', '.join(names[:5])}{more} draw"] if names else []
-        if self.unknown:
-            reasons.append(f"what follows where training mode failed ({self.unknown})")
-        return " and ".join(reasons)
+        named = ((path or "the module itself", parts[path]) for path in self.lost)
+        return unkept([f"{path} ({type(part).__name__})" for path, part in named], self.unknown)
 
 
 def draws(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Drawn:

@@ -40,14 +40,8 @@ from onnx_net2net.frameworks.torch.calls import (
     dynamic_shapes,
     plain_call,
 )
-from onnx_net2net.frameworks.torch.dropout import (
-    RANDOM,
-    Drawn,
-    draws,
-    inference,
-    kept,
-    unchanged,
-)
+from onnx_net2net.frameworks.torch.dropout import Drawn, draws, inference, kept, unchanged
+from onnx_net2net.frameworks.unkept import RANDOM
 from onnx_net2net.model.history import TIES
 from onnx_net2net.model.model import Absent, Computed, Model, Weight
 from onnx_net2net.model.validation import check_model
@@ -91,15 +85,8 @@ def from_torch(
     with _filled(module) as mode:
         example = example_inputs if mode is None else _fake(mode, example_inputs)
         trace = partial(_traced, module, dynamic=dynamic, opset=opset, dropout=dropout)
-        try:
-            larger = doubled(example) if dynamic is None or dynamic is True else None
-            program, drawn = trace(example if larger is None else larger)
-            if larger is not None and _ranks(module, larger) != _ranks(module, example):
-                program, drawn = trace(example)
-        except Refused:
-            if larger is None:
-                raise
-            program, drawn = trace(example)
+        larger = doubled(example) if dynamic is None or dynamic is True else None
+        program, drawn = trace(example) if larger is None else _varied(trace, example, larger)
         if drawn.ratios:
             _opened(program.model)
         tensors = {n: t for n, t in module.state_dict().items() if isinstance(t, Tensor)}
@@ -164,6 +151,16 @@ def _traced(
     drawn = draws(module, args, kwargs) if dropout else Drawn()
     with plain_call(module, bound) as objects, kept(module, drawn.ratios):
         return _exported(module, *by_name(bound, args, kwargs), shapes, opset, objects), drawn
+
+
+def _varied(trace: partial[tuple[Any, Drawn]], example: Any, larger: Any) -> tuple[Any, Drawn]:
+    """Trace by ``larger`` inputs, if the module is the same for them as for the ``example``."""
+    (module,) = trace.args
+    try:
+        traced = trace(larger)
+        return traced if _ranks(module, larger) == _ranks(module, example) else trace(example)
+    except Refused:
+        return trace(example)
 
 
 def _ranks(module: nn.Module, example: Any) -> list[int]:

@@ -50,9 +50,9 @@ def branches(width: int = 6, hidden: int = 10) -> Any:
     return keras.Model([a, b], [layers.Dense(2)(x), layers.Dense(3)(x)])
 
 
-def normed(width: int = 16, epsilon: float = 1e-3) -> Any:
+def normed(width: int = 16, epsilon: float = 1e-3, norm: Any = layers.RMSNormalization) -> Any:
     x = given = keras.Input((8,))
-    x = layers.RMSNormalization(epsilon=epsilon)(layers.Dense(width)(x))
+    x = norm(epsilon=epsilon)(layers.Dense(width)(x))
     return keras.Model(given, layers.Dense(4)(x))
 
 
@@ -73,7 +73,12 @@ CASES: dict[str, tuple[Build, Build]] = {
     "convolutions": (convolutions, lambda: convolutions(8, 14)),
     "branches": (branches, lambda: branches(9, 15)),
     "normed": (normed, lambda: normed(24)),
+    "centred": (
+        lambda: normed(16, 0.1, layers.LayerNormalization),
+        lambda: normed(24, 0.1, layers.LayerNormalization),
+    ),
     "more heads": (transformer, lambda: transformer(32, 4, 8, 40)),
+    "no multiple": (transformer, lambda: transformer(23, 3, 8, 40)),
 }
 
 
@@ -227,23 +232,26 @@ def test_copies_share_what_the_optimizer_knows(name: str, kind: str, power: int)
     np.testing.assert_allclose(wide[3], first[3])
 
 
-def test_epsilons_are_set_on_layers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["normed", "centred"])
+def test_epsilons_are_set_on_layers(name: str, tmp_path: Path) -> None:
     """Also in what was compiled before, and in files of models; those of weights hold none."""
-    small, large = made("normed")
+    small, large = made(name)
     dense, *_ = small.trainable_variables
     dense.assign(dense * 1e-2)  # so that the epsilon counts
     given = inputs_of(small)[0]
     large.predict(given, verbose=0)
     report = n2n.transfer(small, large)
     (setting,) = report.settings
-    assert (setting.old, setting.new) == pytest.approx((1e-3, 1e-3 * 16 / 24))
+    (old, new) = (layer.epsilon for layer in (small.layers[2], large.layers[2]))
+    assert (setting.old, setting.new) == pytest.approx((old, old * 16 / 24))
+    assert new == pytest.approx(old * 16 / 24)
     assert setting.path in str(report) and "apply_settings" in str(report)
     expected = called(small, [given])[0]
     np.testing.assert_allclose(large.predict(given, verbose=0), expected, 1e-4, 1e-5)
     large.save(tmp_path / "large.keras")
     agree(small, keras.saving.load_model(tmp_path / "large.keras"))
     large.save_weights(tmp_path / "large.weights.h5")
-    again = normed(24)
+    again = CASES[name][1]()
     again.load_weights(tmp_path / "large.weights.h5")
     report.apply_settings(again)
     agree(small, again)
@@ -283,7 +291,6 @@ REFUSALS: dict[str, tuple[Build, Build, str]] = {
     "a layer shrinks": (mlp, lambda: mlp(12), "from 16 to 12"),
     "an activation": (mlp, lambda: mlp(24, "tanh"), "Tanh"),
     "a bias is missing": (mlp, lambda: mlp(24, use_bias=False), "'dense/bias'"),
-    "part of a normalized vector": (transformer, lambda: transformer(24, 3, 8, 40), "_shares"),
     "larger heads": (transformer, lambda: transformer(32, 2, 12), "0.2886751 in place of 0.35355"),
     "another epsilon": (
         lambda: keras.Sequential([keras.Input((8,)), layers.BatchNormalization()]),

@@ -17,7 +17,8 @@ from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 import onnx_net2net as n2n  # noqa: E402
-from onnx_net2net.frameworks.torch.dropout import RANDOM, draws  # noqa: E402
+from onnx_net2net.frameworks.torch.dropout import draws  # noqa: E402
+from onnx_net2net.frameworks.unkept import RANDOM  # noqa: E402
 from onnx_net2net.verification.verify import run  # noqa: E402
 
 X = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(3))
