@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,17 @@ GROWTHS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"embedding_size": 12, "hidden_sizes": [12, 20], "depths": [1, 3]},
     ),
 }
+
+
+KEPT = checkpoint._exported  # the last exports, and no more
+
+
+@pytest.fixture(scope="module", autouse=True)
+def exported_once() -> Iterator[None]:
+    """What tests of this file have exported, later ones have as well."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "_exported", cache(KEPT.__wrapped__))
+        yield
 
 
 def _network(kind: str, settings: Mapping[str, Any]) -> Any:
@@ -109,8 +121,9 @@ def test_what_was_grown_into_is_not_exported_again(
         widths.append(config.n_embd)
         return exported(module, config, interface)
 
-    checkpoint._exported.cache_clear()
     monkeypatch.setattr(checkpoint, "exported", counted)
+    own = lru_cache(**KEPT.cache_parameters())(KEPT.__wrapped__)
+    monkeypatch.setattr(checkpoint, "_exported", own)
     sizes = ({"n_embd": 32, "n_head": 8}, {"n_embd": 64, "n_head": 16})
     grown = grow_checkpoint(folders("gpt2")[0], tmp_path / "large", settings=sizes[0])
     assert widths == [16, 32]
@@ -129,7 +142,7 @@ def test_a_wrong_weight_is_seen(
     monkeypatch.setattr(checkpoints, "_epsilon_settings", lambda larger, epsilons: {})
     monkeypatch.setattr(checkpoints, "_check_served", lambda left: None)
     with pytest.raises(Refused, match="does not compute the same"):
-        grow_checkpoint(folders("gpt2")[0], tmp_path / "x", settings={"n_embd": 24, "n_head": 6})
+        grow_checkpoint(folders("gpt2")[0], tmp_path / "x", settings=GROWTHS["gpt2"][2])
     assert not (tmp_path / "x").exists()
 
 

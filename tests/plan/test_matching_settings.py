@@ -95,7 +95,7 @@ def test_the_class_loads_what_was_grown(growth: str) -> None:
     small, grown = network(name), grow(exported(name))
     changes = n2n.config_changes(small.config, grown)
     for setting, value in wanted.items():
-        assert changes[setting] == pytest.approx(value)
+        assert changes[setting] == pytest.approx(value), setting
     large = type(small)(small.config_class.from_dict(small.config.to_dict() | changes)).eval()
     large.load_state_dict(n2n.state_dict(grown))
     with torch.no_grad():
