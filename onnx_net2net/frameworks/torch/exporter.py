@@ -89,8 +89,7 @@ def from_torch(
         program, drawn = trace(example) if larger is None else _varied(trace, example, larger)
         if drawn.ratios:
             _opened(program.model)
-        tensors = {n: t for n, t in module.state_dict().items() if isinstance(t, Tensor)}
-        state = {name for name, tensor in tensors.items() if tensor.is_floating_point()}
+        state = _opaque(module)
         graph = _optimised(program.model, state)
         if drawn.ratios:
             _closed(graph)
@@ -228,6 +227,16 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+def _opaque(module: nn.Module) -> set[str]:
+    """Return the names of state that training changes, or whose contents are not there."""
+    return {
+        name
+        for name, tensor in module.state_dict().items()
+        if isinstance(tensor, Tensor)
+        and (tensor.is_floating_point() or isinstance(tensor, FakeTensor))
+    }
 
 
 def _optimised(model: ir.Model, state: set[str]) -> ir.Model:

@@ -195,6 +195,24 @@ def test_a_batch_of_one_that_is_special_is_fixed() -> None:
     assert result.shape == (4, 8)
 
 
+class Permuted(nn.Module):
+    """What it computes from whole numbers cannot be computed where they are absent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.register_buffer("order", torch.arange(4).flip(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x)[:, (2 * self.order - self.order) % 4]
+
+
+def test_whole_numbers_may_be_absent() -> None:
+    model = n2n.from_torch(Permuted().to("meta"), torch.randn(2, 4))
+    assert not model.weights["order"].given
+    assert "order" not in n2n.from_torch(Permuted(), torch.randn(2, 4)).weights, "folded"
+
+
 def test_dynamic_shapes_of_torch_export_and_keyword_arguments() -> None:
     model = n2n.from_torch(ConvNet(), {"x": torch.randn(2, 3, 7, 6)}, {"x": {0: "images"}})
     (x,) = model.proto.graph.input
