@@ -19,7 +19,7 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from multiprocessing import get_context
@@ -171,6 +171,13 @@ def _prepare() -> None:
     logging.disable(logging.WARNING)
 
 
+def _pool(jobs: int) -> Executor:
+    """Return what runs tasks in this many processes, or in this one."""
+    if jobs == 1:
+        return ThreadPoolExecutor(1, initializer=_prepare)
+    return ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_prepare)
+
+
 def _searched(contest: Contest, name: str) -> tuple[str, Schedule]:
     return name, contest.search(name)
 
@@ -187,8 +194,7 @@ def run(contest: Contest, jobs: int) -> dict[str, list[Piece]]:
     """Train whatever is not trained yet, in ``jobs`` processes. Return the pieces of each name."""
     entrants, names = contest.entrants(), list(contest.contestants)
     alone = [name for name, entrant in entrants.items() if entrant.teacher is None]
-    context = get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, initializer=_prepare) as pool:
+    with _pool(jobs) as pool:
 
         def phase(title: str, tasks: list[partial[Any]]) -> Iterator[Any]:
             began = time.monotonic()
