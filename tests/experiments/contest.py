@@ -164,6 +164,13 @@ class Contest:
         return Schedule(self.steps, rate, warmup)
 
 
+def _few(data: Callable[[], Data]) -> Data:
+    """Return data of which a few samples judge."""
+    whole = data()
+    valid, test = ((x[:16], y[:16]) for x, y in (whole.valid, whole.test))
+    return replace(whole, valid=valid, test=test)
+
+
 def _prepare() -> None:
     """Leave the cores to the processes, and be quiet about exports."""
     torch.set_num_threads(1)
