@@ -113,7 +113,7 @@ def extreme() -> ModelProto:
 REFUSED: dict[str, tuple[Any, dict[str, int], str]] = {
     "maximum": (extreme(), {"up": 9}, "an extreme over units"),
     "queries and keys in one weight": (
-        FIXTURES / "vit.dynamo.onnx", {"blocks.0.attn.qkv:1": 9}, "until they are trained",
+        FIXTURES / "vit.dynamo.onnx", {"blocks.0.attn.qkv:head_size": 9}, "until they are trained",
     ),
     "groups of a norm": (
         FIXTURES / "groupnorm.dynamo.onnx", {}, "statistics over all units",
