@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -22,8 +21,9 @@ from keras import ops
 
 from onnx_net2net.frameworks.keras.kept_layers import Calls, Mark
 from onnx_net2net.frameworks.keras.replaced import replaced
+from onnx_net2net.frameworks.unkept import Drawn
 
-__all__ = ["Drawn", "draws", "kept_dropout"]
+__all__ = ["draws", "kept_dropout"]
 
 # Words in the names of TensorFlow's operators that draw random numbers.
 DRAWING = (
@@ -36,18 +36,6 @@ DRAWING = (
 )
 
 Ratios = Mapping[Any, list[float]]  # by a layer, of its calls in order; 0 where nothing is kept
-
-
-@dataclass
-class Drawn:
-    """The ``ratios`` of calls of Dropout; layers with ``lost`` draws, by path and kind.
-
-    ``unknown`` says why training mode could not be followed to its end.
-    """
-
-    ratios: dict[Any, list[float]] = field(default_factory=dict)
-    lost: list[str] = field(default_factory=list)
-    unknown: str = ""
 
 
 def draws(model: keras.Model, trace: Callable[[bool], str]) -> Drawn:

@@ -22,11 +22,11 @@ import numpy as np
 from onnx import GraphProto, ModelProto, StringStringEntryProto, TensorProto, defs, numpy_helper
 
 from onnx_net2net.errors import Refused, UsageError
-from onnx_net2net.frameworks.keras.dropout import Drawn, draws, kept_dropout
+from onnx_net2net.frameworks.keras.dropout import draws, kept_dropout
 from onnx_net2net.frameworks.keras.kept_layers import kept
 from onnx_net2net.frameworks.keras.layer import GraphLayer, decoded
 from onnx_net2net.frameworks.roles import KIND
-from onnx_net2net.frameworks.unkept import RANDOM, unkept
+from onnx_net2net.frameworks.unkept import RANDOM, Drawn
 from onnx_net2net.model.history import VARIANCE
 from onnx_net2net.model.model import Model, load
 from onnx_net2net.model.tensors import clear_data, constants, set_constant, subgraphs
@@ -177,7 +177,7 @@ def _converted(model: Any, opset: int, *, dropout: bool) -> tuple[ModelProto, st
         raise Refused(None, f"tf2onnx lost {lost} of {len(calls.marked)} layers of the model")
     _check_operators(proto)
     _fill(proto, traced.get_concrete_function(*signature), {spec.name for spec in signature})
-    return proto, unkept(drawn.lost, drawn.unknown)
+    return proto, drawn.message()
 
 
 def _function(

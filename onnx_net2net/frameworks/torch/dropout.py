@@ -16,7 +16,6 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -32,9 +31,10 @@ from torch.nn.modules.module import (
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from onnx_net2net.frameworks.unkept import unkept
+from onnx_net2net.errors import Refused
+from onnx_net2net.frameworks.unkept import Drawn
 
-__all__ = ["Drawn", "draws", "inference", "kept"]
+__all__ = ["draws", "inference", "kept", "unchanged"]
 
 Place = tuple[str, str]  # the path of a module, and the function that it calls
 Ratios = Mapping[Place, list[float]]
@@ -45,24 +45,6 @@ _RAISED = (
     ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError,
     RuntimeError, TypeError, ValueError,
 )  # fmt: skip
-
-
-@dataclass
-class Drawn:
-    """The ``ratios`` of a module's calls of dropout, in order; modules with ``lost`` draws.
-
-    ``unknown`` says why training mode could not be followed to its end.
-    """
-
-    ratios: dict[Place, list[float]] = field(default_factory=dict)
-    lost: list[str] = field(default_factory=list)
-    unknown: str = ""
-
-    def message(self, module: nn.Module) -> str:
-        """Return in words what an export does not keep; empty where it keeps everything."""
-        parts = dict(module.named_modules())
-        named = ((path or "the module itself", parts[path]) for path in self.lost)
-        return unkept([f"{path} ({type(part).__name__})" for path, part in named], self.unknown)
 
 
 def draws(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Drawn:
@@ -79,12 +61,10 @@ def draws(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
         if not fits or not any(ratios):
             del training.ratios[place]
             training.lost += [place[0]] if any(ratios) else []
-    training.lost = _unique(training.lost)
+    parts = {path: type(part).__name__ for path, part in module.named_modules()}
+    lost = dict.fromkeys(training.lost)
+    training.lost = [f"{path or 'the module itself'} ({parts[path]})" for path in lost]
     return training
-
-
-def _unique(paths: list[str]) -> list[str]:
-    return list(dict.fromkeys(paths))
 
 
 def _called(
@@ -249,7 +229,8 @@ def _diverted(module: nn.Module, choose: Callable[[Place, float], float]) -> Ite
 def kept(module: nn.Module, ratios: Ratios) -> Iterator[None]:
     """Have calls of dropout draw, though ``module`` is in inference mode, as they do in training.
 
-    Whoever exports it meanwhile sets the nodes to inference.
+    Whoever exports it meanwhile sets the nodes to inference. Raises Refused where the export called
+    dropout otherwise than the module did: then no ratio is sure.
     """
     if not ratios:
         yield
@@ -267,3 +248,6 @@ def kept(module: nn.Module, ratios: Ratios) -> Iterator[None]:
             yield
     finally:
         anew.remove()
+    if any(calls[place] != len(known) for place, known in ratios.items()):
+        reason = "its export does not call dropout as training does"
+        raise Refused(type(module).__name__, reason, "export it with dropout=False")

@@ -27,6 +27,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxscript import optimizer
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from onnx_net2net.errors import Refused
@@ -40,8 +41,8 @@ from onnx_net2net.frameworks.torch.calls import (
     dynamic_shapes,
     plain_call,
 )
-from onnx_net2net.frameworks.torch.dropout import Drawn, draws, inference, kept, unchanged
-from onnx_net2net.frameworks.unkept import RANDOM
+from onnx_net2net.frameworks.torch.dropout import draws, inference, kept, unchanged
+from onnx_net2net.frameworks.unkept import RANDOM, Drawn
 from onnx_net2net.model.history import TIES
 from onnx_net2net.model.model import Absent, Computed, Model, Weight
 from onnx_net2net.model.validation import check_model
@@ -93,7 +94,7 @@ def from_torch(
         graph = _optimised(program.model, state)
         if drawn.ratios:
             _closed(graph)
-        if lost := drawn.message(module):
+        if lost := drawn.message():
             warnings.warn(f"not kept of how it trains: {lost}", stacklevel=2)
             graph.metadata_props[RANDOM] = lost
         weights = graph.graph.initializers
@@ -153,20 +154,41 @@ def _traced(
 
 
 def _varied(trace: partial[tuple[Any, Drawn]], example: Any, larger: Any) -> tuple[Any, Drawn]:
-    """Trace by ``larger`` inputs, if the module is the same for them as for the ``example``."""
+    """Trace by ``larger`` inputs, if the module does the same for them as for the ``example``."""
     (module,) = trace.args
     try:
         traced = trace(larger)
-        return traced if _ranks(module, larger) == _ranks(module, example) else trace(example)
+        return traced if _steps(module, larger) == _steps(module, example) else trace(example)
     except Refused:
         return trace(example)
 
 
-def _ranks(module: nn.Module, example: Any) -> list[int]:
-    """Return how many axes each result has for these inputs."""
+class _Steps(TorchFunctionMode):
+    """Notes every function of PyTorch that is called, its switches, and the axes of its results."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[tuple[str | None, list[bool], list[int]]] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        switches = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, bool)]
+        self.steps.append((resolve_name(func), switches, _ranks(result)))
+        return result
+
+
+def _steps(module: nn.Module, example: Any) -> Any:
+    """Return what ``module`` calls for these inputs, and how many axes its results have.
+
+    A module that asks whether a size is 1 shows it here: what it does for 2 is something else.
+    """
     args, kwargs = arguments(example)
-    with unchanged(module), inference(module), torch.no_grad():
+    with unchanged(module), inference(module), torch.no_grad(), _Steps() as noted:
         results = contained(module(*args, **kwargs))
+    return noted.steps, _ranks(results)
+
+
+def _ranks(results: Any) -> list[int]:
     return [leaf.dim() for leaf in tree_leaves(results) if isinstance(leaf, Tensor)]
 
 

@@ -261,3 +261,16 @@ def test_attention_of_a_language_model_is_kept() -> None:
     module = transformers.GPT2Model(config)
     model = n2n.from_torch(module, torch.randint(20, (2, 7)))
     assert ratios(model) == pytest.approx([0.1, *[0.2, 0.1, 0.1] * 2])
+
+
+def test_an_export_that_drops_otherwise_is_refused() -> None:
+    """No ratio is sure where a module does something else while it is exported."""
+
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        x = F.dropout(x, 0.2, m.training)
+        return F.dropout(x, 0.5, m.training) if torch.compiler.is_exporting() else x
+
+    with pytest.raises(n2n.Refused, match="not call dropout as training") as refusal:
+        n2n.from_torch(Calling(forward), torch.randn(2, 8))
+    assert "dropout=False" in str(refusal.value.remedy)
+    n2n.from_torch(Calling(forward), torch.randn(2, 8), dropout=False)
