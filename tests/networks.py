@@ -14,6 +14,8 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
+import onnx_net2net as n2n
+
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
@@ -89,3 +91,10 @@ class Net:
 def arrays(model: ModelProto) -> dict[str, np.ndarray]:
     """The contents of all initializers."""
     return {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+
+
+def dropout_ratios(model: n2n.Model) -> list[float]:
+    """Return the ratios of the Dropout nodes, which state no mode."""
+    nodes = [node for node in model.proto.graph.node if node.op_type == "Dropout"]
+    assert all(len(node.input) == 2 for node in nodes), "a mode is stated"
+    return [float(model.weights[node.input[1]].array()) for node in nodes]

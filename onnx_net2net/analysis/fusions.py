@@ -196,7 +196,7 @@ def _attention(around: Surroundings, match: Match) -> Fusion | None:
     if "mask" in names and (around.rank(names["mask"]) or 5) > 4:
         return None
     ratio = around.number(names["ratio"]) if "ratio" in names else 0.0
-    if ratio is None:
+    if ratio is None or not 0 <= ratio <= 1:
         return None
     key, order = _untransposed(around, names["k"])
     inputs = (names["q"], key, names["v"], *([names["mask"]] if "mask" in names else []))

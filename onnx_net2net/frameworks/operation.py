@@ -40,6 +40,11 @@ class Operation:
         """Return the stated padding of ``rank`` axes: before each of them, then behind each."""
         return list(self.attribute("pads") or [0] * (2 * rank))
 
+    def check_ratio(self, ratio: float) -> None:
+        """Raise Refused for a part of all units to drop that is none, such as 5 or NaN."""
+        if not 0 <= ratio <= 1:
+            self.refuse(f"its ratio is {ratio:g}, and not from 0 to 1", "correct the ratio")
+
     def refuse(self, reason: str, remedy: str | None = None) -> NoReturn:
         """Raise Refused: this node has no translation."""
         raise Refused(self.step.label, reason, remedy)

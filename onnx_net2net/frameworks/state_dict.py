@@ -109,9 +109,9 @@ def _check_keys(model: Model, *, by_value: bool) -> None:
     Parameters that ceased to be shared have keys where names are recovered ``by_value``.
     """
     for remedy, names in _added(model, by_value).items():
-        if kept := [name for name in names if name in model.weights]:
+        if names:
             raise Refused(
-                few(kept),
+                few(names),
                 "growing added these, and the author's class has no such keys",
                 f"{remedy}; or take the class that to_torch (export --to torch) writes",
             )
@@ -128,11 +128,12 @@ def _added(model: Model, by_value: bool) -> dict[str, list[str]]:
                     names[:] = [renames.get(name, name) for name in names]
             for remedy, names in _added_by(step, by_value):
                 added.setdefault(remedy, []).extend(names)
+        weights = model.weights.keys()
+        return {remedy: [n for n in names if n in weights] for remedy, names in added.items()}
     except (KeyError, TypeError, AttributeError, ValueError):
         raise InvalidModel(
             "the history does not tell which weights are new", "grow the model again"
         ) from None
-    return added
 
 
 def _added_by(step: Mapping[str, Any], by_value: bool) -> Iterator[tuple[str, list[str]]]:

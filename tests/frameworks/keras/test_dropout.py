@@ -12,6 +12,7 @@ import pytest
 import onnx_net2net as n2n
 from onnx_net2net.frameworks.unkept import RANDOM
 from tests.keras_models import differences, expected, keras, outputs, to_keras
+from tests.networks import dropout_ratios
 
 pytest.importorskip("tf2onnx")
 
@@ -100,12 +101,6 @@ LOST: dict[str, tuple[Callable[[], Any], str]] = {
 }  # fmt: skip
 
 
-def ratios(model: n2n.Model) -> list[float]:
-    nodes = [node for node in model.proto.graph.node if node.op_type == "Dropout"]
-    assert all(len(node.input) == 2 for node in nodes), "a mode is stated"
-    return [float(model.weights[node.input[1]].array()) for node in nodes]
-
-
 @pytest.mark.parametrize("name", KEPT)
 def test_dropout_is_kept_all_the_way_back(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     build, wanted = KEPT[name]
@@ -114,10 +109,10 @@ def test_dropout_is_kept_all_the_way_back(name: str, monkeypatch: pytest.MonkeyP
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         model = from_keras(made)
-    assert sorted(ratios(model)) == pytest.approx(sorted(wanted))
+    assert sorted(dropout_ratios(model)) == pytest.approx(sorted(wanted))
     assert RANDOM not in model.metadata
     assert differences(plain, expected(model, {"x": X})) == []
-    assert ratios(from_keras(made, dropout=False)) == []
+    assert dropout_ratios(from_keras(made, dropout=False)) == []
 
     back = to_keras(model)
     assert differences(plain, outputs(back, {"x": X}, training=False)) == []
@@ -143,7 +138,7 @@ def test_what_is_not_kept_is_said(name: str) -> None:
     assert words in str(warning.message)
     assert warning.filename == __file__
     assert model.metadata[RANDOM] in str(warning.message)
-    assert ratios(model) == []
+    assert dropout_ratios(model) == []
     assert differences(outputs(made, {"x": X}, training=False), expected(model, {"x": X})) == []
 
 
@@ -164,7 +159,7 @@ def test_a_grown_network_drops_as_the_small_one() -> None:
     assert growths[0] == growths[1]
     grown = n2n.widen(model, factor=2, all=True)
     assert n2n.verify(model, grown)
-    assert ratios(grown) == ratios(model)
+    assert dropout_ratios(grown) == dropout_ratios(model)
 
 
 def test_pytorch_drops_by_them() -> None:

@@ -20,6 +20,7 @@ import onnx_net2net as n2n  # noqa: E402
 from onnx_net2net.frameworks.torch.dropout import draws  # noqa: E402
 from onnx_net2net.frameworks.unkept import RANDOM  # noqa: E402
 from onnx_net2net.verification.verify import run  # noqa: E402
+from tests.networks import dropout_ratios  # noqa: E402
 
 X = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(3))
 
@@ -127,12 +128,6 @@ LOST: dict[str, tuple[Callable[[], nn.Module], str]] = {
 }  # fmt: skip
 
 
-def ratios(model: n2n.Model) -> list[float]:
-    nodes = [node for node in model.proto.graph.node if node.op_type == "Dropout"]
-    assert all(len(node.input) == 2 for node in nodes), "a mode is stated"
-    return [float(model.weights[node.input[1]].array()) for node in nodes]
-
-
 @contextmanager
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     """The ratios of all calls of dropout, of layers and of attention."""
@@ -159,7 +154,7 @@ def test_dropout_is_kept_all_the_way_back(name: str, monkeypatch: pytest.MonkeyP
     torch.manual_seed(0)
     module, x = build(), X[:1] if "one sample" in name else X
     model = n2n.from_torch(module, x, dynamic=False)
-    assert ratios(model) == pytest.approx(expected)
+    assert dropout_ratios(model) == pytest.approx(expected)
     assert RANDOM not in model.metadata
 
     with torch.no_grad():
@@ -200,8 +195,8 @@ def test_what_is_kept_beside_what_is_not() -> None:
     module = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.3), nn.AlphaDropout(0.1), nn.Dropout(0.2))
     with pytest.warns(UserWarning, match=r"that 2 \(AlphaDropout\) draw"):
         model = n2n.from_torch(module, X)
-    assert ratios(model) == pytest.approx([0.3, 0.2])
-    assert ratios(n2n.from_torch(module, X, dropout=False)) == []
+    assert dropout_ratios(model) == pytest.approx([0.3, 0.2])
+    assert dropout_ratios(n2n.from_torch(module, X, dropout=False)) == []
 
 
 def test_dropout_of_inference_itself_stays_random() -> None:
@@ -249,7 +244,7 @@ def test_a_grown_network_drops_as_the_small_one(monkeypatch: pytest.MonkeyPatch)
 def test_a_module_without_weights_tells_the_same() -> None:
     with torch.device("meta"):
         module = layer(dropout=0.1)
-    assert ratios(n2n.from_torch(module, X, dynamic=False)) == pytest.approx([0.1] * 4)
+    assert dropout_ratios(n2n.from_torch(module, X, dynamic=False)) == pytest.approx([0.1] * 4)
 
 
 def test_attention_of_a_language_model_is_kept() -> None:
@@ -260,7 +255,7 @@ def test_attention_of_a_language_model_is_kept() -> None:
     )  # fmt: skip
     module = transformers.GPT2Model(config)
     model = n2n.from_torch(module, torch.randint(20, (2, 7)))
-    assert ratios(model) == pytest.approx([0.1, *[0.2, 0.1, 0.1] * 2])
+    assert dropout_ratios(model) == pytest.approx([0.1, *[0.2, 0.1, 0.1] * 2])
 
 
 def test_an_export_that_drops_otherwise_is_refused() -> None:

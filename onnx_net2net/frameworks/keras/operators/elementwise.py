@@ -149,6 +149,7 @@ def dropout(op: KerasOperation, x: Any, ratio: Any = None, training: Any = None)
     rate = number(ratio, op.attribute("ratio", 0.5))
     if not isinstance(rate, float | int):
         op.refuse("its ratio is computed by the graph, and has to be known ahead")
+    op.check_ratio(rate)
     if not op.training or rate == 0:
         return [x, ops.ones_like(x, dtype="bool")]
     scale = keras.random.dropout(ops.ones_like(x), rate, seed=op.translator.seed)

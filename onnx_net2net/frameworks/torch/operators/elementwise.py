@@ -240,9 +240,13 @@ def swish(op: TorchOperation) -> str:
 
 def dropout(op: TorchOperation) -> list[str]:
     """Follow ``train()`` and ``eval()``, whatever mode the file was exported in."""
-    ratio = short(op.attribute("ratio", 0.5))
+    stated = op.attribute("ratio", 0.5)
+    ratio = short(stated)
     if op.has(1):
+        constant = op.program.constant(op.name(1)) if op.program.is_constant(op.name(1)) else None
+        stated = constant.item() if constant is not None and constant.size == 1 else stated
         ratio = op.number(1) or f"float({op.tensor(1)})"
+    op.check_ratio(stated)
     x = op.tensor(0)
     if not op.wants(1):
         return [f"F.dropout({x}, {ratio}, self.training)"]
