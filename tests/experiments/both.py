@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from contest import Contest, Contestant, Teacher, main
+from contest import Contest, Entrant, main, teacher
 from data import digits
 from deeper import pairs
 from growing import Origin, grown, scratch_like, widen
@@ -26,14 +26,14 @@ def wider_and_deeper(origin: Origin, model: n2n.Model) -> n2n.Model:
 CONTEST = Contest(
     "both",
     digits,
-    {"teacher": Teacher(STANDARD, steps=4096)},
     {
-        "scratch": Contestant(partial(scratch_like, small=STANDARD, grow=wider_and_deeper), None),
-        "wider": Contestant(partial(grown, grow=partial(widen, build=WIDE))),
-        "deeper": Contestant(partial(grown, grow=pairs)),
-        "wider and deeper": Contestant(partial(grown, grow=wider_and_deeper)),
+        "teacher": teacher(STANDARD),
+        "scratch": Entrant(partial(scratch_like, small=STANDARD, grow=wider_and_deeper), None),
+        "wider": Entrant(partial(grown, grow=partial(widen, build=WIDE))),
+        "deeper": Entrant(partial(grown, grow=pairs)),
+        "wider and deeper": Entrant(partial(grown, grow=wider_and_deeper)),
     },
-    steps=1536,
+    steps=4096,
 )
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """A contest: several ways to begin with one network, each trained alike from three seeds.
 
-    CONTEST = Contest("wider", digits, teachers, {"scratch": ..., ...}, steps=2048)
+    CONTEST = Contest("wider", digits, {"teacher": ..., "scratch": ..., ...}, steps=4096)
     main(CONTEST)
 
-Every contestant gets the same search, on a seed of its own, judged on a set that is not reported:
-its rate is doubled, or halved, as long as that helps, and then a start without warm-up is tried.
+Every entrant gets the same search, on a seed of its own, judged on a set that is not reported: its
+rate is doubled, or halved, as long as that helps, and then a start without warm-up is tried.
 Whatever was trained is a piece, a JSON file that is written when it is done, so that a run that is
-cut off goes on from there.
+cut off goes on from there. A network that is trained from random weights is the same piece in
+every contest.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 from data import Data
-from growing import Build, Origin, scratch
+from growing import Build, Origin, label, scratch
 from report import plot, summary, table, write
 from training import Schedule, Start, Watch, train
 
@@ -40,99 +42,113 @@ Piece = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Teacher:
-    """A smaller network, trained until twice the steps lower its loss by less than ``plateau``.
+class Entrant:
+    """How a network begins, from which other entrant, if from any, and how it is trained.
 
-    It begins with random weights, and with AdamW, unless ``begin`` says otherwise.
-    """
-
-    build: Build
-    steps: int
-    plateau: float = 0.02
-    begin: Callable[[Origin], Start] | None = None
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """How a network begins, and from which teacher, if from any.
-
-    ``factor`` stands for no search: the rate is this many times the teacher's, and reached after
-    ``warmup`` steps.
+    What ``teacher`` cost counts as cost of this one, too. Training takes ``steps``, or ends at a
+    plateau, where twice the steps lower the loss by less than the share ``plateau``. Both ``steps``
+    and ``data`` are the contest's unless they are given. ``factor`` stands for no search: the rate
+    is this many times the teacher's, and reached after ``warmup`` steps.
     """
 
     begin: Callable[[Origin], Start]
     teacher: str | None = "teacher"
+    steps: int | None = None
+    plateau: float = 0.0
+    data: Callable[[], Data] | None = None
     factor: float | None = None
     warmup: int = 0
 
 
+def teacher(build: Build, steps: int = 16384, plateau: float = 0.03) -> Entrant:
+    """Return a network that is trained from random weights until it hardly gets better."""
+    return Entrant(partial(scratch, build=build), None, steps, plateau)
+
+
 @dataclass(frozen=True)
 class Contest:
-    """What is compared, how long each contestant is trained, and from which seeds.
+    """What is compared, how long each entrant is trained, and from which seeds.
 
-    ``baseline`` is the contestant whose final loss the others are to reach, ``watch`` measures
-    something else of the networks.
+    ``baseline`` is the entrant whose final loss the others are to reach. ``watch`` measures
+    something else of the networks of those who are nobody's teacher. Rates are searched with
+    ``search`` steps.
     """
 
     name: str
     data: Callable[[], Data]
-    teachers: Mapping[str, Teacher]
-    contestants: Mapping[str, Contestant]
+    entrants: Mapping[str, Entrant]
     steps: int
     rate: float = 4e-3
     seeds: tuple[int, ...] = (1, 2, 3)
     baseline: str = "scratch"
     watch: Watch | None = None
+    search: int = 1024
     folder: Path = HERE
     searched: bool = True
 
     def smoke(self) -> Contest:
         """Return the same with next to no training: it shows that everything runs."""
-        teachers = {name: replace(t, steps=2) for name, t in self.teachers.items()}
-        return replace(self, teachers=teachers, steps=2, seeds=(1,), searched=False)
-
-    def entrants(self) -> dict[str, Contestant]:
-        """Return contestants and teachers, which are trained alike, by name."""
-        teachers = {
-            name: Contestant(teacher.begin or partial(scratch, build=teacher.build), None)
-            for name, teacher in self.teachers.items()
+        entrants = {
+            name: replace(e, steps=e.steps and 2, data=e.data and partial(_few, e.data))
+            for name, e in self.entrants.items()
         }
-        return teachers | dict(self.contestants)
+        few = replace(self, entrants=entrants, data=partial(_few, self.data))
+        return replace(few, steps=2, search=2, seeds=(1,), searched=False)
 
-    def path(self, label: str, suffix: str) -> Path:
+    @property
+    def teachers(self) -> set[str | None]:
+        """Return the names of those whose networks others begin from."""
+        return {entrant.teacher for entrant in self.entrants.values()}
+
+    def level(self, name: str) -> int:
+        """Return how many others have to be trained before, one after another."""
+        teacher = self.entrants[name].teacher
+        return 0 if teacher is None else 1 + self.level(teacher)
+
+    def path(self, name: str, seed: int, schedule: Schedule, suffix: str) -> Path:
         """Return the file of a piece."""
-        slug = re.sub(r"[^\w.]+", "-", label).strip("-")
-        return self.folder / "pieces" / self.name / f"{slug}{suffix}"
+        entrant, folder = self.entrants[name], self.name
+        watched = self.watch is not None and name not in self.teachers
+        if getattr(entrant.begin, "func", None) is scratch and not watched:
+            data = label(entrant.data or self.data)
+            folder, name = "scratch", f"{label(entrant.begin.keywords['build'])} {data}"
+        how = f"{schedule.steps} steps rate {schedule.rate:g} warm-up {schedule.warmup}"
+        slug = re.sub(r"[^\w.]+", "-", f"{name} seed {seed} {how}").strip("-")
+        return self.folder / "pieces" / folder / f"{slug}{suffix}"
 
-    def origin(self, name: str, seed: int) -> Origin:
-        """Return what a contestant begins from. Its teacher has been trained."""
-        teacher, exports = self.entrants()[name].teacher, self.folder / "pieces" / "exports"
-        if teacher is None:
-            return Origin(self.data(), seed, exports)
-        label = f"{teacher} seed {seed}"
-        state = torch.load(self.path(label, ".pt"), weights_only=True)
-        return Origin(self.data(), seed, exports, n2n.load(self.path(label, ".onnx")), state)
+    def origin(self, name: str, seed: int, schedules: Mapping[str, Schedule]) -> Origin:
+        """Return what an entrant begins from. Its teacher has been trained."""
+        entrant, exports = self.entrants[name], self.folder / "pieces" / "exports"
+        data = (entrant.data or self.data)()
+        if entrant.teacher is None:
+            return Origin(data, seed, exports)
+        teacher = partial(self.path, entrant.teacher, seed, schedules[entrant.teacher])
+        state = torch.load(teacher(".pt"), weights_only=True)
+        return Origin(data, seed, exports, n2n.load(teacher(".onnx")), state)
 
-    def piece(self, name: str, seed: int, schedule: Schedule, *, keep: bool = False) -> Piece:
-        """Train a contestant, or read how it went. ``keep`` writes the network down, too."""
+    def piece(
+        self, name: str, seed: int, schedule: Schedule, schedules: Mapping[str, Schedule]
+    ) -> Piece:
+        """Train an entrant, or read how it went. The networks of teachers are written, too.
+
+        ``schedules`` are those of all teachers before.
+        """
         settings = {"seed": seed} | asdict(schedule)
-        label = f"{name} seed {seed}"
-        if not keep and seed == SEARCH_SEED:
-            label += f" rate {schedule.rate:g} warm-up {schedule.warmup}"
-        path = self.path(label, ".json")
-        if path.exists():
-            piece = json.loads(path.read_text())
+        keep = name in self.teachers and schedule == schedules.get(name)
+        path = partial(self.path, name, seed, schedule)
+        if path(".json").exists() and (not keep or path(".pt").exists()):
+            piece: Piece = json.loads(path(".json").read_text())
             if piece["settings"] == settings:
                 return piece
         began = time.perf_counter()
-        origin = self.origin(name, seed)
-        start = self.entrants()[name].begin(origin)
-        module, optimizer, points = train(start, origin.data, schedule, seed, self.watch)
+        origin = self.origin(name, seed, schedules)
+        start = self.entrants[name].begin(origin)
+        watch = None if name in self.teachers else self.watch
+        module, optimizer, points = train(start, origin.data, schedule, seed, watch)
+        path("").parent.mkdir(parents=True, exist_ok=True)
         if keep:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shape = origin.exported(self.teachers[name].build)
-            n2n.absorb(shape, module).save(self.path(label, ".onnx"), force=True)
-            torch.save(optimizer.state_dict(), self.path(label, ".pt"))
+            n2n.absorb(start.model, module).save(path(".onnx"), force=True)
+            torch.save(optimizer.state_dict(), path(".pt"))
         piece = {
             "settings": settings,
             "parameters": sum(p.numel() for p in module.parameters()),
@@ -140,28 +156,31 @@ class Contest:
             "seconds": round(time.perf_counter() - began, 1),
             "points": points,
         }
-        write(path, piece)
+        write(path(".json"), piece)
         loss = points[-1]["test loss"]
-        print(f"  {label}: test loss {loss:.4f}, {piece['seconds']:.0f} s", flush=True)
+        print(f"  {path('').name}: test loss {loss:.4f}, {piece['seconds']:.0f} s", flush=True)
         return piece
 
-    def search(self, name: str) -> Schedule:
-        """Return the rate and the warm-up that are best after half the steps."""
-        steps = self.steps // 2
-        warmup = steps // 10
+    def schedule(self, name: str, schedules: Mapping[str, Schedule]) -> Schedule:
+        """Return how to train an entrant: as its teacher, or as is best after a few steps."""
+        entrant = self.entrants[name]
+        whole = Schedule(entrant.steps or self.steps, self.rate, entrant.warmup, entrant.plateau)
+        if entrant.factor is not None:
+            return replace(whole, rate=entrant.factor * schedules[entrant.teacher].rate)
 
         def loss(rate: float, warmup: int) -> float:
-            points = self.piece(name, SEARCH_SEED, Schedule(steps, rate, warmup))["points"]
-            value = points[-1]["valid loss"]
+            schedule = Schedule(self.search, rate, warmup)
+            piece = self.piece(name, SEARCH_SEED, schedule, schedules)
+            value = piece["points"][-1]["valid loss"]
             return value if math.isfinite(value) else math.inf
 
-        rate = self.rate
+        rate, warmup = self.rate, self.search // 10
         if self.searched:
             for factor in (2.0, 0.5):
                 while loss(rate * factor, warmup) < loss(rate, warmup):
                     rate *= factor
             warmup = min((warmup, 0), key=partial(loss, rate))
-        return Schedule(self.steps, rate, warmup)
+        return replace(whole, rate=rate, warmup=warmup)
 
 
 def _few(data: Callable[[], Data]) -> Data:
@@ -185,53 +204,44 @@ def _pool(jobs: int) -> Executor:
     return ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_prepare)
 
 
-def _searched(contest: Contest, name: str) -> tuple[str, Schedule]:
-    return name, contest.search(name)
+def _scheduled(contest: Contest, name: str, schedules: dict[str, Schedule]) -> tuple[str, Schedule]:
+    return name, contest.schedule(name, schedules)
 
 
-def _trained(contest: Contest, name: str, seed: int, schedule: Schedule) -> tuple[str, Piece]:
-    keep = name in contest.teachers
-    if keep:
-        teacher = contest.teachers[name]
-        schedule = replace(schedule, steps=teacher.steps, plateau=teacher.plateau)
-    return name, contest.piece(name, seed, schedule, keep=keep)
+def _trained(
+    contest: Contest, name: str, seed: int, schedules: dict[str, Schedule]
+) -> tuple[str, Piece]:
+    return name, contest.piece(name, seed, schedules[name], schedules)
 
 
 def run(contest: Contest, jobs: int) -> dict[str, list[Piece]]:
     """Train whatever is not trained yet, in ``jobs`` processes. Return the pieces of each name."""
-    entrants, names = contest.entrants(), list(contest.contestants)
-    alone = [name for name, entrant in entrants.items() if entrant.teacher is None]
+    schedules: dict[str, Schedule] = {}
+    pieces: dict[str, list[Piece]] = {name: [] for name in contest.entrants}
     with _pool(jobs) as pool:
 
-        def phase(title: str, tasks: list[partial[Any]]) -> Iterator[Any]:
+        def phase(title: str, tasks: Iterable[partial[Any]]) -> Iterator[Any]:
             began = time.monotonic()
             futures = [pool.submit(task) for task in tasks]
             for done, future in enumerate(as_completed(futures), 1):
                 yield future.result()
                 passed = time.monotonic() - began
-                left = passed / done * (len(tasks) - done)
-                progress = f"{done} of {len(tasks)}, {passed:.0f} s, about {left:.0f} s left"
+                left = passed / done * (len(futures) - done)
+                progress = f"{done} of {len(futures)}, {passed:.0f} s, about {left:.0f} s left"
                 print(f"{contest.name}, {title}: {progress}", flush=True)
 
-        def search(names: Iterable[str]) -> list[partial[Any]]:
-            return [partial(_searched, contest, name) for name in names]
-
-        def training(names: Iterable[str], seeds: Iterable[int]) -> list[partial[Any]]:
-            return [partial(_trained, contest, n, seed, best[n]) for seed in seeds for n in names]
-
-        best = dict(phase("search without teachers", search(alone)))
-        seeds = (SEARCH_SEED, *contest.seeds)
-        done = list(phase("teachers", training(contest.teachers, seeds)))
-        for name, entrant in contest.contestants.items():
-            if entrant.factor is not None:
-                rate = entrant.factor * best[entrant.teacher].rate
-                best[name] = Schedule(contest.steps, rate, entrant.warmup)
-        best |= phase("search", search(name for name in names if name not in best))
-        done += phase("training", training(names, contest.seeds))
-    pieces: dict[str, list[Piece]] = {name: [] for name in entrants}
-    for name, piece in done:
-        if piece["settings"]["seed"] != SEARCH_SEED:
-            pieces[name].append(piece)
+        for level, group in groupby(sorted(contest.entrants, key=contest.level), contest.level):
+            names = sorted(group, key=lambda name: name not in contest.teachers)
+            search = [partial(_scheduled, contest, name, schedules) for name in names]
+            schedules |= phase(f"level {level}, search", search)
+            training = [
+                partial(_trained, contest, name, seed, schedules)
+                for name in names
+                for seed in (*contest.seeds, *(SEARCH_SEED,) * (name in contest.teachers))
+            ]
+            for name, piece in phase(f"level {level}, training", training):
+                if piece["settings"]["seed"] in contest.seeds:
+                    pieces[name].append(piece)
     return {n: sorted(runs, key=lambda run: run["settings"]["seed"]) for n, runs in pieces.items()}
 
 
@@ -249,7 +259,7 @@ def main(contest: Contest) -> None:
         contest = contest.smoke()
     if not options.plot:
         pieces = run(contest, options.jobs)
-        teachers = {name: entrant.teacher for name, entrant in contest.entrants().items()}
+        teachers = {name: entrant.teacher for name, entrant in contest.entrants.items()}
         write(results, summary(contest.name, pieces, teachers, contest.baseline))
     found = json.loads(results.read_text())
     print(table(found))

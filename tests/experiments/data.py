@@ -55,10 +55,11 @@ def augmented(images: Tensor, generator: Generator) -> Tensor:
 
 
 @cache
-def digits(batch: int = 32) -> Data:
+def digits(batch: int = 32, share: float = 1.0) -> Data:
     """Return scikit-learn's 1,797 handwritten digits: half to train on, a quarter each to judge.
 
-    Every batch is augmented anew. The sets to judge hold two views of each of their images.
+    Every batch is augmented anew. The sets to judge hold two views of each of their images. Only
+    the first ``share`` of the images to train on is used.
     """
     from sklearn.datasets import load_digits
 
@@ -72,7 +73,7 @@ def digits(batch: int = 32) -> Data:
     valid, test = slice(half, half + quarter), slice(half + quarter, None)
 
     def draw(generator: Generator) -> Batch:
-        index = torch.randint(train.stop, (batch,), generator=generator)
+        index = torch.randint(round(train.stop * share), (batch,), generator=generator)
         return augmented(images[index], generator), labels[index]
 
     def views(part: slice) -> Batch:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from contest import Contest, Contestant, Teacher, main
+from contest import Contest, Entrant, main, teacher
 from data import digits
 from growing import Origin, grown, scratch_like, with_random
 from networks import Inception
@@ -37,14 +37,14 @@ def random_layers(origin: Origin) -> Start:
 CONTEST = Contest(
     "deeper",
     digits,
-    {"teacher": Teacher(SMALL, steps=4096)},
     {
-        "scratch": Contestant(partial(scratch_like, small=SMALL, grow=pairs), None),
-        "random layers": Contestant(random_layers),
-        "identities": Contestant(partial(grown, grow=pairs)),
-        "not calibrated": Contestant(partial(grown, grow=partial(pairs, calibrated=False))),
+        "teacher": teacher(SMALL),
+        "scratch": Entrant(partial(scratch_like, small=SMALL, grow=pairs), None),
+        "random layers": Entrant(random_layers),
+        "identities": Entrant(partial(grown, grow=pairs)),
+        "not calibrated": Entrant(partial(grown, grow=partial(pairs, calibrated=False))),
     },
-    steps=2048,
+    steps=4096,
 )
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from contest import Contest, Contestant, Teacher, main
+from contest import Contest, Entrant, main, teacher
 from data import Batch, digits
 from growing import Origin, scratch, widened
 from torch import Tensor, nn
@@ -41,13 +41,13 @@ def student(origin: Origin) -> Start:
 CONTEST = Contest(
     "distillation",
     digits,
-    {"teacher": Teacher(SMALL, steps=4096)},
     {
-        "scratch": Contestant(partial(scratch, build=FULL), None),
-        "student": Contestant(student),
-        "grown": Contestant(partial(widened, build=FULL)),
+        "teacher": teacher(SMALL),
+        "scratch": Entrant(partial(scratch, build=FULL), None),
+        "student": Entrant(student),
+        "grown": Entrant(partial(widened, build=FULL)),
     },
-    steps=2048,
+    steps=4096,
 )
 
 if __name__ == "__main__":

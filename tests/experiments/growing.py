@@ -1,4 +1,4 @@
-"""How the contestants begin: grown by this program, by other methods, or from nothing.
+"""How the entrants begin: grown by this program, by other methods, or from nothing.
 
 Each is given an Origin, which holds the trained teacher, and returns a Start.
 """
@@ -23,9 +23,16 @@ Build = partial[nn.Module]
 Grow = Callable[["Origin", n2n.Model], n2n.Model]
 
 
+def label(call: Any) -> str:
+    """Return a function and its arguments as text: ``GPT-32-4``."""
+    if not isinstance(call, partial):
+        return getattr(call, "__name__", str(call))
+    return "-".join(map(label, (call.func, *call.args, *call.keywords.values())))
+
+
 @dataclass(frozen=True)
 class Origin:
-    """What a contestant may begin from: a teacher, its optimizer's state, and a seed.
+    """What a entrant may begin from: a teacher, its optimizer's state, and a seed.
 
     ``exports`` is the folder of networks as this program sees them, each exported once.
     """
@@ -43,8 +50,7 @@ class Origin:
 
     def exported(self, build: Build) -> n2n.Model:
         """Return a network, of any weights, as this program sees it."""
-        sizes = "-".join(map(str, (*build.args, *build.keywords.values())))
-        path = self.exports / f"{build.func.__name__}-{sizes}.onnx"
+        path = self.exports / f"{label(build)}.onnx"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             n2n.from_torch(build(), self.data.example).save(path, force=True)
@@ -55,7 +61,7 @@ class Origin:
         state = None
         if with_state and self.state is not None:
             state = partial(n2n.grow_optimizer, self.state, model)
-        return Start(n2n.to_torch(model), training_flops(model, self.data), state)
+        return Start(n2n.to_torch(model), model, training_flops(model, self.data), state)
 
 
 def training_flops(model: n2n.Model, data: Data, learned: float = 1.0) -> float:
@@ -69,7 +75,8 @@ def training_flops(model: n2n.Model, data: Data, learned: float = 1.0) -> float:
 
 def scratch(origin: Origin, build: Build) -> Start:
     """Begin with random weights."""
-    return Start(origin.fresh(build), training_flops(origin.exported(build), origin.data))
+    model = origin.exported(build)
+    return Start(origin.fresh(build), model, training_flops(model, origin.data))
 
 
 def scratch_like(origin: Origin, small: Build, grow: Grow) -> Start:

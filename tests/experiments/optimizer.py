@@ -10,7 +10,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from contest import Contest, Contestant, Teacher, main
+from contest import Contest, Entrant, main, teacher
 from data import Data, characters
 from growing import scratch, widened
 from torch import nn
@@ -28,18 +28,18 @@ def last_weights(module: nn.Module, data: Data) -> Point:
 
 
 WIDE = gpt(64, 4)
-contestant = partial(partial, widened, build=WIDE)
+entrant = partial(partial, widened, build=WIDE)
 CONTEST = Contest(
     "optimizer",
     characters,
-    {"teacher": Teacher(gpt(32, 4), steps=4096)},
     {
-        "scratch": Contestant(partial(scratch, build=WIDE), None),
-        "grown": Contestant(contestant(), factor=1.0),
-        "grown, rate / 2": Contestant(contestant(), factor=0.5),
-        "fresh": Contestant(contestant(with_state=False), factor=1.0),
-        "fresh, rate / 2": Contestant(contestant(with_state=False), factor=0.5),
-        "fresh, warm-up": Contestant(contestant(with_state=False), factor=1.0, warmup=100),
+        "teacher": teacher(gpt(32, 4)),
+        "scratch": Entrant(partial(scratch, build=WIDE), None),
+        "grown": Entrant(entrant(), factor=1.0),
+        "grown, rate / 2": Entrant(entrant(), factor=0.5),
+        "fresh": Entrant(entrant(with_state=False), factor=1.0),
+        "fresh, rate / 2": Entrant(entrant(with_state=False), factor=0.5),
+        "fresh, warm-up": Entrant(entrant(with_state=False), factor=1.0, warmup=100),
     },
     steps=2048,
     watch=last_weights,

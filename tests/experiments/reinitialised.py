@@ -9,7 +9,7 @@ import random
 from functools import partial
 
 import torch
-from contest import Contest, Contestant, Teacher, main
+from contest import Contest, Entrant, main, teacher
 from data import digits
 from growing import Origin, grown, with_random
 from networks import Inception
@@ -35,9 +35,9 @@ def reinitialised(origin: Origin, share: float) -> Start:
 CONTEST = Contest(
     "reinitialised",
     digits,
-    {"teacher": Teacher(NETWORK, steps=4096)},
-    {
-        f"{share:.0%} of {len(LAYERS)} layers": Contestant(partial(reinitialised, share=share))
+    {"teacher": teacher(NETWORK)}
+    | {
+        f"{share:.0%} of {len(LAYERS)} layers": Entrant(partial(reinitialised, share=share))
         for share in (0, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 1)
     },
     steps=1024,

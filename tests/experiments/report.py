@@ -53,19 +53,20 @@ def summary(
 ) -> Results:
     """Return everything that is reported, from all pieces with the seeds to report.
 
-    ``teachers`` are those of the contestants. Contestants of one group, which is what stands in
-    front of a colon, are compared with the ``baseline`` of the group.
+    ``teachers`` are those of the entrants. Entrants of one group, which is what stands in front of
+    a colon, are compared with the ``baseline`` of the group.
     """
-    contestants = {}
+    entrants = {}
     for name, runs in pieces.items():
-        teacher = teachers[name]
         group = name.rpartition(": ")[0]
-        rival = pieces.get(f"{group}: {baseline}" if group else baseline)
-        contestants[name] = {
+        rival = f"{group}: {baseline}" if group else baseline
+        before = spent(name, pieces, teachers)
+        entrants[name] = {
             "group": group,
-            "teacher": teacher,
+            "teacher": teachers[name],
             "parameters": runs[0]["parameters"],
             "training FLOPs of a step": runs[0]["flops"],
+            "teachers' FLOPs": _short(mean(before)),
             "rate": runs[0]["settings"]["rate"],
             "warm-up": runs[0]["settings"]["warmup"],
             "loss at the start": _spread(run["points"][0]["test loss"] for run in runs),
@@ -73,10 +74,24 @@ def summary(
             "accuracy at the end": _spread(run["points"][-1]["test accuracy"] for run in runs),
             "runs": [_run(run) for run in runs],
         }
-        if rival and name not in teachers.values():
-            spent = [cost(run) for run in pieces[teacher]] if teacher else [0.0] * len(runs)
-            contestants[name] |= _compared(runs, rival, spent)
-    return {"experiment": experiment} | environment() | {"contestants": contestants}
+        if rival in pieces and name not in teachers.values():
+            compared = _compared(runs, before, pieces[rival], spent(rival, pieces, teachers))
+            entrants[name] |= compared
+            taught = next((t for n, t in teachers.items() if t and n.startswith(group)), None)
+            if taught:
+                entrants[name]["steps to the teacher's loss"] = _steps(runs, pieces[taught])
+    return {"experiment": experiment} | environment() | {"entrants": entrants}
+
+
+def spent(
+    name: str, pieces: Mapping[str, list[Piece]], teachers: Mapping[str, str | None]
+) -> list[float]:
+    """Return what the teachers of each run cost, and theirs."""
+    total = [0.0] * len(pieces[name])
+    while teacher := teachers[name]:
+        total = [t + cost(run) for t, run in zip(total, pieces[teacher], strict=True)]
+        name = teacher
+    return total
 
 
 def cost(run: Piece) -> float:
@@ -101,31 +116,41 @@ def _spread(values: Iterable[float]) -> list[float]:
     return [_short(mean(values)), _short(stdev(values) if len(values) > 1 else 0.0)]
 
 
-def _compared(runs: list[Piece], rival: list[Piece], spent: list[float]) -> Results:
-    """Return how many times the steps and operations of the baseline the contestants are worth.
+def _compared(
+    runs: list[Piece], before: list[float], rival: list[Piece], rivals_before: list[float]
+) -> Results:
+    """Return how many times the steps and operations of the baseline the entrants are worth.
 
     Both are counted until the test loss is what the baseline's is at its end, on average over
-    seeds. None stands for a loss that is never reached.
+    seeds. None stands for a loss that is never reached. ``before`` is what teachers cost.
     """
-    target = mean(run["points"][-1]["test loss"] for run in rival)
+    target = _end(rival)
     steps = mean(_reached(run, target) or run["points"][-1]["step"] for run in rival)
-    work = steps * rival[0]["flops"]
-    result: Results = {"target": _short(target), "baseline's steps": round(steps)}
-    own = [_reached(run, target) for run in runs]
-    result["steps"] = [None if n is None else round(n) for n in own]
+    work, whole = steps * rival[0]["flops"], mean(rivals_before)
+    own = _steps(runs, rival)
+    result: Results = {"target": _short(target), "baseline's steps": round(steps), "steps": own}
+    spend = [n and n * run["flops"] for n, run in zip(own, runs, strict=True)]
     for name, ratios in (
         ("fewer steps", [n and steps / n for n in own]),
-        ("less work", [n and work / (n * run["flops"]) for n, run in zip(own, runs, strict=True)]),
+        ("less work", [w and work / w for w in spend]),
         (
             "less work with the teacher's",
-            [
-                None if n is None else work / (n * run["flops"] + before)
-                for n, run, before in zip(own, runs, spent, strict=True)
-            ],
+            [w and (work + whole) / (w + b) for w, b in zip(spend, before, strict=True)],
         ),
     ):
         result[name] = None if None in ratios else _spread(ratios)
     return result
+
+
+def _end(runs: list[Piece]) -> float:
+    """Return the test loss at the end, on average over seeds."""
+    return mean(run["points"][-1]["test loss"] for run in runs)
+
+
+def _steps(runs: list[Piece], others: list[Piece]) -> list[int | None]:
+    """Return after how many steps each run is as good as others are at their end, if ever."""
+    reached = [_reached(run, _end(others)) for run in runs]
+    return [None if steps is None else round(steps) for steps in reached]
 
 
 def _reached(run: Piece, target: float) -> float | None:
@@ -144,17 +169,20 @@ def _reached(run: Piece, target: float) -> float | None:
 def table(results: Results) -> str:
     """Return the results as Markdown."""
     lines = [
-        "| | rate, warm-up | start | end | fewer steps | less work | teacher's counted |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| | rate, warm-up | start | end | steps to the teacher's | "
+        "fewer steps | less work | teacher's counted |",
+        "| --- |" + " ---: |" * 7,
     ]
-    for name, result in results["contestants"].items():
+    for name, result in results["entrants"].items():
         losses = ("{:.3f} ± {:.3f}".format(*result[f"loss at the {at}"]) for at in ("start", "end"))
         ratios = (
             "{:.2f} ± {:.2f}".format(*ratio) if (ratio := result.get(key)) else "-"
             for key in ("fewer steps", "less work", "less work with the teacher's")
         )
         rate = f"{result['rate']:g}, {result['warm-up']}"
-        lines.append(f"| {' | '.join([name, rate, *losses, *ratios])} |")
+        steps = result.get("steps to the teacher's loss", [None])
+        to_teachers = "-" if None in steps else f"{mean(steps):.0f}"
+        lines.append(f"| {' | '.join([name, rate, *losses, to_teachers, *ratios])} |")
     return "\n".join(lines)
 
 
@@ -165,16 +193,16 @@ def plot(results: Results, path: Path) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    contestants = results["contestants"]
-    teachers = {result["teacher"] for result in contestants.values()}
-    groups = sorted({r["group"] for name, r in contestants.items() if name not in teachers})
+    entrants = results["entrants"]
+    teachers = {result["teacher"] for result in entrants.values()}
+    groups = sorted({r["group"] for name, r in entrants.items() if name not in teachers})
     figure, axes = pyplot.subplots(
         len(groups), 2, figsize=(11, 4 * len(groups)), squeeze=False, layout="constrained"
     )
     for row, group in zip(axes, groups, strict=True):
-        for name, result in contestants.items():
+        for name, result in entrants.items():
             if result["group"] == group and name not in teachers:
-                _draw(row, name.removeprefix(f"{group}: "), result, contestants)
+                _draw(row, name.removeprefix(f"{group}: "), result)
         row[0].set(title=group or results["experiment"], xlabel="steps", ylabel="test loss")
         row[1].set(title="teacher's work counted", xlabel="floating-point operations")
         for axis in row:
@@ -185,17 +213,14 @@ def plot(results: Results, path: Path) -> None:
     pyplot.close(figure)
 
 
-def _draw(row: Any, label: str, result: Results, contestants: Results) -> None:
-    """Draw one contestant's mean, and the range of its seeds, on both axes."""
+def _draw(row: Any, label: str, result: Results) -> None:
+    """Draw one entrant's mean, and the range of its seeds, on both axes."""
     runs, flops = result["runs"], result["training FLOPs of a step"]
-    spent = 0.0
-    if result["teacher"]:
-        teacher = contestants[result["teacher"]]
-        spent = teacher["training FLOPs of a step"] * mean(r["step"][-1] for r in teacher["runs"])
+    before = result["teachers' FLOPs"]
     steps = runs[0]["step"][1:]
     losses = [run["test loss"][1:] for run in runs]
     middle = [mean(values) for values in zip(*losses, strict=True)]
     low, high = ([pick(values) for values in zip(*losses, strict=True)] for pick in (min, max))
-    for axis, places in zip(row, (steps, [spent + flops * step for step in steps]), strict=True):
+    for axis, places in zip(row, (steps, [before + flops * step for step in steps]), strict=True):
         (line,) = axis.plot(places, middle, label=label)
         axis.fill_between(places, low, high, color=line.get_color(), alpha=0.2)

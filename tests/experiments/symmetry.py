@@ -1,6 +1,6 @@
 """Symmetry: how soon do the copies of a widened layer part, and does it matter?
 
-The layer's rank is the effective one of its weights (Roy and Vetterli, 2007): a layer of copies
+The layer's rank is the effective one of its activations (Roy and Vetterli, 2007): a layer of copies
 that never part keeps the rank that it had before.
 """
 
@@ -10,14 +10,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from contest import Contest, Contestant, Teacher, main
+import torch.nn.functional as F
+from contest import Contest, Entrant, main
 from data import Data, digits
 from growing import Build, Origin, scratch, widen
 from networks import Perceptron
 from training import Point, Start
 
 import onnx_net2net as n2n
-from onnx_net2net.step import Split
 
 SPLITS: dict[str, dict[str, Any]] = {
     "project": {"split": "project"},
@@ -25,9 +25,8 @@ SPLITS: dict[str, dict[str, Any]] = {
     "noise 5 %": {"split": "noise", "noise": 0.05},
     "noise 20 %": {"split": "noise", "noise": 0.2},
     "even": {"split": "even"},
+    "fresh": {"split": "fresh"},
 }
-if "fresh" in set(Split):
-    SPLITS["fresh"] = {"split": "fresh"}
 OPTIMIZERS = {
     "SGD": partial(torch.optim.SGD, momentum=0.9),
     "Adam": torch.optim.Adam,
@@ -35,8 +34,10 @@ OPTIMIZERS = {
 
 
 def rank(module: torch.nn.Module, data: Data) -> Point:
-    """Return the exponential of the entropy of the layer's singular values, squared."""
-    energy = torch.linalg.svdvals(module.hidden.weight.detach().double()) ** 2
+    """Return the exponential of the entropy of the singular values, squared, of what it says."""
+    with torch.no_grad():
+        hidden = F.relu(module.hidden(F.relu(module.first(data.valid[0].flatten(1))))).double()
+    energy = torch.linalg.svdvals(hidden - hidden.mean(0)) ** 2
     share = energy / energy.sum()
     return {"rank": torch.special.entr(share).sum().exp().item()}
 
@@ -52,29 +53,30 @@ def begun(origin: Origin, build: Build, optimizer: str, split: str | None = None
     return start
 
 
-def group(optimizer: str, dropout: float) -> tuple[Teacher, dict[str, Contestant]]:
-    """Return the teacher and the contestants of one optimizer."""
+def group(optimizer: str, dropout: float) -> dict[str, Entrant]:
+    """Return the teacher and the others of one optimizer."""
     small, large = (partial(Perceptron, width, dropout) for width in (32, 96))
     title = f"{optimizer}, dropout {dropout:g}"
     begin = partial(begun, optimizer=optimizer)
-    teacher = Teacher(small, steps=8192, begin=partial(begin, build=small))
-    contestants = {"scratch": Contestant(partial(begin, build=large), None)}
+    entrants = {
+        "teacher": Entrant(partial(begin, build=small), None, steps=16384, plateau=0.03),
+        "scratch": Entrant(partial(begin, build=large), None),
+    }
     for split in SPLITS:
         start = partial(begin, build=large, split=split)
-        contestants[split] = Contestant(start, f"teacher, {title}")
-    return teacher, {f"{title}: {name}": entrant for name, entrant in contestants.items()}
+        entrants[split] = Entrant(start, f"{title}: teacher")
+    return {f"{title}: {name}": entrant for name, entrant in entrants.items()}
 
 
-GROUPS = {
-    f"teacher, {optimizer}, dropout {dropout:g}": group(optimizer, dropout)
-    for optimizer in OPTIMIZERS
-    for dropout in (0.0, 0.3)
-}
 CONTEST = Contest(
     "symmetry",
     digits,
-    {name: teacher for name, (teacher, _) in GROUPS.items()},
-    {name: c for _, contestants in GROUPS.values() for name, c in contestants.items()},
+    {
+        name: entrant
+        for optimizer in OPTIMIZERS
+        for dropout in (0.0, 0.3)
+        for name, entrant in group(optimizer, dropout).items()
+    },
     steps=4096,
     rate=0.01,
     watch=rank,

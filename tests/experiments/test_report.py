@@ -35,10 +35,10 @@ TEACHERS = dict.fromkeys(PIECES, "teacher") | {"teacher": None, "scratch": None}
 
 
 def test_steps_and_work_until_the_loss_of_the_baseline() -> None:
-    contestants = summary("example", PIECES, TEACHERS, "scratch")["contestants"]
-    grown, worse, at_once = (contestants[name] for name in ("grown", "worse", "at once"))
-    assert contestants["scratch"]["fewer steps"] == [1.0, 0.0]
-    assert "fewer steps" not in contestants["teacher"]
+    entrants = summary("example", PIECES, TEACHERS, "scratch")["entrants"]
+    grown, worse, at_once = (entrants[name] for name in ("grown", "worse", "at once"))
+    assert entrants["scratch"]["fewer steps"] == [1.0, 0.0]
+    assert "fewer steps" not in entrants["teacher"]
     # Halfway from 25 to 100 by its logarithm, and at 25: 8 and 16 times fewer.
     assert grown["steps"] == [50, 25]
     assert grown["fewer steps"] == pytest.approx([12.0, 5.6569], abs=1e-3)
@@ -57,14 +57,14 @@ def test_groups_have_baselines_of_their_own() -> None:
     pieces |= {f"easy: {name}": PIECES[name] for name in ("scratch", "grown")}
     pieces |= {"hard: scratch": PIECES["grown"], "hard: grown": PIECES["worse"]}
     teachers = {name: "teacher" if "grown" in name else None for name in pieces}
-    contestants = summary("example", pieces, teachers, "scratch")["contestants"]
-    assert contestants["easy: grown"]["target"] == 2.0
-    assert contestants["hard: grown"]["target"] == 0.5
+    entrants = summary("example", pieces, teachers, "scratch")["entrants"]
+    assert entrants["easy: grown"]["target"] == 2.0
+    assert entrants["hard: grown"]["target"] == 0.5
 
 
 def test_the_table_has_a_line_for_each() -> None:
     lines = table(summary("example", PIECES, TEACHERS, "scratch")).splitlines()
     assert len(lines) == 2 + len(PIECES)
-    assert [line.count("|") for line in lines] == [8] * len(lines)
+    assert [line.count("|") for line in lines] == [9] * len(lines)
     assert lines[4].endswith("| 6.14 ± 1.61 |")
     assert lines[5].endswith("| - | - | - |")

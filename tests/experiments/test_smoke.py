@@ -31,7 +31,7 @@ def test_smoke(script: Path, folder: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     results = json.loads((folder / "results" / f"{script.stem}.json").read_text())
-    for name, result in results["contestants"].items():
+    for name, result in results["entrants"].items():
         assert f"| {name} |" in done.stdout
         assert result["runs"], name
     assert (folder / "results" / f"{script.stem}.png").stat().st_size > 10_000

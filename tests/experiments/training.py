@@ -2,7 +2,7 @@
 
 The rate is constant after a warm-up, and what is judged is the average of the weights over about
 the last tenth of the steps so far, so that a single training tells what one of any length would
-reach (Shamir and Zhang, ICML 2013; Hagele et al., NeurIPS 2024). No contestant is cut off in the
+reach (Shamir and Zhang, ICML 2013; Hagele et al., NeurIPS 2024). No entrant is cut off in the
 middle of a schedule.
 """
 
@@ -19,6 +19,8 @@ from data import Batch, Data
 from torch import Generator, Tensor, nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
+import onnx_net2net as n2n
+
 Point = dict[str, float]
 Loss = Callable[[nn.Module, Batch], Tensor]
 Watch = Callable[[nn.Module, Data], Point]
@@ -31,11 +33,13 @@ _STATISTICS = 8  # batches to measure the statistics of BatchNorm on
 class Start:
     """A network that is about to be trained.
 
-    ``flops`` are those of one training step. ``state`` is given the optimizer and returns the
-    state that it begins with. Only the parameters ``trained`` are, if any are named.
+    ``model`` is the same network as this program sees it, whose weights are of no account, and
+    ``flops`` are those of one training step. ``state`` is given the optimizer and returns the state
+    that it begins with. Only the parameters ``trained`` are, if any are named.
     """
 
     module: nn.Module
+    model: n2n.Model
     flops: float
     state: Callable[..., dict[str, Any]] | None = None
     trained: Collection[str] = ()
@@ -83,12 +87,14 @@ def train(
     torch.manual_seed(seed)
     generator = Generator().manual_seed(seed)
     module, loss = start.module.train(), start.loss or cross_entropy
+    module.to(memory_format=torch.channels_last)
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(not start.trained or name in start.trained)
     learned = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    optimizer = start.optimizer(learned, lr=schedule.rate)
+    optimizer = start.optimizer(learned, lr=schedule.rate, fused=True)
     if start.state is not None:
         optimizer.load_state_dict(start.state(into=optimizer))
+        _lay_out(optimizer)
     average = AveragedModel(module, multi_avg_fn=_average)
     points: list[Point] = []
     for step in range(schedule.steps + 1):
@@ -104,6 +110,14 @@ def train(
         optimizer.step()
         average.update_parameters(module)
     return average.module.eval(), optimizer, points
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Keep each state in memory as its parameter is, which fused optimizers take for granted."""
+    for parameter, states in optimizer.state.items():
+        for name, state in states.items():
+            if torch.is_tensor(state) and state.shape == parameter.shape:
+                states[name] = torch.empty_like(parameter).copy_(state)
 
 
 def _average(averages: list[Tensor], weights: list[Tensor], count: Tensor) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from contest import Contest, Contestant, Teacher, main
+from contest import Contest, Entrant, main, teacher
 from data import ALPHABET, characters
 from growing import Build, Origin, only_new, scratch, shaped, stacked, widened
 from networks import GPT
@@ -27,26 +27,29 @@ def new_blocks(origin: Origin) -> Start:
     return only_new(origin, n2n.deepen(origin.model, block="h.*"))
 
 
-def group(name: str, build: Build, **rivals: Contestant) -> dict[str, Contestant]:
-    """Return the contestants for one larger network."""
-    usual = {"scratch": Contestant(partial(scratch, build=build), None)}
-    usual["grown"] = Contestant(partial(shaped, build=build))
-    return {f"{name}: {rival}": contestant for rival, contestant in (usual | rivals).items()}
+def group(name: str, build: Build, **rivals: Entrant) -> dict[str, Entrant]:
+    """Return the entrants for one larger network."""
+    entrants = {
+        "scratch": Entrant(partial(scratch, build=build), None),
+        "grown": Entrant(partial(shaped, build=build)),
+        "grown early": Entrant(partial(shaped, build=build), "young teacher"),
+    } | rivals
+    return {f"{name}: {rival}": entrant for rival, entrant in entrants.items()}
 
 
-WIDE, DEEP = gpt(64, 4), gpt(32, 8)
+SMALL, WIDE, DEEP = gpt(32, 4), gpt(64, 4), gpt(32, 8)
 even = partial(widened, build=WIDE, split="even", mapping="round-robin")
 CONTEST = Contest(
     "transformer",
     characters,
-    {"teacher": Teacher(gpt(32, 4), steps=4096)},
-    group("width x1.5", gpt(48, 4))
-    | group("width x2", WIDE, copies=Contestant(even))
+    {"teacher": teacher(SMALL), "young teacher": teacher(SMALL, 1024, plateau=0.0)}
+    | group("width x1.5", gpt(48, 4))
+    | group("width x2", WIDE, copies=Entrant(even))
     | group(
         "depth x2",
         DEEP,
-        stacked=Contestant(partial(stacked, build=DEEP)),
-        new=Contestant(new_blocks),
+        stacked=Entrant(partial(stacked, build=DEEP)),
+        new=Entrant(new_blocks),
     )
     | group("both x2", gpt(64, 8)),
     steps=3072,

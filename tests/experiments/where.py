@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from contest import Contest, Contestant, Teacher, main
+from contest import Contest, Entrant, main, teacher
 from data import characters
 from growing import Origin, grown, scratch_like
 from transformer import gpt
@@ -30,9 +30,11 @@ GROWTHS = {name: partial(twice, **place) for name, place in PLACES.items()}
 CONTEST = Contest(
     "where",
     characters,
-    {"teacher": Teacher(SMALL, steps=4096)},
-    {"scratch": Contestant(partial(scratch_like, small=SMALL, grow=GROWTHS["both"]), None)}
-    | {name: Contestant(partial(grown, grow=growth)) for name, growth in GROWTHS.items()},
+    {
+        "teacher": teacher(SMALL),
+        "scratch": Entrant(partial(scratch_like, small=SMALL, grow=GROWTHS["both"]), None),
+    }
+    | {name: Entrant(partial(grown, grow=growth)) for name, growth in GROWTHS.items()},
     steps=2048,
 )
 

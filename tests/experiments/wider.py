@@ -7,26 +7,24 @@ from __future__ import annotations
 
 from functools import partial
 
-from contest import Contest, Contestant, Teacher, main
+from contest import Contest, Entrant, main, teacher
 from data import digits
 from growing import padded, scratch, widened
 from networks import Inception
 
-from onnx_net2net.step import Split
-
 FULL = partial(Inception, 16)
 SMALL = partial(Inception, 9)  # sqrt(0.3) of 16
 
-CONTESTANTS = {
-    "scratch": Contestant(partial(scratch, build=FULL), None),
-    "even": Contestant(partial(widened, build=FULL, split="even")),
-    "noise 5 %": Contestant(partial(widened, build=FULL, split="noise", noise=0.05)),
-    "project": Contestant(partial(widened, build=FULL)),
+ENTRANTS = {
+    "teacher": teacher(SMALL),
+    "scratch": Entrant(partial(scratch, build=FULL), None),
+    "even": Entrant(partial(widened, build=FULL, split="even")),
+    "noise 5 %": Entrant(partial(widened, build=FULL, split="noise", noise=0.05)),
+    "project": Entrant(partial(widened, build=FULL)),
+    "fresh": Entrant(partial(widened, build=FULL, split="fresh")),
+    "random padding": Entrant(partial(padded, build=FULL)),
 }
-if "fresh" in set(Split):
-    CONTESTANTS["fresh"] = Contestant(partial(widened, build=FULL, split="fresh"))
-    CONTESTANTS["random padding"] = Contestant(partial(padded, build=FULL))
-CONTEST = Contest("wider", digits, {"teacher": Teacher(SMALL, steps=8192)}, CONTESTANTS, steps=2048)
+CONTEST = Contest("wider", digits, ENTRANTS, steps=4096)
 
 if __name__ == "__main__":
     main(CONTEST)
