@@ -288,7 +288,10 @@ def _parting(old: str, new: str) -> tuple[str, str]:
 def _within(
     optimizer: Any, keys: Mapping[int, str], entries: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Return the state dict of ``optimizer`` with these entries by name. Raises UsageError."""
+    """Return the state dict of ``optimizer`` with these entries by name. Raises UsageError.
+
+    Each tensor gets the strides of its parameter, which fused optimizers take for granted.
+    """
     tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
     missing = sorted(entries.keys() - set(keys.values()))
     if missing:
@@ -296,15 +299,20 @@ def _within(
             f"the optimizer has no parameters {', '.join(missing)}",
             "give one made from named_parameters() of the larger module",
         )
-    for key, tensor in zip(keys.values(), tensors, strict=True):
+    grown: dict[int, dict[str, Any]] = {}
+    for (number, key), tensor in zip(keys.items(), tensors, strict=True):
+        if key in entries:
+            grown[number] = state = dict(entries[key])
         for what, value in entries.get(key, {}).items():
-            if getattr(value, "ndim", 0) and value.shape != tensor.shape:
+            if not getattr(value, "ndim", 0):
+                continue
+            if value.shape != tensor.shape:
                 raise UsageError(
                     f"{what} of {key} becomes {list(value.shape)}, but the parameter is "
                     f"{list(tensor.shape)}",
                     "give the optimizer of the module that the model was grown for",
                 )
-    grown = {number: dict(entries[key]) for number, key in keys.items() if key in entries}
+            state[what] = value.new_empty_strided(value.shape, tensor.stride()).copy_(value)
     return {**optimizer.state_dict(), "state": grown}
 
 

@@ -58,10 +58,13 @@ class Origin:
 
     def start(self, model: n2n.Model, *, with_state: bool = True) -> Start:
         """Return the start of a grown model, with the optimizer's state grown along."""
-        state = None
-        if with_state and self.state is not None:
-            state = partial(n2n.grow_optimizer, self.state, model)
+        state = partial(self.grown_state, model) if with_state and self.state else None
         return Start(n2n.to_torch(model), model, training_flops(model, self.data), state)
+
+    def grown_state(self, model: n2n.Model, into: torch.optim.Optimizer) -> Mapping[str, Any]:
+        """Return the state of the teacher's optimizer for a model that may have grown from it."""
+        steps = model.history[len(self.model.history) :]
+        return n2n.grow_optimizer(self.state, steps, into=into) if steps else self.state
 
 
 def training_flops(model: n2n.Model, data: Data, learned: float = 1.0) -> float:

@@ -53,13 +53,13 @@ class Inception(nn.Module):
 class Block(nn.Module):
     """Causal attention and an MLP, each on a residual branch behind its LayerNorm."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()
         self.heads = heads
         self.attention_norm = nn.LayerNorm(width)
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
         self.mlp_norm = nn.LayerNorm(width)
-        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.attention_norm(x)
@@ -73,13 +73,18 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """The next character, by ``layers`` pre-norm blocks with heads of eight."""
+    """The next character, by ``layers`` pre-norm blocks with heads of eight.
 
-    def __init__(self, width: int, layers: int, vocabulary: int, context: int) -> None:
+    The MLPs are ``mlp`` times as wide as the stream.
+    """
+
+    def __init__(
+        self, width: int, layers: int, vocabulary: int, context: int, mlp: int = 4
+    ) -> None:
         super().__init__()
         self.token = nn.Embedding(vocabulary, width)
         self.position = nn.Parameter(torch.randn(context, width) * 0.02)
-        self.h = nn.ModuleList(Block(width, width // 8) for _ in range(layers))
+        self.h = nn.ModuleList(Block(width, width // 8, mlp * width) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, vocabulary, bias=False)
 

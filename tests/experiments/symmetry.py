@@ -49,7 +49,7 @@ def begun(origin: Origin, build: Build, optimizer: str, split: str | None = None
     if split:
         model = widen(origin, origin.model, build, **SPLITS[split])
         start.module.load_state_dict(n2n.state_dict(model))
-        start.state = partial(n2n.grow_optimizer, origin.state, model)
+        start.state = partial(origin.grown_state, model)
     return start
 
 

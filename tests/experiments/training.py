@@ -94,7 +94,6 @@ def train(
     optimizer = start.optimizer(learned, lr=schedule.rate, fused=True)
     if start.state is not None:
         optimizer.load_state_dict(start.state(into=optimizer))
-        _lay_out(optimizer)
     average = AveragedModel(module, multi_avg_fn=_average)
     points: list[Point] = []
     for step in range(schedule.steps + 1):
@@ -110,14 +109,6 @@ def train(
         optimizer.step()
         average.update_parameters(module)
     return average.module.eval(), optimizer, points
-
-
-def _lay_out(optimizer: torch.optim.Optimizer) -> None:
-    """Keep each state in memory as its parameter is, which fused optimizers take for granted."""
-    for parameter, states in optimizer.state.items():
-        for name, state in states.items():
-            if torch.is_tensor(state) and state.shape == parameter.shape:
-                states[name] = torch.empty_like(parameter).copy_(state)
 
 
 def _average(averages: list[Tensor], weights: list[Tensor], count: Tensor) -> None:

@@ -17,9 +17,9 @@ from training import Start
 import onnx_net2net as n2n
 
 
-def gpt(width: int, layers: int) -> Build:
+def gpt(width: int, layers: int, **options: int) -> Build:
     """Return what builds a GPT."""
-    return partial(GPT, width, layers, len(ALPHABET), context=64)
+    return partial(GPT, width, layers, len(ALPHABET), context=64, **options)
 
 
 def new_blocks(origin: Origin) -> Start:

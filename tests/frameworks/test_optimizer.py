@@ -280,6 +280,21 @@ def test_a_grown_state_goes_on_as_the_old_one_would_have_grown(kind: str) -> Non
                 )
 
 
+def test_a_state_lies_in_memory_as_its_parameter_does() -> None:
+    """Fused optimizers read both side by side, and do not look at strides."""
+    module, optimizer, x = trained("Adam")
+    model = n2n.widen(absorb(exported(ConvNet, image), module), {"stem": 9, "up": 8})
+    results = []
+    for fused in (False, True):
+        new = ConvNet(9, 8).double().to(memory_format=torch.channels_last)
+        new.load_state_dict(state_dict(model))
+        wider = torch.optim.Adam(new.named_parameters(), lr=1e-3, fused=fused)
+        wider.load_state_dict(grow_optimizer(optimizer.state_dict(), model, into=wider))
+        step(new, wider, x)
+        results.append(new.state_dict())
+    torch.testing.assert_close(*results)
+
+
 def test_every_known_state_is_one_that_an_optimizer_keeps() -> None:
     kept = set()
     for kind in OPTIMIZERS:
