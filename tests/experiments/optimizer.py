@@ -33,7 +33,7 @@ CONTEST = Contest(
     "optimizer",
     characters,
     {
-        "teacher": teacher(gpt(32, 4)),
+        "teacher": teacher(gpt(32, 4), steps=4096, plateau=0.0),
         "scratch": Entrant(partial(scratch, build=WIDE), None),
         "grown": Entrant(entrant(), factor=1.0),
         "grown, rate / 2": Entrant(entrant(), factor=0.5),

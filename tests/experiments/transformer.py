@@ -7,6 +7,7 @@ other (G_stack), and training of nothing but the new blocks (LLaMA-Pro).
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from contest import Contest, Entrant, main, teacher
 from data import ALPHABET, characters
@@ -32,19 +33,29 @@ def group(name: str, build: Build, **rivals: Entrant) -> dict[str, Entrant]:
     entrants = {
         "scratch": Entrant(partial(scratch, build=build), None),
         "grown": Entrant(partial(shaped, build=build)),
-        "grown early": Entrant(partial(shaped, build=build), "young teacher"),
     } | rivals
     return {f"{name}: {rival}": entrant for rival, entrant in entrants.items()}
 
 
 SMALL, WIDE, DEEP = gpt(32, 4), gpt(64, 4), gpt(32, 8)
+TEACHERS: dict[str, dict[str, Any]] = {
+    "teacher": {"steps": 4096, "plateau": 0.0},
+    "young teacher": {"steps": 1024, "plateau": 0.0},
+    "teacher at its plateau": {},
+}
 even = partial(widened, build=WIDE, split="even", mapping="round-robin")
 CONTEST = Contest(
     "transformer",
     characters,
-    {"teacher": teacher(SMALL), "young teacher": teacher(SMALL, 1024, plateau=0.0)}
+    {name: teacher(SMALL, **training) for name, training in TEACHERS.items()}
     | group("width x1.5", gpt(48, 4))
-    | group("width x2", WIDE, copies=Entrant(even))
+    | group(
+        "width x2",
+        WIDE,
+        copies=Entrant(even),
+        early=Entrant(partial(shaped, build=WIDE), "young teacher"),
+        late=Entrant(partial(shaped, build=WIDE), "teacher at its plateau"),
+    )
     | group(
         "depth x2",
         DEEP,

@@ -18,14 +18,14 @@ CONTEST = Contest(
     "units",
     characters,
     {
-        "teacher": teacher(SMALL),
+        "teacher": teacher(SMALL, steps=4096, plateau=0.0),
         "scratch": Entrant(partial(scratch, build=LARGE), None),
         "project": Entrant(partial(widened, build=LARGE)),
         "even": Entrant(partial(widened, build=LARGE, split="even")),
         "fresh": Entrant(partial(widened, build=LARGE, split="fresh")),
         "GradMax": Entrant(partial(gradmax, small=SMALL, build=LARGE)),
     },
-    steps=3072,
+    steps=2048,
 )
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ CONTEST = Contest(
     "where",
     characters,
     {
-        "teacher": teacher(SMALL),
+        "teacher": teacher(SMALL, steps=4096, plateau=0.0),
         "scratch": Entrant(partial(scratch_like, small=SMALL, grow=GROWTHS["both"]), None),
     }
     | {name: Entrant(partial(grown, grow=growth)) for name, growth in GROWTHS.items()},
