@@ -60,7 +60,7 @@ class Entrant:
     warmup: int = 0
 
 
-def teacher(build: Build, steps: int = 16384, plateau: float = 0.03) -> Entrant:
+def teacher(build: Build, steps: int = 8192, plateau: float = 0.03) -> Entrant:
     """Return a network that is trained from random weights until it hardly gets better."""
     return Entrant(partial(scratch, build=build), None, steps, plateau)
 
@@ -252,7 +252,11 @@ def main(contest: Contest) -> None:
     parser.add_argument("--jobs", type=int, default=2, help="processes, of one thread each [2]")
     parser.add_argument("--plot", action="store_true", help="draw the results that are there")
     parser.add_argument("--folder", type=Path, default=HERE, help="of pieces and results")
-    options = parser.parse_args()
+    conduct(contest, parser.parse_args())
+
+
+def conduct(contest: Contest, options: argparse.Namespace) -> None:
+    """Run a contest, or only draw it, as the options say."""
     contest = replace(contest, folder=options.folder)
     results = options.folder / "results" / f"{contest.name}.json"
     if options.smoke:

@@ -51,15 +51,23 @@ def augmented(images: Tensor, generator: Generator) -> Tensor:
         -1, 1, 1, 1
     )
     noise = torch.randn(result.shape, generator=generator)
-    return (result + 0.25 * noise).contiguous(memory_format=torch.channels_last)
+    return result + 0.25 * noise
+
+
+def cluttered(images: Tensor, generator: Generator) -> Tensor:
+    """Augment images, and lay another one over each, at 70 % of its brightness."""
+    others = images[torch.randperm(len(images), generator=generator)]
+    layers = augmented(images, generator), 0.7 * (augmented(others, generator) + 1) - 1
+    return torch.maximum(*layers).contiguous(memory_format=torch.channels_last)
 
 
 @cache
 def digits(batch: int = 32, share: float = 1.0) -> Data:
     """Return scikit-learn's 1,797 handwritten digits: half to train on, a quarter each to judge.
 
-    Every batch is augmented anew. The sets to judge hold two views of each of their images. Only
-    the first ``share`` of the images to train on is used.
+    Every batch is augmented anew, and what is to be told is the brighter of two digits. The sets
+    to judge hold two views of each of their images. Only the first ``share`` of the images to train
+    on is used.
     """
     from sklearn.datasets import load_digits
 
@@ -74,10 +82,10 @@ def digits(batch: int = 32, share: float = 1.0) -> Data:
 
     def draw(generator: Generator) -> Batch:
         index = torch.randint(round(train.stop * share), (batch,), generator=generator)
-        return augmented(images[index], generator), labels[index]
+        return cluttered(images[index], generator), labels[index]
 
     def views(part: slice) -> Batch:
-        return augmented(images[part].repeat(2, 1, 1, 1), generator), labels[part].repeat(2)
+        return cluttered(images[part].repeat(2, 1, 1, 1), generator), labels[part].repeat(2)
 
     digest = hashlib.sha256(images.numpy().tobytes()).hexdigest()[:16]
     return Data(draw, views(valid), views(test), {"batch": batch}, digest)

@@ -11,7 +11,7 @@ from transformer import gpt
 
 LARGER = {1.125: gpt(36, 4), 2: gpt(64, 4), 4: gpt(128, 4)}
 TEACHERS = {f"teacher of {n} steps": teacher(gpt(32, 4), n, plateau=0.0) for n in (128, 1024)}
-TEACHERS["teacher at its plateau"] = teacher(gpt(32, 4))
+TEACHERS["teacher of 16384 steps"] = teacher(gpt(32, 4), 16384)
 
 
 def group(factor: float) -> dict[str, Entrant]:

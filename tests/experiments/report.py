@@ -202,7 +202,9 @@ def plot(results: Results, path: Path) -> None:
     for row, group in zip(axes, groups, strict=True):
         for name, result in entrants.items():
             if result["group"] == group and name not in teachers:
-                _draw(row, name.removeprefix(f"{group}: "), result)
+                label = name.removeprefix(f"{group}: ")
+                _draw(row[0], label, result, by_work=False)
+                _draw(row[1], label, result, by_work=True)
         row[0].set(title=group or results["experiment"], xlabel="steps", ylabel="test loss")
         row[1].set(title="teacher's work counted", xlabel="floating-point operations")
         for axis in row:
@@ -213,14 +215,36 @@ def plot(results: Results, path: Path) -> None:
     pyplot.close(figure)
 
 
-def _draw(row: Any, label: str, result: Results) -> None:
-    """Draw one entrant's mean, and the range of its seeds, on both axes."""
-    runs, flops = result["runs"], result["training FLOPs of a step"]
-    before = result["teachers' FLOPs"]
-    steps = runs[0]["step"][1:]
-    losses = [run["test loss"][1:] for run in runs]
+def _draw(axis: Any, label: str, result: Results, *, by_work: bool) -> None:
+    """Draw one entrant's mean, and the range of its seeds."""
+    runs, first = result["runs"], 1 - by_work * (result["teacher"] is not None)
+    steps = runs[0]["step"][first:]
+    flops = result["training FLOPs of a step"]
+    places = [result["teachers' FLOPs"] + flops * step for step in steps] if by_work else steps
+    losses = [run["test loss"][first:] for run in runs]
     middle = [mean(values) for values in zip(*losses, strict=True)]
     low, high = ([pick(values) for values in zip(*losses, strict=True)] for pick in (min, max))
-    for axis, places in zip(row, (steps, [before + flops * step for step in steps]), strict=True):
-        (line,) = axis.plot(places, middle, label=label)
-        axis.fill_between(places, low, high, color=line.get_color(), alpha=0.2)
+    (line,) = axis.plot(places, middle, label=label)
+    axis.fill_between(places, low, high, color=line.get_color(), alpha=0.2)
+
+
+def draw_growth(results: Results, scratch: str, grown: str, path: Path) -> None:
+    """Draw the test loss against all work: of a teacher, its growth, and a start from nothing."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    entrants = results["entrants"]
+    figure, axis = pyplot.subplots(figsize=(8, 4.2), layout="constrained")
+    for name, label in (
+        (scratch, "the larger network, from scratch"),
+        (entrants[grown]["teacher"], "the smaller network"),
+        (grown, "grown from it"),
+    ):
+        _draw(axis, label, entrants[name], by_work=True)
+    axis.set(xlabel="floating-point operations of training", ylabel="test loss", yscale="log")
+    axis.grid(alpha=0.3, which="both")
+    axis.legend()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)

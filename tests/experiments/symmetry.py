@@ -59,7 +59,7 @@ def group(optimizer: str, dropout: float) -> dict[str, Entrant]:
     title = f"{optimizer}, dropout {dropout:g}"
     begin = partial(begun, optimizer=optimizer)
     entrants = {
-        "teacher": Entrant(partial(begin, build=small), None, steps=16384, plateau=0.03),
+        "teacher": Entrant(partial(begin, build=small), None, steps=8192, plateau=0.03),
         "scratch": Entrant(partial(begin, build=large), None),
     }
     for split in SPLITS:

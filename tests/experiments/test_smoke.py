@@ -1,4 +1,4 @@
-"""Every experiment runs: with next to no training, in a folder of their own."""
+"""Every experiment runs: with next to no training, in one process and a folder of its own."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ from tests.console import ROOT, environment
 for package in ("torch", "onnxscript", "sklearn", "matplotlib"):
     pytest.importorskip(package, reason="needs the extra [experiments]")
 
-SCRIPTS = sorted(
-    path for path in Path(__file__).parent.glob("*.py") if "\nCONTEST = " in path.read_text()
-)
+from everything import EXPERIMENTS  # noqa: E402
+
+HERE = Path(__file__).parent
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return one folder for all, so that each network is exported once."""
-    return tmp_path_factory.mktemp("experiments")
+def test_all_experiments_are_among_everything() -> None:
+    scripts = {path.stem for path in HERE.glob("*.py") if "\nCONTEST = " in path.read_text()}
+    assert scripts == set(EXPERIMENTS)
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_smoke(script: Path, folder: Path) -> None:
-    command = [sys.executable, script, "--smoke", "--jobs", "1", "--folder", folder]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
+def test_smoke(tmp_path: Path) -> None:
+    command = [sys.executable, HERE / "everything.py", "--smoke", "--jobs", "1"]
+    done = subprocess.run(
+        [*command, "--folder", tmp_path],
+        cwd=ROOT, env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    results = json.loads((folder / "results" / f"{script.stem}.json").read_text())
-    for name, result in results["entrants"].items():
-        assert f"| {name} |" in done.stdout
-        assert result["runs"], name
-    assert (folder / "results" / f"{script.stem}.png").stat().st_size > 10_000
+    for name in EXPERIMENTS:
+        results = json.loads((tmp_path / "results" / f"{name}.json").read_text())
+        for entrant, result in results["entrants"].items():
+            assert f"| {entrant} |" in done.stdout
+            assert result["runs"], entrant
+        assert (tmp_path / "results" / f"{name}.png").stat().st_size > 10_000

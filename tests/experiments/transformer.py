@@ -41,7 +41,7 @@ SMALL, WIDE, DEEP = gpt(32, 4), gpt(64, 4), gpt(32, 8)
 TEACHERS: dict[str, dict[str, Any]] = {
     "teacher": {"steps": 4096, "plateau": 0.0},
     "young teacher": {"steps": 1024, "plateau": 0.0},
-    "teacher at its plateau": {},
+    "old teacher": {"steps": 16384},
 }
 even = partial(widened, build=WIDE, split="even", mapping="round-robin")
 CONTEST = Contest(
@@ -54,7 +54,7 @@ CONTEST = Contest(
         WIDE,
         copies=Entrant(even),
         early=Entrant(partial(shaped, build=WIDE), "young teacher"),
-        late=Entrant(partial(shaped, build=WIDE), "teacher at its plateau"),
+        late=Entrant(partial(shaped, build=WIDE), "old teacher"),
     )
     | group(
         "depth x2",

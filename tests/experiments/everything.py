@@ -1,0 +1,108 @@
+"""Run every experiment, and write what README says of them.
+
+    python tests/experiments/everything.py             takes hours; what is there is not run again
+    python tests/experiments/everything.py --readme    README's picture and numbers alone
+
+Every number in README's part about training comes from ``results``, by way of the rows below.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from report import Results, draw_growth
+
+HERE = Path(__file__).parent
+README = HERE.parents[1] / "README.md"
+BEGIN, END = "<!-- tests/experiments/everything.py -->\n", "<!-- end -->\n"
+PICTURE = ("transformer", "width x2: scratch", "width x2: grown")
+# What README shows: the experiment, who is compared, and with what.
+ROWS = (
+    ("transformer", "width x1.5: grown", "GPT, width x1.5"),
+    ("transformer", "width x2: grown", "GPT, width x2"),
+    ("transformer", "width x2: early", "the same, grown early"),
+    ("transformer", "width x2: copies", "the same, equal shares (HyperCloning)"),
+    ("transformer", "depth x2: grown", "GPT, depth x2"),
+    ("transformer", "depth x2: stacked", "the same, stacked (G_stack, not exact)"),
+    ("transformer", "depth x2: new", "the same, only new blocks trained (LLaMA-Pro)"),
+    ("transformer", "both x2: grown", "GPT, width and depth x2"),
+    ("wider", "project", "Inception, channels x1.8"),
+    ("wider", "random padding", "the same, random padding (not exact)"),
+    ("deeper", "identities", "Inception, a pair of convolutions more a module"),
+    ("both", "wider and deeper", "Inception, both"),
+    ("continual", "grown", "Inception, grown with each portion of data"),
+)
+EXPERIMENTS = (
+    *("transformer", "wider", "deeper", "both", "optimizer", "symmetry", "limits", "where"),
+    *("units", "continual", "distillation", "reinitialised"),
+)
+
+
+def results(folder: Path = HERE) -> dict[str, Results]:
+    """Return the results that are there, by experiment."""
+    paths = ((name, folder / "results" / f"{name}.json") for name in EXPERIMENTS)
+    return {name: json.loads(path.read_text()) for name, path in paths if path.exists()}
+
+
+def section(known: dict[str, Results]) -> str:
+    """Return README's table of the experiments."""
+    lines = [
+        "| | loss from scratch | loss grown | steps to the former | work | with the teacher's |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for experiment, name, title in ROWS:
+        entrants = known[experiment]["entrants"] if experiment in known else {}
+        if name not in entrants:
+            continue
+        result = entrants[name]
+        ratios = (
+            f"{ratio[0]:.1f}x fewer" if (ratio := result[key]) and ratio[0] >= 1 else
+            f"{1 / ratio[0]:.1f}x more" if ratio else "not reached"
+            for key in ("fewer steps", "less work", "less work with the teacher's")
+        )  # fmt: skip
+        losses = result["target"], result["loss at the end"][0]
+        cells = [f"[{title}](tests/experiments/results/{experiment}.png)"]
+        cells += [*(f"{loss:.3f}" for loss in losses), *ratios]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def seconds(known: dict[str, Results]) -> float:
+    """Return how long all trainings took that are reported."""
+    entrants = (entrant for result in known.values() for entrant in result["entrants"].values())
+    return sum(mean(run["seconds"] for run in e["runs"]) * len(e["runs"]) for e in entrants)
+
+
+def written(text: str, known: dict[str, Results]) -> str:
+    """Return README with the table between its marks."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return before + BEGIN + section(known) + END + after
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="All experiments, and what README says of them.")
+    parser.add_argument("--readme", action="store_true", help="from the results that are there")
+    parser.add_argument("--smoke", action="store_true", help="show that everything runs")
+    parser.add_argument("--jobs", type=int, default=2, help="processes, of one thread each [2]")
+    parser.add_argument("--folder", type=Path, default=HERE, help="of pieces and results")
+    options = parser.parse_args()
+    options.plot = False
+    for name in () if options.readme else EXPERIMENTS:
+        contest: Any = importlib.import_module("contest")
+        contest.conduct(importlib.import_module(name).CONTEST, options)
+    if not options.smoke:
+        known = results(options.folder)
+        experiment, *pair = PICTURE
+        if experiment in known:
+            draw_growth(known[experiment], *pair, options.folder / "results" / "growing.png")
+        README.write_text(written(README.read_text(encoding="utf-8"), known), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
