@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -56,13 +57,12 @@ class Pair:
         self.small, self.large = bare(small), bare(large)
         self._check()
         self.call = Call(*arguments(examples))
-        self.small_model = from_torch(
-            self.small, self._examples(self.small), dynamic, dropout=False
-        )
+        export = partial(from_torch, dynamic=dynamic, dropout=False, unread=False)
+        self.small_model = export(self.small, self._examples(self.small))
         large, dtype = self.large, dtype_of(self.small)
         if dtype != dtype_of(large):  # or the graphs would differ by what is cast
             large = copy.deepcopy(large).to(dtype)
-        self.large_model = from_torch(large, self._examples(large), dynamic, dropout=False)
+        self.large_model = export(large, self._examples(large))
 
     def _check(self) -> None:
         if self.small is self.large or {*map(id, self.small.parameters())} & {
