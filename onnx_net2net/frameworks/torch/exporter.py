@@ -223,7 +223,7 @@ def _exported(
     except torch.onnx.OnnxExporterError as error:
         cause = error.__cause__ or error
         if objects:
-            held = ", ".join(f"{place} is a {kind}" for place, kind in objects.items())
+            held = ", ".join(f"{place} is of type {kind}" for place, kind in objects.items())
             raise Refused(
                 type(module).__name__,
                 f"it returns more than tensors, which no exported network can: {held}",

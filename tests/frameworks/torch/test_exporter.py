@@ -391,9 +391,11 @@ class Cache:
 @pytest.mark.parametrize(
     ("result", "held"),
     [
-        (lambda a, b: (a, Cache()), ": 1 is a Cache"),
-        (lambda a, b: {"logits": a, "more": [b, Cache()]}, r": more\.1 is a Cache"),
-        (lambda a, b: Cache(), "the result is a Cache"),
+        (lambda a, b: (a, Cache()), ": 1 is of type Cache"),
+        (lambda a, b: {"logits": a, "more": [b, Cache()]}, r": more\.1 is of type Cache"),
+        (lambda a, b: Cache(), "the result is of type Cache"),
+        (lambda a, b: (a, 3, "text", b), ": 1 is of type int, 2 is of type str"),
+        (lambda a, b: {"logits": a, "loss": 0.5}, ": loss is of type float"),
     ],
 )
 def test_results_that_are_no_tensors_are_named(result: Any, held: str) -> None:
