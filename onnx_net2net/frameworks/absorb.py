@@ -19,6 +19,7 @@ from onnx_net2net.errors import UsageError
 from onnx_net2net.frameworks.names import Names
 from onnx_net2net.frameworks.roles import Role, roles
 from onnx_net2net.frameworks.state_dicts import Weights, held, weight_set
+from onnx_net2net.frameworks.unread import unread
 from onnx_net2net.model import history
 from onnx_net2net.model.graph import Graph, Node
 from onnx_net2net.model.model import AnyModel, Model, Weight, load
@@ -43,8 +44,9 @@ def absorb(
     paths in :func:`to_torch`'s and :func:`to_keras`'s models; what DistributedDataParallel, FSDP
     and ``torch.compile`` add to them is understood, and so is one prefix for all of them, where one
     of the modules wrapped the other. Every parameter and BatchNormalization
-    statistic must be given, with its shape; other tensors may be. ``num_batches_tracked``, which
-    the graph does not have, is left out, and so are names that match a pattern in ``ignore``.
+    statistic that the network reads must be given, with its shape; other tensors may be, those that
+    it does not read in any shape. ``num_batches_tracked``, which the graph does not have, is left
+    out, and so are names that match a pattern in ``ignore``.
     Arrays are copied; a .safetensors file is read when the model is saved, and must last till then.
 
     A state dict does not say how its matrices lie: they are taken to lie as in the file, where the
@@ -113,12 +115,17 @@ class _Replacement:
     def __post_init__(self) -> None:
         self.names = Names(self.model)
         self.roles = roles(self.model)
+        # Whole numbers may be read after all: PyTorch's exporter computes with them ahead.
+        self.unread = {n for n in unread(self.model) if self.model.weights[n].dtype in FLOATS}
 
     def add(self, key: str, weight: Weight) -> None:
         """Take ``weight``, given as ``key``, or note what is wrong with it."""
         name = self.names.find(key)
         if name is None:
             self.wrong.setdefault("unknown", []).append(key)
+            return
+        if name in self.unread:  # of whatever size it is in a larger module
+            self.contents[name] = held(name, np.array(weight.array()))
             return
         own = self.model.weights[name]
         if weight.shape != own.shape:
@@ -163,7 +170,7 @@ class _Replacement:
         missing = [
             name
             for name, role in self.roles.items()
-            if role is not Role.CONSTANT and name not in self.contents
+            if role is not Role.CONSTANT and name not in self.contents.keys() | self.unread
         ]
         refused = {self.names.find(key) for key in self._refused()}
         missing = [name for name in missing if name not in refused]

@@ -30,7 +30,7 @@ from onnx_net2net.model import history as histories
 from onnx_net2net.model.model import AnyModel, Model, load
 from onnx_net2net.widening.growth_record import Along, WeightGrowth
 
-__all__ = ["grow_optimizer", "moved_state", "powers"]
+__all__ = ["check_entry", "grow_optimizer", "moved_state", "powers"]
 
 # What optimizers keep for a parameter, element by element, as a power of the gradient. (RMSprop's
 # momentum is another, of steps that have no unit.)
@@ -316,15 +316,20 @@ def _within(
     return {**optimizer.state_dict(), "state": grown}
 
 
-def _entry(entry: Mapping[str, Any], key: str, growths: Sequence[WeightGrowth]) -> dict[str, Any]:
-    """Return the state of one parameter after all growths."""
-    odd = sorted(k for k, v in entry.items() if getattr(v, "ndim", 0) and k not in POWERS)
-    if odd:
+def check_entry(entry: Mapping[str, Any], key: str) -> None:
+    """Raise Refused where an optimizer keeps for a parameter what is no power of its gradient."""
+    unknown = sorted(k for k, v in entry.items() if getattr(v, "ndim", 0) and k not in POWERS)
+    if unknown:
         raise Refused(
-            f"{key} ({', '.join(odd)})",
+            f"{key} ({', '.join(unknown)})",
             "this optimizer keeps what is not known to follow the gradient",
             "SGD and the family of Adam can go on; start this optimizer anew",
         )
+
+
+def _entry(entry: Mapping[str, Any], key: str, growths: Sequence[WeightGrowth]) -> dict[str, Any]:
+    """Return the state of one parameter after all growths."""
+    check_entry(entry, key)
     return {what: _grown(value, what, key, growths) for what, value in entry.items()}
 
 

@@ -41,7 +41,7 @@ from onnx_net2net.operators.language import Kind
 from onnx_net2net.operators.record import Operand
 from onnx_net2net.operators.types import FLOATS
 
-__all__ = ["KIND", "Role", "paths", "recorded", "roles"]
+__all__ = ["KIND", "PERSISTENT", "Role", "paths", "recorded", "roles"]
 
 PERSISTENT = "pkg.torch.export.graph_signature.InputSpec.persistent"
 KIND = "pkg.torch.export.graph_signature.InputSpec.kind"

@@ -23,8 +23,11 @@ from onnx_net2net.frameworks.names import ties
 from onnx_net2net.frameworks.roles import AUTHORED, MADE, Role, recorded, roles
 from onnx_net2net.frameworks.state_dicts import Weights, to_tensor
 from onnx_net2net.frameworks.transfer import few
+from onnx_net2net.frameworks.unread import unread
 from onnx_net2net.frameworks.weight_matching import recovered
 from onnx_net2net.model.model import AnyModel, Model, Weight, load
+from onnx_net2net.operators.types import FLOATS
+from onnx_net2net.widening.growth_record import unpack
 
 __all__ = ["named_weights", "save_safetensors", "state_dict", "stored"]
 
@@ -37,16 +40,18 @@ def state_dict(
     """Return the weights of ``model`` as PyTorch tensors, named and laid out as by its author.
 
     That is every parameter, BatchNormalization statistic and persistent buffer, tied weights under
-    each of their names. Where the export lost names, ``like`` gives the original state dict (or its
-    file, or its module) and ``base`` the ONNX file exported from it, which ``model`` was grown
-    from: weights are recognised there by value, and followed to ``model``.
+    each of their names; what the network does not read, as it was exported or absorbed. Where the
+    export lost names, ``like`` gives the original state dict (or its file, or its module) and
+    ``base`` the ONNX file exported from it, which ``model`` was grown from: weights are recognised
+    there by value, and followed to ``model``.
 
     What a class computes from its sizes is not in a state dict: 1/sqrt(head_dim) after growing
     head_dim, and the epsilons of norms, of which ``norm_epsilons(model.history)`` tells what became
     of them (``onnx_net2net.widening.epsilons``). :func:`transfer` sets both.
 
-    Raises Refused where names are lost and ``like`` does not bring them back, and where growing
-    added what the author's class cannot hold.
+    Raises Refused where names are lost and ``like`` does not bring them back, where growing
+    added what the author's class cannot hold, and where a size grew that a weight has which the
+    network does not read.
     """
     weights = named_weights(model, like, base)
     tensors: dict[int, Any] = {}  # tied weights share one
@@ -99,6 +104,7 @@ def named_weights(
             "give the original weights and ONNX file (like and base, --like and --base), or "
             "export with onnx_net2net.from_torch",
         )
+    _check_unread(model)
     named |= {alias: named[owner] for alias, owner in ties(model).items() if owner in named}
     return named
 
@@ -115,6 +121,23 @@ def _check_keys(model: Model, *, by_value: bool) -> None:
                 "growing added these, and the author's class has no such keys",
                 f"{remedy}; or take the class that to_torch (export --to torch) writes",
             )
+
+
+def _check_unread(model: Model) -> None:
+    """Raise Refused for weights that nothing reads, of sizes that grew: they may have to, too."""
+    former: set[int] = set()
+    for step in model.history:
+        if step["operation"] == "widen":
+            former |= {along.old for growth in unpack(step).values() for along in growth.axes}
+    weights = (model.weights[name] for name in unread(model)) if former else ()
+    names = sorted(w.name for w in weights if w.dtype in FLOATS and former.intersection(w.shape))
+    if names:
+        raise Refused(
+            few(names),
+            "the network does not read this, so that nobody can say whether it grows",
+            "absorb the larger module's, or use n2n.transfer; or export without what is not read: "
+            "from_torch(..., unread=False)",
+        )
 
 
 def _added(model: Model, by_value: bool) -> dict[str, list[str]]:

@@ -25,7 +25,6 @@ from onnx import AttributeProto, NodeProto, TensorProto, helper
 
 from onnx_net2net.algebra.sizes import trial
 from onnx_net2net.analysis.norms import Normalization
-from onnx_net2net.deepening.paths import trained_behind
 from onnx_net2net.errors import Refused
 from onnx_net2net.model.editing import set_attribute
 from onnx_net2net.model.graph import Node, parameter_path
@@ -36,6 +35,7 @@ from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.plan.like import parameters
 from onnx_net2net.plan.norm_inputs import factors_for
 from onnx_net2net.plan.pairing import Walk, original
+from onnx_net2net.plan.zeros import zero_tensors
 from onnx_net2net.widening.absorption import absorb
 from onnx_net2net.widening.contraction import Contraction, Rescale
 from onnx_net2net.widening.dimensions import Analysis, analyse, module_path
@@ -132,7 +132,7 @@ class _Settling:
     other: Analysis
     stored: set[str]
     named: set[str]  # parameters, which have their own names in both
-    zeros: set[str] = field(default_factory=set)  # of copies, of which nothing else is compared
+    zeros: set[str] = field(default_factory=set)  # of copies, which may compute it otherwise
     epsilons: list[NormEpsilon] = field(default_factory=list)
     scales: list[Scale] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -156,7 +156,8 @@ class _Settling:
             if own not in self.own.model.weights or own != wanted:
                 self.problems.append(f"{node.label} reads '{other}' in place of '{own}'")
             return True
-        if self._is_ineffective(first, index) or self._sized_alike(first, node, index):
+        vanish = mine in self._vanishing[0] and theirs in self._vanishing[1]
+        if vanish or self._sized_alike(first, node, index):
             return True
         if isinstance(self.other.model.weights.get(other), Absent):
             self._keep(node, own, other)
@@ -175,18 +176,11 @@ class _Settling:
             self._number(node, index, before, after)
         return True
 
-    def _is_ineffective(self, first: Node, index: int) -> bool:
-        """Return whether an operand is multiplied by zeros, so that it may be anything."""
-        if index > 1:  # what is added is not multiplied
-            return False
-        zeros, graph = self.zeros & self.stored, self.own.graph
-        applied = self.own.solution.applied.get(first.position)
-        linear = (Kind.PRODUCT, Kind.SCALE, Kind.AFFINE)
-        if not zeros or applied is None or applied.rule.kind not in linear:
-            return False
-        others = (name for place, name in enumerate(first.inputs[:2]) if place != index)
-        weights = ({original(graph, n) for n in trained_behind(self.own, [o])} for o in others)
-        return any(names and names <= zeros for names in weights)
+    @cached_property
+    def _vanishing(self) -> tuple[set[str], set[str]]:
+        """The tensors of each network that are zero, whatever it is given."""
+        zeros = self.zeros & self.stored
+        return zero_tensors(self.own, zeros), zero_tensors(self.other, zeros)
 
     def _sized_alike(self, first: Node, node: Node, index: int) -> bool:
         """Return whether an operand is a shape that gives the same, however it is computed."""

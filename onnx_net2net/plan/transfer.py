@@ -10,6 +10,7 @@ and set or compensated where they differ.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -92,7 +93,8 @@ def _transfer(
     """Do what :func:`transfer` says, in this process alone."""
     if (optimizer is None) != (large_optimizer is None):
         raise UsageError("one optimizer alone", "give both, optimizer and large_optimizer")
-    pair = _pair(small, large, example_inputs, dynamic)
+    optimizers = () if optimizer is None else (optimizer, large_optimizer)
+    pair = _pair(small, large, example_inputs, dynamic, optimizers)
     grown = follow(pair.small_model, difference(pair.small_model, pair.large_model, seed)).model
     fitted = pair.fit(_settled(grown, pair))
     if optimizer is None:
@@ -131,19 +133,21 @@ def _scaling(axis: int, factor: np.ndarray) -> Along:
     return Along(axis, np.arange(size), "writes", 1 / factor, size)
 
 
-def _pair(small: Any, large: Any, example_inputs: Any, dynamic: Any) -> Pair | KerasPair:
+def _pair(
+    small: Any, large: Any, example_inputs: Any, dynamic: Any, optimizers: Sequence[Any]
+) -> Pair | KerasPair:
     """Export both. Raises UsageError for what are no two modules, or no two Keras models."""
     if all(callable(getattr(module, "named_modules", None)) for module in (small, large)):
         if example_inputs is None:
             raise UsageError("there are no example inputs", "give what the modules are called with")
         from onnx_net2net.frameworks.torch.transfer import Pair
 
-        return Pair(small, large, example_inputs, dynamic)
+        return Pair(small, large, example_inputs, dynamic, optimizers)
     keras = sys.modules.get("keras")  # who has a model has imported it
     if keras is not None and all(isinstance(model, keras.Model) for model in (small, large)):
         from onnx_net2net.frameworks.keras.transfer import Pair as KerasPair
 
-        return KerasPair(small, large, example_inputs)
+        return KerasPair(small, large, example_inputs, optimizers)
     for module in (small, large):
         is_keras = keras is not None and isinstance(module, keras.Model)
         if not is_keras and not callable(getattr(module, "named_modules", None)):

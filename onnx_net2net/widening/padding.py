@@ -27,6 +27,7 @@ from onnx_net2net.algebra.expansion import PAD, Index
 from onnx_net2net.analysis.norms import Normalization
 from onnx_net2net.analysis.solver import Applied, Solution
 from onnx_net2net.model.graph import Node
+from onnx_net2net.model.model import Weight
 from onnx_net2net.operators.language import Kind, Reduction
 from onnx_net2net.operators.notation import Spec, leaves
 from onnx_net2net.operators.types import FLOATS
@@ -264,17 +265,25 @@ def _product(state: _Demands, node: Node, carriers: Carriers, wanted: Vector | N
         return _move(state, node, others, wanted if not weights else None)
     if len(others) != 1 or len(weights) > 1:
         raise NotPaddable(f"{node.label} multiplies units with each other")
-    for tensor, axis in weights:
-        wanted = wanted * _alone(state, tensor, axis, node)
-        state.padding.ones.add(tensor)
+    for tensor, _ in weights:
+        weight = _scale(state, tensor)
+        if weight is None or not weight.given or np.prod(weight.shape) != state.atom.size:
+            raise NotPaddable(f"{node.label} scales units by more than one number each")
+        wanted = wanted * np.asarray(weight.array(), np.float64).reshape(-1)
+        state.padding.ones.add(weight.name)
     return _move(state, node, others, wanted)
 
 
-def _alone(state: _Demands, tensor: str, axis: int, node: Node) -> Vector:
-    weight = state.solution.graph.model.weights.get(tensor)
-    if weight is None or not weight.given or np.prod(weight.shape) != state.atom.size:
-        raise NotPaddable(f"{node.label} scales units by more than one number each")
-    return np.asarray(weight.array(), np.float64).reshape(-1)
+def _scale(state: _Demands, tensor: str) -> Weight | None:
+    """Return the weight that ``tensor`` is another form of; None where it is computed otherwise."""
+    graph = state.solution.graph
+    while tensor not in graph.model.weights:
+        applied = state.solution.applied.get(graph.producer[tensor].position)
+        carriers = [name for name in graph.producer[tensor].inputs if state.carried(name)]
+        if applied is None or applied.rule.kind is not Kind.MOVE or len(carriers) != 1:
+            return None
+        tensor = carriers[0]
+    return graph.model.weights[tensor]
 
 
 def _scaled(state: _Demands, node: Node, carriers: Carriers, wanted: Vector | None) -> None:

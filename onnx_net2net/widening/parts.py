@@ -71,6 +71,8 @@ def _multiplied(solution: Solution, terms: Terms) -> Iterator[Claim]:
     """Yield the parts of attention: queries with keys, then what they weigh, the values."""
     values: list[Term] = []
     for applied in solution.applied.values():
+        if not applied.rule.parts and not applied.pattern.contracted:
+            continue
         each, summed, alone = _product(solution, applied)
         if sized := _beside(each, summed, terms):
             yield summed, "head_size"
@@ -92,14 +94,17 @@ def _product(solution: Solution, applied: Applied) -> tuple[Term, Term, list[Ter
     each = [name for name, part in parts.items() if part == "heads"]
     summed = [name for name, part in parts.items() if part == "head_size"]
     alone: list[str] = []
-    if not parts and pattern.contracted:
+    if not parts:
         operands = [
-            dict.fromkeys(name.lstrip("~") for item in spec for name in leaves(item))
+            spec
             for operand, spec in zip(node.inputs, pattern.inputs, strict=False)
             if spec and operand not in solution.graph.derived
         ]
         if len(operands) == 2:
-            left, right = operands
+            left, right = (
+                dict.fromkeys(name.lstrip("~") for item in spec for name in leaves(item))
+                for spec in operands
+            )
             both = [name for name in left if name in right]
             each = [name for name in both if name not in pattern.contracted]
             summed = [name for name in both if name in pattern.contracted]

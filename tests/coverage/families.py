@@ -76,14 +76,14 @@ def verdict(library: str, small: str, large: str) -> str:
     generator = torch.Generator().manual_seed(0)
     randomise.randomise_constants(network, generator)
     randomise.measure_batchnorm(network, image, generator)
-    model = n2n.from_torch(network, image)
+    model = n2n.from_torch(network, image, unread=False)
     empty = build(library, large)  # some classes cannot be built on the meta device
     for part in empty.modules():
         for key, parameter in part._parameters.items():
             if parameter is not None:
                 part._parameters[key] = nn.Parameter(parameter.to("meta"))
     try:
-        target = n2n.from_torch(empty, image)
+        target = n2n.from_torch(empty, image, unread=False)
         grown = follow(model, difference(model, target)).model
         settled = settle(grown, target, stored(target))
     except n2n.Net2NetError as error:

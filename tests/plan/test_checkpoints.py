@@ -48,7 +48,15 @@ GROWTHS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"embedding_size": 8, "hidden_sizes": [8, 12], "depths": [1, 2], "layer_type": "basic"},
         {"embedding_size": 12, "hidden_sizes": [12, 20], "depths": [1, 3]},
     ),
-}
+    "whisper": (
+        "WhisperForAudioClassification",
+        {
+            "d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2,
+            "encoder_ffn_dim": 24, "num_mel_bins": 8, "max_source_positions": 12,
+        },
+        {"d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 40},
+    ),
+}  # fmt: skip
 
 
 KEPT = checkpoint._exported  # the last exports, and no more

@@ -105,7 +105,9 @@ class Alternating(torch.nn.Module):
 
     def forward(self, x: Any) -> Any:
         for number, block in enumerate(self.blocks):
-            x = x + block(torch.roll(x, 1, 1) if number % 2 else x)
+            shift = number % 2
+            y = block(torch.roll(x, shift, 1) if shift else x)
+            x = x + (torch.roll(y, -shift, 1) if shift else y)
         return self.head(x)
 
 

@@ -60,7 +60,31 @@ def test_post_norm_streams_grow_by_multiples_and_say_why() -> None:
     assert dimension.reason is not None and "padding would not be exact" in dimension.reason
 
 
-def layer_scale() -> onnx.ModelProto:
+# A scale of units as it is stored, or in another form; read again, as a weight and as a summand.
+SCALES: dict[str, list[tuple[str, list[str], str]]] = {
+    "as it is": [("Identity", ["y0"], "y")],
+    "a row": [("Reshape", ["vector", "row"], "gamma"), ("Identity", ["y0"], "y")],
+    "of a column": [
+        ("Squeeze", ["column", "last"], "flat"),
+        ("Unsqueeze", ["flat", "first"], "gamma"),
+        ("Identity", ["y0"], "y"),
+    ],
+    "read again": [
+        ("Reshape", ["vector", "row"], "gamma"),
+        ("MatMul", ["gamma", "w3"], "again"),
+        ("Add", ["y0", "again"], "y"),
+    ],
+    "added, too": [
+        ("Reshape", ["vector", "row"], "gamma"),
+        ("Add", ["e", "gamma"], "f"),
+        ("MatMul", ["f", "w3"], "again"),
+        ("Add", ["y0", "again"], "y"),
+    ],
+    "computed": [("Abs", ["vector"], "gamma"), ("Identity", ["y0"], "y")],
+}
+
+
+def layer_scale(form: str = "as it is") -> onnx.ModelProto:
     """x W1 gamma added to x W0, then LayerNorm: pads of W1 must hold a weighted mean."""
     rng = np.random.default_rng(0)
 
@@ -73,27 +97,41 @@ def layer_scale() -> onnx.ModelProto:
         helper.make_node("Mul", ["b", "gamma"], ["c"]),
         helper.make_node("Add", ["a", "c"], ["d"]),
         helper.make_node("LayerNormalization", ["d", "scale", "bias"], ["e"], axis=-1),
-        helper.make_node("MatMul", ["e", "w2"], ["y"]),
+        helper.make_node("MatMul", ["e", "w2"], ["y0"]),
     ]
+    made = [helper.make_node(op, inputs, [output]) for op, inputs, output in SCALES[form]]
+    early = [node for node in made if node.output[0] in ("flat", "gamma")]
+    nodes = [*early, *nodes, *(node for node in made if node not in early)]
+    read = {name for node in nodes for name in node.input}
+    weights = [
+        *(weight(name, 5, 8) for name in ("w0", "w1")),
+        *(weight(name, 8) for name in ("gamma", "vector", "scale", "bias")),
+        weight("column", 8, 1),
+        *(weight(name, 8, 3) for name in ("w2", "w3")),
+        numpy_helper.from_array(np.array([1, 8]), "row"),
+        *(numpy_helper.from_array(np.array([n]), s) for n, s in ((-1, "last"), (0, "first"))),
+    ]
+    computed = {name for node in early for name in node.output}
     graph = helper.make_graph(
         nodes,
         "layer_scale",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4, 5])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4, 3])],
-        [
-            *(weight(name, 5, 8) for name in ("w0", "w1")),
-            *(weight(name, 8) for name in ("gamma", "scale", "bias")),
-            weight("w2", 8, 3),
-        ],
+        [entry for entry in weights if entry.name in read - computed],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def test_layer_scale_is_seen_through() -> None:
-    model = n2n.load(layer_scale())
+@pytest.mark.parametrize("form", SCALES)
+def test_layer_scale_is_seen_through(form: str) -> None:
+    model = n2n.load(layer_scale(form))
     dimension = next(d for d in n2n.inspect(model) if d.growth != "fixed")
-    assert dimension.growth == "any"
-    assert n2n.verify(model, n2n.widen(model, {dimension.name: 13}))
+    if form in ("added, too", "computed"):
+        assert dimension.growth != "any"
+    else:
+        assert dimension.growth == "any"
+        assert n2n.verify(model, n2n.widen(model, {dimension.name: 13}))
+    assert n2n.verify(model, n2n.widen(model, {dimension.name: 16}))
 
 
 SHIFTS = {

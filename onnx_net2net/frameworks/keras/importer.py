@@ -18,6 +18,7 @@ from onnx_net2net.frameworks.keras.operators.elementwise import NUMBERS
 from onnx_net2net.frameworks.keras.types import type_name
 from onnx_net2net.frameworks.roles import Role, paths, roles
 from onnx_net2net.frameworks.step import ProgramStep
+from onnx_net2net.frameworks.unread import without_unread
 from onnx_net2net.model.model import Model
 from onnx_net2net.model.tensors import clear_data, constants, data_fields, set_constant, subgraphs
 from onnx_net2net.verification.acceptance import require_accepted
@@ -30,7 +31,7 @@ NO_SCOPE = re.compile(r"[^A-Za-z0-9_.\\/>-]", re.ASCII)
 
 def keras_model(model: Model) -> keras.Model:
     """See :func:`onnx_net2net.frameworks.keras.to_keras`."""
-    source, model = model, expanded(model, translations().keys())
+    source, model = model, expanded(without_unread(model), translations().keys())
     _raise(list(_boundary(model.proto.graph)))
     specs = variables_of(model)
     proto = skeleton(model, frozenset(spec.initializer for spec in specs))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -40,7 +40,16 @@ __all__ = ["Fitted", "Pair", "counterparts"]
 class Pair:
     """A trained Keras model, a larger one, and inputs that both take; random ones by default."""
 
-    def __init__(self, small: keras.Model, large: keras.Model, inputs: Any = None) -> None:
+    def __init__(
+        self,
+        small: keras.Model,
+        large: keras.Model,
+        inputs: Any = None,
+        optimizers: Sequence[keras.Optimizer] = (),
+    ) -> None:
+        problem = problem_of(*optimizers) if optimizers else None
+        if problem is not None:
+            raise UsageError(problem, "give two of one kind: SGD, or one of the family of Adam")
         self.small, self.large = small, large
         own, self.variables = variables(small), variables(large)
         if {*map(id, own.values())} & {*map(id, self.variables.values())}:
@@ -194,9 +203,6 @@ class Fitted:
 
     def move_optimizer(self, optimizer: Any, larger: Any) -> None:
         """Compute the state of the larger model's optimizer. Raises UsageError, Refused."""
-        problem = problem_of(optimizer, larger)
-        if problem is not None:
-            raise UsageError(problem, "give two of one kind: SGD, or one of the family of Adam")
         if not larger.built:
             larger.build(self.pair.large.trainable_variables)
         names = {id(variable): name for name, variable in self.pair.former.items()}

@@ -119,12 +119,12 @@ def contained(value: Any) -> Any:
 
 
 def _objects(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the place and the type of everything in a result that is no tensor or number."""
+    """Yield the place and the type of everything in a result that is no tensor or traced number."""
     if isinstance(value, dict | list | tuple):
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for key, item in items:
             yield from _objects(item, f"{place}.{key}".lstrip("."))
-    elif not isinstance(value, Tensor | torch.SymInt | torch.SymFloat | int | float | str | None):
+    elif not isinstance(value, Tensor | torch.SymInt | torch.SymFloat | torch.SymBool | None):
         yield place or "the result", type(value).__name__
 
 

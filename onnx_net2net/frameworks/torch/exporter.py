@@ -16,6 +16,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, cast
 
@@ -24,6 +25,7 @@ import onnx
 import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnx_ir.tensor_adapters import TorchTensor
 from onnxscript import optimizer
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
@@ -31,6 +33,8 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from onnx_net2net.errors import Refused
+from onnx_net2net.frameworks.absorb import COUNTERS
+from onnx_net2net.frameworks.roles import KIND, PERSISTENT
 from onnx_net2net.frameworks.torch.calls import (
     Dynamic,
     arguments,
@@ -57,6 +61,7 @@ def from_torch(
     *,
     opset: int | None = None,
     dropout: bool = True,
+    unread: bool = True,
 ) -> Model:
     """Export ``module`` in inference mode; the model's weights are the module's own state.
 
@@ -70,18 +75,18 @@ def from_torch(
     of 1 for a constant: by default such axes are traced at size 2, or are fixed where the module
     does not run so or gives other axes; give others that may vary a size of at least 2.
 
-    Every parameter and persistent buffer that the network reads is an initializer under its
-    name in ``module.state_dict()``; further names of tied ones are kept in the model's metadata.
-    The module itself, its mode included, is left as it was; the model does not follow its further
-    training. A module on the meta device gives a model whose weights are absent: of these only
-    names, shapes and types are known.
+    Every parameter and persistent buffer is an initializer under its name in
+    ``module.state_dict()``, also where the network does not read it, unless ``unread`` is False;
+    only counts of batches are left out. Further names of tied ones are kept in the model's
+    metadata. The module itself, its mode included, is left as it was; the model does not follow
+    its further training. A module on the meta device gives a model whose weights are absent: of
+    these only names, shapes and types are known.
 
     Calls of dropout, those of attention included, become Dropout nodes with the ratios of
     training mode, which do nothing in inference; ``to_torch`` drops by them again. Whatever else
     the module draws at random in training mode (stochastic depth, dropout of whole channels) is
     named by a warning and in the model's metadata. ``dropout=False`` leaves all of it out.
-    Raises Refused where PyTorch cannot export the module,
-    UsageError for arguments that do not fit it.
+    Raises Refused where PyTorch cannot export the module, UsageError for arguments that do not fit.
     """
     with _filled(module) as mode:
         example = example_inputs if mode is None else _fake(mode, example_inputs)
@@ -94,6 +99,8 @@ def from_torch(
         graph = _optimised(program.model, state)
         if drawn.ratios:
             _closed(graph)
+        if unread:
+            _add_unread(graph.graph, module)
         if lost := drawn.message():
             warnings.warn(f"not kept of how it trains: {lost}", stacklevel=2)
             graph.metadata_props[RANDOM] = lost
@@ -216,7 +223,7 @@ def _exported(
     except torch.onnx.OnnxExporterError as error:
         cause = error.__cause__ or error
         if objects:
-            held = ", ".join(f"{place} is a {kind}" for place, kind in objects.items())
+            held = ", ".join(f"{place} is of type {kind}" for place, kind in objects.items())
             raise Refused(
                 type(module).__name__,
                 f"it returns more than tensors, which no exported network can: {held}",
@@ -277,6 +284,28 @@ def _optimised(model: ir.Model, state: set[str]) -> ir.Model:
             value.const_value = contents[name]
             graph.register_initializer(value)
     return model
+
+
+def _add_unread(graph: ir.Graph, module: nn.Module) -> None:
+    """Add what else the state dict of ``module`` holds, under names that nothing else has."""
+    state = {n: t for n, t in module.state_dict(keep_vars=True).items() if isinstance(t, Tensor)}
+    known = {id(tensor) for name, tensor in state.items() if name in graph.initializers}
+    values = (*graph.inputs, *(value for node in graph.all_nodes() for value in node.outputs))
+    taken = {value.name for value in values}
+    for name, tensor in state.items():
+        possible = not tensor.is_complex() and not fnmatchcase(name, COUNTERS)
+        if possible and name not in taken and id(tensor) not in known:
+            known.add(id(tensor))
+            kind = "PARAMETER" if isinstance(tensor, nn.Parameter) else "BUFFER"
+            contents = TorchTensor(tensor, name=name)
+            value = ir.Value(
+                name=name,
+                type=ir.TensorType(contents.dtype),
+                shape=contents.shape,
+                const_value=contents,
+                metadata_props={KIND: kind, PERSISTENT: "True"},
+            )
+            graph.register_initializer(value)
 
 
 def _opened(model: ir.Model) -> None:

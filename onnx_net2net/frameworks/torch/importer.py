@@ -16,6 +16,7 @@ from onnx_net2net.frameworks.safetensors_file import write
 from onnx_net2net.frameworks.torch.operators import translations
 from onnx_net2net.frameworks.torch.source import source
 from onnx_net2net.frameworks.torch.translation import Translation, translate
+from onnx_net2net.frameworks.unread import without_unread
 from onnx_net2net.model.atomic_write import place
 from onnx_net2net.model.model import AnyModel, Computed, Model, Weight, load
 from onnx_net2net.model.saving import write_plain
@@ -34,8 +35,9 @@ def to_torch(model: AnyModel) -> torch.nn.Module:
     """Return a module that computes what ``model`` does, in ``eval()`` mode, ready to be trained.
 
     ``state_dict()`` names the weights as the file does (see :func:`.roles.paths`), in the file's
-    layout. ``module.source`` is its code, the same that :func:`write_package` writes. Raises
-    Refused, with every operator or form that has no translation.
+    layout; those that the network does not read are left out. ``module.source`` is its code, the
+    same that :func:`write_package` writes. Raises Refused, with every operator or form that has no
+    translation.
     """
     from onnx_net2net.frameworks.torch.module import build, tensor_of
 
@@ -76,7 +78,7 @@ def write_package(model: AnyModel, folder: str | os.PathLike[str], *, force: boo
 
 
 def _translation(model: Model) -> Translation:
-    program = Program(expanded(model, translations().keys() | SIZES))
+    program = Program(expanded(without_unread(model), translations().keys() | SIZES))
     program.fuse(translations().keys())
     translation = translate(program)
     name = model.path.stem if model.path else model.proto.graph.name or "network"

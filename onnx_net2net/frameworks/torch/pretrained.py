@@ -199,10 +199,10 @@ def exported(module: nn.Module, config: Any, interface: Interface | None = None)
     """Export a class without weights, by default as its main output reads its main input."""
     if interface is None:
         with _main_output(module):
-            return from_torch(module, example(module, config), dropout=False)
+            return from_torch(module, example(module, config), dropout=False, unread=False)
     with nullcontext() if interface.outputs > 1 else _main_output(module):
         inputs, dynamic = interface.inputs, interface.dynamic
-        return from_torch(module, inputs, dynamic, dropout=interface.dropout)
+        return from_torch(module, inputs, dynamic, dropout=interface.dropout, unread=False)
 
 
 @contextmanager

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 
 from onnx_net2net.errors import UsageError
 from onnx_net2net.frameworks.names import ties
-from onnx_net2net.frameworks.optimizer import moved_state
+from onnx_net2net.frameworks.optimizer import check_entry, moved_state
 from onnx_net2net.frameworks.state_dict import stored
 from onnx_net2net.frameworks.state_dicts import to_array, to_tensor
 from onnx_net2net.frameworks.torch.calls import Dynamic, arguments
@@ -51,18 +52,24 @@ class Pair:
     """A trained module, a larger one, and what both are called with."""
 
     def __init__(
-        self, small: nn.Module, large: nn.Module, examples: Any, dynamic: Dynamic = None
+        self,
+        small: nn.Module,
+        large: nn.Module,
+        examples: Any,
+        dynamic: Dynamic = None,
+        optimizers: Sequence[torch.optim.Optimizer] = (),
     ) -> None:
         self.small, self.large = bare(small), bare(large)
         self._check()
+        if optimizers:
+            self._check_optimizers(*optimizers)
         self.call = Call(*arguments(examples))
-        self.small_model = from_torch(
-            self.small, self._examples(self.small), dynamic, dropout=False
-        )
+        export = partial(from_torch, dynamic=dynamic, dropout=False, unread=False)
+        self.small_model = export(self.small, self._examples(self.small))
         large, dtype = self.large, dtype_of(self.small)
         if dtype != dtype_of(large):  # or the graphs would differ by what is cast
             large = copy.deepcopy(large).to(dtype)
-        self.large_model = from_torch(large, self._examples(large), dynamic, dropout=False)
+        self.large_model = export(large, self._examples(large))
 
     def _check(self) -> None:
         if self.small is self.large or {*map(id, self.small.parameters())} & {
@@ -75,6 +82,21 @@ class Pair:
                     f"{name} of the larger module has no contents (meta)",
                     "put it on a device first: module.to_empty(device=...)",
                 )
+
+    def _check_optimizers(
+        self, optimizer: torch.optim.Optimizer, larger: torch.optim.Optimizer
+    ) -> None:
+        """Raise UsageError, Refused where the state of one cannot become that of the other."""
+        if type(optimizer) is not type(larger):
+            kinds = f"{type(optimizer).__name__} and {type(larger).__name__}"
+            raise UsageError(f"the optimizers are {kinds}", "give two of one kind")
+        kept = [{group.get("amsgrad") for group in o.param_groups} for o in (optimizer, larger)]
+        if kept[0] != kept[1]:
+            raise UsageError("one optimizer has amsgrad alone", "give it to both or to none")
+        _names(larger, self.large, "larger")
+        state = optimizer.state_dict()["state"]
+        for number, name in enumerate(_names(optimizer, self.small, "smaller")):
+            check_entry(state.get(number, {}), name)
 
     def _examples(self, module: nn.Module) -> Any:
         args, kwargs = self.call.on(device_of(module))
@@ -222,12 +244,6 @@ class Fitted:
         self, optimizer: torch.optim.Optimizer, larger: torch.optim.Optimizer
     ) -> None:
         """Compute the state of the larger module's optimizer. Raises UsageError, Refused."""
-        if type(optimizer) is not type(larger):
-            kinds = f"{type(optimizer).__name__} and {type(larger).__name__}"
-            raise UsageError(f"the optimizers are {kinds}", "give two of one kind")
-        kept = [{group.get("amsgrad") for group in o.param_groups} for o in (optimizer, larger)]
-        if kept[0] != kept[1]:
-            raise UsageError("one optimizer has amsgrad alone", "give it to both or to none")
         self.state = moved_state(
             optimizer.state_dict(), _names(optimizer, self.pair.small, "smaller"),
             self.grown.model, self.grown.lineage,

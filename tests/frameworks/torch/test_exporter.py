@@ -218,7 +218,8 @@ class Permuted(nn.Module):
 def test_whole_numbers_may_be_absent() -> None:
     model = n2n.from_torch(Permuted().to("meta"), torch.randn(2, 4))
     assert not model.weights["order"].given
-    assert "order" not in n2n.from_torch(Permuted(), torch.randn(2, 4)).weights, "folded"
+    model = n2n.from_torch(Permuted(), torch.randn(2, 4), unread=False)
+    assert "order" not in model.weights, "folded"
 
 
 def test_dynamic_shapes_of_torch_export_and_keyword_arguments() -> None:
@@ -390,9 +391,11 @@ class Cache:
 @pytest.mark.parametrize(
     ("result", "held"),
     [
-        (lambda a, b: (a, Cache()), ": 1 is a Cache"),
-        (lambda a, b: {"logits": a, "more": [b, Cache()]}, r": more\.1 is a Cache"),
-        (lambda a, b: Cache(), "the result is a Cache"),
+        (lambda a, b: (a, Cache()), ": 1 is of type Cache"),
+        (lambda a, b: {"logits": a, "more": [b, Cache()]}, r": more\.1 is of type Cache"),
+        (lambda a, b: Cache(), "the result is of type Cache"),
+        (lambda a, b: (a, 3, "text", b), ": 1 is of type int, 2 is of type str"),
+        (lambda a, b: {"logits": a, "loss": 0.5}, ": loss is of type float"),
     ],
 )
 def test_results_that_are_no_tensors_are_named(result: Any, held: str) -> None:

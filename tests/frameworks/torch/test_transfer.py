@@ -497,7 +497,9 @@ def test_a_wrong_epsilon_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     refused(small, large, x, "as it was")
 
 
-def test_optimizers_that_do_not_belong_are_refused() -> None:
+def test_optimizers_that_do_not_belong_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is exported."""
+    monkeypatch.delattr(target, "from_torch")
     small, large, x = made("mlp")
     sgd = torch.optim.SGD(large.parameters(), lr=0.1)
     both = {"optimizer": adam(small), "large_optimizer": sgd}
@@ -507,6 +509,10 @@ def test_optimizers_that_do_not_belong_are_refused() -> None:
     refused(small, large, x, "amsgrad", **both | {"large_optimizer": plain})
     other = adam(mlp(24))
     refused(small, large, x, "not the larger module's", **both | {"large_optimizer": other})
+    rprops = [torch.optim.Rprop(module.parameters()) for module in (small, large)]
+    step(small, rprops[0], x)
+    both = {"optimizer": rprops[0], "large_optimizer": rprops[1]}
+    refused(small, large, x, "not known to follow the gradient", **both)
 
 
 def test_what_is_no_pair_of_modules_is_refused() -> None:
