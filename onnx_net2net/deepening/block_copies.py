@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +26,7 @@ from onnx_net2net.model.editing import Editor, set_attribute
 from onnx_net2net.model.graph import Node
 from onnx_net2net.model.history import TIES
 from onnx_net2net.model.model import Computed, Model, Weight
+from onnx_net2net.model.numbers import renumbered
 from onnx_net2net.model.tensors import subgraphs
 from onnx_net2net.step import Zero
 from onnx_net2net.widening.dimensions import Analysis
@@ -55,7 +56,7 @@ class Cloning:
         block = self.block
         if self.numbered:
             at = block.index
-            return renumbered(text, block.series, lambda n: n + number if n == at else n)
+            return renumbered(text, block.prefix, lambda n: n + number if n == at else n)
         name = block.name.rpartition("/")[2]
         return re.sub(rf"(?<![\w.]){re.escape(name)}(?![A-Za-z0-9])", f"{name}_copy{number}", text)
 
@@ -253,7 +254,7 @@ def with_room(model: Model, block: Block, copies: int) -> tuple[Model, dict[str,
     assert at is not None, f"{block.name} counts in no series"
 
     def shift(text: str) -> str:
-        return renumbered(text, block.series, lambda n: n + copies if n > at else n)
+        return renumbered(text, block.prefix, lambda n: n + copies if n > at else n)
 
     proto = model.editable()
     renames = {
@@ -294,37 +295,3 @@ def _check_free(graph: GraphProto, renames: Mapping[str, str], block: Block) -> 
             why = "which is taken" if taken[new] > 1 else "but is an output of the network"
             problem = f"its series cannot be renumbered: '{old}' would be '{new}', {why}"
             raise Refused(block.name, problem, "leave all names as they are (--no-renumber)")
-
-
-def renumbered(text: str, series: str, number: Callable[[int], int]) -> str:
-    """Renumber the members of ``series`` in a text, as PyTorch's exporters write paths.
-
-    >>> renumbered("encoder.layer.3.weight", "encoder.layer", lambda n: n + 1)
-    'encoder.layer.4.weight'
-    >>> renumbered("/encoder/layer.3/layer.3.0/Add", "encoder.layer", lambda n: n + 1)
-    '/encoder/layer.4/layer.4.0/Add'
-    """
-    if text.startswith("/"):
-        return _renumbered_path(text, series, number)
-    return re.sub(
-        rf"(?<![\w.]){re.escape(series)}\.(\d+)(?!\w)",
-        lambda match: f"{series}.{number(int(match[1]))}",
-        text,
-    )
-
-
-def _renumbered_path(text: str, series: str, number: Callable[[int], int]) -> str:
-    """Renumber in TorchScript's form, where a part repeats the last: /layer1/layer1.0/conv1."""
-    parts, written, path = text.split("/"), "", ""
-    for index, part in enumerate(parts[1:-1], 1):
-        # ``path`` is where this part stands, ``written`` how the part before was written.
-        nested = bool(written) and part.startswith(written + ".")
-        path = path[: len(path) - len(written)] + part if nested else f"{path}.{part}".lstrip(".")
-        written = part
-        match = re.match(rf"{re.escape(series)}\.(\d+)(?!\w)", path)
-        if match is not None:
-            end = len(part) - (len(path) - match.end(1))
-            start = end - len(match[1])
-            if start >= 0:  # else it stood in an earlier part
-                parts[index] = part[:start] + str(number(int(match[1]))) + part[end:]
-    return "/".join(parts)

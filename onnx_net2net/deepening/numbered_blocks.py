@@ -1,14 +1,17 @@
-"""Blocks by the numbers in the names of their parameters: ``layer3.1``, ``encoder.layer.3``.
+"""Blocks by the numbers in the names of their parameters: ``h.3``, ``encoder_layer_12``.
 
 series = Series(analysis)
 series.members                # {"h.0": its nodes, "h.1": ...}
 series.block("h.0").exact
+
+A number that is a whole part of a name (``h.3``) counts the members of a series. One behind letters
+may belong to a name (``conv1``, ``fc2``): it counts modules that hold others, two of them alike.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 
 from onnx_net2net.deepening.paths import between, trained_behind, upstream
 from onnx_net2net.deepening.segments import (
@@ -20,6 +23,7 @@ from onnx_net2net.deepening.segments import (
     is_weightless,
 )
 from onnx_net2net.model.graph import Node
+from onnx_net2net.model.numbers import between_dots, members_in, split, title
 from onnx_net2net.widening.dimensions import Analysis, module_path
 
 # How far a block reaches beyond its nodes with weights: sums, activations, decomposed norms.
@@ -27,12 +31,20 @@ _AROUND = 12
 
 
 class Series:
-    """The numbered parts of the names in one network."""
+    """The numbered parts of the names in one network.
+
+    ``prefixes`` are those behind which numbers may count, ``members`` are of series for certain.
+    """
 
     def __init__(self, analysis: Analysis) -> None:
         self.analysis = analysis
         self._names: dict[int, list[str]] = {}
-        self.members = self._members()
+        self.nodes = self._nodes()  # of all that may be members, though they be alone
+        self.contents = {name: self._contents(name) for name in self.nodes}
+        kinds = Counter((split(name)[0], contents) for name, contents in self.contents.items())
+        self.prefixes = {p for p, contents in kinds if between_dots(p) or is_nested(contents)}
+        alike = {p for (p, _), count in kinds.items() if between_dots(p) or count > 1}
+        self.members = [n for n in self.nodes if split(n)[0] in self.prefixes & alike]
 
     def names(self, node: Node) -> list[str]:
         """Return the names of a node's parameters, and of its module if it has any."""
@@ -45,7 +57,7 @@ class Series:
             self._names[node.position] = names
         return self._names[node.position]
 
-    def _members(self) -> dict[str, list[Node]]:
+    def _nodes(self) -> dict[str, list[Node]]:
         """Return for every numbered part of a name the nodes that have parameters under it."""
         graph = self.analysis.graph
         members: dict[str, dict[int, Node]] = defaultdict(dict)
@@ -55,25 +67,25 @@ class Series:
             if all(name in graph.derived for name in node.outputs if name):
                 continue
             for name in self.names(node):
-                for prefix in _numbered(name):
-                    members[prefix][node.position] = node
-        return {prefix: list(nodes.values()) for prefix, nodes in members.items()}
+                for member in members_in(name):
+                    members[member][node.position] = node
+        return {member: list(nodes.values()) for member, nodes in members.items()}
 
-    def contents(self, name: str) -> frozenset[str]:
+    def _contents(self, name: str) -> frozenset[str]:
         """Return what the parameters of a member are called within it."""
         start = name + "."
-        names = (other for node in self.members[name] for other in self.names(node))
+        names = (other for node in self.nodes[name] for other in self.names(node))
         return frozenset(other.removeprefix(start) for other in names if other.startswith(start))
 
     def block(self, name: str) -> Block:
         """Return the segment around a member, one that a copy can follow if there is any."""
-        core = self.members[name]
+        core = self.nodes[name]
         own = {node.position for node in core}
         entries, outputs = _entries(self.analysis, core), _outputs(self.analysis, core)
         for output in outputs:
             before = set(upstream(self.analysis, output))
             for entry in [e for e in entries if e in before]:
-                block = assess(self.analysis, name, name.rpartition(".")[0], entry, output)
+                block = assess(self.analysis, name, title(split(name)[0]), entry, output)
                 inside = set(block.positions)
                 aside = own - inside  # what all of a series share, such as T5's position bias
                 if not block.exact or len(aside) == len(own) or self._foreign(name, inside):
@@ -84,7 +96,7 @@ class Series:
 
     def tightest(self, name: str) -> Block:
         """Return the segment around a member that the fewest tensors lead into or out of aside."""
-        core = self.members[name]
+        core = self.nodes[name]
         own = {node.position for node in core}
         entries, outputs = _entries(self.analysis, core), _outputs(self.analysis, core)
         shapes = self.analysis.solution.shapes
@@ -103,27 +115,26 @@ class Series:
 
     def _between(self, name: str, entry: str, output: str) -> Block:
         """Return the block between two tensors with all nodes of the member, wherever they lie."""
-        own = {node.position for node in self.members[name]}
+        own = {node.position for node in self.nodes[name]}
         inside = own | between(self.analysis, entry, output)
-        return assess(self.analysis, name, name.rpartition(".")[0], entry, output, inside)
+        return assess(self.analysis, name, title(split(name)[0]), entry, output, inside)
 
     def _foreign(self, name: str, positions: set[int]) -> bool:
-        """Return whether weights of other numbered names lie in between."""
+        """Return whether weights of other members, of whatever series, lie in between."""
         nodes = self.analysis.graph.nodes
+        own = {split(member)[0] for member in members_in(name + ".")}
         for other in (other for at in positions for other in self.names(nodes[at])):
-            if not other.startswith(name + ".") and any(_numbered(other)):
+            prefixes = (split(member)[0] for member in members_in(other))
+            if not other.startswith(name + ".") and any(
+                between_dots(prefix) or prefix in own for prefix in prefixes
+            ):
                 return True
         return False
 
 
-def _numbered(name: str) -> Iterator[str]:
-    """Yield ``a.0`` and ``a.0.b.1`` for ``a.0.b.1.weight``; nothing for ``/a/a.0/Conv_output``,
-    which names no parameter but the output of a node that was folded.
-    """
-    parts = name.split(".") if "/" not in name else []
-    for end in range(2, len(parts)):
-        if parts[end - 1].isdigit():
-            yield ".".join(parts[:end])
+def is_nested(contents: Iterable[str]) -> bool:
+    """Return whether some of these parameters lie in modules of their own."""
+    return any("." in name.rstrip(".") for name in contents)
 
 
 def _entries(analysis: Analysis, core: list[Node]) -> list[str]:
