@@ -41,6 +41,7 @@ class Cloning:
     block: Block
     numbered: bool
     cancel: Cancelling | None = None
+    names: dict[str, str] = field(default_factory=dict)  # in the last copy: {old: new}
     parameters: dict[str, str] = field(default_factory=dict)  # of the last copy: {new: old}
     sources: dict[str, str] = field(default_factory=dict)  # of all copies: {new: old}
     row: Row = field(init=False)
@@ -89,7 +90,7 @@ class Cloning:
                 self._set_epsilon(norm, self.row.steady.first[0])
         for number in range(1, copies + 1):
             final = number == copies
-            current = self._copy(number, current, last, block.output if final else None)
+            current = self.copy(number, current, last, block.output if final else None)
             for new, old in self.parameters.items():
                 if old in block.affine and final:
                     editor.weights[new] = originals[old].renamed(new)
@@ -149,10 +150,10 @@ class Cloning:
             new, weight.dtype, weight.shape, lambda: cancel.array(old, weight.array())
         )
 
-    def _copy(self, number: int, entry: str, behind: Node, output: str | None) -> str:
+    def copy(self, number: int, entry: str, behind: Node, output: str | None = None) -> str:
         """Add one copy that reads ``entry``; return the tensor that it gives."""
         graph, block = self.analysis.graph, self.block
-        names = {block.input: entry}
+        self.names = names = {block.input: entry}
         self.parameters = {}
         values = dict(block.values)
         result = ""

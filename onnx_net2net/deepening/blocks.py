@@ -20,6 +20,7 @@ from dataclasses import replace
 
 from onnx_net2net.deepening.block_names import named
 from onnx_net2net.deepening.concat_blocks import joined_blocks
+from onnx_net2net.deepening.dense_blocks import beside
 from onnx_net2net.deepening.numbered_blocks import Series, is_nested
 from onnx_net2net.deepening.residual import streamed_blocks
 from onnx_net2net.deepening.segments import Block, Signature, assess, signature
@@ -77,7 +78,8 @@ def block_named(analysis: Analysis, name: str) -> Block | None:
 
 def block_again(analysis: Analysis, block: Block) -> Block:
     """Return a block, known before blocks behind it were copied, in the network of now."""
-    return assess(analysis, block.name, block.series, block.input, block.output)
+    again = assess(analysis, block.name, block.series, block.input, block.output)
+    return beside(analysis, again) if block.beside else again
 
 
 def _motifs(analysis: Analysis, members: Collection[Block]) -> set[tuple[str, Signature]]:

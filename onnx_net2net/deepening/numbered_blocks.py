@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
+from onnx_net2net.deepening.dense_blocks import beside
 from onnx_net2net.deepening.paths import between, trained_behind, upstream
 from onnx_net2net.deepening.segments import (
     Block,
@@ -92,7 +93,19 @@ class Series:
                     continue
                 if not aside or aside.isdisjoint(ancestors_and_descendants(self.analysis, entry)):
                     return block
-        return self._between(name, next(iter(entries), ""), next(iter(outputs), ""))
+        return self._dense(name) or self._between(name, *_ends(entries, outputs))
+
+    def _dense(self, name: str) -> Block | None:
+        """Return the block from what a member's first node reads to what its last one gives, if a
+        copy can be put beside it.
+        """
+        first, last = self.nodes[name][0], self.nodes[name][-1]
+        readers = self.analysis.graph.consumers.get(last.outputs[0], [])
+        entry = next((n for n in first.inputs if is_activation(self.analysis, n)), "")
+        if not entry or not readers or any(node.op != "Concat" for node, _ in readers):
+            return None
+        block = beside(self.analysis, self._between(name, entry, last.outputs[0]))
+        return block if block.exact else None
 
     def tightest(self, name: str) -> Block:
         """Return the segment around a member that the fewest tensors lead into or out of aside."""
@@ -102,7 +115,7 @@ class Series:
         shapes = self.analysis.solution.shapes
         pairs = [(entry, output) for output in outputs for entry in entries]
         fitting = [(e, o) for e, o in pairs if shapes.of(e) == shapes.of(o) is not None]
-        best, ends = None, (next(iter(entries), ""), next(iter(outputs), ""))
+        best, ends = None, _ends(entries, outputs)
         for entry, output in fitting + pairs:
             inside = between(self.analysis, entry, output)
             missing = len(own - inside)
@@ -135,6 +148,10 @@ class Series:
 def is_nested(contents: Iterable[str]) -> bool:
     """Return whether some of these parameters lie in modules of their own."""
     return any("." in name.rstrip(".") for name in contents)
+
+
+def _ends(entries: list[str], outputs: list[str]) -> tuple[str, str]:
+    return next(iter(entries), ""), next(iter(outputs), "")
 
 
 def _entries(analysis: Analysis, core: list[Node]) -> list[str]:

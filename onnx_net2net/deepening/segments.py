@@ -36,7 +36,8 @@ class Block:
     names of its parameters hold no number. ``exact`` tells whether a copy of it can begin as the
     identity, ``reason`` why not, or what it takes of epsilons, and ``remedy`` what would work;
     ``values`` are the parameters that are zero (or one) then, ``parameters`` all of them. Where the
-    block ends in a norm (BERT), ``affine`` is its scale and bias, which move to the copy.
+    block ends in a norm (BERT), ``affine`` is its scale and bias, which move to the copy. Where a
+    Concat puts ``beside`` each other what it reads and gives (DenseNet), a copy is read with zeros.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Block:
     affine: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
     positions: frozenset[int] = field(default=frozenset(), repr=False)
+    beside: bool = False
 
     @property
     def index(self) -> int | None:

@@ -41,6 +41,7 @@ class Length:
     copies: dict[str, int]
     places: dict[int, int] = field(repr=False)
     added: tuple[str, ...] = field(repr=False)  # the names of the copies
+    beside: bool = False  # copies make others read more, as DenseNet's do
 
     @property
     def series(self) -> str:
@@ -109,7 +110,8 @@ def _length(
     copies = {m.block.name: count for m, count in zip(mine, counts, strict=True) if count}
     added = tuple(name for number, name in wanted.items() if number not in places.values())
     prefix, _ = split(mine[0].block.name)
-    return Length(prefix, len(names), len(wanted), copies, places, added)
+    beside = any(member.block.beside for member in mine)
+    return Length(prefix, len(names), len(wanted), copies, places, added, beside)
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,16 @@ def _fit(own: Contents, other: Contents) -> bool:
     )
 
 
+def _same(block: Block, first: Contents, second: Contents) -> bool:
+    """Return whether members are equally large, but for what those of dense blocks read."""
+    if block.beside:
+        first, second = (
+            {name: [axis for axis in axes if len(axis) == 1] for name, axes in contents.items()}
+            for contents in (first, second)
+        )
+    return first == second
+
+
 def _spread(own: Sequence[_MemberShapes], other: Sequence[_MemberShapes]) -> list[int] | None:
     """Return how many copies follow each block, as evenly as the larger series allows.
 
@@ -173,6 +185,8 @@ def _spread(own: Sequence[_MemberShapes], other: Sequence[_MemberShapes]) -> lis
     total = len(other) - len(own)
     able = [i for i, member in enumerate(own) if member.block.exact]
     ideal = dict(zip(able, evenly(len(able), total), strict=True))
+    if own[able[-1]].block.beside:  # what lies behind copies reads more
+        ideal = {able[-1]: total}
 
     # The least deviation for the blocks from one on, by the place of that one; then their counts.
     best: dict[int, tuple[int, tuple[int, ...]]] = {len(other): (0, ())}
@@ -184,7 +198,7 @@ def _spread(own: Sequence[_MemberShapes], other: Sequence[_MemberShapes]) -> lis
                 continue
             strange = _FAR * (member.structure != there.structure)
             for count in range(index + total + 1 - place):
-                alike = other[place + count].contents == there.contents
+                alike = _same(member.block, other[place + count].contents, there.contents)
                 if count and not (member.block.exact and alike):
                     break
                 if (rest := behind.get(place + count + 1)) is not None:

@@ -61,6 +61,42 @@ def padded(count: int) -> nn.Module:
     return nn.Sequential(OrderedDict((f"layer_{n:02}", Residual(5)) for n in range(8, 8 + count)))
 
 
+class DenseLayer(nn.Module):
+    """One of a dense block: it reads all that was given before, side by side."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = nn.BatchNorm1d(width), nn.Linear(width, 5, bias=False)
+        self.norm2, self.conv2 = nn.BatchNorm1d(5), nn.Linear(5, 3, bias=False)
+
+    def forward(self, parts: list[Tensor]) -> Tensor:
+        hidden = self.conv1(self.norm1(torch.cat(parts, 1)).relu())
+        return self.conv2(self.norm2(hidden).relu())
+
+
+class DenseBlock(nn.ModuleDict):
+    def __init__(self, count: int, width: int) -> None:
+        super().__init__({f"denselayer{i + 1}": DenseLayer(width + 3 * i) for i in range(count)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [x]
+        for layer in self.values():
+            parts.append(layer(parts))
+        return torch.cat(parts, 1)
+
+
+def densenet(*counts: int) -> nn.Module:
+    network, width = nn.Sequential(), 5
+    for stage, count in enumerate(counts, 1):
+        network.add_module(f"denseblock{stage}", DenseBlock(count, width))
+        width += 3 * count
+        network.add_module(f"norm{stage}", nn.BatchNorm1d(width))
+        network.add_module(f"transition{stage}", nn.Linear(width, width // 2))
+        width //= 2
+    network.add_module("head", nn.Linear(width, 3))
+    return network
+
+
 LONGER: dict[str, tuple[Build, Build, list[tuple[str, int]]]] = {
     "behind letters": (
         partial(encoder, 2),
@@ -82,6 +118,16 @@ LONGER: dict[str, tuple[Build, Build, list[tuple[str, int]]]] = {
         partial(stages, 1, 2, 2),
         partial(stages, 1, 3, 4),
         [("block2.block2-1", 1), ("block3.block3-1", 2)],
+    ),
+    "of dense layers": (
+        partial(densenet, 1, 2),
+        partial(densenet, 1, 4),
+        [("denseblock2.denselayer2", 2)],
+    ),
+    "of dense layers, and what is wider then": (
+        partial(densenet, 2, 2),
+        partial(densenet, 3, 3),
+        [("denseblock1.denselayer2", 1), ("denseblock2.denselayer2", 1)],
     ),
     "of two digits": (partial(padded, 2), partial(padded, 3), [("layer_09", 1)]),
     "wider, too": (
@@ -117,6 +163,23 @@ def test_a_series_grows_into_the_longer_class(name: str) -> None:
     torch.testing.assert_close(own(x), module(x), rtol=1e-4, atol=1e-5)
     report = n2n.transfer(module, large().eval(), torch.randn(2, 5))
     assert sorted(report.copies) == copies
+
+
+def test_the_optimizer_follows_into_longer_dense_blocks() -> None:
+    """Moments of a norm over more units are those of before, and zeros."""
+    small, large = drawn(partial(densenet, 1, 2)), densenet(1, 4).eval()
+    optimizers = [torch.optim.Adam(module.parameters()) for module in (small, large)]
+    small(torch.randn(4, 5)).square().sum().backward()
+    optimizers[0].step()
+    n2n.transfer(
+        small, large, torch.randn(2, 5), optimizer=optimizers[0], large_optimizer=optimizers[1]
+    )
+    before, after = (
+        optimizer.state[module.get_submodule("norm2").weight]["exp_avg"]
+        for optimizer, module in zip(optimizers, (small, large), strict=True)
+    )
+    torch.testing.assert_close(after[: len(before)], before)
+    assert before.any() and not after[len(before) :].any()
 
 
 IMPOSSIBLE = {
