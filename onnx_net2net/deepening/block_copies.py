@@ -56,8 +56,8 @@ class Cloning:
         """Return a name or path of the block as in its copy of that number."""
         block = self.block
         if self.numbered:
-            at = block.index
-            return renumbered(text, block.prefix, lambda n: n + number if n == at else n)
+            at, more = block.index, number * block.stride
+            return renumbered(text, block.prefix, lambda n: n + more if n == at else n)
         name = block.name.rpartition("/")[2]
         return re.sub(rf"(?<![\w.]){re.escape(name)}(?![A-Za-z0-9])", f"{name}_copy{number}", text)
 
@@ -251,11 +251,11 @@ def with_room(model: Model, block: Block, copies: int) -> tuple[Model, dict[str,
     the name of an output, as TorchScript's do (/a/a.0/Constant_output_0), keep it. Raises Refused
     where a name is not free.
     """
-    at = block.index
+    at, more = block.index, copies * block.stride
     assert at is not None, f"{block.name} counts in no series"
 
     def shift(text: str) -> str:
-        return renumbered(text, block.prefix, lambda n: n + copies if n > at else n)
+        return renumbered(text, block.prefix, lambda n: n + more if n > at else n)
 
     proto = model.editable()
     renames = {

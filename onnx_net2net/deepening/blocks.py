@@ -79,6 +79,7 @@ def block_named(analysis: Analysis, name: str) -> Block | None:
 def block_again(analysis: Analysis, block: Block) -> Block:
     """Return a block, known before blocks behind it were copied, in the network of now."""
     again = assess(analysis, block.name, block.series, block.input, block.output)
+    again = replace(again, stride=block.stride)
     return beside(analysis, again) if block.beside else again
 
 

@@ -10,8 +10,10 @@ may belong to a name (``conv1``, ``fc2``): it counts modules that hold others, t
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 
 from onnx_net2net.deepening.dense_blocks import beside
 from onnx_net2net.deepening.paths import between, trained_behind, upstream
@@ -46,6 +48,15 @@ class Series:
         self.prefixes = {p for p, contents in kinds if between_dots(p) or is_nested(contents)}
         alike = {p for (p, _), count in kinds.items() if between_dots(p) or count > 1}
         self.members = [n for n in self.nodes if split(n)[0] in self.prefixes & alike]
+
+        numbers: dict[str, list[int]] = defaultdict(list)
+        for name in self.nodes:
+            numbers[split(name)[0]].append(split(name)[1])
+        # What has no parameters is counted along: every second one may be a Dropout.
+        self.strides = {
+            prefix: math.gcd(*(n - min(counted) for n in counted)) or 1
+            for prefix, counted in numbers.items()
+        }
 
     def names(self, node: Node) -> list[str]:
         """Return the names of a node's parameters, and of its module if it has any."""
@@ -86,7 +97,7 @@ class Series:
         for output in outputs:
             before = set(upstream(self.analysis, output))
             for entry in [e for e in entries if e in before]:
-                block = assess(self.analysis, name, title(split(name)[0]), entry, output)
+                block = self._assess(name, entry, output)
                 inside = set(block.positions)
                 aside = own - inside  # what all of a series share, such as T5's position bias
                 if not block.exact or len(aside) == len(own) or self._foreign(name, inside):
@@ -130,7 +141,14 @@ class Series:
         """Return the block between two tensors with all nodes of the member, wherever they lie."""
         own = {node.position for node in self.nodes[name]}
         inside = own | between(self.analysis, entry, output)
-        return assess(self.analysis, name, title(split(name)[0]), entry, output, inside)
+        return self._assess(name, entry, output, inside)
+
+    def _assess(
+        self, name: str, entry: str, output: str, positions: set[int] | None = None
+    ) -> Block:
+        prefix, _ = split(name)
+        block = assess(self.analysis, name, title(prefix), entry, output, positions)
+        return replace(block, stride=self.strides[prefix])
 
     def _foreign(self, name: str, positions: set[int]) -> bool:
         """Return whether weights of other members, of whatever series, lie in between."""

@@ -53,6 +53,7 @@ class Block:
     parameters: tuple[str, ...] = ()
     positions: frozenset[int] = field(default=frozenset(), repr=False)
     beside: bool = False
+    stride: int = 1  # from its number to that of the next member
 
     @property
     def index(self) -> int | None:

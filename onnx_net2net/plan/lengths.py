@@ -90,9 +90,12 @@ def _length(
     own: Series, other: Series, names: dict[int, str], wanted: dict[int, str]
 ) -> Length | str:
     """Return how the series grows, or why it cannot; members are given by their numbers."""
+    prefix, _ = split(next(iter(names.values())))
+    stride = own.strides[prefix]
     for which in (names, wanted):
-        if [*which] != [*range(min(which), min(which) + len(which))]:
-            return f"its members are numbered {', '.join(map(str, which))}, with gaps"
+        if [*which] != [*range(min(which), min(which) + stride * len(which), stride)]:
+            numbers = ", ".join(map(str, which))
+            return f"its members are numbered {numbers}, so that no rule says what new ones are"
     if len(wanted) - len(names) > MOST:
         return "that is beyond all bounds"
     mine = _members(own, [*names.values()])
@@ -106,10 +109,9 @@ def _length(
     places, at = {}, min(wanted)
     for number, count in zip(names, counts, strict=True):
         places[number] = at
-        at += 1 + count
+        at += stride * (1 + count)
     copies = {m.block.name: count for m, count in zip(mine, counts, strict=True) if count}
     added = tuple(name for number, name in wanted.items() if number not in places.values())
-    prefix, _ = split(mine[0].block.name)
     beside = any(member.block.beside for member in mine)
     return Length(prefix, len(names), len(wanted), copies, places, added, beside)
 

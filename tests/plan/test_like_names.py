@@ -97,6 +97,22 @@ def densenet(*counts: int) -> nn.Module:
     return network
 
 
+def with_gaps(count: int) -> nn.Module:
+    """Every second part has no parameters, and a number."""
+    parts = [part for _ in range(count) for part in (Residual(5), nn.Dropout(0.1))]
+    return nn.Sequential(OrderedDict(layers=nn.Sequential(*parts), head=nn.Linear(5, 3)))
+
+
+def stacked(*counts: int) -> nn.Module:
+    """As VGG numbers its layers: those without parameters stand between stages."""
+    parts: list[nn.Module] = []
+    for count in counts:
+        for _ in range(count):
+            parts += [nn.Linear(5, 5), nn.ReLU()]
+        parts.append(nn.Dropout(0.1))
+    return nn.Sequential(OrderedDict(features=nn.Sequential(*parts), head=nn.Linear(5, 3)))
+
+
 LONGER: dict[str, tuple[Build, Build, list[tuple[str, int]]]] = {
     "behind letters": (
         partial(encoder, 2),
@@ -129,6 +145,7 @@ LONGER: dict[str, tuple[Build, Build, list[tuple[str, int]]]] = {
         partial(densenet, 3, 3),
         [("denseblock1.denselayer2", 1), ("denseblock2.denselayer2", 1)],
     ),
+    "with gaps": (partial(with_gaps, 2), partial(with_gaps, 4), [("layers.0", 1), ("layers.2", 1)]),
     "of two digits": (partial(padded, 2), partial(padded, 3), [("layer_09", 1)]),
     "wider, too": (
         partial(encoder, 2),
@@ -187,6 +204,12 @@ IMPOSSIBLE = {
         partial(stages, 1, 1),
         partial(stages, 1, 2),
         r"'block2.block2-' cannot grow from 1 members to 2: no member can be copied exactly",
+    ),
+    "uneven gaps": (
+        partial(stacked, 1, 1),
+        partial(stacked, 1, 2),
+        r"'features' cannot grow from 2 members to 3: its members are numbered 0, 3, 5, so that "
+        "no rule says what new ones are",
     ),
     "fewer": (
         partial(encoder, 3),
