@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +26,7 @@ from onnx_net2net.model.editing import Editor, set_attribute
 from onnx_net2net.model.graph import Node
 from onnx_net2net.model.history import TIES
 from onnx_net2net.model.model import Computed, Model, Weight
+from onnx_net2net.model.numbers import renumbered
 from onnx_net2net.model.tensors import subgraphs
 from onnx_net2net.step import Zero
 from onnx_net2net.widening.dimensions import Analysis
@@ -40,6 +41,7 @@ class Cloning:
     block: Block
     numbered: bool
     cancel: Cancelling | None = None
+    names: dict[str, str] = field(default_factory=dict)  # in the last copy: {old: new}
     parameters: dict[str, str] = field(default_factory=dict)  # of the last copy: {new: old}
     sources: dict[str, str] = field(default_factory=dict)  # of all copies: {new: old}
     row: Row = field(init=False)
@@ -54,8 +56,8 @@ class Cloning:
         """Return a name or path of the block as in its copy of that number."""
         block = self.block
         if self.numbered:
-            at = block.index
-            return renumbered(text, block.series, lambda n: n + number if n == at else n)
+            at, more = block.index, number * block.stride
+            return renumbered(text, block.prefix, lambda n: n + more if n == at else n)
         name = block.name.rpartition("/")[2]
         return re.sub(rf"(?<![\w.]){re.escape(name)}(?![A-Za-z0-9])", f"{name}_copy{number}", text)
 
@@ -88,7 +90,7 @@ class Cloning:
                 self._set_epsilon(norm, self.row.steady.first[0])
         for number in range(1, copies + 1):
             final = number == copies
-            current = self._copy(number, current, last, block.output if final else None)
+            current = self.copy(number, current, last, block.output if final else None)
             for new, old in self.parameters.items():
                 if old in block.affine and final:
                     editor.weights[new] = originals[old].renamed(new)
@@ -148,10 +150,10 @@ class Cloning:
             new, weight.dtype, weight.shape, lambda: cancel.array(old, weight.array())
         )
 
-    def _copy(self, number: int, entry: str, behind: Node, output: str | None) -> str:
+    def copy(self, number: int, entry: str, behind: Node, output: str | None = None) -> str:
         """Add one copy that reads ``entry``; return the tensor that it gives."""
         graph, block = self.analysis.graph, self.block
-        names = {block.input: entry}
+        self.names = names = {block.input: entry}
         self.parameters = {}
         values = dict(block.values)
         result = ""
@@ -249,11 +251,11 @@ def with_room(model: Model, block: Block, copies: int) -> tuple[Model, dict[str,
     the name of an output, as TorchScript's do (/a/a.0/Constant_output_0), keep it. Raises Refused
     where a name is not free.
     """
-    at = block.index
+    at, more = block.index, copies * block.stride
     assert at is not None, f"{block.name} counts in no series"
 
     def shift(text: str) -> str:
-        return renumbered(text, block.series, lambda n: n + copies if n > at else n)
+        return renumbered(text, block.prefix, lambda n: n + more if n > at else n)
 
     proto = model.editable()
     renames = {
@@ -294,37 +296,3 @@ def _check_free(graph: GraphProto, renames: Mapping[str, str], block: Block) -> 
             why = "which is taken" if taken[new] > 1 else "but is an output of the network"
             problem = f"its series cannot be renumbered: '{old}' would be '{new}', {why}"
             raise Refused(block.name, problem, "leave all names as they are (--no-renumber)")
-
-
-def renumbered(text: str, series: str, number: Callable[[int], int]) -> str:
-    """Renumber the members of ``series`` in a text, as PyTorch's exporters write paths.
-
-    >>> renumbered("encoder.layer.3.weight", "encoder.layer", lambda n: n + 1)
-    'encoder.layer.4.weight'
-    >>> renumbered("/encoder/layer.3/layer.3.0/Add", "encoder.layer", lambda n: n + 1)
-    '/encoder/layer.4/layer.4.0/Add'
-    """
-    if text.startswith("/"):
-        return _renumbered_path(text, series, number)
-    return re.sub(
-        rf"(?<![\w.]){re.escape(series)}\.(\d+)(?!\w)",
-        lambda match: f"{series}.{number(int(match[1]))}",
-        text,
-    )
-
-
-def _renumbered_path(text: str, series: str, number: Callable[[int], int]) -> str:
-    """Renumber in TorchScript's form, where a part repeats the last: /layer1/layer1.0/conv1."""
-    parts, written, path = text.split("/"), "", ""
-    for index, part in enumerate(parts[1:-1], 1):
-        # ``path`` is where this part stands, ``written`` how the part before was written.
-        nested = bool(written) and part.startswith(written + ".")
-        path = path[: len(path) - len(written)] + part if nested else f"{path}.{part}".lstrip(".")
-        written = part
-        match = re.match(rf"{re.escape(series)}\.(\d+)(?!\w)", path)
-        if match is not None:
-            end = len(part) - (len(path) - match.end(1))
-            start = end - len(match[1])
-            if start >= 0:  # else it stood in an earlier part
-                parts[index] = part[:start] + str(number(int(match[1]))) + part[end:]
-    return "/".join(parts)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from onnx_net2net.deepening.paths import trained_behind
 from onnx_net2net.deepening.segments import Block, is_layer, is_weightless
 from onnx_net2net.model.graph import Node
+from onnx_net2net.model.numbers import between_dots, split, title
 from onnx_net2net.widening.dimensions import Analysis, module_path
 
 _MOST = 3 / 4  # of the layers of a block must bear its name, which widening keeps
@@ -23,6 +24,7 @@ def named(analysis: Analysis, blocks: Sequence[Block], series: str) -> list[Bloc
     nodes = [node for node in analysis.graph.main if not is_weightless(analysis, node)]
     layers = {node.position for node in nodes if is_layer(analysis, node)}
     begun: dict[str, set[int]] = defaultdict(set)
+    modules: set[str] = set()
     for node in nodes:
         names = (*trained_behind(analysis, node.inputs), module_path(node) or node.proto.name)
         for name in (name for name in names if not _is_made_up(name, node)):
@@ -30,6 +32,8 @@ def named(analysis: Analysis, blocks: Sequence[Block], series: str) -> list[Bloc
             for separator in re.finditer(r"(?!_copy\d)[/._:]|$", name):
                 if separator.start():
                     begun[name[: separator.start()]].add(node.position)
+                if separator[0] == ".":
+                    modules.add(name[: separator.start()])
     called = set().union(*begun.values())
     prefixes: dict[int, list[str]] = defaultdict(list)
     for prefix, places in begun.items():
@@ -50,8 +54,10 @@ def named(analysis: Analysis, blocks: Sequence[Block], series: str) -> list[Bloc
         if not name or name in taken:
             renamed.append(replace(block, name=f"{series}.{number}"))
         else:
-            counted = re.fullmatch(r"(.+)\.\d+", name)
-            renamed.append(replace(block, name=name, series=counted[1] if counted else ""))
+            numbered = name[-1].isdigit() and not name.isdigit()
+            prefix = split(name)[0] if numbered else ""
+            counts = between_dots(prefix) or name in modules
+            renamed.append(replace(block, name=name, series=title(prefix) if counts else ""))
         taken.add(renamed[-1].name)
     return renamed
 

@@ -4,7 +4,7 @@
     ...     print(block.name, block.exact)
     encoder.layer.0 True
 
-A block is found by the numbers in the names of its parameters (``layer3.1``, ``h.5``), or where
+A block is found by the numbers in the names of its parameters (``h.5``, ``denselayer5``), or where
 these tell nothing in the graph itself, as a step of a residual stream or as branches that are
 joined again; it is called what its names begin with (``conv2_block3``), else ``block.0``,
 ``block.1``, ... in graph order. Where an identity
@@ -20,7 +20,8 @@ from dataclasses import replace
 
 from onnx_net2net.deepening.block_names import named
 from onnx_net2net.deepening.concat_blocks import joined_blocks
-from onnx_net2net.deepening.numbered_blocks import Series
+from onnx_net2net.deepening.dense_blocks import beside
+from onnx_net2net.deepening.numbered_blocks import Series, is_nested
 from onnx_net2net.deepening.residual import streamed_blocks
 from onnx_net2net.deepening.segments import Block, Signature, assess, signature
 from onnx_net2net.model.model import AnyModel, Model, load
@@ -69,7 +70,7 @@ def _positions(blocks: Iterable[Block]) -> set[int]:
 def block_named(analysis: Analysis, name: str) -> Block | None:
     """Return the part of a network of one name, whether it is listed as a block or not."""
     series = Series(analysis)
-    if name not in series.members:
+    if name not in series.members and not is_nested(series.contents.get(name, ())):
         return None
     block = series.block(name)
     return block if block.exact else series.tightest(name)
@@ -77,7 +78,9 @@ def block_named(analysis: Analysis, name: str) -> Block | None:
 
 def block_again(analysis: Analysis, block: Block) -> Block:
     """Return a block, known before blocks behind it were copied, in the network of now."""
-    return assess(analysis, block.name, block.series, block.input, block.output)
+    again = assess(analysis, block.name, block.series, block.input, block.output)
+    again = replace(again, stride=block.stride)
+    return beside(analysis, again) if block.beside else again
 
 
 def _motifs(analysis: Analysis, members: Collection[Block]) -> set[tuple[str, Signature]]:
@@ -97,7 +100,7 @@ def _is_row(series: Series, block: Block, members: dict[str, Block]) -> bool:
     alike: dict[frozenset[str], set[int]] = defaultdict(set)
     for name, inner in members.items():
         if inner.exact and _holds(block.name, name):
-            alike[series.contents(name)] |= inner.positions
+            alike[series.contents[name]] |= inner.positions
     return any(positions == block.positions for positions in alike.values())
 
 
@@ -118,14 +121,14 @@ def _repeated_but_not_exact(
     analysis: Analysis, series: Series, members: dict[str, Block]
 ) -> list[Block]:
     """Return the outermost members of a series, not exact, of which two are made alike."""
-    made = {name: (block.series, series.contents(name)) for name, block in members.items()}
+    made = {name: (block.series, series.contents[name]) for name, block in members.items()}
     alike = Counter(made.values())
     shapes = analysis.solution.shapes
     segments: dict[str, Block] = {}
     fitting: Counter[tuple[str, frozenset[str]]] = Counter()
     for name, block in members.items():
         nested = (b for n, b in members.items() if _holds(n, name) or _holds(name, n))
-        single = all("." not in part.rstrip(".") for part in made[name][1])
+        single = not is_nested(series.contents[name])
         if block.exact:
             fitting[made[name]] += 1
         elif alike[made[name]] > 1 and not single and not any(b.exact for b in nested):

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from onnx_net2net.deepening.block_copies import clone, not_exact, with_room
 from onnx_net2net.deepening.blocks import block_again, block_named, blocks
+from onnx_net2net.deepening.dense_blocks import clone_beside
 from onnx_net2net.deepening.insertion import (
     Layers,
     Statistics,
@@ -36,6 +38,7 @@ from onnx_net2net.step import Deepen, Zero, listed
 from onnx_net2net.verification.verify import tensors
 from onnx_net2net.widening.dimensions import Analysis, analyse
 from onnx_net2net.widening.epsilons import changed
+from onnx_net2net.widening.growth_record import WeightGrowth, pack
 
 Samples = Sequence[Mapping[str, np.ndarray]]
 
@@ -65,7 +68,8 @@ class Copies:
 
     ``sources`` are the block's parameters that the new ones began as: {new: old}. ``exact`` says
     what it takes of epsilons, if anything, for them to be the identity, and ``epsilons`` tell
-    those that differ now, by the scale of their norm: (before, now).
+    those that differ now, by the scale of their norm: (before, now). ``grown`` tells how weights of
+    other layers grew that read the copies, under the names of then.
     """
 
     block: str
@@ -75,6 +79,7 @@ class Copies:
     renames: dict[str, str]
     sources: dict[str, str]
     epsilons: dict[str, tuple[float, float]]
+    grown: dict[str, Any] = field(default_factory=dict)
 
     def moved(self, renames: Mapping[str, str]) -> Copies:
         """Return the same change, with its parameters under the names that they got since."""
@@ -190,13 +195,21 @@ def _with_copies(model: Model, step: Deepen) -> tuple[Model, list[Copies]]:
             changes = [change.moved(renames) for change in changes]
         analysis = analyse(model)
         block = block_again(analysis, target)
-        editor, sources = clone(analysis, block, copies, numbered=numbered, zero=step.zero)
+        readers: dict[str, WeightGrowth] = {}
+        if block.beside:
+            editor, sources, readers = clone_beside(
+                analysis, block, copies, numbered=numbered, seed=step.seed
+            )
+        else:
+            editor, sources = clone(analysis, block, copies, numbered=numbered, zero=step.zero)
         added = (w for w in editor.weights.values() if w.name not in model.weights)
         new = [weight.name for weight in added if weight.size > 1]  # else the epsilon of a norm
         model = editor.finish()
         epsilons = changed(analysis, analyse(model), sources) if block.affine else {}
         note = block.reason or ""
-        changes.append(Copies(block.name, copies, note, new, renames, sources, epsilons))
+        shapes = {name: analysis.model.weights[name].shape for name in readers}
+        grown = pack(readers, shapes) if readers else {}
+        changes.append(Copies(block.name, copies, note, new, renames, sources, epsilons, grown))
     return model, changes
 
 

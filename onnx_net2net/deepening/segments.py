@@ -14,6 +14,7 @@ from onnx_net2net.deepening.norms import in_a_row
 from onnx_net2net.deepening.paths import norm_of, trained_behind
 from onnx_net2net.deepening.places import writes
 from onnx_net2net.model.graph import Node
+from onnx_net2net.model.numbers import split
 from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.widening.dimensions import Analysis
 
@@ -31,11 +32,12 @@ Signature = tuple[tuple[str, str, int], ...]
 class Block:
     """A segment of the graph from tensor ``input`` to tensor ``output``.
 
-    ``series`` is the name its number counts in (``encoder.layer``), empty where the names of its
-    parameters hold no number. ``exact`` tells whether a copy of it can begin as the identity,
-    ``reason`` why not, or what it takes of epsilons, and ``remedy`` what would work; ``values``
-    are the parameters that are zero (or one) then, ``parameters`` all of them. Where the block ends
-    in a norm (BERT), ``affine`` is its scale and bias, which move to the copy.
+    ``series`` is what its number counts in (``encoder.layer``, ``encoder_layer_``), empty where the
+    names of its parameters hold no number. ``exact`` tells whether a copy of it can begin as the
+    identity, ``reason`` why not, or what it takes of epsilons, and ``remedy`` what would work;
+    ``values`` are the parameters that are zero (or one) then, ``parameters`` all of them. Where the
+    block ends in a norm (BERT), ``affine`` is its scale and bias, which move to the copy. Where a
+    Concat puts ``beside`` each other what it reads and gives (DenseNet), a copy is read with zeros.
     """
 
     name: str
@@ -50,11 +52,18 @@ class Block:
     affine: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
     positions: frozenset[int] = field(default=frozenset(), repr=False)
+    beside: bool = False
+    stride: int = 1  # from its number to that of the next member
 
     @property
     def index(self) -> int | None:
         """Return its number in the series; None where it is in none."""
-        return int(self.name.rpartition(".")[2]) if self.series else None
+        return split(self.name)[1] if self.series else None
+
+    @property
+    def prefix(self) -> str:
+        """Return what the names of all members of its series begin with; none begins with ""."""
+        return split(self.name)[0] if self.series else ""
 
 
 def assess(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from onnx_net2net.errors import InvalidModel, Refused
@@ -68,7 +69,7 @@ class Lineage:
         steps: Sequence[Mapping[str, Any]],
         scaled: Mapping[str, WeightGrowth] | None = None,
     ) -> None:
-        self._stages = [*map(_stage, steps), _Stage(scaled or {})]
+        self._stages = [*chain.from_iterable(map(_stages, steps)), _Stage(scaled or {})]
         self.copied: dict[str, str] = {}  # {new: old}, under the names in the end
         self.inserted: dict[str, str] = {}  # {new: the layer before it}
         for stage in self._stages:
@@ -112,7 +113,7 @@ class Lineage:
                     yield former
 
 
-def _stage(step: Mapping[str, Any]) -> _Stage:
+def _stages(step: Mapping[str, Any]) -> list[_Stage]:
     operation = step.get("operation")
     if operation == "widen":
         if step.get("copied"):
@@ -122,11 +123,11 @@ def _stage(step: Mapping[str, Any]) -> _Stage:
                 "has no state",
                 "start the optimizer anew",
             )
-        return _Stage(unpack(step))
+        return [_Stage(unpack(step))]
     if operation == "deepen":
         return _deepened(step)
     if operation in UNCHANGED:
-        return _Stage()
+        return []
     raise Refused(
         None,
         f"the history has a step '{operation}', after which an optimizer has other parameters",
@@ -134,14 +135,17 @@ def _stage(step: Mapping[str, Any]) -> _Stage:
     )
 
 
-def _deepened(step: Mapping[str, Any]) -> _Stage:
+def _deepened(step: Mapping[str, Any]) -> list[_Stage]:
+    """Return one stage for all copies, behind those of weights that grew to read them."""
     renames: list[dict[str, str]] = []
+    grown: list[Mapping[str, WeightGrowth]] = []
     copied: dict[str, str] = {}
     inserted: dict[str, str] = {}  # behind layers that are named as before blocks were copied
     try:
         for change in step["changes"]:
             if "block" in change:
                 renames.append({str(old): str(new) for old, new in change["renames"].items()})
+                grown.append(unpack(change["grown"]) if change.get("grown") else {})
                 copied |= {str(new): str(old) for new, old in change["sources"].items()}
             elif change["init"] == "factor":
                 raise Refused(
@@ -159,4 +163,10 @@ def _deepened(step: Mapping[str, Any]) -> _Stage:
         ) from None
     stage = _Stage({}, renames, copied)
     stage.inserted = {new: stage.moved(layer) for new, layer in inserted.items()}
-    return stage
+    stages = []
+    for index, growths in enumerate(grown, 1):  # known by their names between two renames
+        later = _Stage({}, renames[index:])
+        last = {later.renamed(name): growth for name, growth in growths.items()}
+        former = ((stage.former.get(name, name), growth) for name, growth in last.items())
+        stages.append(_Stage({name: growth for name, growth in former if name is not None}))
+    return [*stages, stage]

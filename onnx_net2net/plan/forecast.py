@@ -67,12 +67,14 @@ class Forecast:
 
     @cached_property
     def blocks(self) -> list[Block]:
-        """List the blocks that can be copied exactly, in graph order."""
+        """List the blocks that can be copied exactly and as they are, in graph order."""
         nodes = self.analysis.graph.nodes
         return [
             block
             for block in blocks(self.analysis.model)
-            if block.exact and not any(nodes[at].bodies for at in block.positions)
+            if block.exact
+            and not block.beside
+            and not any(nodes[at].bodies for at in block.positions)
         ]
 
     def parameters(self, widths: Widths, copies: Copies) -> int:

@@ -1,7 +1,7 @@
 """Which blocks of a series are copied, and how often, for it to be as long as another one.
 
     lengths(Series(analysis), Series(larger), obstacles)
-    # [Length("h", 2, 4, {"h.0": 1, "h.1": 1}, {0: 0, 1: 2})]
+    # [Length("h.", 2, 4, {"h.0": 1, "h.1": 1}, {0: 0, 1: 2})]
 
 Copies are spread evenly over those that can be copied. A series whose members are not alike, such
 as a stage whose first block changes the width, gets copies where the larger one has the same
@@ -11,16 +11,17 @@ parameters of the same shapes.
 from __future__ import annotations
 
 import operator
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from onnx_net2net.algebra.axes import atoms
 from onnx_net2net.algebra.sizes import trial
-from onnx_net2net.deepening.block_copies import renumbered
 from onnx_net2net.deepening.numbered_blocks import Series
 from onnx_net2net.deepening.repeated_segments import evenly
 from onnx_net2net.deepening.segments import Block
+from onnx_net2net.model.numbers import renumbered, split, title
 from onnx_net2net.step import MOST
 
 Contents = dict[str, list[list[int]]]
@@ -29,26 +30,29 @@ _FAR = MOST * MOST  # more than any unevenness costs
 
 @dataclass(frozen=True)
 class Length:
-    """One series: how long it is and becomes, the copies by block, and where old numbers go."""
+    """One series: how long it is and becomes, the copies by block, and where old numbers go.
 
-    series: str
+    ``prefix`` is what the names of all members begin with.
+    """
+
+    prefix: str
     old: int
     new: int
     copies: dict[str, int]
     places: dict[int, int] = field(repr=False)
+    added: tuple[str, ...] = field(repr=False)  # the names of the copies
+    beside: bool = False  # copies make others read more, as DenseNet's do
 
     @property
-    def added(self) -> list[str]:
-        """The names of the copies."""
-        taken = set(self.places.values())
-        first = min(taken)
-        return [f"{self.series}.{n}" for n in range(first, first + self.new) if n not in taken]
+    def series(self) -> str:
+        """Return what people call the series."""
+        return title(self.prefix)
 
 
 def moved(name: str, lengths: Sequence[Length]) -> str:
     """Return what a parameter is called once copies have made series longer."""
-    for length in sorted(lengths, key=lambda length: -len(length.series)):
-        name = renumbered(name, length.series, lambda n: length.places.get(n, n))  # noqa: B023
+    for length in sorted(lengths, key=lambda length: -len(length.prefix)):
+        name = renumbered(name, length.prefix, lambda n: length.places.get(n, n))  # noqa: B023
     return name
 
 
@@ -56,60 +60,60 @@ def lengths(own: Series, other: Series, obstacles: list[str]) -> list[Length]:
     """Return the series that are longer over there; append what is in the way to ``obstacles``."""
     mine, theirs = _numbers(own), _numbers(other)
     longer: list[Length] = []
-    for series, numbers in mine.items():
-        wanted = theirs.get(series, [])
-        if not wanted or len(wanted) == len(numbers):
+    for prefix in sorted(other.prefixes):
+        names, wanted = mine.get(prefix), theirs.get(prefix)
+        if not names or not wanted or len(names) == len(wanted):
             continue
-        if len(wanted) < len(numbers):
+        if len(wanted) < len(names):
             obstacles.append(
-                f"'{series}' would shrink from {len(numbers)} to {len(wanted)} members"
+                f"'{title(prefix)}' would shrink from {len(names)} to {len(wanted)} members"
             )
-        elif _nested(series, longer):
+        elif any(re.match(rf"{re.escape(outer.prefix)}\d+\.", prefix) for outer in longer):
             continue
-        elif isinstance(length := _length(own, other, series, numbers, wanted), str):
-            obstacles.append(f"'{series}' cannot grow from {len(numbers)} members to "
+        elif isinstance(length := _length(own, other, names, wanted), str):
+            obstacles.append(f"'{title(prefix)}' cannot grow from {len(names)} members to "
                              f"{len(wanted)}: {length}")  # fmt: skip
         else:
             longer.append(length)
     return longer
 
 
-def _nested(series: str, longer: Sequence[Length]) -> bool:
-    return any(series.startswith(length.series + ".") for length in longer)
-
-
-def _numbers(series: Series) -> dict[str, list[int]]:
-    """Return the numbers that the members of each series have."""
-    members: dict[str, list[int]] = defaultdict(list)
-    for member in series.members:
-        name, _, number = member.rpartition(".")
-        members[name].append(int(number))
-    return {name: sorted(numbers) for name, numbers in sorted(members.items())}
+def _numbers(series: Series) -> dict[str, dict[int, str]]:
+    """Return the names of the members by their numbers, for each prefix."""
+    members: dict[str, dict[int, str]] = defaultdict(dict)
+    for prefix, number, name in sorted((*split(name), name) for name in series.nodes):
+        members[prefix][number] = name
+    return members
 
 
 def _length(
-    own: Series, other: Series, series: str, numbers: list[int], wanted: list[int]
+    own: Series, other: Series, names: dict[int, str], wanted: dict[int, str]
 ) -> Length | str:
-    """Return how the series grows, or why it cannot."""
-    for which in (numbers, wanted):
-        if which != list(range(numbers[0], numbers[0] + len(which))):
-            return f"its members are numbered {', '.join(map(str, which))}, with gaps"
-    if len(wanted) - len(numbers) > MOST:
+    """Return how the series grows, or why it cannot; members are given by their numbers."""
+    prefix, _ = split(next(iter(names.values())))
+    stride = own.strides[prefix]
+    for which in (names, wanted):
+        if [*which] != [*range(min(which), min(which) + stride * len(which), stride)]:
+            numbers = ", ".join(map(str, which))
+            return f"its members are numbered {numbers}, so that no rule says what new ones are"
+    if len(wanted) - len(names) > MOST:
         return "that is beyond all bounds"
-    mine = _members(own, [f"{series}.{number}" for number in numbers])
-    theirs = _members(other, [f"{series}.{number}" for number in wanted])
+    mine = _members(own, [*names.values()])
+    theirs = _members(other, [*wanted.values()])
     if not any(member.block.exact for member in mine):
         block = mine[0].block
         return f"no member can be copied exactly ({block.name}: {block.reason})"
     counts = _spread(mine, theirs)
     if counts is None:
         return "its new members are like no member that can be copied exactly, in this order"
-    places, at = {}, wanted[0]
-    for number, count in zip(numbers, counts, strict=True):
+    places, at = {}, min(wanted)
+    for number, count in zip(names, counts, strict=True):
         places[number] = at
-        at += 1 + count
+        at += stride * (1 + count)
     copies = {m.block.name: count for m, count in zip(mine, counts, strict=True) if count}
-    return Length(series, len(numbers), len(wanted), copies, places)
+    added = tuple(name for number, name in wanted.items() if number not in places.values())
+    beside = any(member.block.beside for member in mine)
+    return Length(prefix, len(names), len(wanted), copies, places, added, beside)
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ def _members(series: Series, names: Sequence[str]) -> list[_MemberShapes]:
     for block, outside in zip(blocks, read, strict=True):
         contents = {
             name: [[int(trial(a.size)) for a in atoms(x)] for x in axes.get(full, ())]
-            for name in series.contents(block.name)
+            for name in series.contents[block.name]
             for full in [f"{block.name}.{name}"]
         }
         operators = tuple(graph.nodes[at].op for at in sorted(block.positions))
@@ -164,6 +168,16 @@ def _fit(own: Contents, other: Contents) -> bool:
     )
 
 
+def _same(block: Block, first: Contents, second: Contents) -> bool:
+    """Return whether members are equally large, but for what those of dense blocks read."""
+    if block.beside:
+        first, second = (
+            {name: [axis for axis in axes if len(axis) == 1] for name, axes in contents.items()}
+            for contents in (first, second)
+        )
+    return first == second
+
+
 def _spread(own: Sequence[_MemberShapes], other: Sequence[_MemberShapes]) -> list[int] | None:
     """Return how many copies follow each block, as evenly as the larger series allows.
 
@@ -173,6 +187,8 @@ def _spread(own: Sequence[_MemberShapes], other: Sequence[_MemberShapes]) -> lis
     total = len(other) - len(own)
     able = [i for i, member in enumerate(own) if member.block.exact]
     ideal = dict(zip(able, evenly(len(able), total), strict=True))
+    if own[able[-1]].block.beside:  # what lies behind copies reads more
+        ideal = {able[-1]: total}
 
     # The least deviation for the blocks from one on, by the place of that one; then their counts.
     best: dict[int, tuple[int, tuple[int, ...]]] = {len(other): (0, ())}
@@ -184,7 +200,7 @@ def _spread(own: Sequence[_MemberShapes], other: Sequence[_MemberShapes]) -> lis
                 continue
             strange = _FAR * (member.structure != there.structure)
             for count in range(index + total + 1 - place):
-                alike = other[place + count].contents == there.contents
+                alike = _same(member.block, other[place + count].contents, there.contents)
                 if count and not (member.block.exact and alike):
                     break
                 if (rest := behind.get(place + count + 1)) is not None:

@@ -41,10 +41,18 @@ class ShapeDifference:
     obstacles: list[str] = field(default_factory=list)
 
     def plan(self, seed: int = 0) -> Plan:
-        """Return the steps, widths first: the names are then those of the smaller network."""
+        """Return the steps: widths before copies, whose names are then those of the smaller
+        network, but behind copies that make other layers wider.
+        """
         steps: list[Step] = []
         new = {width.dimension.name: width.new for width in self.widths if width.grows}
-        copies = {name: n for length in self.lengths for name, n in length.copies.items()}
+        first, copies = (
+            {n: count for length in self.lengths if length.beside is beside
+             for n, count in length.copies.items()}
+            for beside in (True, False)
+        )  # fmt: skip
+        if first:
+            steps.append(Deepen(block=first, seed=seed))
         if new:
             steps.append(Widen(widths=new, seed=seed))
         if copies:
@@ -81,6 +89,11 @@ def compare(small: Model, large: Model) -> ShapeDifference:
     own, other = analyse(small), analyse(large)
     result = ShapeDifference()
     result.lengths = lengths(Series(own), Series(other), result.obstacles)
+    if any(length.beside for length in result.lengths):
+        first = [length for length in result.lengths if length.beside]
+        deeper = follow(small, ShapeDifference(lengths=first).plan()).model
+        rest = compare(deeper, large)
+        return ShapeDifference(rest.widths, [*first, *rest.lengths])
     names = _names(own, other, result.lengths)
     pairs = dict(_weights(own, other, names, result.lengths))
     missing = [name for name in parameters(own) if name not in names]

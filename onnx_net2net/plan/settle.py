@@ -383,6 +383,9 @@ def _touched(model: Model) -> set[str]:
         names.update(name for group in entry.get("weights", ()) for name in group[0])
         for change in entry.get("changes", ()):
             names.update(change.get("parameters", ()), change.get("renames", {}).values())
+            names.update(
+                n for group in change.get("grown", {}).get("weights", ()) for n in group[0]
+            )
     return names
 
 

@@ -12,8 +12,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnx_net2net as n2n
-from onnx_net2net.deepening.block_copies import renumbered
 from onnx_net2net.model.history import HISTORY
+from onnx_net2net.model.numbers import renumbered
 from onnx_net2net.operators import registry
 from tests.console import FIXTURES
 from tests.judging import subject
@@ -196,7 +196,7 @@ def test_blocks_and_layers_in_one_step() -> None:
 )
 def test_renumbering(text: str, expected: str | None) -> None:
     expected = expected or "['encoder', 'encoder.layer.4', 'encoder.layer.32']"
-    assert renumbered(text, "encoder.layer", lambda n: n + 1) == expected
+    assert renumbered(text, "encoder.layer.", lambda n: n + 1) == expected
 
 
 @pytest.mark.parametrize(
