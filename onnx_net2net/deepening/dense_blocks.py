@@ -20,7 +20,7 @@ from dataclasses import replace
 import numpy as np
 from onnx import helper
 
-from onnx_net2net.algebra.axes import Axis, atoms, canonical
+from onnx_net2net.algebra.axes import Atom, Axis, atoms, canonical
 from onnx_net2net.algebra.expansion import PAD, Index, fill_pads, gather_axes
 from onnx_net2net.algebra.sizes import trial
 from onnx_net2net.deepening.block_copies import Cloning
@@ -68,8 +68,8 @@ def beside(analysis: Analysis, block: Block) -> Block:
 
 def _units(analysis: Analysis, block: Block) -> Dimension | None:
     """Return the dimension of what a block gives, if it can grow freely."""
-    for axis in analysis.solution.axes.get(block.output, ()):
-        dimension = analysis.by_atom.get(canonical(axis))  # type: ignore[arg-type]
+    for axis in map(canonical, analysis.solution.axes.get(block.output, ())):
+        dimension = analysis.by_atom.get(axis) if isinstance(axis, Atom) else None
         if dimension is not None and dimension.growth is Freedom.ANY:
             return None if dimension.atom in analysis.paddings else dimension
     return None
