@@ -20,7 +20,7 @@ from dataclasses import replace
 import numpy as np
 from onnx import helper
 
-from onnx_net2net.algebra.axes import Axis, atoms, canonical
+from onnx_net2net.algebra.axes import Atom, Axis, atoms, canonical
 from onnx_net2net.algebra.expansion import PAD, Index, fill_pads, gather_axes
 from onnx_net2net.algebra.sizes import trial
 from onnx_net2net.deepening.block_copies import Cloning
@@ -48,12 +48,12 @@ def beside(analysis: Analysis, block: Block) -> Block:
     dimension = _units(analysis, block)
     if block.output in graph.results or dimension is None or not joins:
         return block
-    parts = _parts(graph.producer.get(block.input), block.input)
-    behind = [*parts, block.output]
-    axes = {_axis(analysis, node) for node in joins}
+    axis = _axis_of(analysis, block.output, dimension)
+    join = _join(analysis, block, axis)
+    behind = [*(join.inputs if join else [block.input]), block.output]
     others = [*_others(analysis, block, dimension)]
     dense = (
-        axes == {_axis_of(analysis, block.output, dimension)}
+        all(_axis(analysis, node) == axis for node in joins)
         and any([*node.inputs[: len(behind)]] == behind for node in joins)
         and any(is_layer(analysis, node) for node in nodes)
         and not any(node.bodies or node.opaque for node in nodes)
@@ -61,15 +61,15 @@ def beside(analysis: Analysis, block: Block) -> Block:
         and not any(_writes(analysis, node, dimension) for node in others)
         and not any(name in graph.copies for name in (*block.parameters, *dimension.uses))
     )
-    if not dense or not _widens(analysis, block, axes.pop()):
+    if not dense or not _widens(analysis, block, axis):
         return block
     return replace(block, exact=True, reason=None, remedy=None, beside=True)
 
 
 def _units(analysis: Analysis, block: Block) -> Dimension | None:
     """Return the dimension of what a block gives, if it can grow freely."""
-    for axis in analysis.solution.axes.get(block.output, ()):
-        dimension = analysis.by_atom.get(canonical(axis))  # type: ignore[arg-type]
+    for axis in map(canonical, analysis.solution.axes.get(block.output, ())):
+        dimension = analysis.by_atom.get(axis) if isinstance(axis, Atom) else None
         if dimension is not None and dimension.growth is Freedom.ANY:
             return None if dimension.atom in analysis.paddings else dimension
     return None
@@ -106,9 +106,10 @@ def _axis(analysis: Analysis, node: Node) -> int | None:
     return next((a.i % rank for a in node.proto.attribute if a.name == "axis"), None)
 
 
-def _parts(join: Node | None, entry: str) -> list[str]:
-    """Return what a block reads, one behind the other."""
-    return [entry] if join is None or join.op != "Concat" else [*join.inputs]
+def _join(analysis: Analysis, block: Block, axis: int) -> Node | None:
+    """Return the node that puts together what a block reads, if there is one."""
+    node = analysis.graph.producer.get(block.input)
+    return node if node is not None and _axis(analysis, node) == axis else None
 
 
 def _widens(analysis: Analysis, block: Block, axis: int) -> bool:
@@ -198,18 +199,17 @@ class _Dense:
     def insert(self, cloning: Cloning) -> None:
         """Put the copies behind the block, each reading those before it as well."""
         graph, block, editor = self.analysis.graph, self.block, self.editor
-        last, join = graph.producer[block.output], graph.producer.get(block.input)
-        parts, outputs = _parts(join, block.input), [block.output]
-        base = join.name if join is not None and join.op == "Concat" else f"{block.input}_joined"
+        last, join = graph.producer[block.output], _join(self.analysis, block, self.axis)
+        parts, outputs = [*(join.inputs if join else [block.input])], [block.output]
+        base = join.name if join else f"{block.input}_joined"
         entry = canonical(self.analysis.solution.axes[block.input][self.axis])
         for number in range(1, self.copies + 1):
             name = cloning.unique(block.input, number)
             node = helper.make_node(
                 "Concat", [*parts, *outputs], [name], cloning.unique(base, number), axis=self.axis
             )
-            if join is not None:
-                for prop in join.proto.metadata_props:
-                    node.metadata_props.add(key=prop.key, value=cloning.shift(prop.value, number))
+            for prop in join.proto.metadata_props if join else ():
+                node.metadata_props.add(key=prop.key, value=cloning.shift(prop.value, number))
             editor.append(last, node)
             outputs.append(cloning.copy(number, name, last))
             self._lengthen(cloning, entry, number * self.dimension.width)
