@@ -97,7 +97,7 @@ def write(
             )
         external = True
     if original is not None and not external:
-        skeleton, pieces = strip(original.view)[0], [whole(original)]
+        skeleton, pieces = strip(original.view)[0], whole(original)
     final = followed(path)
     with reported(path), draft_folder(final.parent) as folder:
         data = None
@@ -116,9 +116,21 @@ def write(
         place_model(draft, data, final, force)
 
 
-def whole(source: Source) -> Weight:
-    """Return a file as one piece."""
-    return Stored("", TensorProto.UINT8, (len(source.view),), source=source, offset=0)
+def whole(source: Source, weights: Iterable[Weight] = ()) -> list[Weight]:
+    """Return a file in pieces, of which these weights that lie in it are some."""
+    pieces: list[Weight] = []
+    own = (w for w in weights if isinstance(w, Stored) and w.source is source)
+    start = 0
+
+    def add_until(end: int) -> None:
+        pieces.append(Stored("", TensorProto.UINT8, (end - start,), source=source, offset=start))
+
+    for weight in sorted(own, key=lambda weight: weight.offset):
+        add_until(weight.offset)
+        pieces.append(weight)
+        start = weight.offset + weight.nbytes
+    add_until(len(source.view))
+    return pieces
 
 
 def write_plain(path: Path, pieces: Pieces, *, force: bool) -> None:
