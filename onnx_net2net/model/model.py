@@ -253,7 +253,7 @@ class Model:
             with ThreadPoolExecutor(1) as helper:
                 for piece in pieces:
                     if isinstance(piece, Weight):
-                        for chunk in piece.examined(hashed=self._external, helper=helper):
+                        for chunk in piece.examined(self._external, helper):
                             digest.update(chunk)
                     else:
                         digest.update(piece)

@@ -173,22 +173,24 @@ class Weight(ABC):
                 pass
         return bool(self._notes.finite)
 
+    @property
     def digest(self) -> bytes | None:
-        """Return the SHA-256 of :meth:`payload` if it was computed before, else None."""
+        """The SHA-256 of :meth:`payload` if it was computed before, else None."""
         return self._notes.digest
 
     def examined(
-        self, *, hashed: bool = False, helper: Executor | None = None
+        self, hashed: bool = False, helper: Executor | None = None
     ) -> Iterator[memoryview]:
-        """Yield :meth:`chunks`, and note what :meth:`is_finite` and :meth:`digest` return.
+        """Yield :meth:`chunks`, and note what :meth:`is_finite` returns.
 
-        Where there is a ``helper``, it looks at a chunk while the caller does.
+        With ``hashed`` note :attr:`digest`, too. Where there is a ``helper``, it looks at a chunk
+        while the caller does.
         """
         finite, digest, dtype = True, sha256() if hashed else None, self._raw_dtype
 
         def look(chunk: memoryview) -> None:
             nonlocal finite
-            finite = finite and is_finite(np.frombuffer(chunk, dtype))
+            finite = finite and is_finite(np.frombuffer(chunk, dtype, len(chunk) // dtype.itemsize))
             if digest is not None:
                 digest.update(chunk)
 
