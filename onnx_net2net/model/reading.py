@@ -15,10 +15,9 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from io import BufferedWriter
 from pathlib import Path
 from threading import Lock
-from typing import overload
+from typing import IO, overload
 
 import numpy as np
 
@@ -91,7 +90,7 @@ class OpenFile:
             self._fill(part, at)
             yield part.toreadonly()
 
-    def copy(self, start: int, end: int, target: BufferedWriter) -> None:
+    def copy(self, start: int, end: int, target: IO[bytes]) -> None:
         """Append the bytes from ``start`` to ``end`` to a file, by the system where it can."""
         target.flush()
         for copier in _COPIERS:

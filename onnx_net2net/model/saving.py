@@ -189,10 +189,11 @@ def _joined(pieces: Pieces, hashed: bool) -> Iterator[memoryview | Weight | _Run
         if isinstance(piece, memoryview):
             between.append(piece)
             continue
-        file = piece.source.view if isinstance(piece, Stored) else None
         following = None
-        if isinstance(file, OpenFile) and not (hashed and piece.digest is None):
-            following = _Run(file, piece.offset, piece.offset + piece.nbytes)
+        if isinstance(piece, Stored) and isinstance(file := piece.source.view, OpenFile):
+            known = not hashed or piece.digest is not None
+            end = piece.offset + piece.nbytes
+            following = _Run(file, piece.offset, end) if known else None
         if run is None or following is None or not run.join(following, between):
             yield from () if run is None else (run,)
             yield from between
