@@ -305,7 +305,7 @@ def _spread(flat: Array, copies: _Copies, amplitude: float) -> Array:
     """Return the deviation of the random parts of each copied unit, by the RMS of its weights."""
     units = copies.places[0]
 
-    def squares(number: int, rows: slice, columns: slice) -> Array:
+    def squares(number: int, rows: slice, columns: slice) -> Any:
         part = np.take(flat[rows, :, columns], units, axis=1).astype(_wide(flat), copy=False)
         return np.einsum("anb,anb->n", part, part, dtype=np.float64)
 
