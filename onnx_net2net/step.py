@@ -214,7 +214,7 @@ class Widen(Step):
     """Grow dimensions: to ``widths``, or by ``factor`` those of these ``names``, or all."""
 
     operation = "widen"
-    method = 2
+    method = 3
     seed: int = _setting(_SEED, 0, "Seed of all that is random.")
     split: str = _setting(
         _one_of(*Split), str(Split.PROJECT), "How copies of a unit share what reads it."

@@ -15,9 +15,11 @@ it shares (:func:`share_copies`), so that the copies of unit i add up to the wei
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from ml_dtypes import finfo
@@ -30,7 +32,8 @@ Mapping = Literal["random", "round-robin"]
 PAD = -1
 
 BLOCK = 1 << 18  # entries: what the processor's caches hold
-PIECE = 1 << 22  # entries: what may be held beside the result
+# As many as this process may use at once. What is computed does not depend on it.
+THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def draw(width: int, new: int, *, seed: int | list[int], mapping: str = "random") -> Index:
@@ -87,31 +90,45 @@ def gather_axes(array: Array, sources: dict[int, Index]) -> Array:
     shape = tuple(len(sources.get(i, range(size))) for i, size in enumerate(array.shape))
     result = np.empty(shape, array.dtype)
     rows = np.maximum(sources.get(0, np.arange(array.shape[0])), 0)
-    step = max(1, PIECE * len(rows) // max(1, result.size))
-    for start in range(0, len(rows), step):
-        part = rows[start : start + step]
+    inner = sorted(axis for axis in sources if axis)
+    old, new = _bits(array), _bits(result)
+
+    def gather_rows(number: int, block: slice, _: slice) -> None:
+        part, target = rows[block], new[block]
         straight = (np.diff(part) == 1).all()
-        piece = array[part[0] : part[-1] + 1] if straight else array[part]
-        for axis, source in sources.items():
-            if axis:
-                piece = _taken(piece, axis, source)
-        result[start : start + step] = piece
+        piece = old[part[0] : part[-1] + 1] if straight else old[part]
+        for axis in inner:
+            size = (*piece.shape[:axis], len(sources[axis]), *piece.shape[axis + 1 :])
+            taken = target if axis == inner[-1] else np.empty(size, piece.dtype)
+            _take(piece, axis, sources[axis], taken)
+            piece = taken
+        if not inner:
+            target[...] = piece
+
+    step = max(1, BLOCK * len(rows) // max(1, result.size))
+    starts = range(0, len(rows), step)
+    _each([(slice(start, start + step), slice(None)) for start in starts], gather_rows)
     return result
 
 
-def _taken(array: Array, axis: int, source: Index) -> Array:
+def _bits(array: Array) -> Array:
+    """Return an array's numbers as integers, which NumPy moves without holding the interpreter."""
+    return array.view(f"u{array.itemsize}") if array.itemsize in (1, 2, 4, 8) else array
+
+
+def _take(array: Array, axis: int, source: Index, out: Array) -> None:
     """Do as ``np.take``, but copy at once the old units that come first and in order."""
     most = min(array.shape[axis], len(source))
     differs = source[:most] != np.arange(most)
     same = int(differs.argmax()) if differs.any() else most
+    # To clip is to write to ``out`` at once, and padded entries are in range then.
     if same * 2 < len(source):
-        return np.take(array, np.maximum(source, 0), axis=axis)
-    result = np.empty((*array.shape[:axis], len(source), *array.shape[axis + 1 :]), array.dtype)
+        np.take(array, source, axis, out, mode="clip")
+        return
     head, tail = _at(axis, slice(same)), _at(axis, slice(same, None))
-    result[head] = array[head]
+    out[head] = array[head]
     if same < len(source):
-        result[tail] = np.take(array, np.maximum(source[same:], 0), axis=axis)
-    return result
+        out[tail] = np.take(array, source[same:], axis, mode="clip")
 
 
 def fill_pads(
@@ -137,8 +154,11 @@ def fill_pads(
 def scale_axis(array: Array, axis: int, factors: Array) -> Array:
     """Multiply ``array`` by ``factors`` along ``axis``, in place."""
     flat = _flat(array, axis)
-    for rows, columns in _blocks(flat.shape):
+
+    def scale(number: int, rows: slice, columns: slice) -> None:
         flat[rows, :, columns] = flat[rows, :, columns] * factors[:, None]
+
+    _each(_blocks(flat.shape), scale)
     return array
 
 
@@ -157,17 +177,20 @@ def random_pads(array: Array, axis: int, source: Index, seed: int | list[int]) -
     """Fill padded entries with random ones as large as the others: they meet zeros only."""
     padded = np.flatnonzero(source == PAD)
     flat = _flat(array, axis)
-    squares = 0.0
-    for rows, columns in _blocks(flat.shape):
-        squares += float(np.square(flat[rows, :, columns], dtype=_wide(array)).sum(dtype=float))
-    spread = np.sqrt(squares / array.size * 12)
-    rng = np.random.default_rng(seed)
-    for rows, columns in _blocks((flat.shape[0], len(padded), flat.shape[2])):
+
+    def squares(number: int, rows: slice, columns: slice) -> float:
+        return float(np.square(flat[rows, :, columns], dtype=_wide(array)).sum(dtype=float))
+
+    spread = np.sqrt(sum(_each(_blocks(flat.shape), squares)) / array.size * 12)
+
+    def fill(number: int, rows: slice, columns: slice) -> None:
         shape = flat[rows, :1, columns].shape
-        parts = rng.random((shape[0], len(padded), shape[2]), dtype=np.float32)
+        parts = _random(seed, number).random((shape[0], len(padded), shape[2]), dtype=np.float32)
         parts -= 0.5
         parts *= spread
         flat[rows, padded, columns] = parts.astype(array.dtype)
+
+    _each(_blocks((flat.shape[0], len(padded), flat.shape[2])), fill)
     return array
 
 
@@ -204,14 +227,16 @@ def share_copies(
         return array
     flat, first = _flat(array, axis), copies.places[0]
     spread = None if noise or not amplitude else _spread(flat, copies, amplitude)
-    rng = np.random.default_rng(seed)
-    for rows, columns in _blocks((flat.shape[0], len(first), flat.shape[2])):
-        target = flat[rows, :, columns]
+
+    def share(number: int, rows: slice, columns: slice) -> None:
+        target, rng = flat[rows, :, columns], _random(seed, number)
         whole = np.take(target, first, axis=1).astype(_wide(array), copy=False)
         if noise:
             _scatter_noisy(whole, target, copies, noise, rng)
         else:
             _scatter(whole, target, copies, spread, rng)
+
+    _each(_blocks((flat.shape[0], len(first), flat.shape[2])), share)
     return array
 
 
@@ -279,11 +304,14 @@ def _scatter_noisy(
 def _spread(flat: Array, copies: _Copies, amplitude: float) -> Array:
     """Return the deviation of the random parts of each copied unit, by the RMS of its weights."""
     units = copies.places[0]
-    squares = np.zeros(len(units))
-    for rows, columns in _blocks((flat.shape[0], len(units), flat.shape[2])):
+
+    def squares(number: int, rows: slice, columns: slice) -> Any:
         part = np.take(flat[rows, :, columns], units, axis=1).astype(_wide(flat), copy=False)
-        squares += np.einsum("anb,anb->n", part, part, dtype=np.float64)
-    scale = np.sqrt(squares / max(1, flat.shape[0] * flat.shape[2]))
+        return np.einsum("anb,anb->n", part, part, dtype=np.float64)
+
+    blocks = _blocks((flat.shape[0], len(units), flat.shape[2]))
+    total = sum(_each(blocks, squares), start=np.zeros(len(units)))
+    scale = np.sqrt(total / max(1, flat.shape[0] * flat.shape[2]))
     scale[scale == 0] = scale.mean()
     most = float(finfo(flat.dtype).max) / 16  # no share shall overflow
     return np.asarray(np.minimum(amplitude * scale / np.sqrt(copies.counts), most), _wide(flat))
@@ -298,6 +326,23 @@ def _flat(array: Array, axis: int) -> Array:
     """Return a view of three axes, ``axis`` in the middle."""
     before, after = math.prod(array.shape[:axis]), math.prod(array.shape[axis + 1 :])
     return array.reshape(before, array.shape[axis], after)
+
+
+def _random(seed: int | list[int], number: int) -> np.random.Generator:
+    """Return random numbers for one block, the same whichever thread computes it, and when."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number,)))
+
+
+T = TypeVar("T")
+
+
+def _each(blocks: Iterable[tuple[slice, slice]], work: Callable[[int, slice, slice], T]) -> list[T]:
+    """Return, in order, what ``work`` does for the number and place of each block, in threads."""
+    places = [*blocks]
+    if min(len(places), THREADS) <= 1:
+        return [work(number, *place) for number, place in enumerate(places)]
+    with ThreadPoolExecutor(min(len(places), THREADS)) as pool:
+        return [*pool.map(lambda number: work(number, *places[number]), range(len(places)))]
 
 
 def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:

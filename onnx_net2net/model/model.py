@@ -15,6 +15,7 @@ import io
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -239,12 +240,23 @@ class Model:
     def sha256(self) -> str:
         """Return the digest of its one file, else of what it would be as one file.
 
-        So external data counts, and not how it is spread over files.
+        So external data counts, and not how it is spread over files. Every weight is read, and
+        knows from then on whether it is finite.
         """
         if self._sha256 is None:
             digest, source = hashlib.sha256(), self._original
-            pieces = message(*self._written())[1] if source is None else [whole(source)]
-            stream(pieces, digest.update)
+            pieces = (
+                message(*self._written())[1]
+                if source is None
+                else whole(source, self._lifted.values())
+            )
+            with ThreadPoolExecutor(1) as helper:
+                for piece in pieces:
+                    if isinstance(piece, Weight):
+                        for chunk in piece.examined(self._external, helper):
+                            digest.update(chunk)
+                    else:
+                        digest.update(piece)
             self._sha256 = digest.hexdigest()
         return self._sha256
 

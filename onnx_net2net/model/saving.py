@@ -10,8 +10,10 @@ A failure at any point, Ctrl-C included, leaves neither a partial file nor a tem
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from onnx_net2net.model.placing import (
     place_model,
     reported,
 )
+from onnx_net2net.model.reading import OpenFile
 from onnx_net2net.model.tensors import clear_data
 from onnx_net2net.model.weights import Source, Stored, Weight
 from onnx_net2net.model.wire import RAW_DATA, WireError, splice, strip
@@ -97,7 +100,7 @@ def write(
             )
         external = True
     if original is not None and not external:
-        skeleton, pieces = strip(original.view)[0], [whole(original)]
+        skeleton, pieces = strip(original.view)[0], whole(original)
     final = followed(path)
     with reported(path), draft_folder(final.parent) as folder:
         data = None
@@ -116,9 +119,21 @@ def write(
         place_model(draft, data, final, force)
 
 
-def whole(source: Source) -> Weight:
-    """Return a file as one piece."""
-    return Stored("", TensorProto.UINT8, (len(source.view),), source=source, offset=0)
+def whole(source: Source, weights: Iterable[Weight] = ()) -> list[Weight]:
+    """Return a file in pieces, of which these weights that lie in it are some."""
+    pieces: list[Weight] = []
+    own = (w for w in weights if isinstance(w, Stored) and w.source is source)
+    start = 0
+
+    def add_until(end: int) -> None:
+        pieces.append(Stored("", TensorProto.UINT8, (end - start,), source=source, offset=start))
+
+    for weight in sorted(own, key=lambda weight: weight.offset):
+        add_until(weight.offset)
+        pieces.append(weight)
+        start = weight.offset + weight.nbytes
+    add_until(len(source.view))
+    return pieces
 
 
 def write_plain(path: Path, pieces: Pieces, *, force: bool) -> None:
@@ -131,24 +146,63 @@ def write_plain(path: Path, pieces: Pieces, *, force: bool) -> None:
         place_file(draft, final, force)
 
 
-def _write_file(
-    draft: Path,
-    target: Path,
-    pieces: Pieces,
-    also: Callable[[memoryview], object] = lambda chunk: None,
-) -> None:
-    """Write and flush a draft of ``target``; ``also`` sees all that is written."""
-
-    def sink(chunk: memoryview) -> None:
-        also(chunk)
-        file.write(chunk)
-
-    with open(draft, "xb", buffering=1 << 20) as file:
-        stream(pieces, sink)
+def _write_file(draft: Path, target: Path, pieces: Pieces, *, hashed: bool = False) -> None:
+    """Write and flush a draft of ``target``; ``hashed``: each weight knows its digest then."""
+    with open(draft, "xb", buffering=1 << 20) as file, ThreadPoolExecutor(1) as helper:
+        for piece in _joined(pieces, hashed):
+            if isinstance(piece, _Run):
+                piece.file.copy(piece.start, piece.end, file)
+            elif isinstance(piece, Weight):
+                file.writelines(piece.examined(True, helper) if hashed else piece.chunks())
+            else:
+                file.write(piece)
         file.flush()
         os.fsync(file.fileno())
     if draft.stat().st_size != sum(piece.nbytes for piece in pieces):
         raise _not_as_written(target)
+
+
+@dataclass
+class _Run:
+    """Bytes of a file that are copied as they are."""
+
+    file: OpenFile
+    start: int
+    end: int
+
+    def join(self, other: _Run, between: Sequence[memoryview]) -> bool:
+        """Extend it by another one, if these bytes lie between the two there; else return False."""
+        gap = sum(piece.nbytes for piece in between)
+        if other.file is not self.file or other.start - self.end != gap or gap > _COARSE:
+            return False
+        if self.file[self.end : other.start] != b"".join(between):
+            return False
+        self.end = other.end
+        return True
+
+
+def _joined(pieces: Pieces, hashed: bool) -> Iterator[memoryview | Weight | _Run]:
+    """Yield the pieces, those to be copied as runs; ``hashed``: only if their digest is known."""
+    run: _Run | None = None
+    between: list[memoryview] = []
+    for piece in pieces:
+        if isinstance(piece, memoryview):
+            between.append(piece)
+            continue
+        following = None
+        if isinstance(piece, Stored) and isinstance(file := piece.source.view, OpenFile):
+            known = not hashed or piece.digest is not None
+            end = piece.offset + piece.nbytes
+            following = _Run(file, piece.offset, end) if known else None
+        if run is None or following is None or not run.join(following, between):
+            yield from () if run is None else (run,)
+            yield from between
+            run = following
+            if following is None:
+                yield piece
+        between = []
+    yield from () if run is None else (run,)
+    yield from between
 
 
 def _not_as_written(target: Path) -> OutputError:
@@ -175,9 +229,9 @@ def _check_written(draft: Path, skeleton: bytes, target: Path) -> None:
 def _write_data(
     folder: Path, final: Path, proto: ModelProto, lifted: Mapping[int, Weight]
 ) -> tuple[ModelProto, Path]:
-    """Write the data file of a model, named by its contents; return the skeleton that refers to it.
+    """Write the data file of a model; return the skeleton that refers to it, and the file.
 
-    The second result is the file.
+    Its name is a digest of the digests of all its tensors, which may be known without reading them.
     """
     small = deepcopy(proto)
     pieces: list[memoryview | Weight] = []
@@ -192,10 +246,10 @@ def _write_data(
         for key, value in {"location": "", "offset": offset, "length": weight.nbytes}.items():
             tensor.external_data.add(key=key, value=str(value))
         offset += weight.nbytes
-    digest = sha256()
     draft = folder / f"{final.name}.data"
-    _write_file(draft, final, pieces, digest.update)
-    named = folder / data_name(final.name, digest.hexdigest())
+    _write_file(draft, final, pieces, hashed=True)
+    digests = (piece.digest or b"" for piece in pieces if isinstance(piece, Weight))
+    named = folder / data_name(final.name, sha256(b"".join(digests)).hexdigest())
     os.rename(draft, named)
     for index in lifted:
         small.graph.initializer[index].external_data[0].value = named.name

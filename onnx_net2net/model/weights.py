@@ -19,13 +19,18 @@ import stat
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_net2net.errors import Net2NetError, UsageError
+from onnx_net2net.model.finite import is_always_finite, is_finite
 from onnx_net2net.model.reading import OpenFile
 from onnx_net2net.model.wire import RAW_DATA
 
@@ -35,6 +40,7 @@ __all__ = [
 ]  # fmt: skip
 
 CHUNK = 8 << 20
+WORTH_SHARING = 64 << 10  # bytes: less is looked at in less time than a thread takes to begin
 MOST_AXES = 64
 _PACKED_BITS = {
     "UINT2": 2, "INT2": 2, "UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "FLOAT6E2M3": 6, "FLOAT6E3M2": 6,
@@ -103,6 +109,14 @@ class Source:
         return isinstance(self.view, OpenFile) and self.view.current
 
 
+@dataclass
+class _Notes:
+    """What was seen of a weight's contents when they were read."""
+
+    finite: bool | None = None
+    digest: bytes | None = None
+
+
 class Weight(ABC):
     """One tensor's contents, not yet read."""
 
@@ -110,6 +124,7 @@ class Weight(ABC):
         self.name = name
         self.dtype = dtype
         self.shape = shape
+        self._notes = _Notes()  # shared with those that are renamed
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {dtype_name(self.dtype)}, {self.shape})"
@@ -149,9 +164,50 @@ class Weight(ABC):
         for start in range(0, len(payload), CHUNK):
             yield payload[start : start + CHUNK]
 
-    def pieces(self) -> Iterator[np.ndarray]:
-        """Yield :meth:`array`, flat and in pieces that last until the next is asked for."""
-        yield self.array().reshape(-1)
+    def is_finite(self) -> bool:
+        """Return whether no element is NaN or infinite, which is looked for once at most."""
+        if element_bits(self.dtype) is None or is_always_finite(self._raw_dtype):
+            return True
+        if self._notes.finite is None:
+            for _ in self.examined():
+                pass
+        return bool(self._notes.finite)
+
+    @property
+    def digest(self) -> bytes | None:
+        """The SHA-256 of :meth:`payload` if it was computed before, else None."""
+        return self._notes.digest
+
+    def examined(
+        self, hashed: bool = False, helper: Executor | None = None
+    ) -> Iterator[memoryview]:
+        """Yield :meth:`chunks`, and note what :meth:`is_finite` returns.
+
+        With ``hashed`` note :attr:`digest`, too. Where there is a ``helper``, it looks at a chunk
+        while the caller does.
+        """
+        finite, digest, dtype = True, sha256() if hashed else None, self._raw_dtype
+
+        def look(chunk: memoryview) -> None:
+            nonlocal finite
+            finite = finite and is_finite(np.frombuffer(chunk, dtype, len(chunk) // dtype.itemsize))
+            if digest is not None:
+                digest.update(chunk)
+
+        for chunk in self.chunks():
+            looking = helper.submit(look, chunk) if helper and len(chunk) > WORTH_SHARING else None
+            yield chunk
+            look(chunk) if looking is None else looking.result()
+        self._notes.finite = finite
+        if digest is not None:
+            self._notes.digest = digest.digest()
+
+    @property
+    def _raw_dtype(self) -> np.dtype[Any]:
+        """The type of elements in ``raw_data``; bytes where several share one."""
+        packed = dtype_name(self.dtype) in _PACKED_BITS
+        stored = np.dtype(np.uint8) if packed else helper.tensor_dtype_to_np_dtype(self.dtype)
+        return stored.newbyteorder("<")
 
     def renamed(self, name: str) -> Weight:
         """Return the same contents under another name."""
@@ -183,13 +239,6 @@ class Stored(Weight):
 
     def chunks(self) -> Iterator[memoryview]:
         return self.source.chunks(self.offset, self.offset + self.nbytes)
-
-    def pieces(self) -> Iterator[np.ndarray]:
-        if dtype_name(self.dtype) in _PACKED_BITS:
-            yield from super().pieces()
-            return
-        for chunk in self.chunks():
-            yield _decoded(chunk, self.dtype, (-1,))
 
     def array(self) -> np.ndarray:
         return _decoded(self.payload(), self.dtype, self.shape)

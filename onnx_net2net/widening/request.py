@@ -6,16 +6,13 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from weakref import WeakSet
 
 import numpy as np
 
 from onnx_net2net.algebra.axes import Atom
 from onnx_net2net.algebra.expansion import PAD, Index, draw
 from onnx_net2net.errors import InvalidModel, Refused, UsageError
-from onnx_net2net.model.model import Model
 from onnx_net2net.step import Split, Widen, shown
-from onnx_net2net.verification.comparison import is_float
 from onnx_net2net.widening.dimensions import Analysis, Dimension
 from onnx_net2net.widening.growth import Growth
 from onnx_net2net.widening.naming import growing, is_pattern, resolve
@@ -34,9 +31,6 @@ class Change:
     source: str
 
 
-_without_nan: WeakSet[Model] = WeakSet()  # a model never changes: it is searched once
-
-
 def check_finite(analysis: Analysis, wanted: Iterable[Dimension]) -> None:
     """Raise for weights of which no copies can be made.
 
@@ -44,30 +38,22 @@ def check_finite(analysis: Analysis, wanted: Iterable[Dimension]) -> None:
     such networks look alike. Refused where one along a ``wanted`` dimension is infinite: shares of
     infinity, or its products with shares of both signs, add up to NaN.
     """
-    model = analysis.model
+    analysis.model.sha256()  # the history needs it; it reads all weights, and this none again
+    weights = analysis.graph.model.weights
     names = {name for dimension in analysis.dimensions for name, _ in dimension.sites}
-    for name in sorted(names) if model not in _without_nan else ():
-        weight = analysis.graph.model.weights[name]
-        # The minimum propagates NaN and needs no second array.
-        if any(_is_real(piece) and np.isnan(piece.min()) for piece in weight.pieces()):
-            count = int(np.isnan(weight.array()).sum())
+    suspects = {name for name in names if not weights[name].is_finite()}
+    for name in sorted(suspects):
+        with np.errstate(invalid="ignore"):  # signalling NaN
+            count = int(np.isnan(weights[name].array()).sum())
+        if count:
             raise InvalidModel(
-                f"weight '{name}' holds NaN ({count} of {weight.size} elements)",
+                f"weight '{name}' holds NaN ({count} of {weights[name].size} elements)",
                 "export a checkpoint from before the training diverged",
             )
-    _without_nan.add(model)
     for dimension in wanted:
-        for name in sorted({name for name, _ in dimension.sites}):
-            pieces = analysis.graph.model.weights[name].pieces()
-            ends = (end for p in pieces if _is_real(p) for end in (p.min(), p.max()))
-            if any(abs(float(end)) == np.inf for end in ends):
-                reason = f"weight '{name}' holds infinity, of which copies cannot have shares"
-                raise Refused(dimension.name, reason, "replace it by the largest number")
-
-
-def _is_real(array: np.ndarray) -> bool:
-    """Return whether an array holds real numbers, and any at all."""
-    return bool(array.size) and is_float(array.dtype)
+        for name in sorted(suspects.intersection(name for name, _ in dimension.sites)):
+            reason = f"weight '{name}' holds infinity, of which copies cannot have shares"
+            raise Refused(dimension.name, reason, "replace it by the largest number")
 
 
 def requested(analysis: Analysis, widths: Mapping[str, int]) -> dict[Dimension, int]:

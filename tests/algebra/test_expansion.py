@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import ml_dtypes
@@ -18,6 +19,7 @@ from onnx_net2net.algebra.expansion import (
     gather_axes,
     multiplicity,
     random_pads,
+    scale_axis,
     share_copies,
     shares,
     shuffle_units,
@@ -199,6 +201,45 @@ def test_the_seed_decides() -> None:
     assert (first != split_copies(array, 1, source, seed=[1, 3])).any()
 
 
+def in_reverse(places: Iterable[Any], work: Callable[..., Any]) -> list[Any]:
+    numbered = [*enumerate(places)]
+    assert len(numbered) > 3
+    return [work(number, *place) for number, place in reversed(numbered)][::-1]
+
+
+DRAWN: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "project": lambda a, source: share_copies(a, 1, source, seed=[0, 1]),
+    "noise": lambda a, source: share_copies(a, 1, source, noise=0.1, seed=0),
+    "pads": lambda a, source: random_pads(a, 1, source, 3),
+    "scale": lambda a, source: scale_axis(a, 1, np.linspace(0, 1, len(source))),
+}
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("kind", DRAWN)
+def test_the_same_bytes_for_any_number_of_threads(
+    kind: str, dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expansion, "BLOCK", 64)
+    source = np.array([*draw(40, 70, seed=0), PAD, PAD])
+
+    def drawn() -> bytes:
+        return DRAWN[kind](gather(normal((30, 40, 5), dtype), 1, source), source).tobytes()
+
+    results = set()
+    for threads in (1, 2, 7):
+        monkeypatch.setattr(expansion, "THREADS", threads)
+        results.add(drawn())
+    monkeypatch.setattr(expansion, "_each", in_reverse)
+    assert results == {drawn()}
+
+
+def test_each_block_draws_numbers_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expansion, "BLOCK", 100)
+    parts = split_copies(np.ones((50, 10)), 1, draw(10, 20, seed=0))
+    assert len(np.unique(parts)) == parts.size
+
+
 def test_the_source_is_never_written_to() -> None:
     array = normal((30, 40))
     array.flags.writeable = False
@@ -208,7 +249,7 @@ def test_the_source_is_never_written_to() -> None:
 
 
 def test_several_axes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(expansion, "PIECE", 100)
+    monkeypatch.setattr(expansion, "BLOCK", 100)
     array = normal((9, 4, 6))
     sources = {0: draw(9, 14, seed=0), 2: np.array([0, 1, 2, 3, 4, 5, 5, 0, 1])}
     found = gather_axes(array, sources)

@@ -55,6 +55,8 @@ print(json.dumps({"cpu": cpu, "wall": wall, "peak": peak}))
 class Network:
     """Collects nodes and random weights."""
 
+    dtype = TensorProto.FLOAT
+
     def __init__(self) -> None:
         self.rng = np.random.default_rng(0)
         self.nodes: list[onnx.NodeProto] = []
@@ -75,19 +77,22 @@ class Network:
 
     def save(self, path: Path, given: tuple[str, int, list[Any]], result: str, rank: int) -> None:
         self.nodes.append(helper.make_node("Identity", [result], ["y"], name="out"))
-        output = helper.make_tensor_value_info("y", 1, [f"d{i}" for i in range(rank)])
+        output = helper.make_tensor_value_info("y", self.dtype, [f"d{i}" for i in range(rank)])
         inputs = [helper.make_tensor_value_info(*given)]
         graph = helper.make_graph(self.nodes, "net", inputs, [output], self.weights)
         opset = [helper.make_opsetid("", 20)]
         onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), path)
 
 
-def write_transformer(path: Path, layers: int = 24, width: int = 512, heads: int = 8) -> None:
+def write_transformer(
+    path: Path, layers: int = 24, width: int = 512, heads: int = 8, net: Network | None = None
+) -> None:
     """Pre-norm layers as PyTorch's exporter writes them."""
-    net, size, words = Network(), width // heads, 10_000
+    net, size, words = net or Network(), width // heads, 10_000
     apart = net.constant("apart", np.array([0, 0, heads, size]))
     merged = net.constant("merged", np.array([0, 0, width]))
-    scale = net.constant("scale", np.float32(size**-0.5))
+    dtype = helper.tensor_dtype_to_np_dtype(net.dtype)
+    scale = net.constant("scale", np.asarray(size**-0.5, dtype))
 
     def dense(x: str, name: str, rows: int, columns: int) -> str:
         product = net.node("MatMul", x, net.weight(f"{name}.weight", rows, columns))

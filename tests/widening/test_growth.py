@@ -141,7 +141,7 @@ def test_history_tells_each_step() -> None:
     assert [step["operation"] for step in steps] == ["widen", "widen"]
     assert steps[0]["parent"] == model.sha256() and steps[1]["parent"] == once.sha256()
     assert (steps[0]["seed"], steps[0]["split"]) == (4, "even")
-    assert (steps[0]["method"], steps[0]["amplitude"]) == (2, 1.0)
+    assert (steps[0]["method"], steps[0]["amplitude"]) == (3, 1.0)
     assert (steps[1]["seed"], steps[1]["mapping"]) == (0, "round-robin")
     assert {step["version"] for step in steps} == {__version__}
     told = [(c["dimension"], c["old"], c["new"]) for step in steps for c in step["changes"]]

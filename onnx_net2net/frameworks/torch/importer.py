@@ -42,9 +42,8 @@ def to_torch(model: AnyModel) -> torch.nn.Module:
     from onnx_net2net.frameworks.torch.module import build, tensor_of
 
     translation = _translation(load(model))
-    weights = {path: tensor_of(weight.array()) for path, weight in _weights(translation).items()}
     constants = {name: tensor_of(array) for name, array in translation.stored.items()}
-    return build(source(translation, translation.title), weights, constants)
+    return build(source(translation, translation.title), _weights(translation), constants)
 
 
 def write_package(model: AnyModel, folder: str | os.PathLike[str], *, force: bool = True) -> Path:

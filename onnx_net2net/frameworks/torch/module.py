@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from onnx_net2net.frameworks.torch.source import CLASS
+from onnx_net2net.model.model import Weight
 
 _classes: dict[str, type[nn.Module]] = {}
 
@@ -72,11 +73,17 @@ def _rebuilt(text: str, constants: Mapping[str, torch.Tensor]) -> nn.Module:
 
 
 def build(
-    text: str, weights: Mapping[str, torch.Tensor], constants: Mapping[str, torch.Tensor]
+    text: str, weights: Mapping[str, Weight], constants: Mapping[str, torch.Tensor]
 ) -> nn.Module:
-    """Return an instance with these weights."""
+    """Return an instance with these weights, which are read one at a time."""
     module = class_of(text, constants)()
-    module.load_state_dict(dict(weights))
+    state = module.state_dict()
+    loaded: dict[str, torch.Tensor] = {}
+    for path, weight in weights.items():
+        loaded[path], own = tensor_of(weight.array()), state.get(path)
+        if own is not None and own.shape == loaded[path].shape:
+            loaded[path] = own.copy_(loaded[path])
+    module.load_state_dict(loaded)  # they lie there already; it finds what is missing, or too much
     if not hasattr(module, "source"):  # unless the network has a part that is called so
         module.source = text  # type: ignore[assignment]
     return module.eval()
