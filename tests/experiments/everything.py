@@ -15,12 +15,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from report import Results, draw_growth
+from report import AT_ONCE, Results, compared, draw_growth
 
 HERE = Path(__file__).parent
 README = HERE.parents[1] / "README.md"
 BEGIN, END = "<!-- tests/experiments/everything.py -->\n", "<!-- end -->\n"
-PICTURE = ("transformer", "width x2: scratch", "width x2: grown")
+PICTURE = ("transformer", "both x2: scratch", "both x2: grown")
 # What README shows: the experiment, who is compared, and with what.
 ROWS = (
     ("transformer", "width x1.5: grown", "GPT, width x1.5"),
@@ -60,16 +60,20 @@ def section(known: dict[str, Results]) -> str:
         if name not in entrants:
             continue
         result = entrants[name]
-        ratios = (
-            f"{ratio[0]:.1f}x fewer" if (ratio := result[key]) and ratio[0] >= 1 else
-            f"{1 / ratio[0]:.1f}x more" if ratio else "not reached"
-            for key in ("fewer steps", "less work", "less work with the teacher's")
-        )  # fmt: skip
+        ratios = map(_text, compared(result))
         losses = result["target"], result["loss at the end"][0]
         cells = [f"[{title}](tests/experiments/results/{experiment}.png)"]
         cells += [*(f"{loss:.3f}" for loss in losses), *ratios]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _text(ratio: tuple[float, float] | None) -> str:
+    if ratio is None:
+        return "not reached"
+    if ratio is AT_ONCE:
+        return "none"
+    return f"÷ {ratio[0]:.1f}" if ratio[0] >= 1 else f"x {1 / ratio[0]:.1f}"
 
 
 def seconds(known: dict[str, Results]) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import platform
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
@@ -166,6 +167,22 @@ def _reached(run: Piece, target: float) -> float | None:
     return None
 
 
+AT_ONCE = (math.inf, 0.0)
+
+
+def compared(result: Results) -> list[Any]:
+    """Return how many times fewer steps and work an entrant took: mean and spread, or None.
+
+    AT_ONCE stands for a loss that it began with; what its teachers cost is compared all the same.
+    """
+    steps, work, counted = (
+        result.get(key) for key in ("fewer steps", "less work", "less work with the teacher's")
+    )
+    if max((n or math.inf for n in result.get("steps", ())), default=math.inf) <= 1:
+        steps = work = AT_ONCE
+    return [steps, work, counted]
+
+
 def table(results: Results) -> str:
     """Return the results as Markdown."""
     lines = [
@@ -175,10 +192,8 @@ def table(results: Results) -> str:
     ]
     for name, result in results["entrants"].items():
         losses = ("{:.3f} ± {:.3f}".format(*result[f"loss at the {at}"]) for at in ("start", "end"))
-        ratios = (
-            "{:.2f} ± {:.2f}".format(*ratio) if (ratio := result.get(key)) else "-"
-            for key in ("fewer steps", "less work", "less work with the teacher's")
-        )
+        ratios = ("at once" if r is AT_ONCE else "{:.2f} ± {:.2f}".format(*r) if r else "-"
+                  for r in compared(result))  # fmt: skip
         rate = f"{result['rate']:g}, {result['warm-up']}"
         steps = result.get("steps to the teacher's loss", [None])
         to_teachers = "-" if None in steps else f"{mean(steps):.0f}"
@@ -243,8 +258,10 @@ def draw_growth(results: Results, scratch: str, grown: str, path: Path) -> None:
         (grown, "grown from it"),
     ):
         _draw(axis, label, entrants[name], by_work=True)
-    axis.set(xlabel="floating-point operations of training", ylabel="test loss", yscale="log")
-    axis.grid(alpha=0.3, which="both")
+    low, high = entrants[grown]["loss at the end"][0], entrants[grown]["loss at the start"][0]
+    axis.set(xlabel="floating-point operations of training", ylabel="test loss")
+    axis.set_ylim(low - (high - low) / 4, high + 4 * (high - low))
+    axis.grid(alpha=0.3)
     axis.legend()
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from everything import README, results, written
 from report import summary, table
 
 
@@ -68,3 +69,8 @@ def test_the_table_has_a_line_for_each() -> None:
     assert [line.count("|") for line in lines] == [9] * len(lines)
     assert lines[4].endswith("| 6.14 ± 1.61 |")
     assert lines[5].endswith("| - | - | - |")
+
+
+def test_readme_says_what_was_measured() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert written(text, results()) == text
