@@ -6,7 +6,7 @@ deeper = deepen(model, after="conv5")
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -176,28 +176,70 @@ def _with_layers(
 
 
 def _with_copies(model: Model, step: Deepen) -> tuple[Model, list[Copies]]:
-    """Copy later blocks first, so that the numbers of those before them stay."""
+    """Return the deeper model, and the copies of each block; those of later blocks come first."""
+    chosen = repetitions(_candidates(model, listed(step.block)), step)
+    chosen = [(block, copies) for block, copies in reversed(chosen) if copies]
+    for block, _ in chosen:
+        if not block.exact:
+            raise not_exact(block)
     changes: list[Copies] = []
-    for target, copies in reversed(repetitions(_candidates(model, listed(step.block)), step)):
-        if not copies:
-            continue
-        if not target.exact:
-            raise not_exact(target)
-        renames: dict[str, str] = {}
-        numbered = step.renumber and bool(target.series)
-        if numbered:
-            model, renames = with_room(model, target, copies)
-            changes = [change.moved(renames) for change in changes]
-        analysis = analyse(model)
-        block = block_again(analysis, target)
-        editor, sources = clone(analysis, block, copies, numbered=numbered, zero=step.zero)
-        added = (w for w in editor.weights.values() if w.name not in model.weights)
-        new = [weight.name for weight in added if weight.size > 1]  # else the epsilon of a norm
-        model = editor.finish()
-        epsilons = changed(analysis, analyse(model), sources) if block.affine else {}
-        note = block.reason or ""
-        changes.append(Copies(block.name, copies, note, new, renames, sources, epsilons))
+    for blocks_apart in _apart(chosen):
+        model, copied = _copied(model, blocks_apart, step)
+        changes = [change.moved(copied[0].renames) for change in changes] + copied
     return model, changes
+
+
+def _apart(chosen: Sequence[tuple[Block, int]]) -> Iterator[list[tuple[Block, int]]]:
+    """Yield the blocks in groups that can be copied at once, for they share no node or norm."""
+    group: list[tuple[Block, int]] = []
+    taken: set[int | str] = set()
+    for block, copies in chosen:
+        own = {*block.positions, *block.affine}
+        if not taken.isdisjoint(own):
+            yield group
+            group, taken = [], set()
+        group.append((block, copies))
+        taken |= own
+    if group:
+        yield group
+
+
+def _copied(
+    model: Model, chosen: Sequence[tuple[Block, int]], step: Deepen
+) -> tuple[Model, list[Copies]]:
+    """Copy blocks in one edit. The first change tells what all of them renamed."""
+    now, renames = [block for block, _ in chosen], dict[str, str]()
+    if step.renumber and any(block.series for block in now):
+        model, now, renames = with_room(model, chosen)
+    analysis = analyse(model)
+    editor = Editor(analysis.graph)
+    clones = []
+    for (before, copies), renamed in zip(chosen, now, strict=True):
+        block = block_again(analysis, renamed)
+        numbered = step.renumber and bool(block.series)
+        sources = clone(analysis, editor, block, before, copies, numbered=numbered, zero=step.zero)
+        clones.append((block, sources))
+    model = editor.finish()
+    epsilons = _epsilons(analysis, model, clones)
+    changes = [
+        Copies(before.name, copies, block.reason or "", [*sources], {}, sources, differing)
+        for (before, copies), (block, sources), differing in zip(
+            chosen, clones, epsilons, strict=True
+        )
+    ]
+    return model, [replace(changes[0], renames=renames), *changes[1:]]
+
+
+def _epsilons(
+    before: Analysis, model: Model, clones: Sequence[tuple[Block, Mapping[str, str]]]
+) -> list[dict[str, tuple[float, float]]]:
+    """Return for each block the epsilons that differ in the deeper model, by scales of norms."""
+    if not any(block.affine for block, _ in clones):
+        return [{} for _ in clones]
+    sources = {new: old for _, names in clones for new, old in names.items()}
+    epsilons = changed(before, analyse(model), sources)
+    scales = ((*block.parameters, *names) for block, names in clones)
+    return [{name: epsilons[name] for name in own if name in epsilons} for own in scales]
 
 
 def _candidates(model: Model, names: Collection[str]) -> list[Block]:
