@@ -249,10 +249,11 @@ def _candidates(model: Model, names: Collection[str]) -> list[Block]:
         block = candidates.get(name) or block_named(analyse(model), name)
         if block is not None:
             candidates[name] = block
-    exact = [block for block in candidates.values() if block.exact]
+    exact = {name: block for name, block in candidates.items() if block.exact}
     # A glob means those that can be copied, if there are any.
-    enough = all(any(matches(block.name, name) for block in exact) for name in names)
-    return sorted(exact if enough else candidates.values(), key=lambda block: min(block.positions))
+    enough = all(name in exact or any(matches(n, name) for n in exact) for name in names)
+    known = (exact if enough else candidates).values()
+    return sorted(known, key=lambda block: min(block.positions))
 
 
 def _insert(
