@@ -52,6 +52,7 @@ from onnx_net2net.model.tensors import (
 from onnx_net2net.model.validation import check_model, opset_versions
 from onnx_net2net.model.weights import Absent, Computed, Inline, Source, Weight
 from onnx_net2net.model.wire import THRESHOLD
+from onnx_net2net.progress import work
 
 __all__ = ["Absent", "AnyModel", "Computed", "Model", "Weight", "load", "load_shape"]
 
@@ -244,7 +245,15 @@ class Model:
         if self._sha256 is None:
             digest, source = hashlib.sha256(), self._original
             pieces = message(*self._written())[1] if source is None else [whole(source)]
-            stream(pieces, digest.update)
+            name = "the model" if self.path is None else self.path.name
+            total = sum(piece.nbytes for piece in pieces)
+            with work(f"reading {name}", total, in_bytes=True) as reading:
+
+                def sink(chunk: memoryview) -> None:
+                    digest.update(chunk)
+                    reading.advance(chunk.nbytes)
+
+                stream(pieces, sink)
             self._sha256 = digest.hexdigest()
         return self._sha256
 

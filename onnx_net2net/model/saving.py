@@ -31,6 +31,7 @@ from onnx_net2net.model.placing import (
 from onnx_net2net.model.tensors import clear_data
 from onnx_net2net.model.weights import Source, Stored, Weight
 from onnx_net2net.model.wire import RAW_DATA, WireError, splice, strip
+from onnx_net2net.progress import work
 
 __all__ = [
     "SINGLE_FILE_LIMIT", "Pieces", "message", "stream", "whole", "write", "write_plain",
@@ -143,11 +144,15 @@ def _write_file(
         also(chunk)
         file.write(chunk)
 
-    with open(draft, "xb", buffering=1 << 20) as file:
+    total = sum(piece.nbytes for piece in pieces)
+    writing = work(
+        f"writing {target.name}", total, in_bytes=True, measure=lambda: draft.stat().st_size
+    )
+    with writing, open(draft, "xb", buffering=1 << 20) as file:
         stream(pieces, sink)
         file.flush()
         os.fsync(file.fileno())
-    if draft.stat().st_size != sum(piece.nbytes for piece in pieces):
+    if draft.stat().st_size != total:
         raise _not_as_written(target)
 
 
