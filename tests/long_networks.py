@@ -34,6 +34,20 @@ def residual(parts: int) -> ModelProto:
     return net.model(x)
 
 
+def numbered(parts: int) -> ModelProto:
+    """The same, with the names that PyTorch's exporters write."""
+    net = Net()
+    x = net("MatMul", net.input("batch", 7), net.weight(7, 9, name="stem.weight"))
+    for i in range(parts):
+        up = net.weight(9, 5, name=f"h.{i}.mlp.up.weight")
+        down = net.weight(5, 9, low=-0.01, high=0.01, name=f"h.{i}.mlp.down.weight")
+        inner = net("MatMul", x, up, name=f"/h.{i}/mlp/up/MatMul")
+        inner = net("Relu", inner, name=f"/h.{i}/mlp/Relu")
+        inner = net("MatMul", inner, down, name=f"/h.{i}/mlp/down/MatMul")
+        x = net("Add", x, inner, name=f"/h.{i}/Add")
+    return net.model(x)
+
+
 def shared(parts: int) -> ModelProto:
     """One weight that every layer reads."""
     net = Net()
@@ -173,7 +187,7 @@ def windows_in_any_order(parts: int) -> ModelProto:
 NETWORKS: dict[str, Callable[[int], ModelProto]] = {
     network.__name__: network
     for network in (
-        chain, frames, halves, joined, readers, residual, shapes, shared, slices,
+        chain, frames, halves, joined, numbered, readers, residual, shapes, shared, slices,
         slices_in_any_order, slices_of_products, slices_of_slices, split_and_added,
         split_and_joined, windows, windows_in_any_order,
     )

@@ -22,6 +22,7 @@ PACKAGE = ROOT / "onnx_net2net"
 ROOMS = (
     "_version",
     "errors",
+    "progress",
     "step",
     "algebra",
     "operators",
@@ -49,7 +50,7 @@ OWNERS = {
     "onnxruntime": {"verification.engine", "verification.sessions"},
     "onnx_ir": {"frameworks.torch.exporter"},
     "onnxscript": {"frameworks.torch.exporter"},
-    "rich": {"cli.render", "cli.tables"},
+    "rich": {"cli.bar", "cli.render", "cli.tables"},
     "tempfile": {"verification.acceptance", "verification.verify"},
 }  # fmt: skip
 # What comes with an extra only.
@@ -75,7 +76,9 @@ KNOW_NO_OPERATOR = (
 )  # fmt: skip
 # The judge shares nothing with the accused: it knows of files and models, and what operators are.
 # That one draws random numbers, or indexes a table, is a fact; how to grow is not among them.
-JUDGE_KNOWS = {"_version", "algebra", "errors", "model", "operators", "verification"}
+JUDGE_KNOWS = {
+    "_version", "algebra", "errors", "model", "operators", "progress", "verification",
+}  # fmt: skip
 
 
 @cache

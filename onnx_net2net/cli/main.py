@@ -5,11 +5,14 @@ Everything heavier than click is imported inside the commands, so that ``--help`
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 
 import click
 
 from onnx_net2net import __version__
+from onnx_net2net.cli.bar import Bar
 from onnx_net2net.cli.deepen import deepen
 from onnx_net2net.cli.export import absorb, export
 from onnx_net2net.cli.grow import grow
@@ -19,6 +22,7 @@ from onnx_net2net.cli.outcome import DONE
 from onnx_net2net.cli.verify import verify
 from onnx_net2net.cli.widen import widen
 from onnx_net2net.errors import UsageError
+from onnx_net2net.progress import follow
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -26,6 +30,8 @@ def run(arguments: Sequence[str]) -> int:
 
     Raises Net2NetError for what the user can mend, KeyboardInterrupt for Ctrl-C.
     """
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        follow(Bar(getattr(sys.stderr, "unfiltered", sys.stderr)))
     try:
         result = main.main(list(arguments), "onnx-net2net", standalone_mode=False)
     except click.Abort:
@@ -58,5 +64,16 @@ def main() -> None:
     """
 
 
+def _quiet(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        follow(None)
+
+
 for _command in (inspect, widen, deepen, grow, verify, export, absorb, history, diff):
+    _command.params.append(
+        click.Option(
+            ["-q", "--quiet"], is_flag=True, expose_value=False, callback=_quiet,
+            help="Show no progress; it is shown on a terminal only, on stderr.",
+        )
+    )  # fmt: skip
     main.add_command(_command)

@@ -86,6 +86,11 @@ class Terminal:
         for line in lines:
             self.write(line)
 
+    @property
+    def unfiltered(self) -> TextIO:
+        """The stream itself, for what draws on it; it is to be given printable texts only."""
+        return self._stream
+
     def __getattr__(self, name: str) -> Any:
         if name == "buffer":  # nobody writes past this stream
             raise AttributeError(name)

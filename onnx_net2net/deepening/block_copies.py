@@ -9,9 +9,11 @@ residual branch, which is zero. Source: LLaMA-Pro, Wu et al., ACL 2024 (zero out
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, helper
@@ -34,11 +36,15 @@ from onnx_net2net.widening.dimensions import Analysis
 
 @dataclass
 class Cloning:
-    """Copies of ``block`` under construction in ``editor``."""
+    """Copies of ``block`` under construction in ``editor``.
+
+    ``before`` is the block before room was made: tensors are called as they were then.
+    """
 
     analysis: Analysis
     editor: Editor
     block: Block
+    before: Block
     numbered: bool
     cancel: Cancelling | None = None
     names: dict[str, str] = field(default_factory=dict)  # in the last copy: {old: new}
@@ -52,18 +58,18 @@ class Cloning:
         ones = {name for name, value in block.values if value}.union(block.affine[:1])
         self.row = in_a_row(self.analysis, block.positions if block.affine else (), ones)
 
-    def shift(self, text: str, number: int) -> str:
+    def shift(self, text: str, number: int, *, tensor: bool = False) -> str:
         """Return a name or path of the block as in its copy of that number."""
-        block = self.block
+        block = self.before if tensor else self.block
         if self.numbered:
             at, more = block.index, number * block.stride
             return renumbered(text, block.prefix, lambda n: n + more if n == at else n)
         name = block.name.rpartition("/")[2]
         return re.sub(rf"(?<![\w.]){re.escape(name)}(?![A-Za-z0-9])", f"{name}_copy{number}", text)
 
-    def unique(self, name: str, number: int) -> str:
+    def unique(self, name: str, number: int, *, tensor: bool = False) -> str:
         """Return the name in the copy of that number of what is ``name`` in the block."""
-        shifted = self.shift(name, number)
+        shifted = self.shift(name, number, tensor=tensor)
         if shifted == name and name and not self.numbered:
             base, colon, port = name.rpartition(":")  # TensorFlow's: kernel:0
             numbered = bool(colon) and port.isdigit()
@@ -191,7 +197,7 @@ class Cloning:
             if not name:
                 continue
             ends = name == self.block.output and output is not None
-            names[name] = output if ends and output else self.unique(name, number)
+            names[name] = output if ends and output else self.unique(name, number, tensor=True)
             if names[name] != output:
                 self.editor.describe(name, names[name])
             copy.output[index] = names[name]
@@ -211,7 +217,7 @@ class Cloning:
     def _parameter(self, name: str, number: int) -> str:
         """Add a parameter of a copy with the contents of ``name``; return its name."""
         weight = self.editor.model.weights[name]
-        new = self.unique(name, number)
+        new = self.unique(name, number, tensor=not _is_numbered(name))
         self.editor.proto.graph.initializer.append(
             TensorProto(name=new, data_type=weight.dtype, dims=weight.shape)
         )
@@ -227,43 +233,44 @@ def not_exact(block: Block) -> Refused:
 
 
 def clone(
-    analysis: Analysis, block: Block, copies: int, *, numbered: bool, zero: str = Zero.LAST
-) -> tuple[Editor, dict[str, str]]:
-    """Return an editor with ``copies`` behind ``block``, and their parameters: {new: old}.
+    analysis: Analysis,
+    editor: Editor,
+    block: Block,
+    before: Block,
+    copies: int,
+    *,
+    numbered: bool,
+    zero: str = Zero.LAST,
+) -> dict[str, str]:
+    """Put ``copies`` behind ``block`` and return their parameters: {new: old}.
 
-    ``numbered`` copies take the numbers behind the block's, which must be free. ``zero`` is "last"
-    (zeros) or "cancel" (units that cancel in pairs). Raises Refused
-    where the copy would not be the identity.
+    ``numbered`` copies take the numbers behind the block's, which must be free; ``before`` is the
+    block before they were. ``zero`` is "last" (zeros) or "cancel" (units that cancel in pairs).
+    Raises Refused where the copy would not be the identity.
     """
     if not block.exact:
         raise not_exact(block)
-    editor = Editor(analysis.graph)
     cancel = cancelling(analysis, block) if zero == Zero.CANCEL else None
-    cloning = Cloning(analysis, editor, block, numbered, cancel)
+    cloning = Cloning(analysis, editor, block, before, numbered, cancel)
     cloning.insert(copies)
-    return editor, cloning.sources
+    return cloning.sources
 
 
-def with_room(model: Model, block: Block, copies: int) -> tuple[Model, dict[str, str]]:
-    """Give higher numbers to the members behind ``block`` in its series.
+def with_room(
+    model: Model, chosen: Sequence[tuple[Block, int]]
+) -> tuple[Model, list[Block], dict[str, str]]:
+    """Give higher numbers to the members behind ``chosen`` blocks in their series, for as many
+    copies as stand beside each.
 
-    Returns the new model, and what became of the names of weights: {old: new}. Constants that bear
-    the name of an output, as TorchScript's do (/a/a.0/Constant_output_0), keep it. Raises Refused
-    where a name is not free.
+    Returns the new model, the blocks under their new names, and what became of the names of
+    weights: {old: new}. Constants that bear the name of an output, as TorchScript's do
+    (/a/a.0/Constant_output_0), keep it. Raises Refused where a name is not free.
     """
-    at, more = block.index, copies * block.stride
-    assert at is not None, f"{block.name} counts in no series"
-
-    def shift(text: str) -> str:
-        return renumbered(text, block.prefix, lambda n: n + more if n > at else n)
-
+    shift = _shift(chosen)
     proto = model.editable()
-    renames = {
-        entry.name: shift(entry.name)
-        for entry in proto.graph.initializer
-        if shift(entry.name) != entry.name and not entry.name.startswith("/")
-    }
-    _check_free(proto.graph, renames, block)
+    numbered = (e.name for e in proto.graph.initializer if _is_numbered(e.name))
+    renames = {old: new for old in numbered if (new := shift(old)) != old}
+    _check_free(proto.graph, renames, chosen[-1][0])
     for graph in (proto.graph, *subgraphs(proto.graph)):
         for entry in (*graph.initializer, *graph.input, *graph.value_info):
             entry.name = renames.get(entry.name, entry.name)
@@ -280,7 +287,36 @@ def with_room(model: Model, block: Block, copies: int) -> tuple[Model, dict[str,
         if entry.key == TIES:
             entry.value = shift(entry.value)
     weights = {new: model.weights[old].renamed(new) for old, new in renames.items()}
-    return model.with_changes(proto, weights), renames
+    moved = [replace(b, name=shift(b.name), series=shift(b.series)) for b, _ in chosen]
+    return model.with_changes(proto, weights), moved, renames
+
+
+def _is_numbered(weight: str) -> bool:
+    """Return whether a weight moves with its series: it is not named as the output of a node."""
+    return not weight.startswith("/")
+
+
+def _shift(chosen: Sequence[tuple[Block, int]]) -> Callable[[str], str]:
+    """Return what makes room in names for copies of the chosen blocks."""
+    copies: dict[str, dict[int, int]] = defaultdict(dict)
+    for block, count in chosen:
+        if block.index is not None:
+            copies[block.prefix][block.index] = count * block.stride
+
+    def moved(counts: Mapping[int, int]) -> Callable[[int], int]:
+        numbers = sorted(counts)
+        added = [0, *accumulate(counts[number] for number in numbers)]
+        return lambda n: n + added[bisect_left(numbers, n)]
+
+    inner_first = sorted(copies, key=len, reverse=True)  # outer numbers stand in inner names
+    numbers = [(prefix, moved(copies[prefix])) for prefix in inner_first]
+
+    def shift(text: str) -> str:
+        for prefix, number in numbers:
+            text = renumbered(text, prefix, number)
+        return text
+
+    return shift
 
 
 def _check_free(graph: GraphProto, renames: Mapping[str, str], block: Block) -> None:

@@ -14,8 +14,9 @@ are zero.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
 from onnx_net2net.deepening.block_names import named
@@ -37,20 +38,38 @@ def blocks(model: AnyModel) -> list[Block]:
     return list(load(model).derived(_blocks))
 
 
+class _Members(dict[str, Block]):
+    """Blocks by name, and which lie in which: ``layer1.0`` in ``layer1``."""
+
+    def __init__(self, blocks: Iterable[Block]) -> None:
+        super().__init__((block.name, block) for block in blocks)
+        self._within: dict[str, list[str]] = defaultdict(list)
+        for name in self:
+            for outer in _beginnings(name):
+                self._within[outer].append(name)
+
+    def around(self, name: str) -> list[Block]:
+        """Return the blocks that hold the one of that name."""
+        return [self[outer] for outer in _beginnings(name) if outer in self]
+
+    def within(self, name: str) -> list[Block]:
+        """Return the blocks that the one of that name holds."""
+        return [self[inner] for inner in self._within.get(name, ()) if inner in self]
+
+
 @uncollected()
 def _blocks(model: Model) -> list[Block]:
     analysis = analyse(model)
     series = Series(analysis)
-    members = {name: series.block(name) for name in series.members}
+    members = _Members(map(series.block, series.members))
     for name, block in [*members.items()]:
         # All there is of a stage of one block is the block.
-        inner = (b for other, b in members.items() if _holds(name, other))
-        if any(b.exact and b.positions == block.positions for b in inner):
+        if any(b.exact and b.positions == block.positions for b in members.within(name)):
             del members[name]
     motifs = _motifs(analysis, members.values())
     repeated = {n for n, b in members.items() if (b.series, signature(analysis, b)) in motifs}
     stages = {n for n, b in members.items() if n not in repeated and _is_row(series, b, members)}
-    single = {name: block for name, block in members.items() if name not in stages}
+    single = _Members(block for name, block in members.items() if name not in stages)
     kept = [block for block in single.values() if _chosen(block, single, repeated)]
     steps = named(analysis, streamed_blocks(analysis, _positions(kept)), "block")
     kept += steps
@@ -95,21 +114,20 @@ def _motifs(analysis: Analysis, members: Collection[Block]) -> set[tuple[str, Si
     }
 
 
-def _is_row(series: Series, block: Block, members: dict[str, Block]) -> bool:
+def _is_row(series: Series, block: Block, members: _Members) -> bool:
     """Return whether exact blocks with parameters of the same names are all there is of one."""
     alike: dict[frozenset[str], set[int]] = defaultdict(set)
-    for name, inner in members.items():
-        if inner.exact and _holds(block.name, name):
-            alike[series.contents[name]] |= inner.positions
+    for inner in members.within(block.name):
+        if inner.exact:
+            alike[series.contents[inner.name]] |= inner.positions
     return any(positions == block.positions for positions in alike.values())
 
 
-def _chosen(block: Block, members: dict[str, Block], repeated: set[str]) -> bool:
+def _chosen(block: Block, members: _Members, repeated: set[str]) -> bool:
     """Return whether a block is, of nested ones, the outermost exact and repeated, else exact."""
     if not block.exact:
         return False
-    outer = [b for name, b in members.items() if _holds(name, block.name)]
-    inner = [b for name, b in members.items() if _holds(block.name, name)]
+    outer, inner = members.around(block.name), members.within(block.name)
     if block.name in repeated:
         return not any(b.exact and b.name in repeated for b in outer)
     if any(b.exact and b.name in repeated for b in (*outer, *inner)):
@@ -117,9 +135,7 @@ def _chosen(block: Block, members: dict[str, Block], repeated: set[str]) -> bool
     return not any(b.exact for b in outer)
 
 
-def _repeated_but_not_exact(
-    analysis: Analysis, series: Series, members: dict[str, Block]
-) -> list[Block]:
+def _repeated_but_not_exact(analysis: Analysis, series: Series, members: _Members) -> list[Block]:
     """Return the outermost members of a series, not exact, of which two are made alike."""
     made = {name: (block.series, series.contents[name]) for name, block in members.items()}
     alike = Counter(made.values())
@@ -127,7 +143,7 @@ def _repeated_but_not_exact(
     segments: dict[str, Block] = {}
     fitting: Counter[tuple[str, frozenset[str]]] = Counter()
     for name, block in members.items():
-        nested = (b for n, b in members.items() if _holds(n, name) or _holds(name, n))
+        nested = (*members.around(name), *members.within(name))
         single = not is_nested(series.contents[name])
         if block.exact:
             fitting[made[name]] += 1
@@ -137,8 +153,10 @@ def _repeated_but_not_exact(
                 fitting[made[name]] += 1
                 segments[name] = segment
     kept = {name: block for name, block in segments.items() if fitting[made[name]] > 1}
-    return [block for name, block in kept.items() if not any(_holds(n, name) for n in kept)]
+    return [block for name, block in kept.items() if kept.keys().isdisjoint(_beginnings(name))]
 
 
-def _holds(outer: str, inner: str) -> bool:
-    return inner.startswith(outer + ".")
+def _beginnings(name: str) -> Iterator[str]:
+    """Yield ``a`` and ``a.0`` for ``a.0.b``."""
+    for dot in re.finditer(r"\.", name):
+        yield name[: dot.start()]

@@ -6,7 +6,7 @@ deeper = deepen(model, after="conv5")
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -38,7 +38,7 @@ from onnx_net2net.step import Deepen, Zero, listed
 from onnx_net2net.verification.verify import tensors
 from onnx_net2net.widening.dimensions import Analysis, analyse
 from onnx_net2net.widening.epsilons import changed
-from onnx_net2net.widening.growth_record import WeightGrowth, pack
+from onnx_net2net.widening.growth_record import pack
 
 Samples = Sequence[Mapping[str, np.ndarray]]
 
@@ -181,36 +181,92 @@ def _with_layers(
 
 
 def _with_copies(model: Model, step: Deepen) -> tuple[Model, list[Copies]]:
-    """Copy later blocks first, so that the numbers of those before them stay."""
+    """Return the deeper model, and the copies of each block; those of later blocks come first."""
+    chosen = repetitions(_candidates(model, listed(step.block)), step)
+    chosen = [(block, copies) for block, copies in reversed(chosen) if copies]
+    for block, _ in chosen:
+        if not block.exact:
+            raise not_exact(block)
     changes: list[Copies] = []
-    for target, copies in reversed(repetitions(_candidates(model, listed(step.block)), step)):
-        if not copies:
-            continue
-        if not target.exact:
-            raise not_exact(target)
-        renames: dict[str, str] = {}
-        numbered = step.renumber and bool(target.series)
-        if numbered:
-            model, renames = with_room(model, target, copies)
-            changes = [change.moved(renames) for change in changes]
-        analysis = analyse(model)
-        block = block_again(analysis, target)
-        readers: dict[str, WeightGrowth] = {}
-        if block.beside:
-            editor, sources, readers = clone_beside(
-                analysis, block, copies, numbered=numbered, seed=step.seed
-            )
-        else:
-            editor, sources = clone(analysis, block, copies, numbered=numbered, zero=step.zero)
-        added = (w for w in editor.weights.values() if w.name not in model.weights)
-        new = [weight.name for weight in added if weight.size > 1]  # else the epsilon of a norm
-        model = editor.finish()
-        epsilons = changed(analysis, analyse(model), sources) if block.affine else {}
-        note = block.reason or ""
-        shapes = {name: analysis.model.weights[name].shape for name in readers}
-        grown = pack(readers, shapes) if readers else {}
-        changes.append(Copies(block.name, copies, note, new, renames, sources, epsilons, grown))
+    for blocks_apart in _apart(chosen):
+        model, copied = _copied(model, blocks_apart, step)
+        changes = [change.moved(copied[0].renames) for change in changes] + copied
     return model, changes
+
+
+def _apart(chosen: Sequence[tuple[Block, int]]) -> Iterator[list[tuple[Block, int]]]:
+    """Yield the blocks in groups that can be copied at once, for they share no node or norm.
+
+    Copies beside a block change what reads it, so that it stands alone.
+    """
+    group: list[tuple[Block, int]] = []
+    taken: set[int | str] = set()
+    for block, copies in chosen:
+        own = {*block.positions, *block.affine}
+        if group and (block.beside or group[-1][0].beside or not taken.isdisjoint(own)):
+            yield group
+            group, taken = [], set()
+        group.append((block, copies))
+        taken |= own
+    if group:
+        yield group
+
+
+def _copied(
+    model: Model, chosen: Sequence[tuple[Block, int]], step: Deepen
+) -> tuple[Model, list[Copies]]:
+    """Copy blocks in one edit. The first change tells what all of them renamed."""
+    now, renames = [block for block, _ in chosen], dict[str, str]()
+    if step.renumber and any(block.series for block in now):
+        model, now, renames = with_room(model, chosen)
+    analysis = analyse(model)
+    if now[0].beside:
+        model, change = _beside(analysis, now[0], *chosen[0], step)
+        return model, [replace(change, renames=renames)]
+    editor = Editor(analysis.graph)
+    clones = []
+    for (before, copies), renamed in zip(chosen, now, strict=True):
+        block = block_again(analysis, renamed)
+        numbered = step.renumber and bool(block.series)
+        sources = clone(analysis, editor, block, before, copies, numbered=numbered, zero=step.zero)
+        clones.append((block, sources))
+    model = editor.finish()
+    epsilons = _epsilons(analysis, model, clones)
+    changes = [
+        Copies(before.name, copies, block.reason or "", [*sources], {}, sources, differing)
+        for (before, copies), (block, sources), differing in zip(
+            chosen, clones, epsilons, strict=True
+        )
+    ]
+    return model, [replace(changes[0], renames=renames), *changes[1:]]
+
+
+def _beside(
+    analysis: Analysis, block: Block, before: Block, copies: int, step: Deepen
+) -> tuple[Model, Copies]:
+    """Copy one block beside what it reads; ``before`` is the block before room was made."""
+    block = block_again(analysis, block)
+    numbered = step.renumber and bool(block.series)
+    editor, sources, readers = clone_beside(
+        analysis, block, before, copies, numbered=numbered, seed=step.seed
+    )
+    known = analysis.model.weights
+    new = [w.name for w in editor.weights.values() if w.name not in known and w.size > 1]
+    grown = pack(readers, {name: known[name].shape for name in readers})
+    change = Copies(before.name, copies, block.reason or "", new, {}, sources, {}, grown)
+    return editor.finish(), change
+
+
+def _epsilons(
+    before: Analysis, model: Model, clones: Sequence[tuple[Block, Mapping[str, str]]]
+) -> list[dict[str, tuple[float, float]]]:
+    """Return for each block the epsilons that differ in the deeper model, by scales of norms."""
+    if not any(block.affine for block, _ in clones):
+        return [{} for _ in clones]
+    sources = {new: old for _, names in clones for new, old in names.items()}
+    epsilons = changed(before, analyse(model), sources)
+    scales = ((*block.parameters, *names) for block, names in clones)
+    return [{name: epsilons[name] for name in own if name in epsilons} for own in scales]
 
 
 def _candidates(model: Model, names: Collection[str]) -> list[Block]:
@@ -220,10 +276,11 @@ def _candidates(model: Model, names: Collection[str]) -> list[Block]:
         block = candidates.get(name) or block_named(analyse(model), name)
         if block is not None:
             candidates[name] = block
-    exact = [block for block in candidates.values() if block.exact]
+    exact = {name: block for name, block in candidates.items() if block.exact}
     # A glob means those that can be copied, if there are any.
-    enough = all(any(matches(block.name, name) for block in exact) for name in names)
-    return sorted(exact if enough else candidates.values(), key=lambda block: min(block.positions))
+    enough = all(name in exact or any(matches(n, name) for n in exact) for name in names)
+    known = (exact if enough else candidates).values()
+    return sorted(known, key=lambda block: min(block.positions))
 
 
 def _insert(

@@ -252,13 +252,13 @@ def _longer(weight: Weight, axis: int, more: int, seed: list[int]) -> Callable[[
 
 
 def clone_beside(
-    analysis: Analysis, block: Block, copies: int, *, numbered: bool, seed: int
+    analysis: Analysis, block: Block, before: Block, copies: int, *, numbered: bool, seed: int
 ) -> tuple[Editor, dict[str, str], dict[str, WeightGrowth]]:
     """Return an editor with copies beside ``block``, their parameters, {new: old}, and how those of
     other layers grew. Raises Refused where something reads the block's output without weights.
     """
     dense = _Dense(analysis, block, copies, seed)
     grown = dense.readers()
-    cloning = Cloning(analysis, dense.editor, block, numbered)
+    cloning = Cloning(analysis, dense.editor, block, before, numbered)
     dense.insert(cloning)
     return dense.editor, cloning.sources, grown

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
@@ -36,8 +37,8 @@ def evenly(blocks: int, copies: int) -> list[int]:
     each, rest = divmod(copies, blocks)
     # Those that are not for all end equal groups of blocks, as in LLaMA-Pro.
     ends = [(i + 1) * blocks / rest for i in range(rest)]
-    places = [max(round(end), 1) - 1 for end in ends]
-    return [each + places.count(i) for i in range(blocks)]
+    places = Counter(max(round(end), 1) - 1 for end in ends)
+    return [each + places[i] for i in range(blocks)]
 
 
 def _named(
@@ -46,8 +47,10 @@ def _named(
     """Return the blocks that names, ends of names and globs mean, in graph order."""
     chosen: Numbers = {}
     numbers = names if isinstance(names, Mapping) else dict.fromkeys(listed(names))
+    by_name = {block.name: block for block in known}
     for name, copies in numbers.items():
-        ends = [b for b in known if b.name == name] or [b for b in known if matches(b.name, name)]
+        whole = by_name.get(name)
+        ends = [whole] if whole else [b for b in known if matches(b.name, name)]
         if not ends:
             close = difflib.get_close_matches(name, [b.name for b in known], n=3, cutoff=0.5)
             remedy = "'onnx-net2net inspect MODEL --blocks' lists them"

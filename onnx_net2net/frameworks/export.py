@@ -16,6 +16,7 @@ from onnx_net2net.errors import Net2NetError, OutputError
 from onnx_net2net.frameworks.verify_export import agreement
 from onnx_net2net.model.atomic_write import place
 from onnx_net2net.model.model import Model
+from onnx_net2net.progress import work
 from onnx_net2net.verification.precision import has_bfloat16
 from onnx_net2net.verification.report import Report
 from onnx_net2net.verification.trials import Outputs, first_line
@@ -56,12 +57,17 @@ def write(
             def call(feeds: dict[str, np.ndarray]) -> Outputs:
                 return dict(zip(names, network(feeds), strict=True))
 
-            report.append(agreement(model, call))
+            with work(f"verifying {target.name}"):
+                report.append(agreement(model, call))
         return not report or report[0].equivalent
+
+    def written(draft: Path) -> None:
+        with work(f"writing {target.name} for {framework}"):
+            draw(model, draft)
 
     place(
         target,
-        write=lambda draft: draw(model, draft),
+        write=written,
         judge=judge,
         entry="model.py",
         force=force,

@@ -53,6 +53,7 @@ from onnx_net2net.model.tensors import (
 from onnx_net2net.model.validation import check_model, opset_versions
 from onnx_net2net.model.weights import Absent, Computed, Inline, Source, Weight
 from onnx_net2net.model.wire import THRESHOLD
+from onnx_net2net.progress import work
 
 __all__ = ["Absent", "AnyModel", "Computed", "Model", "Weight", "load", "load_shape"]
 
@@ -250,13 +251,20 @@ class Model:
                 if source is None
                 else whole(source, self._lifted.values())
             )
-            with ThreadPoolExecutor(1) as helper:
+            name = "the model" if self.path is None else self.path.name
+            total = sum(piece.nbytes for piece in pieces)
+            with (
+                work(f"reading {name}", total, in_bytes=True) as reading,
+                ThreadPoolExecutor(1) as helper,
+            ):
                 for piece in pieces:
                     if isinstance(piece, Weight):
                         for chunk in piece.examined(self._external, helper):
                             digest.update(chunk)
+                            reading.advance(chunk.nbytes)
                     else:
                         digest.update(piece)
+                        reading.advance(piece.nbytes)
             self._sha256 = digest.hexdigest()
         return self._sha256
 

@@ -34,6 +34,7 @@ from onnx_net2net.model.reading import OpenFile
 from onnx_net2net.model.tensors import clear_data
 from onnx_net2net.model.weights import Source, Stored, Weight
 from onnx_net2net.model.wire import RAW_DATA, WireError, splice, strip
+from onnx_net2net.progress import work
 
 __all__ = [
     "SINGLE_FILE_LIMIT", "Pieces", "message", "stream", "whole", "write", "write_plain",
@@ -148,7 +149,11 @@ def write_plain(path: Path, pieces: Pieces, *, force: bool) -> None:
 
 def _write_file(draft: Path, target: Path, pieces: Pieces, *, hashed: bool = False) -> None:
     """Write and flush a draft of ``target``; ``hashed``: each weight knows its digest then."""
-    with open(draft, "xb", buffering=1 << 20) as file, ThreadPoolExecutor(1) as helper:
+    total = sum(piece.nbytes for piece in pieces)
+    writing = work(
+        f"writing {target.name}", total, in_bytes=True, measure=lambda: draft.stat().st_size
+    )
+    with writing, open(draft, "xb", buffering=1 << 20) as file, ThreadPoolExecutor(1) as helper:
         for piece in _joined(pieces, hashed):
             if isinstance(piece, _Run):
                 piece.file.copy(piece.start, piece.end, file)
@@ -158,7 +163,7 @@ def _write_file(draft: Path, target: Path, pieces: Pieces, *, hashed: bool = Fal
                 file.write(piece)
         file.flush()
         os.fsync(file.fileno())
-    if draft.stat().st_size != sum(piece.nbytes for piece in pieces):
+    if draft.stat().st_size != total:
         raise _not_as_written(target)
 
 

@@ -51,6 +51,9 @@ OPTIMISER = 10.0
 # Below this many tolerances of change between inputs, a comparison shows little.
 BLIND = 10.0
 
+# Of both models, as they are, moved by an ulp up and down, in float64, and optimised.
+RUNS = 10
+
 # Both ways, so that a ReLU or a rounding step that hides one of them shows the other.
 _MOVES: tuple[How, ...] = ("up", "down")
 

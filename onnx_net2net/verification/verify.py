@@ -17,7 +17,7 @@ import contextlib
 import functools
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,14 @@ from onnx_net2net.model.drafts import draft_folder
 from onnx_net2net.model.isolation import Isolated
 from onnx_net2net.model.model import AnyModel, Model, load
 from onnx_net2net.model.validation import check_operands
+from onnx_net2net.progress import work
 from onnx_net2net.verification.comparison import is_float
 from onnx_net2net.verification.contents import MESSAGE_LIMIT, check_files, contents
 from onnx_net2net.verification.engine import ERRORS, VERSION, process_of
 from onnx_net2net.verification.feeds import Feeds, Range, UserInputs
 from onnx_net2net.verification.interface import Matched, compare_outputs, matched
 from onnx_net2net.verification.interior import Interior
-from onnx_net2net.verification.judgement import How, Own, PerOutput, compare_models, own_of
+from onnx_net2net.verification.judgement import RUNS, How, Own, PerOutput, compare_models, own_of
 from onnx_net2net.verification.kernels import blurred
 from onnx_net2net.verification.precision import (
     has_bfloat16,
@@ -86,13 +87,12 @@ def verify(
     ONNX test folder, or several of these. ``provider`` is ``cpu``, ``cuda`` or a name of
     onnxruntime's; by default CUDA where it works. ``sizes`` gives sizes of dynamic dimensions by
     name. ``by_position`` matches inputs and outputs by their positions, whatever their names.
+    Small models are run on more samples than ``seeds`` says: in a larger batch, or more seeds.
 
     ``rtol`` and ``atol`` are a number or one by output name. One of them alone allows
     ``rtol * |expected|`` or ``atol`` where that is more than the measured rounding noise, so it
     never makes the comparison stricter. Both together replace the measured tolerance by
     ``atol + rtol * |expected|``, as in ``numpy.allclose``.
-
-    Small models are run on more samples than ``seeds`` says: in a larger batch, or more seeds.
 
     Raises InvalidModel for a model that onnxruntime cannot load, UsageError for inputs, sizes or
     ranges that do not fit, or where the first model runs with no size that was tried.
@@ -101,10 +101,10 @@ def verify(
     if seeds < 1:
         raise UsageError(f"seeds must be 1 or more, not {seeds}")
     report, own = Report(onnxruntime=VERSION), (rtol, atol)
-    with draft_folder(Path(tempfile.gettempdir())) as scratch:
+    with draft_folder(Path(tempfile.gettempdir())) as scratch, work("verifying") as running:
         name = choose_provider(provider)
-        first = Candidate("first", a, name, scratch)
-        second = Candidate("second", b, name, scratch)
+        first = Candidate("first", a, name, scratch, running.advance)
+        second = Candidate("second", b, name, scratch, running.advance)
         interface = matched(first.graph, second.graph, by_position=by_position)
         runnable = not interface.problems
         _fit(first, second, interface, own)
@@ -114,6 +114,7 @@ def verify(
             planner = _planner(first, second, interface, ranges)
             planned = planner.user(inputs) if inputs is not None else planner.seeded(seeds, sizes)
             report.warnings += planner.warnings
+            running.total = RUNS * len(planned)
             compare_models(first, second, planned, report, own)
         check_files(a, first.model)
         check_files(b, second.model)
@@ -127,8 +128,16 @@ def verify(
 class Candidate:
     """A model under test, and the sessions that can be made of it and its copies."""
 
-    def __init__(self, label: str, model: AnyModel, provider: str, scratch: Path) -> None:
+    def __init__(
+        self,
+        label: str,
+        model: AnyModel,
+        provider: str,
+        scratch: Path,
+        ran: Callable[[], object] = lambda: None,
+    ) -> None:
         self.label = label
+        self._ran = ran  # is called for each run
         self.model = load(model)
         self._as_file = not isinstance(model, Model)
         self.graph = self.model.proto.graph
@@ -166,6 +175,7 @@ class Candidate:
             own = np.dtype(np.float64) if double and is_float(value.dtype) else value.dtype
             kind = own if double else self._types.get(name, own)
             given[self._inputs.get(name, name)] = value.astype(kind, copy=False)
+        self._ran()
         return session.run(given, aliases=self._outputs)
 
     @property

@@ -41,8 +41,15 @@ def grow(model: n2n.Model) -> None:
         n2n.widen(model, {d.name: 2 * d.width for d in growing})
 
 
+def deepen(model: n2n.Model) -> None:
+    """Copy all blocks, those behind each of them making room for its copy."""
+    blocks = [block.name for block in n2n.blocks(model) if block.exact]
+    if blocks:
+        n2n.deepen(model, block=blocks)
+
+
 @pytest.mark.parametrize("name", sorted(NETWORKS))
-@pytest.mark.parametrize("call", [n2n.costs, n2n.blocks, grow], ids=lambda c: c.__name__)
+@pytest.mark.parametrize("call", [n2n.costs, n2n.blocks, grow, deepen], ids=lambda c: c.__name__)
 def test_time_grows_with_the_network(name: str, call: Callable[[n2n.Model], object]) -> None:
     seconds(call, 20, name)
     one = two = float("inf")
