@@ -153,9 +153,10 @@ class _Dense:
                      split=Split.FRESH, seed=self.seed)  # fmt: skip
         sharing = share(self.analysis, growth, step)
         sizing = Sizing(solution, growth).find()
-        patched = [p.node for p in (*sizing.patches, *sizing.attributes)]
-        patched += [node for node, _ in sizing.drops]
-        if sharing.insertions or sharing.scaled or block.positions & {n.position for n in patched}:
+        resized = {patch.node.position for patch in sizing.patches}
+        resized.update(attribute.node.position for attribute in sizing.attributes)
+        resized.update(node.position for node, _ in sizing.drops)
+        if sharing.insertions or sharing.scaled or block.positions & resized:
             raise Refused(block.name, "what reads it has no weights that could be zero", _OTHERS)
         apply(sizing, self.editor)
         grown: dict[str, WeightGrowth] = {}
@@ -205,12 +206,12 @@ class _Dense:
         entry = canonical(self.analysis.solution.axes[block.input][self.axis])
         for number in range(1, self.copies + 1):
             name = cloning.unique(block.input, number)
-            node = helper.make_node(
+            concat = helper.make_node(
                 "Concat", [*parts, *outputs], [name], cloning.unique(base, number), axis=self.axis
             )
             for prop in join.proto.metadata_props if join else ():
-                node.metadata_props.add(key=prop.key, value=cloning.shift(prop.value, number))
-            editor.append(last, node)
+                concat.metadata_props.add(key=prop.key, value=cloning.shift(prop.value, number))
+            editor.append(last, concat)
             outputs.append(cloning.copy(number, name, last))
             self._lengthen(cloning, entry, number * self.dimension.width)
         for node, index in sorted(graph.consumers[block.output], key=lambda at: -at[1]):
