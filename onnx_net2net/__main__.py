@@ -7,7 +7,6 @@ traceback of a defect.
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
@@ -23,7 +22,6 @@ UNEQUAL, BAD, DEFECT, CLOSED = 1, 2, 70, 141
 def main() -> int:
     """Run the command line of this process and return the exit code."""
     _open_streams()
-    gc.set_threshold(20_000)  # imports make many objects, and none of them is garbage
     interruption = Interruption()
     try:
         interruption.install()

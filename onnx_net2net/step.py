@@ -263,7 +263,7 @@ class Deepen(Step):
     """Insert layers ``after`` places, and copies of blocks; ``calibrate`` names files of inputs."""
 
     operation = "deepen"
-    method = 2
+    method = 3
     after: str | Sequence[str] = _argument(
         NAMES,
         (),

@@ -202,7 +202,7 @@ def _apart(chosen: Sequence[tuple[Block, int]]) -> Iterator[list[tuple[Block, in
     group: list[tuple[Block, int]] = []
     taken: set[int | str] = set()
     for block, copies in chosen:
-        own = {*block.positions, *block.affine}
+        own: set[int | str] = {*block.positions, *block.affine}
         if group and (block.beside or group[-1][0].beside or not taken.isdisjoint(own)):
             yield group
             group, taken = [], set()
