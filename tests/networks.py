@@ -98,3 +98,13 @@ def dropout_ratios(model: n2n.Model) -> list[float]:
     nodes = [node for node in model.proto.graph.node if node.op_type == "Dropout"]
     assert all(len(node.input) == 2 for node in nodes), "a mode is stated"
     return [float(model.weights[node.input[1]].array()) for node in nodes]
+
+
+def row(*names: str) -> ModelProto:
+    """Residual blocks of these names, one behind the other; one may stand for a part of a block."""
+    net = Net()
+    x = net.input("n", 6)
+    for name in names:
+        hidden = net("Relu", net("MatMul", x, net.weight(6, 5, name=f"{name}.up.weight")))
+        x = net("Add", x, net("MatMul", hidden, net.weight(5, 6, name=f"{name}.down.weight")))
+    return net.model(x)

@@ -109,7 +109,7 @@ class Kernel(click.ParamType):  # type: ignore[type-arg]
         if isinstance(value, tuple):
             return value
         sizes = str(value).lower().split("x")
-        if not all(size.isdigit() and int(size) for size in sizes):
+        if not all(size.isdecimal() and len(size) < 10 and int(size) for size in sizes):
             self.fail(f"{value!r} is not a window such as 3 or 1x7", param, ctx)
         return tuple(map(int, sizes))
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from onnx_net2net.deepening.paths import trained_behind
 from onnx_net2net.deepening.segments import Block, is_layer, is_weightless
 from onnx_net2net.model.graph import Node
-from onnx_net2net.model.numbers import between_dots, split, title
+from onnx_net2net.model.numbers import between_dots, is_member, split, title
 from onnx_net2net.widening.dimensions import Analysis, module_path
 
 _MOST = 3 / 4  # of the layers of a block must bear its name, which widening keeps
@@ -54,8 +54,7 @@ def named(analysis: Analysis, blocks: Sequence[Block], series: str) -> list[Bloc
         if not name or name in taken:
             renamed.append(replace(block, name=f"{series}.{number}"))
         else:
-            numbered = name[-1].isdigit() and not name.isdigit()
-            prefix = split(name)[0] if numbered else ""
+            prefix = split(name)[0] if is_member(name) else ""
             counts = between_dots(prefix) or name in modules
             renamed.append(replace(block, name=name, series=title(prefix) if counts else ""))
         taken.add(renamed[-1].name)

@@ -11,21 +11,28 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-__all__ = ["between_dots", "members_in", "renumbered", "split", "title"]
+__all__ = ["between_dots", "is_member", "members_in", "renumbered", "split", "title"]
+
+# Digits of other scripts count nothing, nor does what is longer than any count.
+_NUMBER = r"(?<![0-9])[0-9]{1,9}(?![0-9])"
 
 
 def members_in(name: str) -> Iterator[str]:
     """Yield ``a.0``, ``a.0.b2`` for ``a.0.b2.weight``; nothing for ``/a/a.0/Conv_output``, which
     names no parameter but the output of a node that was folded.
     """
-    for match in re.finditer(r"\d(?=\.)", name) if "/" not in name else ():
-        member = name[: match.end()]
-        if not member.isdigit():
-            yield member
+    for match in re.finditer(rf"{_NUMBER}(?=\.)", name) if "/" not in name else ():
+        if match.start():
+            yield name[: match.end()]
+
+
+def is_member(name: str) -> bool:
+    """Return whether a name ends in a number, and is more than that."""
+    return re.search(rf"(?s:.){_NUMBER}\Z", name) is not None
 
 
 def split(member: str) -> tuple[str, int]:
-    """Return prefix and number.
+    """Return the prefix and the number of a name for which :func:`is_member` holds.
 
     >>> split("features.denselayer12")
     ('features.denselayer', 12)
@@ -56,7 +63,7 @@ def renumbered(text: str, prefix: str, number: Callable[[int], int]) -> str:
     def renumber(digits: str) -> str:
         return str(number(int(digits))).zfill(len(digits))
 
-    pattern = rf"{re.escape(prefix)}(\d+)(?![\w-])"
+    pattern = rf"{re.escape(prefix)}({_NUMBER})(?![\w-])"
     if not text.startswith("/"):
         return re.sub(rf"(?<![\w.]){pattern}", lambda m: prefix + renumber(m[1]), text)
     # In TorchScript's form a part may repeat the last one: /layer1/layer1.0/conv1.

@@ -136,7 +136,7 @@ def _session(
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
     threads = os.environ.get("ONNX_NET2NET_THREADS") or os.environ.get("OMP_NUM_THREADS", "")
-    if threads.isdigit():
+    if threads.isdecimal():
         options.intra_op_num_threads = int(threads)
     # TF32 keeps 10 bits of the mantissa, which would hide most differences.
     settings = {"use_tf32": "0"} if provider.startswith("CUDA") else {}

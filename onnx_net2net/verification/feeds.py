@@ -206,7 +206,9 @@ def _read(path: Path, specs: Sequence[InputSpec]) -> list[tuple[str, Feeds]]:
     if isinstance(contents, np.ndarray):
         return [(path.name, {specs[0].name: contents} if specs else {})]
     # np.savez(path, x, y) without names calls its arrays arr_0, arr_1.
-    if len(contents) == len(specs) and all(re.fullmatch(r"arr_\d+", name) for name in contents):
+    if len(contents) == len(specs) and all(
+        re.fullmatch(r"arr_[0-9]{1,9}", name) for name in contents
+    ):
         numbered = sorted(contents, key=lambda name: int(name[4:]))
         contents = {s.name: contents[n] for s, n in zip(specs, numbered, strict=True)}
     return [(path.name, contents)]

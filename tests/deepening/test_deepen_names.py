@@ -9,7 +9,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import onnx_net2net as n2n
-from tests.networks import Net, arrays
+from tests.networks import Net, arrays, row
 
 
 def stacked(net: Net, count: int = 3, *, norm: bool = False) -> str:
@@ -122,3 +122,27 @@ def test_constants_that_are_called_like_what_nodes_give_stay_so() -> None:
     deeper = n2n.deepen(model, block="layers.0")
     assert {"layers.3.a.weight", kept} <= deeper.weights.keys()
     assert n2n.verify(model, deeper)
+
+
+@pytest.mark.parametrize(
+    "first, second", [("a.\u0663", "a.\u0664"), ("a²", "a³"), ("a" + "9" * 5000, "b")]
+)
+def test_what_is_no_number_counts_nothing(first: str, second: str) -> None:
+    """Digits of other scripts, raised ones, and more than any count: int() takes some, or none."""
+    model = n2n.load(row(first, second))
+    block, _ = n2n.blocks(model)
+    deeper = n2n.deepen(model, block=block.name)
+    assert n2n.verify(model, deeper)
+    assert f"{first}_copy1.up.weight" in deeper.weights
+
+
+@pytest.mark.parametrize("block, copies", [("a.0", 2), ("a.2", 1), ("a.*", 1)])
+def test_numbers_go_on_in_steps_of_a_series(block: str, copies: int) -> None:
+    """Where what lies between has no parameters, as a Dropout."""
+    model = n2n.load(row("a.0", "a.2", "a.4"))
+    deeper = n2n.deepen(model, block=block, copies=copies)
+    assert n2n.verify(model, deeper)
+    count = 6 if block == "a.*" else 3 + copies
+    assert {name.rpartition(".up")[0] for name in deeper.weights if ".up" in name} == {
+        f"a.{2 * number}" for number in range(count)
+    }

@@ -60,8 +60,7 @@ class Branch:
         inner = all(child.leaf is None for child in self.children.values())
         if self.root or not names or not inner or not all(name.isdigit() for name in names):
             return "module"
-        ordered = [str(index) for index in range(len(names))]
-        return "list" if sorted(names, key=int) == ordered else "dict"
+        return "list" if {*names} == {*map(str, range(len(names)))} else "dict"
 
 
 @cache
