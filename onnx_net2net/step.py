@@ -355,7 +355,7 @@ def recorded(entry: Mapping[str, Any]) -> Step:
     kind, place = STEPS[entry["operation"]], f"step '{entry['operation']}' of the history"
     remedy = "take the file that this program wrote"
     if (method := entry.get("method", 1)) != kind.method:
-        reason = f"its weights were drawn by method {shown(method)}, and this is {kind.method}"
+        reason = f"it was done by method {shown(method)}, and this program does it by {kind.method}"
         raise Refused(place, reason, "begin with the model behind this step")
     values: dict[str, Any] = {}
     for name, argument in kind.arguments().items():

@@ -117,5 +117,5 @@ def test_an_entry_of_another_method_is_refused(method: Any) -> None:
     """The same arguments meant other weights then."""
     model = n2n.load(FIXTURES / "mlp.ts17.onnx")
     told = {k: v for k, v in {**entry(), "method": method}.items() if v is not ...}
-    with pytest.raises(n2n.Refused, match=r"step 'widen' of the history: .* drawn by method"):
+    with pytest.raises(n2n.Refused, match=r"step 'widen' of the history: .* done by method"):
         n2n.replay(model, [told])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
@@ -38,7 +38,8 @@ from onnx_net2net.widening.dimensions import Analysis
 class Cloning:
     """Copies of ``block`` under construction in ``editor``.
 
-    ``before`` is the block before room was made: tensors are called as they were then.
+    ``before`` is the block before room was made: tensors are called as they were then. ``unread``
+    are weights that no node reads; numbered copies get those of the block, as its class has them.
     """
 
     analysis: Analysis
@@ -47,6 +48,7 @@ class Cloning:
     before: Block
     numbered: bool
     cancel: Cancelling | None = None
+    unread: Collection[str] = ()
     names: dict[str, str] = field(default_factory=dict)  # in the last copy: {old: new}
     parameters: dict[str, str] = field(default_factory=dict)  # of the last copy: {new: old}
     sources: dict[str, str] = field(default_factory=dict)  # of all copies: {new: old}
@@ -173,6 +175,9 @@ class Cloning:
                 self._fill(new, self._scale() if old in self.row.scales else values[old])
             if old in block.affine:
                 self._neutral(new, old)
+        for name in sorted(self.unread) if self.numbered else ():
+            if name.startswith(f"{block.name}."):
+                self._parameter(name, number)
         return names.get(block.output, result)
 
     def _copy_node(
@@ -241,17 +246,19 @@ def clone(
     *,
     numbered: bool,
     zero: str = Zero.LAST,
+    unread: Collection[str] = (),
 ) -> dict[str, str]:
     """Put ``copies`` behind ``block`` and return their parameters: {new: old}.
 
     ``numbered`` copies take the numbers behind the block's, which must be free; ``before`` is the
-    block before they were. ``zero`` is "last" (zeros) or "cancel" (units that cancel in pairs).
-    Raises Refused where the copy would not be the identity.
+    block before they were. ``zero`` is "last" (zeros) or "cancel" (units that cancel in pairs),
+    ``unread`` are weights that no node reads. Raises Refused where the copy would not be the
+    identity.
     """
     if not block.exact:
         raise not_exact(block)
     cancel = cancelling(analysis, block) if zero == Zero.CANCEL else None
-    cloning = Cloning(analysis, editor, block, before, numbered, cancel)
+    cloning = Cloning(analysis, editor, block, before, numbered, cancel, unread)
     cloning.insert(copies)
     return cloning.sources
 

@@ -16,6 +16,7 @@ from onnx_net2net.deepening.segments import (
     assess,
     crossings,
     is_activation,
+    is_join,
     is_layer,
     signature,
 )
@@ -27,7 +28,7 @@ _FAR = 64  # nodes between a module's beginning and its end, at most
 
 def joined_blocks(analysis: Analysis, taken: set[int]) -> list[Block]:
     """Return the modules among the nodes not ``taken`` of which two are built alike, unnamed."""
-    joins = (n for n in analysis.graph.main if n.op == "Concat" and n.position not in taken)
+    joins = (n for n in analysis.graph.main if is_join(n) and n.position not in taken)
     modules = [b for n in joins if (b := _module(analysis, n)) and taken.isdisjoint(b.positions)]
     alike = Counter(signature(analysis, block) for block in modules)
     repeated = [block for block in modules if alike[signature(analysis, block)] > 1]

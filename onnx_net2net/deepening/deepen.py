@@ -34,6 +34,7 @@ from onnx_net2net.model.editing import Editor
 from onnx_net2net.model.graph import Node
 from onnx_net2net.model.history import append
 from onnx_net2net.model.model import AnyModel, Model, load
+from onnx_net2net.model.unread import unread
 from onnx_net2net.step import Deepen, Zero, listed
 from onnx_net2net.verification.verify import tensors
 from onnx_net2net.widening.dimensions import Analysis, analyse
@@ -223,12 +224,15 @@ def _copied(
     if now[0].beside:
         model, change = _beside(analysis, now[0], *chosen[0], step)
         return model, [replace(change, renames=renames)]
-    editor = Editor(analysis.graph)
+    editor, left = Editor(analysis.graph), unread(model)
     clones = []
     for (before, copies), renamed in zip(chosen, now, strict=True):
         block = block_again(analysis, renamed)
         numbered = step.renumber and bool(block.series)
-        sources = clone(analysis, editor, block, before, copies, numbered=numbered, zero=step.zero)
+        sources = clone(
+            analysis, editor, block, before, copies,
+            numbered=numbered, zero=step.zero, unread=left,
+        )  # fmt: skip
         clones.append((block, sources))
     model = editor.finish()
     epsilons = _epsilons(analysis, model, clones)
@@ -248,8 +252,9 @@ def _beside(
     block = block_again(analysis, block)
     numbered = step.renumber and bool(block.series)
     editor, sources, readers = clone_beside(
-        analysis, block, before, copies, numbered=numbered, seed=step.seed
-    )
+        analysis, block, before, copies,
+        numbered=numbered, seed=step.seed, unread=unread(analysis.model),
+    )  # fmt: skip
     known = analysis.model.weights
     new = [w.name for w in editor.weights.values() if w.name not in known and w.size > 1]
     grown = pack(readers, {name: known[name].shape for name in readers})

@@ -14,7 +14,7 @@ Source: Huang et al., Densely Connected Convolutional Networks, CVPR 2017 (the b
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -24,7 +24,7 @@ from onnx_net2net.algebra.axes import Atom, Axis, atoms, canonical
 from onnx_net2net.algebra.expansion import PAD, Index, fill_pads, gather_axes
 from onnx_net2net.algebra.sizes import trial
 from onnx_net2net.deepening.block_copies import Cloning
-from onnx_net2net.deepening.segments import Block, crossings, is_layer
+from onnx_net2net.deepening.segments import Block, crossings, is_join, is_layer
 from onnx_net2net.errors import Refused
 from onnx_net2net.model.editing import Editor
 from onnx_net2net.model.graph import Node
@@ -100,7 +100,7 @@ def _axis_of(analysis: Analysis, tensor: str, dimension: Dimension) -> int:
 
 def _axis(analysis: Analysis, node: Node) -> int | None:
     """Return the axis along which a node puts its inputs side by side; None for any other node."""
-    if node.op != "Concat" or node.domain:
+    if not is_join(node):
         return None
     rank = len(analysis.solution.axes.get(node.outputs[0], ())) or 1
     return next((a.i % rank for a in node.proto.attribute if a.name == "axis"), None)
@@ -151,7 +151,10 @@ class _Dense:
         check_finite(self.analysis, [self.dimension])
         step = Widen(widths={self.dimension.name: len(growth.sources[self.dimension.atom])},
                      split=Split.FRESH, seed=self.seed)  # fmt: skip
-        sharing = share(self.analysis, growth, step)
+        try:
+            sharing = share(self.analysis, growth, step)
+        except Refused as refusal:  # its remedy would be another split
+            raise Refused(block.name, f"{refusal.node}: {refusal.reason}", _OTHERS) from None
         sizing = Sizing(solution, growth).find()
         resized = {patch.node.position for patch in sizing.patches}
         resized.update(attribute.node.position for attribute in sizing.attributes)
@@ -253,13 +256,20 @@ def _longer(weight: Weight, axis: int, more: int, seed: list[int]) -> Callable[[
 
 
 def clone_beside(
-    analysis: Analysis, block: Block, before: Block, copies: int, *, numbered: bool, seed: int
+    analysis: Analysis,
+    block: Block,
+    before: Block,
+    copies: int,
+    *,
+    numbered: bool,
+    seed: int,
+    unread: Collection[str] = (),
 ) -> tuple[Editor, dict[str, str], dict[str, WeightGrowth]]:
     """Return an editor with copies beside ``block``, their parameters, {new: old}, and how those of
     other layers grew. Raises Refused where something reads the block's output without weights.
     """
     dense = _Dense(analysis, block, copies, seed)
     grown = dense.readers()
-    cloning = Cloning(analysis, dense.editor, block, before, numbered)
+    cloning = Cloning(analysis, dense.editor, block, before, numbered, unread=unread)
     dense.insert(cloning)
     return dense.editor, cloning.sources, grown

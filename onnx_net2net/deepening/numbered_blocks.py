@@ -23,6 +23,7 @@ from onnx_net2net.deepening.segments import (
     assess,
     crossings,
     is_activation,
+    is_join,
     is_weightless,
 )
 from onnx_net2net.model.graph import Node
@@ -113,7 +114,7 @@ class Series:
         first, last = self.nodes[name][0], self.nodes[name][-1]
         readers = self.analysis.graph.consumers.get(last.outputs[0], [])
         entry = next((n for n in first.inputs if is_activation(self.analysis, n)), "")
-        if not entry or not readers or any(node.op != "Concat" for node, _ in readers):
+        if not entry or not readers or not all(is_join(node) for node, _ in readers):
             return None
         block = beside(self.analysis, self._between(name, entry, last.outputs[0]))
         return block if block.exact else None

@@ -116,7 +116,7 @@ def _obstacle(
         if hidden is not None:
             return hidden, "first compute what is computed from weights alone (--fold)"
         last, reason = graph.producer.get(block.output), NO_SUM
-        if last is not None and last.op == "Concat":
+        if last is not None and is_join(last):
             reason = f"{last.label} puts its branches side by side: a copy cannot pass all parts on"
         return next(iter(vanishing.obstacles), reason), AFTER
     if not any(is_layer(analysis, node) for node in nodes):
@@ -240,6 +240,11 @@ def is_activation(analysis: Analysis, name: str) -> bool:
 def is_layer(analysis: Analysis, node: Node) -> bool:
     """Return whether a node makes channels of channels; looking up an embedding does not."""
     return writes(analysis, node) and any(is_activation(analysis, name) for name in node.inputs)
+
+
+def is_join(node: Node) -> bool:
+    """Return whether a node puts tensors side by side."""
+    return node.op == "Concat" and not node.domain
 
 
 def is_weightless(analysis: Analysis, node: Node) -> bool:

@@ -19,10 +19,10 @@ from onnx_net2net.errors import UsageError
 from onnx_net2net.frameworks.names import Names
 from onnx_net2net.frameworks.roles import Role, roles
 from onnx_net2net.frameworks.state_dicts import Weights, held, weight_set
-from onnx_net2net.frameworks.unread import unread
 from onnx_net2net.model import history
 from onnx_net2net.model.graph import Graph, Node
 from onnx_net2net.model.model import AnyModel, Model, Weight, load
+from onnx_net2net.model.unread import unread
 from onnx_net2net.model.weights import Stored
 from onnx_net2net.operators.types import FLOATS
 

@@ -23,9 +23,9 @@ from onnx_net2net.frameworks.names import ties
 from onnx_net2net.frameworks.roles import AUTHORED, MADE, Role, recorded, roles
 from onnx_net2net.frameworks.state_dicts import Weights, to_tensor
 from onnx_net2net.frameworks.transfer import few
-from onnx_net2net.frameworks.unread import unread
 from onnx_net2net.frameworks.weight_matching import recovered
 from onnx_net2net.model.model import AnyModel, Model, Weight, load
+from onnx_net2net.model.unread import unread
 from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.widening.growth_record import unpack
 

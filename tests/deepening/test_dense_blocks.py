@@ -119,7 +119,7 @@ def test_what_reads_units_without_weights_is_refused(op: str) -> None:
     net = Net()
     last = net(op, net("Concat", *dense(net, 2), axis=1), axes=[1], keepdims=1)
     model = n2n.load(net.model(net("MatMul", last, net.weight(1, 2))))
-    with pytest.raises(n2n.Refused, match=r"d\.layer2|ReduceMax"):
+    with pytest.raises(n2n.Refused, match=r"(?s)d\.layer2.*copy another block"):
         n2n.deepen(model, block="d.layer2")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from everything import README, results, written
-from report import summary, table
+from report import AT_ONCE, compared, spent, summary, table
 
 
 def training(seed: int, flops: float, losses: dict[int, float]) -> dict[str, Any]:
@@ -51,6 +51,22 @@ def test_steps_and_work_until_the_loss_of_the_baseline() -> None:
     assert worse["fewer steps"] is None
     assert at_once["steps"] == [1, 1]
     assert at_once["less work with the teacher's"][0] == pytest.approx(4000 / 305, abs=1e-3)
+
+
+def test_what_is_there_from_the_start_is_said_so() -> None:
+    entrants = summary("example", PIECES, TEACHERS, "scratch")["entrants"]
+    steps, work, counted = compared(entrants["at once"])
+    assert steps is work is AT_ONCE
+    assert counted == entrants["at once"]["less work with the teacher's"]
+    assert compared(entrants["worse"]) == [None, None, None]
+    assert entrants["scratch"]["steps to the teacher's loss"] == [200, 200]  # of 3.0, by logarithm
+
+
+def test_teachers_of_teachers_cost_as_well() -> None:
+    pieces = {"first": PIECES["teacher"], "second": PIECES["scratch"], "third": PIECES["grown"]}
+    teachers = {"first": None, "second": "first", "third": "second"}
+    assert spent("first", pieces, teachers) == [0, 0]
+    assert spent("third", pieces, teachers) == [300 + 4000] * 2
 
 
 def test_groups_have_baselines_of_their_own() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn  # noqa: E402
 
 import onnx_net2net as n2n  # noqa: E402
 from onnx_net2net.frameworks import state_dict as state_dicts  # noqa: E402
-from onnx_net2net.frameworks.unread import unread  # noqa: E402
+from onnx_net2net.model.unread import unread  # noqa: E402
 
 
 class Heads(nn.Module):
@@ -31,6 +31,8 @@ class Heads(nn.Module):
             nn.Sequential(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, 8), nn.BatchNorm1d(8))
             for _ in range(blocks)
         )
+        for block in self.h:
+            block.register_buffer("spare", torch.rand(3))
         self.table: Tensor
         self.register_buffer("table", torch.arange(8))
         self.register_buffer("mask", torch.rand(8) > 0.5)
@@ -44,6 +46,7 @@ class Heads(nn.Module):
 
 
 NOT_READ = {"aux.weight", "aux.bias", "tied.bias", "unused", "table", "mask"}
+NOT_READ |= {"h.0.spare", "h.1.spare"}
 INPUTS = torch.randn(4, 5, generator=torch.Generator().manual_seed(1))
 
 

@@ -18,9 +18,9 @@ from onnx_net2net.frameworks.keras.operators.elementwise import NUMBERS
 from onnx_net2net.frameworks.keras.types import type_name
 from onnx_net2net.frameworks.roles import Role, paths, roles
 from onnx_net2net.frameworks.step import ProgramStep
-from onnx_net2net.frameworks.unread import without_unread
 from onnx_net2net.model.model import Model
 from onnx_net2net.model.tensors import clear_data, constants, data_fields, set_constant, subgraphs
+from onnx_net2net.model.unread import without_unread
 from onnx_net2net.verification.acceptance import require_accepted
 
 __all__ = ["keras_model", "skeleton"]

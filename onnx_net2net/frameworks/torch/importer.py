@@ -16,10 +16,10 @@ from onnx_net2net.frameworks.safetensors_file import write
 from onnx_net2net.frameworks.torch.operators import translations
 from onnx_net2net.frameworks.torch.source import source
 from onnx_net2net.frameworks.torch.translation import Translation, translate
-from onnx_net2net.frameworks.unread import without_unread
 from onnx_net2net.model.atomic_write import place
 from onnx_net2net.model.model import AnyModel, Computed, Model, Weight, load
 from onnx_net2net.model.saving import write_plain
+from onnx_net2net.model.unread import without_unread
 from onnx_net2net.verification.acceptance import require_accepted
 
 if TYPE_CHECKING:
