@@ -267,7 +267,8 @@ def _product(state: _Demands, node: Node, carriers: Carriers, wanted: Vector | N
         raise NotPaddable(f"{node.label} multiplies units with each other")
     for tensor, _ in weights:
         weight = _scale(state, tensor)
-        if weight is None or not weight.given or np.prod(weight.shape) != state.atom.size:
+        sizes = {int(np.prod(weight.shape)), *weight.shape} - {1} if weight else ()
+        if weight is None or not weight.given or sizes != {state.atom.size} - {1}:
             raise NotPaddable(f"{node.label} scales units by more than one number each")
         wanted = wanted * np.asarray(weight.array(), np.float64).reshape(-1)
         state.padding.ones.add(weight.name)
@@ -276,13 +277,15 @@ def _product(state: _Demands, node: Node, carriers: Carriers, wanted: Vector | N
 
 def _scale(state: _Demands, tensor: str) -> Weight | None:
     """Return the weight that ``tensor`` is another form of; None where it is computed otherwise."""
-    graph = state.solution.graph
+    graph, dtype = state.solution.graph, state.solution.shapes.dtype
     while tensor not in graph.model.weights:
         applied = state.solution.applied.get(graph.producer[tensor].position)
         carriers = [name for name in graph.producer[tensor].inputs if state.carried(name)]
         if applied is None or applied.rule.kind is not Kind.MOVE or len(carriers) != 1:
             return None
-        tensor = carriers[0]
+        [tensor] = carriers
+        if dtype.get(tensor) not in FLOATS:  # indices: the numbers are another operand's
+            return None
     return graph.model.weights[tensor]
 
 

@@ -81,6 +81,11 @@ SCALES: dict[str, list[tuple[str, list[str], str]]] = {
         ("Add", ["y0", "again"], "y"),
     ],
     "computed": [("Abs", ["vector"], "gamma"), ("Identity", ["y0"], "y")],
+    "in another order": [("Gather", ["vector", "order"], "gamma"), ("Identity", ["y0"], "y")],
+    "each from elsewhere": [
+        ("GatherElements", ["vector", "order"], "gamma"),
+        ("Identity", ["y0"], "y"),
+    ],
 }
 
 
@@ -109,6 +114,7 @@ def layer_scale(form: str = "as it is") -> onnx.ModelProto:
         weight("column", 8, 1),
         *(weight(name, 8, 3) for name in ("w2", "w3")),
         numpy_helper.from_array(np.array([1, 8]), "row"),
+        numpy_helper.from_array(np.array([5, 3, 1, 0, 2, 4, 7, 6]), "order"),
         *(numpy_helper.from_array(np.array([n]), s) for n, s in ((-1, "last"), (0, "first"))),
     ]
     computed = {name for node in early for name in node.output}
@@ -126,7 +132,7 @@ def layer_scale(form: str = "as it is") -> onnx.ModelProto:
 def test_layer_scale_is_seen_through(form: str) -> None:
     model = n2n.load(layer_scale(form))
     dimension = next(d for d in n2n.inspect(model) if d.growth != "fixed")
-    if form in ("added, too", "computed"):
+    if form in ("added, too", "computed", "in another order", "each from elsewhere"):
         assert dimension.growth != "any"
     else:
         assert dimension.growth == "any"
