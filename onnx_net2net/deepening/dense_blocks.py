@@ -122,8 +122,11 @@ def _widens(analysis: Analysis, block: Block, axis: int) -> bool:
         if applied is None:
             return False
         names = [name for name in (*node.inputs, *node.outputs) if name in solution.axes]
-        met = [canonical(a) for name in names for a in solution.axes[name]]
+        axes = [[canonical(a) for a in solution.axes[name]] for name in names]
+        met = [a for own in axes for a in own]
         if any(a != entry and not read.isdisjoint(atoms(a)) for a in met):
+            return False
+        if any(own.count(entry) > 1 for own in axes):
             return False
         if entry in met and applied.rule.size_refs:
             return False
