@@ -92,11 +92,14 @@ def unpack(details: Mapping[str, Any]) -> dict[str, WeightGrowth]:
     """Read what :func:`pack` wrote, by weight. Raises InvalidModel where it cannot be read."""
     try:
         maps = {key: _values(*entry) for key, entry in details["maps"].items()}
-        return {
+        growths = {
             name: WeightGrowth([_along(entry, maps) for entry in axes], float(eta))
             for names, eta, *axes in details["weights"]
             for name in names
         }
+        if not all(isinstance(name, str) for name in growths):
+            raise ValueError
+        return growths
     except (KeyError, TypeError, ValueError, AttributeError, zlib.error, binascii.Error):
         raise InvalidModel(
             "the history does not tell how each weight grew",

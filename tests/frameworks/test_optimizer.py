@@ -596,7 +596,7 @@ def damaged(details: Mapping[str, Any]) -> list[dict[str, Any]]:
     ):  # fmt: skip
         found.append({**details, "maps": {**details["maps"], key: entry}})
     for group in (3, [["a"]], [["a"], 1.0, [0, "none", "writes"]], [["a"], 1.0, [0, key, "reads"]],
-                  [["a"], 1.0, [-1, key, "writes"]]):  # fmt: skip
+                  [["a"], 1.0, [-1, key, "writes"]], [[5], 1.0, [0, key, "writes"]]):  # fmt: skip
         found.append({**details, "weights": [*details["weights"], group]})
     return found
 
