@@ -62,10 +62,11 @@ def grow_optimizer(
     ``parameters``, the names in the order in which the optimizer was given them.
 
     ``into`` is the optimizer that will load the state, made from the larger module's
-    ``named_parameters()``: the result has its groups with its settings, in its order, and every
-    shape is checked. Without it the groups stay as they are. New parameters then stand behind those
-    that they began as, which is where a list of blocks has them; PyTorch loads by order alone, so
-    compare ``param_names``.
+    ``named_parameters()``: the result has its groups with its settings, in its order, every shape
+    is checked, and tensors lie in memory as their parameters do, which fused optimizers of
+    channels-last modules need. Without it the groups stay as they are. New parameters then stand
+    behind those that they began as, which is where a list of blocks has them; PyTorch loads by
+    order alone, so compare ``param_names``.
 
     Returns a new state dict whose tensors lie where the old ones did; parameters that deepening
     added have no state in it. Raises UsageError for names that are missing or unknown and for

@@ -282,9 +282,14 @@ def _comes_from(defined: Any, package: str) -> bool:
 
 
 def _part(value: Tensor, like: Tensor) -> Tensor:
-    """Return what this process holds of a whole tensor that is distributed as ``like`` is."""
-    if not isinstance(like, DTensor) or not value.ndim:
+    """Return what this process holds of a whole tensor that is distributed as ``like`` is.
+
+    It lies in memory as ``like`` does, which fused optimizers take for granted.
+    """
+    if not value.ndim:
         return value
+    if not isinstance(like, DTensor):
+        return torch.empty_like(like, dtype=value.dtype, device=value.device).copy_(value)
     mesh = like.device_mesh
     return distribute_tensor(value.to(mesh.device_type), mesh, like.placements)
 

@@ -411,3 +411,11 @@ def test_one_process_goes_on_from_checkpoints_of_two(folder: Path) -> None:
     for setting in results["settings"]:
         setattr(setting.holder(later), setting.attribute, setting.new)
     torch.testing.assert_close(outputs(later), results["large"])
+
+
+def test_what_a_process_holds_lies_in_memory_as_its_parameter_does() -> None:
+    like = torch.empty(4, 3, 2, 2).to(memory_format=torch.channels_last)
+    value = torch.randn(4, 3, 2, 2)
+    part = distributed._part(value, like)
+    assert part.stride() == like.stride() != value.stride()
+    assert torch.equal(part, value)
