@@ -76,12 +76,11 @@ def from_torch(
     does not run so or gives other axes; give others that may vary a size of at least 2.
 
     Every parameter and persistent buffer is an initializer under its name in
-    ``module.state_dict()``, also where the network does not read it, unless ``unread`` is False;
-    only counts of batches are left out. (ONNX Runtime warns that it drops what is not read.)
-    Further names of tied ones are kept in the model's metadata. The module itself, its mode
-    included, is left as it was; the model does not follow its further training. A module on the
-    meta device gives a model whose weights are absent: of these only names, shapes and types are
-    known.
+    ``module.state_dict()``, also where the network does not read it (ONNX Runtime warns that it
+    drops these), unless ``unread`` is False; only counts of batches are left out. Further names of
+    tied ones are kept in the metadata. The module, its mode included, is left as it was; the model
+    does not follow its further training. A module on the meta device gives a model whose weights
+    are absent: of these only names, shapes and types are known.
 
     Calls of dropout, those of attention included, become Dropout nodes with the ratios of
     training mode, which do nothing in inference; ``to_torch`` drops by them again. Whatever else
