@@ -17,7 +17,7 @@ import pytest
 import onnx_net2net as n2n
 from tests.long_networks import NETWORKS
 
-PARTS = 150
+PARTS = 80
 MOST = 2.6  # times the time for half as many; 2 would be linear, 4 quadratic
 TRIES = 4  # where one is not enough, the least time of some counts: others compete
 FRAMES = 100  # beside those that are there already; every network has more parts
@@ -64,7 +64,7 @@ def test_time_grows_with_the_network(name: str, call: Callable[[n2n.Model], obje
 def test_nothing_recurses(name: str) -> None:
     """A part more takes no frame more."""
     grow(n2n.load(made(name, 20)))  # everything is imported
-    model, limit = n2n.load(made(name, PARTS)), sys.getrecursionlimit()
+    model, limit = n2n.load(made(name, 2 * PARTS)), sys.getrecursionlimit()
     sys.setrecursionlimit(len(inspect.stack(0)) + FRAMES)
     try:
         grow(model)
