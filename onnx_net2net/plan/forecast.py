@@ -183,11 +183,13 @@ class Forecast:
     def _repeated(self, node: Node, size: Measure) -> Iterator[tuple[str, int, AnySize]]:
         """Yield the attributes of a node that repeat sizes: name, index, and the size."""
         applied = self.analysis.solution.applied.get(node.position)
-        for ref in applied.rule.size_refs if applied is not None else ():
+        if applied is None:
+            return
+        for ref in applied.rule.size_refs:
             for index, item in enumerate(ref.terms if isinstance(ref.where, str) else ()):
                 axis = item and axis_of(item.term, applied.env, applied.rule.sizes)
                 if item and axis:
-                    yield ref.where, index, item.sign * size(axis)
+                    yield str(ref.where), index, item.sign * size(axis)
 
 
 class _Kind(Protocol):
@@ -228,15 +230,19 @@ class _Products:
 
     def cost(self, number: Number) -> int:
         """Return the operations with new sizes."""
-        new = [None if shape is None else tuple(map(number, shape)) for shape in self.shapes]
-        if new == [None if shape is None else tuple(map(trial, shape)) for shape in self.shapes]:
+        new = [shape if shape is None else tuple(map(number, shape)) for shape in self.shapes]
+        if new == [shape if shape is None else tuple(map(trial, shape)) for shape in self.shapes]:
             return self.flops
         before = self.before
-        old = (*before.shapes, *before.outputs)
-        shapes = tuple(kept if own is None else own for own, kept in zip(new, old, strict=True))
-        cut = len(before.shapes)
-        node = self._resized(number)
-        after = replace(before, node=node, shapes=shapes[:cut], outputs=shapes[cut:])
+        ends = iter(new)
+        after = replace(
+            before,
+            node=self._resized(number),
+            shapes=tuple([kept if (own := next(ends)) is None else own for kept in before.shapes]),
+            outputs=tuple(
+                [kept if (own := next(ends)) is None else own for kept in before.outputs]
+            ),
+        )
         # Sizes at run time are others than those of the analysis, but each product has them once.
         terms = zip(self.terms, *map(self.products, (after, before)), strict=True)
         total = sum(Fraction(n * a, b) for n, a, b in terms if b)
@@ -307,11 +313,11 @@ def _number(widths: Mapping[Unknown, int]) -> Number:
     def number(size: AnySize) -> int:
         if not isinstance(size, Size):
             return size
-        return sum(times * prod(map(value, monomial)) for monomial, times in size.terms.items())
+        return int(sum(times * prod(map(value, m)) for m, times in size.terms.items()))
 
     def value(one: Unknown) -> int:
         """Return the width; a product of very many terms is an unknown of its own."""
-        return widths.get(one, one.trial) if not one.operands else number(one.operands[0])
+        return number(one.operands[0]) if one.operands else widths.get(one, int(one.trial))
 
     return number
 
