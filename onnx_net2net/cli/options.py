@@ -197,6 +197,8 @@ OUTCOME = together(
     click.option("-o", "--output", metavar="PATH", type=PATH,
                  help="The file to write.  [default: MODEL-grown.onnx beside it]"),
     FORCE,
+    click.option("--shards", metavar="SIZE",
+                 help="Write the weights into files of at most so much each, such as 5GB."),
     click.option("--dry-run", is_flag=True, help="Say what would change; write no model."),
     click.option("--no-verify", is_flag=True, help="Write without asking onnxruntime."),
     RUNNING,

@@ -38,6 +38,7 @@ def cuts(kind: str, folder: Path, *fault: str) -> list[list]:
 
 FILES = {
     "model": ["m.onnx", "m.onnx.#.data"],
+    "shards": ["m.onnx", *(f"m.onnx.#-0000{i}-of-00003.data" for i in (1, 2, 3))],
     "package": ["package", "package/model.py", "package/model.safetensors", "package/train.py"],
 }
 
@@ -59,7 +60,13 @@ def test_a_save_that_is_cut_off_leaves_the_old_files_or_the_new(kind: str, tmp_p
 
 @pytest.mark.parametrize(
     ("kind", "fault"),
-    [("model", "model first"), ("model", "one name"), ("package", "no bridge")],
+    [
+        ("model", "model first"),
+        ("model", "one name"),
+        ("shards", "model first"),
+        ("shards", "one name"),
+        ("package", "no bridge"),
+    ],
 )
 def test_the_cuts_find_a_writer_that_is_not_safe(kind: str, fault: str, tmp_path: Path) -> None:
     assert not {row[4] for row in cuts(kind, tmp_path, fault)} <= {"old", "new"}
