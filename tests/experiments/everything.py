@@ -35,6 +35,8 @@ ROWS = {
     },
     "wider": {
         "project": "Inception, channels x1.8",
+        "fresh": "the same, fresh units",
+        "even": "the same, equal shares",
         "random padding": "the same, random padding (not exact)",
     },
     "deeper": {"identities": "Inception, a pair of convolutions more a module"},
