@@ -245,7 +245,7 @@ class Candidate:
         differently = False
         for index, segment in enumerate(self.segments):
 
-            def run(session: Session, double: bool) -> list[dict[str, Value]]:
+            def run(session: Session, double: bool) -> list[Values]:
                 return [self._handed_on(session, values, double) for values in trials]
 
             results, way = self._attempt(index, how, run)
@@ -254,12 +254,10 @@ class Candidate:
                 for name in segment.last:
                     values.pop(name, None)
                 values |= result
-                if how == "again":
-                    self._kinds |= {name: value.data_type() for name, value in result.items()}
                 self._give(result, given)
         return outputs, differently
 
-    def _handed_on(self, session: Session, values: Values, double: bool) -> dict[str, Value]:
+    def _handed_on(self, session: Session, values: Values, double: bool) -> Values:
         """Run a segment on what it reads, in the types that this session takes."""
         fed = {}
         for name, kind in session.inputs.items():
@@ -268,18 +266,19 @@ class Candidate:
             fed[name] = _of_type(values[name], kind)
         results = session.run_values(fed)
         self._ran()
-        return results
+        if not double:
+            self._kinds |= {name: value.data_type() for name, value in results.items()}
+        # Copied as long as the session lives, for a result may be one of its weights or inputs.
+        return {name: _array(value) for name, value in results.items()}
 
-    def _give(self, results: Mapping[str, Value], outputs: Outputs) -> None:
+    def _give(self, results: Values, outputs: Outputs) -> None:
         """Add to the outputs what of a segment's results is one, or is compared beside them."""
         declared = {value.name for value in self.graph.output}
         for name, value in results.items():
-            if name in declared or (
-                name in self.compared and value.tensor_size_in_bytes() <= _COMPARED
+            if isinstance(value, np.ndarray) and (
+                name in declared or (name in self.compared and value.nbytes <= _COMPARED)
             ):
-                array = _array(value)
-                if array is not None:
-                    outputs[self._outputs.get(name, name)] = array
+                outputs[self._outputs.get(name, name)] = value
 
     # Sessions ----------------------------------------------------------------------------------
 
@@ -349,10 +348,11 @@ def _of_type(value: np.ndarray | Value, kind: str) -> Value:
     return value_of(array.astype(helper.tensor_dtype_to_np_dtype(elem_type), copy=False))
 
 
-def _array(value: Value) -> np.ndarray | None:
-    """Return a tensor as NumPy has it; None of other values, and of types that NumPy lacks."""
+def _array(value: Value) -> np.ndarray | Value:
+    """Return a copy as NumPy has it; the value itself where that lacks the type."""
+    if not value.is_tensor() or value.data_type() == "tensor(string)":
+        return value
     try:
-        array: np.ndarray = value.numpy()
+        return np.array(value.numpy())
     except ERRORS:
-        return None
-    return array
+        return value

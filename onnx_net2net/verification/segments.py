@@ -159,7 +159,9 @@ def _places(graph: _Indexed, limits: Limits, preferred: Collection[str]) -> Iter
         half, end = _extent(graph, limits, start)
         if end == count:
             return
-        start = min(range(half, end + 1), key=lambda at: (unwanted[at], crossing[at], -at))
+        places = [at for at in range(start + 1, half) if preferred and not unwanted[at]]
+        places += range(half, end + 1)
+        start = min(places, key=lambda at: (unwanted[at], crossing[at], -at))
         yield start
 
 
