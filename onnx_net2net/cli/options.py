@@ -122,6 +122,7 @@ def verify_arguments(
     provider: str | None,
     rtol: Sequence[tuple[str, float]] = (),
     atol: Sequence[tuple[str, float]] = (),
+    sample: bool = False,
 ) -> dict[str, Any]:
     """Turn options of the command line into arguments of :func:`onnx_net2net.verify`."""
     return {
@@ -132,6 +133,7 @@ def verify_arguments(
         "provider": provider,
         "rtol": _one_or_named("--rtol", rtol),
         "atol": _one_or_named("--atol", atol),
+        "sample": sample,
     }
 
 
@@ -191,6 +193,8 @@ RUNNING = together(
                  help="Your own inputs: an .npz file, or a folder with input_0.pb."),
     click.option("--provider", metavar="NAME",
                  help="cpu, cuda, ...; CUDA where it works by default."),
+    click.option("--sample", is_flag=True,
+                 help="Take a quick look only: one input, and rounding noise not measured."),
 )  # fmt: skip
 # What every command that grows a model can be told of its result.
 OUTCOME = together(

@@ -229,6 +229,7 @@ def ran(report: Report) -> str:
     where = report.provider.removesuffix("ExecutionProvider") or "no provider"
     trials = f"{count} trial{'' if count == 1 else 's'}"
     precision = f" in {report.precision}" if report.precision else ""
+    trials += ", a sample only," if report.sample else ""
     return f"{trials} on {where}{precision}, onnxruntime {report.onnxruntime}"
 
 

@@ -18,7 +18,7 @@ import pytest
 import onnx_net2net as n2n
 from onnx_net2net.model.atomic_write import check_free, write_text
 from onnx_net2net.model.drafts import draft_folder
-from onnx_net2net.verification.contents import check_files, contents
+from onnx_net2net.verification.contents import Contents, check_files, contents
 from tests.console import ROOT
 from tests.cut_off import dense
 from tests.small_models import big_weight, with_initializer
@@ -258,26 +258,15 @@ def test_onnxruntime_is_given_a_file_only_while_it_is_the_one_that_was_loaded(
     tmp_path: Path,
 ) -> None:
     path = n2n.load(dense(2)).save(tmp_path / "m.onnx")
-    model, spare = n2n.load(path), tmp_path / "spare"
-    assert contents(model, as_file=True, spare=spare) == str(path)
-    assert contents(model, as_file=False, spare=spare) == path.read_bytes()
+    model = n2n.load(path)
+    assert contents(model, as_file=True) == str(path)
+    given = contents(model, as_file=False)
+    assert isinstance(given, Contents) and given.message == path.read_bytes()
     n2n.load(dense(3)).save(path)
-    assert contents(model, as_file=True, spare=spare) == dense(2).SerializeToString()
+    given = contents(model, as_file=True)
+    assert isinstance(given, Contents) and given.message == dense(2).SerializeToString()
     with pytest.raises(n2n.InvalidModel, match="was changed"):
         check_files(path, model)
-
-
-def test_what_no_message_can_hold_goes_through_a_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("onnx_net2net.verification.contents.MESSAGE_LIMIT", 1000)
-    path = n2n.load(dense(2)).save(tmp_path / "m.onnx")
-    model, spare = n2n.load(path), tmp_path / "spare"
-    assert contents(model, as_file=False, spare=spare) == str(path)
-    n2n.load(dense(3)).save(path)
-    named = contents(model, as_file=False, spare=spare)
-    assert Path(str(named)).parent == spare
-    assert n2n.load(str(named)).sha256() == n2n.load(dense(2)).sha256()
 
 
 def test_a_file_that_is_rewritten_within_a_tick_of_the_clock(tmp_path: Path) -> None:
