@@ -62,6 +62,9 @@ with st.safe_open(source + ".safetensors", "pt") as file:
 n2n.widen(source, factor=1.25, names="layer3.mlp.up").save(target)"""),
     "widen all MLPs": (OURS, """
 n2n.widen(source, factor=1.25, names="layer*.mlp.up").save(target)"""),
+    "verify": (f"{OURS}, n2n.verify", "assert n2n.verify(source, source, provider='cpu')"),
+    "verify, a sample": (f"{OURS}, n2n.verify", """
+assert n2n.verify(source, source, provider='cpu', sample=True)"""),
     "to_torch": ("import torch, onnx_net2net as n2n; n2n.to_torch", "n2n.to_torch(source)"),
 }  # fmt: skip
 _JOB = """
