@@ -39,6 +39,13 @@ ROWS = {
         "even": "the same, equal shares",
         "random padding": "the same, random padding (not exact)",
     },
+    "where": {
+        "all widths": "GPT, twice the parameters, in all widths",
+        "MLPs": "the same, in MLPs",
+        "depth": "the same, in depth",
+        "both": "the same, in both",
+        "MLPs by gradient": "the same, in the MLPs whose gradient asks for it",
+    },
     "deeper": {"identities": "Inception, a pair of convolutions more a module"},
     "both": {"wider and deeper": "Inception, both"},
     "continual": {"grown": "Inception, grown with each portion of data"},
