@@ -162,9 +162,11 @@ class Candidate:
     # What the judge asks for -------------------------------------------------------------------
 
     def run(self, feeds: Feeds) -> Outputs:
+        """Run it once, as it is. Raises RunError if it stops."""
         return self._pass([feeds], "again")[0][0]
 
     def rerun(self, feeds: Sequence[Feeds], how: How = "again") -> list[Outputs] | None:
+        """Run all trials another way; return None where that is impossible."""
         try:
             outputs, differently = self._pass(feeds, how)
         except FAILURES:

@@ -8,6 +8,7 @@ True
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -249,7 +250,8 @@ def compare_models(
         report.problems.append(
             f"the first model draws random numbers ({operator}): no two runs of it agree"
         )
-    b.base = second.rerun(feeds) or []
+    with contextlib.suppress(RunError):  # on which trial, single runs tell
+        b.base = second.rerun(feeds) or []
     for trial, inputs, _ in () if b.base else planned:
         try:
             b.base.append(second.run(inputs))
