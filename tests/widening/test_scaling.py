@@ -56,9 +56,14 @@ def spend(model: n2n.Model) -> None:
         n2n.grow(model, flops="3x")
 
 
-@pytest.mark.parametrize("name", sorted(NETWORKS))
+CASES = [
+    *product([n2n.costs, n2n.blocks, grow, deepen], sorted(NETWORKS)),
+    *product([spend], ["joined", "numbered", "residual"]),
+]
+
+
 @pytest.mark.parametrize(
-    "call", [n2n.costs, n2n.blocks, grow, deepen, spend], ids=lambda c: c.__name__
+    ("call", "name"), CASES, ids=lambda value: getattr(value, "__name__", value)
 )
 def test_time_grows_with_the_network(name: str, call: Callable[[n2n.Model], object]) -> None:
     seconds(call, 20, name)
