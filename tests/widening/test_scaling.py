@@ -6,11 +6,13 @@ Each network is built of ``n`` equal parts, and of twice as many. Ratios only: m
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import sys
 import time
 from collections.abc import Callable
 from functools import cache
+from itertools import product
 
 import pytest
 
@@ -48,8 +50,21 @@ def deepen(model: n2n.Model) -> None:
         n2n.deepen(model, block=blocks)
 
 
-@pytest.mark.parametrize("name", sorted(NETWORKS))
-@pytest.mark.parametrize("call", [n2n.costs, n2n.blocks, grow, deepen], ids=lambda c: c.__name__)
+def spend(model: n2n.Model) -> None:
+    """Reach three times the operations, where these networks can be grown so far."""
+    with contextlib.suppress(n2n.Refused):
+        n2n.grow(model, flops="3x")
+
+
+CASES = [
+    *product([n2n.costs, n2n.blocks, grow, deepen], sorted(NETWORKS)),
+    *product([spend], ["joined", "numbered", "residual"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("call", "name"), CASES, ids=lambda value: getattr(value, "__name__", value)
+)
 def test_time_grows_with_the_network(name: str, call: Callable[[n2n.Model], object]) -> None:
     seconds(call, 20, name)
     one = two = float("inf")
