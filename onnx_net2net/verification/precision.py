@@ -101,8 +101,9 @@ def in_precision(
     for graph in graphs(copy.graph):
         for value in (*graph.input, *graph.output, *graph.value_info):
             _retype_value(value.type, target, sources)
-        for tensor in () if graph is copy.graph else graph.initializer:
-            _convert(tensor, target, sources)
+        for tensor in graph.initializer:
+            if graph is not copy.graph or tensor.name not in model.weights:
+                _convert(tensor, target, sources)
         nodes = list(graph.node)
         del graph.node[:]
         for node in nodes:
@@ -114,7 +115,7 @@ def in_precision(
             else:
                 single = lacking is not None and lacking(node)
                 graph.node.extend(_with_casts(node, target, opsets, single))
-    names = [t.name for t in copy.graph.initializer if t.data_type in sources - {target}]
+    names = [n for n, w in model.weights.items() if w.dtype in sources - {target}]
     return model.with_changes(copy, {name: _cast(model.weights[name], target) for name in names})
 
 
