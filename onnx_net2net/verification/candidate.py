@@ -23,7 +23,7 @@ from onnx_net2net.model.model import AnyModel, Model, load
 from onnx_net2net.model.validation import check_operands
 from onnx_net2net.verification.comparison import is_float
 from onnx_net2net.verification.contents import contents
-from onnx_net2net.verification.engine import ERRORS, Value, process_of, value_of
+from onnx_net2net.verification.engine import ERRORS, Value, array_of, process_of, value_of
 from onnx_net2net.verification.feeds import Feeds
 from onnx_net2net.verification.judgement import How
 from onnx_net2net.verification.kernels import blurred
@@ -83,6 +83,7 @@ class Candidate:
         self._limits = (limits or LIMITS) if self._process is None else UNLIMITED
         self.segments = cut(self.model, self._limits, beside)
         self._kinds: dict[str, str] = {}  # types of what crosses, as onnxruntime has them
+        self._kept: list[object] = []  # in whose memory crossing values may lie
         self._base: Session | None = None
         self._inputs: Mapping[str, str] = {}
         self._outputs: Mapping[str, str] = {}
@@ -245,6 +246,7 @@ class Candidate:
         ]
         outputs: list[Outputs] = [{} for _ in feeds]
         differently = False
+        self._kept.clear()
         for index, segment in enumerate(self.segments):
 
             def run(session: Session, double: bool) -> list[Values]:
@@ -257,6 +259,7 @@ class Candidate:
                     values.pop(name, None)
                 values |= result
                 self._give(result, given)
+        self._kept.clear()
         return outputs, differently
 
     def _handed_on(self, session: Session, values: Values, double: bool) -> Values:
@@ -271,16 +274,27 @@ class Candidate:
         if not double:
             self._kinds |= {name: value.data_type() for name, value in results.items()}
         # Copied as long as the session lives, for a result may be one of its weights or inputs.
-        return {name: _array(value) for name, value in results.items()}
+        copies = {name: array_of(value) for name, value in results.items()}
+        if any(copy is None for copy in copies.values()):
+            self._kept.append((session, fed))
+        return {n: results[n] if copy is None else copy for n, copy in copies.items()}
 
     def _give(self, results: Values, outputs: Outputs) -> None:
-        """Add to the outputs what of a segment's results is one, or is compared beside them."""
+        """Add to the outputs what of a segment's results is one, or is compared beside them.
+
+        Raises RunError for an output of a type that NumPy lacks.
+        """
         declared = {value.name for value in self.graph.output}
         for name, value in results.items():
-            if isinstance(value, np.ndarray) and (
-                name in declared or (name in self.compared and value.nbytes <= _COMPARED)
-            ):
-                outputs[self._outputs.get(name, name)] = value
+            if isinstance(value, np.ndarray):
+                float8 = value.dtype.kind == "V" and value.itemsize == 1
+                if name in declared:  # float8 by its bits, as sessions hand it out
+                    given = value.view(np.uint8) if float8 else value
+                    outputs[self._outputs.get(name, name)] = given
+                elif name in self.compared and value.nbytes <= _COMPARED:
+                    outputs[name] = value
+            elif name in declared:
+                raise RunError(f"output {name!r} is a {value.data_type()}, which NumPy lacks")
 
     # Sessions ----------------------------------------------------------------------------------
 
@@ -340,21 +354,7 @@ class Candidate:
 
 def _of_type(value: np.ndarray | Value, kind: str) -> Value:
     """Return a value for an input of this type: a tensor of another one is cast to it."""
-    if isinstance(value, np.ndarray):
-        array = value
-    elif value.data_type() == kind or not value.is_tensor():
+    if not isinstance(value, np.ndarray):
         return value
-    else:
-        array = value.numpy()
     elem_type = TensorProto.DataType.Value(kind.removeprefix("tensor(").removesuffix(")").upper())
-    return value_of(array.astype(helper.tensor_dtype_to_np_dtype(elem_type), copy=False))
-
-
-def _array(value: Value) -> np.ndarray | Value:
-    """Return a copy as NumPy has it; the value itself where that lacks the type."""
-    if not value.is_tensor() or value.data_type() == "tensor(string)":
-        return value
-    try:
-        return np.array(value.numpy())
-    except ERRORS:
-        return value
+    return value_of(value.astype(helper.tensor_dtype_to_np_dtype(elem_type), copy=False))

@@ -101,9 +101,8 @@ def in_precision(
     for graph in graphs(copy.graph):
         for value in (*graph.input, *graph.output, *graph.value_info):
             _retype_value(value.type, target, sources)
-        for tensor in graph.initializer:
-            if graph is not copy.graph or tensor.name not in model.weights:
-                _convert(tensor, target, sources)
+        for tensor in () if graph is copy.graph else graph.initializer:
+            _convert(tensor, target, sources)
         nodes = list(graph.node)
         del graph.node[:]
         for node in nodes:
@@ -115,8 +114,10 @@ def in_precision(
             else:
                 single = lacking is not None and lacking(node)
                 graph.node.extend(_with_casts(node, target, opsets, single))
-    names = [n for n, w in model.weights.items() if w.dtype in sources - {target}]
-    return model.with_changes(copy, {name: _cast(model.weights[name], target) for name in names})
+    tensors = [t for t in copy.graph.initializer if t.data_type in sources - {target}]
+    if any(tensor.HasField("segment") for tensor in tensors):
+        raise ValueError("a tensor in segments cannot be cast")  # onnxruntime takes none, either
+    return model.with_changes(copy, {t.name: _cast(model.weights[t.name], target) for t in tensors})
 
 
 def _retype_value(kind: onnx.TypeProto, target: int, sources: frozenset[int]) -> None:
