@@ -100,7 +100,7 @@ class Engine:
 def value_of(array: np.ndarray) -> Value:
     """Return an array as onnxruntime has it, in the same memory if that is contiguous."""
     array = np.ascontiguousarray(array).reshape(array.shape)  # which makes a vector of a number
-    if array.dtype.kind != "V":
+    if array.dtype.isbuiltin == 1:  # the types of ml_dtypes are not
         return Value.ortvalue_from_numpy(array)
     elem_type = helper.np_dtype_to_tensor_dtype(array.dtype)
     bits = array.view(f"u{array.dtype.itemsize}")
@@ -115,7 +115,7 @@ def array_of(value: Value) -> np.ndarray | None:
     if not value.is_tensor() or value.data_type() == "tensor(string)":
         return None
     dtype = helper.tensor_dtype_to_np_dtype(value.element_type())
-    if dtype.kind != "V":
+    if dtype.isbuiltin == 1:
         return np.array(value.numpy())
     shared = raw_size(value.element_type(), (2,)) != 2 * dtype.itemsize
     if shared or value.device_name() != "cpu":

@@ -259,7 +259,7 @@ def compare_models(
         except RunError as error:
             report.problems.append(f"the second model fails on {trial.label}: {error.problem}")
             return
-    for subject, runs in () if report.sample else ((first, a), (second, b)):
+    for subject, runs in ((first, a), (second, b)):
         _measure(subject, runs, feeds, report)
     for name in (name for name in _names(a) if name in inside):
         _compare_inside(name, a, b, report)
@@ -312,8 +312,11 @@ def _parting(report: Report) -> Iterator[str]:
 
 
 def _measure(subject: Subject, runs: Runs, feeds: Sequence[Feeds], report: Report) -> None:
-    """Run everything that shows the rounding noise of this model, then the optimised session."""
-    for turn, how in enumerate(_MOVES):
+    """Run everything that shows the rounding noise of this model, then the optimised session.
+
+    A sample has to do with one such run.
+    """
+    for turn, how in enumerate(_MOVES[:1] if report.sample else _MOVES):
         # Inputs are drawn anew each time: two independent samples say more than one twice.
         moved = [nudged_feeds(inputs, [turn, index]) for index, inputs in enumerate(feeds)]
         outputs = subject.rerun(moved, how)
@@ -321,6 +324,8 @@ def _measure(subject: Subject, runs: Runs, feeds: Sequence[Feeds], report: Repor
             _absorb(runs, outputs, "inputs and weights moved by one ulp", report)
         elif any(is_float(value.dtype) for inputs in feeds for value in inputs.values()):
             _absorb(runs, subject.rerun(moved), "inputs moved by one ulp", report)
+    if report.sample:
+        return
     _absorb(runs, subject.rerun(feeds, how="double"), "float64", report)
     if subject.both:
         runs.optimised = subject.rerun(feeds, how="optimised")

@@ -198,7 +198,7 @@ def changed(model: Model, name: str, factor: float) -> Model:
     """Multiply the first element of a weight."""
     array = model.weights[name].array().copy()
     array.flat[0] *= factor
-    weight = n2n.model.model.Computed(name, TensorProto.FLOAT, array.shape, lambda: array)
+    weight = n2n.model.model.Computed(name, model.weights[name].dtype, array.shape, lambda: array)
     return model.with_changes(model.editable(), {name: weight})
 
 
@@ -278,13 +278,102 @@ def test_full_tensors_inside_do_not_make_up_for_empty_outputs(tiny: None) -> Non
         verify(model, model, provider="cpu", rtol={"tanh1_y": 0.1})
 
 
-def test_an_output_that_numpy_lacks_is_not_left_out(tiny: None) -> None:
-    """Of a network with two outputs the other one alone would be compared."""
+def last(build: Callable[[Net, str], str], factor: float, *, typed: bool = True) -> Model:
+    """A network of two outputs, of which the second one is special."""
     net = Net(opset=21)
-    hidden = net("Exp", net.input(4, 3))
-    model = load(net.model(hidden, net("Cast", hidden, to=TensorProto.INT4)))
-    with pytest.raises(n2n.UsageError, match="which NumPy lacks"):
+    x = net.input(4, 3)
+    scaled = net("Mul", net("Exp", x), net.put(np.float32(factor)))
+    proto = net.model(net("Exp", x), build(net, scaled))
+    if not typed:
+        proto.graph.output[1].ClearField("type")
+    return load(proto)
+
+
+SPECIAL: dict[str, tuple[Callable[[Net, str], str], bool]] = {
+    # the second output, and whether its type is declared
+    "float8": (lambda net, x: net("Cast", x, to=TensorProto.FLOAT8E4M3FN), True),
+    "float8 of another kind": (lambda net, x: net("Cast", x, to=TensorProto.FLOAT8E5M2), True),
+    "strings": (lambda net, x: net("Cast", x, to=TensorProto.STRING), False),
+    "a sequence": (lambda net, x: net("SequenceConstruct", x, x), False),
+    "random numbers": (lambda net, x: net("Add", x, net("RandomNormalLike", x)), True),
+}
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_an_output_of_a_special_kind_is_not_left_out(kind: str, tiny: None) -> None:
+    """Of a network with two outputs the other one alone would be compared."""
+    build, typed = SPECIAL[kind]
+    one, two = (last(build, factor, typed=typed) for factor in (1, 2))
+    assert bool(verify(one, one, provider="cpu")) == (kind != "random numbers")
+    assert not verify(one, two, provider="cpu")
+
+
+def test_an_output_that_numpy_lacks_is_refused(tiny: None) -> None:
+    model = last(lambda net, x: net("Cast", x, to=TensorProto.INT4), 1)
+    with pytest.raises(n2n.UsageError, match="No corresponding Numpy type"):
         verify(model, model, provider="cpu")
+
+
+def test_optional_values_of_branches_do_not_cross(tiny: None) -> None:
+    """An empty one ends the process that asks for its type."""
+    tensor = helper.make_tensor_type_proto(TensorProto.FLOAT, [2, 3])
+    optional = helper.make_optional_type_proto(tensor)
+    results = [helper.make_value_info(name, optional) for name in ("none", "some")]
+    none = helper.make_node("Optional", [], ["none"], type=tensor)
+    some = helper.make_node("Optional", ["e"], ["some"])
+    branches = {
+        "then_branch": helper.make_graph([none], "then", [], results[:1]),
+        "else_branch": helper.make_graph([some], "else", [], results[1:]),
+    }
+    nodes = [
+        helper.make_node("Exp", ["x"], ["e"]),
+        helper.make_node("ReduceMax", ["e"], ["most"], keepdims=0),
+        helper.make_node("Less", ["most", "limit"], ["small"]),
+        helper.make_node("If", ["small"], ["maybe"], **branches),
+        helper.make_node("OptionalHasElement", ["maybe"], ["has"]),
+        helper.make_node("Cast", ["has"], ["y"], to=TensorProto.FLOAT),
+    ]
+    x, y = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("x", [2, 3]), ("y", []))
+    )
+    limit = numpy_helper.from_array(np.float32(3), "limit")
+    graph = helper.make_graph(nodes, "g", [x], [y], [limit])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    assert len(Candidate("parts", load(proto), CPU).segments) == 1
+    assert verify(proto, proto, provider="cpu").trials
+
+
+def test_nodes_that_nothing_needs_are_no_segment(tiny: None) -> None:
+    net = Net()
+    x = net("Exp", net.input(2, 3))
+    net("MatMul", x, net.weight(3, 9))
+    assert verify(proto := net.model(net("Neg", x)), proto, provider="cpu")
+    net("MatMul", x, net.weight(3, 9))
+    assert verify(proto := net.model("exp0_y"), proto, provider="cpu")
+
+
+def test_what_is_too_large_but_whole_is_run_optimised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidate, "LIMITS", SINGLE)
+    net = Net()
+    model = load(net.model(net("MatMul", net.input(2, 30), net.weight(30, 30))))
+    report = verify(model, model, provider="cpu")
+    assert report and not report.warnings
+
+
+@pytest.mark.parametrize("limits", [SINGLE, Limits()], ids=["segments", "whole"])
+def test_inputs_of_another_type_are_refused(
+    limits: Limits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candidate, "LIMITS", limits)
+    net = Net()
+    x = net.input(3, dtype=np.int64)
+    model = load(net.model(net("Neg", net("Abs", x))))
+    for wrong in (np.float32([1.5, 2, 3]), np.complex64([1j, 2, 3]), np.array([1, None, 3])):
+        with pytest.raises(n2n.Net2NetError):
+            run(model, {x: wrong}, provider="cpu")
+    with pytest.raises(n2n.Net2NetError):
+        run(model, {x: np.array([1, 2, 3])}, ["nothing"], provider="cpu")
 
 
 def test_a_trial_on_which_a_segment_stops_is_named(tiny: None) -> None:
@@ -375,6 +464,15 @@ def test_a_sample_says_what_it_is(tmp_path: Path) -> None:
     assert report and report.verdict == "equivalent, as far as a sample shows"
     assert report.sample and report.as_dict()["sample"]
     assert 'name="onnx-net2net verify (a sample)"' in report.junit()
-    assert len(report.trials) == 1 and not report.noise_sources
+    assert len(report.trials) == 1
+    assert report.noise_sources == ["inputs and weights moved by one ulp"]
+    halves = []
+    for factor in (1, 1.015):
+        net = Net(dtype=np.float16)
+        scale = net.put(np.float16(factor))
+        halves.append(load(net.model(net("Mul", net("Exp", net.input(4, 8)), scale))))
+    assert not verify(*halves, sample=True, provider="cpu"), "noise is less than 16 eps"
     fault = verify(model, changed(model, "fc.weight", 1.1), sample=True, provider="cpu")
-    assert fault.verdict.startswith("not equivalent in a sample, with noise that was not measured:")
+    assert fault.verdict.startswith(
+        "not equivalent in a sample, with noise that was measured once:"
+    )
