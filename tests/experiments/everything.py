@@ -57,7 +57,11 @@ ROWS = {
         "grown, rate / 2": "the same, with half of it",
         "fresh, rate / 2": "the same, without the optimizer's state",
     },
-    "deeper": {"identities": "Inception, a pair of convolutions more a module"},
+    "deeper": {
+        "identities": "Inception, a pair of convolutions more a module",
+        "not calibrated": "the same, without norms",
+        "random layers": "the same, random layers (not exact)",
+    },
     "both": {"wider and deeper": "Inception, both"},
     "continual": {"grown": "Inception, grown with each portion of data"},
     "limits": {
