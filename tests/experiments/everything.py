@@ -62,7 +62,7 @@ ROWS = {
         "not calibrated": "the same, without norms",
         "random layers": "the same, random layers (not exact)",
     },
-    "both": {"wider and deeper": "Inception, both"},
+    "both": {"wider and deeper": "Inception, channels x1.8 and such pairs"},
     "continual": {"grown": "Inception, grown with each portion of data"},
     "limits": {
         "factor 1.125: teacher of 1024 steps": "GPT, width x1.1, grown after 1,024 steps",
