@@ -1,0 +1,418 @@
+"""A graph as Keras' own layers: each step becomes a layer, operations of ``keras.ops``, or neither.
+
+    builder = Builder(program)
+    outputs = builder.build({"x": keras.Input((3, 224, 224), name="x")})
+    builder.table                        # [(variable, terms)]: what each variable holds
+
+Steps are taken in order, and what each makes is noted under the names of its outputs:
+
+Arranged      a symbolic tensor, whose axes may lie otherwise than in the file (arranged.py)
+Moved         weights, moved only: no layer yet, so that a layer can hold them (moved.py)
+np.ndarray    a constant
+
+First the layers of :mod:`.layers` are asked: each takes a step whose attributes and operands prove
+that one layer of Keras computes the same. Else the translation of the operator is called with
+symbolic tensors, and its operations become part of the graph; that works wherever every size that
+it needs is known. What is left is noted as nothing. Once something reads it, all that it is made
+of becomes one layer that walks those nodes (layer.py), as sizes are known while it runs.
+
+A weight that no layer takes is the table of an Embedding, looked up by constant indices.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from itertools import chain, count
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+from onnx import NodeProto, TensorProto, helper
+
+from onnx_net2net.errors import Refused
+from onnx_net2net.frameworks.keras.arranged import Arranged
+from onnx_net2net.frameworks.keras.layers import makers
+from onnx_net2net.frameworks.keras.moved import Moved, Terms
+from onnx_net2net.frameworks.keras.operation import KerasOperation, Scope
+from onnx_net2net.frameworks.keras.operators import translations
+from onnx_net2net.frameworks.keras.regions import region
+from onnx_net2net.frameworks.keras.replaced import replaced
+from onnx_net2net.frameworks.keras.sums import added
+from onnx_net2net.frameworks.keras.translator import failures
+from onnx_net2net.frameworks.keras.types import type_name, typed
+from onnx_net2net.frameworks.keras.values import dtype_of
+from onnx_net2net.frameworks.program import Program, computed
+from onnx_net2net.frameworks.roles import Role
+from onnx_net2net.frameworks.step import ProgramStep
+from onnx_net2net.model.graph import parameter_path, scope_path
+from onnx_net2net.operators.language import Kind
+
+__all__ = ["Builder", "valid_name"]
+
+LARGEST = 1 << 16  # elements of a constant that stands in the graph
+SIZES = (TensorProto.INT64, TensorProto.INT32)
+
+
+class Builder:
+    """One network that is being built. ``names`` are taken already."""
+
+    def __init__(self, program: Program, names: Sequence[str] = ()) -> None:
+        self.program = program
+        self.values: dict[str, Any] = {}
+        self.table: list[tuple[Any, Terms]] = []
+        self.refusals: list[Refused] = []
+        self.scalars: dict[Any, Any] = {}  # of a translator's walk: no size is a symbol here
+        self.seed = None
+        self.readers = _readers(program)
+        self.consumers = _consumers(program)
+        self.inputs: list[keras.KerasTensor] = []
+        self._taken = set(names)
+        self._tensors: dict[str, Any] = {}
+        self._steps = {name: step for step in program.steps for name in step.outputs}
+        weights = program.model.weights
+        self.shapes = {name: weights[name].shape for name in weights}
+
+    # ---- the walk --------------------------------------------------------------------------------
+
+    def build(self, inputs: Mapping[str, keras.KerasTensor]) -> list[Any]:
+        """Return the outputs of the graph in its order."""
+        self.inputs = list(inputs.values())
+        self.values |= {name: Arranged.plain(value) for name, value in inputs.items()}
+        with ExitStack() as stack:
+            for name in ("__add__", "__radd__"):
+                stack.enter_context(replaced(keras.KerasTensor, name, added))
+            for step in self.program.steps:
+                if step.output not in self.values:
+                    self._take(step)
+            return [self._output(name) for name in self.program.main.outputs]
+
+    def _output(self, name: str) -> Any:
+        """Return an output of the graph, None where it is refused."""
+        try:
+            return self.symbolic(name).stored()
+        except KeyError:
+            return None
+
+    def _take(self, step: ProgramStep) -> None:
+        """Note what a step makes, if it is no part of a region."""
+        makes = self._moved(step) or self._made(step) or self._operated(step)
+        for name, value in zip(step.outputs, makes or (), strict=False):
+            if name and value is not None:
+                self.values[name] = value
+
+    def _moved(self, step: ProgramStep) -> list[Moved] | None:
+        """Return what a step makes of weights by moving them."""
+        if not _moves(step):
+            return None
+        operands = [self._fixed(name) for name in step.inputs]
+        weights = [x for x in operands if isinstance(x, Moved)]
+        if not weights or len(operands) > sum(x is not None for x in operands) + step.inputs.count(""):
+            return None
+        if not _carried(step, operands):
+            return None
+        node = self._node(step)
+        shapes = [self.program.shapes.of(name) for name in step.outputs]
+        if node is None or not all(shape is not None for shape in shapes):
+            return None
+        sources = tuple(dict.fromkeys(name for x in weights for name in x.sources))
+        whole = step.facts.in_order and len(weights) == 1 and weights[0].whole
+
+        def reader(place: int) -> Any:
+            def read(get: Any) -> Any:
+                arrays = [x.read(get) if isinstance(x, Moved) else x for x in operands]
+                results = computed(node, arrays, self.program.opset)
+                assert results is not None
+                return results[place]
+
+            return read
+
+        made = [
+            Moved(sources, tuple(shape or ()), weights[0].dtype, reader(place), whole)
+            for place, shape in enumerate(shapes)
+        ]
+        tried = computed(node, [_blank(x) for x in operands], self.program.opset)
+        fits = tried is not None and all(
+            array.shape == value.shape for array, value in zip(tried, made, strict=True)
+        )
+        return made if fits else None
+
+    def _made(self, step: ProgramStep) -> list[Any] | None:
+        """Return what a layer of Keras makes, where one computes the same."""
+        maker = makers().get((step.domain, step.op))
+        if maker is None:
+            return None
+        before = len(self.table)
+        step.attributes.begin()
+        try:
+            made = maker(self, step)
+        except (*failures(), Refused):
+            made = None
+        if made is None or step.ignored() or not self._fits(step, made):
+            del self.table[before:]
+            return None
+        return made
+
+    def _operated(self, step: ProgramStep) -> list[Any] | None:
+        """Return what the operator's translation makes of symbolic tensors."""
+        facts = step.facts
+        if step.bodies or facts.random or facts.sequence:
+            return None
+        step.attributes.begin()
+        try:
+            operands = [self._plain(name) for name in step.inputs]
+            op = KerasOperation(step, self, Scope({}))  # type: ignore[arg-type]
+            results = translations()[step.domain, step.op](op, *operands)
+            results = list(results) if isinstance(results, list | tuple) else [results]
+            made = [_noted(value) for value in typed(step, operands, results)]
+        except (*failures(), Refused):
+            return None
+        return None if step.ignored() or not self._fits(step, made) else made
+
+    def _fits(self, step: ProgramStep, made: list[Any]) -> bool:
+        """Return whether results have the types, ranks and sizes that the graph says."""
+        for name, value in zip(step.outputs, made, strict=False):
+            if not name or isinstance(value, np.ndarray):
+                continue
+            if value is None:
+                return False
+            sizes, kind = self.program.shapes.sizes_of(name), self.program.dtype(name)
+            if kind is not None and dtype_of(value.value) != type_name(kind):
+                return False
+            if sizes is not None and (
+                len(sizes) != value.rank
+                or any(
+                    isinstance(mine, int) and own is not None and mine != own
+                    for mine, own in zip(sizes, value.shape, strict=True)
+                )
+            ):
+                return False
+        return len(made) >= sum(map(bool, step.outputs))
+
+    # ---- what is read ----------------------------------------------------------------------------
+
+    def weight(self, name: str) -> Moved | None:
+        """Return a parameter or statistic, None for any other tensor."""
+        if not self.program.is_weight(name):
+            return None
+        weight = self.program.model.weights[name]
+        return Moved.of(name, weight.shape, type_name(weight.dtype))
+
+    def operand(self, name: str) -> Any:
+        """Return what a tensor is: Arranged, Moved, an array, or None where nothing is named.
+
+        What is left becomes a layer of its own now. Raise KeyError for what is refused.
+        """
+        if not name:
+            return None
+        if name not in self.values:
+            known = self.program.constant(name)
+            value = self.weight(name) if known is None else known
+            if value is not None:
+                return value
+            self._region(name)
+        if self.values[name] is None:
+            raise KeyError(name)
+        return self.values[name]
+
+    def is_made(self, name: str) -> bool:
+        """Return whether a tensor is part of the graph already, or a weight."""
+        value = self.values.get(name, self)
+        return self.program.is_weight(name) or isinstance(value, Arranged | Moved | None)
+
+    def constant(self, name: str) -> Any:
+        """Return a constant, None for anything else."""
+        value = self.values.get(name) if name in self.values else self.program.constant(name)
+        return value if isinstance(value, np.ndarray) else None
+
+    def symbolic(self, name: str) -> Arranged:
+        """Return a tensor of the graph, whatever it is made of."""
+        value = self.operand(name)
+        if isinstance(value, Moved):
+            return self._held(name, value)
+        return self._filled(value) if isinstance(value, np.ndarray) else value
+
+    def _fixed(self, name: str) -> Any:
+        """Return weights or a constant, None for anything else."""
+        value = self.constant(name)
+        if value is None:
+            value = self.values.get(name) or self.weight(name)
+        return value if isinstance(value, Moved | np.ndarray) else None
+
+    def sole(self, name: str, role: Role = Role.PARAMETER) -> Moved | None:
+        """Return weights of this role that nothing else reads, each of their elements once."""
+        value = self._fixed(name)
+        if not isinstance(value, Moved):
+            return None
+        if any(self.readers[n] > 1 or self.program.roles[n] is not role for n in value.sources):
+            return None
+        return value if value.is_whole(self.shapes) else None
+
+    def _held(self, name: str, value: Moved) -> Arranged:
+        """Return weights as a tensor of the graph, moved as the graph does."""
+        if name not in self._tensors:
+            made = None
+            if name in self.shapes:
+                made = self._looked_up(name, value)
+            elif results := self._operated(self._steps[name]):
+                made = results[self._steps[name].outputs.index(name)]
+            self._tensors[name] = made or self._region(name)
+        return self._tensors[name]
+
+    def _looked_up(self, name: str, value: Moved) -> Arranged:
+        """Return an initializer as the rows of an Embedding."""
+        shape = value.shape
+        rows, width = math.prod(shape[:-1]), shape[-1] if shape else 1
+        trains = self.program.roles[name] is Role.PARAMETER
+        title = self.name(self.program.paths[name])
+        layer = layers.Embedding(rows, width, dtype=value.dtype, trainable=trains, name=title)
+        table = layer(ops.add(self._zero(), np.arange(rows, dtype="int32")))
+        self.hold(layer.embeddings, value.reshaped(rows, width))
+        return Arranged.plain(table if len(shape) == 2 else ops.reshape(table, shape))
+
+    def _plain(self, name: str) -> Any:
+        """Return an operand as translations take it."""
+        if not name:
+            return None
+        if name not in self.values and self.is_size(name):
+            raise ValueError("a size that only a run tells")
+        value = self.operand(name)
+        if not isinstance(value, np.ndarray):
+            return self.symbolic(name).stored()
+        if value.size > LARGEST:
+            raise ValueError("a constant is too large to stand in the graph")
+        return value
+
+    def is_size(self, name: str) -> bool:
+        """Return whether a tensor that is left holds sizes, which a layer had better compute."""
+        if self.program.is_constant(name) or self.program.is_weight(name):
+            return False
+        return (self.program.rank(name) or 0) < 2 and self.program.dtype(name) in SIZES
+
+    def _zero(self) -> Any:
+        """Return 0 as a tensor of the graph."""
+        return ops.multiply(ops.size(self.inputs[0]), 0)
+
+    def _filled(self, value: np.ndarray) -> Arranged:
+        """Return a constant as a tensor of the graph."""
+        kind = value.dtype.name
+        zero = ops.cast(self._zero(), kind)
+        if kind == "bool":
+            return Arranged.plain(ops.logical_or(value, zero))
+        return Arranged.plain(ops.subtract(value, zero))
+
+    def _region(self, name: str) -> Any:
+        """Make one layer of all that is left of what ``name`` is made of."""
+        made, problems = region(self, name)
+        self.refusals += problems
+        self.values |= made
+        return made[name]
+
+    # ---- layers ----------------------------------------------------------------------------------
+
+    def hold(self, variable: Any, *terms: Moved) -> None:
+        """Note what a layer's variable holds."""
+        self.table.append((variable, terms))
+
+    def name(self, hint: str) -> str:
+        """Return a name for a layer that none has yet."""
+        plain = valid_name(hint)
+        numbered = (f"{plain}_{number}" for number in count(2))
+        chosen = next(n for n in chain([plain], numbered) if n not in self._taken)
+        self._taken.add(chosen)
+        return chosen
+
+    def layer_name(self, step: ProgramStep, *weights: Any) -> str:
+        """Return the author's name of the module that a step belongs to, or that of its output."""
+        for weight in weights:
+            if isinstance(weight, Moved) and len(weight.sources) == 1:
+                path = parameter_path(self.program.paths[weight.sources[0]])
+                if path is not None:
+                    return self.name(path)
+        node = self.program.graph.producer.get(step.output)
+        scope = None if node is None else scope_path(node.proto)
+        return self.name(scope or step.output)
+
+    def sole_reader(self, name: str) -> ProgramStep | None:
+        """Return the only step that reads a tensor, if there is one."""
+        steps = self.consumers.get(name, [])
+        return steps[0] if len(steps) == 1 and name not in self.program.main.outputs else None
+
+    def _node(self, step: ProgramStep) -> NodeProto | None:
+        node = self.program.graph.producer.get(step.output)
+        if node is not None and node.op == step.op:
+            return node.proto
+        if step.op != "Transpose":
+            return None
+        return helper.make_node(step.op, step.inputs, step.outputs, **step.attributes)
+
+    # ---- what a translation asks of its translator ---------------------------------------------
+
+    @property
+    def training(self) -> bool:
+        """Raise ValueError: only a layer knows whether it trains."""
+        raise ValueError("only a layer knows whether it trains")
+
+
+def valid_name(name: str) -> str:
+    """Return a name as Keras and TensorFlow allow it."""
+    plain = re.sub(r"[^A-Za-z0-9_.]", "_", name.removesuffix("_output_0")).strip("._")
+    return plain if plain[:1].isalpha() else f"graph_{plain}".rstrip("_")
+
+
+def _moves(step: ProgramStep) -> bool:
+    """Return whether a step moves elements, and does nothing else."""
+    facts = step.facts
+    return facts.kind is Kind.MOVE and not facts.computes and not facts.random and not step.bodies
+
+
+def _carried(step: ProgramStep, operands: list[Any]) -> bool:
+    """Return whether all that comes out is weights, and they are of one type."""
+    places = step.facts.carries or range(len(operands))
+    carried = [x for place, x in enumerate(operands) if place in places and x is not None]
+    return all(isinstance(x, Moved) for x in carried) and len({x.dtype for x in carried}) == 1
+
+
+def _blank(value: Any) -> Any:
+    return np.broadcast_to(np.int8(0), value.shape) if isinstance(value, Moved) else value
+
+
+def _noted(value: Any) -> Any:
+    """Return a translation's result as the builder notes it."""
+    if isinstance(value, keras.KerasTensor):
+        return Arranged.plain(value)
+    if isinstance(value, np.ndarray) or value is None:
+        return value
+    return np.asarray(ops.convert_to_numpy(value))
+
+
+def _readers(program: Program) -> Counter[str]:
+    """Return how often each weight is read, by steps that do more than move it."""
+    sources: dict[str, set[str]] = {n: {n} for n in program.roles if program.is_weight(n)}
+    readers: Counter[str] = Counter(n for o in program.main.outputs for n in sources.get(o, ()))
+    for step in program.steps:
+        own = [sources[name] for name in step.inputs if name in sources]
+        if own and _moves(step):
+            for name in step.outputs:
+                sources[name] = set().union(*own)
+        else:
+            readers.update(name for names in own for name in names)
+        for body in step.bodies.values():
+            for inner in body.every_step():
+                readers.update(n for name in inner.inputs for n in sources.get(name, ()))
+    outputs = program.main.outputs
+    readers.update(n for o in outputs if o not in program.roles for n in sources.get(o, ()))
+    return readers
+
+
+def _consumers(program: Program) -> dict[str, list[ProgramStep]]:
+    """Return the steps that read each tensor."""
+    readers: dict[str, list[ProgramStep]] = {}
+    for step in program.main.every_step():
+        for name in dict.fromkeys(step.inputs):
+            readers.setdefault(name, []).append(step)
+    return readers
