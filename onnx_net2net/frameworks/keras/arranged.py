@@ -37,6 +37,9 @@ class Arranged:
     rank: int
     _stored: dict[Axes, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.value._sparse = False  # Keras takes what is multiplied by a constant for sparse
+
     @classmethod
     def plain(cls, value: keras.KerasTensor) -> Arranged:
         """Return a tensor whose axes lie as in the ONNX graph."""

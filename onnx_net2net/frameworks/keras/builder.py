@@ -34,12 +34,14 @@ import numpy as np
 from keras import layers, ops
 from onnx import NodeProto, TensorProto, helper
 
+from onnx_net2net.algebra.sizes import AnySize
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.keras.arranged import Arranged
 from onnx_net2net.frameworks.keras.layers import makers
 from onnx_net2net.frameworks.keras.moved import Moved, Terms
 from onnx_net2net.frameworks.keras.operation import KerasOperation, Scope
 from onnx_net2net.frameworks.keras.operators import translations
+from onnx_net2net.frameworks.keras.program import proven_sizes
 from onnx_net2net.frameworks.keras.regions import region
 from onnx_net2net.frameworks.keras.replaced import replaced
 from onnx_net2net.frameworks.keras.sums import added
@@ -93,6 +95,8 @@ class Builder:
 
     def _output(self, name: str) -> Any:
         """Return an output of the graph, None where it is refused."""
+        if name not in self.values and self.is_size(name):
+            self._region(name)
         try:
             return self.symbolic(name).stored()
         except KeyError:
@@ -180,7 +184,7 @@ class Builder:
                 continue
             if value is None:
                 return False
-            sizes, kind = self.program.shapes.sizes_of(name), self.program.dtype(name)
+            sizes, kind = self.sizes(name), self.program.dtype(name)
             if kind is not None and dtype_of(value.value) != type_name(kind):
                 return False
             if sizes is not None and (
@@ -205,7 +209,9 @@ class Builder:
     def operand(self, name: str) -> Any:
         """Return what a tensor is: Arranged, Moved, an array, or None where nothing is named.
 
-        What is left becomes a layer of its own now. Raise KeyError for what is refused.
+        What is left becomes a layer of its own now, but for sizes that only a run tells: layers
+        need them known, and walk them themselves. Raise ValueError for these, and KeyError for what
+        is refused.
         """
         if not name:
             return None
@@ -214,6 +220,8 @@ class Builder:
             value = self.weight(name) if known is None else known
             if value is not None:
                 return value
+            if self.is_size(name):
+                raise ValueError("a size that only a run tells")
             self._region(name)
         if self.values[name] is None:
             raise KeyError(name)
@@ -223,6 +231,10 @@ class Builder:
         """Return whether a tensor is part of the graph already, or a weight."""
         value = self.values.get(name, self)
         return self.program.is_weight(name) or isinstance(value, Arranged | Moved | None)
+
+    def sizes(self, name: str) -> tuple[AnySize, ...] | None:
+        """Return the sizes of a tensor, symbols where they vary; None where they are not known."""
+        return proven_sizes(self.program, name)
 
     def constant(self, name: str) -> Any:
         """Return a constant, None for anything else."""
@@ -278,8 +290,6 @@ class Builder:
         """Return an operand as translations take it."""
         if not name:
             return None
-        if name not in self.values and self.is_size(name):
-            raise ValueError("a size that only a run tells")
         value = self.operand(name)
         if not isinstance(value, np.ndarray):
             return self.symbolic(name).stored()

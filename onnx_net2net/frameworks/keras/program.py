@@ -10,8 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 
+from typing import Any
+
 import numpy as np
 from onnx import ModelProto, helper
+
+from onnx_net2net.algebra.sizes import AnySize, Size
 
 from onnx_net2net.frameworks.program import Program
 from onnx_net2net.frameworks.roles import Role
@@ -19,7 +23,7 @@ from onnx_net2net.frameworks.step import Section
 from onnx_net2net.model.model import Model
 from onnx_net2net.model.tensors import constants, data_fields, subgraphs
 
-__all__ = ["KerasProgram"]
+__all__ = ["KerasProgram", "proven_sizes"]
 
 MOST_READ = 4096  # elements of a tensor that an analysis may look at
 
@@ -54,11 +58,34 @@ class KerasProgram(Program):
         """
         fixed = {}
         for name in (name for step in self.steps for name in step.outputs):
-            sizes = self.shapes.sizes.get(name, ())
+            sizes = proven_sizes(self, name) or ()
             plain = tuple(size if isinstance(size, int) else None for size in sizes)
             if any(size is not None for size in plain):
                 fixed[name] = plain
         return fixed
+
+
+def proven_sizes(program: Program, name: str) -> tuple[AnySize, ...] | None:
+    """Return the sizes of a tensor, formulas of those of the inputs where they vary, else None.
+
+    Beside a size that depends on data the others may be those of one trial only.
+    """
+    sizes = program.shapes.sizes.get(name)
+    if sizes is None:
+        dims = program.dims(name)
+        return dims if dims is not None and all(isinstance(d, int) for d in dims) else None
+    known = program.shapes.binding.keys()
+    return sizes if all(_is_derived(size, known) for size in sizes) else None
+
+
+def _is_derived(size: Any, known: Collection[str]) -> bool:
+    """Return whether a size is made of those of the inputs, ``known`` by name."""
+    return not isinstance(size, Size) or all(
+        all(_is_derived(operand, known) for operand in one.operands)
+        if one.operands
+        else one.operator in known
+        for one in size.unknowns
+    )
 
 
 def _filled(proto: ModelProto) -> ModelProto:

@@ -99,8 +99,12 @@ def _model(
     graph = GraphProto(name="region")
     graph.node.extend(node.proto for node in nodes)
     read = {n for node in nodes for n in node.inputs if n}
-    read |= {n for inner in subgraphs(graph) for node in inner.node for n in node.input if n}
     made = {n for node in nodes for n in node.outputs}
+    for inner in subgraphs(graph):
+        read |= {n for node in inner.node for n in node.input if n}
+        read |= {value.name for value in inner.output}
+        made |= {n for node in inner.node for n in node.output}
+        made |= {value.name for value in (*inner.input, *inner.initializer)}
     for constant in sorted(read - made - given.keys()):
         array = builder.constant(constant)
         if array is not None:

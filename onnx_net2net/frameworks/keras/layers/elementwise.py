@@ -41,7 +41,7 @@ def pointwise(build: Builder, step: ProgramStep) -> list[Any] | None:
     """Return what an operation makes of operands that are turned like the widest of them."""
     given = [build.constant(name) for name in step.inputs if name]
     names = [name for name in step.inputs if name]
-    operands = [x if x is not None else _symbolic(build, n) for x, n in zip(given, names, strict=True)]
+    operands = [x if x is not None else build.symbolic(n) for x, n in zip(given, names, strict=True)]
     rank = max(len(x.shape) for x in operands)
     wide = [_widened(x, rank) for x in operands]
     axes = _common([x for x in wide if isinstance(x, Arranged)], wide)
@@ -49,13 +49,7 @@ def pointwise(build: Builder, step: ProgramStep) -> list[Any] | None:
     if not any(isinstance(value, keras.KerasTensor) for value in values):
         return None
     results = _layered(build, step, values) or _operated(build, step, values)
-    return [Arranged(value, axes, rank) for value in results]
-
-
-def _symbolic(build: Builder, name: str) -> Any:
-    if name not in build.values and build.is_size(name):
-        raise ValueError("a size that only a run tells")
-    return build.symbolic(name)
+    return [Arranged(value, axes[len(axes) - len(value.shape) :], rank) for value in results]
 
 
 def _widened(x: Any, rank: int) -> Any:

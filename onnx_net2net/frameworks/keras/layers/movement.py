@@ -49,8 +49,7 @@ def reshape(build: Builder, step: ProgramStep) -> list[Any] | None:
     for name in ("allowzero", "shape", "axis"):
         step.attributes.get(name)
     x = build.symbolic(step.inputs[0])
-    sizes = build.program.shapes
-    own, wanted = sizes.sizes_of(step.inputs[0]), sizes.sizes_of(step.output)
+    own, wanted = build.sizes(step.inputs[0]), build.sizes(step.output)
     if own is None or wanted is None or len(own) != x.rank:
         return None
     return [_reshaped(x, own, wanted)]
