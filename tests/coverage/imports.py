@@ -107,7 +107,7 @@ def in_keras(model: n2n.Model) -> dict[str, Any]:
         given = list(feeds.values())
         seen.append(given)
         found = network(given if len(given) > 1 else given[0])
-        values = found.values() if isinstance(found, dict) else (found,)
+        values = found if isinstance(found, list) else [found]
         return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
 
     result = judged(agreement(model, call, seeds=1))
@@ -128,7 +128,7 @@ def learns_in_keras(network: Any, feeds: list[np.ndarray]) -> dict[str, Any]:
 
     def loss() -> Any:
         found = network(feeds if len(feeds) > 1 else feeds[0])
-        values = found.values() if isinstance(found, dict) else (found,)
+        values = found if isinstance(found, list) else [found]
         parts = [tf.cast(v, "float32") for v in values if v.dtype.is_floating]
         rng = np.random.default_rng(0)
         return sum((tf.reduce_mean((v - rng.normal(size=v.shape)) ** 2) for v in parts), 0.0)

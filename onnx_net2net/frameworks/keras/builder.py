@@ -32,7 +32,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras import layers, ops
-from onnx import NodeProto, TensorProto, helper
+from onnx import NodeProto, helper
 
 from onnx_net2net.algebra.sizes import AnySize
 from onnx_net2net.errors import Refused
@@ -57,7 +57,6 @@ from onnx_net2net.operators.language import Kind
 __all__ = ["Builder", "valid_name"]
 
 LARGEST = 1 << 16  # elements of a constant that stands in the graph
-SIZES = (TensorProto.INT64, TensorProto.INT32)
 
 
 class Builder:
@@ -115,7 +114,9 @@ class Builder:
             return None
         operands = [self._fixed(name) for name in step.inputs]
         weights = [x for x in operands if isinstance(x, Moved)]
-        if not weights or len(operands) > sum(x is not None for x in operands) + step.inputs.count(""):
+        if not weights or len(operands) > sum(x is not None for x in operands) + step.inputs.count(
+            ""
+        ):
             return None
         if not _carried(step, operands):
             return None
@@ -299,9 +300,13 @@ class Builder:
 
     def is_size(self, name: str) -> bool:
         """Return whether a tensor that is left holds sizes, which a layer had better compute."""
-        if self.program.is_constant(name) or self.program.is_weight(name):
+        graph = self.program.graph
+        if self.program.is_constant(name) or name not in graph.producer:
             return False
-        return (self.program.rank(name) or 0) < 2 and self.program.dtype(name) in SIZES
+        if graph.producer[name].position in self.program.shapes.computed:
+            return True
+        readers = graph.consumers.get(name, ())
+        return any(index in node.facts.extents for node, index in readers)
 
     def _zero(self) -> Any:
         """Return 0 as a tensor of the graph."""
@@ -340,7 +345,7 @@ class Builder:
         """Return the author's name of the module that a step belongs to, or that of its output."""
         for weight in weights:
             if isinstance(weight, Moved) and len(weight.sources) == 1:
-                path = parameter_path(self.program.paths[weight.sources[0]])
+                path = parameter_path(weight.sources[0].replace("/", "."))
                 if path is not None:
                     return self.name(path)
         node = self.program.graph.producer.get(step.output)

@@ -16,6 +16,7 @@ from onnx_net2net.frameworks.keras.builder import Builder, valid_name
 from onnx_net2net.frameworks.keras.moved import Terms, sum_of
 from onnx_net2net.frameworks.keras.operators import translations
 from onnx_net2net.frameworks.keras.operators.elementwise import NUMBERS
+from onnx_net2net.frameworks.keras.origin import note
 from onnx_net2net.frameworks.keras.types import type_name
 from onnx_net2net.frameworks.program import Program
 from onnx_net2net.frameworks.step import ProgramStep
@@ -31,6 +32,7 @@ def keras_model(model: Model) -> keras.Model:
     network, table = structure(model)
     for variable, terms in table:
         variable.assign(sum_of(terms, lambda name: model.weights[name].array()))
+    note(network, model, table)
     return network
 
 

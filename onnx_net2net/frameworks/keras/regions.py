@@ -80,7 +80,9 @@ def _read_outside(builder: Builder, nodes: list[Node], name: str) -> list[str]:
         and not builder.is_size(n)
         and (
             n in graph.outputs
-            or any(_outermost(reader).position not in own for reader, _ in graph.consumers.get(n, ()))
+            or any(
+                _outermost(reader).position not in own for reader, _ in graph.consumers.get(n, ())
+            )
         )
     ]
 
@@ -120,6 +122,8 @@ def _described(builder: Builder, name: str, value: Any) -> ValueInfoProto:
     known = builder.program.dims(name) or [None] * len(value.shape)
     if len(known) != len(value.shape):
         known = [None] * len(value.shape)
-    shape = [mine if mine is not None else own for mine, own in zip(value.shape, known, strict=True)]
+    shape = [
+        mine if mine is not None else own for mine, own in zip(value.shape, known, strict=True)
+    ]
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype_of(value)))
     return helper.make_tensor_value_info(name, kind, shape)

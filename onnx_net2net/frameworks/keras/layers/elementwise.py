@@ -41,7 +41,9 @@ def pointwise(build: Builder, step: ProgramStep) -> list[Any] | None:
     """Return what an operation makes of operands that are turned like the widest of them."""
     given = [build.constant(name) for name in step.inputs if name]
     names = [name for name in step.inputs if name]
-    operands = [x if x is not None else build.symbolic(n) for x, n in zip(given, names, strict=True)]
+    operands = [
+        x if x is not None else build.symbolic(n) for x, n in zip(given, names, strict=True)
+    ]
     rank = max(len(x.shape) for x in operands)
     wide = [_widened(x, rank) for x in operands]
     axes = _common([x for x in wide if isinstance(x, Arranged)], wide)
@@ -154,9 +156,7 @@ def _multiplied(build: Builder, step: ProgramStep, values: list[Any], kind: str)
     return _merged(layers.Multiply, build, step, values, kind)
 
 
-def _merged(
-    merge: Any, build: Builder, step: ProgramStep, values: list[Any], kind: str
-) -> Any:
+def _merged(merge: Any, build: Builder, step: ProgramStep, values: list[Any], kind: str) -> Any:
     """Merge tensors of one shape, which no broadcasting can confuse."""
     if len(values) < 2 or not all(map(_symbolic_value, values)):
         return None

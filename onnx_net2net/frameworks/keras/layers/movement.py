@@ -38,9 +38,7 @@ def concat(build: Builder, step: ProgramStep) -> list[Any] | None:
     values = [x.stored(axes) for x in parts]
     if len(values) < 2:
         return [parts[0]]
-    layer = layers.Concatenate(
-        axes.index(axis), dtype=values[0].dtype, name=build.layer_name(step)
-    )
+    layer = layers.Concatenate(axes.index(axis), dtype=values[0].dtype, name=build.layer_name(step))
     return [Arranged(layer(values), axes, first.rank)]
 
 
@@ -67,9 +65,7 @@ def _reshaped(x: Arranged, own: Sequence[AnySize], wanted: Sequence[AnySize]) ->
     long = [axis for axis in x.axes if x.size(axis) != 1]
     if long != sorted(long):
         x = Arranged.plain(x.stored())
-    return _formed(
-        x, [own[a] for a in x.axes], list(wanted), tuple(range(len(wanted))), wanted
-    )
+    return _formed(x, [own[a] for a in x.axes], list(wanted), tuple(range(len(wanted))), wanted)
 
 
 def _formed(

@@ -98,7 +98,9 @@ def _trailing_norm(
     if not _plain(step) or step.attributes.get("stash_type", 1) != 1:
         return None
     given = (*step.inputs[1:], "", "")[:2]
-    weights = [affine(build, name, neutral) for name, neutral in zip(given, (1.0, 0.0), strict=True)]
+    weights = [
+        affine(build, name, neutral) for name, neutral in zip(given, (1.0, 0.0), strict=True)
+    ]
     if None in weights:
         return None
     gamma, beta = weights
