@@ -30,11 +30,16 @@ def channels_last(rank: int) -> Axes:
 
 @dataclass(eq=False)
 class Arranged:
-    """``value`` holds the axes ``axes`` of an ONNX tensor of that rank; others have size 1."""
+    """``value`` holds the axes ``axes`` of an ONNX tensor of that rank; others have size 1.
+
+    Of a matrix that was made by merging axes, ``folded`` is the tensor before, and the sizes of
+    those axes: Keras could not part them again where more than one is open.
+    """
 
     value: keras.KerasTensor
     axes: Axes
     rank: int
+    folded: tuple[Arranged, Sequence[Any]] | None = None
     _stored: dict[Axes, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -92,8 +97,10 @@ class Arranged:
 
     def _turned(self, axes: Axes) -> keras.KerasTensor:
         long = [axis for axis in self.axes if self.size(axis) != 1]
-        if long == [axis for axis in axes if axis in long]:  # the elements stay in their order
-            return reshaped(self.value, [self.size(axis) for axis in axes], self._keeps_first(axes))
+        shape, keeps = [self.size(axis) for axis in axes], self._keeps_first(axes)
+        ordered = long == [axis for axis in axes if axis in long]
+        if ordered and can_reshape(shape, keeps):
+            return reshaped(self.value, shape, keeps)
         value, own = self.value, list(self.axes)
         for axis in [axis for axis in own if axis not in axes]:
             value = ops.squeeze(value, own.index(axis))
@@ -111,6 +118,11 @@ class Arranged:
         return bool(axes) and bool(self.axes) and axes[0] == self.axes[0]
 
 
+def can_reshape(shape: Sequence[int | None], keeps_first: bool) -> bool:
+    """Return whether Keras can tell the open ones of these sizes."""
+    return list(shape[keeps_first:]).count(None) <= (0 not in shape)
+
+
 def reshaped(value: Any, shape: Sequence[int | None], keeps_first: bool) -> Any:
     """Reshape a symbolic tensor; ``keeps_first`` says that the first size stays what it is.
 
@@ -119,7 +131,7 @@ def reshaped(value: Any, shape: Sequence[int | None], keeps_first: bool) -> Any:
     if tuple(shape) == tuple(value.shape) and None not in shape[1:]:
         return value
     rest = list(shape[1:]) if keeps_first else list(shape)
-    if rest.count(None) > 1 or (None in rest and 0 in shape):
+    if not can_reshape(shape, keeps_first):
         raise ValueError("more than one size is open")
     wanted = tuple(-1 if size is None else size for size in rest)
     if keeps_first and wanted:

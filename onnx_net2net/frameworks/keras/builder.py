@@ -34,16 +34,17 @@ import numpy as np
 from keras import layers, ops
 from onnx import NodeProto, helper
 
-from onnx_net2net.algebra.sizes import AnySize
+from onnx_net2net.algebra.sizes import AnySize, Size
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.keras.arranged import Arranged
 from onnx_net2net.frameworks.keras.layers import makers
 from onnx_net2net.frameworks.keras.moved import Moved, Terms
 from onnx_net2net.frameworks.keras.operation import KerasOperation, Scope
 from onnx_net2net.frameworks.keras.operators import translations
-from onnx_net2net.frameworks.keras.program import proven_sizes
+from onnx_net2net.frameworks.keras.program import is_derived, proven_sizes, symbols
 from onnx_net2net.frameworks.keras.regions import region
 from onnx_net2net.frameworks.keras.replaced import replaced
+from onnx_net2net.frameworks.keras.run_time_sizes import Sizes
 from onnx_net2net.frameworks.keras.sums import added
 from onnx_net2net.frameworks.keras.translator import failures
 from onnx_net2net.frameworks.keras.types import type_name, typed
@@ -72,6 +73,8 @@ class Builder:
         self.readers = _readers(program)
         self.consumers = _consumers(program)
         self.inputs: list[keras.KerasTensor] = []
+        self._makes_size = False  # whether the step that is taken computes sizes of others
+        self._along: dict[str, Any] = {}
         self._taken = set(names)
         self._tensors: dict[str, Any] = {}
         self._steps = {name: step for step in program.steps for name in step.outputs}
@@ -103,6 +106,7 @@ class Builder:
 
     def _take(self, step: ProgramStep) -> None:
         """Note what a step makes, if it is no part of a region."""
+        self._makes_size = self.is_size(step.output)
         makes = self._moved(step) or self._made(step) or self._operated(step)
         for name, value in zip(step.outputs, makes or (), strict=False):
             if name and value is not None:
@@ -176,10 +180,13 @@ class Builder:
             made = [_noted(value) for value in typed(step, operands, results)]
         except (*failures(), Refused):
             return None
-        return None if step.ignored() or not self._fits(step, made) else made
+        return None if step.ignored() or not self._fits(step, made, known=True) else made
 
-    def _fits(self, step: ProgramStep, made: list[Any]) -> bool:
-        """Return whether results have the types, ranks and sizes that the graph says."""
+    def _fits(self, step: ProgramStep, made: list[Any], *, known: bool = False) -> bool:
+        """Return whether results have the types, ranks and sizes that the graph says.
+
+        With ``known``, also whether they are known where the graph says what they are.
+        """
         for name, value in zip(step.outputs, made, strict=False):
             if not name or isinstance(value, np.ndarray):
                 continue
@@ -191,7 +198,7 @@ class Builder:
             if sizes is not None and (
                 len(sizes) != value.rank
                 or any(
-                    isinstance(mine, int) and own is not None and mine != own
+                    isinstance(mine, int) and (known or own is not None) and mine != own
                     for mine, own in zip(sizes, value.shape, strict=True)
                 )
             ):
@@ -210,19 +217,20 @@ class Builder:
     def operand(self, name: str) -> Any:
         """Return what a tensor is: Arranged, Moved, an array, or None where nothing is named.
 
-        What is left becomes a layer of its own now, but for sizes that only a run tells: layers
-        need them known, and walk them themselves. Raise ValueError for these, and KeyError for what
-        is refused.
+        What is left becomes a layer of its own now, but for sizes: the analysis knows them. Raise
+        ValueError where it does not, and KeyError for what is refused.
         """
         if not name:
             return None
         if name not in self.values:
-            known = self.program.constant(name)
+            known = self.constant(name)
             value = self.weight(name) if known is None else known
             if value is not None:
                 return value
             if self.is_size(name):
-                raise ValueError("a size that only a run tells")
+                if self._makes_size:
+                    raise ValueError("a size that only a run tells")
+                return self.sized(name)
             self._region(name)
         if self.values[name] is None:
             raise KeyError(name)
@@ -239,8 +247,27 @@ class Builder:
 
     def constant(self, name: str) -> Any:
         """Return a constant, None for anything else."""
-        value = self.values.get(name) if name in self.values else self.program.constant(name)
+        if name not in self.values:
+            known = self.program.constant(name)
+            if known is None and self._is_settled(name):
+                known = self.program.shapes.value[name]
+            return known
+        value = self.values[name]
         return value if isinstance(value, np.ndarray) else None
+
+    def _is_settled(self, name: str) -> bool:
+        """Return whether a tensor holds sizes that are always the same."""
+        graph, shapes = self.program.graph, self.program.shapes
+        node = graph.producer.get(name)
+        if self.program.is_constant(name):
+            return True
+        if node is None or node.position not in shapes.computed or not shapes.settled(name):
+            return False
+        if node.facts.measures:
+            return proven_sizes(self.program, node.inputs[0]) is not None
+        return all(
+            n in shapes.formula or self._is_settled(n) for n in node.inputs if n in graph.producer
+        )
 
     def symbolic(self, name: str) -> Arranged:
         """Return a tensor of the graph, whatever it is made of."""
@@ -307,6 +334,58 @@ class Builder:
             return True
         readers = graph.consumers.get(name, ())
         return any(index in node.facts.extents for node, index in readers)
+
+    def sized(self, name: str) -> Arranged:
+        """Return sizes as a tensor of the graph. Raise ValueError where there is no formula."""
+        formula = self.program.shapes.formula.get(name)
+        kind = self.program.dtype(name)
+        if formula is None or kind is None:
+            raise ValueError("a size that only a run tells")
+        items = [self.size(item) for item in formula.reshape(-1)]
+        value = ops.reshape(ops.stack(items), formula.shape) if formula.shape else items[0]
+        return Arranged.plain(ops.cast(value, type_name(kind)))
+
+    def size(self, size: AnySize) -> Any:
+        """Return a size as a scalar of the graph, an int32."""
+        if not is_derived(size, self.program.shapes.binding.keys()):
+            raise ValueError("a size that only a run tells")
+        if not isinstance(size, Size):
+            return ops.add(self._zero(), int(size))
+        scalars = {
+            one: ops.size(self.along(one.operator)) for one in symbols(size) if not one.operands
+        }
+        return Sizes(np.array(size, object), np.dtype("int32"), scalars).elements()[0]
+
+    def along(self, symbol: str) -> Any:
+        """Return zeros, int32, as many as there are along the axis of an input of that name.
+
+        Raise ValueError where no input has one.
+        """
+        if symbol not in self._along:
+            for name, value in zip(self.program.main.inputs, self.inputs, strict=True):
+                sizes = [str(size) for size in self.program.shapes.sizes.get(name, ())]
+                if symbol in sizes:
+                    axis = sizes.index(symbol)
+                    rows = ops.zeros_like(value, dtype="int32")
+                    others = tuple(a for a in range(len(sizes)) if a != axis)
+                    self._along[symbol] = ops.sum(rows, axis=others) if others else rows
+                    break
+            else:
+                raise ValueError("no input has an axis of that size")
+        return self._along[symbol]
+
+    def spread(self, sizes: Sequence[AnySize], axes: Sequence[int]) -> Any:
+        """Return zeros, int32, of the sizes along some axes, and of size 1 along the others."""
+        total: Any = None
+        for axis in axes:
+            size, shape = sizes[axis], [1] * len(sizes)
+            shape[axis] = -1
+            if isinstance(size, int):
+                row: Any = np.zeros(size, np.int32).reshape(shape)
+            else:
+                row = ops.reshape(self.along(str(size)), shape)
+            total = row if total is None else ops.maximum(total, row)
+        return total
 
     def _zero(self) -> Any:
         """Return 0 as a tensor of the graph."""

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-
 from typing import Any
 
 import numpy as np
 from onnx import ModelProto, helper
 
 from onnx_net2net.algebra.sizes import AnySize, Size
-
+from onnx_net2net.algebra.unknowns import Unknown
 from onnx_net2net.frameworks.program import Program
 from onnx_net2net.frameworks.roles import Role
 from onnx_net2net.frameworks.step import Section
 from onnx_net2net.model.model import Model
 from onnx_net2net.model.tensors import constants, data_fields, subgraphs
 
-__all__ = ["KerasProgram", "proven_sizes"]
+__all__ = ["KerasProgram", "is_derived", "proven_sizes", "symbols"]
 
 MOST_READ = 4096  # elements of a tensor that an analysis may look at
 
@@ -75,17 +74,25 @@ def proven_sizes(program: Program, name: str) -> tuple[AnySize, ...] | None:
         dims = program.dims(name)
         return dims if dims is not None and all(isinstance(d, int) for d in dims) else None
     known = program.shapes.binding.keys()
-    return sizes if all(_is_derived(size, known) for size in sizes) else None
+    return sizes if all(is_derived(size, known) for size in sizes) else None
 
 
-def _is_derived(size: Any, known: Collection[str]) -> bool:
+def is_derived(size: Any, known: Collection[str]) -> bool:
     """Return whether a size is made of those of the inputs, ``known`` by name."""
     return not isinstance(size, Size) or all(
-        all(_is_derived(operand, known) for operand in one.operands)
+        all(is_derived(operand, known) for operand in one.operands)
         if one.operands
         else one.operator in known
         for one in size.unknowns
     )
+
+
+def symbols(size: AnySize) -> set[Unknown]:
+    """Return all unknowns that a size is made of, those within others too."""
+    if not isinstance(size, Size):
+        return set()
+    inner = (symbols(operand) for one in size.unknowns for operand in one.operands)
+    return size.unknowns.union(*inner)
 
 
 def _filled(proto: ModelProto) -> ModelProto:

@@ -15,7 +15,7 @@ __all__ = ["Maker", "makers"]
 
 Maker = Callable[..., list[Any] | None]
 FAMILIES = (
-    "convolution", "elementwise", "indexing", "linear", "movement", "normalisation", "pooling",
+    "attention", "convolution", "elementwise", "indexing", "linear", "movement", "normalisation", "pooling",
     "recurrent", "reduction",
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Convolutions with the channels last, padded by a layer in front where Keras has no word for it."""
+"""Convolutions with the channels last; a layer in front pads where Keras has no word for it."""
 
 from __future__ import annotations
 

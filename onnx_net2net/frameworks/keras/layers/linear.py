@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras import layers
+from keras import layers, ops
 
 from onnx_net2net.frameworks.keras.arranged import Arranged
 from onnx_net2net.frameworks.keras.builder import Builder
@@ -68,11 +68,23 @@ def dense(build: Builder, step: ProgramStep, kernel: Moved, bias: Moved | None) 
         dtype=kernel.dtype,
         name=build.layer_name(step, kernel),
     )
-    y = layer(x.value)
+    made = _multiplied(layer, x, kernel.shape[1])
     build.hold(layer.kernel, kernel)
     if bias is not None:
         build.hold(layer.bias, bias)
-    return [Arranged(y, x.axes, x.rank)]
+    return [made]
+
+
+def _multiplied(layer: Any, x: Arranged, width: int) -> Arranged:
+    """Return what the layer makes; of merged axes, of the tensor before they were."""
+    if x.folded is None:
+        return Arranged(layer(x.value), x.axes, x.rank)
+    before, sizes = x.folded
+    if before.axes[-1:] != (before.rank - 1,):
+        before = Arranged.plain(before.stored())
+    whole = Arranged(layer(before.value), before.axes, before.rank)
+    merged = ops.reshape(whole.stored(), (-1, width))
+    return Arranged(merged, x.axes, x.rank, (whole, sizes))
 
 
 TABLES: dict[str, dict[str, Maker]] = {"": {"Gemm": gemm, "MatMul": matmul}}

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
-from keras import layers
+import numpy as np
+from keras import layers, ops
 
 from onnx_net2net.algebra.sizes import AnySize
 from onnx_net2net.frameworks.keras.arranged import Arranged, reshaped
 from onnx_net2net.frameworks.keras.builder import Builder
 from onnx_net2net.frameworks.keras.layers import Maker
+from onnx_net2net.frameworks.keras.types import type_name
+from onnx_net2net.frameworks.keras.values import dtype_of
 from onnx_net2net.frameworks.step import ProgramStep
 
 __all__ = ["TABLES"]
@@ -50,7 +54,17 @@ def reshape(build: Builder, step: ProgramStep) -> list[Any] | None:
     own, wanted = build.sizes(step.inputs[0]), build.sizes(step.output)
     if own is None or wanted is None or len(own) != x.rank:
         return None
-    return [_reshaped(x, own, wanted)]
+    if x.folded is not None:
+        tensor, before = x.folded
+        if tensor.rank == len(wanted) and all(map(_same, before, wanted[:-1])):
+            return [tensor]
+    y = _reshaped(x, own, wanted)
+    for kept in range(len(own) - 1, 1, -1):
+        tail = own[kept:]
+        if len(wanted) == 2 and all(isinstance(n, int) for n in tail) and prod(tail) == wanted[1]:
+            y.folded = (_reshaped(x, own, (*own[:kept], wanted[1])), own[:kept])
+            break
+    return [y]
 
 
 def _reshaped(x: Arranged, own: Sequence[AnySize], wanted: Sequence[AnySize]) -> Arranged:
@@ -75,10 +89,7 @@ def _formed(
     sizes = [size if isinstance(size, int) else None for size in shape]
     if keeps and x.value.shape[0] is not None:
         sizes[0] = x.value.shape[0]
-    value = x.value
-    if None not in sizes or not keeps or sizes[1:].count(None) <= 1:
-        return Arranged(reshaped(value, sizes, keeps), axes, len(wanted))
-    raise ValueError("more than one size is open")
+    return Arranged(reshaped(x.value, sizes, keeps), axes, len(wanted))
 
 
 def _same(own: AnySize, wanted: AnySize) -> bool:
@@ -108,6 +119,50 @@ def squeeze(build: Builder, step: ProgramStep) -> list[Any] | None:
     return [x.squeezed(chosen)] if all(x.size(axis) == 1 for axis in chosen) else None
 
 
+def expand(build: Builder, step: ProgramStep) -> list[Any] | None:
+    """Return a tensor repeated as far as the graph is known to want it."""
+    x = build.symbolic(step.inputs[0])
+    wanted = build.sizes(step.output)
+    if wanted is None:
+        return None
+    x = x.widened(len(wanted))
+    grown = [axis for axis, size in enumerate(wanted) if size != 1 and x.size(axis) == 1]
+    value = x.stored()
+    if not grown:
+        return [x]
+    zeros = build.spread(wanted, grown)
+    kind = dtype_of(value)
+    if kind == "bool":
+        return [Arranged.plain(ops.logical_or(value, ops.cast(zeros, kind)))]
+    zeros = zeros.astype(kind) if isinstance(zeros, np.ndarray) else ops.cast(zeros, kind)
+    return [Arranged.plain(ops.subtract(value, zeros))]
+
+
+def span(build: Builder, step: ProgramStep) -> list[Any] | None:
+    """Return 0, 1, 2, ... up to the size of an axis."""
+    first, step_size = (build.constant(step.inputs[at]) for at in (0, 2))
+    sizes, kind = build.sizes(step.output), build.program.dtype(step.output)
+    if first is None or step_size is None or sizes is None or kind is None:
+        return None
+    if first != 0 or step_size != 1 or isinstance(sizes[0], int):
+        return None
+    rows = ops.cumsum(ops.add(build.along(str(sizes[0])), 1))
+    return [Arranged.plain(ops.cast(ops.subtract(rows, 1), type_name(kind)))]
+
+
+def filled(build: Builder, step: ProgramStep) -> list[Any] | None:
+    """Return a tensor of one number, of sizes that inputs have."""
+    value = step.attributes.get("value", np.zeros(1, np.float32)).reshape(())
+    wanted = build.sizes(step.output)
+    if not wanted or all(isinstance(size, int) for size in wanted):
+        return None
+    kind = value.dtype.name
+    zeros = ops.cast(build.spread(wanted, range(len(wanted))), kind)
+    if kind == "bool":
+        return [Arranged.plain(ops.logical_or(zeros, value))]
+    return [Arranged.plain(ops.add(zeros, value) if value else zeros)]
+
+
 def _axes(build: Builder, step: ProgramStep) -> list[int] | None:
     axes = step.attributes.get("axes")
     if len(step.inputs) > 1 and step.inputs[1]:
@@ -119,8 +174,11 @@ def _axes(build: Builder, step: ProgramStep) -> list[int] | None:
 TABLES: dict[str, dict[str, Maker]] = {
     "": {
         "Concat": concat,
+        "ConstantOfShape": filled,
+        "Expand": expand,
         "Flatten": reshape,
         "Identity": identity,
+        "Range": span,
         "Reshape": reshape,
         "Squeeze": squeeze,
         "Transpose": transpose,
