@@ -66,7 +66,8 @@ class Builder:
     def __init__(self, program: Program, names: Sequence[str] = ()) -> None:
         self.program = program
         self.values: dict[str, Any] = {}
-        self.table: list[tuple[Any, Terms]] = []
+        self._held_by_layers: list[tuple[Any, Terms]] = []
+        self._kept: list[tuple[Any, Terms]] = []  # weights that no layer takes
         self.refusals: list[Refused] = []
         self.scalars: dict[Any, Any] = {}  # of a translator's walk: no size is a symbol here
         self.seed = None
@@ -80,6 +81,11 @@ class Builder:
         self._steps = {name: step for step in program.steps for name in step.outputs}
         weights = program.model.weights
         self.shapes = {name: weights[name].shape for name in weights}
+
+    @property
+    def table(self) -> list[tuple[Any, Terms]]:
+        """Return what each variable holds."""
+        return [*self._held_by_layers, *self._kept]
 
     # ---- the walk --------------------------------------------------------------------------------
 
@@ -155,14 +161,14 @@ class Builder:
         maker = makers().get((step.domain, step.op))
         if maker is None:
             return None
-        before = len(self.table)
+        before = len(self._held_by_layers)
         step.attributes.begin()
         try:
             made = maker(self, step)
         except (*failures(), Refused):
             made = None
         if made is None or step.ignored() or not self._fits(step, made):
-            del self.table[before:]
+            del self._held_by_layers[before:]
             return None
         return made
 
@@ -311,7 +317,7 @@ class Builder:
         title = self.name(self.program.paths[name])
         layer = layers.Embedding(rows, width, dtype=value.dtype, trainable=trains, name=title)
         table = layer(ops.add(self._zero(), np.arange(rows, dtype="int32")))
-        self.hold(layer.embeddings, value.reshaped(rows, width))
+        self._kept.append((layer.embeddings, (value.reshaped(rows, width),)))
         return Arranged.plain(table if len(shape) == 2 else ops.reshape(table, shape))
 
     def _plain(self, name: str) -> Any:
@@ -410,7 +416,7 @@ class Builder:
 
     def hold(self, variable: Any, *terms: Moved) -> None:
         """Note what a layer's variable holds."""
-        self.table.append((variable, terms))
+        self._held_by_layers.append((variable, terms))
 
     def name(self, hint: str) -> str:
         """Return a name for a layer that none has yet."""

@@ -63,7 +63,21 @@ def structure(model: Model) -> tuple[keras.Model, list[tuple[Any, Terms]]]:
         named if len(named) > 1 else named[0],
         name=names[-1],
     )
-    return network, builder.table
+    return network, _complete(network, builder.table)
+
+
+def _complete(network: keras.Model, table: list[tuple[Any, Terms]]) -> list[tuple[Any, Terms]]:
+    """Return what each variable of the network holds; none may keep arbitrary numbers."""
+    own = {id(variable) for variable in network.variables}
+    complete = [(variable, terms) for variable, terms in table if id(variable) in own]
+    held = {id(variable) for variable, _ in complete}
+    missing = [
+        variable.path
+        for variable in network.variables
+        if id(variable) not in held and variable.name != "seed_generator_state"
+    ]
+    assert not missing, f"nothing says what {missing} hold"
+    return complete
 
 
 def _unknown(step: ProgramStep) -> Iterator[Refused]:
