@@ -7,12 +7,10 @@ for step in program.steps:
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
-import numpy as np
-from onnx import ModelProto, helper
+from onnx import ModelProto
 
 from onnx_net2net.algebra.sizes import AnySize, Size
 from onnx_net2net.algebra.unknowns import Unknown
@@ -20,28 +18,20 @@ from onnx_net2net.frameworks.program import Program
 from onnx_net2net.frameworks.roles import Role
 from onnx_net2net.frameworks.step import Section
 from onnx_net2net.model.model import Model
-from onnx_net2net.model.tensors import constants, data_fields, subgraphs
 
 __all__ = ["KerasProgram", "is_derived", "proven_sizes", "symbols"]
 
-MOST_READ = 4096  # elements of a tensor that an analysis may look at
-
 
 class KerasProgram(Program):
-    """The steps of a skeleton, fused to operators of ``known``; ``variables`` may have no contents.
+    """The steps of a graph whose weights are constants, fused to operators of ``known``.
 
-    ``constants`` are the contents by name of all others that a step or a result needs, and
-    ``fixed`` the sizes of tensors of which others vary.
+    ``constants`` are the contents by name of all that a step or a result needs, and ``fixed`` the
+    sizes of tensors of which others vary.
     """
 
-    def __init__(
-        self,
-        proto: ModelProto,
-        variables: Mapping[str, Role],
-        known: Collection[tuple[str, str]],
-    ) -> None:
-        model = Model(_filled(proto), {})
-        super().__init__(model, {n: variables.get(n, Role.CONSTANT) for n in model.weights})
+    def __init__(self, proto: ModelProto, known: Collection[tuple[str, str]]) -> None:
+        model = Model(proto, {})
+        super().__init__(model, dict.fromkeys(model.weights, Role.CONSTANT))
         self.fuse(known)
         for section in self.main.sections():
             _release(section)
@@ -93,18 +83,6 @@ def symbols(size: AnySize) -> set[Unknown]:
         return set()
     inner = (symbols(operand) for one in size.unknowns for operand in one.operands)
     return size.unknowns.union(*inner)
-
-
-def _filled(proto: ModelProto) -> ModelProto:
-    """Return a copy whose small tensors without contents hold ones: an analysis reads them."""
-    whole = ModelProto()
-    whole.CopyFrom(proto)
-    for graph in (whole.graph, *subgraphs(whole.graph)):
-        for tensor in (*graph.initializer, *(value for _, value, _ in constants(graph))):
-            if not data_fields(tensor) and math.prod(tensor.dims) <= MOST_READ:
-                dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
-                tensor.raw_data = np.ones(tuple(tensor.dims), dtype).tobytes()
-    return whole
 
 
 def _read(section: Section) -> set[str]:

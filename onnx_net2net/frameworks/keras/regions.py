@@ -40,7 +40,7 @@ def region(builder: Builder, name: str) -> tuple[dict[str, Any], list[Refused]]:
         inputs = {f"{name}/first": Arranged.plain(builder.inputs[0])}
     given = {border: value.stored() for border, value in inputs.items()}
     proto = _model(builder, nodes, given, outputs)
-    layer = GraphLayer(encoded(proto), [], name=builder.name(f"{name}_nodes"))
+    layer = GraphLayer(encoded(proto), name=builder.name(f"{name}_nodes"))
     layer.refusals = []
     results = layer(list(given.values()))
     problems, layer.refusals = layer.refusals, None

@@ -15,8 +15,8 @@ __all__ = ["Maker", "makers"]
 
 Maker = Callable[..., list[Any] | None]
 FAMILIES = (
-    "attention", "convolution", "elementwise", "indexing", "linear", "movement", "normalisation", "pooling",
-    "recurrent", "reduction",
+    "attention", "convolution", "elementwise", "indexing", "linear", "movement", "normalisation",
+    "pooling", "recurrent", "reduction",
 )  # fmt: skip
 
 

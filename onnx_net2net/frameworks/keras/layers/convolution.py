@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from keras import layers
 
 from onnx_net2net.frameworks.keras.arranged import Arranged, channels_last
@@ -49,10 +50,16 @@ def _weights(build: Builder, step: ProgramStep) -> tuple[Moved, Moved | None] | 
     """Return kernel and bias, None where a layer cannot hold them."""
     kernel, name = build.sole(step.inputs[1]), (*step.inputs, "")[2]
     bias = build.sole(name)
-    lacks = kernel is None or (name and bias is None)
+    lacks = name and bias is None and not _is_zero(build, name)
     if lacks or kernel is None or len(kernel.shape) not in (3, 4, 5):
         return None
     return kernel, bias
+
+
+def _is_zero(build: Builder, name: str) -> bool:
+    """Return whether a bias is a constant that does nothing."""
+    value = build.constant(name)
+    return value is not None and not np.any(value)
 
 
 def conv(build: Builder, step: ProgramStep) -> list[Any] | None:

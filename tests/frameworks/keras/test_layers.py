@@ -1,0 +1,139 @@
+"""What to_keras gives are Keras' own layers: they load without this program, freeze and clone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onnx_net2net.frameworks.absorb import absorb
+from onnx_net2net.frameworks.keras import moved as moves
+from tests.keras_models import (
+    FOLDER,
+    differences,
+    expected,
+    feeds_of,
+    keras,
+    load,
+    outputs,
+    to_keras,
+)
+
+from onnx_net2net.frameworks.keras.layer import GraphLayer  # isort: skip
+from onnx_net2net.frameworks.keras.sums import added, is_plain_sum  # isort: skip
+
+# Networks of all kinds that need no layer of ours, and how often they turn a tensor to do so.
+OWN = {
+    "convnext.dynamo": 1, "densenet.ts11": 1, "gru.dynamo": 0, "inception.dynamo": 1,
+    "lstm.ts17": 0, "mobilenetv3.dynamo": 1, "resnet.dynamo": 1, "resnet.float16": 1,
+    "resnext.ts17": 1, "t5.dynamo": None, "vit.dynamo": None,
+}  # fmt: skip
+
+
+def kinds(network: Any) -> Counter[str]:
+    """How many layers and operations there are of each class."""
+    return Counter(type(operation).__name__ for operation in network._operations)
+
+
+def test_saved_models_load_where_this_program_is_not(tmp_path: Path) -> None:
+    """All in one process, which finds keras alone."""
+    for name in OWN:
+        model = load(FOLDER / f"{name}.onnx")
+        network, feeds = to_keras(model), feeds_of(model)
+        assert not any(isinstance(layer, GraphLayer) for layer in network.layers), name
+        network.save(tmp_path / f"{name}.keras")
+        network.save_weights(tmp_path / f"{name}.weights.h5")
+        np.savez(tmp_path / f"{name}.in.npz", **{f"i{i}": v for i, v in enumerate(feeds.values())})
+        np.savez(tmp_path / f"{name}.out.npz", *outputs(network, feeds))
+    code = f"""
+import sys
+sys.modules["onnx_net2net"] = None
+import keras, numpy as np
+for name in {list(OWN)!r}:
+    network = keras.saving.load_model(f"{{name}}.keras")
+    twin = keras.Model.from_config(network.get_config())
+    twin.load_weights(f"{{name}}.weights.h5")
+    given = list(np.load(f"{{name}}.in.npz").values())
+    wanted = list(np.load(f"{{name}}.out.npz").values())
+    for one in (network, twin):
+        found = one(given if len(given) > 1 else given[0])
+        found = found if isinstance(found, list) else [found]
+        for a, b in zip(wanted, found, strict=True):
+            assert np.array_equal(a, keras.ops.convert_to_numpy(b)), name
+"""
+    place = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=place, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("name", [name for name, turns in OWN.items() if turns is not None])
+def test_no_tensor_is_turned_between_convolutions(name: str) -> None:
+    found = kinds(to_keras(load(FOLDER / f"{name}.onnx")))
+    turns = found["Permute"] + found["Transpose"]
+    if name == "convnext.dynamo":
+        assert turns <= 5  # fixture without strides to cancel
+    else:
+        assert turns == OWN[name]
+
+
+def test_layers_have_the_authors_names_freeze_and_clone() -> None:
+    model = load(FOLDER / "resnet.dynamo-raw.onnx")
+    network, feeds = to_keras(model), feeds_of(model)
+    layer = network.get_layer("layer1.0.conv1")
+    assert isinstance(layer, keras.layers.Conv2D)
+    count = len(network.trainable_variables)
+    layer.trainable = False
+    assert len(network.trainable_variables) == count - len(layer.weights)
+    twin = keras.models.clone_model(network)
+    twin.set_weights(network.get_weights())
+    assert differences(outputs(network, feeds), outputs(twin, feeds)) == []
+
+
+def test_a_loaded_model_is_absorbed_by_names(tmp_path: Path) -> None:
+    model = load(FOLDER / "lstm.ts17.onnx")
+    network, feeds = to_keras(model), feeds_of(model)
+    for variable in network.trainable_variables:
+        variable.assign(variable * 1.25)
+    network.save(tmp_path / "lstm.keras")
+    again = keras.saving.load_model(tmp_path / "lstm.keras")
+    wanted = outputs(network, feeds)
+    for one in (network, again):
+        assert differences(wanted, expected(absorb(model, one), feeds)) == []
+    assert differences(wanted, expected(model, feeds))
+
+
+def test_sums_that_tensorflow_would_take_for_a_bias() -> None:
+    x, y = keras.Input(batch_shape=(4, 4, 4)), keras.Input(batch_shape=(1, 4, 1))
+    assert not is_plain_sum(x, y) and not is_plain_sum(y, x)
+    model = keras.Model([x, y], added(x, y))
+    a = np.zeros((4, 4, 4), np.float32)
+    b = np.arange(4, dtype=np.float32).reshape(1, 4, 1)
+    assert np.array_equal(np.asarray(model([a, b])), a + b)
+    naive = keras.Model([x, y], keras.ops.add(x, y))
+    assert not np.array_equal(np.asarray(naive([a, b])), a + b), "Keras has mended it"
+
+
+def test_a_kernel_that_is_turned_otherwise_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def permuted(self: moves.Moved, *perm: int) -> moves.Moved:
+        shape = [self.shape[axis] for axis in perm]
+        return self.moved(shape, lambda w: w[..., ::-1].transpose(perm))
+
+    model = load(FOLDER / "resnet.dynamo.onnx")
+    feeds = feeds_of(model)
+    monkeypatch.setattr(moves.Moved, "permuted", permuted)
+    assert differences(expected(model, feeds), outputs(to_keras(model), feeds))
+
+
+def test_gates_in_another_order_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(FOLDER / "lstm.ts17.onnx")
+    feeds = feeds_of(model)
+    monkeypatch.setattr(moves.Moved, "reordered", lambda self, order, axis: self)
+    assert differences(expected(model, feeds), outputs(to_keras(model), feeds))
