@@ -60,6 +60,12 @@ __all__ = ["Builder", "valid_name"]
 LARGEST = 1 << 16  # elements of a constant that stands in the graph
 
 
+class GivenName(str):
+    """A name that is no number of Keras'."""
+
+    __slots__ = ()
+
+
 class Builder:
     """One network that is being built. ``names`` are taken already."""
 
@@ -99,7 +105,25 @@ class Builder:
             for step in self.program.steps:
                 if step.output not in self.values:
                     self._take(step)
-            return [self._output(name) for name in self.program.main.outputs]
+            outputs = [self._output(name) for name in self.program.main.outputs]
+        self._name_others([value for value in outputs if value is not None])
+        return outputs
+
+    def _name_others(self, outputs: list[Any]) -> None:
+        """Name what Keras has named: its numbers may be taken, and are others each time."""
+        pending = [value._keras_history.operation for value in outputs]
+        reached: dict[int, Any] = {}
+        while pending:
+            operation = pending.pop()
+            if id(operation) not in reached:
+                reached[id(operation)] = operation
+                nodes = operation._inbound_nodes
+                pending += [t._keras_history.operation for n in nodes for t in n.input_tensors]
+        for operation in reached.values():
+            if isinstance(operation.name, GivenName):
+                operation.name = str(operation.name)
+            elif not isinstance(operation, layers.InputLayer):
+                operation.name = str(self.name(re.sub(r"_\d+$", "", operation.name)))
 
     def _output(self, name: str) -> Any:
         """Return an output of the graph, None where it is refused."""
@@ -418,15 +442,15 @@ class Builder:
         """Note what a layer's variable holds."""
         self._held_by_layers.append((variable, terms))
 
-    def name(self, hint: str) -> str:
+    def name(self, hint: str) -> GivenName:
         """Return a name for a layer that none has yet."""
         plain = valid_name(hint)
         numbered = (f"{plain}_{number}" for number in count(2))
         chosen = next(n for n in chain([plain], numbered) if n not in self._taken)
         self._taken.add(chosen)
-        return chosen
+        return GivenName(chosen)
 
-    def layer_name(self, step: ProgramStep, *weights: Any) -> str:
+    def layer_name(self, step: ProgramStep, *weights: Any) -> GivenName:
         """Return the author's name of the module that a step belongs to, or that of its output."""
         for weight in weights:
             if isinstance(weight, Moved) and len(weight.sources) == 1:
