@@ -13,6 +13,7 @@ from onnx_net2net.frameworks.keras.arranged import Arranged
 from onnx_net2net.frameworks.keras.builder import Builder
 from onnx_net2net.frameworks.keras.layers import Maker
 from onnx_net2net.frameworks.keras.operation import KerasOperation, Scope
+from onnx_net2net.frameworks.keras.operators import translations
 from onnx_net2net.frameworks.keras.operators.elementwise import POINTWISE
 from onnx_net2net.frameworks.keras.sums import is_plain_sum
 from onnx_net2net.frameworks.keras.types import typed
@@ -92,7 +93,7 @@ def _operated(build: Builder, step: ProgramStep, values: list[Any]) -> list[Any]
     op = KerasOperation(step, build, Scope({}))  # type: ignore[arg-type]
     operands = iter(values)
     places = [next(operands) if name else None for name in step.inputs]
-    results = POINTWISE[step.op](op, *places)
+    results = translations()[step.domain, step.op](op, *places)
     results = list(results) if isinstance(results, list | tuple) else [results]
     return typed(step, places, results)
 

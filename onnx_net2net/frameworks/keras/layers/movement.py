@@ -28,7 +28,8 @@ def transpose(build: Builder, step: ProgramStep) -> list[Any] | None:
 
 def identity(build: Builder, step: ProgramStep) -> list[Any] | None:
     """Return what is given."""
-    return [build.operand(step.inputs[0])]
+    value = build.operand(step.inputs[0])
+    return [value] if isinstance(value, Arranged) else None
 
 
 def concat(build: Builder, step: ProgramStep) -> list[Any] | None:
