@@ -79,7 +79,7 @@ def _by_initializer(model: Model, weights: Weights) -> Weights:
     """Return the values of a Keras model that was made from ``model``, else what is given."""
     if not isinstance(getattr(weights, "layers", None), list) or not hasattr(weights, "weights"):
         return weights
-    from onnx_net2net.frameworks.keras.origin import contents
+    from onnx_net2net.frameworks.keras.importer import contents
 
     values = contents(model, weights)
     return weights if values is None else values

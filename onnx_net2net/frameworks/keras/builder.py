@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain, count
@@ -34,26 +33,24 @@ import numpy as np
 from keras import layers, ops
 from onnx import NodeProto, helper
 
-from onnx_net2net.algebra.sizes import AnySize, Size
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.keras.arranged import Arranged
 from onnx_net2net.frameworks.keras.layers import makers
 from onnx_net2net.frameworks.keras.moved import Moved, Terms
 from onnx_net2net.frameworks.keras.operation import KerasOperation, Scope
 from onnx_net2net.frameworks.keras.operators import translations
-from onnx_net2net.frameworks.keras.program import is_derived, proven_sizes, symbols
 from onnx_net2net.frameworks.keras.regions import region
 from onnx_net2net.frameworks.keras.replaced import replaced
-from onnx_net2net.frameworks.keras.run_time_sizes import Sizes
+from onnx_net2net.frameworks.keras.size_tensors import SizeTensors
 from onnx_net2net.frameworks.keras.sums import added
 from onnx_net2net.frameworks.keras.translator import failures
 from onnx_net2net.frameworks.keras.types import type_name, typed
 from onnx_net2net.frameworks.keras.values import dtype_of
+from onnx_net2net.frameworks.keras.weight_moves import blank, carried, moves, readers
 from onnx_net2net.frameworks.program import Program, computed
 from onnx_net2net.frameworks.roles import Role
 from onnx_net2net.frameworks.step import ProgramStep
 from onnx_net2net.model.graph import parameter_path, scope_path
-from onnx_net2net.operators.language import Kind
 
 __all__ = ["Builder", "valid_name"]
 
@@ -66,22 +63,20 @@ class GivenName(str):
     __slots__ = ()
 
 
-class Builder:
+class Builder(SizeTensors):
     """One network that is being built. ``names`` are taken already."""
 
     def __init__(self, program: Program, names: Sequence[str] = ()) -> None:
-        self.program = program
+        super().__init__(program)
         self.values: dict[str, Any] = {}
         self._held_by_layers: list[tuple[Any, Terms]] = []
         self._kept: list[tuple[Any, Terms]] = []  # weights that no layer takes
         self.refusals: list[Refused] = []
         self.scalars: dict[Any, Any] = {}  # of a translator's walk: no size is a symbol here
         self.seed = None
-        self.readers = _readers(program)
+        self.readers = readers(program)
         self.consumers = _consumers(program)
-        self.inputs: list[keras.KerasTensor] = []
         self._makes_size = False  # whether the step that is taken computes sizes of others
-        self._along: dict[str, Any] = {}
         self._taken = set(names)
         self._tensors: dict[str, Any] = {}
         self._steps = {name: step for step in program.steps for name in step.outputs}
@@ -144,7 +139,7 @@ class Builder:
 
     def _moved(self, step: ProgramStep) -> list[Moved] | None:
         """Return what a step makes of weights by moving them."""
-        if not _moves(step):
+        if not moves(step):
             return None
         operands = [self._fixed(name) for name in step.inputs]
         weights = [x for x in operands if isinstance(x, Moved)]
@@ -152,7 +147,7 @@ class Builder:
             ""
         ):
             return None
-        if not _carried(step, operands):
+        if not carried(step, operands):
             return None
         node = self._node(step)
         shapes = [self.program.shapes.of(name) for name in step.outputs]
@@ -174,7 +169,7 @@ class Builder:
             Moved(sources, tuple(shape or ()), weights[0].dtype, reader(place), whole)
             for place, shape in enumerate(shapes)
         ]
-        tried = computed(node, [_blank(x) for x in operands], self.program.opset)
+        tried = computed(node, [blank(x) for x in operands], self.program.opset)
         fits = tried is not None and all(
             array.shape == value.shape for array, value in zip(tried, made, strict=True)
         )
@@ -271,33 +266,15 @@ class Builder:
         value = self.values.get(name, self)
         return self.program.is_weight(name) or isinstance(value, Arranged | Moved | None)
 
-    def sizes(self, name: str) -> tuple[AnySize, ...] | None:
-        """Return the sizes of a tensor, symbols where they vary; None where they are not known."""
-        return proven_sizes(self.program, name)
-
     def constant(self, name: str) -> Any:
         """Return a constant, None for anything else."""
         if name not in self.values:
             known = self.program.constant(name)
-            if known is None and self._is_settled(name):
+            if known is None and self.is_settled(name):
                 known = self.program.shapes.value[name]
             return known
         value = self.values[name]
         return value if isinstance(value, np.ndarray) else None
-
-    def _is_settled(self, name: str) -> bool:
-        """Return whether a tensor holds sizes that are always the same."""
-        graph, shapes = self.program.graph, self.program.shapes
-        node = graph.producer.get(name)
-        if self.program.is_constant(name):
-            return True
-        if node is None or node.position not in shapes.computed or not shapes.settled(name):
-            return False
-        if node.facts.measures:
-            return proven_sizes(self.program, node.inputs[0]) is not None
-        return all(
-            n in shapes.formula or self._is_settled(n) for n in node.inputs if n in graph.producer
-        )
 
     def symbolic(self, name: str) -> Arranged:
         """Return a tensor of the graph, whatever it is made of."""
@@ -340,7 +317,7 @@ class Builder:
         trains = self.program.roles[name] is Role.PARAMETER
         title = self.name(self.program.paths[name])
         layer = layers.Embedding(rows, width, dtype=value.dtype, trainable=trains, name=title)
-        table = layer(ops.add(self._zero(), np.arange(rows, dtype="int32")))
+        table = layer(ops.add(self.zero(), np.arange(rows, dtype="int32")))
         self._kept.append((layer.embeddings, (value.reshaped(rows, width),)))
         return Arranged.plain(table if len(shape) == 2 else ops.reshape(table, shape))
 
@@ -355,76 +332,10 @@ class Builder:
             raise ValueError("a constant is too large to stand in the graph")
         return value
 
-    def is_size(self, name: str) -> bool:
-        """Return whether a tensor that is left holds sizes, which a layer had better compute."""
-        graph = self.program.graph
-        if self.program.is_constant(name) or name not in graph.producer:
-            return False
-        if graph.producer[name].position in self.program.shapes.computed:
-            return True
-        readers = graph.consumers.get(name, ())
-        return any(index in node.facts.extents for node, index in readers)
-
-    def sized(self, name: str) -> Arranged:
-        """Return sizes as a tensor of the graph. Raise ValueError where there is no formula."""
-        formula = self.program.shapes.formula.get(name)
-        kind = self.program.dtype(name)
-        if formula is None or kind is None:
-            raise ValueError("a size that only a run tells")
-        items = [self.size(item) for item in formula.reshape(-1)]
-        value = ops.reshape(ops.stack(items), formula.shape) if formula.shape else items[0]
-        return Arranged.plain(ops.cast(value, type_name(kind)))
-
-    def size(self, size: AnySize) -> Any:
-        """Return a size as a scalar of the graph, an int32."""
-        if not is_derived(size, self.program.shapes.binding.keys()):
-            raise ValueError("a size that only a run tells")
-        if not isinstance(size, Size):
-            return ops.add(self._zero(), int(size))
-        scalars = {
-            one: ops.size(self.along(one.operator)) for one in symbols(size) if not one.operands
-        }
-        return Sizes(np.array(size, object), np.dtype("int32"), scalars).elements()[0]
-
-    def along(self, symbol: str) -> Any:
-        """Return zeros, int32, as many as there are along the axis of an input of that name.
-
-        Raise ValueError where no input has one.
-        """
-        if symbol not in self._along:
-            for name, value in zip(self.program.main.inputs, self.inputs, strict=True):
-                sizes = [str(size) for size in self.program.shapes.sizes.get(name, ())]
-                if symbol in sizes:
-                    axis = sizes.index(symbol)
-                    rows = ops.zeros_like(value, dtype="int32")
-                    others = tuple(a for a in range(len(sizes)) if a != axis)
-                    self._along[symbol] = ops.sum(rows, axis=others) if others else rows
-                    break
-            else:
-                raise ValueError("no input has an axis of that size")
-        return self._along[symbol]
-
-    def spread(self, sizes: Sequence[AnySize], axes: Sequence[int]) -> Any:
-        """Return zeros, int32, of the sizes along some axes, and of size 1 along the others."""
-        total: Any = None
-        for axis in axes:
-            size, shape = sizes[axis], [1] * len(sizes)
-            shape[axis] = -1
-            if isinstance(size, int):
-                row: Any = np.zeros(size, np.int32).reshape(shape)
-            else:
-                row = ops.reshape(self.along(str(size)), shape)
-            total = row if total is None else ops.maximum(total, row)
-        return total
-
-    def _zero(self) -> Any:
-        """Return 0 as a tensor of the graph."""
-        return ops.multiply(ops.size(self.inputs[0]), 0)
-
     def _filled(self, value: np.ndarray) -> Arranged:
         """Return a constant as a tensor of the graph."""
         kind = value.dtype.name
-        zero = ops.cast(self._zero(), kind)
+        zero = ops.cast(self.zero(), kind)
         if kind == "bool":
             return Arranged.plain(ops.logical_or(value, zero))
         return Arranged.plain(ops.subtract(value, zero))
@@ -488,23 +399,6 @@ def valid_name(name: str) -> str:
     return plain if plain[:1].isalpha() else f"graph_{plain}".rstrip("_")
 
 
-def _moves(step: ProgramStep) -> bool:
-    """Return whether a step moves elements, and does nothing else."""
-    facts = step.facts
-    return facts.kind is Kind.MOVE and not facts.computes and not facts.random and not step.bodies
-
-
-def _carried(step: ProgramStep, operands: list[Any]) -> bool:
-    """Return whether all that comes out is weights, and they are of one type."""
-    places = step.facts.carries or range(len(operands))
-    carried = [x for place, x in enumerate(operands) if place in places and x is not None]
-    return all(isinstance(x, Moved) for x in carried) and len({x.dtype for x in carried}) == 1
-
-
-def _blank(value: Any) -> Any:
-    return np.broadcast_to(np.int8(0), value.shape) if isinstance(value, Moved) else value
-
-
 def _noted(value: Any) -> Any:
     """Return a translation's result as the builder notes it."""
     if isinstance(value, keras.KerasTensor):
@@ -512,25 +406,6 @@ def _noted(value: Any) -> Any:
     if isinstance(value, np.ndarray) or value is None:
         return value
     return np.asarray(ops.convert_to_numpy(value))
-
-
-def _readers(program: Program) -> Counter[str]:
-    """Return how often each weight is read, by steps that do more than move it."""
-    sources: dict[str, set[str]] = {n: {n} for n in program.roles if program.is_weight(n)}
-    readers: Counter[str] = Counter(n for o in program.main.outputs for n in sources.get(o, ()))
-    for step in program.steps:
-        own = [sources[name] for name in step.inputs if name in sources]
-        if own and _moves(step):
-            for name in step.outputs:
-                sources[name] = set().union(*own)
-        else:
-            readers.update(name for names in own for name in names)
-        for body in step.bodies.values():
-            for inner in body.every_step():
-                readers.update(n for name in inner.inputs for n in sources.get(name, ()))
-    outputs = program.main.outputs
-    readers.update(n for o in outputs if o not in program.roles for n in sources.get(o, ()))
-    return readers
 
 
 def _consumers(program: Program) -> dict[str, list[ProgramStep]]:

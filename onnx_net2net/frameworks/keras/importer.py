@@ -7,16 +7,17 @@ from itertools import chain, count
 from typing import Any
 
 import keras
+import numpy as np
 import onnx
 from onnx import GraphProto, TensorProto, ValueInfoProto
 
-from onnx_net2net.errors import Refused
+from onnx_net2net.errors import Net2NetError, Refused
 from onnx_net2net.frameworks.function_bodies import expanded
 from onnx_net2net.frameworks.keras.builder import Builder, valid_name
 from onnx_net2net.frameworks.keras.moved import Terms, sum_of
 from onnx_net2net.frameworks.keras.operators import translations
 from onnx_net2net.frameworks.keras.operators.elementwise import NUMBERS
-from onnx_net2net.frameworks.keras.origin import note
+from onnx_net2net.frameworks.keras.origin import given_back_by, note, origin_of
 from onnx_net2net.frameworks.keras.types import type_name
 from onnx_net2net.frameworks.program import Program
 from onnx_net2net.frameworks.step import ProgramStep
@@ -24,7 +25,7 @@ from onnx_net2net.model.model import Model
 from onnx_net2net.model.unread import without_unread
 from onnx_net2net.verification.acceptance import require_accepted
 
-__all__ = ["keras_model", "structure"]
+__all__ = ["contents", "keras_model", "structure"]
 
 
 def keras_model(model: Model) -> keras.Model:
@@ -78,6 +79,28 @@ def _complete(network: keras.Model, table: list[tuple[Any, Terms]]) -> list[tupl
     ]
     assert not missing, f"nothing says what {missing} hold"
     return complete
+
+
+def contents(model: Model, network: keras.Model) -> dict[str, np.ndarray] | None:
+    """Return the values of ``network`` by initializer of ``model``; None if it is not made from it.
+
+    A network that was loaded is known by the names and shapes of its variables.
+    """
+    known = origin_of(network)
+    if known is not None and known[0].sha256() == model.sha256():
+        return given_back_by(model, known[1], [variable for variable, _ in known[1]])
+    try:
+        table = structure(model)[1]
+    except Net2NetError:
+        return None
+    own = {variable.path: variable for variable in network.variables}
+    given = [own.get(variable.path) for variable, _ in table]
+    if any(
+        mine is None or mine.shape != variable.shape
+        for mine, (variable, _) in zip(given, table, strict=True)
+    ):
+        return None
+    return given_back_by(model, table, given)
 
 
 def _unknown(step: ProgramStep) -> Iterator[Refused]:

@@ -163,7 +163,7 @@ def gradients(network: Any, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarra
         id(v): np.zeros(v.shape) if g is None else np.asarray(tf.convert_to_tensor(g))
         for v, g in pairs
     }
-    model, table = origin._ORIGINS[network]
+    model, table = origin.origin_of(network)
     zeros = {name: np.zeros_like(weight.array()) for name, weight in model.weights.items()}
     return given_back([terms for _, terms in table], [own[id(v)] for v, _ in table], zeros)
 
