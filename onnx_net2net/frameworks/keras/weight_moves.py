@@ -29,6 +29,7 @@ def carried(step: ProgramStep, operands: list[Any]) -> bool:
 
 
 def blank(value: Any) -> Any:
+    """Return zeros that take no memory for weights, else what is given."""
     return np.broadcast_to(np.int8(0), value.shape) if isinstance(value, Moved) else value
 
 
