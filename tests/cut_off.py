@@ -32,15 +32,22 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 KILLED, COMPLAINED = 9, 3
 
 
-def dense(scale: float) -> onnx.ModelProto:
-    """A network with a weight that is worth a file of its own."""
+def dense(scale: float, others: int = 0) -> onnx.ModelProto:
+    """A network with a weight that is worth a file of its own, and as many others as are wanted."""
     weight = np.arange(1, 1201, dtype=np.float32).reshape(40, 30) * np.float32(scale)
+    square = np.arange(1, 901, dtype=np.float32).reshape(30, 30) * np.float32(scale / 1e5)
+    names = ["y", *(f"y{i}" for i in range(others))]
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    weights = [numpy_helper.from_array(weight, "w")]
+    for i in range(others):
+        nodes.append(helper.make_node("MatMul", [names[i], f"w{i}"], [names[i + 1]]))
+        weights.append(numpy_helper.from_array(square + i, f"w{i}"))
     graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        nodes,
         f"scaled by {scale}",
         [helper.make_tensor_value_info("x", 1, ["n", 40])],
-        [helper.make_tensor_value_info("y", 1, ["n", 30])],
-        [numpy_helper.from_array(weight, "w")],
+        [helper.make_tensor_value_info(names[-1], 1, ["n", 30])],
+        weights,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
 
@@ -48,23 +55,30 @@ def dense(scale: float) -> onnx.ModelProto:
 class ModelFiles:
     """A model and its data; saving over another such pair."""
 
+    others, shards = 0, None
+
     def __init__(self, folder: Path) -> None:
         self.path = folder / "m.onnx"
-        self.digests = {
-            load(dense(scale)).sha256(): name for scale, name in ((2, "old"), (3, "new"))
-        }
+        self.old, self.new = (load(dense(scale, self.others)) for scale in (2, 3))
+        self.digests = {self.old.sha256(): "old", self.new.sha256(): "new"}
 
     def begin(self) -> None:
-        load(dense(2)).save(self.path, external=True)
+        self.old.save(self.path, external=True, shards=self.shards)
 
     def write(self) -> None:
-        load(dense(3)).save(self.path, external=True)
+        self.new.save(self.path, external=True, shards=self.shards)
 
     def read(self) -> str:
         try:
             return self.digests.get(load(self.path).sha256(), "a mixture")
         except Net2NetError as error:
             return error.problem
+
+
+class ShardedFiles(ModelFiles):
+    """A model and several files of data."""
+
+    others, shards = 2, "5KB"
 
 
 class PackageFiles:
@@ -98,17 +112,17 @@ class PackageFiles:
         return held if whole else f"{name} holds {held} for {text!r}"
 
 
-WRITERS = {"model": ModelFiles, "package": PackageFiles}
+WRITERS = {"model": ModelFiles, "package": PackageFiles, "shards": ShardedFiles}
 
 
 def plant(fault: str) -> None:
     """Make the writer do something that is not safe."""
     if fault == "model first":
 
-        def wrong(draft: Path, data: Path | None, final: Path, force: bool) -> None:
+        def wrong(draft: Path, data: list[Path], final: Path, force: bool) -> None:
             placing.place_file(draft, final, force)
-            if data is not None:
-                os.replace(data, final.with_name(data.name))
+            for file in data:
+                os.replace(file, final.with_name(file.name))
 
         import onnx_net2net.model.saving as saving
 

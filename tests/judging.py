@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
 from onnx_net2net.model.model import Model, load
 from onnx_net2net.verification.feeds import Feeds
@@ -22,7 +21,6 @@ from onnx_net2net.widening.dimensions import Dimension, inspect
 from tests.console import FIXTURES
 
 CPU = choose_provider("cpu")
-UNUSED = Path("no scratch folder: these models are small enough to be kept in memory")
 
 
 class _Once:
@@ -68,13 +66,13 @@ class Subject:
         """As ``verify(model, grown, seeds=1)``."""
         if any(w.dtype == 16 for w in self.model.weights.values()):
             return verify(self.model, grown, seeds=1, provider="cpu")  # may be computed in float32
-        return self._compared(Candidate("second", grown, CPU, UNUSED))
+        return self._compared(Candidate("second", grown, CPU))
 
     def agrees(self, grown: Model) -> Report:
         """As :meth:`judge`, and quicker where the stricter comparison already shows it."""
         if any(w.dtype == 16 for w in self.model.weights.values()):
             return self.judge(grown)
-        return self._compared(_Plain("second", grown, CPU, UNUSED)) or self.judge(grown)
+        return self._compared(_Plain("second", grown, CPU)) or self.judge(grown)
 
     def _compared(self, second: Candidate) -> Report:
         if self._once is None:
@@ -87,7 +85,7 @@ class Subject:
         return report
 
     def _prepare(self) -> None:
-        first = Candidate("first", self.model, CPU, UNUSED)
+        first = Candidate("first", self.model, CPU)
         first.open()
         planner = Planner(first.run, first.specs, (first.graph,), None, first.nbytes)
         self._planned = planner.seeded(1, None)

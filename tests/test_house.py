@@ -51,7 +51,7 @@ OWNERS = {
     "onnx_ir": {"frameworks.torch.exporter"},
     "onnxscript": {"frameworks.torch.exporter"},
     "rich": {"cli.bar", "cli.render", "cli.tables"},
-    "tempfile": {"verification.acceptance", "verification.verify"},
+    "tempfile": {"verification.acceptance"},
 }  # fmt: skip
 # What comes with an extra only.
 OPTIONAL = {

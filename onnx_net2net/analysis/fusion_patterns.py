@@ -11,7 +11,7 @@ commute match in either order.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -129,16 +129,32 @@ def _needed(tree: ast.expr) -> set[str]:
 
 
 class FusionPattern:
-    """One expression; see the top of the file."""
+    """One expression, parsed once a graph has its outermost operator; see the top of the file."""
 
     def __init__(self, text: str) -> None:
-        self.tree = ast.parse(text, mode="eval").body
-        assert isinstance(self.tree, ast.Call)
-        assert isinstance(self.tree.func, ast.Name)
-        self.root = self.tree.func.id
-        self.operators = _needed(self.tree)
-        # For each operand the operators that may compute it: most nodes are no match for these.
-        self._producers = [ops for arg in self.tree.args if (ops := _operators(arg)) is not None]
+        self.text = text
+        self.root = text.partition("(")[0]
+
+    @cached_property
+    def tree(self) -> ast.Call:
+        """The expression, parsed."""
+        tree = ast.parse(self.text, mode="eval").body
+        assert isinstance(tree, ast.Call), self.text
+        return tree
+
+    @cached_property
+    def _required(self) -> set[str]:
+        """The operators without which nothing computes it."""
+        return _needed(self.tree)
+
+    @cached_property
+    def _producers(self) -> list[set[str]]:
+        """For each operand the operators that may compute it: most nodes are no match for these."""
+        return [ops for arg in self.tree.args if (ops := _operators(arg)) is not None]
+
+    def may_match(self, operators: Collection[str]) -> bool:
+        """Return whether a graph of these operators may compute it."""
+        return self.root in operators and self._required.issubset(operators)
 
     def match(self, around: Surroundings, node: Node) -> Match | None:
         """Return how ``node`` computes this expression; None if it does not, or not alone."""

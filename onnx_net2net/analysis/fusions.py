@@ -329,7 +329,7 @@ def fusions(around: Surroundings, kinds: Sequence[Kind] = KINDS) -> Iterator[Fus
     """Yield the groups of nodes that one operator could replace, no node in two of them."""
     covered: set[int] = set()
     for make, known in kinds:
-        patterns = [p for p in known if p.operators <= around.by_operator.keys()]
+        patterns = [p for p in known if p.may_match(around.by_operator)]
         roots = dict.fromkeys(pattern.root for pattern in patterns)
         for node in (n for root in roots for n in around.by_operator.get(root, ())):
             for pattern in patterns if node.position not in covered else ():

@@ -42,9 +42,11 @@ def grow_folder(folder: Path, settings: Sequence[str], options: Mapping[str, Any
         raise UsageError("give --set, or --params", "for example: --set n_layer=24")
     if changes and (options["prefer"] or options["multiple_of"]):
         raise UsageError("--prefer and --multiple-of go with --params", "the settings say it all")
+    from onnx_net2net.model.shards import file_size
     from onnx_net2net.plan.checkpoints import grow_checkpoint, open_checkpoint
     from onnx_net2net.plan.settings import choose_settings
 
+    limit = file_size(options["shards"] or "5GB")
     target = options["output"] or folder.with_name(f"{folder.resolve().name}-grown")
     if target.exists() and not (options["force"] or options["dry_run"]):
         raise UsageError(f"{target}: exists", "choose another folder, or --force")
@@ -63,6 +65,7 @@ def grow_folder(folder: Path, settings: Sequence[str], options: Mapping[str, Any
         seed=options["seed"] or 0,
         force=options["force"],
         verify=not options["no_verify"] and not options["dry_run"],
+        shards=limit,
     )
     if options["as_json"]:
         print_json(_values(grown, None if options["dry_run"] else target))

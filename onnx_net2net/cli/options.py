@@ -122,6 +122,7 @@ def verify_arguments(
     provider: str | None,
     rtol: Sequence[tuple[str, float]] = (),
     atol: Sequence[tuple[str, float]] = (),
+    sample: bool = False,
 ) -> dict[str, Any]:
     """Turn options of the command line into arguments of :func:`onnx_net2net.verify`."""
     return {
@@ -132,6 +133,7 @@ def verify_arguments(
         "provider": provider,
         "rtol": _one_or_named("--rtol", rtol),
         "atol": _one_or_named("--atol", atol),
+        "sample": sample,
     }
 
 
@@ -191,12 +193,16 @@ RUNNING = together(
                  help="Your own inputs: an .npz file, or a folder with input_0.pb."),
     click.option("--provider", metavar="NAME",
                  help="cpu, cuda, ...; CUDA where it works by default."),
+    click.option("--sample", is_flag=True,
+                 help="Take a quick look only: one input, and rounding noise not measured."),
 )  # fmt: skip
 # What every command that grows a model can be told of its result.
 OUTCOME = together(
     click.option("-o", "--output", metavar="PATH", type=PATH,
                  help="The file to write.  [default: MODEL-grown.onnx beside it]"),
     FORCE,
+    click.option("--shards", metavar="SIZE",
+                 help="Write the weights into files of at most so much each, such as 5GB."),
     click.option("--dry-run", is_flag=True, help="Say what would change; write no model."),
     click.option("--no-verify", is_flag=True, help="Write without asking onnxruntime."),
     RUNNING,

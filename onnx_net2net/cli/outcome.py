@@ -50,12 +50,15 @@ class Outcome:
         dry_run: bool,
         no_verify: bool,
         as_json: bool,
+        shards: str | None = None,
         read: Iterable[Path] = (),
         **running: Any,
     ) -> None:
         """Load the model to grow; the place of the result must be free to be written to."""
         from onnx_net2net.model.atomic_write import check_free
+        from onnx_net2net.model.shards import file_size
 
+        self.shards = None if shards is None else file_size(shards)
         self.arguments = verify_arguments(**running)
         self.force, self.dry_run, self.as_json = force, dry_run, as_json
         self.verify = not (no_verify or dry_run)
@@ -96,7 +99,7 @@ class Outcome:
         written = None
         if self.dry_run:
             emit()
-        elif deliver(grown, self.target, judge=agrees, force=self.force):
+        elif deliver(grown, self.target, judge=agrees, force=self.force, shards=self.shards):
             written = self.target
         code = UNEQUAL if judge is not None and written is None else DONE
         if self.as_json:

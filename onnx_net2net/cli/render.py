@@ -229,6 +229,7 @@ def ran(report: Report) -> str:
     where = report.provider.removesuffix("ExecutionProvider") or "no provider"
     trials = f"{count} trial{'' if count == 1 else 's'}"
     precision = f" in {report.precision}" if report.precision else ""
+    trials += ", a sample only," if report.sample else ""
     return f"{trials} on {where}{precision}, onnxruntime {report.onnxruntime}"
 
 
@@ -298,7 +299,10 @@ def written(paths: Sequence[Path]) -> str:
             break
         count, unit = count / 1000, larger
     digits = 1 if count < 10 and unit != "bytes" else 0
-    return f"{' and '.join(map(str, paths))} ({count:.{digits}f} {unit})"
+    names = [*map(str, paths)]
+    if len(names) > 3:  # a model, and its data in shards
+        names[1:] = [f"{names[1]} to {paths[-1].name}"]
+    return f"{' and '.join(names)} ({count:.{digits}f} {unit})"
 
 
 def insertion_text(changes: Sequence[Any], source: Model, deeper: Model) -> str:

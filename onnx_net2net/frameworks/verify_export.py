@@ -41,19 +41,19 @@ class _Imported:
 
 def random_feeds(model: Model, seeds: int) -> list[tuple[Trial, Feeds]]:
     """Return inputs that ``model`` takes, as its verification makes them."""
-    with candidate(model, "cpu") as first:
-        first.open()
-        return [(trial, feeds) for trial, feeds, _ in _planned(first, model, seeds)]
+    first = candidate(model, "cpu")
+    first.open()
+    return [(trial, feeds) for trial, feeds, _ in _planned(first, model, seeds)]
 
 
 def agreement(model: Model, call: Call, *, seeds: int = 3) -> Report:
     """Compare ``call`` with ``model`` on random inputs, on the CPU."""
     started = time.monotonic()
-    with candidate(model, "cpu") as first:
-        first.open()
-        report = Report(onnxruntime=VERSION, provider=first.running_on)
-        planned = _planned(first, model, seeds)
-        compare_models(first, _Imported(model, call), planned, report, (None, None))
+    first = candidate(model, "cpu")
+    first.open()
+    report = Report(onnxruntime=VERSION, provider=first.running_on)
+    planned = _planned(first, model, seeds)
+    compare_models(first, _Imported(model, call), planned, report, (None, None))
     report.seconds = time.monotonic() - started
     return report
 

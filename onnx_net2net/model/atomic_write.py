@@ -47,16 +47,22 @@ def check_free(source: Model, target: Path, *, force: bool, read: Iterable[Path]
 
 
 def deliver(
-    grown: Model, target: Path, *, judge: Callable[[Path], bool], force: bool = False
+    grown: Model,
+    target: Path,
+    *,
+    judge: Callable[[Path], bool],
+    force: bool = False,
+    shards: int | None = None,
 ) -> bool:
     """Write ``grown`` to ``target`` if ``judge`` agrees to the draft; return whether it did.
 
+    ``shards`` is the size of its data files, as in :meth:`Model.save`.
     Raises OutputError, and what ``judge`` raises; then, too, nothing is left behind.
     """
 
     def write(draft: Path) -> None:
         try:
-            grown.save(draft)
+            grown.save(draft, shards=shards)
         except OutputError as error:
             # The user asked for the target and shall read of no other file.
             problem = error.problem.replace(str(draft), str(target))
@@ -77,7 +83,7 @@ def place(
 ) -> bool:
     """Let ``write`` make a draft, file or folder, and move it to ``target`` if ``judge`` agrees.
 
-    A model may have a data file beside it. A folder's files go into a folder that exists, over
+    A model may have data files beside it. A folder's files go into a folder that exists, over
     files of the same names with ``force``; ``entry`` is the one that refers to the others, if any
     does. Raises
     OutputError, and what the two raise; then nothing is left behind.
@@ -96,7 +102,7 @@ def place(
             if draft.is_dir():
                 place_folder(draft, final, entry, force)
             elif is_model:
-                data = next((file for file in folder.iterdir() if file != draft), None)
+                data = sorted(file for file in folder.iterdir() if file != draft)
                 place_model(draft, data, final, force)
             else:
                 place_file(draft, final, force)
@@ -104,7 +110,7 @@ def place(
 
 
 def files_of(model: Path) -> list[Path]:
-    """Return the file of a model that was written here, and its data file if it has one."""
+    """Return the file of a model that was written here, and its data files if it has any."""
     data = {file.name for file in load(model).files if not os.path.samefile(file, model)}
     return [model, *(model.with_name(name) for name in sorted(data))]
 

@@ -25,7 +25,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-from onnx_net2net.errors import InvalidModel, Net2NetError
+from onnx_net2net.errors import InvalidModel, Net2NetError, UsageError
 from onnx_net2net.model import history
 from onnx_net2net.model.attributes import check_attributes, check_attributes_as_written
 from onnx_net2net.model.external import Folder
@@ -40,6 +40,7 @@ from onnx_net2net.model.loading import (
     skeleton,
 )
 from onnx_net2net.model.saving import SINGLE_FILE_LIMIT, message, stream, whole, write
+from onnx_net2net.model.shards import file_size
 from onnx_net2net.model.sparse import densify, sparsify
 from onnx_net2net.model.tensors import (
     check_tensor,
@@ -205,22 +206,28 @@ class Model:
         *,
         force: bool = True,
         external: bool | None = None,
+        shards: str | int | None = None,
     ) -> Path:
         """Write the model and return its path.
 
         One file, or with ``external=True`` a small one and its data in ``<name>.<digest>.data``
         beside it; by default as the source was, and external whenever one file could not hold it.
+        ``shards`` such as "5GB" makes that several files, none of them larger, but where a single
+        tensor is: ``<name>.<digest>-00001-of-00003.data``.
         Whoever reads an existing file meanwhile finds the old model or the new one, whole;
         ``force=False`` keeps it. Raises :class:`OutputError`, and then nothing has changed.
         """
         path = Path(path)
-        if external is None and self._external:
+        limit = None if shards is None else file_size(shards)
+        if limit is not None and external is False:
+            raise UsageError("shards are external data", "leave out external=False, or shards")
+        if external is None and (self._external or limit is not None):
             external = True
         original = None if self.inlined else self._original
         if original is not None and _load(original).proto != self.proto:
             original = None  # somebody edited the proto
         proto, lifted = self._written()
-        write(path, proto, lifted, original=original, external=external, force=force)
+        write(path, proto, lifted, original=original, external=external, force=force, limit=limit)
         return path
 
     def to_bytes(self) -> bytes:

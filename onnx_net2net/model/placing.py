@@ -2,11 +2,12 @@
 
     check_target(path, force=False)              # before any work is done
     final = followed(path)                       # what a link leads to, not the link
-    place_model(draft, data, final, force=False)
+    place_model(draft, [data], final, force=False)
 
-A model with external data is two files, and no two renames are one. So the data file has a name of
-its own, ``<model>.<digest of its contents>.data``: it is renamed into place first, beside the old
-one; then the model, which refers to it; then the old data goes, unless another model needs it. The
+A model with external data is several files, and no two renames are one. So the data files have
+names of their own, ``<model>.<digest of their contents>.data`` or, of several,
+``<model>.<digest>-00001-of-00003.data``: they are renamed into place first, beside the old ones;
+then the model, which refers to them; then the old data goes, unless another model needs it. The
 digest makes the same growth give the same files again, byte for byte.
 """
 
@@ -113,31 +114,26 @@ def place_file(draft: Path, final: Path, force: bool) -> None:
     _sync_folder(final.parent)
 
 
-def place_model(draft: Path, data: Path | None, final: Path, force: bool) -> None:
-    """Rename a model, and its data file if there is one, into place; drop what it replaces."""
+def place_model(draft: Path, data: Sequence[Path], final: Path, force: bool) -> None:
+    """Rename a model, and its data files if it has any, into place; drop what they replace."""
     with locked(final.parent) as alone:
         check_target(final, force)
         old = _data_of(final) if final.exists() else set()
-        published = None if data is None else _publish(data, final)
+        targets = [final.with_name(file.name) for file in data]
+        new = [target for target in targets if not target.exists()]
         try:
+            for file, target in zip(data, targets, strict=True):
+                check_target(target, force=True)
+                _like_the_old(file, final)
+                os.replace(file, target)  # of the same name are the same contents, if whole
+                _sync_folder(target.parent)
             place_file(draft, final, force)
         except BaseException:
-            if published is not None and draft.exists():
-                _unlink([published])
+            if draft.exists():
+                _unlink(new)
             raise
         if alone:
-            _remove_unused(final, old or set(), keep=None if data is None else data.name)
-
-
-def _publish(data: Path, final: Path) -> Path | None:
-    """Rename the data file into place; return its path, unless it was there before."""
-    target = final.with_name(data.name)
-    check_target(target, force=True)
-    new = not target.exists()
-    _like_the_old(data, final)
-    os.replace(data, target)  # of the same name are the same contents, if they are whole
-    _sync_folder(target.parent)
-    return target if new else None
+            _remove_unused(final, old or set(), keep={target.name for target in targets})
 
 
 def _like_the_old(draft: Path, final: Path) -> None:
@@ -168,12 +164,12 @@ def _data_of(path: Path) -> set[str] | None:
     return {str(entry.value) for entry in entries if entry.key == "location"}
 
 
-def _remove_unused(final: Path, old: set[str], keep: str | None) -> None:
+def _remove_unused(final: Path, old: set[str], keep: set[str]) -> None:
     """Remove data files that were written for ``final`` and that no model beside it refers to."""
-    own = re.compile(rf"{re.escape(final.name)}\.{_TOKEN}\.data")
+    own = re.compile(rf"{re.escape(final.name)}\.{_TOKEN}(-\d{{5}}-of-\d{{5}})?\.data")
     with contextlib.suppress(OSError):  # the model is complete; what is left is only in the way
         names = os.listdir(final.parent)
-        unused = {name for name in names if own.fullmatch(name)} - {keep}
+        unused = {name for name in names if own.fullmatch(name)} - keep
         unused |= {f"{final.name}.data"} & old & set(names)
         for name in names if unused else ():
             if name != final.name and not own.fullmatch(name):

@@ -3,7 +3,7 @@
     write(Path("grown.onnx"), proto, lifted, external=False, force=False)
 
 ``lifted`` holds the contents that are not in ``proto``, by initializer index. The result is one
-file, or a small one and a ``.data`` file beside it (external data), which onnxruntime can map.
+file, or a small one and ``.data`` files beside it (external data), which onnxruntime can map.
 A failure at any point, Ctrl-C included, leaves neither a partial file nor a temporary one.
 """
 
@@ -31,6 +31,7 @@ from onnx_net2net.model.placing import (
     reported,
 )
 from onnx_net2net.model.reading import OpenFile
+from onnx_net2net.model.shards import divided, shard_name
 from onnx_net2net.model.tensors import clear_data
 from onnx_net2net.model.weights import Source, Stored, Weight
 from onnx_net2net.model.wire import RAW_DATA, WireError, splice, strip
@@ -85,9 +86,11 @@ def write(
     original: Source | None = None,
     external: bool | None,
     force: bool,
+    limit: int | None = None,
 ) -> None:
     """Write the model to ``path``. ``external=None``: external data only above 2 GiB.
 
+    Files of external data have at most ``limit`` bytes, but where a single tensor has more.
     ``original`` is the one file that holds the model as it is, to be copied byte for byte. Raises
     :class:`OutputError`.
     """
@@ -104,7 +107,7 @@ def write(
         skeleton, pieces = strip(original.view)[0], whole(original)
     final = followed(path)
     with reported(path), draft_folder(final.parent) as folder:
-        data = None
+        data: list[Path] = []
         if external and lifted:
             if final != path and not os.path.samefile(final.parent, path.parent):
                 raise OutputError(
@@ -112,7 +115,7 @@ def write(
                     "the link",
                     f"write to {final}, or keep the weights in the model's file",
                 )
-            small, data = _write_data(folder, final, proto, lifted)
+            small, data = _write_data(folder, final, proto, lifted, limit)
             skeleton, pieces = message(small, {})
         draft = folder / final.name
         _write_file(draft, path, pieces)
@@ -232,30 +235,41 @@ def _check_written(draft: Path, skeleton: bytes, target: Path) -> None:
 
 
 def _write_data(
-    folder: Path, final: Path, proto: ModelProto, lifted: Mapping[int, Weight]
-) -> tuple[ModelProto, Path]:
-    """Write the data file of a model; return the skeleton that refers to it, and the file.
+    folder: Path, final: Path, proto: ModelProto, lifted: Mapping[int, Weight], limit: int | None
+) -> tuple[ModelProto, list[Path]]:
+    """Write the data files of a model; return the skeleton that refers to them, and the files.
 
-    Its name is a digest of the digests of all its tensors, which may be known without reading them.
+    Their name is a digest of the digests of all tensors, which may be known without reading them,
+    and of what lies in which file.
     """
     small = deepcopy(proto)
-    pieces: list[memoryview | Weight] = []
-    offset = 0
-    for index, weight in sorted(lifted.items()):
-        padding = -offset % (_COARSE if weight.nbytes >= _WORTH_MAPPING else _FINE)
-        pieces += [_PADDING[:padding], weight]
-        offset += padding
-        tensor = small.graph.initializer[index]
-        clear_data(tensor)
-        tensor.data_location = TensorProto.EXTERNAL
-        for key, value in {"location": "", "offset": offset, "length": weight.nbytes}.items():
-            tensor.external_data.add(key=key, value=str(value))
-        offset += weight.nbytes
-    draft = folder / f"{final.name}.data"
-    _write_file(draft, final, pieces, hashed=True)
-    digests = (piece.digest or b"" for piece in pieces if isinstance(piece, Weight))
-    named = folder / data_name(final.name, sha256(b"".join(digests)).hexdigest())
-    os.rename(draft, named)
-    for index in lifted:
-        small.graph.initializer[index].external_data[0].value = named.name
-    return small, named
+    files = divided(dict(sorted(lifted.items())), limit, _alignment)
+    drafts: list[Path] = []
+    for number, offsets in enumerate(files):
+        pieces: list[memoryview | Weight] = []
+        end = 0
+        for index, offset in offsets.items():
+            pieces += [_PADDING[: offset - end], lifted[index]]
+            end = offset + lifted[index].nbytes
+            tensor = small.graph.initializer[index]
+            clear_data(tensor)
+            tensor.data_location = TensorProto.EXTERNAL
+            place = {"location": "", "offset": offset, "length": lifted[index].nbytes}
+            for key, value in place.items():
+                tensor.external_data.add(key=key, value=str(value))
+        drafts.append(folder / f"{final.name}.{number}.data")
+        _write_file(drafts[-1], final, pieces, hashed=True)
+    digest = sha256(b"".join(lifted[index].digest or b"" for file in files for index in file))
+    if len(files) > 1:
+        digest.update(repr([len(file) for file in files]).encode())
+    name = data_name(final.name, digest.hexdigest())
+    data = [folder / shard_name(name, number + 1, len(files)) for number in range(len(files))]
+    for draft, named, offsets in zip(drafts, data, files, strict=True):
+        os.rename(draft, named)
+        for index in offsets:
+            small.graph.initializer[index].external_data[0].value = named.name
+    return small, data
+
+
+def _alignment(weight: Weight) -> int:
+    return _COARSE if weight.nbytes >= _WORTH_MAPPING else _FINE

@@ -11,7 +11,6 @@ several names, stays one.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Hashable, Mapping
 
 from onnx import ModelProto, NodeProto, TensorProto
@@ -84,8 +83,17 @@ def _module(node: NodeProto, name: str) -> str | None:
     TorchScript numbers the runs, so that ``block_1.norm`` may be the second one of ``block.norm``.
     """
     path, own = scope_path(node), parameter_path(name)
-    runs = r"\.".join(re.escape(part) + r"(_\d+)?" for part in own.split(".")) if own else ""
-    return own if path and own and re.fullmatch(runs, path) else path
+    if path and own and path != own:
+        runs, parts = path.split("."), own.split(".")
+        same = len(runs) == len(parts) and all(map(_is_run, runs, parts))
+        return own if same else path
+    return path
+
+
+def _is_run(run: str, part: str) -> bool:
+    """Return whether ``run`` is ``part``, or numbered behind it."""
+    number = run.removeprefix(part)
+    return run.startswith(part) and (not number or (number[0] == "_" and number[1:].isdecimal()))
 
 
 def _uniform(weight: Weight) -> set[int]:

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 
 from onnx_net2net.deepening.repeated_segments import evenly
 from onnx_net2net.errors import Refused, UsageError
-from onnx_net2net.plan.forecast import Copies, Forecast
+from onnx_net2net.plan.forecast import Copies, Forecast, Formula, Widths
 from onnx_net2net.step import MOST
 from onnx_net2net.widening.dimensions import Dimension
 from onnx_net2net.widening.request import MOST as WIDEST
@@ -110,10 +111,22 @@ class Search:
         """How many blocks may be copied."""
         return sum(map(len, self.series))
 
-    def cost(self, widths: dict[Dimension, int], copies: Copies) -> int:
-        """Return what the goal measures."""
-        measured: int = getattr(self.forecast, self.goal.measure)(widths, copies)
-        return measured
+    @cached_property
+    def _coarse(self) -> tuple[Formula, Scaling]:
+        """Costs, and widths, where equal ones of equal steps stay equal: one factor scales all."""
+        alike, scaling = _merged(self.scaling, lambda leader: self.scaling.steps[leader])
+        return self.forecast.formula(self.goal.measure, alike), scaling
+
+    @cached_property
+    def _fine(self) -> tuple[Formula, Scaling]:
+        """Costs, and widths, where each dimension with those tied to it may have its own."""
+        alike, scaling = _merged(self.scaling, lambda leader: leader)
+        return self.forecast.formula(self.goal.measure, alike), scaling
+
+    def cost(self, widths: Widths, copies: Copies) -> int:
+        """Return what the goal measures; ``widths`` are those of leaders."""
+        formula, scaling = self._fine
+        return formula(scaling.complete(widths), copies)
 
     def copies(self, total: int) -> dict[str, int]:
         """``total`` copies, to each series its part, spread evenly over its blocks."""
@@ -131,35 +144,58 @@ class Search:
         """Return the smallest number of copies that the budget has no room for, by themselves."""
         most = self.blocks * MOST
         target = self.goal.target
-        return min(most, 1 + _last(lambda n: self.cost({}, self.copies(n)) < target, most))
+        formula, _ = self._coarse
+        return min(most, 1 + _last(lambda n: formula({}, self.copies(n)) < target, most))
 
-    def fitted(self, copies: dict[str, int]) -> Choice:
-        """Return the widths that come nearest to the goal with these copies."""
+    def factors(self, copies: Copies) -> tuple[float, float]:
+        """Return the factors of all widths just below and above the goal, with these copies."""
+        formula, scaling = self._coarse
+
+        def is_below(factor: float) -> bool:
+            return formula(scaling.widths(factor), copies) < self.goal.target
+
         low, high = 1.0, 1.0
-        scale = self.scaling.widths
-        while self.cost(scale(high), copies) < self.goal.target:
-            if not self.scaling.steps or high > WIDEST:
-                return self._choice(scale(high), copies, high)
+        while is_below(high):
+            if not scaling.steps or high > WIDEST:
+                return high, high
             low, high = high, high * 2
         while high - low > 1e-7 * low:
             middle = (low + high) / 2
-            if self.cost(scale(middle), copies) < self.goal.target:
-                low = middle
-            else:
-                high = middle
-        ends = [self._choice(scale(factor), copies, factor) for factor in (low, high)]
-        nearest = min(ends, key=self._distance)
+            low, high = (middle, high) if is_below(middle) else (low, middle)
+        return low, high
+
+    def factor(self, number: int) -> float:
+        """Return the factor of all widths that comes nearest to the goal with so many copies."""
+        copies = self.copies(number)
+        formula, scaling = self._coarse
+        target = self.goal.target
+        ends = self.factors(copies)
+        return min(ends, key=lambda factor: abs(formula(scaling.widths(factor), copies) - target))
+
+    def fitted(self, copies: dict[str, int]) -> Choice:
+        """Return the widths that come nearest to the goal with these copies."""
+        low, high = (
+            self._choice(self.scaling.widths(factor), copies, factor)
+            for factor in self.factors(copies)
+        )
+        nearest = min(low, high, key=self._distance)
         if self.goal.met(nearest.cost) and nearest.widths:
             return nearest
         # One step of all widths is too coarse: some take it and others do not.
-        return self._refined(min((nearest, *self._between(*ends)), key=self._distance))
+        return self._refined(min((nearest, *self._between(low, high)), key=self._distance))
 
     def _between(self, low: Choice, high: Choice) -> Iterator[Choice]:
-        widths = dict(low.widths)
-        for dimension, width in high.widths.items():
-            if widths.get(dimension) != width:
-                widths[dimension] = width
-                yield self._choice(dict(widths), low.copies, high.factor)
+        """Yield the choices nearest to the goal of those where the first of the dimensions have
+        the higher widths.
+        """
+        leaders = [d for d in self.scaling.steps if low.widths.get(d) != high.widths.get(d)]
+
+        def mixed(number: int) -> Choice:
+            widths = low.widths | {d: high.widths[d] for d in leaders[:number]}
+            return self._choice(widths, low.copies, high.factor)
+
+        below = _last(lambda n: mixed(n).cost < self.goal.target, len(leaders))
+        yield from map(mixed, range(below, min(below + 2, len(leaders) + 1)))
 
     def _refined(self, choice: Choice) -> Choice:
         """Change a few dimensions by one step more or less, each time the one that helps most."""
@@ -207,8 +243,7 @@ class Search:
         if set(self.scaling.steps.values()) != {1}:
             return False  # a smaller step could be asked for
         missing = abs(choice.cost - self.goal.target)
-        costs = [step.cost for step in self._steps(choice)]
-        return bool(costs) and all(abs(cost - choice.cost) >= 2 * missing for cost in costs)
+        return all(abs(step.cost - choice.cost) >= 2 * missing for step in self._steps(choice))
 
     def _order(self, prefer: str) -> list[int]:
         """Numbers of copies to try."""
@@ -219,7 +254,7 @@ class Search:
             return list(range(most + 1))[:_TRIES]
 
         def shallow(number: int) -> bool:
-            return 1 + number / self.blocks < self.fitted(self.copies(number)).factor
+            return 1 + number / self.blocks < self.factor(number)
 
         if not self.scaling.steps:
             return list(range(most, -1, -1))[:_TRIES]
@@ -229,7 +264,26 @@ class Search:
 
     def _imbalance(self, number: int) -> float:
         """How far the factors of depth and width are apart with so many copies."""
-        return abs(1 + number / self.blocks - self.fitted(self.copies(number)).factor)
+        return abs(1 + number / self.blocks - self.factor(number))
+
+
+def _merged(
+    scaling: Scaling, group: Callable[[Dimension], Hashable]
+) -> tuple[dict[Dimension, Dimension], Scaling]:
+    """Return for each dimension the one that stands for it, and how those scale: leaders of one
+    width and ``group`` are alike, and so are those tied to them that have one width.
+    """
+    first: dict[Hashable, Dimension] = {}
+    alike: dict[Dimension, Dimension] = {}
+    tied: dict[Dimension, dict[Dimension, Fraction]] = {}
+    for leader in scaling.steps:
+        key = leader.width, group(leader)
+        lead = alike[leader] = first.setdefault(key, leader)
+        for dimension, ratio in scaling.tied.get(leader, {}).items():
+            other = alike[dimension] = first.setdefault((key, dimension.width), dimension)
+            tied.setdefault(lead, {})[other] = ratio
+    steps = {d: step for d, step in scaling.steps.items() if alike[d] is d}
+    return alike, replace(scaling, steps=steps, tied=tied)
 
 
 def _last(holds: Callable[[int], bool], most: int) -> int:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from onnx_net2net.errors import OutputError, Refused, UsageError
 from onnx_net2net.model.atomic_write import place
 from onnx_net2net.model.model import Model, Weight
+from onnx_net2net.model.shards import file_size
 from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.plan.grow import Grown, by_shape
 from onnx_net2net.plan.settle import NormEpsilon, Settled, settle
@@ -64,18 +65,21 @@ def grow_checkpoint(
     seed: int = 0,
     force: bool = False,
     verify: bool = True,
+    shards: str | int = "5GB",
 ) -> GrownCheckpoint:
     """Grow the network in a folder that ``save_pretrained`` wrote, and write it to ``output``.
 
     ``settings`` are those of the larger network's configuration, such as ``{"n_layer": 24}``.
     ``AutoModel*.from_pretrained(output)`` loads the result, which computes the same: epsilons are
     written into its configuration, tokenizer and generation settings are copied, and the type of
-    the weights is kept. Nothing is written where ``output`` is None. With
-    ``verify`` ONNX Runtime compares both networks.
+    the weights is kept. Files of weights are no larger than ``shards``, but where a single tensor
+    is. Nothing is written where ``output`` is None. With ``verify`` ONNX Runtime compares both
+    networks.
 
     Raises Refused where the class would not compute the same, naming every obstacle, and
     UsageError for settings that make no sense; then nothing is written.
     """
+    limit = file_size(shards)
     source = open_checkpoint(folder) if isinstance(folder, str | os.PathLike) else folder
     target = None if output is None else Path(output)
     if target is not None:
@@ -95,7 +99,7 @@ def grow_checkpoint(
     from onnx_net2net.frameworks.torch.checkpoint import write_checkpoint
 
     def write(draft: Path) -> None:
-        write_checkpoint(result.larger, result.weights, draft)
+        write_checkpoint(result.larger, result.weights, draft, limit)
         _check_left(draft, target)
 
     place(target, write=write, force=force)

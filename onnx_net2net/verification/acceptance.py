@@ -88,7 +88,7 @@ def _point_at_holes(model: Model, proto: ModelProto) -> int:
 def _problem(path: Path, process: Isolated | None) -> str | None:
     """Return what onnxruntime says against the model, None where it takes it or lacks a kernel."""
     try:
-        open_engine(str(path), CPU, optimised=False, process=process, prepack=False)
+        open_engine(str(path), CPU, optimised=False, process=process, lean=True)
     except ERRORS as error:
         if lacks_kernel(error) or any(said in str(error) for said in _UNKNOWN):
             return _problem_by_onnx(onnx.ModelProto.FromString(path.read_bytes()))

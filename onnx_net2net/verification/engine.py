@@ -14,21 +14,27 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from itertools import count
-from typing import Any
+from typing import Any, TypeAlias
 
 import ml_dtypes  # noqa: F401  (its types are among the arrays that are handed over)
 import numpy as np
 import onnxruntime as ort
+from onnx import helper
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from onnx_net2net.model.hazards import graph_hazard, sized_by_inputs, unwritten_input
 from onnx_net2net.model.isolation import Died, Failed, Isolated
 from onnx_net2net.model.model import Model
 from onnx_net2net.model.native import absurd_inside
+from onnx_net2net.verification.contents import Contents
 
 __all__ = [
-    "CPU", "ERRORS", "VERSION", "Engine", "hazard", "lacks_kernel", "open_engine", "process_of",
+    "CPU", "ERRORS", "VERSION", "Engine", "Value", "hazard", "lacks_kernel", "open_engine",
+    "process_of", "value_of",
 ]  # fmt: skip
+
+Value: TypeAlias = ort.OrtValue  # a tensor or a sequence, of any type
+Source: TypeAlias = str | bytes | Contents  # a file, a message, or one without its big weights
 
 VERSION = ort.__version__
 CPU = "CPUExecutionProvider"
@@ -68,29 +74,47 @@ def lacks_kernel(error: Exception) -> bool:
 
 
 class Engine:
-    """A session in this process: ``inputs``, ``outputs``, ``provider``, :meth:`run`."""
+    """A session in this process: ``inputs`` with their types, ``outputs``, ``provider``."""
 
-    def __init__(self, source: str | bytes, provider: str, optimised: bool, prepack: bool) -> None:
-        self._session = _session(source, provider, optimised, prepack)
+    def __init__(self, source: Source, provider: str, optimised: bool, lean: bool) -> None:
+        # The session may look at these for as long as it lives.
+        weights = source.weights if isinstance(source, Contents) else {}
+        self._weights = {name: value_of(array) for name, array in weights.items()}
+        message = source.message if isinstance(source, Contents) else source
+        self._session = _session(message, provider, optimised, lean, self._weights)
         self.provider: str = self._session.get_providers()[0]
-        self.inputs = [value.name for value in self._session.get_inputs()]
+        self.inputs = {value.name: value.type for value in self._session.get_inputs()}
         self.outputs = [value.name for value in self._session.get_outputs()]
 
     def run(self, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[Any]:
         """Compute some outputs. Raises :data:`ERRORS`."""
         return list(self._session.run(list(names), dict(feeds)))
 
+    def run_values(self, names: Sequence[str], feeds: Mapping[str, Value]) -> list[Value]:
+        """Compute some outputs as :meth:`run` does, of types that NumPy lacks as well."""
+        return list(self._session.run_with_ort_values(list(names), dict(feeds)))
+
+
+def value_of(array: np.ndarray) -> Value:
+    """Return an array as onnxruntime has it, in the same memory if that is contiguous."""
+    array = np.ascontiguousarray(array).reshape(array.shape)  # which makes a vector of a number
+    if array.dtype.kind != "V":
+        return Value.ortvalue_from_numpy(array)
+    elem_type = helper.np_dtype_to_tensor_dtype(array.dtype)
+    bits = array.view(f"u{array.dtype.itemsize}")
+    return Value.ortvalue_from_numpy_with_onnx_type(bits, elem_type)
+
 
 class _Elsewhere(Engine):
     """The same in another process, until the next session is opened there."""
 
     def __init__(
-        self, process: Isolated, source: str | bytes, provider: str, optimised: bool, prepack: bool
+        self, process: Isolated, source: Source, provider: str, optimised: bool, lean: bool
     ) -> None:
         self._process, self._number = process, next(_numbers)
         self.provider, self.inputs, self.outputs = process.call(
             "open", SECONDS, number=self._number, source=source, provider=provider,
-            optimised=optimised, prepack=prepack,
+            optimised=optimised, lean=lean,
         )  # fmt: skip
         self._died: str | None = None
 
@@ -108,31 +132,39 @@ class _Elsewhere(Engine):
 
 
 def open_engine(
-    source: str | bytes,
+    source: Source,
     provider: str,
     *,
     optimised: bool,
     process: Isolated | None = None,
-    prepack: bool = True,
+    lean: bool = False,
 ) -> Engine:
     """Open a session of a model file, or of its contents. Raises :data:`ERRORS`.
 
-    A ``process`` ends the session that was opened there before.
+    A ``process`` ends the session that was opened there before. A ``lean`` session takes
+    less memory, and longer for each run.
     """
     if process is None:
-        return Engine(source, provider, optimised, prepack)
-    return _Elsewhere(process, source, provider, optimised, prepack)
+        return Engine(source, provider, optimised, lean)
+    return _Elsewhere(process, source, provider, optimised, lean)
 
 
 def _session(
-    source: str | bytes, provider: str, optimised: bool, prepack: bool
+    source: str | bytes,
+    provider: str,
+    optimised: bool,
+    lean: bool,
+    weights: Mapping[str, Value],
 ) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.use_deterministic_compute = True
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if not prepack:
+    if lean:
         options.add_session_config_entry("session.disable_prepacking", "1")
+        options.enable_cpu_mem_arena = False
+    if weights:
+        options.add_external_initializers(list(weights), list(weights.values()))
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
     threads = os.environ.get("ONNX_NET2NET_THREADS") or os.environ.get("OMP_NUM_THREADS", "")
@@ -149,10 +181,10 @@ _last: dict[int, Engine] = {}
 
 
 def _open(
-    number: int, source: str | bytes, provider: str, optimised: bool, prepack: bool
-) -> tuple[str, list[str], list[str]]:
+    number: int, source: Source, provider: str, optimised: bool, lean: bool
+) -> tuple[str, dict[str, str], list[str]]:
     _last.clear()
-    engine = _last[number] = Engine(source, provider, optimised, prepack)
+    engine = _last[number] = Engine(source, provider, optimised, lean)
     return engine.provider, engine.inputs, engine.outputs
 
 

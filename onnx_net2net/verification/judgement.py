@@ -8,7 +8,8 @@ True
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -44,15 +45,17 @@ Tolerance = tuple[float | None, float | None]  # rtol, atol; not both None
 # The second model may be noisier than the first (a wider one sums more terms), but not without
 # limit: a difference must not hide behind noise that it made itself.
 NOISIER = 32.0
-# Noise in units of eps times the output's size, for a model too large to be run in other ways.
+# Noise in units of eps times the output's size, for a model that cannot be run in other ways.
 UNMEASURED = 16.0
 # An optimised session this many tolerances away from the unoptimised one computes something else.
 OPTIMISER = 10.0
+# Tensors this near, in parts of their largest element, are meant to be the same.
+ALIKE = 0.1
 # Below this many tolerances of change between inputs, a comparison shows little.
 BLIND = 10.0
 
-# Of both models, as they are, moved by an ulp up and down, in float64, and optimised.
-RUNS = 10
+# Of each model: as it is, moved by an ulp up and down, in float64, and optimised.
+RUNS = 5
 
 # Both ways, so that a ReLU or a rounding step that hides one of them shows the other.
 _MOVES: tuple[How, ...] = ("up", "down")
@@ -226,9 +229,17 @@ class Subject(Protocol):
 
 
 def compare_models(
-    first: Subject, second: Subject, planned: Planned, report: Report, own: Own
+    first: Subject,
+    second: Subject,
+    planned: Planned,
+    report: Report,
+    own: Own,
+    inside: Collection[str] = (),
 ) -> None:
-    """Run the second model and all re-runs; write what shows into the report."""
+    """Run the second model and all re-runs; write what shows into the report.
+
+    ``inside`` are tensors that both models may give beside their outputs.
+    """
     report.trials = [trial for trial, _, _ in planned]
     feeds = [inputs for _, inputs, _ in planned]
     a, b = Runs([outputs for _, _, outputs in planned]), Runs([])
@@ -239,15 +250,20 @@ def compare_models(
         report.problems.append(
             f"the first model draws random numbers ({operator}): no two runs of it agree"
         )
-    for trial, inputs, _ in planned:
+    with contextlib.suppress(RunError):  # on which trial, single runs tell
+        b.base = second.rerun(feeds) or []
+    for trial, inputs, _ in () if b.base else planned:
         try:
             b.base.append(second.run(inputs))
         except RunError as error:
             report.problems.append(f"the second model fails on {trial.label}: {error.problem}")
             return
-    for subject, runs in ((first, a), (second, b)):
+    for subject, runs in () if report.sample else ((first, a), (second, b)):
         _measure(subject, runs, feeds, report)
     for name in _names(a):
+        if name in inside:
+            _compare_inside(name, a, b, report)
+            continue
         given = [i for i, outputs in enumerate(a.base) if name in outputs]
         if any(name not in b.base[i] for i in given):
             report.outputs.append(OutputReport(name, problem="the second model does not give it"))
@@ -260,6 +276,39 @@ def compare_models(
         report.optimizer_faults += faults
     if report.outputs and not any(y.size for outputs in a.base for y in outputs.values()):
         report.problems.append(NOTHING_THERE)
+    report.warnings += _parting(report)
+
+
+def _compare_inside(name: str, a: Runs, b: Runs, report: Report) -> None:
+    """Judge a tensor inside both models, if it has one name, type and shape in both."""
+    pairs = [(x.get(name), y.get(name)) for x, y in zip(a.base, b.base, strict=True)]
+    if all(
+        x is not None and y is not None and (x.dtype, x.shape) == (y.dtype, y.shape)
+        for x, y in pairs
+    ):
+        report.inside.append(judge(name, a, b, report.trials, None)[0])
+
+
+def _parting(report: Report) -> Iterator[str]:
+    """Say which tensor inside is the first that differs.
+
+    Models of two exporters may call different tensors by one name. So it is no problem; and where
+    the outputs agree, it is only told of a tensor that is nearly the same in both.
+    """
+    differ = [tensor for tensor in report.inside if not tensor]
+    agree = [tensor.name for tensor in report.inside if tensor]
+    if report.equivalent:
+        for tensor in [tensor for tensor in differ if tensor.max_rel < ALIKE][:1]:
+            yield (
+                f"tensor {tensor.name!r} inside differs by more than rounding noise, which no "
+                f"output shows: {tensor.problem}"
+            )
+    elif differ:
+        yield (
+            f"of {len(report.inside)} tensors inside that have the same name and shape in both "
+            f"models, {differ[0].name!r} is the first that differs; "
+            f"{', '.join(map(repr, agree[-1:])) or 'none'} agrees"
+        )
 
 
 def _measure(subject: Subject, runs: Runs, feeds: Sequence[Feeds], report: Report) -> None:

@@ -1,6 +1,6 @@
 """Copies of a model that compute the same function, with other rounding errors or more outputs.
 
->>> double = in_precision(proto, TensorProto.DOUBLE)     # every float tensor in float64
+>>> double = in_precision(model, TensorProto.DOUBLE)     # every float tensor in float64
 >>> moved = nudged(model)                                # its weights moved by one ulp
 
 How far their outputs lie from the model's own is its rounding noise: moving each operand by a
@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import deepcopy
 
 import numpy as np
 import onnx
 import onnx.defs
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
-from onnx_net2net.model.model import Computed, Model
+from onnx_net2net.model.model import Computed, Model, Weight
 from onnx_net2net.model.schemas import schema_of
 from onnx_net2net.model.tensors import graphs, nodes
-from onnx_net2net.model.validation import opset_versions
 from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.verification.comparison import is_float
 from onnx_net2net.verification.recurrence import is_recurrent, unrolled
@@ -89,23 +87,21 @@ def nudged(
 
 
 def in_precision(
-    model: onnx.ModelProto,
+    model: Model,
     target: int,
     sources: frozenset[int] = FLOATS,
     lacking: Callable[[onnx.NodeProto], bool] | None = None,
-) -> onnx.ModelProto:
+) -> Model:
     """Make a copy in which every tensor of one of the ``sources`` types has the type ``target``.
 
     Recurrent nodes are written out in float64. Nodes that are ``lacking`` a kernel for the target
-    compute in float32, between Casts. The proto must hold its weights.
+    compute in float32, between Casts.
     """
-    copy = deepcopy(model)
-    opsets = opset_versions(copy)
+    copy, opsets = model.editable(), model.opset
     for graph in graphs(copy.graph):
         for value in (*graph.input, *graph.output, *graph.value_info):
-            if value.type.tensor_type.elem_type in sources:
-                value.type.tensor_type.elem_type = target
-        for tensor in graph.initializer:
+            _retype_value(value.type, target, sources)
+        for tensor in () if graph is copy.graph else graph.initializer:
             _convert(tensor, target, sources)
         nodes = list(graph.node)
         del graph.node[:]
@@ -118,7 +114,22 @@ def in_precision(
             else:
                 single = lacking is not None and lacking(node)
                 graph.node.extend(_with_casts(node, target, opsets, single))
-    return copy
+    names = [t.name for t in copy.graph.initializer if t.data_type in sources - {target}]
+    return model.with_changes(copy, {name: _cast(model.weights[name], target) for name in names})
+
+
+def _retype_value(kind: onnx.TypeProto, target: int, sources: frozenset[int]) -> None:
+    """Change the type of a tensor, or of those in a sequence."""
+    if kind.WhichOneof("value") == "sequence_type":
+        _retype_value(kind.sequence_type.elem_type, target, sources)
+    elif kind.tensor_type.elem_type in sources:
+        kind.tensor_type.elem_type = target
+
+
+def _cast(weight: Weight, target: int) -> Computed:
+    """Return a weight in another type, computed when it is needed."""
+    dtype = helper.tensor_dtype_to_np_dtype(target)
+    return Computed(weight.name, target, weight.shape, lambda: weight.array().astype(dtype))
 
 
 def _convert(tensor: onnx.TensorProto, target: int, sources: frozenset[int]) -> None:

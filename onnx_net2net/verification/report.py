@@ -99,7 +99,9 @@ class Report:
     failed); those of one output stand with it. ``provider`` is what really ran, as onnxruntime
     calls it; ``precision`` is set where both models had to be computed in another type.
     ``casts`` and ``by_position`` say what was compared though its type or its name differs.
-    ``noise_sources`` says which re-runs measured the rounding noise.
+    ``noise_sources`` says which re-runs measured the rounding noise; a ``sample`` measures none.
+    ``inside`` are tensors of one name in both models, where these were run in segments: they show
+    where the models part, and decide nothing.
     """
 
     outputs: list[OutputReport] = field(default_factory=list)
@@ -112,6 +114,8 @@ class Report:
     provider: str = ""
     precision: str | None = None
     noise_sources: list[str] = field(default_factory=list)
+    inside: list[OutputReport] = field(default_factory=list)
+    sample: bool = False
     onnxruntime: str = ""
     seconds: float = 0.0
 
@@ -130,12 +134,14 @@ class Report:
         if not self.equivalent:
             bad = [f"{output.name}: {output.problem}" for output in self.outputs if not output]
             first = (self.problems or bad or ["nothing was compared"])[0]
-            return f"not equivalent: {first}"
+            seen = " in a sample, with noise that was not measured" if self.sample else ""
+            return f"not equivalent{seen}: {first}"
         if self.optimizer_faults:
             models = " and ".join(sorted({fault.model for fault in self.optimizer_faults}))
             return f"equivalent, but onnxruntime's optimiser changes what {models} computes"
         how = ["by position"] * bool(self.by_position) + ["after a cast"] * bool(self.casts)
-        return f"equivalent, compared {' and '.join(how)}" if how else "equivalent"
+        verdict = f"equivalent, compared {' and '.join(how)}" if how else "equivalent"
+        return f"{verdict}, as far as a sample shows" if self.sample else verdict
 
     def take(self, interface: Matched) -> None:
         """Take over what is to be said of the interfaces of the models."""
@@ -146,11 +152,13 @@ class Report:
         """Return everything as JSON-serialisable values; infinity and NaN become strings."""
         plain = _plain(dataclasses.asdict(self))
         plain["outputs"] = [output.as_dict() for output in self.outputs]
+        plain["inside"] = [tensor.as_dict() for tensor in self.inside]
         return {"equivalent": self.equivalent, "verdict": self.verdict, **plain}
 
     def junit(self) -> str:
         """Return JUnit XML: a case for each output and trial, and one for the models as a whole."""
-        suite = ElementTree.Element("testsuite", name="onnx-net2net verify")
+        name = f"onnx-net2net verify{' (a sample)' if self.sample else ''}"
+        suite = ElementTree.Element("testsuite", name=name)
         failures = int(_case(suite, "model", "interface and runs", self.problems))
         cases = 1
         for output in self.outputs:

@@ -22,12 +22,19 @@ from onnx import TensorProto, helper
 from onnx_net2net.errors import UsageError
 from onnx_net2net.model.isolation import Isolated
 from onnx_net2net.model.schemas import schema_of
-from onnx_net2net.verification.engine import CPU, ERRORS, lacks_kernel, open_engine
+from onnx_net2net.verification.engine import (
+    CPU,
+    ERRORS,
+    Source,
+    Value,
+    lacks_kernel,
+    open_engine,
+)
 from onnx_net2net.verification.kernels import Kernels
 from onnx_net2net.verification.trials import Outputs, RunError, first_line, flattened
 
 __all__ = [
-    "ERRORS", "FAILURES", "Session", "choose_provider", "kernels", "lacks_double",
+    "ERRORS", "FAILURES", "Session", "choose_provider", "kernels", "lacks",
 ]  # fmt: skip
 
 FAILURES: tuple[type[Exception], ...] = (*ERRORS, RunError)
@@ -81,15 +88,18 @@ class Session:
 
     def __init__(
         self,
-        source: str | bytes,
+        source: Source,
         provider: str,
         *,
         optimised: bool,
         process: Isolated | None = None,
+        lean: bool = False,
     ) -> None:
-        self._engine = open_engine(source, provider, optimised=optimised, process=process)
+        self._engine = open_engine(
+            source, provider, optimised=optimised, process=process, lean=lean
+        )
         self.provider = self._engine.provider
-        self._inputs = set(self._engine.inputs)
+        self.inputs = self._engine.inputs
 
     def run(
         self,
@@ -103,7 +113,7 @@ class Session:
             # A model lowered from bfloat16 is still fed what its inputs were.
             name: value.astype(np.float32) if value.dtype == ml_dtypes.bfloat16 else value
             for name, value in feeds.items()
-            if name in self._inputs
+            if name in self.inputs
         }
         try:
             values = self._engine.run(wanted, used)
@@ -113,6 +123,14 @@ class Session:
         for name, value in zip(wanted, values, strict=True):
             flat.update(flattened((aliases or {}).get(name, name), value))
         return flat
+
+    def run_values(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
+        """Compute all outputs as onnxruntime has them, to be fed to another session."""
+        try:
+            values = self._engine.run_values(self._engine.outputs, feeds)
+        except ERRORS as error:
+            raise RunError(first_line(error)) from error
+        return dict(zip(self._engine.outputs, values, strict=True))
 
 
 # Kernels ---------------------------------------------------------------------------------------
@@ -131,8 +149,8 @@ def kernels(provider: str) -> Kernels:
     return Kernels(run)
 
 
-def lacks_double(node: onnx.NodeProto, opsets: Mapping[str, int], provider: str) -> bool:
-    """Return whether the provider has no kernel in float64; the node by itself shows it."""
+def lacks(elem_type: int, node: onnx.NodeProto, opsets: Mapping[str, int], provider: str) -> bool:
+    """Return whether the provider has no kernel in a float type; the node by itself shows it."""
     schema = schema_of(node, opsets)
     if schema is None or any(a.g.node for a in node.attribute):
         return False
@@ -143,12 +161,12 @@ def lacks_double(node: onnx.NodeProto, opsets: Mapping[str, int], provider: str)
     for index, used in enumerate(given[0]):
         alone.input.append(f"x{index}" if used else "")
         types = schema.inputs[min(index, len(schema.inputs) - 1)].types
-        elem_type = TensorProto.DOUBLE
-        if "tensor(double)" not in types:
+        name = f"tensor({TensorProto.DataType.Name(elem_type).lower()})"
+        if name not in types:
             name = next((t for t in sorted(types) if t.startswith("tensor(")), "tensor(float)")
-            elem_type = TensorProto.DataType.Value(name[len("tensor(") : -1].upper())
+        kind = TensorProto.DataType.Value(name[len("tensor(") : -1].upper())
         if used:
-            graph.input.append(helper.make_tensor_value_info(f"x{index}", elem_type, None))
+            graph.input.append(helper.make_tensor_value_info(f"x{index}", kind, None))
     for index, used in enumerate(given[1]):
         alone.output.append(f"y{index}" if used else "")
         if used:

@@ -83,6 +83,23 @@ class Planner:
             bounds = [by_name.get(own.get(spec.name, spec.name)) for by_name, own in uses]
             self.uses[spec.name] = merged([use for use in bounds if use] or [Use("value")])
 
+    def planned(
+        self,
+        inputs: UserInputs | Sequence[UserInputs] | None,
+        seeds: int,
+        sizes: Mapping[str, int | Sequence[int]] | None,
+        *,
+        sample: bool = False,
+    ) -> Planned:
+        """Run the first model on the user's inputs or on random ones, on one for a ``sample``."""
+        if seeds < 1:
+            raise UsageError(f"seeds must be 1 or more, not {seeds}")
+        if inputs is not None:
+            return self.user(inputs)
+        if sample:
+            return self._first_accepted(0, next(iter(chosen(self.specs, sizes or {}))), [], 0)
+        return self.seeded(seeds, sizes)
+
     def user(self, inputs: UserInputs | Sequence[UserInputs]) -> Planned:
         """Run the first model on the user's inputs."""
         planned: Planned = []

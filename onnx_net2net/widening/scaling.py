@@ -107,14 +107,19 @@ def _tied(
     """Return the steps of leaders of groups, each of which grows by one factor exactly, and how
     wide the others are.
     """
-    leaders = {dimension: dimension for dimension in steps}
-    for first, second in (*_alike(steps), *_square(analysis, steps)):
-        ends = leaders[first], leaders[second]
-        lead = min(ends, key=lambda d: d.width)
-        leaders = {d: lead if leader in ends else leader for d, leader in leaders.items()}
+    above = {dimension: dimension for dimension in steps}
+
+    def leader_of(dimension: Dimension) -> Dimension:
+        while above[dimension] is not dimension:
+            above[dimension] = dimension = above[above[dimension]]
+        return dimension
+
+    for pair in (*_alike(steps), *_square(analysis, steps)):
+        lead, other = sorted(map(leader_of, pair), key=lambda d: d.width)
+        above[other] = lead
     groups: dict[Dimension, list[Dimension]] = {}
-    for dimension, leader in leaders.items():
-        groups.setdefault(leader, []).append(dimension)
+    for dimension in steps:
+        groups.setdefault(leader_of(dimension), []).append(dimension)
     common: Widths = {}
     tied: dict[Dimension, dict[Dimension, Fraction]] = {}
     for leader, members in groups.items():

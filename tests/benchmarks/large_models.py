@@ -8,6 +8,10 @@ alternate, and the medians of three count: seconds of the clock, also as times t
 seconds of the processor, and bytes that the process read itself. Memory is anonymous: what the
 page cache keeps is not in it. Peers that are not installed are left out. Only what this program
 writes is flushed to the disk; "flush" shows what that alone costs.
+
+The physical limit is "write", which reads nothing, and flushes bytes that are there already. In the
+column "limit" stands the time that it takes for as many bytes as a job writes, over what the job
+takes: 1.0 is the disk's own speed; those that do not flush may be above. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -32,6 +36,12 @@ SIZES = {"0.4": (15, 1024), "2.5": (24, 2048), "8": (35, 3072)}  # layers and wi
 # What is imported, unmeasured, and what is done.
 OURS = "import onnx_net2net as n2n; n2n.load, n2n.widen"
 JOBS = {
+    "write": ("import os", """
+noise, size = os.urandom(8 << 20), os.path.getsize(source + '.data')
+with open(target, 'wb', buffering=0) as file:
+    while size > 0:
+        size -= file.write(memoryview(noise)[:size])
+    os.fsync(file.fileno())"""),
     "cp": ("import subprocess", "subprocess.run(['cp', source + '.data', target])"),
     "flush": ("import os, subprocess", """
 subprocess.run(['cp', source + '.data', target])
@@ -52,6 +62,9 @@ with st.safe_open(source + ".safetensors", "pt") as file:
 n2n.widen(source, factor=1.25, names="layer3.mlp.up").save(target)"""),
     "widen all MLPs": (OURS, """
 n2n.widen(source, factor=1.25, names="layer*.mlp.up").save(target)"""),
+    "verify": (f"{OURS}, n2n.verify", "assert n2n.verify(source, source, provider='cpu')"),
+    "verify, a sample": (f"{OURS}, n2n.verify", """
+assert n2n.verify(source, source, provider='cpu', sample=True)"""),
     "to_torch": ("import torch, onnx_net2net as n2n; n2n.to_torch", "n2n.to_torch(source)"),
 }  # fmt: skip
 _JOB = """
@@ -156,24 +169,31 @@ def compare(size: str, kinds: list[str]) -> None:
                 if (result := measure(kind, source, Path(name) / "out")) is not None:
                     results.append(result)
         nbytes = Path(f"{source}.data").stat().st_size
-    print(f"{nbytes / 1e9:.2f} GB of weights; bytes and memory as times that")
-    heads = f"{'wall s':>7} {'to cp':>6} {'per byte':>8} {'cpu s':>7} {'read':>6} {'written':>8}"
-    print(f"{'job':18} {heads} {'memory':>7}")
     best = {
         kind: {key: statistics.median(result[key] for result in results) for key in results[0]}
         for kind, results in runs.items()
         if results
     }
+    bandwidth = best["write"]["written"] / best["write"]["wall"]
+    print(f"{nbytes / 1e9:.2f} GB of weights: read, written and memory are times that")
+    print(f"(the disk took {bandwidth / 1e9:.2f} GB/s)\n")
+    print("| | seconds | to cp | per byte | limit | processor | read | written | memory |")
+    print("| --- |" + " ---: |" * 8)
     for kind, job in best.items():
-        ratio = job["wall"] / best["cp"]["wall"]
-        each = f"{ratio * nbytes / job['written']:8.2f}" if job["written"] else " " * 8
+        ratio, limit = job["wall"] / best["cp"]["wall"], job["written"] / bandwidth / job["wall"]
+        each = f"{ratio * nbytes / job['written']:.2f}" if job["written"] else ""
+        speed = f"{limit:.2f}" if job["written"] else ""
         read, written, peak = (job[key] / nbytes for key in ("read", "written", "peak"))
-        print(f"{kind:18} {job['wall']:7.2f} {ratio:6.2f} {each} {job['cpu']:7.2f}", end=" ")
-        print(f"{read:6.2f} {written:8.2f} {peak:7.2f}")
+        print(
+            f"| {kind} | {job['wall']:.2f} | {ratio:.2f} | {each} | {speed} | {job['cpu']:.2f} |",
+            end="",
+        )
+        print(f" {read:.2f} | {written:.2f} | {peak:.2f} |", flush=True)
+    print()
 
 
 if __name__ == "__main__":
     chosen = [argument for argument in sys.argv[1:] if argument in SIZES]
     kinds = [argument for argument in sys.argv[1:] if argument in JOBS] or list(JOBS)
     for size in chosen or ["0.4", "2.5"]:
-        compare(size, list(dict.fromkeys(["cp", *kinds])))
+        compare(size, list(dict.fromkeys(["write", "cp", *kinds])))

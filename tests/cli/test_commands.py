@@ -256,6 +256,16 @@ def test_no_verify_says_so(run: Run, lenet: Path) -> None:
     assert result.code == 0 and "not verified" in result.out and "wrote" in result.out
 
 
+def test_a_sample_says_so(run: Run, lenet: Path) -> None:
+    result = run("widen", lenet, "--node", "conv1", "--width", 9, "--sample")
+    assert result.code == 0 and "(1 trial, a sample only, on CPU" in result.out
+    wide = lenet.with_name("lenet-grown.onnx")
+    result = run("verify", lenet, wide, "--sample", "--json")
+    assert result.code == 0 and json.loads(result.out)["sample"] is True
+    result = run("verify", lenet, wide, "--sample")
+    assert result.out.splitlines()[-1] == "equivalent, as far as a sample shows"
+
+
 def test_an_existing_file_is_kept_unless_forced(run: Run, lenet: Path) -> None:
     target = lenet.with_name("kept.onnx")
     target.write_bytes(b"precious")

@@ -4,7 +4,8 @@
     main(CONTEST)
 
 Every entrant gets the same search, on a seed of its own, judged on a set that is not reported: its
-rate is doubled, or halved, as long as that helps, and then a start without warm-up is tried.
+rate is doubled, or halved, as long as that helps, and then a start without warm-up is tried. It is
+trained as long for that as it will be: of fewer steps, small rates seem best for whatever grew.
 Whatever was trained is a piece, a JSON file that is written when it is done, so that a run that is
 cut off goes on from there. A network that is trained from random weights is the same piece in
 every contest.
@@ -38,6 +39,7 @@ import onnx_net2net as n2n
 
 HERE = Path(__file__).parent
 SEARCH_SEED = 0
+WARMUP = 102  # steps
 Piece = dict[str, Any]
 
 
@@ -70,8 +72,8 @@ class Contest:
     """What is compared, how long each entrant is trained, and from which seeds.
 
     ``baseline`` is the entrant whose final loss the others are to reach. ``watch`` measures
-    something else of the networks of those who are nobody's teacher. Rates are searched with
-    ``search`` steps.
+    something else of the networks of those who are nobody's teacher. Rates are searched with no
+    more than ``steps``, also those of teachers.
     """
 
     name: str
@@ -82,7 +84,6 @@ class Contest:
     seeds: tuple[int, ...] = (1, 2, 3)
     baseline: str = "scratch"
     watch: Watch | None = None
-    search: int = 1024
     folder: Path = HERE
     searched: bool = True
 
@@ -93,7 +94,7 @@ class Contest:
             for name, e in self.entrants.items()
         }
         few = replace(self, entrants=entrants, data=partial(_few, self.data))
-        return replace(few, steps=2, search=2, seeds=(1,), searched=False)
+        return replace(few, steps=2, seeds=(1,), searched=False)
 
     @property
     def teachers(self) -> set[str | None]:
@@ -162,19 +163,21 @@ class Contest:
         return piece
 
     def schedule(self, name: str, schedules: Mapping[str, Schedule]) -> Schedule:
-        """Return how to train an entrant: as its teacher, or as is best after a few steps."""
+        """Return how to train an entrant: as its teacher, or as is best for it."""
         entrant = self.entrants[name]
         whole = Schedule(entrant.steps or self.steps, self.rate, entrant.warmup, entrant.plateau)
         if entrant.factor is not None:
             return replace(whole, rate=entrant.factor * schedules[entrant.teacher].rate)
 
+        steps = min(whole.steps, self.steps)
+
         def loss(rate: float, warmup: int) -> float:
-            schedule = Schedule(self.search, rate, warmup)
+            schedule = Schedule(steps, rate, warmup)
             piece = self.piece(name, SEARCH_SEED, schedule, schedules)
             value = piece["points"][-1]["valid loss"]
             return value if math.isfinite(value) else math.inf
 
-        rate, warmup = self.rate, self.search // 10
+        rate, warmup = self.rate, WARMUP
         if self.searched:
             for factor in (2.0, 0.5):
                 while loss(rate * factor, warmup) < loss(rate, warmup):

@@ -35,7 +35,16 @@ ROWS = {
     },
     "wider": {
         "project": "Inception, channels x1.8",
+        "fresh": "the same, fresh units",
+        "even": "the same, equal shares",
         "random padding": "the same, random padding (not exact)",
+    },
+    "where": {
+        "all widths": "GPT, twice the parameters, in all widths",
+        "MLPs": "the same, in MLPs",
+        "depth": "the same, in depth",
+        "both": "the same, in both",
+        "MLPs by gradient": "the same, in the MLPs whose gradient asks for it",
     },
     "deeper": {"identities": "Inception, a pair of convolutions more a module"},
     "both": {"wider and deeper": "Inception, both"},

@@ -27,7 +27,6 @@ CONTEST = Contest(
     characters,
     TEACHERS | {name: entrant for factor in LARGER for name, entrant in group(factor).items()},
     steps=1024,
-    search=512,
 )
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What came of an experiment: numbers as JSON, a table, and a picture.
 
-Steps and operations are those until the baseline's final loss is reached, for the first time, on
-the test set; how many times fewer, with and without what the teacher cost.
+Steps and operations are those until the baseline's final loss is reached, for the first time, by
+the mean of all seeds on the test set; how many times fewer, with and without what the teacher cost.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ def summary(
             entrants[name] |= compared
             taught = next((t for n, t in teachers.items() if t and n.startswith(group)), None)
             if taught:
-                entrants[name]["steps to the teacher's loss"] = _steps(runs, pieces[taught])
+                steps = _reached(_average(runs), _end(pieces[taught]))
+                entrants[name]["steps to the teacher's loss"] = steps and round(steps)
     return {"experiment": experiment} | environment() | {"entrants": entrants}
 
 
@@ -122,36 +123,46 @@ def _compared(
 ) -> Results:
     """Return how many times the steps and operations of the baseline the entrants are worth.
 
-    Both are counted until the test loss is what the baseline's is at its end, on average over
-    seeds. None stands for a loss that is never reached. ``before`` is what teachers cost.
+    Both are counted until the mean of the test losses is what the baseline's is at its end; None
+    stands for a loss that is not reached. ``before`` is what teachers cost. The spread is that of
+    single seeds, if each of them reaches it.
     """
     target = _end(rival)
-    steps = mean(_reached(run, target) or run["points"][-1]["step"] for run in rival)
+    steps = _reached(_average(rival), target) or 0.0
     work, whole = steps * rival[0]["flops"], mean(rivals_before)
-    own = _steps(runs, rival)
-    result: Results = {"target": _short(target), "baseline's steps": round(steps), "steps": own}
-    spend = [n and n * run["flops"] for n, run in zip(own, runs, strict=True)]
-    for name, ratios in (
-        ("fewer steps", [n and steps / n for n in own]),
-        ("less work", [w and work / w for w in spend]),
-        (
-            "less work with the teacher's",
-            [w and (work + whole) / (w + b) for w, b in zip(spend, before, strict=True)],
-        ),
+
+    def ratios(run: Piece, before: float) -> tuple[float | None, ...]:
+        own = _reached(run, target)
+        if own is None:
+            return None, None, None
+        spend = own * run["flops"]
+        return steps / own, work / spend, (work + whole) / (spend + before)
+
+    own = _reached(_average(runs), target)
+    result: Results = {"target": _short(target), "baseline's steps": round(steps)}
+    result["steps"] = own and round(own)
+    names = ("fewer steps", "less work", "less work with the teacher's")
+    single = map(ratios, runs, before)
+    for name, ratio, *seeds in zip(
+        names, ratios(_average(runs), mean(before)), *single, strict=True
     ):
-        result[name] = None if None in ratios else _spread(ratios)
+        spread = None if None in seeds else _spread(seeds)[1]
+        result[name] = ratio and [_short(ratio), spread]
     return result
+
+
+def _average(runs: list[Piece]) -> Piece:
+    """Return the mean of the test losses of all seeds as if it were one training."""
+    points = [
+        {"step": points[0]["step"], "test loss": mean(point["test loss"] for point in points)}
+        for points in zip(*(run["points"] for run in runs), strict=False)
+    ]
+    return {"flops": runs[0]["flops"], "points": points}
 
 
 def _end(runs: list[Piece]) -> float:
     """Return the test loss at the end, on average over seeds."""
     return mean(run["points"][-1]["test loss"] for run in runs)
-
-
-def _steps(runs: list[Piece], others: list[Piece]) -> list[int | None]:
-    """Return after how many steps each run is as good as others are at their end, if ever."""
-    reached = [_reached(run, _end(others)) for run in runs]
-    return [None if steps is None else round(steps) for steps in reached]
 
 
 def _reached(run: Piece, target: float) -> float | None:
@@ -178,7 +189,7 @@ def compared(result: Results) -> list[Any]:
     steps, work, counted = (
         result.get(key) for key in ("fewer steps", "less work", "less work with the teacher's")
     )
-    if max((n or math.inf for n in result.get("steps", ())), default=math.inf) <= 1:
+    if (result.get("steps") or math.inf) <= 1:
         steps = work = AT_ONCE
     return [steps, work, counted]
 
@@ -192,13 +203,18 @@ def table(results: Results) -> str:
     ]
     for name, result in results["entrants"].items():
         losses = ("{:.3f} ± {:.3f}".format(*result[f"loss at the {at}"]) for at in ("start", "end"))
-        ratios = ("at once" if r is AT_ONCE else "{:.2f} ± {:.2f}".format(*r) if r else "-"
-                  for r in compared(result))  # fmt: skip
+        ratios = map(_text, compared(result))
         rate = f"{result['rate']:g}, {result['warm-up']}"
-        steps = result.get("steps to the teacher's loss", [None])
-        to_teachers = "-" if None in steps else f"{mean(steps):.0f}"
-        lines.append(f"| {' | '.join([name, rate, *losses, to_teachers, *ratios])} |")
+        steps = str(result.get("steps to the teacher's loss") or "-")
+        lines.append(f"| {' | '.join([name, rate, *losses, steps, *ratios])} |")
     return "\n".join(lines)
+
+
+def _text(ratio: Any) -> str:
+    if ratio is None or ratio is AT_ONCE:
+        return "at once" if ratio else "-"
+    times, spread = ratio
+    return f"{times:.2f}" if spread is None else f"{times:.2f} ± {spread:.2f}"
 
 
 def plot(results: Results, path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 import onnx_net2net as n2n
 from onnx_net2net.model.atomic_write import check_free, write_text
 from onnx_net2net.model.drafts import draft_folder
-from onnx_net2net.verification.contents import check_files, contents
+from onnx_net2net.verification.contents import Contents, check_files, contents
 from tests.console import ROOT
 from tests.cut_off import dense
 from tests.small_models import big_weight, with_initializer
@@ -38,6 +38,7 @@ def cuts(kind: str, folder: Path, *fault: str) -> list[list]:
 
 FILES = {
     "model": ["m.onnx", "m.onnx.#.data"],
+    "shards": ["m.onnx", *(f"m.onnx.#-0000{i}-of-00003.data" for i in (1, 2, 3))],
     "package": ["package", "package/model.py", "package/model.safetensors", "package/train.py"],
 }
 
@@ -59,7 +60,13 @@ def test_a_save_that_is_cut_off_leaves_the_old_files_or_the_new(kind: str, tmp_p
 
 @pytest.mark.parametrize(
     ("kind", "fault"),
-    [("model", "model first"), ("model", "one name"), ("package", "no bridge")],
+    [
+        ("model", "model first"),
+        ("model", "one name"),
+        ("shards", "model first"),
+        ("shards", "one name"),
+        ("package", "no bridge"),
+    ],
 )
 def test_the_cuts_find_a_writer_that_is_not_safe(kind: str, fault: str, tmp_path: Path) -> None:
     assert not {row[4] for row in cuts(kind, tmp_path, fault)} <= {"old", "new"}
@@ -251,26 +258,15 @@ def test_onnxruntime_is_given_a_file_only_while_it_is_the_one_that_was_loaded(
     tmp_path: Path,
 ) -> None:
     path = n2n.load(dense(2)).save(tmp_path / "m.onnx")
-    model, spare = n2n.load(path), tmp_path / "spare"
-    assert contents(model, as_file=True, spare=spare) == str(path)
-    assert contents(model, as_file=False, spare=spare) == path.read_bytes()
+    model = n2n.load(path)
+    assert contents(model, as_file=True) == str(path)
+    given = contents(model, as_file=False)
+    assert isinstance(given, Contents) and given.message == path.read_bytes()
     n2n.load(dense(3)).save(path)
-    assert contents(model, as_file=True, spare=spare) == dense(2).SerializeToString()
+    given = contents(model, as_file=True)
+    assert isinstance(given, Contents) and given.message == dense(2).SerializeToString()
     with pytest.raises(n2n.InvalidModel, match="was changed"):
         check_files(path, model)
-
-
-def test_what_no_message_can_hold_goes_through_a_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("onnx_net2net.verification.contents.MESSAGE_LIMIT", 1000)
-    path = n2n.load(dense(2)).save(tmp_path / "m.onnx")
-    model, spare = n2n.load(path), tmp_path / "spare"
-    assert contents(model, as_file=False, spare=spare) == str(path)
-    n2n.load(dense(3)).save(path)
-    named = contents(model, as_file=False, spare=spare)
-    assert Path(str(named)).parent == spare
-    assert n2n.load(str(named)).sha256() == n2n.load(dense(2)).sha256()
 
 
 def test_a_file_that_is_rewritten_within_a_tick_of_the_clock(tmp_path: Path) -> None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 import onnx_net2net as n2n
+import onnx_net2net.plan.forecast as forecasts
 from onnx_net2net.deepening.blocks import blocks
 from onnx_net2net.plan.budget import TOLERANCE, goal
 from onnx_net2net.plan.costs import costs
-from onnx_net2net.plan.forecast import Forecast
+from onnx_net2net.plan.forecast import Forecast, Formula
 from onnx_net2net.plan.grow import Grown, Wishes, by_budget
-from onnx_net2net.widening.dimensions import Analysis, analyse, growable
+from onnx_net2net.widening.dimensions import Analysis, Dimension, analyse, growable
 from onnx_net2net.widening.scaling import scaling_of
 from tests.console import FIXTURES
 from tests.judging import subject
+from tests.long_networks import numbered
 
 NAMES = [
     "bert.dynamo", "convnext.ts17", "gpt2.dynamo-raw", "keras-lstm.tf2onnx",
@@ -115,13 +119,56 @@ def test_a_forecast_of_copies(name: str) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("measure", ["parameters", "flops"])
+@pytest.mark.parametrize("name", ["bert.dynamo", "gpt2.dynamo-raw", "t5.dynamo"])
+def test_one_dimension_may_stand_for_others(name: str, measure: str) -> None:
+    """A formula in fewer widths is the formula in all of them."""
+    analysis = analyse(fixture(name))
+    forecast = Forecast(analysis, {})
+    dimensions = growable(analysis.dimensions)
+    widths = {d: d.width * 2 + d.width % 3 for d in dimensions}
+    copies = {block.name: i for i, block in enumerate(forecast.blocks)}
+    first: dict[int, Dimension] = {}
+    alike = {d: first.setdefault(d.width, d) for d in dimensions}
+    assert len(first) < len(dimensions)
+    few = forecast.formula(measure, alike)({d: widths[d] for d in first.values()}, copies)
+    assert few == forecast.formula(measure, {d: d for d in dimensions})(widths, copies)
+    assert few == getattr(forecast, measure)(widths, copies)
+
+
+@pytest.mark.parametrize("measure", ["parameters", "flops"])
+def test_choosing_costs_no_more_for_more_blocks(
+    measure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks that are alike are counted once for all of them, whatever is tried."""
+    counted = Counter[type]()
+
+    def count(kind: type, honest: Callable[..., int]) -> Callable[..., int]:
+        def cost(self: object, number: object) -> int:
+            counted[kind] += 1
+            return honest(self, number)
+
+        return cost
+
+    for kind in (forecasts._Elements, forecasts._Products):
+        monkeypatch.setattr(kind, "cost", count(kind, kind.cost))
+    totals = []
+    for parts in (20, 80):
+        counted.clear()
+        by_budget(n2n.load(numbered(parts)), measure, "3x", Wishes(), {})
+        totals.append(counted.total())
+    assert 0 < totals[1] < 1.5 * totals[0], (
+        "four times the blocks, and a few more numbers of copies"
+    )
+
+
 def test_a_wrong_forecast_is_corrected(monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: the forecast misses a tenth; what is counted on the grown model rules."""
-    honest = Forecast.parameters
-    monkeypatch.setattr(Forecast, "parameters", lambda self, *how: int(0.9 * honest(self, *how)))
+    honest = Formula.__call__
+    monkeypatch.setattr(Formula, "__call__", lambda self, *how: int(0.9 * honest(self, *how)))
     model = fixture("resnet.dynamo-raw")
     assert near(costs(n2n.grow(model, params="2x")).parameters, 2 * costs(model).parameters)
-    monkeypatch.setattr(Forecast, "parameters", lambda self, *how: 15_000)
+    monkeypatch.setattr(Formula, "__call__", lambda self, *how: 15_000)
     with pytest.raises(n2n.Refused, match="no widths and depths were found"):
         n2n.grow(model, params=15_000)
 

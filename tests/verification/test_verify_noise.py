@@ -27,7 +27,7 @@ from tests.coverage.judge import (
     shifted,
     text_map,
 )
-from tests.judging import CPU, UNUSED, Subject, everything
+from tests.judging import CPU, Subject, everything
 from tests.networks import Net
 
 # Kernels ---------------------------------------------------------------------------------------
@@ -202,9 +202,7 @@ def recurrent(operator: str, way: str, lengths: bool, rich: bool, opset: int) ->
 def test_recurrences_in_float64_compute_the_same(
     operator: str, way: str, lengths: bool, rich: bool, opset: int
 ) -> None:
-    candidate = Candidate(
-        "given", load(recurrent(operator, way, lengths, rich, opset)), CPU, UNUSED
-    )
+    candidate = Candidate("given", load(recurrent(operator, way, lengths, rich, opset)), CPU)
     feeds = {"x": np.random.default_rng(0).normal(size=(7, 3, 5)).astype(np.float32)}
     single = candidate.run(feeds)
     (double,) = candidate.rerun([feeds], "double") or [{}]

@@ -6,18 +6,20 @@ Each network is built of ``n`` equal parts, and of twice as many. Ratios only: m
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import sys
 import time
 from collections.abc import Callable
 from functools import cache
+from itertools import product
 
 import pytest
 
 import onnx_net2net as n2n
 from tests.long_networks import NETWORKS
 
-PARTS = 150
+PARTS = 80
 MOST = 2.6  # times the time for half as many; 2 would be linear, 4 quadratic
 TRIES = 4  # where one is not enough, the least time of some counts: others compete
 FRAMES = 100  # beside those that are there already; every network has more parts
@@ -48,8 +50,21 @@ def deepen(model: n2n.Model) -> None:
         n2n.deepen(model, block=blocks)
 
 
-@pytest.mark.parametrize("name", sorted(NETWORKS))
-@pytest.mark.parametrize("call", [n2n.costs, n2n.blocks, grow, deepen], ids=lambda c: c.__name__)
+def spend(model: n2n.Model) -> None:
+    """Reach three times the operations, where these networks can be grown so far."""
+    with contextlib.suppress(n2n.Refused):
+        n2n.grow(model, flops="3x")
+
+
+CASES = [
+    *product([n2n.costs, n2n.blocks, grow, deepen], sorted(NETWORKS)),
+    *product([spend], ["joined", "numbered", "residual"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("call", "name"), CASES, ids=lambda value: getattr(value, "__name__", value)
+)
 def test_time_grows_with_the_network(name: str, call: Callable[[n2n.Model], object]) -> None:
     seconds(call, 20, name)
     one = two = float("inf")
@@ -64,7 +79,7 @@ def test_time_grows_with_the_network(name: str, call: Callable[[n2n.Model], obje
 def test_nothing_recurses(name: str) -> None:
     """A part more takes no frame more."""
     grow(n2n.load(made(name, 20)))  # everything is imported
-    model, limit = n2n.load(made(name, PARTS)), sys.getrecursionlimit()
+    model, limit = n2n.load(made(name, 2 * PARTS)), sys.getrecursionlimit()
     sys.setrecursionlimit(len(inspect.stack(0)) + FRAMES)
     try:
         grow(model)

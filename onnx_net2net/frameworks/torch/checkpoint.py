@@ -38,6 +38,7 @@ from onnx_net2net.frameworks.torch.pretrained import (
 )
 from onnx_net2net.model.external import contained
 from onnx_net2net.model.model import Model, Weight
+from onnx_net2net.model.shards import divided, shard_name
 from onnx_net2net.operators.types import FLOATS
 
 __all__ = [
@@ -386,8 +387,14 @@ def key_of(name: str, keys: Mapping[str, str]) -> tuple[str, str | None]:
 # ---- writing ------------------------------------------------------------------------------------
 
 
-def write_checkpoint(checkpoint: Checkpoint, weights: Mapping[str, Weight], folder: Path) -> None:
-    """Write weights by their keys, the settings, and what else the checkpoint's folder holds."""
+def write_checkpoint(
+    checkpoint: Checkpoint, weights: Mapping[str, Weight], folder: Path, limit: int = SHARD
+) -> None:
+    """Write weights by their keys, the settings, and what else the checkpoint's folder holds.
+
+    Files of weights have at most ``limit`` bytes of tensors, but where a single one has more.
+    """
+    files = divided(weights, limit, lambda weight: 1)
     folder.mkdir()
     for path in checkpoint.folder.iterdir():
         other = path.name not in (CONFIG, *LEFT) and not path.name.endswith(".index.json")
@@ -395,22 +402,12 @@ def write_checkpoint(checkpoint: Checkpoint, weights: Mapping[str, Weight], fold
             shutil.copyfile(path, folder / path.name)
     text = json.dumps(checkpoint.settings, indent=2, sort_keys=True, ensure_ascii=False)
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
-    shards: list[dict[str, Weight]] = [{}]
-    size = 0
-    for key, weight in weights.items():
-        if shards[-1] and size + weight.nbytes > SHARD:
-            shards.append({})
-            size = 0
-        shards[-1][key] = weight
-        size += weight.nbytes
-    if len(shards) == 1:
-        safetensors_file.write(folder / WEIGHTS, weights, force=False)
-        return
     where: dict[str, str] = {}
-    for number, shard in enumerate(shards, 1):
-        name = f"model-{number:05}-of-{len(shards):05}.safetensors"
-        safetensors_file.write(folder / name, shard, force=False)
-        where |= dict.fromkeys(shard, name)
-    total = sum(weight.nbytes for weight in weights.values())
-    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
-    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    for number, keys in enumerate(files, 1):
+        name = shard_name(WEIGHTS, number, len(files))
+        safetensors_file.write(folder / name, {key: weights[key] for key in keys}, force=False)
+        where |= dict.fromkeys(keys, name)
+    if len(files) > 1:
+        total = sum(weight.nbytes for weight in weights.values())
+        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

@@ -34,14 +34,14 @@ from torch.utils._pytree import tree_map_only
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.unkept import Drawn
 
-__all__ = ["draws", "inference", "kept", "unchanged"]
+__all__ = ["RAISED", "draws", "inference", "kept", "unchanged"]
 
 Place = tuple[str, str]  # the path of a module, and the function that it calls
 Ratios = Mapping[Place, list[float]]
 
 # What a module's own code raises in training mode, where it may want labels, or on tensors
 # without contents.
-_RAISED = (
+RAISED = (
     ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError,
     RuntimeError, TypeError, ValueError,
 )  # fmt: skip
@@ -92,7 +92,7 @@ def _called(
         try:
             args, kwargs = tree_map_only(Tensor, mode.from_tensor, (args, dict(kwargs)))
             module(*args, **kwargs)
-        except _RAISED as error:
+        except RAISED as error:
             first = next(iter(str(error).splitlines()), "")
             drawn.unknown = f"{type(error).__name__}: {first}"
     drawn.ratios = dict(ratios)

@@ -15,7 +15,7 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, cast
@@ -45,7 +45,7 @@ from onnx_net2net.frameworks.torch.calls import (
     dynamic_shapes,
     plain_call,
 )
-from onnx_net2net.frameworks.torch.dropout import draws, inference, kept, unchanged
+from onnx_net2net.frameworks.torch.dropout import RAISED, draws, inference, kept, unchanged
 from onnx_net2net.frameworks.unkept import RANDOM, Drawn
 from onnx_net2net.model.history import TIES
 from onnx_net2net.model.model import Absent, Computed, Model, Weight
@@ -164,10 +164,13 @@ def _varied(trace: partial[tuple[Any, Drawn]], example: Any, larger: Any) -> tup
     """Trace by ``larger`` inputs, if the module does the same for them as for the ``example``."""
     (module,) = trace.args
     try:
-        traced = trace(larger)
-        return traced if _steps(module, larger) == _steps(module, example) else trace(example)
-    except Refused:
-        return trace(example)
+        alike = _steps(module, larger) == _steps(module, example)
+    except RAISED:
+        alike = False
+    if alike:
+        with suppress(Refused):
+            return trace(larger)
+    return trace(example)
 
 
 class _Steps(TorchFunctionMode):

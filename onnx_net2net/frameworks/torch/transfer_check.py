@@ -23,6 +23,7 @@ from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map
 
 from onnx_net2net.frameworks.state_dicts import to_array, to_tensor
 from onnx_net2net.frameworks.torch.calls import contained
+from onnx_net2net.frameworks.torch.dropout import RAISED
 from onnx_net2net.frameworks.transfer import output_reports
 from onnx_net2net.verification.judgement import Runs
 from onnx_net2net.verification.precision import nudged_array
@@ -95,13 +96,6 @@ def inference(small: nn.Module, large: nn.Module, call: Call) -> list[OutputRepo
         return _compared(small, large, call)
 
 
-# What a module's own code raises in training mode, where it may want labels.
-_RAISED = (
-    ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError,
-    RuntimeError, TypeError, ValueError,
-)  # fmt: skip
-
-
 def training(small: nn.Module, large: nn.Module, call: Call) -> list[OutputReport] | str:
     """Compare both modules in training mode, their Dropout layers off; or say why not."""
     with _mode(small, training=True), _mode(large, training=True):
@@ -110,7 +104,7 @@ def training(small: nn.Module, large: nn.Module, call: Call) -> list[OutputRepor
             if any(not np.array_equal(first[name], again[name], equal_nan=True) for name in first):
                 return "it draws random numbers, even with its Dropout layers off"
             return _compared(small, large, call)
-        except _RAISED as error:
+        except RAISED as error:
             return next(iter(str(error).splitlines()), type(error).__name__)
 
 

@@ -111,14 +111,10 @@ def test_what_is_written_loads_strictly(checkpoint: tuple[Checkpoint, Any], tmp_
         assert torch.equal(value, twin.state_dict()[name])
 
 
-def test_shards_have_an_index(
-    folders: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from onnx_net2net.frameworks.torch import checkpoint as module
-
+def test_shards_have_an_index(folders: Any, tmp_path: Path) -> None:
     path, network = folders("gpt2")
-    monkeypatch.setattr(module, "SHARD", 5_000)
-    write_checkpoint(read_checkpoint(path), read_checkpoint(path).weights, tmp_path / "parts")
+    read = read_checkpoint(path)
+    write_checkpoint(read, read.weights, tmp_path / "parts", 5_000)
     assert len(list((tmp_path / "parts").glob("model-*-of-*.safetensors"))) > 2
     again = type(network).from_pretrained(tmp_path / "parts")
     assert torch.equal(again.lm_head.weight, network.lm_head.weight)
