@@ -78,7 +78,7 @@ class Builder(SizeTensors):
         self.consumers = _consumers(program)
         self._makes_size = False  # whether the step that is taken computes sizes of others
         self._taken = set(names)
-        self._tensors: dict[str, Any] = {}
+        self._tensors: dict[str, Arranged] = {}
         self._steps = {name: step for step in program.steps for name in step.outputs}
         weights = program.model.weights
         self.shapes = {name: weights[name].shape for name in weights}
@@ -143,11 +143,8 @@ class Builder(SizeTensors):
             return None
         operands = [self._fixed(name) for name in step.inputs]
         weights = [x for x in operands if isinstance(x, Moved)]
-        if not weights or len(operands) > sum(x is not None for x in operands) + step.inputs.count(
-            ""
-        ):
-            return None
-        if not carried(step, operands):
+        others = [name for name, x in zip(step.inputs, operands, strict=True) if x is None]
+        if not weights or any(others) or not carried(step, operands):
             return None
         node = self._node(step)
         shapes = [self.program.shapes.of(name) for name in step.outputs]
@@ -184,7 +181,7 @@ class Builder(SizeTensors):
         step.attributes.begin()
         try:
             made = maker(self, step)
-        except (*failures(), Refused):
+        except _unmade():
             made = None
         if made is None or step.ignored() or not self._fits(step, made):
             del self._held_by_layers[before:]
@@ -203,7 +200,7 @@ class Builder(SizeTensors):
             results = translations()[step.domain, step.op](op, *operands)
             results = list(results) if isinstance(results, list | tuple) else [results]
             made = [_noted(value) for value in typed(step, operands, results)]
-        except (*failures(), Refused):
+        except _unmade():
             return None
         return None if step.ignored() or not self._fits(step, made, known=True) else made
 
@@ -397,6 +394,11 @@ def valid_name(name: str) -> str:
     """Return a name as Keras and TensorFlow allow it."""
     plain = re.sub(r"[^A-Za-z0-9_.]", "_", name.removesuffix("_output_0")).strip("._")
     return plain if plain[:1].isalpha() else f"graph_{plain}".rstrip("_")
+
+
+def _unmade() -> tuple[type[Exception], ...]:
+    """Return what is raised where a layer or an operation cannot take a step."""
+    return (*failures(), Refused)
 
 
 def _noted(value: Any) -> Any:

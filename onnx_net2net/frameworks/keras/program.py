@@ -61,8 +61,9 @@ def proven_sizes(program: Program, name: str) -> tuple[AnySize, ...] | None:
     """
     sizes = program.shapes.sizes.get(name)
     if sizes is None:
-        dims = program.dims(name)
-        return dims if dims is not None and all(isinstance(d, int) for d in dims) else None
+        dims = program.dims(name) or ()
+        fixed = tuple(size for size in dims if isinstance(size, int))
+        return fixed if program.dims(name) is not None and len(fixed) == len(dims) else None
     known = program.shapes.binding.keys()
     return sizes if all(is_derived(size, known) for size in sizes) else None
 

@@ -53,7 +53,7 @@ def _bias(build: Builder, kernel: Moved, name: str) -> Moved | None:
     return bias.reshaped(width) if bias.dtype == kernel.dtype else None
 
 
-def dense(build: Builder, step: ProgramStep, kernel: Moved, bias: Moved | None) -> Any:
+def dense(build: Builder, step: ProgramStep, kernel: Moved, bias: Moved | None) -> list[Any] | None:
     """Return what the layer makes of a tensor whose last axis is multiplied."""
     x = build.operand(step.inputs[0])
     if not isinstance(x, Arranged) or x.rank < 2 or x.axes[-1:] != (x.rank - 1,):

@@ -66,7 +66,7 @@ def batch_norm(build: Builder, step: ProgramStep) -> list[Any] | None:
     return [Arranged(y, x.axes, x.rank)]
 
 
-def _hold(build: Builder, layer: Any, weights: dict[str, Moved | bool]) -> None:
+def _hold(build: Builder, layer: Any, weights: dict[str, Moved | bool | None]) -> None:
     for attribute, weight in weights.items():
         if isinstance(weight, Moved):
             build.hold(getattr(layer, attribute), weight)

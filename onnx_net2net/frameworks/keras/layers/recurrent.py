@@ -122,7 +122,8 @@ def _hold(
     build: Builder, cell: Any, kind: Recurrence, weights: Any, place: int, options: Any
 ) -> None:
     """Note what the variables of one direction hold."""
-    w, r, bias = (None if x is None else x.part(place) for x in weights)
+    w, r = (x.part(place) for x in weights[:2])
+    bias = None if weights[2] is None else weights[2].part(place)
     build.hold(cell.kernel, _gated(w, kind).permuted(1, 0))
     build.hold(cell.recurrent_kernel, _gated(r, kind).permuted(1, 0))
     if bias is None:
