@@ -391,8 +391,9 @@ class Builder(SizeTensors):
 
 
 def valid_name(name: str) -> str:
-    """Return a name as Keras and TensorFlow allow it."""
-    plain = re.sub(r"[^A-Za-z0-9_.]", "_", name.removesuffix("_output_0")).strip("._")
+    """Return a name as Keras and its backend allow it: PyTorch has no dots in names."""
+    others = r"\W" if keras.backend.backend() == "torch" else r"[^\w.]"
+    plain = re.sub(others, "_", name.removesuffix("_output_0"), flags=re.ASCII).strip("._")
     return plain if plain[:1].isalpha() else f"graph_{plain}".rstrip("_")
 
 
