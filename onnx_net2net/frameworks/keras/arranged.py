@@ -107,8 +107,10 @@ class Arranged:
             own.remove(axis)
         order = [own.index(axis) for axis in axes if axis in own]
         if order != sorted(order):
-            first = order[0] == 0
-            value = layers.Permute(order[1:])(value) if first else ops.transpose(value, order)
+            if order[0] == 0:
+                value = layers.Permute(order[1:], dtype=value.dtype)(value)
+            else:
+                value = ops.transpose(value, order)
         for place, axis in enumerate(axes):
             if axis not in own:
                 value = ops.expand_dims(value, place)
