@@ -18,6 +18,8 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from onnx_net2net.frameworks.keras.values import policy_of
+
 __all__ = ["Arranged", "channels_last"]
 
 Axes = tuple[int, ...]
@@ -108,7 +110,7 @@ class Arranged:
         order = [own.index(axis) for axis in axes if axis in own]
         if order != sorted(order):
             if order[0] == 0:
-                value = layers.Permute(order[1:], dtype=value.dtype)(value)
+                value = layers.Permute(order[1:], dtype=policy_of(value))(value)
             else:
                 value = ops.transpose(value, order)
         for place, axis in enumerate(axes):
@@ -137,5 +139,5 @@ def reshaped(value: Any, shape: Sequence[int | None], keeps_first: bool) -> Any:
         raise ValueError("more than one size is open")
     wanted = tuple(-1 if size is None else size for size in rest)
     if keeps_first and wanted:
-        return layers.Reshape(wanted, dtype=value.dtype)(value)
+        return layers.Reshape(wanted, dtype=policy_of(value))(value)
     return ops.reshape(value, wanted if not keeps_first else (-1,))

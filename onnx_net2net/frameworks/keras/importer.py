@@ -19,6 +19,7 @@ from onnx_net2net.frameworks.keras.operators import translations
 from onnx_net2net.frameworks.keras.operators.elementwise import NUMBERS
 from onnx_net2net.frameworks.keras.origin import given_back_by, note, origin_of
 from onnx_net2net.frameworks.keras.types import type_name
+from onnx_net2net.frameworks.keras.values import policy_of
 from onnx_net2net.frameworks.program import Program
 from onnx_net2net.frameworks.step import ProgramStep
 from onnx_net2net.model.model import Model
@@ -55,7 +56,7 @@ def structure(model: Model) -> tuple[keras.Model, list[tuple[Any, Terms]]]:
     outputs = builder.build(inputs)
     _raise(builder.refusals)
     named = [
-        keras.layers.Identity(dtype=value.dtype, name=name)(value)
+        keras.layers.Identity(dtype=policy_of(value), name=name)(value)
         for value, name in zip(outputs, names[len(given) :], strict=False)
     ]
     tensors = list(inputs.values())

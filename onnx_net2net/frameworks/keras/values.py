@@ -18,8 +18,8 @@ from keras import ops
 from onnx_net2net.frameworks.keras.run_time_sizes import Sizes
 
 __all__ = [
-    "axis_of", "cast", "dtype_of", "gathered", "ints", "known", "number", "rank", "sized", "sizes",
-    "tensor",
+    "axis_of", "cast", "dtype_of", "gathered", "ints", "known", "number", "policy_of", "rank", "sized",
+    "sizes", "tensor",
 ]  # fmt: skip
 
 OPEN = object()
@@ -47,6 +47,12 @@ def dtype_of(value: Value) -> str:
     if isinstance(value, np.ndarray | Sizes):
         return value.dtype.name
     return str(keras.backend.standardize_dtype(value.dtype))
+
+
+def policy_of(value: Any) -> str | None:
+    """Return the dtype policy of a layer that takes a tensor as it is: Keras casts floats only."""
+    kind = dtype_of(value)
+    return kind if keras.backend.is_float_dtype(kind) else None
 
 
 def cast(value: Any, dtype: str) -> Any:

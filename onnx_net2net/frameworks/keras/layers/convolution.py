@@ -11,6 +11,7 @@ from onnx_net2net.frameworks.keras.arranged import Arranged, channels_last
 from onnx_net2net.frameworks.keras.builder import Builder
 from onnx_net2net.frameworks.keras.layers import Maker
 from onnx_net2net.frameworks.keras.moved import Moved
+from onnx_net2net.frameworks.keras.values import policy_of
 from onnx_net2net.frameworks.operation import Operation
 from onnx_net2net.frameworks.step import ProgramStep
 from onnx_net2net.frameworks.windows import transposed_pads
@@ -42,8 +43,8 @@ def padded(x: Any, pads: Pads) -> Any:
     kind = (layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D)[len(pads) - 1]
     around: Any = pads[0] if len(pads) == 1 else tuple(pads)
     if len(pads) > 1:
-        return kind(around, data_format="channels_last", dtype=x.dtype)(x)
-    return kind(around, dtype=x.dtype)(x)
+        return kind(around, data_format="channels_last", dtype=policy_of(x))(x)
+    return kind(around, dtype=policy_of(x))(x)
 
 
 def _weights(build: Builder, step: ProgramStep) -> tuple[Moved, Moved | None] | None:
@@ -141,7 +142,7 @@ def conv_transpose(build: Builder, step: ProgramStep) -> list[Any] | None:
         crop = (layers.Cropping1D, layers.Cropping2D, layers.Cropping3D)[rank - 1]
         around: Any = cut[0] if rank == 1 else tuple(cut)
         form = {} if rank == 1 else {"data_format": "channels_last"}
-        y = Arranged(crop(around, dtype=y.value.dtype, **form)(y.value), y.axes, y.rank)
+        y = Arranged(crop(around, dtype=policy_of(y.value), **form)(y.value), y.axes, y.rank)
     return [y]
 
 

@@ -10,7 +10,7 @@ from onnx_net2net.frameworks.keras.arranged import Arranged, channels_last
 from onnx_net2net.frameworks.keras.builder import Builder
 from onnx_net2net.frameworks.keras.layers import Maker
 from onnx_net2net.frameworks.keras.layers.convolution import padded, stated_pads
-from onnx_net2net.frameworks.keras.values import dtype_of
+from onnx_net2net.frameworks.keras.values import dtype_of, policy_of
 from onnx_net2net.frameworks.operation import Operation
 from onnx_net2net.frameworks.step import ProgramStep
 
@@ -84,7 +84,7 @@ def _pooled(kinds: Any, step: ProgramStep, x: Arranged, strides: list[int], pads
         strides=strides[0] if one else strides,
         padding="same" if pads == "same" else "valid",
         data_format="channels_last",
-        dtype=value.dtype,
+        dtype=policy_of(value),
     )
     return [Arranged(layer(value), axes, x.rank)]
 
@@ -97,7 +97,7 @@ def over_space(build: Builder, name: str, kinds: Any) -> Arranged | None:
     first = x.axes == tuple(range(x.rank))
     value = x.value if first else x.stored(channels_last(x.rank))
     form = "channels_first" if first else "channels_last"
-    y = kinds[x.rank - 3](data_format=form, dtype=value.dtype)(value)
+    y = kinds[x.rank - 3](data_format=form, dtype=policy_of(value))(value)
     return Arranged(y, (0, 1), x.rank)
 
 
