@@ -18,8 +18,8 @@ from keras import ops
 from onnx_net2net.frameworks.keras.run_time_sizes import Sizes
 
 __all__ = [
-    "axis_of", "cast", "dtype_of", "gathered", "ints", "known", "number", "policy_of", "rank", "sized",
-    "sizes", "tensor",
+    "axis_of", "cast", "dtype_of", "gathered", "ints", "known", "number", "policy_of", "rank",
+    "sized", "sizes", "tensor",
 ]  # fmt: skip
 
 OPEN = object()
