@@ -13,7 +13,8 @@ from onnx import GraphProto, TensorProto, ValueInfoProto
 
 from onnx_net2net.errors import Net2NetError, Refused
 from onnx_net2net.frameworks.function_bodies import expanded
-from onnx_net2net.frameworks.keras.builder import Builder, valid_name
+from onnx_net2net.frameworks.keras.builder import Builder
+from onnx_net2net.frameworks.keras.history import valid_name
 from onnx_net2net.frameworks.keras.moved import Terms, sum_of
 from onnx_net2net.frameworks.keras.operators import translations
 from onnx_net2net.frameworks.keras.operators.elementwise import NUMBERS
