@@ -7,12 +7,14 @@ for operation in operations([logits]):               # the last first
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 
-__all__ = ["GivenName", "operations", "valid_name"]
+__all__ = ["GivenName", "operations", "recursion", "valid_name"]
 
 
 class GivenName(str):
@@ -35,6 +37,17 @@ def operations(values: Sequence[Any], known: Collection[Any] = ()) -> Iterator[A
         yield operation
         nodes = operation._inbound_nodes
         pending += [x._keras_history.operation for node in nodes for x in node.input_tensors]
+
+
+@contextmanager
+def recursion(depth: int) -> Iterator[None]:
+    """Let calls nest that much deeper: Keras follows a graph from its outputs by recursion."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(before + depth)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def valid_name(name: str) -> str:
