@@ -13,13 +13,11 @@ name; new parameters have none, so that the optimizer begins with them as with a
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-from onnx import ModelProto
 
 from onnx_net2net.algebra.expansion import PAD
 from onnx_net2net.errors import Refused, UsageError
@@ -42,7 +40,7 @@ POWERS: Mapping[str, int] = {
     "momentum_buffer": 1,  # SGD
 }
 
-History = AnyModel | Sequence[Mapping[str, Any]]
+History: TypeAlias = "AnyModel | Sequence[Mapping[str, Any]]"
 State = Mapping[str, Any]
 Group = dict[str, Any]
 
@@ -138,10 +136,10 @@ def _lineage(history: History) -> tuple[Lineage, Names | None]:
     if isinstance(history, str) and history.lstrip().startswith("["):
         history = histories.parse(history)
     names = None
-    if isinstance(history, Model | str | os.PathLike | ModelProto | bytes):
+    if not isinstance(history, Sequence) or isinstance(history, str | bytes):
         grown = load(history)
         names, history = Names(grown), grown.history
-    steps: list[Mapping[str, Any]] = list(history)
+    steps = list(history)
     if not steps:
         raise UsageError("the history has no steps", "give the grown model, not its parent")
     return Lineage(steps), names

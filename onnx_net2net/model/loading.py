@@ -15,7 +15,7 @@ from pathlib import Path
 from google.protobuf.message import DecodeError, EncodeError
 from onnx import ModelProto, TypeProto
 
-from onnx_net2net.errors import InvalidModel
+from onnx_net2net.errors import InvalidModel, UsageError
 from onnx_net2net.model.external import Folder
 from onnx_net2net.model.saving import SINGLE_FILE_LIMIT
 from onnx_net2net.model.tensors import (
@@ -38,16 +38,23 @@ from onnx_net2net.model.wire import THRESHOLD, Span, WireError, nesting, strip
 __all__ = ["absent", "embed_external", "lift", "open_sizes", "opened", "serialised", "skeleton"]
 
 
-def serialised(proto: ModelProto) -> bytes:
-    """Return the bytes of a message; InvalidModel where there are too many."""
+def serialised(model: object) -> memoryview:
+    """Return the bytes of a message, or bytes as they are; InvalidModel where there are too many.
+
+    Raise UsageError for anything else.
+    """
     try:
-        contents: bytes = proto.SerializeToString()
+        return memoryview(model.SerializeToString() if isinstance(model, ModelProto) else model)  # type: ignore[arg-type]
+    except TypeError:
+        raise UsageError(
+            f"a {type(model).__name__} is no model",
+            "give a path, bytes, a ModelProto, or a model of onnx_graphsurgeon or onnx_ir",
+        ) from None
     except (EncodeError, ValueError):
         raise InvalidModel(
             "a ModelProto above protobuf's limit of 2 GiB",
             "save it with external data and load it by its path",
         ) from None
-    return contents
 
 
 def opened(path: Path) -> Source:

@@ -14,22 +14,24 @@ import hashlib
 import io
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+from onnx import ModelProto, TensorProto
 
 from onnx_net2net.errors import InvalidModel, Net2NetError, UsageError
 from onnx_net2net.model import history
 from onnx_net2net.model.attributes import check_attributes, check_attributes_as_written
 from onnx_net2net.model.external import Folder
+from onnx_net2net.model.initializers import change_inner, declare, weights_of
 from onnx_net2net.model.inlining import inline_functions
+from onnx_net2net.model.interchange import reader_of
 from onnx_net2net.model.loading import (
     absent,
     embed_external,
@@ -44,17 +46,18 @@ from onnx_net2net.model.shards import file_size
 from onnx_net2net.model.sparse import densify, sparsify
 from onnx_net2net.model.tensors import (
     check_tensor,
-    clear_data,
     constants,
     data_fields,
     graphs,
-    set_constant,
-    subgraphs,
 )
 from onnx_net2net.model.validation import check_model, opset_versions
 from onnx_net2net.model.weights import Absent, Computed, Inline, Source, Weight
 from onnx_net2net.model.wire import THRESHOLD
 from onnx_net2net.progress import work
+
+if TYPE_CHECKING:
+    import onnx_graphsurgeon
+    import onnx_ir
 
 __all__ = ["Absent", "AnyModel", "Computed", "Model", "Weight", "load", "load_shape"]
 
@@ -77,7 +80,8 @@ class Model:
 
     ``proto`` is the skeleton: everything but the payloads above 1 KiB of the main graph's
     initializers. ``weights`` gives the contents of those initializers, of Constant nodes, and of
-    tensors in subgraphs whose name is unique. ``changes`` tells what was done to get here.
+    tensors in subgraphs whose name is unique; ``sources`` is what they are read from. ``changes``
+    tells what was done to get here.
     """
 
     def __init__(
@@ -98,9 +102,9 @@ class Model:
         self.inlined = inlined
         self.changes = list(changes)
         self.opset = opset_versions(proto)
-        self.weights: Mapping[str, Weight] = MappingProxyType(_weights(proto, lifted))
+        self.weights: Mapping[str, Weight] = MappingProxyType(weights_of(proto, lifted))
         self._lifted = dict(lifted)
-        self._sources = sources
+        self.sources = sources
         self._original = original
         self._external = external
         self._opened_sizes = opened_sizes
@@ -119,7 +123,7 @@ class Model:
     @property
     def files(self) -> set[Path]:
         """The files that it is read from: its own, and all with external data."""
-        return {source.path for source in self._sources if source.path is not None}
+        return {source.path for source in self.sources if source.path is not None}
 
     @property
     def file(self) -> Path | None:
@@ -129,7 +133,7 @@ class Model:
     @property
     def is_current(self) -> bool:
         """Whether the files that it was loaded from are there still, and unchanged."""
-        return all(source.current for source in self._sources)
+        return all(source.current for source in self.sources)
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -183,18 +187,18 @@ class Model:
                 continue
             else:
                 weight = self._lifted[name]
-            _declare(entry, weight)
+            declare(entry, weight)
             if weight.nbytes > THRESHOLD or not weight.given:
                 lifted[name] = weight if weight.name == name else weight.renamed(name)
             else:
                 entry.raw_data = bytes(weight.payload())
-        unused -= _change_inner(proto.graph, {name: weights[name] for name in unused})
+        unused -= change_inner(proto.graph, {name: weights[name] for name in unused})
         if unused:
             raise KeyError(f"no initializer or Constant named {', '.join(sorted(unused))}")
         return Model(
             proto,
             lifted,
-            sources=self._sources,
+            sources=self.sources,
             external=self._external,
             inlined=self.inlined,
             changes=extra,
@@ -245,6 +249,45 @@ class Model:
         stream(pieces, buffer.write)
         return buffer.getvalue()
 
+    def to_proto(self) -> ModelProto:
+        """Return the whole model, weights and all, as onnx has it.
+
+        >>> onnx.checker.check_model(widen("model.onnx", {"conv5": 512}).to_proto())
+
+        Raises :class:`Net2NetError` above protobuf's limit of 2 GiB.
+        """
+        proto: ModelProto = ModelProto.FromString(self.to_bytes())
+        return proto
+
+    def to_graphsurgeon(self) -> onnx_graphsurgeon.Graph:
+        """Return a copy as a Graph of onnx_graphsurgeon, its weights unread until asked for.
+
+        >>> graph = load("model.onnx").to_graphsurgeon()
+        >>> graph.outputs = [graph.tensors()["hidden"].to_variable(np.float32, ("N", 64))]
+        >>> headless = load(graph.cleanup().toposort())
+
+        :func:`load`, and all that takes a model, takes such a Graph back. What was not changed is
+        still unread then, and has the metadata that onnx_graphsurgeon does not know.
+        """
+        from onnx_net2net.model.interchange import to_graphsurgeon
+
+        graph: onnx_graphsurgeon.Graph = to_graphsurgeon(self)
+        return graph
+
+    def to_ir(self) -> onnx_ir.Model:
+        """Return a copy as a Model of onnx_ir, its weights unread until asked for.
+
+        >>> ir_model = load("model.onnx").to_ir()
+        >>> onnx_ir.passes.common.RemoveUnusedNodesPass()(ir_model)
+        >>> smaller = load(ir_model)
+
+        :func:`load`, and all that takes a model, takes it back.
+        """
+        from onnx_net2net.model.interchange import to_ir
+
+        copy: onnx_ir.Model = to_ir(self)
+        return copy
+
     def sha256(self) -> str:
         """Return the digest of its one file, else of what it would be as one file.
 
@@ -285,69 +328,18 @@ class Model:
         }
 
 
-def _inner_tensors(
-    graph: GraphProto,
-) -> Iterator[tuple[str, TensorProto, NodeProto | None]]:
-    """Yield Constants of the graph, then initializers and Constants of its subgraphs.
-
-    Each by name, contents, and the Constant node where it is one.
-    """
-    yield from constants(graph)
-    for inner in subgraphs(graph):
-        for entry in inner.initializer:
-            yield entry.name, entry, None
-        yield from constants(inner)
-
-
-def _weights(proto: ModelProto, lifted: Mapping[str, Weight]) -> dict[str, Weight]:
-    """Return all weights of the model by name."""
-    weights: dict[str, Weight] = {}
-    for entry in proto.graph.initializer:
-        if not entry.HasField("segment"):
-            weights[entry.name] = lifted.get(entry.name) or Inline(entry.name, entry)
-    inner: dict[str, Weight | None] = {}
-    for name, tensor, _ in _inner_tensors(proto.graph):
-        # A name used twice in separate subgraphs means two tensors: neither can be asked for.
-        ambiguous = name in weights or name in inner or tensor.HasField("segment")
-        inner[name] = None if ambiguous else Inline(name, tensor)
-    weights.update((name, weight) for name, weight in inner.items() if weight is not None)
-    return weights
-
-
-def _declare(entry: TensorProto, weight: Weight) -> None:
-    """Make the entry's dims and type those of its contents, and its own contents none."""
-    clear_data(entry)
-    entry.data_type = weight.dtype
-    del entry.dims[:]
-    entry.dims.extend(weight.shape)
-
-
-def _change_inner(graph: GraphProto, weights: Mapping[str, Weight]) -> set[str]:
-    """Write contents of Constants and subgraph tensors into the skeleton; return their names."""
-    changed: set[str] = set()
-    if not weights:
-        return changed
-    for name, entry, node in list(_inner_tensors(graph)):
-        if name not in weights:
-            continue
-        changed.add(name)
-        tensor = TensorProto(name=entry.name, metadata_props=entry.metadata_props)
-        _declare(tensor, weights[name])
-        tensor.raw_data = bytes(weights[name].payload())
-        if node is None:
-            entry.CopyFrom(tensor)
-        else:
-            set_constant(node, tensor)
-    return changed
-
-
-AnyModel: TypeAlias = Model | str | os.PathLike[str] | ModelProto | bytes
+AnyModel: TypeAlias = (
+    "Model | str | os.PathLike[str] | ModelProto | bytes | onnx_graphsurgeon.Graph | onnx_ir.Model"
+)
 
 
 def load(model: AnyModel) -> Model:
-    """Load a model from a file, from its contents, or from a ``ModelProto`` (which is copied).
+    """Load a model from a file, from its contents, or from an object of another library.
 
-    Returns a :class:`Model` as it is, so that every function that takes one takes all of these.
+    >>> load("model.onnx"), load(onnx.load("model.onnx")), load(onnx_ir.load("model.onnx"))
+
+    Takes a ``ModelProto``, a ``Graph`` of onnx_graphsurgeon and a ``Model`` of onnx_ir, which are
+    copied, and returns a :class:`Model` as it is: so does every function that takes a model.
     Big tensors are not read; external data must lie in the model's folder. Local functions
     are inlined. Raises :class:`InvalidModel` for anything that is not a whole, sound model.
     """
@@ -368,8 +360,11 @@ def _loaded(model: AnyModel, read: Callable[[Source], Model]) -> Model:
     try:
         if isinstance(model, str | os.PathLike):
             return _load_file(Path(model), read)
-        contents = serialised(model) if isinstance(model, ModelProto) else model
-        return read(Source(None, memoryview(contents)))
+        if (reader := reader_of(model)) is not None:
+            given = reader(model)
+            source = Source(None, serialised(given.proto))
+            return _load(source, given.weights, given.sources)
+        return read(Source(None, serialised(model)))
     except InvalidModel as error:
         raise InvalidModel(f"{name}: {error.problem}", error.remedy) from None
 
@@ -386,14 +381,21 @@ def _load_file(path: Path, read: Callable[[Source], Model]) -> Model:
     return read(opened(path))
 
 
-def _load(source: Source, lacking: bool = False) -> Model:
+def _load(
+    source: Source,
+    given: Mapping[str, Weight] = MappingProxyType({}),
+    sources: tuple[Source, ...] = (),
+    *,
+    lacking: bool = False,
+) -> Model:
+    """Load a message that lacks the contents that are ``given``, which lie in other ``sources``."""
     if not len(source.view):
         raise InvalidModel("is empty", "export or download the model again")
     proto, spans = skeleton(source)
     check_model(proto)
     check_attributes_as_written(proto)
     folder = Folder(source.path)
-    missing = absent(proto, spans, folder) if lacking else {}
+    missing = {**given, **(absent(proto, spans, folder) if lacking else {})}
     lifted = missing | lift(proto, spans, source, folder)
     embed_external(proto, folder)
     plain = inline_functions(proto)
@@ -404,7 +406,7 @@ def _load(source: Source, lacking: bool = False) -> Model:
         plain,
         lifted,
         path=source.path,
-        sources=(source, *folder.sources.values()),
+        sources=(source, *folder.sources.values(), *sources),
         original=None if folder.sources or missing else source,
         external=bool(folder.sources),
         inlined=plain is not proto,

@@ -37,7 +37,7 @@ SIZES = {"0.4": (15, 1024), "2.5": (24, 2048), "8": (35, 3072)}  # layers and wi
 OURS = "import onnx_net2net as n2n; n2n.load, n2n.widen"
 JOBS = {
     "write": ("import os", """
-noise, size = os.urandom(8 << 20), os.path.getsize(source + '.data')
+noise, size = os.urandom(1 << 20), os.path.getsize(source + '.data')
 with open(target, 'wb', buffering=0) as file:
     while size > 0:
         size -= file.write(memoryview(noise)[:size])

@@ -29,8 +29,6 @@ CONTEST = Contest(
     {
         "teacher": teacher(STANDARD),
         "scratch": Entrant(partial(scratch_like, small=STANDARD, grow=wider_and_deeper), None),
-        "wider": Entrant(partial(grown, grow=partial(widen, build=WIDE))),
-        "deeper": Entrant(partial(grown, grow=pairs)),
         "wider and deeper": Entrant(partial(grown, grow=wider_and_deeper)),
     },
     steps=4096,

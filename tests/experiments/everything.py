@@ -57,9 +57,22 @@ ROWS = {
         "grown, rate / 2": "the same, with half of it",
         "fresh, rate / 2": "the same, without the optimizer's state",
     },
-    "deeper": {"identities": "Inception, a pair of convolutions more a module"},
+    "deeper": {
+        "identities": "Inception, a pair of convolutions more a module",
+        "not calibrated": "the same, without norms",
+        "random layers": "the same, random layers (not exact)",
+    },
     "both": {"wider and deeper": "Inception, both"},
     "continual": {"grown": "Inception, grown with each portion of data"},
+    "limits": {
+        "factor 1.125: teacher of 1024 steps": "GPT, width x1.1, grown after 1,024 steps",
+        "factor 2: teacher of 128 steps": "GPT, width x2, grown after 128 steps",
+        "factor 2: teacher of 1024 steps": "the same, grown after 1,024 steps",
+        "factor 2: teacher of 16384 steps": "the same, grown after 16,384 steps",
+        "factor 4: teacher of 128 steps": "GPT, width x4, grown after 128 steps",
+        "factor 4: teacher of 1024 steps": "the same, grown after 1,024 steps",
+        "factor 4: teacher of 16384 steps": "the same, grown after 16,384 steps",
+    },
 }
 EXPERIMENTS = (
     *("transformer", "wider", "deeper", "both", "optimizer", "symmetry", "limits", "where"),
