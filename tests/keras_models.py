@@ -47,8 +47,8 @@ def outputs(network: Any, feeds: Feeds, **options: Any) -> list[np.ndarray]:
     """What Keras computes."""
     given = list(feeds.values())
     found = network(given if len(given) > 1 else given[0], **options)
-    order = network.output.keys() if isinstance(found, dict) else ()
-    values = [found[name] for name in order] or [found]
+    values = [found[name] for name in network.output] if isinstance(found, dict) else found
+    values = values if isinstance(values, list) else [values]
     return [np.asarray(keras.ops.convert_to_numpy(value)) for value in values]
 
 

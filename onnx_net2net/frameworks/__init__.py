@@ -7,7 +7,8 @@
     operators/      the translations, one file a family
     types.py        element types; unsigned.py: integers that the framework does not compute with
 
-``torch`` writes the code of a module; ``keras`` walks the graph while Keras traces its layer.
+``torch`` writes the code of a module; ``keras`` builds a model of Keras' own layers, and has a
+layer that walks those nodes of a graph which none of them computes.
 What serves both lies beside them: steps and what a translation may ask of one, padding, fusions,
 names and roles of weights, and what carries weights and optimizer state to and fro.
 """

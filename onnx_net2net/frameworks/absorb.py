@@ -56,7 +56,8 @@ def absorb(
     them. Raises one UsageError for all names that are unknown or missing, all shapes and types that
     do not fit, and all values that are not finite.
     """
-    model, given = load(model), weight_set(weights)
+    model = load(model)
+    given = weight_set(_by_initializer(model, weights))
     plan = _Replacement(model, cast)
     skipped = (COUNTERS, *ignore)
     kept = [key for key in given if not any(fnmatchcase(key, p) for p in skipped)]
@@ -72,6 +73,16 @@ def absorb(
     details = {"weights": len(plan.contents)}
     history.append(proto, "absorb", model.sha256(), details)
     return model.with_changes(proto, plan.contents)
+
+
+def _by_initializer(model: Model, weights: Weights) -> Weights:
+    """Return the values of a Keras model that was made from ``model``, else what is given."""
+    if not isinstance(getattr(weights, "layers", None), list) or not hasattr(weights, "weights"):
+        return weights
+    from onnx_net2net.frameworks.keras.importer import contents
+
+    values = contents(model, weights)
+    return weights if values is None else values
 
 
 def _turned(names: Names, model: Model, weights: Weights) -> set[str]:

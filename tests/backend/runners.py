@@ -45,7 +45,7 @@ def keras_runner(model: n2n.Model, feeds: dict[str, Any]) -> list[Any]:
     network = n2n.to_keras(model)
     values = [v if v is None else np.asarray(v) for v in feeds.values()]
     given = network(values if len(values) != 1 else values[0])
-    results = list(given.values()) if isinstance(given, dict) else [given]
+    results = given if isinstance(given, list) else [given]
     return [keras.ops.convert_to_numpy(v) for v in results]
 
 

@@ -52,6 +52,19 @@ def summary(found: Found) -> str:
     return "\n".join(lines)
 
 
+def own_layers(found: Found) -> str:
+    """How many Keras models need no layer of ours, as far as that was looked at."""
+    rows = [row for row in found["keras"].values() if "alone" in row]
+    if not rows:
+        return ""
+    alone, shares = sum(not row["alone"] for row in rows), [row["held"] for row in rows]
+    return (
+        f"Of {len(rows)} Keras models that were saved, {alone} load in a process without this "
+        f"program. Of weights, layers of Keras compute with {sum(shares) / len(shares):.1%} in the "
+        f"mean of the networks, and with {min(shares):.1%} in the worst.\n\n"
+    )
+
+
 def details(found: Found) -> str:
     """One line for each file."""
     lines = [
@@ -81,7 +94,7 @@ places, at once. "exact" blocks are those copied, of all "blocks" found.
 
 {summary(found)}
 
-{details(found)}
+{own_layers(found)}{details(found)}
 """
 
 

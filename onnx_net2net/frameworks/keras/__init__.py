@@ -20,26 +20,35 @@ __all__ = ["to_keras"]
 
 
 def to_keras(model: AnyModel) -> keras.Model:
-    """Return ``model`` with its weights, to train on: a functional model of one layer.
+    """Return ``model`` with its weights, to train on: a functional model of Keras' own layers.
 
-    >>> keras_model = to_keras(load("bert.onnx"))
-    >>> keras_model({"input_ids": ids, "attention_mask": mask})["last_hidden_state"].shape
-    (2, 7, 768)
+    >>> keras_model = to_keras(load("resnet18.onnx"))
+    >>> keras_model.get_layer("layer1.0.conv1")
+    <Conv2D name=layer1.0.conv1, built=True>
 
     Inputs keep the names, types, shapes and layout of the file; several are given as a list or by
-    name. One output is a tensor, several are a dict by their names in the order of the file, so
-    that ``compile`` and ``fit`` take losses and targets as lists or by name; a character that Keras
-    allows in no name is ``_``. What a user would train is a
-    trainable variable in the layout of its initializer, named by ``roles.paths``; statistics of
-    BatchNormalization are variables that do not train, but move with ``training=True``: the
-    variance towards the unbiased one of the batch, as in PyTorch. Dropout follows ``training=``.
+    name. Several outputs are a list in the order of the file, given by layers of their names, so
+    that ``compile`` and ``fit`` take losses and targets as lists or by name. Layers have the
+    author's names of their modules, and hold weights as Keras does: kernels are transposed. A
+    character that Keras allows in no name is ``_``, and so is a dot on the PyTorch backend, which
+    has none in names. Within, the channels of images lie last.
 
-    Before ``keras.saving.load_model``, import ``onnx_net2net.frameworks.keras.layer``, so that
-    Keras knows the layer. ``KERAS_BACKEND`` chooses the backend. JAX computes int64 and float64
-    in 32 bits, and says so, unless ``jax_enable_x64`` is set.
+    What a user would train is trainable, and BatchNormalization and Dropout follow ``training=``.
+    A moving variance moves towards that of the batch, as Keras has it; PyTorch's is larger by
+    n / (n - 1) for n values of a channel in the batch. Outputs in training are the same in both.
+    :func:`.absorb` knows which initializer each variable holds.
 
-    Raises Refused, naming every node that has no translation, before anything is built, and
-    UsageError where Keras is not installed.
+    What no layer computes are operations of ``keras.ops``; a weight that no layer takes is the
+    table of an Embedding. Such a model is saved and loaded by Keras alone. Nodes that need sizes
+    which only a run tells, or that ``keras.ops`` does not have, become a layer that walks them
+    (``GraphLayer``): before such a model is loaded, import
+    ``onnx_net2net.frameworks.keras.layer``, so that Keras knows it. ``KERAS_BACKEND`` chooses the
+    backend. JAX computes int64 and float64 in 32 bits, and says so, unless ``jax_enable_x64`` is
+    set. Keras follows a network by recursion: before one of more than some 900 operations in a row
+    is loaded or cloned, raise the limit (``sys.setrecursionlimit``).
+
+    Raises Refused, naming every node that has no translation, and UsageError where Keras is not
+    installed.
     """
     try:
         from onnx_net2net.frameworks.keras.importer import keras_model

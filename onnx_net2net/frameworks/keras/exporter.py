@@ -24,12 +24,11 @@ from onnx import GraphProto, ModelProto, StringStringEntryProto, TensorProto, de
 from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.frameworks.keras.dropout import draws, kept_dropout
 from onnx_net2net.frameworks.keras.kept_layers import kept
-from onnx_net2net.frameworks.keras.layer import GraphLayer, decoded
+from onnx_net2net.frameworks.keras.origin import restored
 from onnx_net2net.frameworks.roles import KIND
 from onnx_net2net.frameworks.unkept import RANDOM, Drawn
-from onnx_net2net.model.history import VARIANCE
 from onnx_net2net.model.model import Model, load
-from onnx_net2net.model.tensors import clear_data, constants, set_constant, subgraphs
+from onnx_net2net.model.tensors import subgraphs
 
 __all__ = ["exported", "from_keras", "variables"]
 
@@ -66,18 +65,13 @@ def from_keras(model: keras.Model, *, opset: int = 18, dropout: bool = True) -> 
     tf2onnx is not installed, and Refused for what tf2onnx cannot translate, and for variables that
     move in inference mode too (``stateful``), since a file has no state.
     """
-    return exported(model, {}, opset, dropout=dropout)
+    return restored(model) or exported(model, {}, opset, dropout=dropout)
 
 
 def exported(
     model: keras.Model, names: Mapping[str, str], opset: int = 18, *, dropout: bool = False
 ) -> Model:
     """Return what :func:`from_keras` does, with other ``names`` for some paths of variables."""
-    graphs = [layer for layer in model.layers if isinstance(layer, GraphLayer)]
-    if len(graphs) == 1 and all(
-        isinstance(layer, GraphLayer | keras.layers.InputLayer) for layer in model.layers
-    ):
-        return _restored(graphs[0])
     if keras.backend.backend() != "tensorflow":
         raise UsageError(
             f"export from the {keras.backend.backend()} backend", "set KERAS_BACKEND=tensorflow"
@@ -99,34 +93,12 @@ def variables(model: keras.Model) -> dict[str, Any]:
 
     Raises UsageError where several have one path.
     """
-    graphs = [layer for layer in model.layers if isinstance(layer, GraphLayer)]
-    if graphs:
-        return dict(graphs[0].by_initializer)
     named = {variable.path: variable for variable in model.weights}
     if len(named) < len(model.weights):
         paths = [variable.path for variable in model.weights]
         several = min(path for path in paths if paths.count(path) > 1)
         raise UsageError(f"several variables are called {several}", "give each layer its own name")
     return named
-
-
-def _restored(layer: GraphLayer) -> Model:
-    """Return the graph that a layer interprets, with the values that its variables have now."""
-    proto = decoded(layer.graph)
-    del proto.graph.value_info[:]  # of older versions: sizes without types, for the layer alone
-    arrays = {
-        name: keras.ops.convert_to_numpy(variable)
-        for name, variable in layer.by_initializer.items()
-    }
-    for graph in (proto.graph, *subgraphs(proto.graph)):
-        for entry in graph.initializer:
-            if entry.name in arrays:
-                entry.CopyFrom(numpy_helper.from_array(arrays[entry.name], entry.name))
-        for name, value, node in list(constants(graph)):
-            if name in arrays:
-                clear_data(value)
-                set_constant(node, numpy_helper.from_array(arrays[name], value.name))
-    return load(proto)
 
 
 def _converted(model: Any, opset: int, *, dropout: bool) -> tuple[ModelProto, str]:
@@ -293,7 +265,6 @@ def _weighted(proto: ModelProto, model: Any, names: Mapping[str, str]) -> ModelP
     graph = proto.graph
     for entry in graph.initializer:
         _say(entry, "CONSTANT")
-    _add(proto.metadata_props, VARIANCE, "population")
     known = {f"{STORED}{i}": variable for i, variable in enumerate(_variables(model))}
     taken = {name for node in graph.node for name in (*node.input, *node.output)}
     renamed: dict[str, str] = {}

@@ -2,96 +2,108 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from itertools import chain, count
+from typing import Any
 
 import keras
+import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
+from onnx import GraphProto, TensorProto, ValueInfoProto
 
-from onnx_net2net.errors import Refused
+from onnx_net2net.errors import Net2NetError, Refused
 from onnx_net2net.frameworks.function_bodies import expanded
-from onnx_net2net.frameworks.keras.layer import GraphLayer, Network, VariableSpec, encoded
+from onnx_net2net.frameworks.keras.builder import Builder
+from onnx_net2net.frameworks.keras.history import operations, recursion, valid_name
+from onnx_net2net.frameworks.keras.moved import Terms, sum_of
 from onnx_net2net.frameworks.keras.operators import translations
 from onnx_net2net.frameworks.keras.operators.elementwise import NUMBERS
+from onnx_net2net.frameworks.keras.origin import given_back_by, note, origin_of
 from onnx_net2net.frameworks.keras.types import type_name
-from onnx_net2net.frameworks.roles import Role, paths, roles
+from onnx_net2net.frameworks.keras.values import policy_of
+from onnx_net2net.frameworks.program import Program
 from onnx_net2net.frameworks.step import ProgramStep
 from onnx_net2net.model.model import Model
-from onnx_net2net.model.tensors import clear_data, constants, data_fields, set_constant, subgraphs
 from onnx_net2net.model.unread import without_unread
 from onnx_net2net.verification.acceptance import require_accepted
 
-__all__ = ["keras_model", "skeleton"]
-
-# What a name that TensorFlow gives to a loss may not hold.
-NO_SCOPE = re.compile(r"[^A-Za-z0-9_.\\/>-]", re.ASCII)
+__all__ = ["contents", "keras_model", "structure"]
 
 
 def keras_model(model: Model) -> keras.Model:
     """See :func:`onnx_net2net.frameworks.keras.to_keras`."""
+    network, table = structure(model)
+    for variable, terms in table:
+        variable.assign(sum_of(terms, lambda name: model.weights[name].array()))
+    note(network, model, table)
+    return network
+
+
+def structure(model: Model) -> tuple[keras.Model, list[tuple[Any, Terms]]]:
+    """Return the Keras model, and what each of its variables has to hold."""
     source, model = model, expanded(without_unread(model), translations().keys())
     _raise(list(_boundary(model.proto.graph)))
-    specs = variables_of(model)
-    proto = skeleton(model, frozenset(spec.initializer for spec in specs))
-    stored = {entry.name for entry in proto.graph.initializer}
-    given = [value for value in proto.graph.input if value.name not in stored]
-    *names, layer_name, model_name = _unique(
-        *(_name(value.name) for value in given),
-        _name(proto.graph.name),
-        _name(proto.graph.name) + "_model",
-    )
-    layer = GraphLayer(encoded(proto), [list(spec) for spec in specs], name=layer_name)
-    _raise([problem for step in layer.program.main.every_step() for problem in _unknown(step)])
+    program = Program(model)
+    program.fuse(translations().keys())
+    _raise([problem for step in program.main.every_step() for problem in _unknown(step)])
     require_accepted(source)
-    inputs = [_input(value, name) for value, name in zip(given, names, strict=True)]
-    layer.refusals = []
-    outputs = layer(inputs)
-    _raise(layer.refusals)
-    layer.refusals = None
-    for spec in specs:
-        layer.by_initializer[spec.initializer].assign(model.weights[spec.initializer].array())
-    keys = _unique(*(NO_SCOPE.sub("_", name) for name in layer.program.main.outputs))
-    named = dict(zip(keys, outputs, strict=True))
-    return Network(
-        inputs if len(inputs) > 1 else inputs[0],
-        named if len(named) > 1 else outputs[0],
-        name=model_name,
-    )
+    stored = {entry.name for entry in model.proto.graph.initializer}
+    given = [value for value in model.proto.graph.input if value.name not in stored]
+    graph = model.proto.graph
+    wanted = [value.name for value in (*given, *graph.output)]
+    names = _unique(*map(valid_name, (*wanted, graph.name or "network")))
+    builder = Builder(program, names[:-1])
+    inputs = {v.name: _input(v, name) for v, name in zip(given, names, strict=False)}
+    outputs = builder.build(inputs)
+    _raise(builder.refusals)
+    named = [
+        keras.layers.Identity(dtype=policy_of(value), name=name)(value)
+        for value, name in zip(outputs, names[len(given) :], strict=False)
+    ]
+    tensors = list(inputs.values())
+    with recursion(sum(1 for _ in operations(named))):
+        network = keras.Model(
+            tensors if len(tensors) > 1 else tensors[0],
+            named if len(named) > 1 else named[0],
+            name=names[-1],
+        )
+    return network, _complete(network, builder.table)
 
 
-def variables_of(model: Model) -> list[VariableSpec]:
-    """Return what is to be known of each parameter, then of each statistic."""
-    names, kinds = paths(model), roles(model)
-    specs = []
-    for wanted in (Role.PARAMETER, Role.STATISTIC):
-        for name, weight in model.weights.items():
-            if kinds[name] is wanted:
-                dtype = type_name(weight.dtype)
-                trains = wanted is Role.PARAMETER
-                specs.append(VariableSpec(name, names[name], trains, dtype, list(weight.shape)))
-    return specs
+def _complete(network: keras.Model, table: list[tuple[Any, Terms]]) -> list[tuple[Any, Terms]]:
+    """Return what each variable of the network holds; none may keep arbitrary numbers."""
+    own = {id(variable) for variable in network.variables}
+    complete = [(variable, terms) for variable, terms in table if id(variable) in own]
+    held = {id(variable) for variable, _ in complete}
+    missing = [
+        variable.path
+        for variable in network.variables
+        if id(variable) not in held and variable.name != "seed_generator_state"
+    ]
+    assert not missing, f"nothing says what {missing} hold"
+    return complete
 
 
-def skeleton(model: Model, without: frozenset[str]) -> ModelProto:
-    """Return the whole model but for the contents of these weights."""
-    proto = model.editable()
-    del proto.graph.value_info[:]
-    for entry in proto.graph.initializer:
-        if entry.name in without:
-            clear_data(entry)
-        elif not data_fields(entry) and entry.name in model.weights:
-            entry.raw_data = bytes(model.weights[entry.name].payload())
-    for graph in (proto.graph, *subgraphs(proto.graph)):
-        for entry in graph.initializer:
-            if entry.name in without:
-                clear_data(entry)
-        for name, value, node in list(constants(graph)):
-            if name in without:
-                clear_data(value)
-                set_constant(node, value)
-    return proto
+def contents(model: Model, network: keras.Model) -> dict[str, np.ndarray] | None:
+    """Return the values of ``network`` by initializer of ``model``; None if it is not made from it.
+
+    A network that was loaded is known by the names and shapes of its variables.
+    """
+    known = origin_of(network)
+    if known is not None and known[0].sha256() == model.sha256():
+        return given_back_by(model, known[1], [variable for variable, _ in known[1]])
+    try:
+        table = structure(model)[1]
+    except Net2NetError:
+        return None
+    own = {variable.path: variable for variable in network.variables}
+    given = [own.get(variable.path) for variable, _ in table]
+    if any(
+        mine is None or mine.shape != variable.shape
+        for mine, (variable, _) in zip(given, table, strict=True)
+    ):
+        return None
+    return given_back_by(model, table, given)
 
 
 def _unknown(step: ProgramStep) -> Iterator[Refused]:
@@ -115,12 +127,6 @@ def _raise(problems: list[Refused]) -> None:
         raise Refused(problems[0].node, problems[0].reason, problems[0].remedy or remedy)
     lines = "".join(f"\n  {p.node}: {p.reason}" for p in problems)
     raise Refused(None, f"{len(problems)} parts have no translation to Keras:{lines}", remedy)
-
-
-def _name(name: str) -> str:
-    """Return a name as Keras and TensorFlow allow it."""
-    plain = re.sub(r"[^A-Za-z0-9_.]", "_", name).strip("._")
-    return plain if plain[:1].isalpha() else f"graph_{plain}".rstrip("_")
 
 
 def _unique(*names: str) -> list[str]:

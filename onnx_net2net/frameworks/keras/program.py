@@ -7,38 +7,31 @@ for step in program.steps:
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
+from typing import Any
 
-import numpy as np
-from onnx import ModelProto, helper
+from onnx import ModelProto
 
+from onnx_net2net.algebra.sizes import AnySize, Size
+from onnx_net2net.algebra.unknowns import Unknown
 from onnx_net2net.frameworks.program import Program
 from onnx_net2net.frameworks.roles import Role
 from onnx_net2net.frameworks.step import Section
 from onnx_net2net.model.model import Model
-from onnx_net2net.model.tensors import constants, data_fields, subgraphs
 
-__all__ = ["KerasProgram"]
-
-MOST_READ = 4096  # elements of a tensor that an analysis may look at
+__all__ = ["KerasProgram", "is_derived", "proven_sizes", "symbols"]
 
 
 class KerasProgram(Program):
-    """The steps of a skeleton, fused to operators of ``known``; ``variables`` may have no contents.
+    """The steps of a graph whose weights are constants, fused to operators of ``known``.
 
-    ``constants`` are the contents by name of all others that a step or a result needs, and
-    ``fixed`` the sizes of tensors of which others vary.
+    ``constants`` are the contents by name of all that a step or a result needs, and ``fixed`` the
+    sizes of tensors of which others vary.
     """
 
-    def __init__(
-        self,
-        proto: ModelProto,
-        variables: Mapping[str, Role],
-        known: Collection[tuple[str, str]],
-    ) -> None:
-        model = Model(_filled(proto), {})
-        super().__init__(model, {n: variables.get(n, Role.CONSTANT) for n in model.weights})
+    def __init__(self, proto: ModelProto, known: Collection[tuple[str, str]]) -> None:
+        model = Model(proto, {})
+        super().__init__(model, dict.fromkeys(model.weights, Role.CONSTANT))
         self.fuse(known)
         for section in self.main.sections():
             _release(section)
@@ -54,23 +47,43 @@ class KerasProgram(Program):
         """
         fixed = {}
         for name in (name for step in self.steps for name in step.outputs):
-            sizes = self.shapes.sizes.get(name, ())
+            sizes = proven_sizes(self, name) or ()
             plain = tuple(size if isinstance(size, int) else None for size in sizes)
             if any(size is not None for size in plain):
                 fixed[name] = plain
         return fixed
 
 
-def _filled(proto: ModelProto) -> ModelProto:
-    """Return a copy whose small tensors without contents hold ones: an analysis reads them."""
-    whole = ModelProto()
-    whole.CopyFrom(proto)
-    for graph in (whole.graph, *subgraphs(whole.graph)):
-        for tensor in (*graph.initializer, *(value for _, value, _ in constants(graph))):
-            if not data_fields(tensor) and math.prod(tensor.dims) <= MOST_READ:
-                dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
-                tensor.raw_data = np.ones(tuple(tensor.dims), dtype).tobytes()
-    return whole
+def proven_sizes(program: Program, name: str) -> tuple[AnySize, ...] | None:
+    """Return the sizes of a tensor, formulas of those of the inputs where they vary, else None.
+
+    Beside a size that depends on data the others may be those of one trial only.
+    """
+    sizes = program.shapes.sizes.get(name)
+    if sizes is None:
+        dims = program.dims(name) or ()
+        fixed = tuple(size for size in dims if isinstance(size, int))
+        return fixed if program.dims(name) is not None and len(fixed) == len(dims) else None
+    known = program.shapes.binding.keys()
+    return sizes if all(is_derived(size, known) for size in sizes) else None
+
+
+def is_derived(size: Any, known: Collection[str]) -> bool:
+    """Return whether a size is made of those of the inputs, ``known`` by name."""
+    return not isinstance(size, Size) or all(
+        all(is_derived(operand, known) for operand in one.operands)
+        if one.operands
+        else one.operator in known
+        for one in size.unknowns
+    )
+
+
+def symbols(size: AnySize) -> set[Unknown]:
+    """Return all unknowns that a size is made of, those within others too."""
+    if not isinstance(size, Size):
+        return set()
+    inner = (symbols(operand) for one in size.unknowns for operand in one.operands)
+    return size.unknowns.union(*inner)
 
 
 def _read(section: Section) -> set[str]:

@@ -5,7 +5,7 @@ This runs while Keras traces a model, so that a compiled training step pays noth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -55,44 +55,30 @@ def first_line(problem: Exception) -> str:
 
 
 class KerasTranslator:
-    """One walk. ``variables`` are tensors by initializer, ``update`` writes a statistic.
-
-    ``population`` says that a running variance moves towards the batch's own, not the unbiased one.
-    """
+    """One walk."""
 
     def __init__(
         self,
         program: KerasProgram,
         table: Mapping[tuple[str, str], Entry],
-        variables: Mapping[str, Any],
         *,
         training: bool = False,
         seed: Any = None,
-        update: Callable[[str, Any], None] | None = None,
         refusals: list[Refused] | None = None,
-        population: bool = False,
     ) -> None:
         self.program = program
         self.table = table
-        self.variables = variables
         self.scalars: Scalars = {}
         self.training = training
         self.seed = seed
-        self.update = update
         self.refusals = refusals
-        self.population = population
-
-    def moved(self, name: str, value: Any) -> None:
-        """Give a statistic its new value."""
-        if self.update is not None:
-            self.update(name, value)
 
     def run(
         self, section: Section, feeds: Mapping[str, Value], outer: Scope | None = None
     ) -> list[Value]:
         """Return the outputs of the graph, or of a body of a node in it, for inputs by name."""
         program = self.program
-        root = {**program.constants, **self.variables} if outer is None else {}
+        root = program.constants if outer is None else {}
         scope = Scope({**root, **feeds}, outer)
         for step in section.steps:
             operands = [scope[name] if name else None for name in step.inputs]

@@ -18,10 +18,11 @@ from keras import ops
 from onnx_net2net.frameworks.keras.run_time_sizes import Sizes
 
 __all__ = [
-    "axis_of", "cast", "dtype_of", "gathered", "ints", "known", "number", "rank", "sized", "sizes",
-    "tensor",
+    "axis_of", "cast", "dtype_of", "gathered", "ints", "known", "number", "policy_of", "rank",
+    "sized", "sizes", "tensor",
 ]  # fmt: skip
 
+OPEN = object()
 Value = Any  # np.ndarray, Sizes, a backend's tensor, a list of these (a sequence), or None
 
 
@@ -46,6 +47,12 @@ def dtype_of(value: Value) -> str:
     if isinstance(value, np.ndarray | Sizes):
         return value.dtype.name
     return str(keras.backend.standardize_dtype(value.dtype))
+
+
+def policy_of(value: Any) -> str | None:
+    """Return the dtype policy of a layer that takes a tensor as it is: Keras casts floats only."""
+    kind = dtype_of(value)
+    return kind if keras.backend.is_float_dtype(kind) else None
 
 
 def cast(value: Any, dtype: str) -> Any:
@@ -88,6 +95,7 @@ def number(value: Value, default: Any = None) -> Any:
     array = known(value)
     if array is not None:
         return array.reshape(-1)[0].item()
+    _check_traced(value)
     return ops.reshape(tensor(value), ())
 
 
@@ -98,8 +106,15 @@ def ints(value: Value) -> list[Any]:
         return [int(item) for item in array.reshape(-1)]
     if isinstance(value, Sizes):
         return [_narrow(item) if ops.is_tensor(item) else int(item) for item in value.elements()]
+    _check_traced(value)
     vector = ops.reshape(_narrow(value), (-1,))
     return [vector[index] for index in range(vector.shape[0])]
+
+
+def _check_traced(value: Value) -> None:
+    """Raise ValueError for a symbolic tensor: operations of Keras want such numbers known."""
+    if isinstance(value, keras.KerasTensor):
+        raise ValueError("a number that only a run tells")
 
 
 def _narrow(value: Any) -> Any:
@@ -112,11 +127,15 @@ def _narrow(value: Any) -> Any:
 def sizes(value: Value) -> list[Any]:
     """Return the shape: numbers, and int32 scalars where they are not known.
 
+    Of a symbolic tensor these are ``OPEN``, with which nothing can be computed.
+
     >>> sizes(tokens)
     [<tf.Tensor 'strided_slice:0'>, 7]
     """
     if isinstance(value, np.ndarray | Sizes):
         return list(value.shape)
+    if isinstance(value, keras.KerasTensor):
+        return [OPEN if size is None else size for size in value.shape]
     return [size if isinstance(size, int) else ops.cast(size, "int32") for size in ops.shape(value)]
 
 
@@ -139,8 +158,8 @@ def gathered(value: Any, indices: Any, axis: int) -> Any:
     ``indices`` is an array, or a tensor of integers.
     """
     size = value.shape[axis]
-    if isinstance(indices, np.ndarray) and isinstance(size, int):
-        indices = np.where(indices < 0, indices + size, indices).astype(np.int32)
+    if isinstance(indices, np.ndarray) and (isinstance(size, int) or np.all(indices >= 0)):
+        indices = np.where(indices < 0, indices + (size or 0), indices).astype(np.int32)
         return ops.take(value, ops.convert_to_tensor(indices, "int32"), axis=axis)
     indices = tensor(indices)
     length = ops.cast(sizes(value)[axis], dtype_of(indices))

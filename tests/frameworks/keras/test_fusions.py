@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnx_net2net.frameworks.keras.program import KerasProgram
+from onnx_net2net.frameworks.keras import origin
+from onnx_net2net.frameworks.keras.moved import given_back
+from onnx_net2net.frameworks.program import Program
 from onnx_net2net.model.model import Model
 from onnx_net2net.verification.verify import run
 from tests.analysis import test_fusions as norms
@@ -16,6 +18,7 @@ from tests.frameworks.keras.test_training import stepper, tf
 from tests.keras_models import differences, keras, load, outputs, to_keras
 from tests.networks import Net
 
+from onnx_net2net.frameworks.keras.layers import makers  # isort: skip
 from onnx_net2net.frameworks.keras.operators import translations  # isort: skip
 
 BATCH, LENGTH, HEADS, SIZE = 2, 6, 3, 4
@@ -135,13 +138,15 @@ def feeds_for(model: Model, hidden: float = -1e4) -> dict[str, np.ndarray]:
 
 def unfused(model: Model, monkeypatch: pytest.MonkeyPatch) -> Any:
     with monkeypatch.context() as patch:
-        patch.setattr(KerasProgram, "fuse", lambda self, known: None)
+        patch.setattr(Program, "fuse", lambda self, known: None)
         return to_keras(model)
 
 
-def operators(network: Any) -> set[tuple[str, str]]:
-    (layer,) = [layer for layer in network.layers if hasattr(layer, "program")]
-    return {(step.domain, step.op) for step in layer.program.main.every_step()}
+def operators(model: Model) -> set[tuple[str, str]]:
+    """What the steps are that layers are made of."""
+    program = Program(model)
+    program.fuse(translations().keys())
+    return {(step.domain, step.op) for step in program.main.every_step()}
 
 
 def wrong(network: Any, model: Model, feeds: dict[str, np.ndarray]) -> list[str]:
@@ -149,11 +154,18 @@ def wrong(network: Any, model: Model, feeds: dict[str, np.ndarray]) -> list[str]
 
 
 def gradients(network: Any, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Of each parameter of the file, in its layout."""
     values = [tf.constant(value) for value in feeds.values()]
     given = values if len(values) > 1 else values[0]
     _, found = stepper(network, given, [tf.zeros_like(network(given))])()
-    names = [variable.name for variable in network.trainable_variables]
-    return {name: np.asarray(value) for name, value in zip(names, found, strict=True)}
+    pairs = zip(network.trainable_variables, found, strict=True)
+    own = {
+        id(v): np.zeros(v.shape) if g is None else np.asarray(tf.convert_to_tensor(g))
+        for v, g in pairs
+    }
+    model, table = origin.origin_of(network)
+    zeros = {name: np.zeros_like(weight.array()) for name, weight in model.weights.items()}
+    return given_back([terms for _, terms in table], [own[id(v)] for v, _ in table], zeros)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -164,7 +176,7 @@ def test_a_fusion_computes_and_trains_as_its_nodes(
     model = make()
     feeds = feeds_for(model)
     plain, network = unfused(model, monkeypatch), to_keras(model)
-    assert operator is None or operator in operators(network) - operators(plain)
+    assert operator is None or operator in operators(model)
     assert wrong(network, model, feeds) == wrong(plain, model, feeds) == []
     after, before = gradients(network, feeds), gradients(plain, feeds)
     assert after.keys() == before.keys() and after
@@ -176,7 +188,7 @@ def test_a_fusion_computes_and_trains_as_its_nodes(
 def test_gradients_pass_a_rounding_within_its_range(monkeypatch: pytest.MonkeyPatch) -> None:
     model = built(quantized)
     feeds = feeds_for(model)
-    first = next(name for name in gradients(to_keras(model), feeds))
+    first = next(iter(gradients(to_keras(model), feeds)))
     assert np.abs(gradients(to_keras(model), feeds)[first]).max() > 0.1
     assert not np.any(gradients(unfused(model, monkeypatch), feeds)[first])
 
@@ -197,9 +209,6 @@ def test_a_query_that_sees_no_key(guarded: bool) -> None:
 FAULTS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "a scale left out": ("attention", lambda entry: spoiled(entry, scale=1.0)),
     "a mask left out": ("masked", lambda entry: lambda call, q, k, v, *_: entry(call, q, k, v)),
-    "the other gelu": ("gelu_tanh", lambda entry: spoiled(entry, approximate="none")),
-    "an epsilon left out": ("rms_divides", lambda entry: spoiled(entry, epsilon=1e-5)),
-    "a bias left out": ("layer", lambda entry: lambda call, x, w, b: entry(call, x, w)),
     "a zero point left out": (
         "quantized",
         lambda entry: lambda call, x, s, z: entry(call, x, s, keras.ops.zeros_like(z)),
@@ -221,4 +230,27 @@ def test_planted_faults_are_seen(fault: str, monkeypatch: pytest.MonkeyPatch) ->
     make, operator = MODELS[name]
     model = make()
     monkeypatch.setitem(translations(), operator, spoil(translations()[operator]))
+    assert wrong(to_keras(model), model, feeds_for(model))
+
+
+# The same in steps that become layers.
+STEPS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "the other gelu": ("gelu_tanh", lambda step: step.attributes.update(approximate="none")),
+    "an epsilon left out": ("rms_divides", lambda step: step.attributes.update(epsilon=1e-5)),
+    "a bias left out": ("layer", lambda step: setattr(step, "inputs", step.inputs[:2])),
+}
+
+
+@pytest.mark.parametrize("fault", STEPS)
+def test_planted_faults_in_layers_are_seen(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, spoil = STEPS[fault]
+    make, operator = MODELS[name]
+    assert operator is not None
+    model, maker = make(), makers()[operator]
+
+    def spoiled(build: Any, step: Any) -> Any:
+        spoil(step)
+        return maker(build, step)
+
+    monkeypatch.setitem(makers(), operator, spoiled)
     assert wrong(to_keras(model), model, feeds_for(model))

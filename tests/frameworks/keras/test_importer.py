@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import load as load_proto
 
-from onnx_net2net.frameworks.roles import Role, paths, roles
+from onnx_net2net.frameworks.roles import Role, roles
 from tests.computed_weights import FOLLOWED, REFUSED
 from tests.keras_models import (
     FILES,
@@ -35,17 +35,29 @@ def test_outputs_are_those_of_the_file(path: Path) -> None:
     assert differences(wanted, outputs(to_keras(model), feeds)) == []
 
 
-def test_variables_are_named_and_shaped_as_in_the_file() -> None:
+def test_variables_hold_what_the_file_does_under_the_authors_names() -> None:
     model = load(FOLDER / "resnet.dynamo-raw.onnx")
-    names, kinds = paths(model), roles(model)
+    kinds = roles(model)
     network = to_keras(model)
-    found = {v.name: v for v in network.variables}
-    wanted = {names[n]: n for n, role in kinds.items() if role is not Role.CONSTANT}
-    assert found.keys() == wanted.keys()
-    for path, name in wanted.items():
-        assert np.array_equal(found[path].numpy(), model.weights[name].array())
-        assert found[path].trainable == (kinds[name] is Role.PARAMETER)
-    assert len(network.get_weights()) == len(wanted)
+    held = {f"{layer.name}.{v.name}": v for layer in network.layers for v in layer.variables}
+    last = {
+        "weight": "gamma", "bias": "beta", "running_mean": "moving_mean",
+        "running_var": "moving_variance",
+    }  # fmt: skip
+    for name, role in kinds.items():
+        path, _, kind = name.rpartition(".")
+        array = model.weights[name].array()
+        if role is Role.CONSTANT:
+            continue
+        if f"{path}.kernel" in held:
+            own = {"weight": "kernel"}.get(kind, kind)
+            array = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+        else:
+            own = last[kind]
+        variable = held.pop(f"{path}.{own}") if own != "kernel" else held[f"{path}.kernel"]
+        assert np.array_equal(variable.numpy(), array), name
+        assert variable.trainable == (role is Role.PARAMETER)
+    assert all(name.endswith(".kernel") for name in held)
 
 
 def test_saves_and_loads(tmp_path: Path) -> None:

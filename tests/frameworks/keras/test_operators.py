@@ -20,6 +20,7 @@ from tests.operators.test_rules import BY_ID
 from tests.samples import RULED, Sample
 from tests.samples.network import evaluate, network
 
+from onnx_net2net.frameworks.keras.layers import makers  # isort: skip
 from onnx_net2net.frameworks.keras.operators import translations  # isort: skip
 
 DRIVE = {"drive": np.array([0.7], np.float32)}
@@ -204,5 +205,6 @@ def test_planted_faults_are_found(fault: str, monkeypatch: pytest.MonkeyPatch) -
     start, spoil = FAULTS[fault]
     sample = next(s for key, s in DETERMINED.items() if key.partition(":")[2].startswith(start))
     assert problems(sample) == []
+    monkeypatch.delitem(makers(), sample.operator, raising=False)  # no layer instead
     monkeypatch.setitem(translations(), sample.operator, spoil(translations()[sample.operator]))
     assert problems(sample)

@@ -176,13 +176,14 @@ def plain_attention(op: KerasOperation, q: Any, k: Any, v: Any, mask: Any = None
     scale, bias, blind = op.attribute("scale"), None, None
     if mask is not None:
         bias = tensor(mask)
-        bias = ops.reshape(bias, [*[1] * (4 - len(bias.shape)), *sizes(bias)])
+        for _ in range(4 - len(bias.shape)):
+            bias = ops.expand_dims(bias, 0)
     if op.attribute("guarded") and bias is not None:
         blind = ops.equal(ops.max(bias, axis=-1, keepdims=True), -math.inf)
         bias = ops.where(blind, ops.zeros_like(bias), bias)
     shapes = [op.translator.program.shapes.sizes_of(name) or () for name in op.step.inputs[:3]]
     ratio = op.attribute("dropout")
-    rate = ratio if op.training else 0.0
+    rate = ratio if ratio and op.training else 0.0
     if not rate and shapes[0] and shapes[1] == shapes[2] and shapes[0][:2] == shapes[1][:2]:
         turned = [ops.transpose(x, (0, 2, 1, 3)) for x in (q, k, v)]
         y = ops.dot_product_attention(*turned, bias=bias, scale=scale)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import keras
 from keras import ops
 
 from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
@@ -124,6 +125,8 @@ def _spread(x: Any, w: Any, frame: Window) -> Any:
     """Put zeros between the entries, then convolve with the kernel turned round."""
     if set(frame.dilations) != {1} or not channels_last():
         return _by_zeros(x, w, frame)
+    if isinstance(x, keras.KerasTensor):
+        raise NotImplementedError("Keras confuses the arguments of this operation")
     kernel = ops.transpose(w, (*range(2, len(w.shape)), 1, 0))
     y = ops.conv_transpose(
         to_last(x), kernel, strides=frame.strides, padding="valid", data_format="channels_last"

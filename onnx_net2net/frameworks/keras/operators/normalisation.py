@@ -1,4 +1,4 @@
-"""Normalisations and softmax. BatchNormalization follows ``training=`` and moves its statistics."""
+"""Normalisations and softmax. BatchNormalization follows ``training=``."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ def batch_norm(
 ) -> list[Any]:
     """Normalise by the running statistics, in training by those of the batch.
 
-    The running variance moves towards the unbiased one, as PyTorch's and TensorFlow's fused kernel
-    do; ONNX's own training mode (``training_mode=1``) and Keras' layer take the biased one.
+    What a layer of Keras cannot be (layers/normalisation.py) has no statistics to move.
     """
     x = tensor(x)
     forced = op.opset >= 14 and op.attribute("training_mode", 0)
@@ -38,18 +37,10 @@ def batch_norm(
     now = ops.mean(wide, axis=axes, keepdims=True)
     spread = ops.mean(ops.square(wide - now), axis=axes, keepdims=True)
     y = _normalised(x, cast(now, dtype_of(x)), cast(spread, dtype_of(x)), scale, bias, epsilon)
-    count = product(sizes(x)[axis] for axis in axes)
-    unbiased = spread
-    if not (forced or op.translator.population):
-        count = ops.cast(count, dtype_of(spread))
-        unbiased = spread * count / ops.maximum(count - 1, 1)
     moved = []
-    for index, old, new in ((3, mean, now), (4, variance, unbiased)):
-        old = tensor(old)
+    for old, new in ((tensor(mean), now), (tensor(variance), spread)):
         towards = cast(ops.reshape(new, (-1,)), dtype_of(old))
         moved.append(old * momentum + ops.stop_gradient(towards) * (1 - momentum))
-        if op.training:
-            op.translator.moved(op.step.inputs[index], moved[-1])
     return [y, *moved]
 
 

@@ -1,0 +1,50 @@
+"""What a Keras model was made from, and how its variables go back into that file.
+
+note(network, model, table)          # by to_keras
+restored(network)                    # the file again, with the values of the variables
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import keras
+import numpy as np
+
+from onnx_net2net.frameworks.keras.moved import Terms, given_back
+from onnx_net2net.frameworks.state_dicts import held
+from onnx_net2net.model.model import Model
+
+__all__ = ["given_back_by", "note", "origin_of", "restored"]
+
+Table = Sequence[tuple[Any, Terms]]
+_ORIGINS: WeakKeyDictionary[keras.Model, tuple[Model, Table]] = WeakKeyDictionary()
+
+
+def note(network: keras.Model, model: Model, table: Table) -> None:
+    """Remember that ``network`` was made from ``model``, and what each variable holds of it."""
+    _ORIGINS[network] = (model, table)
+
+
+def origin_of(network: keras.Model) -> tuple[Model, Table] | None:
+    """Return what :func:`note` was told of a network."""
+    return _ORIGINS.get(network)
+
+
+def restored(network: keras.Model) -> Model | None:
+    """Return the model that ``network`` was made from, as it is now; None for any other."""
+    if network not in _ORIGINS:
+        return None
+    model, table = _ORIGINS[network]
+    arrays = given_back_by(model, table, [variable for variable, _ in table])
+    return model.with_changes(model.editable(), {n: held(n, a) for n, a in arrays.items()})
+
+
+def given_back_by(model: Model, table: Table, variables: Sequence[Any]) -> dict[str, np.ndarray]:
+    """Return the initializers that ``variables`` hold, each in the place of one of the table."""
+    values = [keras.ops.convert_to_numpy(variable) for variable in variables]
+    names = {name for _, terms in table for term in terms for name in term.sources}
+    weights = {name: model.weights[name].array() for name in names}
+    return given_back([terms for _, terms in table], values, weights)
