@@ -50,7 +50,7 @@ OWNERS = {
     "onnxruntime": {"verification.engine", "verification.sessions"},
     "onnx_ir": {"frameworks.torch.exporter"},
     "onnxscript": {"frameworks.torch.exporter"},
-    "rich": {"cli.bar", "cli.render", "cli.tables"},
+    "rich": {"cli.bar", "cli.render", "cli.render_report", "cli.tables"},
     "tempfile": {"verification.acceptance"},
 }  # fmt: skip
 # What comes with an extra only.

@@ -12,11 +12,15 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
+
 from onnx_net2net.verification.comparison import Difference
 from onnx_net2net.verification.interface import Matched
+from onnx_net2net.verification.trial_files import save_trials
 
 
 @dataclass(frozen=True)
@@ -98,10 +102,12 @@ class Report:
     ``problems`` are those of the models as a whole (inputs, names and order of outputs, a run that
     failed); those of one output stand with it. ``provider`` is what really ran, as onnxruntime
     calls it; ``precision`` is set where both models had to be computed in another type.
-    ``casts`` and ``by_position`` say what was compared though its type or its name differs.
+    ``casts``, ``mapped`` and ``by_position`` say what was compared though type or name differ.
     ``noise_sources`` says which re-runs measured the rounding noise; a ``sample`` measures it once.
     ``inside`` are tensors of one name in both models, where these were run in segments: they show
-    where the models part, and decide nothing.
+    where the models part, and decide nothing. ``required`` are the requirements that decided in
+    place of rounding noise. ``feeds`` and ``expected`` are the inputs of each trial and what the
+    first model, or the file that stands for it, gave; they are not part of :meth:`as_dict`.
     """
 
     outputs: list[OutputReport] = field(default_factory=list)
@@ -110,14 +116,18 @@ class Report:
     warnings: list[str] = field(default_factory=list)
     casts: list[str] = field(default_factory=list)
     by_position: list[str] = field(default_factory=list)
+    mapped: list[str] = field(default_factory=list)
     optimizer_faults: list[OptimizerFault] = field(default_factory=list)
     provider: str = ""
     precision: str | None = None
     noise_sources: list[str] = field(default_factory=list)
     inside: list[OutputReport] = field(default_factory=list)
     sample: bool = False
+    required: list[str] = field(default_factory=list)
     onnxruntime: str = ""
     seconds: float = 0.0
+    feeds: list[dict[str, np.ndarray]] = field(default_factory=list, repr=False)
+    expected: list[dict[str, np.ndarray]] = field(default_factory=list, repr=False)
 
     @property
     def equivalent(self) -> bool:
@@ -127,6 +137,10 @@ class Report:
 
     def __bool__(self) -> bool:
         return self.equivalent
+
+    def __getitem__(self, output: str) -> OutputReport:
+        """Return what is known of one output."""
+        return next(one for one in self.outputs if one.name == output)
 
     @property
     def verdict(self) -> str:
@@ -139,21 +153,35 @@ class Report:
         if self.optimizer_faults:
             models = " and ".join(sorted({fault.model for fault in self.optimizer_faults}))
             return f"equivalent, but onnxruntime's optimiser changes what {models} computes"
-        how = ["by position"] * bool(self.by_position) + ["after a cast"] * bool(self.casts)
+        if self.required:
+            return f"equivalent as far as is required: {', '.join(self.required)}"
+        how = ["by position"] * bool(self.by_position) + ["as mapped"] * bool(self.mapped)
+        how += ["after a cast"] * bool(self.casts)
         verdict = f"equivalent, compared {' and '.join(how)}" if how else "equivalent"
         return f"{verdict}, as far as a sample shows" if self.sample else verdict
 
     def take(self, interface: Matched) -> None:
         """Take over what is to be said of the interfaces of the models."""
         self.problems, self.warnings = list(interface.problems), list(interface.warnings)
-        self.casts, self.by_position = list(interface.casts), list(interface.by_position)
+        self.casts, self.mapped = list(interface.casts), list(interface.mapped)
+        self.by_position = list(interface.by_position)
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON-serialisable values; infinity and NaN become strings."""
-        plain = _plain(dataclasses.asdict(self))
+        arrays = ("feeds", "expected")
+        names = [one.name for one in dataclasses.fields(self) if one.name not in arrays]
+        plain: dict[str, Any] = {name: _plain(getattr(self, name)) for name in names}
         plain["outputs"] = [output.as_dict() for output in self.outputs]
         plain["inside"] = [tensor.as_dict() for tensor in self.inside]
         return {"equivalent": self.equivalent, "verdict": self.verdict, **plain}
+
+    def save_inputs(self, path: str | Path, *, force: bool = False) -> None:
+        """Write the inputs of all trials to an ``.npz`` file, to be given as ``inputs`` again."""
+        save_trials(path, self.feeds, force=force)
+
+    def save_outputs(self, path: str | Path, *, force: bool = False) -> None:
+        """Write what the first model computed to an ``.npz`` file, to be compared ``against``."""
+        save_trials(path, self.expected, force=force)
 
     def junit(self) -> str:
         """Return JUnit XML: a case for each output and trial, and one for the models as a whole."""
@@ -189,6 +217,9 @@ def _text(value: str) -> str:
 
 
 def _plain(value: Any) -> Any:
+    """Return a value as JSON has it."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
     if isinstance(value, dict):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
