@@ -33,6 +33,7 @@ ROOMS = (
     "deepening",
     "frameworks",
     "plan",
+    "pytest_plugin",
     "cli",
     "__main__",
 )

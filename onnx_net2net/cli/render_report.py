@@ -68,8 +68,11 @@ def statistics_table(report: Report, *, narrow: bool = False) -> Table:
     return table
 
 
-def report_text(report: Report) -> str:
-    """Show the table, what else is to be known, and the verdict in the last line."""
+def report_text(report: Report, place: str | None = None) -> str:
+    """Show the table, what else is to be known, and the verdict in the last line.
+
+    ``place`` says where the models part, if it was looked for.
+    """
     problems = report.problems + [f"{o.name}: {o.problem}" for o in report.outputs if o.problem]
     lines = [f"also: {problem}" for problem in problems[1:]]  # the first is in the verdict
     lines += [f"note: {note}" for note in (*report.by_position, *report.mapped, *report.casts)]
@@ -79,6 +82,7 @@ def report_text(report: Report) -> str:
         f"onnxruntime's optimiser: model {fault.model}, {fault.output}: {fault.problem}"
         for fault in report.optimizer_faults
     ]
+    lines += [] if place is None else [place]
     lines.append(f"{ran(report)}, {report.seconds:.1f} s")
     tables = []
     if report.outputs:

@@ -49,6 +49,8 @@ MATCHING = together(
 # What is written besides.
 FILES = together(
     click.option("--junit", metavar="PATH", type=PATH, help="Write a JUnit XML file, too."),
+    click.option("--markdown", metavar="PATH", type=PATH,
+                 help="Write a summary in Markdown, too."),
     click.option("--save-inputs", metavar="PATH", type=PATH,
                  help="Write the inputs of all trials to an .npz file, for --inputs."),
     click.option("--save-outputs", metavar="PATH", type=PATH,
@@ -66,6 +68,10 @@ FILES = together(
 @TERMS
 @MATCHING
 @FILES
+@click.option("--github", is_flag=True, help="Print annotations for GitHub's workflows, too.")
+@click.option("--bisect", metavar="FOLDER", type=PATH,
+              help="Where the models differ, write the smallest parts that do: a.onnx, b.onnx and "
+                   "inputs.npz.")  # fmt: skip
 @click.option("--layers", is_flag=True,
               help="B was grown from A: compare every tensor between, too, and name the first "
                    "node at which they part.")  # fmt: skip
@@ -86,39 +92,78 @@ def verify(first: Path, second: Path | None, as_json: bool, **options: Any) -> i
     onnx-net2net verify a.onnx --save-inputs x.npz --save-outputs y.npz
     onnx-net2net verify b.onnx --inputs x.npz --against y.npz
     onnx-net2net verify a.onnx b.onnx --junit report.xml --json
+    onnx-net2net verify a.onnx b.onnx --bisect parted
     onnx-net2net verify model.onnx model-grown.onnx --layers
     """  # fmt: skip
-    files = {name: options.pop(name) for name in ("junit", "save_inputs", "save_outputs")}
-    layers, force = options.pop("layers"), options.pop("force")
+    files = {name: options.pop(name) for name in ("junit", "markdown", "save_inputs",
+                                                  "save_outputs")}  # fmt: skip
+    layers, folder, force, github = map(options.pop, ("layers", "bisect", "force", "github"))
     arguments = _arguments(**options)
     from onnx_net2net.cli.render_report import layers_text, report_text
     from onnx_net2net.verification.verify import verify as judge
 
-    a, against = load(first), options["against"]
-    b = load(second) if second is not None else None
-    if b is None and against is None:
-        if not (files["save_inputs"] or files["save_outputs"]):
-            raise UsageError(
-                "there is nothing to compare it with",
-                "give a second model, --against outputs.npz, or record it with --save-outputs",
-            )
-        b = a
-    read = [*(b.files if b is not None else [against]), *options["inputs"]]
+    a = load(first)
+    recording = bool(files["save_inputs"] or files["save_outputs"])
+    b = _second(a, second, options["against"], recording=recording)
+    if b is None and (layers or folder is not None):
+        raise UsageError("recorded outputs have no graph to look into", "give a second model")
+    read = [*(b.files if b is not None else [options["against"]]), *options["inputs"]]
     write = _writer(a, files, read, force=force)
+    if folder is not None:
+        _check_folder(folder, force=force)
     report = judge(a, b, **arguments)
     write(report)
-    parting = None
+    parting = place = None
     if layers and b is not None:
         from onnx_net2net.plan.invariant import verify_layers
 
         parting = verify_layers(a, b, provider=arguments["provider"])
+    if folder is not None and b is not None and not report:
+        place = _bisected(a, b, report, arguments, folder, force=force)
     if as_json:
-        print_json(report.as_dict() | ({} if parting is None else {"layers": parting.as_dict()}))
+        more = {} if parting is None else {"layers": parting.as_dict()}
+        print_json(report.as_dict() | more | ({} if folder is None else {"bisect": place}))
     else:
-        if parting is not None:
-            click.echo(layers_text(parting) + "\n")
-        click.echo(report_text(report))
+        click.echo("" if parting is None else layers_text(parting) + "\n\n", nl=False)
+        click.echo(report_text(report, place))
+    click.echo(report.github() if github else "", nl=False)
     return DONE if report and (parting is None or parting) else UNEQUAL
+
+
+def _second(
+    a: Model, second: Path | None, against: Path | None, *, recording: bool
+) -> Model | None:
+    """Return what A is compared with: B, A itself where it is only recorded, None for a record."""
+    if second is not None:
+        return load(second)
+    if against is None and not recording:
+        raise UsageError(
+            "there is nothing to compare it with",
+            "give a second model, --against outputs.npz, or record it with --save-outputs",
+        )
+    return a if against is None else None
+
+
+def _bisected(
+    a: Model, b: Model, report: Report, arguments: dict[str, Any], folder: Path, *, force: bool
+) -> str:
+    """Write the smallest parts that differ into a folder; say where the models part."""
+    from onnx_net2net.verification.divergence import locate
+
+    how = {name: arguments[name] for name in ("provider", "by_position", "names")}
+    divergence = locate(a, b, report, **how)
+    if divergence is None:
+        return "nothing smaller than the models differs on equal inputs"
+    divergence.save(folder, force=force)
+    return f"{divergence} (written to {folder})"
+
+
+def _check_folder(folder: Path, *, force: bool) -> None:
+    """Raise OutputError unless the parts of two models may be written into a folder."""
+    from onnx_net2net.model.placing import check_target
+
+    for name in ("a.onnx", "b.onnx", "inputs.npz") if folder.is_dir() else ("",):
+        check_target(folder / name, force)
 
 
 def _arguments(**options: Any) -> dict[str, Any]:

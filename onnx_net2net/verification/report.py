@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 
+from onnx_net2net.verification import formats
 from onnx_net2net.verification.comparison import Difference
 from onnx_net2net.verification.interface import Matched
 from onnx_net2net.verification.trial_files import save_trials
@@ -185,35 +184,15 @@ class Report:
 
     def junit(self) -> str:
         """Return JUnit XML: a case for each output and trial, and one for the models as a whole."""
-        name = f"onnx-net2net verify{' (a sample)' if self.sample else ''}"
-        suite = ElementTree.Element("testsuite", name=name)
-        failures = int(_case(suite, "model", "interface and runs", self.problems))
-        cases = 1
-        for output in self.outputs:
-            problems = [difference.problem for difference in output.differences]
-            per_trial = list(zip(problems, output.trials, strict=True))
-            for problem, trial in per_trial or [(output.problem, "not compared")]:
-                failures += _case(suite, output.name, trial, [problem] if problem else [])
-            cases += max(1, len(per_trial))
-        suite.set("tests", str(cases))
-        suite.set("failures", str(failures))
-        suite.set("time", f"{self.seconds:.3f}")
-        ElementTree.indent(suite)
-        return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True)
+        return formats.junit(self)
 
+    def markdown(self) -> str:
+        """Return a summary in Markdown: a table of the outputs, and what is wrong."""
+        return formats.markdown(self)
 
-def _case(suite: ElementTree.Element, classname: str, name: str, problems: Sequence[str]) -> bool:
-    """Append one test case; return whether it failed."""
-    case = ElementTree.SubElement(suite, "testcase", classname=_text(classname), name=_text(name))
-    if problems:
-        failure = ElementTree.SubElement(case, "failure", message=_text(problems[0]))
-        failure.text = _text("\n".join(problems))
-    return bool(problems)
-
-
-def _text(value: str) -> str:
-    """Replace control characters: XML 1.0 has none, and names in a model are arbitrary."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in value)
+    def github(self) -> str:
+        """Return annotations for a workflow on GitHub, a line for each problem and warning."""
+        return formats.github(self)
 
 
 def _plain(value: Any) -> Any:

@@ -16,7 +16,16 @@ from onnx_net2net.model import arrays
 from onnx_net2net.verification.trial_files import numbered_trials, save_trials
 from onnx_net2net.verification.verify import verify
 from tests.console import FIXTURES, complaint, finished, left_behind
-from tests.verify_networks import edited, layers, mlp, model, not_a_number, permuted, scale_one
+from tests.verify_networks import (
+    edited,
+    layers,
+    mlp,
+    model,
+    not_a_number,
+    permuted,
+    scale_one,
+    swap_channels,
+)
 
 LENET = FIXTURES / "lenet.ts17.onnx"
 
@@ -43,7 +52,7 @@ def test_what_was_recorded_judges(
     report = verify(mlp(stack, dtype), provider="cpu", **files)
     assert report and len(report.trials) >= 3, report.verdict
     assert verify(mlp(permuted(stack, 0, rng), dtype), provider="cpu", **files)
-    assert not verify(edited(mlp(stack, dtype), "w0", scale_one), provider="cpu", **files)
+    assert not verify(edited(mlp(stack, dtype), "w0", swap_channels), provider="cpu", **files)
     report = verify(edited(mlp(stack, dtype), "w0", not_a_number), provider="cpu", **files)
     assert not report and "NaN in one model only" in report.verdict
 
