@@ -33,6 +33,8 @@ TERMS = together(
                  type=NamedValue(float, "NAME=1e-5 or 1e-5"),
                  help="Absolute tolerance, likewise. Both together replace the measured noise by "
                       "atol + rtol * |A's output|, as in numpy.allclose."),
+    click.option("--as", "precision", metavar="TYPE",
+                 help="fp16: B may differ by what a copy of A in float16 does."),
     click.option("--require", metavar="[NAME=]MEASURE>=X", multiple=True,
                  help="What must hold besides: cosine, sqnr, psnr (decibels) or top1 >= X; max, "
                       "mean, median, p90, p99 (quantiles of differences) or relative <= X."),
@@ -87,7 +89,7 @@ def verify(first: Path, second: Path | None, as_json: bool, **options: Any) -> i
     onnx-net2net verify a.onnx b.onnx
     onnx-net2net verify a.onnx b.onnx --size batch=1,8 --range image=0:1 --seeds 10
     onnx-net2net verify a.onnx b.onnx --inputs samples.npz --provider cuda --rtol logits=1e-3
-    onnx-net2net verify a.onnx half.onnx --by-position --rtol 0.01
+    onnx-net2net verify a.onnx half.onnx --by-position --as fp16
     onnx-net2net verify a.onnx int8.onnx --require 'cosine>=0.999' --require-only
     onnx-net2net verify a.onnx --save-inputs x.npz --save-outputs y.npz
     onnx-net2net verify b.onnx --inputs x.npz --against y.npz
@@ -169,7 +171,7 @@ def _check_folder(folder: Path, *, force: bool) -> None:
 def _arguments(**options: Any) -> dict[str, Any]:
     """Turn options into arguments of :func:`onnx_net2net.verify`."""
     own = {name: options.pop(name) for name in ("against", "by_position", "names", "require",
-                                                "require_only")}  # fmt: skip
+                                                "require_only", "precision")}  # fmt: skip
     return verify_arguments(**options) | own | {"names": dict(own["names"])}
 
 

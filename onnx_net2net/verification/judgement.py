@@ -13,9 +13,11 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+import ml_dtypes
 import numpy as np
 import onnx
 
+from onnx_net2net.errors import UsageError
 from onnx_net2net.model.tensors import nodes
 from onnx_net2net.operators import facts
 from onnx_net2net.verification.comparison import (
@@ -39,7 +41,7 @@ from onnx_net2net.verification.statistics import statistics, worst
 from onnx_net2net.verification.terms import Terms
 from onnx_net2net.verification.trials import Outputs, Planned, RunError
 
-How = Literal["again", "optimised", "up", "down", "double"]
+How = Literal["again", "optimised", "up", "down", "double", "float16"]
 
 # The second model may be noisier than the first (a wider one sums more terms), but not without
 # limit: a difference must not hide behind noise that it made itself.
@@ -140,6 +142,8 @@ def judge(
         _settle(report, terms)
         return report, []
     unit = max(epsilon(y.dtype) for y in (*expected, *actual))
+    if terms.precision is not None and is_float(expected[0].dtype):
+        unit = max(unit, float(ml_dtypes.finfo(terms.precision).eps))
     noise = _joint_noise(name, a, b, unit)
     faults = []
     for label, runs in (("a", a), ("b", b)):
@@ -153,7 +157,7 @@ def judge(
     limits = tolerances(expected, noise, unit=unit)
     report.noise = largest(noise)
     for trial, x, y, limit in zip(trials, expected, actual, limits, strict=True):
-        report.add(_assessed(x, y, limit, name, terms, cast or terms.casts(name)), trial)
+        report.add(_assessed(x, y, limit, name, terms, cast), trial)
     _settle(report, terms)
     report.signal = signal(expected)
     finite = [np.isfinite(wide(y)).any() for y in expected if y.size]
@@ -261,7 +265,8 @@ class Subject(Protocol):
         """Run it another way; return None where that is impossible.
 
         That is ``again`` in the same session, ``optimised``, with the weights moved by one ulp
-        ``up`` or ``down`` and functions as inexact as their kernels, or in ``double`` precision.
+        ``up`` or ``down`` and functions as inexact as their kernels, or in ``double`` precision or
+        in ``float16``.
         """
 
 
@@ -306,6 +311,15 @@ def compare_models(
         _measure(subject, runs, feeds, report)
     if recorded:
         a.noise = b.noise
+    if terms.precision is not None:
+        coarse = first.rerun(feeds, terms.precision)
+        if coarse is None:
+            raise UsageError(
+                f"the first model cannot be computed in {terms.precision} here, so nothing says "
+                "what another may differ by",
+                "state tolerances, or what is required, instead",
+            )
+        _absorb(a, coarse, terms.precision, report)
     for name in (name for name in _names(a) if name in inside):
         _compare_inside(name, a, b, report)
     _judge_outputs(names, a, b, report, terms, second.label)
@@ -323,7 +337,8 @@ def _judge_outputs(
             report.outputs.append(OutputReport(name, problem=problem))
             continue
         trials = [report.trials[i] for i in given]
-        output, faults = judge(name, a.of(given), b.of(given), trials, terms, bool(report.casts))
+        cast = bool(report.casts) or terms.casts(name)
+        output, faults = judge(name, a.of(given), b.of(given), trials, terms, cast)
         report.outputs.append(output)
         report.optimizer_faults += faults
     if terms.alone:

@@ -149,14 +149,14 @@ class Report:
             first = (self.problems or bad or ["nothing was compared"])[0]
             seen = " in a sample, with noise that was measured once" if self.sample else ""
             return f"not equivalent{seen}: {first}"
-        if self.optimizer_faults:
-            models = " and ".join(sorted({fault.model for fault in self.optimizer_faults}))
-            return f"equivalent, but onnxruntime's optimiser changes what {models} computes"
-        if self.required:
-            return f"equivalent as far as is required: {', '.join(self.required)}"
         how = ["by position"] * bool(self.by_position) + ["as mapped"] * bool(self.mapped)
         how += ["after a cast"] * bool(self.casts)
         verdict = f"equivalent, compared {' and '.join(how)}" if how else "equivalent"
+        if self.required:
+            verdict = f"equivalent as far as is required: {', '.join(self.required)}"
+        if self.optimizer_faults:
+            models = " and ".join(sorted({fault.model for fault in self.optimizer_faults}))
+            return f"{verdict}, but onnxruntime's optimiser changes what {models} computes"
         return f"{verdict}, as far as a sample shows" if self.sample else verdict
 
     def take(self, interface: Matched) -> None:

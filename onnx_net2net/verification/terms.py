@@ -16,13 +16,15 @@ import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from onnx_net2net.errors import UsageError
 from onnx_net2net.verification.statistics import LIKENESSES, Statistics
 
-__all__ = ["PerOutput", "Requirement", "Terms", "Tolerance", "requirements"]
+__all__ = ["PerOutput", "Requirement", "Terms", "Tolerance", "requirements", "stated"]
 
 PerOutput = float | Mapping[str, float] | None
+Precision = Literal["float16"]
 Tolerance = tuple[float | None, float | None]  # rtol, atol; not both None
 
 MEASURES = tuple(field.name for field in dataclasses.fields(Statistics))
@@ -90,15 +92,15 @@ class Terms:
     """The user's tolerances and requirements.
 
     ``rtol`` and ``atol`` are a number or one by output name. ``alone`` lets the requirements of an
-    output decide in place of rounding noise. ``precision`` is a coarser element type that the
-    second model computes in.
+    output decide in place of rounding noise. ``precision`` is a coarser type that the second model
+    may compute in: it may differ by what a copy of the first in that type does.
     """
 
     rtol: PerOutput = None
     atol: PerOutput = None
     requirements: Sequence[Requirement] = ()
     alone: bool = False
-    precision: int | None = None
+    precision: Precision | None = None
 
     def __post_init__(self) -> None:
         for value in (self.rtol, self.atol):
@@ -146,6 +148,23 @@ class Terms:
         """Return whether the second model may give an output in another precision."""
         stated = self.tolerance(name) is not None or self.decide_alone(name)
         return stated or self.precision is not None
+
+
+def stated(
+    rtol: PerOutput,
+    atol: PerOutput,
+    require: str | Iterable[str],
+    alone: bool,
+    precision: str | None,
+) -> Terms:
+    """Return what is stated in words. Raises UsageError for what cannot be meant."""
+    if precision not in (None, "fp16", "float16"):
+        raise UsageError(
+            f"nothing measures what {precision!r} costs",
+            "give fp16, or state what must hold, such as cosine>=0.999",
+        )
+    coarse: Precision | None = None if precision is None else "float16"
+    return Terms(rtol, atol, requirements(require), alone, coarse)
 
 
 def _named(value: PerOutput) -> Mapping[str, float]:

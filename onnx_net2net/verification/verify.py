@@ -28,7 +28,7 @@ from onnx_net2net.verification.pair import Sampling, compare_pair, compare_recor
 from onnx_net2net.verification.precision import with_outputs
 from onnx_net2net.verification.report import Report
 from onnx_net2net.verification.sessions import choose_provider
-from onnx_net2net.verification.terms import PerOutput, Terms, requirements
+from onnx_net2net.verification.terms import PerOutput, stated
 from onnx_net2net.verification.trials import Outputs
 
 __all__ = ["VERSION", "Candidate", "candidate", "choose_provider", "run", "tensors", "verify"]
@@ -48,6 +48,7 @@ def verify(
     atol: PerOutput = None,
     sizes: Mapping[str, int | Sequence[int]] | None = None,
     ranges: Mapping[str, Range] | Range | None = None,
+    precision: str | None = None,
     require: str | Sequence[str] = (),
     require_only: bool = False,
     names: Mapping[str, str] | None = None,
@@ -69,15 +70,15 @@ def verify(
 
     ``rtol`` and ``atol`` are a number or one by output name. One of them alone allows
     ``rtol * |expected|`` or ``atol`` where that is more than the measured rounding noise; both
-    together replace it by ``atol + rtol * |expected|``, as in ``numpy.allclose``. ``require`` is
-    what must hold besides, in every trial: ``cosine>=0.999``, or ``logits=max<=1e-3`` of one output
-    (:class:`~onnx_net2net.verification.statistics.Statistics` has the measures). It replaces
-    rounding noise only with ``require_only``.
+    together replace it by ``atol + rtol * |expected|``, as in ``numpy.allclose``. ``precision`` is
+    ``fp16`` where ``b`` may differ by what a copy of ``a`` in that does. ``require`` is what must
+    hold besides, in every trial: ``cosine>=0.999``, or ``logits=max<=1e-3`` of one output
+    (``verification.statistics`` has the measures). It replaces the noise with ``require_only``.
 
     Raises InvalidModel for a model that onnxruntime cannot load, UsageError for inputs, sizes or
     ranges that do not fit, or where the first model runs with no size that was tried.
     """
-    terms = Terms(rtol, atol, requirements(require), require_only)
+    terms = stated(rtol, atol, require, require_only, precision)
     sampling = Sampling(seeds, inputs, sizes, ranges, sample)
     started = time.monotonic()
     with work("verifying") as running:

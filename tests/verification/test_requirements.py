@@ -8,15 +8,18 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 from onnx_net2net.cli.render_report import report_table, report_text, statistics_table
 from onnx_net2net.errors import UsageError
+from onnx_net2net.model.model import load
+from onnx_net2net.verification.precision import in_precision
 from onnx_net2net.verification.report import Report
 from onnx_net2net.verification.statistics import LIKENESSES, statistics
 from onnx_net2net.verification.terms import MEASURES, Terms, requirements
 from onnx_net2net.verification.verify import verify
-from tests.verify_networks import edited, layers, mlp, model, not_a_number, scale_one
+from tests.console import FIXTURES
+from tests.verify_networks import edited, layers, mlp, model, not_a_number, scale_one, swap_channels
 
 X = np.array([[3.0, -4.0, 0.5], [1.0, 2.0, -2.5]], np.float32)
 
@@ -224,3 +227,45 @@ def test_no_width_drops_a_verdict(
     assert isinstance(report, Report)
     assert len(report_table(report, narrow=True).columns) < len(report_table(report).columns)
     assert len(statistics_table(report, narrow=True).columns) == 6
+
+
+# In words ----------------------------------------------------------------------------------------
+
+
+def in_half(proto: onnx.ModelProto, *, ends: bool) -> onnx.ModelProto:
+    """The same network in float16, its inputs and outputs too, or Casts at both ends."""
+    half = onnx.load_from_string(in_precision(load(proto), TensorProto.FLOAT16).to_bytes())
+    for values, to in ((half.graph.input, "in"), (half.graph.output, "out")) if ends else ():
+        value = values[0]
+        for node in half.graph.node:
+            for names in (node.input, node.output):
+                names[:] = [to if name == value.name else name for name in names]
+        value.type.tensor_type.elem_type = TensorProto.FLOAT
+    if ends:
+        x, y = half.graph.input[0].name, half.graph.output[0].name
+        half.graph.node.insert(0, helper.make_node("Cast", [x], ["in"], to=TensorProto.FLOAT16))
+        half.graph.node.append(helper.make_node("Cast", ["out"], [y], to=TensorProto.FLOAT))
+    return half
+
+
+@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize("name", ["mlp.ts17", "resnet.dynamo", "lenet.ts17"])
+def test_a_copy_in_half_precision_may_differ_by_what_that_costs(name: str, ends: bool) -> None:
+    proto = onnx.load(FIXTURES / f"{name}.onnx")
+    half = in_half(proto, ends=ends)
+    report = verify(proto, half, precision="fp16", seeds=1)
+    assert report and "float16" in report.noise_sources, report.verdict
+    if ends:
+        assert not verify(proto, half, seeds=1), "float32 is promised where nothing else is said"
+    weight = next(t.name for t in half.graph.initializer if len(t.dims) >= 2)
+    for fault in (swap_channels, not_a_number):
+        assert not verify(proto, edited(half, weight, fault), precision="float16", seeds=1)
+
+
+def test_token_ids_and_logits_in_half_precision() -> None:
+    proto = onnx.load(FIXTURES / "gpt2.dynamo.onnx")
+    half = in_half(proto, ends=False)
+    assert "is float16 instead of float" in verify(proto, half, seeds=1).verdict
+    assert verify(proto, half, precision="fp16", seeds=1)
+    with pytest.raises(UsageError, match="nothing measures what 'int8' costs"):
+        verify(proto, half, precision="int8")
