@@ -80,6 +80,7 @@ def report_text(report: Report, place: str | None = None) -> str:
     lines += [f"warning: {o.name}: {w}" for o in report.outputs for w in o.warnings]
     lines += [
         f"onnxruntime's optimiser: model {fault.model}, {fault.output}: {fault.problem}"
+        + (f"; not without {', '.join(fault.passes)}" if fault.passes else "")
         for fault in report.optimizer_faults
     ]
     lines += [] if place is None else [place]

@@ -185,6 +185,21 @@ class Candidate:
             return None
         return outputs if differently or how == "again" else None
 
+    def run_without(self, feeds: Sequence[Feeds], passes: Sequence[str]) -> list[Outputs] | None:
+        """Run all trials optimised, without some passes; return None where that is impossible."""
+        if not self.whole or self._process is not None:
+            return None
+        model = self.model
+        if self.lowered:
+            model = in_precision(model, TensorProto.FLOAT, frozenset({TensorProto.BFLOAT16}))
+        source = contents(model, as_file=self._as_file and not self.lowered)
+        try:
+            session = Session(source, self.provider, optimised=True, without=passes)
+            given = map(self._given, feeds)
+            return [session.run(one, aliases=self._outputs) for one in given]
+        except FAILURES:
+            return None
+
     def _pass(self, feeds: Sequence[Feeds], how: How) -> tuple[list[Outputs], bool]:
         """Run all trials; also return whether any segment ran otherwise than as it is."""
         if how != "again":

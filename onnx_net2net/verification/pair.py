@@ -11,23 +11,25 @@ What is measured is the work of :mod:`onnx_net2net.verification.judgement`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnx_net2net.errors import InvalidModel
 from onnx_net2net.model.model import AnyModel
 from onnx_net2net.progress import Work
 from onnx_net2net.verification.candidate import Candidate
+from onnx_net2net.verification.comparison import distance, largest
 from onnx_net2net.verification.contents import check_files
 from onnx_net2net.verification.engine import VERSION
 from onnx_net2net.verification.feeds import Range, UserInputs
 from onnx_net2net.verification.interface import Matched, compare_outputs, matched
 from onnx_net2net.verification.interior import Interior
 from onnx_net2net.verification.judgement import RUNS, compare_models
+from onnx_net2net.verification.optimizer import guilty_passes
 from onnx_net2net.verification.precision import has_bfloat16, takes_bfloat16
 from onnx_net2net.verification.recordings import planned_trials
 from onnx_net2net.verification.report import Report
 from onnx_net2net.verification.terms import Terms
-from onnx_net2net.verification.trials import Planned, Planner
+from onnx_net2net.verification.trials import Outputs, Planned, Planner
 
 __all__ = ["Sampling", "compare_pair", "compare_recorded"]
 
@@ -75,6 +77,7 @@ def compare_pair(
         running.total = sampling.runs * len(first.segments + second.segments) * len(planned)
         compare_models(first, second, planned, report, terms, first.compared)
         _keep(planned, report)
+        _blame({"a": first, "b": second}, report)
     _say_how((first, second), report)
     check_files(a, first.model)
     check_files(b, second.model)
@@ -102,6 +105,7 @@ def compare_recorded(
     running.total = sampling.runs * len(model.segments) * len(planned)
     compare_models(model, model, planned, report, terms, recorded=True)
     _keep(planned, report)
+    _blame({"b": model}, report)
     _say_how((model,), report)
     check_files(a, model.model)
     return report
@@ -111,6 +115,31 @@ def _keep(planned: Planned, report: Report) -> None:
     """Let the report hold what the first model was fed, and what it computed."""
     report.feeds = [feeds for _, feeds, _ in planned]
     report.expected = [outputs for _, _, outputs in planned]
+
+
+def _blame(models: Mapping[str, Candidate], report: Report) -> None:
+    """Name the passes of the optimiser that change what a model computes."""
+    for label in () if report.sample else {fault.model for fault in report.optimizer_faults}:
+        model = models[label]
+        plain = model.rerun(report.feeds)
+
+        def difference(
+            passes: Sequence[str], model: Candidate = model, plain: list[Outputs] | None = plain
+        ) -> float | None:
+            """Return how far the optimised session is from the plain one, without some passes."""
+            optimised = model.run_without(report.feeds, passes)
+            if optimised is None or plain is None:
+                return None
+            pairs = [(x[n], y.get(n)) for x, y in zip(plain, optimised, strict=True) for n in x]
+            apart = [None if y is None else distance(x, y) for x, y in pairs]
+            return largest([one for one in apart if one is not None])
+
+        whole = difference(())
+        passes = tuple(guilty_passes(difference, whole)) if whole else ()
+        report.optimizer_faults = [
+            replace(fault, passes=passes) if fault.model == label else fault
+            for fault in report.optimizer_faults
+        ]
 
 
 def _fit(

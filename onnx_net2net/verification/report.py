@@ -38,12 +38,14 @@ class Trial:
 class OptimizerFault:
     """onnxruntime's optimised session of one model disagrees with its own unoptimised one.
 
-    ``model`` is ``a`` or ``b``. That is no difference between the networks.
+    ``model`` is ``a`` or ``b``. That is no difference between the networks. ``passes`` are those of
+    the optimiser without which most of it is gone, where that is known.
     """
 
     model: str
     output: str
     problem: str
+    passes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -156,7 +158,9 @@ class Report:
             verdict = f"equivalent as far as is required: {', '.join(self.required)}"
         if self.optimizer_faults:
             models = " and ".join(sorted({fault.model for fault in self.optimizer_faults}))
-            return f"{verdict}, but onnxruntime's optimiser changes what {models} computes"
+            passes = sorted({name for fault in self.optimizer_faults for name in fault.passes})
+            why = f" ({', '.join(passes)})" if passes else ""
+            return f"{verdict}, but onnxruntime's optimiser{why} changes what {models} computes"
         return f"{verdict}, as far as a sample shows" if self.sample else verdict
 
     def take(self, interface: Matched) -> None:
