@@ -173,3 +173,23 @@ def test_outputs_matched_by_a_map(tmp_path: Path, rng: np.random.Generator) -> N
     result = finished(*asked, "b=q")
     assert result.code == 0 and "note: output 'a' is compared with 'p'" in result.out, result
     assert finished(*asked, "b").code == 2
+
+
+def test_noise_of_the_model_stands_for_that_of_the_record(rng: np.random.Generator) -> None:
+    """Far more than a few units in the last place, where large terms cancel."""
+    stack = layers(rng, [5, 64, 64, 4])
+    stack[2] = (np.concatenate([stack[2][0][:32], -stack[2][0][:32]]), stack[2][1])
+    twins = stack[1][0].copy()
+    twins[:, 32:] = twins[:, :32] * (1 + 1e-4)
+    stack[1] = (twins * 100, np.concatenate([stack[1][1][:32]] * 2))
+    report = verify(mlp(stack), mlp(stack))
+    recorded = {f"{i}/y": one["y"] for i, one in enumerate(report.expected)}
+    other = mlp(permuted(stack, 1, rng))
+    report = verify(other, inputs=report.feeds, against=recorded)
+    assert report, report.verdict
+    assert report["y"].max_abs > 32 * 1.2e-7 * abs(report.expected[0]["y"]).max()
+
+
+def test_nothing_is_pickled(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Object arrays"):
+        arrays.write(tmp_path / "x.npz", {"x": np.array([{}], object)})
