@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from onnx_net2net.plan.matching_settings import config_changes as config_changes
     from onnx_net2net.plan.steps import replay as replay
     from onnx_net2net.plan.transfer import transfer as transfer
+    from onnx_net2net.verification.assertion import assert_equivalent as assert_equivalent
     from onnx_net2net.verification.report import Report as Report
     from onnx_net2net.verification.verify import verify as verify
     from onnx_net2net.widening.dimensions import Dimension as Dimension
@@ -68,6 +69,7 @@ _HOMES = {
     "Report": "verification.report",
     "UsageError": "errors",
     "absorb": "frameworks.absorb",
+    "assert_equivalent": "verification.assertion",
     "blocks": "deepening.blocks",
     "config_changes": "plan.matching_settings",
     "costs": "plan.costs",

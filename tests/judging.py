@@ -15,6 +15,7 @@ from onnx_net2net.verification.feeds import Feeds
 from onnx_net2net.verification.interface import matched
 from onnx_net2net.verification.judgement import How, compare_models
 from onnx_net2net.verification.report import Report
+from onnx_net2net.verification.terms import Terms
 from onnx_net2net.verification.trials import Outputs, Planner
 from onnx_net2net.verification.verify import Candidate, choose_provider, verify
 from onnx_net2net.widening.dimensions import Dimension, inspect
@@ -81,7 +82,7 @@ class Subject:
         report = Report(provider=second.running_on)
         assert self._once is not None
         report.take(matched(self._once.graph, second.graph, by_position=False))
-        compare_models(self._once, second, self._planned, report, (None, None))
+        compare_models(self._once, second, self._planned, report, Terms())
         return report
 
     def _prepare(self) -> None:

@@ -33,6 +33,7 @@ ROOMS = (
     "deepening",
     "frameworks",
     "plan",
+    "pytest_plugin",
     "cli",
     "__main__",
 )
@@ -50,7 +51,7 @@ OWNERS = {
     "onnxruntime": {"verification.engine", "verification.sessions"},
     "onnx_ir": {"frameworks.torch.exporter", "model.interchange"},
     "onnxscript": {"frameworks.torch.exporter"},
-    "rich": {"cli.bar", "cli.render", "cli.tables"},
+    "rich": {"cli.bar", "cli.render", "cli.render_report", "cli.tables"},
     "tempfile": {"verification.acceptance"},
 }  # fmt: skip
 # What comes with an extra only.

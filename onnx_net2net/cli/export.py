@@ -107,7 +107,7 @@ def _show(
     as_json: bool,
 ) -> int:
     """Say what was written, or why nothing was; return the exit code."""
-    from onnx_net2net.cli import render
+    from onnx_net2net.cli import render, render_report
 
     done = report is None or report.equivalent
     if as_json:
@@ -117,7 +117,7 @@ def _show(
         print_json({**values, "output": str(target) if done else None})
         return DONE if done else UNEQUAL
     if report is not None:
-        click.echo(render.verified(report) if done else render.report_text(report))
+        click.echo(render_report.verified(report) if done else render_report.report_text(report))
     elif unverified:
         click.echo(f"not verified: {unverified}")
     for line in epsilons:

@@ -87,8 +87,8 @@ def _parsed(setting: str) -> tuple[str, Any]:
 
 
 def _text(grown: GrownCheckpoint) -> str:
-    from onnx_net2net.cli.render import verified
     from onnx_net2net.cli.render_growth import growth_text
+    from onnx_net2net.cli.render_report import verified
     from onnx_net2net.cli.tables import empty_table, text
     from onnx_net2net.frameworks.transfer import few
 

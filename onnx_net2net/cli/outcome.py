@@ -119,17 +119,19 @@ class Outcome:
 
 def _show_end(target: Path | None, judge: Judge | None, code: int) -> None:
     """Say what onnxruntime says of a grown model, and where it is."""
-    from onnx_net2net.cli import render
+    from onnx_net2net.cli import render, render_report
     from onnx_net2net.model.atomic_write import files_of
 
     report = judge.report if judge is not None else None
     if judge is None or report is None:
         click.echo("not written: a dry run" if target is None else "not verified")
     elif code == UNEQUAL:
-        click.echo(render.report_text(report))
+        click.echo(render_report.report_text(report))
         problem = "nothing was written, for the grown model does not compute the same"
         click.echo(f"error: {problem}\n  remedy: please report it with the model", err=True)
     else:
-        click.echo(render.verified(report) if judge.exact else render.perturbed(report))
+        click.echo(
+            render_report.verified(report) if judge.exact else render_report.perturbed(report)
+        )
     if target is not None:
         click.echo(f"wrote {render.written(files_of(target))}")

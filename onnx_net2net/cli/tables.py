@@ -21,10 +21,10 @@ from onnx_net2net.cli.terminal import own_styles, printable
 _UNBOUNDED = 100_000  # columns, where nobody looks at a screen
 
 
-def text(table: Table, narrower: Table | None = None) -> str:
+def text(table: Table, *narrower: Table) -> str:
     """Return a table as text: in colour and fitted to the terminal if there is one, else complete.
 
-    ``narrower`` is taken where ``table`` would not fit.
+    The first of the ``narrower`` tables that fits is taken where ``table`` does not, or the last.
     """
     terminal = sys.stdout.isatty()
     console = Console(
@@ -36,8 +36,10 @@ def text(table: Table, narrower: Table | None = None) -> str:
         emoji=False,
     )
     free = console.options.update(max_width=_UNBOUNDED)
-    if narrower is not None and Measurement.get(console, free, table).minimum > console.width:
-        table = narrower
+    for other in narrower:
+        if Measurement.get(console, free, table).minimum <= console.width:
+            break
+        table = other
     with console.capture() as captured:
         console.print(table)
     return own_styles("\n".join(line.rstrip() for line in captured.get().split("\n")).rstrip())
@@ -54,13 +56,16 @@ class _Table(Table):
 
 
 def empty_table(*columns: tuple[str, str]) -> Table:
-    """Make a table; a column is a title and "left", "right" or "fold" (long text, in lines)."""
+    """Make a table; a column is a title and "left", "right", "name" or "fold" (long text).
+
+    What is of the last two kinds is written in lines where it does not fit into one.
+    """
     table = _Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for title, kind in columns:
         table.add_column(
             title,
             justify="right" if kind == "right" else "left",
-            no_wrap=kind != "fold",
+            no_wrap=kind not in ("fold", "name"),
             min_width=20 if kind == "fold" else None,
             overflow="fold",
         )

@@ -16,6 +16,7 @@ from onnx_net2net.verification.feeds import Feeds
 from onnx_net2net.verification.interior import Interior
 from onnx_net2net.verification.judgement import How, compare_models
 from onnx_net2net.verification.report import Report, Trial
+from onnx_net2net.verification.terms import Terms
 from onnx_net2net.verification.trials import Outputs, Planned, Planner
 from onnx_net2net.verification.verify import VERSION, Candidate, candidate
 
@@ -53,7 +54,7 @@ def agreement(model: Model, call: Call, *, seeds: int = 3) -> Report:
     first.open()
     report = Report(onnxruntime=VERSION, provider=first.running_on)
     planned = _planned(first, model, seeds)
-    compare_models(first, _Imported(model, call), planned, report, (None, None))
+    compare_models(first, _Imported(model, call), planned, report, Terms())
     report.seconds = time.monotonic() - started
     return report
 

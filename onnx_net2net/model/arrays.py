@@ -1,6 +1,7 @@
 """Arrays in NumPy's files, as strangers write them: nothing is unpickled, no header is believed.
 
 arrays = read(Path("inputs.npz"))       # {"x": array}; one array of an .npy file
+write(Path("outputs.npz"), {"y": array})
 """
 
 from __future__ import annotations
@@ -8,13 +9,14 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
 
-__all__ = ["read"]
+__all__ = ["read", "write"]
 
 Array = np.ndarray[Any, Any]
 # Bytes that an archive may hold: deflate shrinks by 1,000 at most, and real data by far less.
@@ -68,3 +70,14 @@ def _array(file: IO[bytes], size: int) -> Array:
     if len(data) != wanted:
         raise ValueError("it is cut off")
     return np.frombuffer(bytearray(data), dtype).reshape(shape, order="F" if in_columns else "C")
+
+
+def write(path: Path, named: Mapping[str, Array]) -> None:
+    """Write an archive of arrays; the same arrays give the same bytes.
+
+    Raises ValueError for an array of Python objects, which are not pickled, and OSError.
+    """
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in named.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                npy.write_array(stream, np.asarray(array), allow_pickle=False)

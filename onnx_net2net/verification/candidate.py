@@ -49,6 +49,10 @@ Values = dict[str, np.ndarray | Value]
 _COMPARED = 16 << 20
 
 
+# Ways to run it as a copy of another type.
+_RETYPED = {"double": TensorProto.DOUBLE, "float16": TensorProto.FLOAT16}
+
+
 class _Bound(Exception):
     """A value cannot leave the session that made it."""
 
@@ -181,6 +185,21 @@ class Candidate:
             return None
         return outputs if differently or how == "again" else None
 
+    def run_without(self, feeds: Sequence[Feeds], passes: Sequence[str]) -> list[Outputs] | None:
+        """Run all trials optimised, without some passes; return None where that is impossible."""
+        if not self.whole or self._process is not None:
+            return None
+        model = self.model
+        if self.lowered:
+            model = in_precision(model, TensorProto.FLOAT, frozenset({TensorProto.BFLOAT16}))
+        source = contents(model, as_file=self._as_file and not self.lowered)
+        try:
+            session = Session(source, self.provider, optimised=True, without=passes)
+            given = map(self._given, feeds)
+            return [session.run(one, aliases=self._outputs) for one in given]
+        except FAILURES:
+            return None
+
     def _pass(self, feeds: Sequence[Feeds], how: How) -> tuple[list[Outputs], bool]:
         """Run all trials; also return whether any segment ran otherwise than as it is."""
         if how != "again":
@@ -188,30 +207,33 @@ class Candidate:
         if chained := None if self.whole else self._chained(feeds, how):
             return chained
 
-        def run(session: Session, double: bool) -> list[Outputs]:
-            return [self._run(session, one, double) for one in feeds]
+        def run(session: Session, retyped: str | None) -> list[Outputs]:
+            return [self._run(session, one, retyped) for one in feeds]
 
         outputs, way = self._attempt(0, how, run)
         return outputs, way != "again"
 
-    def _run(self, session: Session, feeds: Feeds, double: bool) -> Outputs:
-        outputs = session.run(self._given(feeds, double), aliases=self._outputs)
+    def _run(self, session: Session, feeds: Feeds, retyped: str | None) -> Outputs:
+        outputs = session.run(self._given(feeds, retyped), aliases=self._outputs)
         self._ran()
         return outputs
 
-    def _given(self, feeds: Feeds, double: bool = False) -> dict[str, np.ndarray]:
-        """Return inputs by its own names, and of its own types."""
+    def _given(self, feeds: Feeds, retyped: str | None = None) -> dict[str, np.ndarray]:
+        """Return inputs by its own names, and of its own types or those of a ``retyped`` copy."""
         given = {}
         for name, value in feeds.items():
-            own = np.dtype(np.float64) if double and is_float(value.dtype) else value.dtype
-            kind = own if double else self._types.get(name, own)
+            kind = self._types.get(name, value.dtype)
+            if retyped is not None and is_float(value.dtype):
+                kind = helper.tensor_dtype_to_np_dtype(_RETYPED[retyped])
             given[self._inputs.get(name, name)] = value.astype(kind, copy=False)
         return given
 
-    def _attempt(self, index: int, how: How, run: Callable[[Session, bool], T]) -> tuple[T, How]:
+    def _attempt(
+        self, index: int, how: How, run: Callable[[Session, str | None], T]
+    ) -> tuple[T, How]:
         """Call ``run`` with a session of a segment, the best first; return how it was made, too.
 
-        ``run`` is told whether it computes in float64. Raises what the last one raised.
+        ``run`` is told of the precision, where it is another. Raises what the last one raised.
         """
         segment = self.segments[index]
         model = self.model if self.whole else part(self.model, segment, self._kinds)
@@ -220,7 +242,7 @@ class Candidate:
             try:
                 session = self._opened(model) if way == "again" else None
                 session = session or self._session(model, way, blur=blur, seed=index)
-                return run(session, way == "double"), way
+                return run(session, way if way in _RETYPED else None), way
             except FAILURES as error:
                 failure = error.with_traceback(None)  # which would keep the session
         raise failure
@@ -262,8 +284,8 @@ class Candidate:
         try:
             for index, segment in enumerate(self.segments):
 
-                def run(session: Session, double: bool) -> list[Values]:
-                    return [self._handed_on(session, values, double) for values in trials]
+                def run(session: Session, retyped: str | None) -> list[Values]:
+                    return [self._handed_on(session, values, retyped) for values in trials]
 
                 results, way = self._attempt(index, how, run)
                 differently = differently or way != "again"
@@ -280,7 +302,7 @@ class Candidate:
         order = [self._outputs.get(value.name, value.name) for value in self.graph.output]
         return [{name: one[name] for name in (*order, *one)} for one in outputs], differently
 
-    def _handed_on(self, session: Session, values: Values, double: bool) -> Values:
+    def _handed_on(self, session: Session, values: Values, retyped: str | None) -> Values:
         """Run a segment on what it reads, in the types that this session takes."""
         fed = {}
         for name, kind in session.inputs.items():
@@ -291,7 +313,7 @@ class Candidate:
         self._ran()
         if not all(value.has_value() for value in results.values()):
             raise _Bound  # an empty optional value
-        if not double:
+        if retyped is None:
             self._kinds |= {name: value.data_type() for name, value in results.items()}
         # Copied as long as the session lives, for a result may be one of its weights or inputs.
         copies = {name: array_of(value) for name, value in results.items()}
@@ -354,9 +376,9 @@ class Candidate:
             if blur:
                 proto = blurred(model.proto, kernels(self.provider), 2 * seed + (sign < 0))
             model = nudged(model, sign=sign, proto=proto)
-        if how == "double":
-            lacking = functools.partial(self._lacks, TensorProto.DOUBLE)
-            model = in_precision(model, TensorProto.DOUBLE, lacking=lacking)
+        if how in _RETYPED:
+            lacking = functools.partial(self._lacks, _RETYPED[how])
+            model = in_precision(model, _RETYPED[how], lacking=lacking)
         elif self.lowered:
             bfloat16 = frozenset({TensorProto.BFLOAT16})
             model = in_precision(model, TensorProto.FLOAT, bfloat16)

@@ -21,9 +21,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import ml_dtypes
 import numpy as np
+
+if TYPE_CHECKING:
+    from onnx_net2net.verification.statistics import Statistics
 
 NOISE = "rounding noise"
 FACTOR = 5.0
@@ -42,7 +46,8 @@ class Difference:
     element of the output; ``tolerance`` is what was allowed there, by the ``rule`` that held:
     rounding noise, ``rtol``, ``atol`` or both. ``used`` is the largest difference counted in
     tolerances (above 1 is a problem). ``top1`` is the share of equal best classes, or
-    None where the output does not look like class scores.
+    None where the output does not look like class scores. ``statistics`` are None where no element
+    could be compared.
     """
 
     max_abs: float = 0.0
@@ -53,6 +58,7 @@ class Difference:
     top1: float | None = None
     problem: str | None = None
     warnings: list[str] = field(default_factory=list)
+    statistics: Statistics | None = None
 
 
 def epsilon(dtype: np.dtype) -> float:
@@ -80,14 +86,14 @@ def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
         return None
     if not is_float(a.dtype):
         return np.asarray(a != b, np.float64)
-    return _apart(a, b)
+    return apart(a, b)
 
 
-def _apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return |a - b| in float64, 0 where either is not finite."""
     if a.dtype.kind in "iu":  # float64 does not know all 64-bit numbers, but their distances
-        apart = np.maximum(a, b) - np.minimum(a, b)
-        return np.asarray(apart.view(f"u{apart.itemsize}"), np.float64)
+        between = np.maximum(a, b) - np.minimum(a, b)
+        return np.asarray(between.view(f"u{between.itemsize}"), np.float64)
     left, right = wide(a), wide(b)
     finite = np.isfinite(left) & np.isfinite(right)
     with np.errstate(invalid="ignore"):
@@ -191,7 +197,7 @@ def _compare_near(
 ) -> Difference:
     left, right = wide(expected), wide(actual)
     problem, warnings = _compare_not_finite(left, right)
-    error = _apart(expected, actual)
+    error = apart(expected, actual)
     limit = np.broadcast_to(tolerance, error.shape)
     used = np.where(error > limit, np.inf, 0.0)
     np.divide(error, limit, out=used, where=limit > 0)
@@ -211,7 +217,7 @@ def _compare_near(
     max_abs = float(error.max(initial=0.0))
     return Difference(
         max_abs=max_abs,
-        max_rel=_relative(max_abs, expected),
+        max_rel=relative(max_abs, expected),
         tolerance=float(limit.flat[at]) if limit.size else 0.0,
         rule=held,
         used=float(used.max(initial=0.0)),
@@ -221,7 +227,7 @@ def _compare_near(
     )
 
 
-def _relative(max_abs: float, expected: np.ndarray) -> float:
+def relative(max_abs: float, expected: np.ndarray) -> float:
     """Return the difference relative to the largest element."""
     size = float(magnitude(expected).max(initial=0.0))
     if size == 0:
@@ -245,13 +251,13 @@ def _compare_exact(expected: np.ndarray, actual: np.ndarray, share: np.ndarray) 
             f"{count} of {differ.size} whole numbers differ; up to {int(allowed)} may, "
             "for they flip between runs of the first model too"
         )
-    apart = 0.0
+    max_abs = 0.0
     if count and expected.dtype.kind in "iub":
-        apart = float(_apart(expected, actual).max())
+        max_abs = float(apart(expected, actual).max())
     used = count / allowed if allowed else float("inf") if count else 0.0
-    relative = _relative(apart, expected) if apart else 0.0
+    max_rel = relative(max_abs, expected) if max_abs else 0.0
     return Difference(
-        max_abs=apart, max_rel=relative, used=used, problem=problem, warnings=warnings
+        max_abs=max_abs, max_rel=max_rel, used=used, problem=problem, warnings=warnings
     )
 
 

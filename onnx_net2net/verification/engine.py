@@ -78,12 +78,19 @@ def lacks_kernel(error: Exception) -> bool:
 class Engine:
     """A session in this process: ``inputs`` with their types, ``outputs``, ``provider``."""
 
-    def __init__(self, source: Source, provider: str, optimised: bool, lean: bool) -> None:
+    def __init__(
+        self,
+        source: Source,
+        provider: str,
+        optimised: bool,
+        lean: bool,
+        without: Sequence[str] = (),
+    ) -> None:
         # The session may look at these for as long as it lives.
         weights = source.weights if isinstance(source, Contents) else {}
         self._weights = {name: value_of(array) for name, array in weights.items()}
         message = source.message if isinstance(source, Contents) else source
-        self._session = _session(message, provider, optimised, lean, self._weights)
+        self._session = _session(message, provider, optimised, lean, self._weights, without)
         self.provider: str = self._session.get_providers()[0]
         self.inputs = {value.name: value.type for value in self._session.get_inputs()}
         self.outputs = [value.name for value in self._session.get_outputs()]
@@ -158,14 +165,16 @@ def open_engine(
     optimised: bool,
     process: Isolated | None = None,
     lean: bool = False,
+    without: Sequence[str] = (),
 ) -> Engine:
     """Open a session of a model file, or of its contents. Raises :data:`ERRORS`.
 
     A ``process`` ends the session that was opened there before. A ``lean`` session takes
-    less memory, and longer for each run.
+    less memory, and longer for each run. The optimiser does ``without`` passes of these names, but
+    for a session in a process.
     """
     if process is None:
-        return Engine(source, provider, optimised, lean)
+        return Engine(source, provider, optimised, lean, without)
     return _Elsewhere(process, source, provider, optimised, lean)
 
 
@@ -175,6 +184,7 @@ def _session(
     optimised: bool,
     lean: bool,
     weights: Mapping[str, Value],
+    without: Sequence[str],
 ) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 4
@@ -193,7 +203,9 @@ def _session(
     # TF32 keeps 10 bits of the mantissa, which would hide most differences.
     settings = {"use_tf32": "0"} if provider.startswith("CUDA") else {}
     providers = [(provider, settings), (CPU, {})]
-    return ort.InferenceSession(source, options, providers=providers[: 1 + (provider != CPU)])
+    providers = providers[: 1 + (provider != CPU)]
+    disabled = {"disabled_optimizers": [*without]} if without else {}
+    return ort.InferenceSession(source, options, providers=providers, **disabled)
 
 
 # In the process of a hazardous model: the session that was opened last, by its number.

@@ -31,6 +31,7 @@ from onnx_net2net.model.tensors import check_tensor, is_external
 from onnx_net2net.verification.bounds import Use
 from onnx_net2net.verification.comparison import is_float
 from onnx_net2net.verification.sizes import InputSpec, concrete
+from onnx_net2net.verification.trial_files import numbered_trials
 
 Feeds = dict[str, np.ndarray]
 Range = tuple[float, float]
@@ -205,6 +206,10 @@ def _read(path: Path, specs: Sequence[InputSpec]) -> list[tuple[str, Feeds]]:
         ) from error
     if isinstance(contents, np.ndarray):
         return [(path.name, {specs[0].name: contents} if specs else {})]
+    if contents.keys() != {spec.name for spec in specs}:
+        trials = numbered_trials(contents)
+        if len(trials) > 1:
+            return [(f"{path.name}, trial {i}", feeds) for i, feeds in enumerate(trials)]
     # np.savez(path, x, y) without names calls its arrays arr_0, arr_1.
     if len(contents) == len(specs) and all(
         re.fullmatch(r"arr_[0-9]{1,9}", name) for name in contents

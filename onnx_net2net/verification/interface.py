@@ -11,12 +11,13 @@ cast, on numbers that both types hold, and is said.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import onnx
 from onnx import TensorProto
 
+from onnx_net2net.errors import UsageError
 from onnx_net2net.operators.types import FLOATS
 from onnx_net2net.verification.comparison import epsilon
 from onnx_net2net.verification.sizes import InputSpec, input_specs
@@ -44,17 +45,37 @@ class Matched:
     warnings: list[str] = field(default_factory=list)
     casts: list[str] = field(default_factory=list)
     by_position: list[str] = field(default_factory=list)
+    mapped: list[str] = field(default_factory=list)
 
 
-def matched(a: onnx.GraphProto, b: onnx.GraphProto, *, by_position: bool = False) -> Matched:
-    """Match the inputs of two models by name or, if asked to, by position whatever the names."""
+def matched(
+    a: onnx.GraphProto,
+    b: onnx.GraphProto,
+    *,
+    by_position: bool = False,
+    names: Mapping[str, str] | None = None,
+) -> Matched:
+    """Match inputs and outputs of two models by name, or by position whatever the names.
+
+    ``names`` gives those of the second model by those of the first, where they differ.
+    """
     first, second = input_specs(a), input_specs(b)
     result = Matched(first)
-    if by_position:
-        result.inputs = _paired("input", [s.name for s in first], [s.name for s in second], result)
+    inputs = [spec.name for spec in first], [spec.name for spec in second]
+    outputs = [value.name for value in a.output], [value.name for value in b.output]
+    if by_position and names:
+        raise UsageError("names are matched by position or as mapped, not both", "leave out one")
+    if names:
+        _check_names(names, inputs, outputs)
+    if by_position or names:
+        if names:
+            result.inputs = _mapped("input", *inputs, names, result)
+            pairs = _mapped("output", *outputs, names, result)
+        else:
+            result.inputs = _paired("input", *inputs, result)
+            pairs = _paired("output", *outputs, result)
         back = {other: name for name, other in result.inputs.items()}
         second = [replace(spec, name=back.get(spec.name, spec.name)) for spec in second]
-        pairs = _paired("output", [v.name for v in a.output], [v.name for v in b.output], result)
         result.outputs = {other: name for name, other in pairs.items()}
     result.specs, problems, result.warnings = merged_specs(first, second)
     if not result.problems:
@@ -66,6 +87,37 @@ def matched(a: onnx.GraphProto, b: onnx.GraphProto, *, by_position: bool = False
         if spec.also is not None
     ]
     return result
+
+
+def _check_names(names: Mapping[str, str], *sides: tuple[Sequence[str], Sequence[str]]) -> None:
+    """Raise UsageError for a name that is neither an input nor an output."""
+    for name, other in names.items():
+        if not any(name in first and other in second for first, second in sides):
+            raise UsageError(
+                f"{name!r} of the first model and {other!r} of the second are no pair",
+                "; ".join(f"{', '.join(first)} = {', '.join(second)}" for first, second in sides),
+            )
+
+
+def _mapped(
+    kind: str,
+    first: Sequence[str],
+    second: Sequence[str],
+    names: Mapping[str, str],
+    result: Matched,
+) -> dict[str, str]:
+    """Return the second model's name by the first one's, as ``names`` has them."""
+    pairs = {name: names[name] for name in first if names.get(name) in second}
+    for other in second:
+        if other in pairs and other not in pairs.values():
+            raise UsageError(
+                f"the second model has an {kind} {other!r}, which would be one too many",
+                f"map it as well, or compare {other!r} with {other!r}",
+            )
+    if len({*pairs.values()}) < len(pairs):
+        raise UsageError(f"an {kind} of the second model is mapped twice", "map each once")
+    result.mapped += [f"{kind} {name!r} is compared with {pairs[name]!r}" for name in pairs]
+    return pairs
 
 
 def _paired(
@@ -167,7 +219,7 @@ def compare_outputs(
     first = [v.name for v in a.output]
     second = [result.outputs.get(v.name, v.name) for v in b.output]
     names = _name_problems("output", first, second)
-    if not names and first != second:
+    if not names and first != second and not result.mapped:
         names.append(f"the outputs stand in another order: {second} instead of {first}")
     if not first:
         names.append("the first model has no outputs")

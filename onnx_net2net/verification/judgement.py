@@ -9,10 +9,11 @@ True
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+import ml_dtypes
 import numpy as np
 import onnx
 
@@ -21,6 +22,7 @@ from onnx_net2net.model.tensors import nodes
 from onnx_net2net.operators import facts
 from onnx_net2net.verification.comparison import (
     FACTOR,
+    Difference,
     compare,
     distance,
     epsilon,
@@ -35,12 +37,11 @@ from onnx_net2net.verification.comparison import (
 from onnx_net2net.verification.feeds import Feeds
 from onnx_net2net.verification.precision import nudged_feeds
 from onnx_net2net.verification.report import OptimizerFault, OutputReport, Report, Trial
+from onnx_net2net.verification.statistics import statistics, worst
+from onnx_net2net.verification.terms import Terms
 from onnx_net2net.verification.trials import Outputs, Planned, RunError
 
-How = Literal["again", "optimised", "up", "down", "double"]
-PerOutput = float | Mapping[str, float] | None
-Own = tuple[PerOutput, PerOutput]  # the user's rtol and atol, as given
-Tolerance = tuple[float | None, float | None]  # rtol, atol; not both None
+How = Literal["again", "optimised", "up", "down", "double", "float16"]
 
 # The second model may be noisier than the first (a wider one sums more terms), but not without
 # limit: a difference must not hide behind noise that it made itself.
@@ -63,6 +64,14 @@ _MOVES: tuple[How, ...] = ("up", "down")
 NOTHING_FINITE = (
     "all {size} elements are NaN or infinite in both models, whatever the input: nothing could be"
     " compared; try other inputs, or look for NaN in the weights"
+)
+
+# What decides where requirements replace tolerances.
+REQUIRED = "required"
+
+UNMEASURABLE = (
+    "{requirement} is required, and its {measure} has no value in any trial: it is zero, empty, or"
+    " not of that kind; require this of other outputs, by their names"
 )
 
 NOTHING_THERE = (
@@ -117,20 +126,24 @@ def judge(
     a: Runs,
     b: Runs,
     trials: Sequence[Trial],
-    own: Tolerance | None,
+    terms: Terms | None = None,
     cast: bool = False,
 ) -> tuple[OutputReport, list[OptimizerFault]]:
-    """Compare one output over all trials; ``own`` is the user's tolerance, if there is one.
+    """Compare one output over all trials; ``terms`` are the user's, if there are any.
 
     ``cast`` permits that the second model gives it in another precision.
     """
+    terms = terms or Terms()
     expected, actual = a.outputs(name), b.outputs(name)
     report = OutputReport(name, str(expected[0].dtype), expected[0].shape)
     if expected[0].dtype.kind in "OUS":
         for trial, x, y in zip(trials, expected, actual, strict=True):
             report.add(compare(x, y, np.zeros(())), trial)
+        _settle(report, terms)
         return report, []
     unit = max(epsilon(y.dtype) for y in (*expected, *actual))
+    if terms.precision is not None and is_float(expected[0].dtype):
+        unit = max(unit, float(ml_dtypes.finfo(terms.precision).eps))
     noise = _joint_noise(name, a, b, unit)
     faults = []
     for label, runs in (("a", a), ("b", b)):
@@ -144,13 +157,37 @@ def judge(
     limits = tolerances(expected, noise, unit=unit)
     report.noise = largest(noise)
     for trial, x, y, limit in zip(trials, expected, actual, limits, strict=True):
-        report.add(compare(x, y, limit, *(own or ()), cast=cast), trial)
+        report.add(_assessed(x, y, limit, name, terms, cast), trial)
+    _settle(report, terms)
     report.signal = signal(expected)
     finite = [np.isfinite(wide(y)).any() for y in expected if y.size]
     if report.problem is None and finite and not any(finite):
         report.problem = NOTHING_FINITE.format(size=sum(y.size for y in expected))
     report.warnings += _blindness(report, expected)
     return report, faults
+
+
+def _assessed(
+    x: np.ndarray, y: np.ndarray, limit: np.ndarray, name: str, terms: Terms, cast: bool
+) -> Difference:
+    """Judge one trial by tolerances and by what is required."""
+    alone = terms.decide_alone(name)
+    own = (None, np.inf) if alone else terms.tolerance(name) or ()
+    difference = compare(x, y, limit, *own, cast=cast)
+    if alone:
+        difference.rule = REQUIRED
+    difference.statistics = statistics(x, y)
+    problems = [requirement.problem(difference.statistics) for requirement in terms.required(name)]
+    difference.problem = "; ".join(filter(None, [difference.problem, *problems])) or None
+    return difference
+
+
+def _settle(report: OutputReport, terms: Terms) -> None:
+    """Sum up the statistics of all trials. What is required has to have a value in one of them."""
+    report.statistics = worst([difference.statistics for difference in report.differences])
+    for requirement in terms.required(report.name):
+        if report.problem is None and getattr(report.statistics, requirement.measure, None) is None:
+            report.problem = UNMEASURABLE.format(requirement=requirement, **vars(requirement))
 
 
 def _joint_noise(name: str, a: Runs, b: Runs, unit: float) -> list[np.ndarray]:
@@ -197,7 +234,11 @@ def _blindness(report: OutputReport, expected: Sequence[np.ndarray]) -> Iterator
         yield "it is zero for all inputs tried: agreement shows nothing"
     elif report.signal == 0:
         yield "it is the same for all inputs tried: agreement shows little"
-    elif is_float(expected[0].dtype) and report.signal < BLIND * report.tolerance:
+    elif (
+        is_float(expected[0].dtype)
+        and report.rule != REQUIRED
+        and report.signal < BLIND * report.tolerance
+    ):
         yield (
             f"differences up to {report.tolerance:.2g} count as rounding noise, and it changes by "
             f"no more than {report.signal:.2g} between inputs: agreement shows little"
@@ -224,7 +265,8 @@ class Subject(Protocol):
         """Run it another way; return None where that is impossible.
 
         That is ``again`` in the same session, ``optimised``, with the weights moved by one ulp
-        ``up`` or ``down`` and functions as inexact as their kernels, or in ``double`` precision.
+        ``up`` or ``down`` and functions as inexact as their kernels, or in ``double`` precision or
+        in ``float16``.
         """
 
 
@@ -233,23 +275,27 @@ def compare_models(
     second: Subject,
     planned: Planned,
     report: Report,
-    own: Own,
+    terms: Terms,
     inside: Collection[str] = (),
+    *,
+    recorded: bool = False,
 ) -> None:
     """Run the second model and all re-runs; write what shows into the report.
 
-    ``inside`` are tensors that both models may give beside their outputs.
+    ``inside`` are tensors that both models may give beside their outputs. Where the outputs in
+    ``planned`` are ``recorded``, nothing made them that could be run again: the noise of the second
+    model stands for theirs.
     """
     report.trials = [trial for trial, _, _ in planned]
     feeds = [inputs for _, inputs, _ in planned]
     a, b = Runs([outputs for _, _, outputs in planned]), Runs([])
     names = [name for name in _names(a) if name not in inside]
-    _check_own(own, names)
+    terms.check(names)
     drawing = (n.op_type for n in nodes(first.graph) if facts(n.op_type, n.domain).random)
     operator = next(drawing, None)
     if operator and any(_differ(outputs, first.run(inputs)) for _, inputs, outputs in planned):
         report.problems.append(
-            f"the first model draws random numbers ({operator}): no two runs of it agree"
+            f"the {first.label} model draws random numbers ({operator}): no two runs of it agree"
         )
     with contextlib.suppress(RunError):  # on which trial, single runs tell
         b.base = second.rerun(feeds) or []
@@ -257,26 +303,48 @@ def compare_models(
         try:
             b.base.append(second.run(inputs))
         except RunError as error:
-            report.problems.append(f"the second model fails on {trial.label}: {error.problem}")
+            report.problems.append(
+                f"the {second.label} model fails on {trial.label}: {error.problem}"
+            )
             return
-    for subject, runs in ((first, a), (second, b)):
+    for subject, runs in ((first, a), (second, b))[recorded:]:
         _measure(subject, runs, feeds, report)
+    if recorded:
+        a.noise = b.noise
+    if terms.precision is not None:
+        coarse = first.rerun(feeds, terms.precision)
+        if coarse is None:
+            raise UsageError(
+                f"the first model cannot be computed in {terms.precision} here, so nothing says "
+                "what another may differ by",
+                "state tolerances, or what is required, instead",
+            )
+        _absorb(a, coarse, terms.precision, report)
     for name in (name for name in _names(a) if name in inside):
         _compare_inside(name, a, b, report)
+    _judge_outputs(names, a, b, report, terms, second.label)
+    report.warnings += _parting(report)
+
+
+def _judge_outputs(
+    names: Sequence[str], a: Runs, b: Runs, report: Report, terms: Terms, label: str
+) -> None:
+    """Judge the outputs; ``label`` is what the second model is called."""
     for name in names:
         given = [i for i, outputs in enumerate(a.base) if name in outputs]
         if any(name not in b.base[i] for i in given):
-            report.outputs.append(OutputReport(name, problem="the second model does not give it"))
+            problem = f"the {label} model does not give it"
+            report.outputs.append(OutputReport(name, problem=problem))
             continue
         trials = [report.trials[i] for i in given]
-        stated = own_of(own, name)
-        cast = bool(report.casts) or stated is not None
-        output, faults = judge(name, a.of(given), b.of(given), trials, stated, cast)
+        cast = bool(report.casts) or terms.casts(name)
+        output, faults = judge(name, a.of(given), b.of(given), trials, terms, cast)
         report.outputs.append(output)
         report.optimizer_faults += faults
+    if terms.alone:
+        report.required = [*map(str, terms.requirements)]
     if report.outputs and not any(y[name].size for y in a.base for name in names if name in y):
         report.problems.append(NOTHING_THERE)
-    report.warnings += _parting(report)
 
 
 def _compare_inside(name: str, a: Runs, b: Runs, report: Report) -> None:
@@ -286,7 +354,7 @@ def _compare_inside(name: str, a: Runs, b: Runs, report: Report) -> None:
         x is not None and y is not None and (x.dtype, x.shape) == (y.dtype, y.shape)
         for x, y in pairs
     ):
-        report.inside.append(judge(name, a, b, report.trials, None)[0])
+        report.inside.append(judge(name, a, b, report.trials)[0])
 
 
 def _parting(report: Report) -> Iterator[str]:
@@ -350,22 +418,3 @@ def _names(runs: Runs) -> list[str]:
 def _differ(a: Outputs, b: Outputs) -> bool:
     apart = [distance(a[name], b[name]) for name in a.keys() & b.keys()]
     return any(one is None or one.any() for one in apart)
-
-
-def _check_own(own: Own, names: Sequence[str]) -> None:
-    for value in own:
-        named = value if isinstance(value, Mapping) else {} if value is None else {"": value}
-        for name, number in named.items():
-            if not number >= 0:  # not a number is not, either
-                raise UsageError(f"a tolerance of {number} is no limit", "give a number from 0 up")
-            if name and name not in names:
-                raise UsageError(
-                    f"a tolerance is given for {name!r}, which is no output",
-                    f"outputs: {', '.join(names)}",
-                )
-
-
-def own_of(own: Own, name: str) -> Tolerance | None:
-    """Return the user's (rtol, atol) for one output; None where the measured noise decides."""
-    rtol, atol = (value.get(name) if isinstance(value, Mapping) else value for value in own)
-    return None if rtol is None and atol is None else (rtol, atol)

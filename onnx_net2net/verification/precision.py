@@ -130,13 +130,18 @@ def _retype_value(kind: onnx.TypeProto, target: int, sources: frozenset[int]) ->
 
 def _cast(weight: Weight, target: int) -> Computed:
     """Return a weight in another type, computed when it is needed."""
-    dtype = helper.tensor_dtype_to_np_dtype(target)
-    return Computed(weight.name, target, weight.shape, lambda: weight.array().astype(dtype))
+    return Computed(weight.name, target, weight.shape, lambda: _array(weight.array(), target))
+
+
+def _array(array: np.ndarray, target: int) -> np.ndarray:
+    """Return an array in another type; what is too large for it becomes infinite."""
+    with np.errstate(over="ignore"):
+        return array.astype(helper.tensor_dtype_to_np_dtype(target))
 
 
 def _convert(tensor: onnx.TensorProto, target: int, sources: frozenset[int]) -> None:
     if tensor.data_type in sources and tensor.data_type != target:
-        array = numpy_helper.to_array(tensor).astype(helper.tensor_dtype_to_np_dtype(target))
+        array = _array(numpy_helper.to_array(tensor), target)
         tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
 
 

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
+import numpy as np
+
+from onnx_net2net.verification import formats
 from onnx_net2net.verification.comparison import Difference
 from onnx_net2net.verification.interface import Matched
+from onnx_net2net.verification.trial_files import save_trials
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,14 @@ class Trial:
 class OptimizerFault:
     """onnxruntime's optimised session of one model disagrees with its own unoptimised one.
 
-    ``model`` is ``a`` or ``b``. That is no difference between the networks.
+    ``model`` is ``a`` or ``b``. That is no difference between the networks. ``passes`` are those of
+    the optimiser without which most of it is gone, where that is known.
     """
 
     model: str
     output: str
     problem: str
+    passes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -98,10 +103,12 @@ class Report:
     ``problems`` are those of the models as a whole (inputs, names and order of outputs, a run that
     failed); those of one output stand with it. ``provider`` is what really ran, as onnxruntime
     calls it; ``precision`` is set where both models had to be computed in another type.
-    ``casts`` and ``by_position`` say what was compared though its type or its name differs.
+    ``casts``, ``mapped`` and ``by_position`` say what was compared though type or name differ.
     ``noise_sources`` says which re-runs measured the rounding noise; a ``sample`` measures it once.
     ``inside`` are tensors of one name in both models, where these were run in segments: they show
-    where the models part, and decide nothing.
+    where the models part, and decide nothing. ``required`` are the requirements that decided in
+    place of rounding noise. ``feeds`` and ``expected`` are the inputs of each trial and what the
+    first model, or the file that stands for it, gave; they are not part of :meth:`as_dict`.
     """
 
     outputs: list[OutputReport] = field(default_factory=list)
@@ -110,14 +117,18 @@ class Report:
     warnings: list[str] = field(default_factory=list)
     casts: list[str] = field(default_factory=list)
     by_position: list[str] = field(default_factory=list)
+    mapped: list[str] = field(default_factory=list)
     optimizer_faults: list[OptimizerFault] = field(default_factory=list)
     provider: str = ""
     precision: str | None = None
     noise_sources: list[str] = field(default_factory=list)
     inside: list[OutputReport] = field(default_factory=list)
     sample: bool = False
+    required: list[str] = field(default_factory=list)
     onnxruntime: str = ""
     seconds: float = 0.0
+    feeds: list[dict[str, np.ndarray]] = field(default_factory=list, repr=False)
+    expected: list[dict[str, np.ndarray]] = field(default_factory=list, repr=False)
 
     @property
     def equivalent(self) -> bool:
@@ -128,6 +139,10 @@ class Report:
     def __bool__(self) -> bool:
         return self.equivalent
 
+    def __getitem__(self, output: str) -> OutputReport:
+        """Return what is known of one output."""
+        return next(one for one in self.outputs if one.name == output)
+
     @property
     def verdict(self) -> str:
         """One line: equivalent or not, and why."""
@@ -136,59 +151,58 @@ class Report:
             first = (self.problems or bad or ["nothing was compared"])[0]
             seen = " in a sample, with noise that was measured once" if self.sample else ""
             return f"not equivalent{seen}: {first}"
+        how = ["by position"] * bool(self.by_position) + ["as mapped"] * bool(self.mapped)
+        how += ["after a cast"] * bool(self.casts)
+        verdict = f"equivalent, compared {' and '.join(how)}" if how else "equivalent"
+        if self.required:
+            verdict = f"equivalent as far as is required: {', '.join(self.required)}"
         if self.optimizer_faults:
             models = " and ".join(sorted({fault.model for fault in self.optimizer_faults}))
-            return f"equivalent, but onnxruntime's optimiser changes what {models} computes"
-        how = ["by position"] * bool(self.by_position) + ["after a cast"] * bool(self.casts)
-        verdict = f"equivalent, compared {' and '.join(how)}" if how else "equivalent"
+            passes = sorted({name for fault in self.optimizer_faults for name in fault.passes})
+            why = f" ({', '.join(passes)})" if passes else ""
+            return f"{verdict}, but onnxruntime's optimiser{why} changes what {models} computes"
         return f"{verdict}, as far as a sample shows" if self.sample else verdict
 
     def take(self, interface: Matched) -> None:
         """Take over what is to be said of the interfaces of the models."""
         self.problems, self.warnings = list(interface.problems), list(interface.warnings)
-        self.casts, self.by_position = list(interface.casts), list(interface.by_position)
+        self.casts, self.mapped = list(interface.casts), list(interface.mapped)
+        self.by_position = list(interface.by_position)
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON-serialisable values; infinity and NaN become strings."""
-        plain = _plain(dataclasses.asdict(self))
+        arrays = ("feeds", "expected")
+        names = [one.name for one in dataclasses.fields(self) if one.name not in arrays]
+        plain: dict[str, Any] = {name: _plain(getattr(self, name)) for name in names}
         plain["outputs"] = [output.as_dict() for output in self.outputs]
         plain["inside"] = [tensor.as_dict() for tensor in self.inside]
         return {"equivalent": self.equivalent, "verdict": self.verdict, **plain}
 
+    def save_inputs(self, path: str | Path, *, force: bool = False) -> None:
+        """Write the inputs of all trials to an ``.npz`` file, to be given as ``inputs`` again."""
+        save_trials(path, self.feeds, force=force)
+
+    def save_outputs(self, path: str | Path, *, force: bool = False) -> None:
+        """Write what the first model computed to an ``.npz`` file, to be compared ``against``."""
+        save_trials(path, self.expected, force=force)
+
     def junit(self) -> str:
         """Return JUnit XML: a case for each output and trial, and one for the models as a whole."""
-        name = f"onnx-net2net verify{' (a sample)' if self.sample else ''}"
-        suite = ElementTree.Element("testsuite", name=name)
-        failures = int(_case(suite, "model", "interface and runs", self.problems))
-        cases = 1
-        for output in self.outputs:
-            problems = [difference.problem for difference in output.differences]
-            per_trial = list(zip(problems, output.trials, strict=True))
-            for problem, trial in per_trial or [(output.problem, "not compared")]:
-                failures += _case(suite, output.name, trial, [problem] if problem else [])
-            cases += max(1, len(per_trial))
-        suite.set("tests", str(cases))
-        suite.set("failures", str(failures))
-        suite.set("time", f"{self.seconds:.3f}")
-        ElementTree.indent(suite)
-        return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True)
+        return formats.junit(self)
 
+    def markdown(self) -> str:
+        """Return a summary in Markdown: a table of the outputs, and what is wrong."""
+        return formats.markdown(self)
 
-def _case(suite: ElementTree.Element, classname: str, name: str, problems: Sequence[str]) -> bool:
-    """Append one test case; return whether it failed."""
-    case = ElementTree.SubElement(suite, "testcase", classname=_text(classname), name=_text(name))
-    if problems:
-        failure = ElementTree.SubElement(case, "failure", message=_text(problems[0]))
-        failure.text = _text("\n".join(problems))
-    return bool(problems)
-
-
-def _text(value: str) -> str:
-    """Replace control characters: XML 1.0 has none, and names in a model are arbitrary."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in value)
+    def github(self) -> str:
+        """Return annotations for a workflow on GitHub, a line for each problem and warning."""
+        return formats.github(self)
 
 
 def _plain(value: Any) -> Any:
+    """Return a value as JSON has it."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
     if isinstance(value, dict):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):

@@ -94,9 +94,10 @@ class Session:
         optimised: bool,
         process: Isolated | None = None,
         lean: bool = False,
+        without: Sequence[str] = (),
     ) -> None:
         self._engine = open_engine(
-            source, provider, optimised=optimised, process=process, lean=lean
+            source, provider, optimised=optimised, process=process, lean=lean, without=without
         )
         self.provider = self._engine.provider
         self.inputs = self._engine.inputs

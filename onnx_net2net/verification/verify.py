@@ -22,24 +22,25 @@ from onnx_net2net.errors import InvalidModel, UsageError
 from onnx_net2net.model.model import AnyModel, load
 from onnx_net2net.progress import work
 from onnx_net2net.verification.candidate import Candidate
-from onnx_net2net.verification.contents import check_files
 from onnx_net2net.verification.engine import VERSION
 from onnx_net2net.verification.feeds import Range, UserInputs
-from onnx_net2net.verification.interface import Matched, compare_outputs, matched
-from onnx_net2net.verification.interior import Interior
-from onnx_net2net.verification.judgement import RUNS, Own, PerOutput, compare_models, own_of
-from onnx_net2net.verification.precision import has_bfloat16, takes_bfloat16, with_outputs
+from onnx_net2net.verification.pair import Sampling, compare_pair, compare_recorded
+from onnx_net2net.verification.precision import with_outputs
 from onnx_net2net.verification.report import Report
 from onnx_net2net.verification.sessions import choose_provider
-from onnx_net2net.verification.trials import Outputs, Planner
+from onnx_net2net.verification.terms import PerOutput, stated
+from onnx_net2net.verification.trials import Outputs
 
 __all__ = ["VERSION", "Candidate", "candidate", "choose_provider", "run", "tensors", "verify"]
+
+ONE_OF = "a model is compared with a second one, or against outputs that were recorded"
 
 
 def verify(
     a: AnyModel,
-    b: AnyModel,
+    b: AnyModel | None = None,
     *,
+    against: UserInputs | None = None,
     seeds: int = 3,
     inputs: UserInputs | Sequence[UserInputs] | None = None,
     provider: str | None = None,
@@ -47,6 +48,10 @@ def verify(
     atol: PerOutput = None,
     sizes: Mapping[str, int | Sequence[int]] | None = None,
     ranges: Mapping[str, Range] | Range | None = None,
+    precision: str | None = None,
+    require: str | Sequence[str] = (),
+    require_only: bool = False,
+    names: Mapping[str, str] | None = None,
     by_position: bool = False,
     sample: bool = False,
 ) -> Report:
@@ -56,106 +61,36 @@ def verify(
     True
 
     ``inputs`` are the user's own in place of random ones: an ``.npz`` file, a mapping of arrays, an
-    ONNX test folder, or several of these. ``provider`` is ``cpu``, ``cuda`` or a name of
-    onnxruntime's; by default CUDA where it works. ``sizes`` gives sizes of dynamic dimensions by
-    name. ``by_position`` matches inputs and outputs by their positions, whatever their names.
-    Small models are run on more samples than ``seeds`` says: in a larger batch, or more seeds.
-    ``sample`` takes a quick look: one random input, or the user's, its noise measured once.
+    ONNX test folder, or several of these. ``against`` are outputs recorded on these inputs, in
+    place of ``b``: a file of :meth:`Report.save_outputs`, or a mapping. ``provider`` is ``cpu``,
+    ``cuda`` or a name of onnxruntime's; by default CUDA where it works. ``sizes`` gives sizes of
+    dynamic dimensions by name. ``names`` gives the inputs and outputs of ``b`` by those of ``a``;
+    ``by_position`` matches them by position. Small models are run on more samples than ``seeds``
+    says. ``sample`` takes a quick look: one random input, or the user's, its noise measured once.
 
     ``rtol`` and ``atol`` are a number or one by output name. One of them alone allows
-    ``rtol * |expected|`` or ``atol`` where that is more than the measured rounding noise, so it
-    never makes the comparison stricter. Both together replace the measured tolerance by
-    ``atol + rtol * |expected|``, as in ``numpy.allclose``.
+    ``rtol * |expected|`` or ``atol`` where that is more than the measured rounding noise; both
+    together replace it by ``atol + rtol * |expected|``, as in ``numpy.allclose``. ``precision`` is
+    ``fp16`` where ``b`` may differ by what a copy of ``a`` in that does. ``require`` is what must
+    hold besides, in every trial: ``cosine>=0.999``, or ``logits=max<=1e-3`` of one output
+    (``verification.statistics`` has the measures). It replaces the noise with ``require_only``.
 
     Raises InvalidModel for a model that onnxruntime cannot load, UsageError for inputs, sizes or
     ranges that do not fit, or where the first model runs with no size that was tried.
     """
+    terms = stated(rtol, atol, require, require_only, precision)
+    sampling = Sampling(seeds, inputs, sizes, ranges, sample)
     started = time.monotonic()
-    report, own = Report(onnxruntime=VERSION, sample=sample), (rtol, atol)
     with work("verifying") as running:
-        name = choose_provider(provider)
-        first = Candidate("first", a, name, running.advance)
-        second = Candidate("second", b, name, running.advance, first.crossing)
-        interface = matched(first.graph, second.graph, by_position=by_position)
-        runnable = _fit(first, second, interface, report, own)
-        _open(first, second, report)
-        if runnable:
-            planner = _planner(first, second, interface, ranges)
-            planned = planner.planned(inputs, seeds, sizes, sample=sample)
-            report.warnings += planner.warnings
-            sessions = (2 if sample else RUNS) * len(first.segments + second.segments)
-            running.total = sessions * len(planned)
-            compare_models(first, second, planned, report, own, first.compared)
-        _say_how((first, second), report)
-        check_files(a, first.model)
-        check_files(b, second.model)
+        running_on = choose_provider(provider), terms, sampling, running
+        if b is not None and against is None:
+            report = compare_pair(a, b, *running_on, by_position=by_position, names=names)
+        elif b is None and against is not None and not (by_position or names):
+            report = compare_recorded(a, against, *running_on)
+        else:
+            raise UsageError(ONE_OF, "give a second model, or what was recorded by its own names")
     report.seconds = time.monotonic() - started
     return report
-
-
-# The two models ------------------------------------------------------------------------------
-
-
-def _fit(first: Candidate, second: Candidate, interface: Matched, report: Report, own: Own) -> bool:
-    """Let both models take what is to be fed; return whether there are inputs that suit both.
-
-    Names and types of outputs are compared. Tensors of one name that cross between segments of both
-    models are to be compared as well.
-    """
-    runnable = not interface.problems
-    cast = bool(interface.casts)
-    compare_outputs(
-        first.graph, second.graph, interface, lambda name: cast or own_of(own, name) is not None
-    )
-    first.fit(interface.specs)
-    second.fit(interface.specs, interface.inputs, interface.outputs)
-    outputs = {value.name for value in (*first.graph.output, *second.graph.output)}
-    first.compared = second.compared = (first.crossing & second.crossing) - outputs
-    report.take(interface)
-    return runnable
-
-
-def _planner(
-    first: Candidate,
-    second: Candidate,
-    interface: Matched,
-    ranges: Mapping[str, Range] | Range | None,
-) -> Planner:
-    """Return what plans the trials: inputs that both models take."""
-    specs = [spec.lowered() if first.lowered else spec for spec in interface.specs]
-    graphs, interior = (first.graph, second.graph), Interior(first.model, specs)
-    return Planner(first.run, specs, graphs, ranges, first.nbytes, interface.inputs, interior)
-
-
-def _open(first: Candidate, second: Candidate, report: Report) -> None:
-    """Open both models, in float32 if onnxruntime cannot run the bfloat16 of one of them."""
-    pair = (first, second)
-    for candidate in pair:
-        try:
-            if not takes_bfloat16(candidate.graph):
-                candidate.open()
-                continue
-        except InvalidModel:
-            if not has_bfloat16(candidate.model):
-                raise
-        first.lowered = second.lowered = True
-    if first.lowered:
-        report.precision = "float32"
-        report.warnings.append(
-            f"computed in float32: {first.provider} cannot run these models in bfloat16"
-        )
-        for candidate in pair:
-            candidate.open()
-
-
-def _say_how(pair: Sequence[Candidate], report: Report) -> None:
-    """Write into the report what ran."""
-    report.provider = pair[0].running_on
-    for candidate in pair:
-        if candidate.optimised_only is not None:
-            report.warnings.append(
-                f"the {candidate.label} model loads only optimised: {candidate.optimised_only}"
-            )
 
 
 # Single runs ---------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 import onnx_net2net as n2n
-from onnx_net2net.cli.render import layers_text
+from onnx_net2net.cli.render_report import layers_text
 from onnx_net2net.model.graph import Graph
 from onnx_net2net.model.model import Computed
 from onnx_net2net.plan.invariant import verify_layers
