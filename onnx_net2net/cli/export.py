@@ -67,7 +67,8 @@ def export(
     onnx-net2net export grown.onnx --to safetensors -o grown.safetensors
     onnx-net2net export grown.onnx --to safetensors --like original.safetensors --base model.onnx
 
-    The PyTorch package is code to read and to change, and needs neither MODEL nor this program.
+    The PyTorch package is code to read and to change. With a .keras file comes a Python file of the
+    layers that Keras does not have, if there are any. Neither needs MODEL or this program.
     """  # fmt: skip
     if framework != "safetensors" and (like or base):
         raise UsageError("--like and --base go with --to safetensors", "leave them out")
@@ -81,6 +82,7 @@ def export(
         import_keras()
     report, unverified = None, "--no-verify" if no_verify else None
     epsilons: Sequence[str] = ()
+    files = [target]
     if framework != "torch":
         from onnx_net2net.model.atomic_write import check_free
 
@@ -95,12 +97,12 @@ def export(
         from onnx_net2net.frameworks.export import unjudged, write
 
         unverified = unverified or unjudged(source)
-        report = write(source, framework, target, force=force, verify=not no_verify)
-    return _show(target, report, unverified, epsilons, as_json)
+        report, files = write(source, framework, target, force=force, verify=not no_verify)
+    return _show(files, report, unverified, epsilons, as_json)
 
 
 def _show(
-    target: Path,
+    files: list[Path],
     report: Report | None,
     unverified: str | None,
     epsilons: Sequence[str],
@@ -114,7 +116,8 @@ def _show(
         values: dict[str, Any] = {"verification": None if report is None else report.as_dict()}
         values |= {"unverified": unverified} if unverified else {}
         values |= {"epsilons": list(epsilons)} if epsilons else {}
-        print_json({**values, "output": str(target) if done else None})
+        values |= {"layers": str(files[1])} if done and files[1:] else {}
+        print_json({**values, "output": str(files[0]) if done else None})
         return DONE if done else UNEQUAL
     if report is not None:
         click.echo(render.verified(report) if done else render.report_text(report))
@@ -126,7 +129,11 @@ def _show(
         problem = "nothing was written, for the exported network does not compute the same"
         click.echo(f"error: {problem}\n  remedy: please report it with the model", err=True)
         return UNEQUAL
-    click.echo(f"wrote {render.written([target])}")
+    click.echo(f"wrote {render.written(files)}")
+    if files[1:]:
+        click.echo(
+            f"import {files[1].stem} before Keras loads {files[0].name}: it needs Keras alone"
+        )
     return DONE
 
 
@@ -174,7 +181,7 @@ def absorb(
         from onnx_net2net.frameworks.keras.quiet import import_keras
 
         import_keras()
-        given = load_keras(weights)
+        given = load_keras(weights, source)
     trained = filled(source, given, cast=cast, ignore=ignore)
     deliver(trained, target, judge=lambda draft: True, force=force)
     changed = trained.history[-1]["weights"]

@@ -6,7 +6,8 @@ import importlib.util
 import os
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,17 @@ def unjudged(model: Model) -> str | None:
 
 def write(
     model: Model, framework: str, target: Path, *, force: bool = False, verify: bool = True
-) -> Report | None:
+) -> tuple[Report | None, list[Path]]:
     """Write ``model`` for ``framework``, "torch" (a folder) or "keras" (a file), to ``target``.
 
-    Gives what onnxruntime says of the result, None if it was not asked: with ``verify`` False, and
-    where :func:`unjudged` says why. Nothing is left behind if they differ. Raises
-    Refused for what has no translation, OutputError for what cannot be written.
+    Return what onnxruntime says of the result, None if it was not asked: with ``verify`` False, and
+    where :func:`unjudged` says why. Return what was written, too: with a .keras file, a Python file
+    of the layers that Keras does not have, if there are any. Nothing is left behind if the results
+    differ. Raises Refused for what has no translation, OutputError for what cannot be written.
     """
     draw, load = {"torch": (_write_torch, _torch), "keras": (_write_keras, _keras)}[framework]
     report: list[Report] = []
+    files = [target]
     _check_path(target)
 
     def judge(draft: Path) -> bool:
@@ -63,16 +66,17 @@ def write(
 
     def written(draft: Path) -> None:
         with work(f"writing {target.name} for {framework}"):
-            draw(model, draft)
+            files[:] = draw(model, draft, target, force)
 
     place(
         target,
         write=written,
         judge=judge,
         entry="model.py",
+        is_model=framework == "keras",
         force=force,
     )
-    return report[0] if report else None
+    return report[0] if report else None, files
 
 
 def _check_path(target: Path) -> None:
@@ -86,10 +90,28 @@ def _check_path(target: Path) -> None:
         ) from None
 
 
-def _write_torch(model: Model, draft: Path) -> None:
+def _write_torch(model: Model, draft: Path, target: Path, force: bool) -> list[Path]:
     from onnx_net2net.frameworks.torch import write_package
 
     write_package(model, draft)
+    return [target]
+
+
+@contextmanager
+def _imported(path: Path) -> Iterator[Any]:
+    """Import a module that was written just now."""
+    name = f"onnx_net2net_package_{os.getpid()}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    package = importlib.util.module_from_spec(spec)
+    sys.modules[name] = package  # its annotations are looked up there
+    try:
+        sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+        spec.loader.exec_module(package)
+        yield package
+    finally:
+        sys.dont_write_bytecode = before
+        del sys.modules[name]
 
 
 def _torch(draft: Path) -> Network:
@@ -98,18 +120,8 @@ def _torch(draft: Path) -> Network:
 
     from onnx_net2net.frameworks.torch.module import tensor_of
 
-    name = f"onnx_net2net_package_{os.getpid()}"
-    spec = importlib.util.spec_from_file_location(name, draft / "model.py")
-    assert spec is not None and spec.loader is not None
-    package = importlib.util.module_from_spec(spec)
-    sys.modules[name] = package  # its annotations are looked up there
-    try:
-        sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
-        spec.loader.exec_module(package)
+    with _imported(draft / "model.py") as package:
         network = package.load().eval()
-    finally:
-        sys.dont_write_bytecode = before
-        del sys.modules[name]
 
     def call(feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         with torch.no_grad():
@@ -119,19 +131,25 @@ def _torch(draft: Path) -> Network:
     return call
 
 
-def _write_keras(model: Model, draft: Path) -> None:
+def _write_keras(model: Model, draft: Path, target: Path, force: bool) -> list[Path]:
     from onnx_net2net.frameworks.keras import to_keras
+    from onnx_net2net.frameworks.keras.saving import draft_keras
 
-    to_keras(model).save(draft)
+    return draft_keras(to_keras(model), draft, target, force=force)
 
 
-def load_keras(path: Path) -> Any:
-    """Return a saved Keras model. Raise OutputError where it cannot be read."""
-    # What the file is made of has to be known to Keras.
+def load_keras(path: Path, model: Model | None = None) -> Any:
+    """Return a saved Keras model. Raise OutputError where it cannot be read.
+
+    Layers that Keras does not have are made anew from ``model``; no file beside is run.
+    """
     import keras
 
-    import onnx_net2net.frameworks.keras.importer  # noqa: F401
+    from onnx_net2net.frameworks.keras.importer import structure
 
+    if model is not None:
+        with suppress(Net2NetError):  # then none was made of it
+            structure(model)
     try:
         return keras.saving.load_model(path)
     except _raised() as error:
@@ -156,7 +174,12 @@ def _reason(error: BaseException) -> str:
 
 
 def _keras(draft: Path) -> Network:
-    network = load_keras(draft)
+    """Return the saved network, whose layers are those of the file beside it."""
+    from onnx_net2net.frameworks.keras.saving import layers_name
+
+    layers = draft.with_name(layers_name(draft))
+    with _imported(layers) if layers.exists() else nullcontext():
+        network = load_keras(draft)
 
     def call(feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         given = list(feeds.values())

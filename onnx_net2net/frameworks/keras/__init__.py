@@ -3,7 +3,7 @@
 model = to_keras(load("resnet18.onnx"))
 model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 model.fit(images, labels)                       # images as the file has them: N C H W
-model.save("resnet18.keras")
+save_keras(model, "resnet18.keras")
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ def to_keras(model: AnyModel) -> keras.Model:
 
     What no layer computes are operations of ``keras.ops``; a weight that no layer takes is the
     table of an Embedding. Such a model is saved and loaded by Keras alone. Nodes that need sizes
-    which only a run tells, or that ``keras.ops`` does not have, become a layer that walks them
-    (``GraphLayer``): before such a model is loaded, import
-    ``onnx_net2net.frameworks.keras.layer``, so that Keras knows it. ``KERAS_BACKEND`` chooses the
-    backend. JAX computes int64 and float64 in 32 bits, and says so, unless ``jax_enable_x64`` is
-    set.
+    which only a run tells become layers of their own; :func:`.save_keras` writes the Python file
+    that defines them beside the .keras file, to be imported before that is loaded. It needs Keras
+    alone. Made on another backend than TensorFlow, such a model needs
+    ``onnx_net2net.frameworks.keras.layer`` instead. ``KERAS_BACKEND`` chooses the backend. JAX
+    computes int64 and float64 in 32 bits, and says so, unless ``jax_enable_x64`` is set.
 
     Raises Refused, naming every node that has no translation, and UsageError where Keras is not
     installed.

@@ -18,6 +18,7 @@ from onnx_net2net.frameworks.keras.moved import Terms, sum_of
 from onnx_net2net.frameworks.keras.operators import translations
 from onnx_net2net.frameworks.keras.operators.elementwise import NUMBERS
 from onnx_net2net.frameworks.keras.origin import given_back_by, note, origin_of
+from onnx_net2net.frameworks.keras.same_structure import twins
 from onnx_net2net.frameworks.keras.types import type_name
 from onnx_net2net.frameworks.keras.values import policy_of
 from onnx_net2net.frameworks.program import Program
@@ -85,15 +86,19 @@ def _complete(network: keras.Model, table: list[tuple[Any, Terms]]) -> list[tupl
 def contents(model: Model, network: keras.Model) -> dict[str, np.ndarray] | None:
     """Return the values of ``network`` by initializer of ``model``; None if it is not made from it.
 
-    A network that was loaded is known by the names and shapes of its variables.
+    A network that was loaded, cloned, frozen or whose layers have other names is known by its
+    structure; one that has become part of another, by the names and shapes of its variables.
     """
     known = origin_of(network)
     if known is not None and known[0].sha256() == model.sha256():
         return given_back_by(model, known[1], [variable for variable, _ in known[1]])
     try:
-        table = structure(model)[1]
+        made, table = structure(model)
     except Net2NetError:
         return None
+    own_of = twins(made, network)
+    if own_of is not None:
+        return given_back_by(model, table, [own_of[id(variable)] for variable, _ in table])
     own = {variable.path: variable for variable in network.variables}
     given = [own.get(variable.path) for variable, _ in table]
     if any(
