@@ -46,7 +46,7 @@ def grow_folder(folder: Path, settings: Sequence[str], options: Mapping[str, Any
     from onnx_net2net.plan.checkpoints import grow_checkpoint, open_checkpoint
     from onnx_net2net.plan.settings import choose_settings
 
-    limit = file_size(options["shards"] or "5GB")
+    limit = file_size("5GB" if options["shards"] is None else options["shards"])
     target = options["output"] or folder.with_name(f"{folder.resolve().name}-grown")
     if target.exists() and not (options["force"] or options["dry_run"]):
         raise UsageError(f"{target}: exists", "choose another folder, or --force")

@@ -194,7 +194,7 @@ RUNNING = together(
     click.option("--provider", metavar="NAME",
                  help="cpu, cuda, ...; CUDA where it works by default."),
     click.option("--sample", is_flag=True,
-                 help="Take a quick look only: one input, and rounding noise not measured."),
+                 help="Take a quick look only: one input, its rounding noise measured once."),
 )  # fmt: skip
 # What every command that grows a model can be told of its result.
 OUTCOME = together(

@@ -14,12 +14,11 @@ from onnx import ModelProto
 
 from onnx_net2net.errors import InvalidModel
 
-__all__ = ["HISTORY", "TIES", "VARIANCE", "append", "parse", "read"]
+__all__ = ["HISTORY", "TIES", "append", "parse", "read"]
 
 # Keys in the model's metadata.
 HISTORY = "onnx_net2net.history"
 TIES = "onnx_net2net.ties"  # {another name of a parameter: its initializer}
-VARIANCE = "onnx_net2net.variance"  # "population": what BatchNormalization's moves towards
 
 # What an entry says, whoever made it. Arguments are checked where they are used again.
 _STEP: dict[str, type] = {"operation": str, "parent": str, "version": str}

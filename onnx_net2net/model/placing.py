@@ -118,7 +118,8 @@ def place_model(draft: Path, data: Sequence[Path], final: Path, force: bool) -> 
     """Rename a model, and its data files if it has any, into place; drop what they replace."""
     with locked(final.parent) as alone:
         check_target(final, force)
-        old = _data_of(final) if final.exists() else set()
+        replaced = final.exists()
+        old = _data_of(final) if replaced else set()
         targets = [final.with_name(file.name) for file in data]
         new = [target for target in targets if not target.exists()]
         try:
@@ -132,7 +133,7 @@ def place_model(draft: Path, data: Sequence[Path], final: Path, force: bool) -> 
             if draft.exists():
                 _unlink(new)
             raise
-        if alone:
+        if alone and replaced:
             _remove_unused(final, old or set(), keep={target.name for target in targets})
 
 
@@ -161,7 +162,7 @@ def _data_of(path: Path) -> set[str] | None:
         return None
     tensors = (*proto.graph.initializer, *attribute_tensors(proto))
     entries = [entry for tensor in tensors if is_external(tensor) for entry in tensor.external_data]
-    return {str(entry.value) for entry in entries if entry.key == "location"}
+    return {os.path.normpath(entry.value) for entry in entries if entry.key == "location"}
 
 
 def _remove_unused(final: Path, old: set[str], keep: set[str]) -> None:

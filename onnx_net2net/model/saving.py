@@ -115,6 +115,11 @@ def write(
                     "the link",
                     f"write to {final}, or keep the weights in the model's file",
                 )
+            if final.name.encode(errors="ignore").decode() != final.name:
+                raise OutputError(
+                    f"{path}: no model can refer to data files of a name that is not UTF-8",
+                    "choose another name, or keep the weights in the model's file",
+                )
             small, data = _write_data(folder, final, proto, lifted, limit)
             skeleton, pieces = message(small, {})
         draft = folder / final.name

@@ -37,7 +37,8 @@ def file_size(asked: str | int) -> int:
         unit = base ** " kmgt".index(match[2].lower() or " ")
         size = int(whole + part) * unit // 10 ** len(part)
     if not 0 < size <= _LARGEST:
-        raise UsageError(f"shards {str(asked)[:40]!r} is not a size", "for example 5GB or 500MB")
+        named = repr(asked[:40]) if isinstance(asked, str) else "of this many bytes"
+        raise UsageError(f"shards {named} is not a size", "for example 5GB or 500MB")
     return size
 
 

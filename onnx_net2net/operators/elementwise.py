@@ -208,7 +208,8 @@ TABLES: dict[str, Table] = {
             lower_bound=lower_bounds.clipped, value=values.clip, formula=formulas.clip,
         ),
         "Dropout": move(
-            dropout, in_order=True, in_place=True, random=True, implied=DROPOUT, lower_bound=None
+            dropout, in_order=True, in_place=True, random=True, training=2, implied=DROPOUT,
+            lower_bound=None,
         ),
         "Multinomial": Operator(random, random=True, implied=DRAWN | MULTINOMIAL),
     }

@@ -179,10 +179,10 @@ TABLES: dict[str, Table] = {
     "com.microsoft": {
         "AttnLSTM": LSTM,
         "BiasAdd": Operator(weights={1: Operand.WEIGHT}),
-        "BiasDropout": Operator(random=True),
+        "BiasDropout": Operator(random=True, training=4),
         "BiasGelu": Operator(pointwise),
-        "BitmaskBiasDropout": Operator(random=True),
-        "BitmaskDropout": Operator(random=True),
+        "BitmaskBiasDropout": Operator(random=True, training=4),
+        "BitmaskDropout": Operator(random=True, training=2),
         "CausalConvWithState": Operator(choices=CONVOLVING),
         "CropAndResize": Operator(choices={"mode": ("bilinear", "nearest")}),
         "DequantizeLinear": Operator(quantize, quantizes=True),

@@ -8,7 +8,7 @@ no rule tells. What a record leaves out holds of an operator that nothing is kno
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, Flag, auto
 from functools import cached_property
@@ -65,6 +65,7 @@ class Operator:
     activation: bool = False  # a nonlinearity between layers
     idempotent: bool = False  # f(f(x)) = f(x), whatever its attributes and bounds
     random: bool = False  # something else each time it runs, in training mode at least
+    training: int | None = None  # the operand without which it is in no training mode
     in_order: bool = False  # gives the elements of its first operand in their order
     in_place: bool = False  # and in their places, though maybe in another type
     computes: bool = True  # else it moves elements, changes their type, or makes constants
@@ -96,6 +97,11 @@ class Operator:
     types: Mapping[str, int] = field(default_factory=dict)
     required: Collection[str] = ()
     flops: Callable[[Op], list[int]] | None = None  # its products, to be added; None: not counted
+
+    def draws(self, inputs: Sequence[str]) -> bool:
+        """Return whether a node with these inputs may draw random numbers."""
+        switch = self.training
+        return self.random and (switch is None or any(inputs[switch : switch + 1]))
 
     @cached_property
     def constant_rule(self) -> Rule | None:

@@ -141,14 +141,15 @@ def _check_target(target: Path, source: Path, force: bool) -> None:
 
 
 def _check_left(draft: Path, target: Path) -> None:
-    """Raise OutputError where weights or adapters of another network would stay in the folder."""
+    """Raise OutputError where older weights or adapters would stay beside the new ones."""
     from onnx_net2net.frameworks.torch.checkpoint import ADAPTER, INDEX
 
     there = {path.name for path in target.iterdir()} if target.is_dir() else set()
     there -= {path.name for path in draft.iterdir()}
     left = [n for n in there if n.endswith(".safetensors") or n in (ADAPTER, INDEX)]
     if left:
-        problem = f"{target}: holds {', '.join(sorted(left)[:4])} of another network"
+        names = ", ".join(sorted(left)[:4])
+        problem = f"{target}: holds {names}, which would stay beside the new weights"
         raise OutputError(problem, "choose another folder, or remove them")
 
 

@@ -307,7 +307,7 @@ def _sum(kinds: Counter[_Kind], number: Number) -> int:
 
 
 def _number(widths: Mapping[Unknown, int]) -> Number:
-    """Return what tells a size's number at these widths, and whether it is another one than now."""
+    """Return what computes a size's number at these widths; other unknowns are as wide as now."""
 
     @cache
     def number(size: AnySize) -> int:

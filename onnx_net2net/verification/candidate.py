@@ -23,7 +23,7 @@ from onnx_net2net.model.model import AnyModel, Model, load
 from onnx_net2net.model.validation import check_operands
 from onnx_net2net.verification.comparison import is_float
 from onnx_net2net.verification.contents import contents
-from onnx_net2net.verification.engine import ERRORS, Value, process_of, value_of
+from onnx_net2net.verification.engine import ERRORS, Value, array_of, process_of, value_of
 from onnx_net2net.verification.feeds import Feeds
 from onnx_net2net.verification.judgement import How
 from onnx_net2net.verification.kernels import blurred
@@ -47,6 +47,10 @@ Values = dict[str, np.ndarray | Value]
 
 # Bytes of crossing tensors that are compared, of each trial.
 _COMPARED = 16 << 20
+
+
+class _Bound(Exception):
+    """A value cannot leave the session that made it."""
 
 
 class Candidate:
@@ -83,6 +87,7 @@ class Candidate:
         self._limits = (limits or LIMITS) if self._process is None else UNLIMITED
         self.segments = cut(self.model, self._limits, beside)
         self._kinds: dict[str, str] = {}  # types of what crosses, as onnxruntime has them
+        self._kept: list[object] = []  # in whose memory crossing values may lie
         self._base: Session | None = None
         self._inputs: Mapping[str, str] = {}
         self._outputs: Mapping[str, str] = {}
@@ -143,11 +148,14 @@ class Candidate:
         self.lowered = self.lowered or takes_bfloat16(self.graph)
         how: How = "optimised" if optimised else "again"
         try:
-            if self.whole:
-                return self._session(self.model, how).run(feeds, names)
-            self.open()
-            outputs = self._chained([feeds], how)[0][0]
-            return outputs if names is None else {n: outputs[n] for n in names if n in outputs}
+            if not self.whole:
+                self.open()
+            if chained := None if self.whole else self._chained([feeds], how):
+                outputs = chained[0][0]
+                if unknown := set(names or ()).difference(outputs):
+                    raise RunError(f"there is no output {', '.join(sorted(unknown))}")
+                return outputs if names is None else {name: outputs[name] for name in names}
+            return self._session(self.model, how).run(feeds, names)
         except InvalidModel as error:
             failure = error
         except ERRORS as error:
@@ -177,8 +185,8 @@ class Candidate:
         """Run all trials; also return whether any segment ran otherwise than as it is."""
         if how != "again":
             self._base = None  # one session at a time, also where a process runs it
-        if not self.whole:
-            return self._chained(feeds, how)
+        if chained := None if self.whole else self._chained(feeds, how):
+            return chained
 
         def run(session: Session, double: bool) -> list[Outputs]:
             return [self._run(session, one, double) for one in feeds]
@@ -187,14 +195,18 @@ class Candidate:
         return outputs, way != "again"
 
     def _run(self, session: Session, feeds: Feeds, double: bool) -> Outputs:
+        outputs = session.run(self._given(feeds, double), aliases=self._outputs)
+        self._ran()
+        return outputs
+
+    def _given(self, feeds: Feeds, double: bool = False) -> dict[str, np.ndarray]:
+        """Return inputs by its own names, and of its own types."""
         given = {}
         for name, value in feeds.items():
             own = np.dtype(np.float64) if double and is_float(value.dtype) else value.dtype
             kind = own if double else self._types.get(name, own)
             given[self._inputs.get(name, name)] = value.astype(kind, copy=False)
-        outputs = session.run(given, aliases=self._outputs)
-        self._ran()
-        return outputs
+        return given
 
     def _attempt(self, index: int, how: How, run: Callable[[Session, bool], T]) -> tuple[T, How]:
         """Call ``run`` with a session of a segment, the best first; return how it was made, too.
@@ -224,7 +236,7 @@ class Candidate:
         single = how == "double" and not any(map(is_recurrent, segment.nodes))
         if single and any(self._lacks(TensorProto.DOUBLE, node) for node in segment.nodes):
             ways.clear()  # a copy would be rejected, or computed in float32 for the most part
-        if how in ("double", "optimised") and segment.nbytes > self._limits.nbytes:
+        if how == "double" and segment.nbytes > LIMITS.nbytes:
             ways.clear()  # several copies of one weight that is too large for that
         complete = self.whole or how == "again" or (how == "optimised" and ways)
         return ways if complete else [*ways, ("again", False)]
@@ -238,26 +250,35 @@ class Candidate:
 
     # Segments ----------------------------------------------------------------------------------
 
-    def _chained(self, feeds: Sequence[Feeds], how: How) -> tuple[list[Outputs], bool]:
-        """Run all trials through one segment after the other, as :meth:`_pass` does."""
-        trials: list[Values] = [
-            {self._inputs.get(name, name): value for name, value in one.items()} for one in feeds
-        ]
+    def _chained(self, feeds: Sequence[Feeds], how: How) -> tuple[list[Outputs], bool] | None:
+        """Run all trials through one segment after the other, as :meth:`_pass` does.
+
+        Returns None where a value shows that it cannot cross, or be handed out; from then on the
+        model is whole.
+        """
+        trials: list[Values] = [dict(self._given(one)) for one in feeds]
         outputs: list[Outputs] = [{} for _ in feeds]
         differently = False
-        for index, segment in enumerate(self.segments):
+        try:
+            for index, segment in enumerate(self.segments):
 
-            def run(session: Session, double: bool) -> list[Values]:
-                return [self._handed_on(session, values, double) for values in trials]
+                def run(session: Session, double: bool) -> list[Values]:
+                    return [self._handed_on(session, values, double) for values in trials]
 
-            results, way = self._attempt(index, how, run)
-            differently = differently or way != "again"
-            for values, result, given in zip(trials, results, outputs, strict=True):
-                for name in segment.last:
-                    values.pop(name, None)
-                values |= result
-                self._give(result, given)
-        return outputs, differently
+                results, way = self._attempt(index, how, run)
+                differently = differently or way != "again"
+                for values, result, given in zip(trials, results, outputs, strict=True):
+                    for name in segment.last:
+                        values.pop(name, None)
+                    values |= result
+                    self._give(result, given)
+        except _Bound:
+            self.segments = cut(self.model, UNLIMITED)
+            return None
+        finally:
+            self._kept.clear()
+        order = [self._outputs.get(value.name, value.name) for value in self.graph.output]
+        return [{name: one[name] for name in (*order, *one)} for one in outputs], differently
 
     def _handed_on(self, session: Session, values: Values, double: bool) -> Values:
         """Run a segment on what it reads, in the types that this session takes."""
@@ -268,19 +289,29 @@ class Candidate:
             fed[name] = _of_type(values[name], kind)
         results = session.run_values(fed)
         self._ran()
+        if not all(value.has_value() for value in results.values()):
+            raise _Bound  # an empty optional value
         if not double:
             self._kinds |= {name: value.data_type() for name, value in results.items()}
         # Copied as long as the session lives, for a result may be one of its weights or inputs.
-        return {name: _array(value) for name, value in results.items()}
+        copies = {name: array_of(value) for name, value in results.items()}
+        if any(copy is None for copy in copies.values()):
+            self._kept.append((session, fed))
+        return {n: results[n] if copy is None else copy for n, copy in copies.items()}
 
     def _give(self, results: Values, outputs: Outputs) -> None:
         """Add to the outputs what of a segment's results is one, or is compared beside them."""
         declared = {value.name for value in self.graph.output}
         for name, value in results.items():
-            if isinstance(value, np.ndarray) and (
-                name in declared or (name in self.compared and value.nbytes <= _COMPARED)
-            ):
-                outputs[self._outputs.get(name, name)] = value
+            if isinstance(value, np.ndarray):
+                float8 = value.dtype.isbuiltin != 1 and value.itemsize == 1
+                if name in declared:  # float8 by its bits, as sessions hand it out
+                    given = value.view(np.uint8) if float8 else value
+                    outputs[self._outputs.get(name, name)] = given
+                elif name in self.compared and value.nbytes <= _COMPARED:
+                    outputs[name] = value
+            elif name in declared:
+                raise _Bound
 
     # Sessions ----------------------------------------------------------------------------------
 
@@ -339,22 +370,11 @@ class Candidate:
 
 
 def _of_type(value: np.ndarray | Value, kind: str) -> Value:
-    """Return a value for an input of this type: a tensor of another one is cast to it."""
-    if isinstance(value, np.ndarray):
-        array = value
-    elif value.data_type() == kind or not value.is_tensor():
+    """Return a value for an input of this type: floats of another one are cast to it."""
+    if not isinstance(value, np.ndarray):
         return value
-    else:
-        array = value.numpy()
     elem_type = TensorProto.DataType.Value(kind.removeprefix("tensor(").removesuffix(")").upper())
-    return value_of(array.astype(helper.tensor_dtype_to_np_dtype(elem_type), copy=False))
-
-
-def _array(value: Value) -> np.ndarray | Value:
-    """Return a copy as NumPy has it; the value itself where that lacks the type."""
-    if not value.is_tensor() or value.data_type() == "tensor(string)":
-        return value
-    try:
-        return np.array(value.numpy())
-    except ERRORS:
-        return value
+    dtype = helper.tensor_dtype_to_np_dtype(elem_type)
+    if value.dtype != dtype and not (is_float(value.dtype) and is_float(dtype)):
+        raise RunError(f"an input of type {kind} is given as {value.dtype}")
+    return value_of(value.astype(dtype, copy=False))

@@ -11,6 +11,7 @@ that may be runs in another (:func:`process_of`), one session after the other.
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Mapping, Sequence
 from itertools import count
@@ -26,11 +27,12 @@ from onnx_net2net.model.hazards import graph_hazard, sized_by_inputs, unwritten_
 from onnx_net2net.model.isolation import Died, Failed, Isolated
 from onnx_net2net.model.model import Model
 from onnx_net2net.model.native import absurd_inside
+from onnx_net2net.model.weights import raw_size
 from onnx_net2net.verification.contents import Contents
 
 __all__ = [
-    "CPU", "ERRORS", "VERSION", "Engine", "Value", "hazard", "lacks_kernel", "open_engine",
-    "process_of", "value_of",
+    "CPU", "ERRORS", "VERSION", "Engine", "Value", "array_of", "hazard", "lacks_kernel",
+    "open_engine", "process_of", "value_of",
 ]  # fmt: skip
 
 Value: TypeAlias = ort.OrtValue  # a tensor or a sequence, of any type
@@ -98,11 +100,29 @@ class Engine:
 def value_of(array: np.ndarray) -> Value:
     """Return an array as onnxruntime has it, in the same memory if that is contiguous."""
     array = np.ascontiguousarray(array).reshape(array.shape)  # which makes a vector of a number
-    if array.dtype.kind != "V":
+    if array.dtype.isbuiltin == 1:  # the types of ml_dtypes are not
         return Value.ortvalue_from_numpy(array)
     elem_type = helper.np_dtype_to_tensor_dtype(array.dtype)
     bits = array.view(f"u{array.dtype.itemsize}")
     return Value.ortvalue_from_numpy_with_onnx_type(bits, elem_type)
+
+
+def array_of(value: Value) -> np.ndarray | None:
+    """Return a copy of a tensor, bfloat16 and float8 as ``ml_dtypes``; None for other values.
+
+    Those are sequences, texts, elements that share bytes, and what NumPy lacks on another device.
+    """
+    if not value.is_tensor() or value.data_type() == "tensor(string)":
+        return None
+    dtype = helper.tensor_dtype_to_np_dtype(value.element_type())
+    if dtype.isbuiltin == 1:
+        return np.array(value.numpy())
+    shared = raw_size(value.element_type(), (2,)) != 2 * dtype.itemsize
+    if shared or value.device_name() != "cpu":
+        return None
+    size = value.tensor_size_in_bytes()
+    held = (ctypes.c_char * size).from_address(value.data_ptr()) if size else b""
+    return np.frombuffer(held, dtype).reshape(value.shape()).copy()
 
 
 class _Elsewhere(Engine):

@@ -243,7 +243,8 @@ def compare_models(
     report.trials = [trial for trial, _, _ in planned]
     feeds = [inputs for _, inputs, _ in planned]
     a, b = Runs([outputs for _, _, outputs in planned]), Runs([])
-    _check_own(own, a)
+    names = [name for name in _names(a) if name not in inside]
+    _check_own(own, names)
     drawing = (n.op_type for n in nodes(first.graph) if facts(n.op_type, n.domain).random)
     operator = next(drawing, None)
     if operator and any(_differ(outputs, first.run(inputs)) for _, inputs, outputs in planned):
@@ -258,12 +259,11 @@ def compare_models(
         except RunError as error:
             report.problems.append(f"the second model fails on {trial.label}: {error.problem}")
             return
-    for subject, runs in () if report.sample else ((first, a), (second, b)):
+    for subject, runs in ((first, a), (second, b)):
         _measure(subject, runs, feeds, report)
-    for name in _names(a):
-        if name in inside:
-            _compare_inside(name, a, b, report)
-            continue
+    for name in (name for name in _names(a) if name in inside):
+        _compare_inside(name, a, b, report)
+    for name in names:
         given = [i for i, outputs in enumerate(a.base) if name in outputs]
         if any(name not in b.base[i] for i in given):
             report.outputs.append(OutputReport(name, problem="the second model does not give it"))
@@ -274,7 +274,7 @@ def compare_models(
         output, faults = judge(name, a.of(given), b.of(given), trials, stated, cast)
         report.outputs.append(output)
         report.optimizer_faults += faults
-    if report.outputs and not any(y.size for outputs in a.base for y in outputs.values()):
+    if report.outputs and not any(y[name].size for y in a.base for name in names if name in y):
         report.problems.append(NOTHING_THERE)
     report.warnings += _parting(report)
 
@@ -312,8 +312,11 @@ def _parting(report: Report) -> Iterator[str]:
 
 
 def _measure(subject: Subject, runs: Runs, feeds: Sequence[Feeds], report: Report) -> None:
-    """Run everything that shows the rounding noise of this model, then the optimised session."""
-    for turn, how in enumerate(_MOVES):
+    """Run everything that shows the rounding noise of this model, then the optimised session.
+
+    A sample has to do with one such run.
+    """
+    for turn, how in enumerate(_MOVES[:1] if report.sample else _MOVES):
         # Inputs are drawn anew each time: two independent samples say more than one twice.
         moved = [nudged_feeds(inputs, [turn, index]) for index, inputs in enumerate(feeds)]
         outputs = subject.rerun(moved, how)
@@ -321,6 +324,8 @@ def _measure(subject: Subject, runs: Runs, feeds: Sequence[Feeds], report: Repor
             _absorb(runs, outputs, "inputs and weights moved by one ulp", report)
         elif any(is_float(value.dtype) for inputs in feeds for value in inputs.values()):
             _absorb(runs, subject.rerun(moved), "inputs moved by one ulp", report)
+    if report.sample:
+        return
     _absorb(runs, subject.rerun(feeds, how="double"), "float64", report)
     if subject.both:
         runs.optimised = subject.rerun(feeds, how="optimised")
@@ -347,16 +352,16 @@ def _differ(a: Outputs, b: Outputs) -> bool:
     return any(one is None or one.any() for one in apart)
 
 
-def _check_own(own: Own, runs: Runs) -> None:
+def _check_own(own: Own, names: Sequence[str]) -> None:
     for value in own:
         named = value if isinstance(value, Mapping) else {} if value is None else {"": value}
         for name, number in named.items():
             if not number >= 0:  # not a number is not, either
                 raise UsageError(f"a tolerance of {number} is no limit", "give a number from 0 up")
-            if name and name not in _names(runs):
+            if name and name not in names:
                 raise UsageError(
                     f"a tolerance is given for {name!r}, which is no output",
-                    f"outputs: {', '.join(_names(runs))}",
+                    f"outputs: {', '.join(names)}",
                 )
 
 

@@ -114,8 +114,10 @@ def in_precision(
             else:
                 single = lacking is not None and lacking(node)
                 graph.node.extend(_with_casts(node, target, opsets, single))
-    names = [t.name for t in copy.graph.initializer if t.data_type in sources - {target}]
-    return model.with_changes(copy, {name: _cast(model.weights[name], target) for name in names})
+    tensors = [t for t in copy.graph.initializer if t.data_type in sources - {target}]
+    if any(tensor.HasField("segment") for tensor in tensors):
+        raise ValueError("a tensor in segments cannot be cast")  # onnxruntime takes none, either
+    return model.with_changes(copy, {t.name: _cast(model.weights[t.name], target) for t in tensors})
 
 
 def _retype_value(kind: onnx.TypeProto, target: int, sources: frozenset[int]) -> None:

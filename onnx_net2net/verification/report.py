@@ -99,7 +99,7 @@ class Report:
     failed); those of one output stand with it. ``provider`` is what really ran, as onnxruntime
     calls it; ``precision`` is set where both models had to be computed in another type.
     ``casts`` and ``by_position`` say what was compared though its type or its name differs.
-    ``noise_sources`` says which re-runs measured the rounding noise; a ``sample`` measures none.
+    ``noise_sources`` says which re-runs measured the rounding noise; a ``sample`` measures it once.
     ``inside`` are tensors of one name in both models, where these were run in segments: they show
     where the models part, and decide nothing.
     """
@@ -134,7 +134,7 @@ class Report:
         if not self.equivalent:
             bad = [f"{output.name}: {output.problem}" for output in self.outputs if not output]
             first = (self.problems or bad or ["nothing was compared"])[0]
-            seen = " in a sample, with noise that was not measured" if self.sample else ""
+            seen = " in a sample, with noise that was measured once" if self.sample else ""
             return f"not equivalent{seen}: {first}"
         if self.optimizer_faults:
             models = " and ".join(sorted({fault.model for fault in self.optimizer_faults}))

@@ -20,6 +20,8 @@ from onnx import ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto
 from onnx_net2net.model.model import Model
 from onnx_net2net.model.schemas import schema_of
 from onnx_net2net.model.subgraphs import captured
+from onnx_net2net.model.tensors import nodes
+from onnx_net2net.operators import facts
 
 __all__ = ["LIMITS", "UNLIMITED", "Limits", "Segment", "cut", "part"]
 
@@ -63,10 +65,11 @@ def cut(
         return [graph.segment(0, len(graph.nodes))]
     if not all(map(_is_tensor, (*model.proto.graph.input, *model.proto.graph.output))):
         return [graph.segment(0, len(graph.nodes))]
-    if any(_makes_optional(node, model.opset) for node in graph.nodes):
+    if any(_stays_inside(node, model.opset) for node in nodes(model.proto.graph)):
         return [graph.segment(0, len(graph.nodes))]
     places = [0, *_places(graph, limits, preferred), len(graph.nodes)]
-    return [graph.segment(start, end) for start, end in pairwise(places)]
+    segments = (graph.segment(start, end) for start, end in pairwise(places))
+    return [segment for segment in segments if segment.writes]  # of others nothing is needed
 
 
 def _is_tensor(value: ValueInfoProto) -> bool:
@@ -76,11 +79,15 @@ def _is_tensor(value: ValueInfoProto) -> bool:
     return kind is None or (kind == "tensor_type" and numbers)
 
 
-def _makes_optional(node: NodeProto, opsets: Mapping[str, int]) -> bool:
-    """Return whether it gives an optional value, which onnxruntime hands out unwrapped."""
+def _stays_inside(node: NodeProto, opsets: Mapping[str, int]) -> bool:
+    """Return whether it gives an optional value, which onnxruntime hands out unwrapped.
+
+    Or whether it draws random numbers, which each new session would draw again.
+    """
     schema = schema_of(node, opsets)
     kinds = [kind for output in schema.outputs for kind in output.types] if schema else []
-    return bool(kinds) and all(kind.startswith("optional(") for kind in kinds)
+    optional = bool(kinds) and all(kind.startswith("optional(") for kind in kinds)
+    return optional or facts(node.op_type, node.domain).draws(node.input)
 
 
 @dataclass

@@ -60,7 +60,7 @@ def verify(
     onnxruntime's; by default CUDA where it works. ``sizes`` gives sizes of dynamic dimensions by
     name. ``by_position`` matches inputs and outputs by their positions, whatever their names.
     Small models are run on more samples than ``seeds`` says: in a larger batch, or more seeds.
-    ``sample`` takes a quick look: one random input, or the user's, and an estimate of the noise.
+    ``sample`` takes a quick look: one random input, or the user's, its noise measured once.
 
     ``rtol`` and ``atol`` are a number or one by output name. One of them alone allows
     ``rtol * |expected|`` or ``atol`` where that is more than the measured rounding noise, so it
@@ -83,7 +83,7 @@ def verify(
             planner = _planner(first, second, interface, ranges)
             planned = planner.planned(inputs, seeds, sizes, sample=sample)
             report.warnings += planner.warnings
-            sessions = (1 if sample else RUNS) * len(first.segments + second.segments)
+            sessions = (2 if sample else RUNS) * len(first.segments + second.segments)
             running.total = sessions * len(planned)
             compare_models(first, second, planned, report, own, first.compared)
         _say_how((first, second), report)

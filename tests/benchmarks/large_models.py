@@ -193,6 +193,8 @@ def compare(size: str, kinds: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    if not {*SIZES, *JOBS}.issuperset(sys.argv[1:]):
+        sys.exit(f"sizes: {', '.join(SIZES)}; jobs: {', '.join(JOBS)}")
     chosen = [argument for argument in sys.argv[1:] if argument in SIZES]
     kinds = [argument for argument in sys.argv[1:] if argument in JOBS] or list(JOBS)
     for size in chosen or ["0.4", "2.5"]:

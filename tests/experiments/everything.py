@@ -46,6 +46,17 @@ ROWS = {
         "both": "the same, in both",
         "MLPs by gradient": "the same, in the MLPs whose gradient asks for it",
     },
+    "units": {
+        "project": "GPT, MLPs x2",
+        "fresh": "the same, fresh units",
+        "even": "the same, equal shares",
+        "GradMax": "the same, the gradient's units (GradMax)",
+    },
+    "optimizer": {
+        "grown": "GPT, width x2, with the rate of the smaller one",
+        "grown, rate / 2": "the same, with half of it",
+        "fresh, rate / 2": "the same, without the optimizer's state",
+    },
     "deeper": {"identities": "Inception, a pair of convolutions more a module"},
     "both": {"wider and deeper": "Inception, both"},
     "continual": {"grown": "Inception, grown with each portion of data"},

@@ -21,7 +21,7 @@ from onnx import (
     numpy_helper,
 )
 
-from onnx_net2net.model.history import HISTORY, TIES, VARIANCE
+from onnx_net2net.model.history import HISTORY, TIES
 from tests.fuzz import odd
 
 TYPES = [*TensorProto.DataType.values(), 99, 16]
@@ -404,7 +404,7 @@ def metadata(rng: random.Random, model: ModelProto) -> None:
         "changes": [{"dimension": "fc1", "old": 3, "new": 4, "source": "0,0"}],
     }  # fmt: skip
     given = {
-        HISTORY: [step], TIES: {"head.weight": "w"}, VARIANCE: "population",
+        HISTORY: [step], TIES: {"head.weight": "w"},
         "onnx_net2net.roles": {"w": ["parameter", True]}, "onnx_net2net.layout": {},
     }  # fmt: skip
     key = rng.choice(sorted(given))

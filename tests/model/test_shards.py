@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -202,3 +203,28 @@ def test_a_failed_shard_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         n2n.load(dense(3, 3)).save(path, shards=SMALL)
     (tmp_path / f"m.onnx.{token}-00003-of-00004.data").rmdir()
     assert {name: (tmp_path / name).read_bytes() for name in names(tmp_path)} == before
+
+
+def test_data_that_another_model_needs_stay(tmp_path: Path) -> None:
+    """It may refer to them in another way, or have been moved away."""
+    path = n2n.load(dense(2)).save(tmp_path / "m.onnx", shards="1KB")
+    other = onnx.load(path, load_external_data=False)
+    for tensor in other.graph.initializer:
+        for entry in tensor.external_data:
+            entry.value = f"./{entry.value}" if entry.key == "location" else entry.value
+    onnx.save(other, tmp_path / "other.onnx")
+    before = n2n.load(tmp_path / "other.onnx").sha256()
+    n2n.load(dense(3)).save(path, shards="1KB")
+    assert n2n.load(tmp_path / "other.onnx").sha256() == before
+    (tmp_path / "away").mkdir()
+    path.rename(tmp_path / "away" / path.name)
+    kept = {file.name for file in tmp_path.iterdir()}
+    n2n.load(dense(4)).save(path, shards="1KB")
+    assert {file.name for file in tmp_path.iterdir()} > kept
+
+
+def test_a_name_that_no_model_can_hold_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"m\xff.onnx")
+    with pytest.raises(n2n.OutputError, match="not UTF-8"):
+        n2n.load(dense(2)).save(path, shards="1KB")
+    assert not list(tmp_path.iterdir())

@@ -28,12 +28,15 @@ def to_keras(model: AnyModel) -> keras.Model:
 
     Inputs keep the names, types, shapes and layout of the file; several are given as a list or by
     name. Several outputs are a list in the order of the file, given by layers of their names, so
-    that ``compile`` and ``fit`` take losses and targets as lists or by name. A character that Keras
-    allows in no name is ``_``. Layers have the author's names of their modules, and hold weights as
-    Keras does: kernels are transposed. Within, the channels of images lie last. What a user would
-    train is trainable; BatchNormalization and Dropout follow ``training=``, and a moving variance
-    moves towards that of the batch, as Keras has it. :func:`.absorb` knows which initializer each
-    variable holds.
+    that ``compile`` and ``fit`` take losses and targets as lists or by name. Layers have the
+    author's names of their modules, and hold weights as Keras does: kernels are transposed. A
+    character that Keras allows in no name is ``_``, and so is a dot on the PyTorch backend, which
+    has none in names. Within, the channels of images lie last.
+
+    What a user would train is trainable, and BatchNormalization and Dropout follow ``training=``.
+    A moving variance moves towards that of the batch, as Keras has it; PyTorch's is larger by
+    n / (n - 1) for n values of a channel in the batch. Outputs in training are the same in both.
+    :func:`.absorb` knows which initializer each variable holds.
 
     What no layer computes are operations of ``keras.ops``; a weight that no layer takes is the
     table of an Embedding. Such a model is saved and loaded by Keras alone. Nodes that need sizes
@@ -41,7 +44,9 @@ def to_keras(model: AnyModel) -> keras.Model:
     that defines them beside the .keras file, to be imported before that is loaded. It needs Keras
     alone. Made on another backend than TensorFlow, such a model needs
     ``onnx_net2net.frameworks.keras.layer`` instead. ``KERAS_BACKEND`` chooses the backend. JAX
-    computes int64 and float64 in 32 bits, and says so, unless ``jax_enable_x64`` is set.
+    computes int64 and float64 in 32 bits, and says so, unless ``jax_enable_x64`` is set. Keras
+    follows a network by recursion: before one of more than some 900 operations in a row is loaded
+    or cloned, raise the limit (``sys.setrecursionlimit``).
 
     Raises Refused, naming every node that has no translation, and UsageError where Keras is not
     installed.

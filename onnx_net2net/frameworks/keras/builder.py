@@ -35,11 +35,12 @@ from onnx import NodeProto, helper
 
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.keras.arranged import Arranged
+from onnx_net2net.frameworks.keras.history import GivenName, operations, valid_name
 from onnx_net2net.frameworks.keras.layers import makers
 from onnx_net2net.frameworks.keras.moved import Moved, Terms
 from onnx_net2net.frameworks.keras.operation import KerasOperation, Scope
 from onnx_net2net.frameworks.keras.operators import translations
-from onnx_net2net.frameworks.keras.regions import region
+from onnx_net2net.frameworks.keras.regions import RefusedTensor, region
 from onnx_net2net.frameworks.keras.replaced import replaced
 from onnx_net2net.frameworks.keras.size_tensors import SizeTensors
 from onnx_net2net.frameworks.keras.sums import added
@@ -52,15 +53,9 @@ from onnx_net2net.frameworks.roles import Role
 from onnx_net2net.frameworks.step import ProgramStep
 from onnx_net2net.model.graph import parameter_path, scope_path
 
-__all__ = ["Builder", "valid_name"]
+__all__ = ["Builder"]
 
 LARGEST = 1 << 16  # elements of a constant that stands in the graph
-
-
-class GivenName(str):
-    """A name that is no number of Keras'."""
-
-    __slots__ = ()
 
 
 class Builder(SizeTensors):
@@ -77,6 +72,7 @@ class Builder(SizeTensors):
         self.readers = readers(program)
         self.consumers = _consumers(program)
         self._makes_size = False  # whether the step that is taken computes sizes of others
+        self._saved: set[Any] = set()  # operations whose arguments a file can hold
         self._taken = set(names)
         self._tensors: dict[str, Arranged] = {}
         self._steps = {name: step for step in program.steps for name in step.outputs}
@@ -106,15 +102,7 @@ class Builder(SizeTensors):
 
     def _name_others(self, outputs: list[Any]) -> None:
         """Name what Keras has named: its numbers may be taken, and are others each time."""
-        pending = [value._keras_history.operation for value in outputs]
-        reached: dict[int, Any] = {}
-        while pending:
-            operation = pending.pop()
-            if id(operation) not in reached:
-                reached[id(operation)] = operation
-                nodes = operation._inbound_nodes
-                pending += [t._keras_history.operation for n in nodes for t in n.input_tensors]
-        for operation in reached.values():
+        for operation in operations(outputs):
             if isinstance(operation.name, GivenName):
                 operation.name = str(operation.name)
             elif not isinstance(operation, layers.InputLayer):
@@ -126,7 +114,7 @@ class Builder(SizeTensors):
             self._region(name)
         try:
             return self.symbolic(name).stored()
-        except KeyError:
+        except RefusedTensor:
             return None
 
     def _take(self, step: ProgramStep) -> None:
@@ -207,7 +195,8 @@ class Builder(SizeTensors):
     def _fits(self, step: ProgramStep, made: list[Any], *, known: bool = False) -> bool:
         """Return whether results have the types, ranks and sizes that the graph says.
 
-        With ``known``, also whether they are known where the graph says what they are.
+        With ``known``, also whether they are known where the graph says what they are. What they
+        are made of can be saved.
         """
         for name, value in zip(step.outputs, made, strict=False):
             if not name or isinstance(value, np.ndarray):
@@ -225,7 +214,21 @@ class Builder(SizeTensors):
                 )
             ):
                 return False
-        return len(made) >= sum(map(bool, step.outputs))
+        return len(made) >= sum(map(bool, step.outputs)) and self._can_be_saved(made)
+
+    def _can_be_saved(self, made: list[Any]) -> bool:
+        """Return whether each new operation has arguments that a file can hold.
+
+        Some operations take a size that is open as an argument, and fail only when they run.
+        """
+        values = [x.value for x in made if isinstance(x, Arranged)]
+        try:
+            for operation in operations(values, self._saved):
+                operation.get_config()
+                self._saved.add(operation)
+        except NotImplementedError:
+            return False
+        return True
 
     # ---- what is read ----------------------------------------------------------------------------
 
@@ -240,7 +243,7 @@ class Builder(SizeTensors):
         """Return what a tensor is: Arranged, Moved, an array, or None where nothing is named.
 
         What is left becomes a layer of its own now, but for sizes: the analysis knows them. Raise
-        ValueError where it does not, and KeyError for what is refused.
+        ValueError where it does not, and RefusedTensor for what is refused.
         """
         if not name:
             return None
@@ -255,7 +258,7 @@ class Builder(SizeTensors):
                 return self.sized(name)
             self._region(name)
         if self.values[name] is None:
-            raise KeyError(name)
+            raise RefusedTensor(name)
         return self.values[name]
 
     def is_made(self, name: str) -> bool:
@@ -390,16 +393,9 @@ class Builder(SizeTensors):
         raise ValueError("only a layer knows whether it trains")
 
 
-def valid_name(name: str) -> str:
-    """Return a name as Keras and its backend allow it: PyTorch has no dots in names."""
-    others = r"\W" if keras.backend.backend() == "torch" else r"[^\w.]"
-    plain = re.sub(others, "_", name.removesuffix("_output_0"), flags=re.ASCII).strip("._")
-    return plain if plain[:1].isalpha() else f"graph_{plain}".rstrip("_")
-
-
 def _unmade() -> tuple[type[Exception], ...]:
     """Return what is raised where a layer or an operation cannot take a step."""
-    return (*failures(), Refused)
+    return (*failures(), Refused, RefusedTensor)
 
 
 def _noted(value: Any) -> Any:

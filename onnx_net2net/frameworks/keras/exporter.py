@@ -27,7 +27,6 @@ from onnx_net2net.frameworks.keras.kept_layers import kept
 from onnx_net2net.frameworks.keras.origin import restored
 from onnx_net2net.frameworks.roles import KIND
 from onnx_net2net.frameworks.unkept import RANDOM, Drawn
-from onnx_net2net.model.history import VARIANCE
 from onnx_net2net.model.model import Model, load
 from onnx_net2net.model.tensors import subgraphs
 
@@ -266,7 +265,6 @@ def _weighted(proto: ModelProto, model: Any, names: Mapping[str, str]) -> ModelP
     graph = proto.graph
     for entry in graph.initializer:
         _say(entry, "CONSTANT")
-    _add(proto.metadata_props, VARIANCE, "population")
     known = {f"{STORED}{i}": variable for i, variable in enumerate(_variables(model))}
     taken = {name for node in graph.node for name in (*node.input, *node.output)}
     renamed: dict[str, str] = {}

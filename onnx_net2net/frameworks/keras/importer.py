@@ -13,7 +13,8 @@ from onnx import GraphProto, TensorProto, ValueInfoProto
 
 from onnx_net2net.errors import Net2NetError, Refused
 from onnx_net2net.frameworks.function_bodies import expanded
-from onnx_net2net.frameworks.keras.builder import Builder, valid_name
+from onnx_net2net.frameworks.keras.builder import Builder
+from onnx_net2net.frameworks.keras.history import operations, recursion, valid_name
 from onnx_net2net.frameworks.keras.moved import Terms, sum_of
 from onnx_net2net.frameworks.keras.operators import translations
 from onnx_net2net.frameworks.keras.operators.elementwise import NUMBERS
@@ -61,11 +62,12 @@ def structure(model: Model) -> tuple[keras.Model, list[tuple[Any, Terms]]]:
         for value, name in zip(outputs, names[len(given) :], strict=False)
     ]
     tensors = list(inputs.values())
-    network = keras.Model(
-        tensors if len(tensors) > 1 else tensors[0],
-        named if len(named) > 1 else named[0],
-        name=names[-1],
-    )
+    with recursion(sum(1 for _ in operations(named))):
+        network = keras.Model(
+            tensors if len(tensors) > 1 else tensors[0],
+            named if len(named) > 1 else named[0],
+            name=names[-1],
+        )
     return network, _complete(network, builder.table)
 
 

@@ -25,7 +25,11 @@ from onnx_net2net.model.tensors import subgraphs
 if TYPE_CHECKING:
     from onnx_net2net.frameworks.keras.builder import Builder
 
-__all__ = ["region"]
+__all__ = ["RefusedTensor", "region"]
+
+
+class RefusedTensor(LookupError):
+    """A tensor that a refused node would have made."""
 
 
 def region(builder: Builder, name: str) -> tuple[dict[str, Any], list[Refused]]:
@@ -35,7 +39,7 @@ def region(builder: Builder, name: str) -> tuple[dict[str, Any], list[Refused]]:
     nothing = dict.fromkeys(outputs)
     try:
         inputs = {border: builder.symbolic(border) for border in borders}
-    except KeyError:
+    except RefusedTensor:
         return nothing, []
     if not inputs:
         inputs = {f"{name}/first": Arranged.plain(builder.inputs[0])}
@@ -54,7 +58,10 @@ def region(builder: Builder, name: str) -> tuple[dict[str, Any], list[Refused]]:
 
 
 def _closure(builder: Builder, name: str) -> tuple[list[Node], list[str]]:
-    """Return the nodes that are left of what ``name`` needs, in order, and what they take."""
+    """Return the nodes that are left of what ``name`` needs, in order, and what they take.
+
+    A node of which something is made already computes it again.
+    """
     graph, pending = builder.program.graph, [name]
     nodes: dict[int, Node] = {}
     borders: dict[str, None] = {}
@@ -69,7 +76,9 @@ def _closure(builder: Builder, name: str) -> tuple[list[Node], list[str]]:
                 borders[source] = None
             elif source in graph.producer and builder.constant(source) is None:
                 pending.append(source)
-    return [nodes[position] for position in sorted(nodes)], list(borders)
+    left = [nodes[position] for position in sorted(nodes)]
+    again = {n for node in left for n in node.outputs}
+    return left, [border for border in borders if border not in again]
 
 
 def _read_outside(builder: Builder, nodes: list[Node], name: str) -> list[str]:

@@ -6,14 +6,19 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
+from onnx import helper
 
+from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.absorb import absorb
 from onnx_net2net.frameworks.keras import moved as moves
+from onnx_net2net.frameworks.keras.operators.elementwise import NUMBERS
 from tests.keras_models import (
     FOLDER,
     differences,
@@ -24,7 +29,9 @@ from tests.keras_models import (
     outputs,
     to_keras,
 )
+from tests.networks import Net
 
+from onnx_net2net.frameworks.keras import arranged, importer  # isort: skip
 from onnx_net2net.frameworks.keras.layer import GraphLayer  # isort: skip
 from onnx_net2net.frameworks.keras.sums import added, is_plain_sum  # isort: skip
 
@@ -119,6 +126,54 @@ def test_sums_that_tensorflow_would_take_for_a_bias() -> None:
     assert np.array_equal(np.asarray(model([a, b])), a + b)
     naive = keras.Model([x, y], keras.ops.add(x, y))
     assert not np.array_equal(np.asarray(naive([a, b])), a + b), "Keras has mended it"
+
+
+def _moved(kind: str) -> tuple[Any, np.ndarray]:
+    """A network that moves a tensor of a type in two layers, and numbers that need its bits."""
+    net, dtype = Net(), np.dtype(getattr(ml_dtypes, kind, kind))
+    x = net.input("n", 2, 3, dtype=dtype)
+    model = net.model(net("Flatten", net("Transpose", x, perm=[0, 2, 1])))
+    counted = np.arange(6).reshape(1, 2, 3)
+    if dtype.kind in "iu":
+        return model, np.iinfo(dtype).max - counted.astype(dtype)
+    step = 1 if kind == "bool" else float(ml_dtypes.finfo(dtype).eps)
+    return model, (counted % 2 + counted * step).astype(dtype)
+
+
+@pytest.mark.parametrize("kind", sorted(NUMBERS))
+def test_layers_keep_every_bit_of_every_type(kind: str) -> None:
+    model, feed = _moved(kind)
+    network = to_keras(model)
+    assert {"Permute", "Reshape"} <= kinds(network).keys()
+    (found,) = outputs(network, {"x": feed})
+    assert found.dtype == feed.dtype
+    assert np.array_equal(found, feed.transpose(0, 2, 1).reshape(1, 6))
+
+
+@pytest.mark.parametrize("kind", ["float8_e4m3fn", "float8_e5m2"])
+def test_types_of_eight_bits_within_are_refused_by_the_node(kind: str) -> None:
+    net, number = Net(opset=19), helper.np_dtype_to_tensor_dtype(np.dtype(getattr(ml_dtypes, kind)))
+    y = net("Cast", net("Cast", net.input("n", 3), to=number, name="narrow"), to=1)
+    with pytest.raises(Refused, match=f"Cast 'narrow': a cast to {kind} is not translated"):
+        to_keras(net.model(y))
+
+
+def test_a_layer_that_casts_to_float32_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arranged, "policy_of", lambda value: None)
+    model, feed = _moved("float64")
+    assert outputs(to_keras(model), {"x": feed})[0].dtype != feed.dtype
+
+
+def test_networks_deeper_than_keras_recurses(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Net()
+    y = x = net.input("n", 2)
+    for _ in range(1100):
+        y = net("Sin", y)
+    model, feeds = load(net.model(y)), {x: np.ones((1, 2), np.float32)}
+    assert not differences(expected(model, feeds), outputs(to_keras(model), feeds))
+    monkeypatch.setattr(importer, "recursion", lambda depth: nullcontext())
+    with pytest.raises(RecursionError):
+        to_keras(model)
 
 
 def test_a_kernel_that_is_turned_otherwise_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,8 +38,19 @@ def max_pool(op: KerasOperation, x: Any) -> list[Any]:
         return _places(op, x, wide, frame, by_column)
     apart = len(frame.kernel) == 3 and dtype_of(x) == "float64"  # which TensorFlow lacks
     if apart or set(frame.dilations) != {1} or dtype_of(x) not in FLOATS:
-        return [reduce(ops.maximum, taps(wide, frame))]
+        return [_by_axis(ops.maximum, wide, frame)]
     return [_pooled(ops.max_pool, wide, frame)]
+
+
+def _by_axis(function: Any, x: Any, frame: Window) -> Any:
+    """Return what a function of two tensors makes of each window, along one axis after another."""
+    for axis in range(len(frame.kernel)):
+        kernel, strides, dilations = (
+            tuple(n if other == axis else 1 for other, n in enumerate(numbers))
+            for numbers in (frame.kernel, frame.strides, frame.dilations)
+        )
+        x = reduce(function, taps(x, Window(kernel, strides, dilations, frame.pads)))
+    return x
 
 
 def _ceil(op: KerasOperation) -> bool:
@@ -106,7 +117,7 @@ def average_pool(op: KerasOperation, x: Any) -> Any:
 def _summed(wide: Any, frame: Window) -> Any:
     """Return the sum over each window."""
     if set(frame.dilations) != {1}:
-        return reduce(operator.add, taps(wide, frame))
+        return _by_axis(operator.add, wide, frame)
     mean = _pooled(ops.average_pool, wide, frame)
     return ops.multiply(mean, ops.cast(math.prod(frame.kernel), dtype_of(wide)))
 

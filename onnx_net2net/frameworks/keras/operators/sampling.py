@@ -27,8 +27,7 @@ def picked(x: Any, places: list[Any], inside: Any = None) -> Any:
     rows = ops.reshape(ops.moveaxis(x, 1, -1), (-1, shape[1]))
     flat: Any = ops.expand_dims(ops.arange(shape[0], dtype="int32"), -1)
     for size, place in zip(shape[2:], places, strict=True):
-        last = ops.cast(size - 1, "int32")
-        flat = flat * ops.cast(size, "int32") + ops.clip(ops.cast(place, "int32"), 0, last)
+        flat = flat * size + ops.clip(ops.cast(place, "int32"), 0, size - 1)
     pixels = ops.take(rows, flat, axis=0)
     return pixels if inside is None else pixels * ops.cast(ops.expand_dims(inside, -1), dtype_of(x))
 
