@@ -43,6 +43,11 @@ _SUFFIX = {"torch": "-torch", "keras": ".keras", "safetensors": ".safetensors"}
     type=PATH,
     help="With --like: the ONNX file that was exported from them.",
 )
+@click.option(
+    "--layout",
+    type=click.Choice(["nchw", "nhwc"]),
+    help="With --to keras: where images have their channels.  [default: as in MODEL]",
+)
 @click.option("--no-verify", is_flag=True, help="Write without comparing with onnxruntime.")
 @FORCE
 @JSON
@@ -52,6 +57,7 @@ def export(
     output: Path | None,
     like: Path | None,
     base: Path | None,
+    layout: str | None,
     no_verify: bool,
     force: bool,
     as_json: bool,
@@ -70,12 +76,9 @@ def export(
     The PyTorch package is code to read and to change. With a .keras file comes a Python file of the
     layers that Keras does not have, if there are any. Neither needs MODEL or this program.
     """  # fmt: skip
-    if framework != "safetensors" and (like or base):
-        raise UsageError("--like and --base go with --to safetensors", "leave them out")
-    source = load(model)
     target = output or model.with_name(model.stem + _SUFFIX[framework])
-    if framework == "keras" and target.suffix != ".keras":
-        raise UsageError(f"{target}: Keras writes .keras files", "choose a name that ends so")
+    _check_options(framework, target, layout, like, base)
+    source = load(model)
     if framework == "keras":
         from onnx_net2net.frameworks.keras.quiet import import_keras
 
@@ -97,8 +100,22 @@ def export(
         from onnx_net2net.frameworks.export import unjudged, write
 
         unverified = unverified or unjudged(source)
-        report, files = write(source, framework, target, force=force, verify=not no_verify)
+        report, files = write(
+            source, framework, target, force=force, verify=not no_verify, layout=layout or "nchw"
+        )
     return _show(files, report, unverified, epsilons, as_json)
+
+
+def _check_options(
+    framework: str, target: Path, layout: str | None, like: Path | None, base: Path | None
+) -> None:
+    """Raise UsageError for options of another framework, and for a name that Keras cannot write."""
+    if framework != "safetensors" and (like or base):
+        raise UsageError("--like and --base go with --to safetensors", "leave them out")
+    if framework != "keras" and layout:
+        raise UsageError("--layout goes with --to keras", "leave it out")
+    if framework == "keras" and target.suffix != ".keras":
+        raise UsageError(f"{target}: Keras writes .keras files", "choose a name that ends so")
 
 
 def _show(

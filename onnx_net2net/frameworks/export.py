@@ -38,18 +38,25 @@ def unjudged(model: Model) -> str | None:
 
 
 def write(
-    model: Model, framework: str, target: Path, *, force: bool = False, verify: bool = True
+    model: Model,
+    framework: str,
+    target: Path,
+    *,
+    force: bool = False,
+    verify: bool = True,
+    layout: str = "nchw",
 ) -> tuple[Report | None, list[Path]]:
     """Write ``model`` for ``framework``, "torch" (a folder) or "keras" (a file), to ``target``.
 
     Return what onnxruntime says of the result, None if it was not asked: with ``verify`` False, and
     where :func:`unjudged` says why. Return what was written, too: with a .keras file, a Python file
     of the layers that Keras does not have, if there are any. Nothing is left behind if the results
-    differ. Raises Refused for what has no translation, OutputError for what cannot be written.
+    differ. ``layout`` is that of a Keras model's inputs and outputs. Raises Refused for what has no
+    translation, OutputError for what cannot be written.
     """
-    draw, load = {"torch": (_write_torch, _torch), "keras": (_write_keras, _keras)}[framework]
+    load = {"torch": _torch, "keras": _keras}[framework]
     report: list[Report] = []
-    files = [target]
+    files, turned = [target], set[str]()
     _check_path(target)
 
     def judge(draft: Path) -> bool:
@@ -58,7 +65,9 @@ def write(
             network = load(draft)
 
             def call(feeds: dict[str, np.ndarray]) -> Outputs:
-                return dict(zip(names, network(feeds), strict=True))
+                given = {n: np.moveaxis(x, 1, -1) if n in turned else x for n, x in feeds.items()}
+                outputs = zip(names, network(given), strict=True)
+                return {n: np.moveaxis(x, -1, 1) if n in turned else x for n, x in outputs}
 
             with work(f"verifying {target.name}"):
                 report.append(agreement(model, call))
@@ -66,7 +75,12 @@ def write(
 
     def written(draft: Path) -> None:
         with work(f"writing {target.name} for {framework}"):
-            files[:] = draw(model, draft, target, force)
+            if framework == "torch":
+                _write_torch(model, draft)
+            else:
+                more, behind = _write_keras(model, draft, target, layout, force=force)
+                files.extend(more)
+                turned.update(behind)
 
     place(
         target,
@@ -90,11 +104,10 @@ def _check_path(target: Path) -> None:
         ) from None
 
 
-def _write_torch(model: Model, draft: Path, target: Path, force: bool) -> list[Path]:
+def _write_torch(model: Model, draft: Path) -> None:
     from onnx_net2net.frameworks.torch import write_package
 
     write_package(model, draft)
-    return [target]
 
 
 @contextmanager
@@ -131,11 +144,16 @@ def _torch(draft: Path) -> Network:
     return call
 
 
-def _write_keras(model: Model, draft: Path, target: Path, force: bool) -> list[Path]:
+def _write_keras(
+    model: Model, draft: Path, target: Path, layout: str, *, force: bool
+) -> tuple[list[Path], frozenset[str]]:
+    """Return the files beside ``target``, and the tensors whose channels are last."""
     from onnx_net2net.frameworks.keras import to_keras
+    from onnx_net2net.frameworks.keras.origin import turned_by
     from onnx_net2net.frameworks.keras.saving import draft_keras
 
-    return draft_keras(to_keras(model), draft, target, force=force)
+    network = to_keras(model, layout=layout)
+    return draft_keras(network, draft, target, force=force)[1:], turned_by(network)
 
 
 def load_keras(path: Path, model: Model | None = None) -> Any:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["to_keras"]
 
 
-def to_keras(model: AnyModel) -> keras.Model:
+def to_keras(model: AnyModel, *, layout: str = "nchw") -> keras.Model:
     """Return ``model`` with its weights, to train on: a functional model of Keras' own layers.
 
     >>> keras_model = to_keras(load("resnet18.onnx"))
@@ -32,6 +32,10 @@ def to_keras(model: AnyModel) -> keras.Model:
     author's names of their modules, and hold weights as Keras does: kernels are transposed. A
     character that Keras allows in no name is ``_``, and so is a dot on the PyTorch backend, which
     has none in names. Within, the channels of images lie last.
+
+    With ``layout="nhwc"`` channels are last outside, too: those of inputs where a tensor need not
+    be turned then, and those of outputs that hold images. ``from_keras`` of such a model gives the
+    file again, with its own layout.
 
     What a user would train is trainable, and BatchNormalization and Dropout follow ``training=``.
     A moving variance moves towards that of the batch, as Keras has it; PyTorch's is larger by
@@ -59,4 +63,6 @@ def to_keras(model: AnyModel) -> keras.Model:
         raise UsageError(
             f"{error.name} is not installed", "pip install 'onnx-net2net[tensorflow]'"
         ) from None
-    return keras_model(load(model))
+    if layout not in ("nchw", "nhwc"):
+        raise UsageError(f"{layout!r} is no layout", 'say "nchw" or "nhwc"')
+    return keras_model(load(model), layout)

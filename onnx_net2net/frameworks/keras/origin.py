@@ -1,6 +1,6 @@
 """What a Keras model was made from, and how its variables go back into that file.
 
-note(network, model, table)          # by to_keras
+note(network, model, table, turned)  # by to_keras
 restored(network)                    # the file again, with the values of the variables
 """
 
@@ -18,15 +18,25 @@ from onnx_net2net.frameworks.keras.same_structure import twins
 from onnx_net2net.frameworks.state_dicts import held
 from onnx_net2net.model.model import Model
 
-__all__ = ["given_back_by", "note", "origin_of", "restored"]
+__all__ = ["given_back_by", "note", "origin_of", "restored", "turned_by"]
 
 Table = Sequence[tuple[Any, Terms]]
+_TURNED: WeakKeyDictionary[keras.Model, frozenset[str]] = WeakKeyDictionary()
 _ORIGINS: WeakKeyDictionary[keras.Model, tuple[Model, Table]] = WeakKeyDictionary()
 
 
-def note(network: keras.Model, model: Model, table: Table) -> None:
-    """Remember that ``network`` was made from ``model``, and what each variable holds of it."""
+def note(network: keras.Model, model: Model, table: Table, turned: frozenset[str]) -> None:
+    """Remember that ``network`` was made from ``model``, and what each variable holds of it.
+
+    ``turned`` are the inputs and outputs of ``model`` whose channels are last in ``network``.
+    """
     _ORIGINS[network] = (model, table)
+    _TURNED[network] = turned
+
+
+def turned_by(network: keras.Model) -> frozenset[str]:
+    """Return the inputs and outputs of the file whose channels are last in a network."""
+    return _TURNED[network]
 
 
 def origin_of(network: keras.Model) -> tuple[Model, Table] | None:

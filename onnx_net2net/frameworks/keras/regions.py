@@ -42,7 +42,7 @@ def region(builder: Builder, name: str) -> tuple[dict[str, Any], list[Refused]]:
     except RefusedTensor:
         return nothing, []
     if not inputs:
-        inputs = {f"{name}/first": Arranged.plain(builder.inputs[0])}
+        inputs = {f"{name}/first": builder.inputs[0]}
     given = {border: value.stored() for border, value in inputs.items()}
     proto = _model(builder, nodes, given, outputs)
     tensors, title = list(given.values()), builder.name(f"{name.removesuffix('_output_0')}_nodes")
