@@ -46,7 +46,7 @@ def to_keras(model: AnyModel, *, layout: str = "nchw") -> keras.Model:
     table of an Embedding. Such a model is saved and loaded by Keras alone. Nodes that need sizes
     which only a run tells become layers of their own; :func:`.save_keras` writes the Python file
     that defines them beside the .keras file, to be imported before that is loaded. It needs Keras
-    alone. Made on another backend than TensorFlow, such a model needs
+    on TensorFlow alone. Made on another backend, such a model needs
     ``onnx_net2net.frameworks.keras.layer`` instead. ``KERAS_BACKEND`` chooses the backend. JAX
     computes int64 and float64 in 32 bits, and says so, unless ``jax_enable_x64`` is set. Keras
     follows a network by recursion: before one of more than some 900 operations in a row is loaded

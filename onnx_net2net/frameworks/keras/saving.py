@@ -29,7 +29,8 @@ def save_keras(
     [PosixPath('grown.keras'), PosixPath('grown_layers.py')]
 
     Return the files. There is a second one where nodes became layers that Keras does not have:
-    ``import grown_layers`` before ``keras.saving.load_model("grown.keras")``. It needs Keras alone.
+    ``import grown_layers`` before ``keras.saving.load_model("grown.keras")``. It needs nothing but
+    Keras on TensorFlow, where its sizes are tensors.
     Raises UsageError for another suffix, OutputError where something cannot be written or, with
     ``force=False``, exists; then nothing is left behind.
     """

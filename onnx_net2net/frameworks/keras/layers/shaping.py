@@ -56,12 +56,14 @@ def _factors(build: Builder, step: ProgramStep) -> list[int] | None:
         own, wanted = build.sizes(step.inputs[0]), build.sizes(step.output)
         if own is None or wanted is None or len(own) != len(wanted):
             return None
-        pairs = list(zip(own, wanted, strict=True))
-        fixed = [isinstance(n, int) and n > 0 and isinstance(m, int) for n, m in pairs]
-        same = [type(n) is type(m) and n == m for n, m in pairs]
-        if not all(a or b for a, b in zip(fixed, same, strict=True)):
-            return None
-        factors = [1.0 if s else m / n for s, (n, m) in zip(same, pairs, strict=True)]
+        factors = []
+        for before, after in zip(own, wanted, strict=True):
+            if isinstance(before, int) and isinstance(after, int) and before:
+                factors.append(after / before)
+            elif type(before) is type(after) and before == after:
+                factors.append(1.0)
+            else:
+                return None
     if any(factor < 1 or factor != int(factor) for factor in factors):
         return None
     return [int(factor) for factor in factors]
