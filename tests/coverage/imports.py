@@ -12,10 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -111,9 +116,64 @@ def in_keras(model: n2n.Model) -> dict[str, Any]:
         return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
 
     result = judged(agreement(model, call, seeds=1))
-    return (
-        result if result["verdict"] != "right" else {**result, **learns_in_keras(network, seen[0])}
-    )
+    if result["verdict"] != "right":
+        return result
+    return {**result, **own_layers(network), **learns_in_keras(network, seen[0])}
+
+
+def own_layers(network: Any) -> dict[str, Any]:
+    """What Keras alone has of it: layers of ours, the share of weights in Keras', if it loads.
+
+    A weight that no layer computes with is a table whose rows are looked up by constants: the sum
+    of a zero and their numbers.
+    """
+    total = held = 0
+    for layer in network.layers:
+        size = sum(math.prod(variable.shape) for variable in layer.variables)
+        total += size
+        if type(layer).__name__ == "Embedding":
+            size *= type(layer.input._keras_history.operation).__name__ != "Add"
+        held += size
+    ours = sum(not type(layer).__module__.startswith("keras.") for layer in network.layers)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.keras"
+        network.save(path)
+        return {"ours": ours, "held": held / max(total, 1), "alone": loads_alone(path)}
+
+
+def loads_alone(path: Path) -> str:
+    """Whether a process without this program loads a file: nothing, or what it raises."""
+    process = _without_us()
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(f"{path}\n")
+    process.stdin.flush()
+    while True:  # an earlier answer was not waited for
+        line = process.stdout.readline()
+        name, _, problem = line.strip().partition(" ")
+        if name == str(path):
+            return problem
+        assert line, "the process died"
+
+
+@cache
+def _without_us() -> subprocess.Popen[str]:
+    """A process that has Keras, and in which this program cannot be imported."""
+    code = """
+import sys
+sys.modules["onnx_net2net"] = None
+sys.setrecursionlimit(100000)
+import keras
+for line in sys.stdin:
+    path = line.strip()
+    try:
+        keras.utils.clear_session()
+        keras.saving.load_model(path)
+        print(path, flush=True)
+    except Exception as problem:
+        print(path, type(problem).__name__, str(problem).split(chr(10))[0][:200], flush=True)
+"""
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, text=True)
 
 
 def learns_in_keras(network: Any, feeds: list[np.ndarray]) -> dict[str, Any]:

@@ -47,7 +47,13 @@ from onnx_net2net.frameworks.keras.sums import added
 from onnx_net2net.frameworks.keras.translator import failures
 from onnx_net2net.frameworks.keras.types import type_name, typed
 from onnx_net2net.frameworks.keras.values import dtype_of
-from onnx_net2net.frameworks.keras.weight_moves import blank, carried, moves, readers
+from onnx_net2net.frameworks.keras.weight_moves import (
+    blank,
+    carried,
+    moved_together,
+    moves,
+    readers,
+)
 from onnx_net2net.frameworks.program import Program, computed
 from onnx_net2net.frameworks.roles import Role
 from onnx_net2net.frameworks.step import ProgramStep
@@ -130,26 +136,19 @@ class Builder(SizeTensors):
         operands = [self._fixed(name) for name in step.inputs]
         weights = [x for x in operands if isinstance(x, Moved)]
         others = [name for name, x in zip(step.inputs, operands, strict=True) if x is None]
-        if not weights or any(others) or not carried(step, operands):
+        own = carried(step, operands)
+        if not weights or any(others) or not own:
             return None
         node = self._node(step)
         shapes = [self.program.shapes.of(name) for name in step.outputs]
         if node is None or not all(shape is not None for shape in shapes):
             return None
         sources = tuple(dict.fromkeys(name for x in weights for name in x.sources))
-        whole = step.facts.in_order and len(weights) == 1 and weights[0].whole
+        whole = step.facts.in_order and len(own) == 1 and weights[0].whole
 
-        def reader(place: int) -> Any:
-            def read(get: Any) -> Any:
-                arrays = [x.read(get) if isinstance(x, Moved) else x for x in operands]
-                results = computed(node, arrays, self.program.opset)
-                assert results is not None
-                return results[place]
-
-            return read
-
+        reads = moved_together(node, operands, own, self.program.opset)
         made = [
-            Moved(sources, tuple(shape or ()), weights[0].dtype, reader(place), whole)
+            Moved(sources, tuple(shape or ()), weights[0].dtype, reads(place), whole)
             for place, shape in enumerate(shapes)
         ]
         tried = computed(node, [blank(x) for x in operands], self.program.opset)
@@ -288,14 +287,17 @@ class Builder(SizeTensors):
             value = self.values.get(name) or self.weight(name)
         return value if isinstance(value, Moved | np.ndarray) else None
 
-    def sole(self, name: str, role: Role = Role.PARAMETER) -> Moved | None:
-        """Return weights of this role that nothing else reads, each of their elements once."""
+    def sole(self, name: str, role: Role = Role.PARAMETER, *, zeros: bool = False) -> Moved | None:
+        """Return weights of this role that nothing else reads, each of their elements once.
+
+        With ``zeros``, also with constant zeros among them.
+        """
         value = self._fixed(name)
         if not isinstance(value, Moved):
             return None
         if any(self.readers[n] > 1 or self.program.roles[n] is not role for n in value.sources):
             return None
-        return value if value.is_whole(self.shapes) else None
+        return value if value.is_whole(self.shapes, zeros=zeros) else None
 
     def _held(self, name: str, value: Moved) -> Arranged:
         """Return weights as a tensor of the graph, moved as the graph does."""

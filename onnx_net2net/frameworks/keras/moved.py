@@ -6,6 +6,7 @@
 
 What moves elements alone (Transpose, Concat, Split, Slice, Reshape) is a function that is called
 with the weights, or with the numbers of their elements: so the way back follows from the way there.
+Elements are numbered from 1 on, since zeros may be put between them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Moved", "Terms", "given_back", "sum_of"]
+__all__ = ["Array", "Get", "Moved", "Terms", "given_back", "sum_of"]
 
 Array = np.ndarray[Any, Any]
 Get = Callable[[str], Array]
@@ -69,15 +70,23 @@ class Moved:
 
         return self.moved(self.shape, take)
 
-    def is_whole(self, shapes: Mapping[str, Sequence[int]]) -> bool:
-        """Return whether it holds each element of its sources, of these shapes, once."""
+    def is_whole(self, shapes: Mapping[str, Sequence[int]], *, zeros: bool = False) -> bool:
+        """Return whether it holds each element of its sources, of these shapes, once.
+
+        With ``zeros``, zeros may stand beside them.
+        """
         if self.whole:
             return True
         count = sum(math.prod(shapes[name]) for name in self.sources)
-        if math.prod(self.shape) != count:
+        size = math.prod(self.shape)
+        if size < count or (size > count and not zeros):
             return False
-        numbers = self.read(_numbered(self.sources, shapes)).reshape(-1)
-        return bool((np.bincount(numbers, minlength=count) == 1).all())
+        counts = np.bincount(self.numbers(shapes).reshape(-1), minlength=count + 1)
+        return bool((counts[1:] == 1).all())
+
+    def numbers(self, shapes: Mapping[str, Sequence[int]]) -> Array:
+        """Return the number of each of its elements, 0 where it is a constant zero."""
+        return self.read(_numbered(self.sources, shapes))
 
 
 Terms = tuple[Moved, ...]  # a variable holds their sum: the two biases of an LSTM
@@ -85,7 +94,7 @@ Terms = tuple[Moved, ...]  # a variable holds their sum: the two biases of an LS
 
 def _numbered(names: Sequence[str], shapes: Mapping[str, Sequence[int]]) -> Get:
     """Return a function that has arrays of the numbers of all elements, those of one name first."""
-    arrays, first = {}, 0
+    arrays, first = {}, 1
     for name in names:
         count = math.prod(shapes[name])
         arrays[name] = np.arange(first, first + count).reshape(tuple(shapes[name]))
@@ -116,8 +125,7 @@ def given_back(
         if others:
             value = value - sum_of(tuple(others), weights.__getitem__)
         flat = [arrays[name].reshape(-1) for name in first.sources]
-        numbers = first.read(_numbered(first.sources, shapes)).reshape(-1)
-        start = 0
+        numbers, start = first.numbers(shapes).reshape(-1), 1
         for part in flat:
             own = (numbers >= start) & (numbers < start + part.size)
             part[numbers[own] - start] = np.asarray(value).reshape(-1)[own].astype(part.dtype)

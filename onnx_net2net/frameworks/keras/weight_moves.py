@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
+from onnx import NodeProto
 
-from onnx_net2net.frameworks.keras.moved import Moved
-from onnx_net2net.frameworks.program import Program
+from onnx_net2net.frameworks.keras.moved import Array, Get, Moved
+from onnx_net2net.frameworks.program import Program, computed
 from onnx_net2net.frameworks.step import ProgramStep
 from onnx_net2net.operators.language import Kind
 
-__all__ = ["blank", "carried", "moves", "readers"]
+__all__ = ["blank", "carried", "moved_together", "moves", "readers"]
 
 
 def moves(step: ProgramStep) -> bool:
@@ -21,11 +23,32 @@ def moves(step: ProgramStep) -> bool:
     return facts.kind is Kind.MOVE and not facts.computes and not facts.random and not step.bodies
 
 
-def carried(step: ProgramStep, operands: list[Any]) -> bool:
-    """Return whether all that comes out is weights, and they are of one type."""
+def carried(step: ProgramStep, operands: list[Any]) -> list[int]:
+    """Return the places of what comes out, if it is weights and zeros of one type; else none."""
     places = step.facts.carries or range(len(operands))
-    carried = [x for place, x in enumerate(operands) if place in places and x is not None]
-    return all(isinstance(x, Moved) for x in carried) and len({x.dtype for x in carried}) == 1
+    own = {place: x for place, x in enumerate(operands) if place in places and x is not None}
+    kinds = {x.dtype if isinstance(x, Moved) else x.dtype.name for x in own.values()}
+    fits = len(kinds) == 1 and all(isinstance(x, Moved) or not np.any(x) for x in own.values())
+    return list(own) if fits else []
+
+
+def moved_together(
+    node: NodeProto, operands: list[Any], own: Collection[int], opset: Mapping[str, int]
+) -> Callable[[int], Callable[[Get], Array]]:
+    """Return how each output is read, where the operands at the places ``own`` come out."""
+
+    def reads(place: int) -> Callable[[Get], Array]:
+        def read(get: Get) -> Array:
+            arrays = [x.read(get) if isinstance(x, Moved) else x for x in operands]
+            kind = next(arrays[at].dtype for at in own if isinstance(operands[at], Moved))
+            same = [x.astype(kind) if at in own else x for at, x in enumerate(arrays)]
+            results = computed(node, same, opset)
+            assert results is not None
+            return results[place]
+
+        return read
+
+    return reads
 
 
 def blank(value: Any) -> Any:

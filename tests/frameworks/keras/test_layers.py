@@ -32,6 +32,7 @@ from tests.keras_models import (
 from tests.networks import Net
 
 from onnx_net2net.frameworks.keras import arranged, importer  # isort: skip
+from onnx_net2net.frameworks.keras.exporter import from_keras  # isort: skip
 from onnx_net2net.frameworks.keras.layer import GraphLayer  # isort: skip
 from onnx_net2net.frameworks.keras.sums import added, is_plain_sum  # isort: skip
 
@@ -115,6 +116,55 @@ def test_a_loaded_model_is_absorbed_by_names(tmp_path: Path) -> None:
     for one in (network, again):
         assert differences(wanted, expected(absorb(model, one), feeds)) == []
     assert differences(wanted, expected(model, feeds))
+
+
+def test_recurrent_layers_come_back_from_keras() -> None:
+    given = keras.Input((5,), dtype="int32")
+    x = keras.layers.LSTM(4, return_sequences=True)(keras.layers.Embedding(1000, 3)(given))
+    x = keras.layers.GRU(5, return_sequences=True)(x)
+    model = from_keras(keras.Model(given, keras.layers.SimpleRNN(2)(x)))
+    network = to_keras(model)
+    assert {"Embedding": 1, "GRU": 1, "LSTM": 1, "SimpleRNN": 1}.items() <= kinds(network).items()
+    _moves_and_is_absorbed(network, model)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_half_a_bias_may_be_zero(first: bool) -> None:
+    net = Net(opset=17)
+    x, zeros = net.input(5, 2, 3), net("Constant", value_floats=[0.0] * 16)
+    halves = [net.weight(16), zeros]
+    bias = net("Concat", *(halves if first else halves[::-1]), axis=0)
+    bias = net("Unsqueeze", bias, net("Constant", value_ints=[0]))
+    y = net("LSTM", x, net.weight(1, 16, 3), net.weight(1, 16, 4), bias, hidden_size=4)
+    model = load(net.model(y))
+    network = to_keras(model)
+    assert kinds(network)["LSTM"] == 1
+    _moves_and_is_absorbed(network, model)
+
+
+def _moves_and_is_absorbed(network: Any, model: Any) -> None:
+    """It computes what the file does, and what the file does when its weights moved and went back.
+
+    Weights are moved off zero, too.
+    """
+    feeds = feeds_of(model)
+    assert differences(expected(model, feeds), outputs(network, feeds)) == []
+    for variable in network.trainable_variables:
+        variable.assign(variable * 1.25 + 0.1)
+    wanted = outputs(network, feeds)
+    assert differences(wanted, expected(model, feeds))
+    assert differences(wanted, expected(absorb(model, network), feeds)) == []
+
+
+def test_indices_that_count_from_the_end() -> None:
+    net = Net(dtype="float32")
+    x = net.input("n", 4, dtype="int64")
+    y = net("Gather", net.weight(6, 3), net("Sub", x, net("Constant", value_int=6)))
+    model = load(net.model(y))
+    network = to_keras(model)
+    assert not any(isinstance(layer, GraphLayer) for layer in network.layers)
+    feeds = {x: np.array([[0, 3, 5, 11]])}
+    assert differences(expected(model, feeds), outputs(network, feeds)) == []
 
 
 def test_sums_that_tensorflow_would_take_for_a_bias() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras import layers
+from keras import layers, ops
 
 from onnx_net2net.frameworks.keras.arranged import Arranged
 from onnx_net2net.frameworks.keras.builder import Builder
@@ -15,15 +15,16 @@ __all__ = ["TABLES"]
 
 
 def gather(build: Builder, step: ProgramStep) -> list[Any] | None:
-    """Return what Embedding makes of indices, which are an input of the graph."""
+    """Return what Embedding makes of indices; those that the graph computes may be negative."""
     table, name = build.sole(step.inputs[0]), step.inputs[1]
     if table is None or len(table.shape) != 2 or step.attributes.get("axis", 0):
         return None
-    if name not in build.program.main.inputs:  # others may be negative, and count from the end
-        return None
     x = build.symbolic(name)
+    index = x.value
+    if name not in build.program.main.inputs:
+        index = ops.where(ops.less(index, 0), ops.add(index, table.shape[0]), index)
     layer = layers.Embedding(*table.shape, dtype=table.dtype, name=build.layer_name(step, table))
-    y = layer(x.value)
+    y = layer(index)
     build.hold(layer.embeddings, table)
     return [Arranged(y, (*x.axes, x.rank), x.rank + 1)]
 

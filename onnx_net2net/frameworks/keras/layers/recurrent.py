@@ -46,10 +46,10 @@ def recurrent(build: Builder, step: ProgramStep) -> list[Any] | None:
     options = _options(step, kind)
     w, r = (build.sole(name) for name in step.inputs[1:3])
     rest = [*step.inputs[3:], *[""] * 5][:5]
-    bias = build.sole(rest[0])
+    bias = build.sole(rest[0], zeros=True)
     if options is None or w is None or r is None or (rest[0] and bias is None) or rest[1]:
         return None
-    if any(rest[2 + kind.states :]):
+    if any(rest[2 + kind.states :]) or not _held_by_one(build, bias, options):
         return None
     x = build.symbolic(step.inputs[0])
     if dtype_of(x.value) != "float32" or x.size(2) is None:
@@ -83,6 +83,19 @@ def recurrent(build: Builder, step: ProgramStep) -> list[Any] | None:
         results.append((ops.flip(y, 1) if backwards else y, *last))
         _hold(build, layer.cell, kind, (w, r, bias), place, options)
     return _joined(step, results)
+
+
+def _held_by_one(build: Builder, bias: Moved | None, options: dict[str, Any]) -> bool:
+    """Return whether each half of a bias is weights or zeros, and Keras' variable holds no zeros.
+
+    Keras has one bias, and that of a GRU with ``reset_after`` both halves.
+    """
+    if bias is None:
+        return True
+    given = bias.numbers(build.shapes).reshape(bias.shape[0], 2, -1) > 0
+    halves = given.any(axis=-1)
+    enough = halves.all() if options.get("reset_after") else halves.any(axis=-1).all()
+    return bool(enough and (given.all(axis=-1) == halves).all())
 
 
 def _options(step: ProgramStep, kind: Recurrence) -> dict[str, Any] | None:
@@ -129,10 +142,12 @@ def _hold(
     if bias is None:
         return
     size = bias.shape[0] // 2
-    both = [_gated(bias.part(slice(at, at + size)), kind) for at in (0, size)]
+    both = [bias.part(slice(at, at + size)) for at in (0, size)]
     if options.get("reset_after"):
-        both = [bias.reshaped(2, size)]
-    build.hold(cell.bias, *both)
+        build.hold(cell.bias, bias.reshaped(2, size))
+    else:
+        given = [part for part in both if part.numbers(build.shapes).any()]
+        build.hold(cell.bias, *(_gated(part, kind) for part in given))
 
 
 def _gated(weight: Moved, kind: Recurrence) -> Moved:
