@@ -76,9 +76,9 @@ def export(
     The PyTorch package is code to read and to change. With a .keras file comes a Python file of the
     layers that Keras does not have, if there are any. Neither needs MODEL or this program.
     """  # fmt: skip
+    source = load(model)
     target = output or model.with_name(model.stem + _SUFFIX[framework])
     _check_options(framework, target, layout, like, base)
-    source = load(model)
     if framework == "keras":
         from onnx_net2net.frameworks.keras.quiet import import_keras
 
