@@ -145,6 +145,29 @@ def test_no_name_runs_in_keras(payload: str) -> None:
     assert found(np.ones((2, 4), np.float32)).shape == (2, 3)
 
 
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_no_name_runs_in_a_written_layer(payload: str) -> None:
+    """Nodes whose sizes only a run tells become a text, which is imported and run."""
+    from onnx_net2net.frameworks.keras.saving import save_keras
+    from tests.keras_models import keras, to_keras
+
+    proto = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17]> g
+        (float[a, b, 4] x) => (float[p, q, 4] y) { s = Shape(x)
+        i = Constant <value = int64[3] {1, 0, 2}> ()  t = Gather(s, i)  y = Reshape(x, t) }""")
+    for node in proto.graph.node:
+        node.name, node.doc_string = f"{payload}{node.op_type}", payload
+        for names in (node.input, node.output):
+            names[:] = [f"{payload}{name}" for name in names]
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.name = f"{payload}{value.name}"
+    _, layers = save_keras(to_keras(load(proto)), "planted.keras")
+    spec = importlib.util.spec_from_file_location("planted_layers", layers)
+    assert spec is not None and spec.loader is not None
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    network = keras.saving.load_model("planted.keras")
+    assert network(np.ones((2, 3, 4), np.float32)).shape == (3, 2, 4)
+
+
 def test_no_file_name_runs() -> None:
     """The file's own name stands in the docstring of what is written."""
     pytest.importorskip("torch")

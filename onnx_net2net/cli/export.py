@@ -43,6 +43,11 @@ _SUFFIX = {"torch": "-torch", "keras": ".keras", "safetensors": ".safetensors"}
     type=PATH,
     help="With --like: the ONNX file that was exported from them.",
 )
+@click.option(
+    "--layout",
+    type=click.Choice(["nchw", "nhwc"]),
+    help="With --to keras: where images have their channels.  [default: as in MODEL]",
+)
 @click.option("--no-verify", is_flag=True, help="Write without comparing with onnxruntime.")
 @FORCE
 @JSON
@@ -52,6 +57,7 @@ def export(
     output: Path | None,
     like: Path | None,
     base: Path | None,
+    layout: str | None,
     no_verify: bool,
     force: bool,
     as_json: bool,
@@ -67,20 +73,19 @@ def export(
     onnx-net2net export grown.onnx --to safetensors -o grown.safetensors
     onnx-net2net export grown.onnx --to safetensors --like original.safetensors --base model.onnx
 
-    The PyTorch package is code to read and to change, and needs neither MODEL nor this program.
+    The PyTorch package is code to read and to change. With a .keras file comes a Python file of the
+    layers that Keras does not have, if there are any. Neither needs MODEL or this program.
     """  # fmt: skip
-    if framework != "safetensors" and (like or base):
-        raise UsageError("--like and --base go with --to safetensors", "leave them out")
     source = load(model)
     target = output or model.with_name(model.stem + _SUFFIX[framework])
-    if framework == "keras" and target.suffix != ".keras":
-        raise UsageError(f"{target}: Keras writes .keras files", "choose a name that ends so")
+    _check_options(framework, target, layout, like, base)
     if framework == "keras":
         from onnx_net2net.frameworks.keras.quiet import import_keras
 
         import_keras()
     report, unverified = None, "--no-verify" if no_verify else None
     epsilons: Sequence[str] = ()
+    files = [target]
     if framework != "torch":
         from onnx_net2net.model.atomic_write import check_free
 
@@ -95,12 +100,26 @@ def export(
         from onnx_net2net.frameworks.export import unjudged, write
 
         unverified = unverified or unjudged(source)
-        report = write(source, framework, target, force=force, verify=not no_verify)
-    return _show(target, report, unverified, epsilons, as_json)
+        report, files = write(
+            source, framework, target, force=force, verify=not no_verify, layout=layout or "nchw"
+        )
+    return _show(files, report, unverified, epsilons, as_json)
+
+
+def _check_options(
+    framework: str, target: Path, layout: str | None, like: Path | None, base: Path | None
+) -> None:
+    """Raise UsageError for options of another framework, and for a name that Keras cannot write."""
+    if framework != "safetensors" and (like or base):
+        raise UsageError("--like and --base go with --to safetensors", "leave them out")
+    if framework != "keras" and layout:
+        raise UsageError("--layout goes with --to keras", "leave it out")
+    if framework == "keras" and target.suffix != ".keras":
+        raise UsageError(f"{target}: Keras writes .keras files", "choose a name that ends so")
 
 
 def _show(
-    target: Path,
+    files: list[Path],
     report: Report | None,
     unverified: str | None,
     epsilons: Sequence[str],
@@ -114,7 +133,8 @@ def _show(
         values: dict[str, Any] = {"verification": None if report is None else report.as_dict()}
         values |= {"unverified": unverified} if unverified else {}
         values |= {"epsilons": list(epsilons)} if epsilons else {}
-        print_json({**values, "output": str(target) if done else None})
+        values |= {"layers": str(files[1])} if done and files[1:] else {}
+        print_json({**values, "output": str(files[0]) if done else None})
         return DONE if done else UNEQUAL
     if report is not None:
         click.echo(render_report.verified(report) if done else render_report.report_text(report))
@@ -126,7 +146,11 @@ def _show(
         problem = "nothing was written, for the exported network does not compute the same"
         click.echo(f"error: {problem}\n  remedy: please report it with the model", err=True)
         return UNEQUAL
-    click.echo(f"wrote {render.written([target])}")
+    click.echo(f"wrote {render.written(files)}")
+    if files[1:]:
+        click.echo(
+            f"import {files[1].stem} before Keras loads {files[0].name}: it needs Keras alone"
+        )
     return DONE
 
 
@@ -174,7 +198,7 @@ def absorb(
         from onnx_net2net.frameworks.keras.quiet import import_keras
 
         import_keras()
-        given = load_keras(weights)
+        given = load_keras(weights, source)
     trained = filled(source, given, cast=cast, ignore=ignore)
     deliver(trained, target, judge=lambda draft: True, force=force)
     changed = trained.history[-1]["weights"]

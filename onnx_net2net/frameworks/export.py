@@ -6,7 +6,8 @@ import importlib.util
 import os
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +38,25 @@ def unjudged(model: Model) -> str | None:
 
 
 def write(
-    model: Model, framework: str, target: Path, *, force: bool = False, verify: bool = True
-) -> Report | None:
+    model: Model,
+    framework: str,
+    target: Path,
+    *,
+    force: bool = False,
+    verify: bool = True,
+    layout: str = "nchw",
+) -> tuple[Report | None, list[Path]]:
     """Write ``model`` for ``framework``, "torch" (a folder) or "keras" (a file), to ``target``.
 
-    Gives what onnxruntime says of the result, None if it was not asked: with ``verify`` False, and
-    where :func:`unjudged` says why. Nothing is left behind if they differ. Raises
-    Refused for what has no translation, OutputError for what cannot be written.
+    Return what onnxruntime says of the result, None if it was not asked: with ``verify`` False, and
+    where :func:`unjudged` says why. Return what was written, too: with a .keras file, a Python file
+    of the layers that Keras does not have, if there are any. Nothing is left behind if the results
+    differ. ``layout`` is that of a Keras model's inputs and outputs. Raises Refused for what has no
+    translation, OutputError for what cannot be written.
     """
-    draw, load = {"torch": (_write_torch, _torch), "keras": (_write_keras, _keras)}[framework]
+    load = {"torch": _torch, "keras": _keras}[framework]
     report: list[Report] = []
+    files, turned = [target], set[str]()
     _check_path(target)
 
     def judge(draft: Path) -> bool:
@@ -55,7 +65,9 @@ def write(
             network = load(draft)
 
             def call(feeds: dict[str, np.ndarray]) -> Outputs:
-                return dict(zip(names, network(feeds), strict=True))
+                given = {n: np.moveaxis(x, 1, -1) if n in turned else x for n, x in feeds.items()}
+                outputs = zip(names, network(given), strict=True)
+                return {n: np.moveaxis(x, -1, 1) if n in turned else x for n, x in outputs}
 
             with work(f"verifying {target.name}"):
                 report.append(agreement(model, call))
@@ -63,16 +75,22 @@ def write(
 
     def written(draft: Path) -> None:
         with work(f"writing {target.name} for {framework}"):
-            draw(model, draft)
+            if framework == "torch":
+                _write_torch(model, draft)
+            else:
+                more, behind = _write_keras(model, draft, target, layout, force=force)
+                files.extend(more)
+                turned.update(behind)
 
     place(
         target,
         write=written,
         judge=judge,
         entry="model.py",
+        is_model=framework == "keras",
         force=force,
     )
-    return report[0] if report else None
+    return report[0] if report else None, files
 
 
 def _check_path(target: Path) -> None:
@@ -92,24 +110,31 @@ def _write_torch(model: Model, draft: Path) -> None:
     write_package(model, draft)
 
 
-def _torch(draft: Path) -> Network:
-    """Return the package's network, as whoever imports it gets it."""
-    import torch
-
-    from onnx_net2net.frameworks.torch.module import tensor_of
-
+@contextmanager
+def _imported(path: Path) -> Iterator[Any]:
+    """Import a module that was written just now."""
     name = f"onnx_net2net_package_{os.getpid()}"
-    spec = importlib.util.spec_from_file_location(name, draft / "model.py")
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     package = importlib.util.module_from_spec(spec)
     sys.modules[name] = package  # its annotations are looked up there
     try:
         sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
         spec.loader.exec_module(package)
-        network = package.load().eval()
+        yield package
     finally:
         sys.dont_write_bytecode = before
         del sys.modules[name]
+
+
+def _torch(draft: Path) -> Network:
+    """Return the package's network, as whoever imports it gets it."""
+    import torch
+
+    from onnx_net2net.frameworks.torch.module import tensor_of
+
+    with _imported(draft / "model.py") as package:
+        network = package.load().eval()
 
     def call(feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         with torch.no_grad():
@@ -119,19 +144,30 @@ def _torch(draft: Path) -> Network:
     return call
 
 
-def _write_keras(model: Model, draft: Path) -> None:
+def _write_keras(
+    model: Model, draft: Path, target: Path, layout: str, *, force: bool
+) -> tuple[list[Path], frozenset[str]]:
+    """Return the files beside ``target``, and the tensors whose channels are last."""
     from onnx_net2net.frameworks.keras import to_keras
+    from onnx_net2net.frameworks.keras.origin import turned_by
+    from onnx_net2net.frameworks.keras.saving import draft_keras
 
-    to_keras(model).save(draft)
+    network = to_keras(model, layout=layout)
+    return draft_keras(network, draft, target, force=force)[1:], turned_by(network)
 
 
-def load_keras(path: Path) -> Any:
-    """Return a saved Keras model. Raise OutputError where it cannot be read."""
-    # What the file is made of has to be known to Keras.
+def load_keras(path: Path, model: Model | None = None) -> Any:
+    """Return a saved Keras model. Raise OutputError where it cannot be read.
+
+    Layers that Keras does not have are made anew from ``model``; no file beside is run.
+    """
     import keras
 
-    import onnx_net2net.frameworks.keras.importer  # noqa: F401
+    from onnx_net2net.frameworks.keras.importer import structure
 
+    if model is not None:
+        with suppress(Net2NetError):  # then none was made of it
+            structure(model)
     try:
         return keras.saving.load_model(path)
     except _raised() as error:
@@ -156,7 +192,12 @@ def _reason(error: BaseException) -> str:
 
 
 def _keras(draft: Path) -> Network:
-    network = load_keras(draft)
+    """Return the saved network, whose layers are those of the file beside it."""
+    from onnx_net2net.frameworks.keras.saving import layers_name
+
+    layers = draft.with_name(layers_name(draft))
+    with _imported(layers) if layers.exists() else nullcontext():
+        network = load_keras(draft)
 
     def call(feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         given = list(feeds.values())

@@ -12,9 +12,10 @@ pytest.importorskip("torch")
 import torch
 
 from onnx_net2net.errors import Refused
+from onnx_net2net.frameworks.codegen import identifier
 from onnx_net2net.frameworks.torch import to_torch
 from onnx_net2net.frameworks.torch.code_check import check, known, vocabulary
-from onnx_net2net.frameworks.torch.library import identifier, reserved
+from onnx_net2net.frameworks.torch.library import reserved
 from onnx_net2net.frameworks.torch.translation import parameters
 from onnx_net2net.frameworks.torch.types import literal
 from onnx_net2net.model.model import load

@@ -3,7 +3,7 @@
 model = to_keras(load("resnet18.onnx"))
 model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 model.fit(images, labels)                       # images as the file has them: N C H W
-model.save("resnet18.keras")
+save_keras(model, "resnet18.keras")
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["to_keras"]
 
 
-def to_keras(model: AnyModel) -> keras.Model:
+def to_keras(model: AnyModel, *, layout: str = "nchw") -> keras.Model:
     """Return ``model`` with its weights, to train on: a functional model of Keras' own layers.
 
     >>> keras_model = to_keras(load("resnet18.onnx"))
@@ -33,6 +33,10 @@ def to_keras(model: AnyModel) -> keras.Model:
     character that Keras allows in no name is ``_``, and so is a dot on the PyTorch backend, which
     has none in names. Within, the channels of images lie last.
 
+    With ``layout="nhwc"`` channels are last outside, too: those of inputs where a tensor need not
+    be turned then, and those of outputs that hold images. ``from_keras`` of such a model gives the
+    file again, with its own layout.
+
     What a user would train is trainable, and BatchNormalization and Dropout follow ``training=``.
     A moving variance moves towards that of the batch, as Keras has it; PyTorch's is larger by
     n / (n - 1) for n values of a channel in the batch. Outputs in training are the same in both.
@@ -40,12 +44,13 @@ def to_keras(model: AnyModel) -> keras.Model:
 
     What no layer computes are operations of ``keras.ops``; a weight that no layer takes is the
     table of an Embedding. Such a model is saved and loaded by Keras alone. Nodes that need sizes
-    which only a run tells, or that ``keras.ops`` does not have, become a layer that walks them
-    (``GraphLayer``): before such a model is loaded, import
-    ``onnx_net2net.frameworks.keras.layer``, so that Keras knows it. ``KERAS_BACKEND`` chooses the
-    backend. JAX computes int64 and float64 in 32 bits, and says so, unless ``jax_enable_x64`` is
-    set. Keras follows a network by recursion: before one of more than some 900 operations in a row
-    is loaded or cloned, raise the limit (``sys.setrecursionlimit``).
+    which only a run tells become layers of their own; :func:`.save_keras` writes the Python file
+    that defines them beside the .keras file, to be imported before that is loaded. It needs Keras
+    on TensorFlow alone. Made on another backend, such a model needs
+    ``onnx_net2net.frameworks.keras.layer`` instead. ``KERAS_BACKEND`` chooses the backend. JAX
+    computes int64 and float64 in 32 bits, and says so, unless ``jax_enable_x64`` is set. Keras
+    follows a network by recursion: before one of more than some 900 operations in a row is loaded
+    or cloned, raise the limit (``sys.setrecursionlimit``).
 
     Raises Refused, naming every node that has no translation, and UsageError where Keras is not
     installed.
@@ -58,4 +63,6 @@ def to_keras(model: AnyModel) -> keras.Model:
         raise UsageError(
             f"{error.name} is not installed", "pip install 'onnx-net2net[tensorflow]'"
         ) from None
-    return keras_model(load(model))
+    if layout not in ("nchw", "nhwc"):
+        raise UsageError(f"{layout!r} is no layout", 'say "nchw" or "nhwc"')
+    return keras_model(load(model), layout)

@@ -58,6 +58,11 @@ class Arranged:
         return size
 
     @property
+    def is_channels_last(self) -> bool:
+        """Return whether axis 1 of the ONNX tensor lies behind others."""
+        return self.rank > 2 and self.axes == channels_last(self.rank)
+
+    @property
     def shape(self) -> tuple[int | None, ...]:
         """Return the shape of the ONNX tensor."""
         return tuple(self.size(axis) for axis in range(self.rank))

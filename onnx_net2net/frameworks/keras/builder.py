@@ -1,7 +1,7 @@
 """A graph as Keras' own layers: each step becomes a layer, operations of ``keras.ops``, or neither.
 
     builder = Builder(program)
-    outputs = builder.build({"x": keras.Input((3, 224, 224), name="x")})
+    outputs = builder.build({"x": Arranged.plain(keras.Input((3, 224, 224), name="x"))})
     builder.table                        # [(variable, terms)]: what each variable holds
 
 Steps are taken in order, and what each makes is noted under the names of its outputs:
@@ -92,21 +92,19 @@ class Builder(SizeTensors):
 
     # ---- the walk --------------------------------------------------------------------------------
 
-    def build(self, inputs: Mapping[str, keras.KerasTensor]) -> list[Any]:
+    def build(self, inputs: Mapping[str, Arranged]) -> list[Any]:
         """Return the outputs of the graph in its order."""
         self.inputs = list(inputs.values())
-        self.values |= {name: Arranged.plain(value) for name, value in inputs.items()}
+        self.values |= inputs
         with ExitStack() as stack:
             for name in ("__add__", "__radd__"):
                 stack.enter_context(replaced(keras.KerasTensor, name, added))
             for step in self.program.steps:
                 if step.output not in self.values:
                     self._take(step)
-            outputs = [self._output(name) for name in self.program.main.outputs]
-        self._name_others([value for value in outputs if value is not None])
-        return outputs
+            return [self._output(name) for name in self.program.main.outputs]
 
-    def _name_others(self, outputs: list[Any]) -> None:
+    def name_others(self, outputs: list[Any]) -> None:
         """Name what Keras has named: its numbers may be taken, and are others each time."""
         for operation in operations(outputs):
             if isinstance(operation.name, GivenName):
@@ -119,7 +117,7 @@ class Builder(SizeTensors):
         if name not in self.values and self.is_size(name):
             self._region(name)
         try:
-            return self.symbolic(name).stored()
+            return self.symbolic(name)
         except RefusedTensor:
             return None
 

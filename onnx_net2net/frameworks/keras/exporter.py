@@ -23,6 +23,7 @@ from onnx import GraphProto, ModelProto, StringStringEntryProto, TensorProto, de
 
 from onnx_net2net.errors import Refused, UsageError
 from onnx_net2net.frameworks.keras.dropout import draws, kept_dropout
+from onnx_net2net.frameworks.keras.history import valid_name
 from onnx_net2net.frameworks.keras.kept_layers import kept
 from onnx_net2net.frameworks.keras.origin import restored
 from onnx_net2net.frameworks.roles import KIND
@@ -30,7 +31,7 @@ from onnx_net2net.frameworks.unkept import RANDOM, Drawn
 from onnx_net2net.model.model import Model, load
 from onnx_net2net.model.tensors import subgraphs
 
-__all__ = ["exported", "from_keras", "variables"]
+__all__ = ["called", "exported", "from_keras", "variables"]
 
 STORED = "onnx_net2net_variable_"  # with a number: an input that stands for a variable
 
@@ -41,7 +42,9 @@ FAILURES = (
 )  # fmt: skip
 
 
-def from_keras(model: keras.Model, *, opset: int = 18, dropout: bool = True) -> Model:
+def from_keras(
+    model: keras.Model, example: Any = None, *, opset: int = 18, dropout: bool = True
+) -> Model:
     """Return ``model`` in inference mode, with its variables as weights under their own paths.
 
     >>> from_keras(keras.applications.ResNet50(weights=None)).weights["conv1_conv/kernel"].shape
@@ -49,6 +52,10 @@ def from_keras(model: keras.Model, *, opset: int = 18, dropout: bool = True) -> 
 
     Kernels keep Keras' layout (spatial axes, inputs, outputs); the graph turns them. A model made
     by ``to_keras`` gives its graph again, with the values that its variables have now.
+
+    A model without inputs of its own, a subclass of ``keras.Model`` or a Sequential that was never
+    called, is exported as one call with inputs of the types and shapes of ``example``: an array, or
+    a list or dict of them. Its first axis stays open.
 
     BatchNormalization stays one node, whose statistics move where the file is trained again: in
     Keras (``to_keras``) just as those of ``model``, in PyTorch towards the unbiased variance; with
@@ -65,7 +72,31 @@ def from_keras(model: keras.Model, *, opset: int = 18, dropout: bool = True) -> 
     tf2onnx is not installed, and Refused for what tf2onnx cannot translate, and for variables that
     move in inference mode too (``stateful``), since a file has no state.
     """
+    if example is not None and not getattr(model, "inputs", None):
+        model = called(model, example)
     return restored(model) or exported(model, {}, opset, dropout=dropout)
+
+
+def called(model: keras.Model, example: Any) -> keras.Model:
+    """Return a functional model of one call of ``model`` with such inputs as ``example``.
+
+    Raises UsageError where it cannot be called so.
+    """
+
+    def symbolic(path: tuple[Any, ...], value: Any) -> keras.KerasTensor:
+        kind = keras.backend.standardize_dtype(value.dtype)
+        name = "_".join(str(part) for part in path if not isinstance(part, int))
+        return keras.Input(value.shape[1:], dtype=kind, name=valid_name(name) if name else None)
+
+    try:
+        given = keras.tree.flatten_with_path(example)
+        inputs = keras.tree.pack_sequence_as(example, [symbolic(*entry) for entry in given])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras warns of what it raises afterwards
+            return keras.Model(inputs, model(inputs), name=model.name)
+    except FAILURES as error:
+        problem = f"the model cannot be called with such an example: {_told(error)}"
+        raise UsageError(problem, "give an example of its inputs, as call takes them") from error
 
 
 def exported(
@@ -79,7 +110,7 @@ def exported(
     if not getattr(model, "inputs", None):
         raise UsageError(
             "the model has no inputs of its own",
-            "wrap it: x = keras.Input(shape), then keras.Model(x, model(x))",
+            "give an example of its inputs: from_keras(model, example)",
         )
     proto, lost = _converted(model, opset, dropout=dropout)
     if lost:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
 from itertools import chain, count
 from typing import Any
 
@@ -13,12 +14,14 @@ from onnx import GraphProto, TensorProto, ValueInfoProto
 
 from onnx_net2net.errors import Net2NetError, Refused
 from onnx_net2net.frameworks.function_bodies import expanded
+from onnx_net2net.frameworks.keras.arranged import Arranged, channels_last
 from onnx_net2net.frameworks.keras.builder import Builder
 from onnx_net2net.frameworks.keras.history import operations, recursion, valid_name
 from onnx_net2net.frameworks.keras.moved import Terms, sum_of
 from onnx_net2net.frameworks.keras.operators import translations
 from onnx_net2net.frameworks.keras.operators.elementwise import NUMBERS
 from onnx_net2net.frameworks.keras.origin import given_back_by, note, origin_of
+from onnx_net2net.frameworks.keras.same_structure import twins
 from onnx_net2net.frameworks.keras.types import type_name
 from onnx_net2net.frameworks.keras.values import policy_of
 from onnx_net2net.frameworks.program import Program
@@ -27,20 +30,37 @@ from onnx_net2net.model.model import Model
 from onnx_net2net.model.unread import without_unread
 from onnx_net2net.verification.acceptance import require_accepted
 
-__all__ = ["contents", "keras_model", "structure"]
+__all__ = ["LAYOUTS", "contents", "keras_model", "structure"]
+
+LAYOUTS = ("nchw", "nhwc")
 
 
-def keras_model(model: Model) -> keras.Model:
+@dataclass(frozen=True)
+class Structure:
+    """A Keras model, what each of its variables has to hold, and which tensors are turned.
+
+    ``turned`` are inputs and outputs of the ONNX graph whose channels are last in the Keras model.
+    """
+
+    network: keras.Model
+    table: list[tuple[Any, Terms]]
+    turned: frozenset[str]
+
+
+def keras_model(model: Model, layout: str) -> keras.Model:
     """See :func:`onnx_net2net.frameworks.keras.to_keras`."""
-    network, table = structure(model)
-    for variable, terms in table:
+    made = structure(model, layout)
+    for variable, terms in made.table:
         variable.assign(sum_of(terms, lambda name: model.weights[name].array()))
-    note(network, model, table)
-    return network
+    note(made.network, model, made.table, made.turned)
+    return made.network
 
 
-def structure(model: Model) -> tuple[keras.Model, list[tuple[Any, Terms]]]:
-    """Return the Keras model, and what each of its variables has to hold."""
+def structure(model: Model, layout: str = "nchw") -> Structure:
+    """Return the Keras model without the values of its weights.
+
+    With "nhwc" an input's channels are last where that saves turning a tensor.
+    """
     source, model = model, expanded(without_unread(model), translations().keys())
     _raise(list(_boundary(model.proto.graph)))
     program = Program(model)
@@ -52,22 +72,53 @@ def structure(model: Model) -> tuple[keras.Model, list[tuple[Any, Terms]]]:
     graph = model.proto.graph
     wanted = [value.name for value in (*given, *graph.output)]
     names = _unique(*map(valid_name, (*wanted, graph.name or "network")))
+    if layout == "nchw":
+        return _built(program, given, names, frozenset(), last=False)
+    best = _built(program, given, names, frozenset(), last=True)
+    for value in given:
+        if len(value.type.tensor_type.shape.dim) > 2:
+            tried = _built(program, given, names, best.turned | {value.name}, last=True)
+            best = min(best, tried, key=_turns)
+    return best
+
+
+def _built(
+    program: Program, given: list[ValueInfoProto], names: list[str], turned: Set[str], *, last: bool
+) -> Structure:
+    """Build a network whose inputs ``turned`` have their channels last.
+
+    With ``last`` so do outputs whose channels lie last within.
+    """
     builder = Builder(program, names[:-1])
-    inputs = {v.name: _input(v, name) for v, name in zip(given, names, strict=False)}
+    inputs = {
+        value.name: _input(value, name, turned=value.name in turned)
+        for value, name in zip(given, names, strict=False)
+    }
     outputs = builder.build(inputs)
     _raise(builder.refusals)
+    wanted = {x: x.axes if last and x.is_channels_last else None for x in outputs}
+    stored = [x.stored(wanted[x]) for x in outputs]
+    builder.name_others(stored)
     named = [
         keras.layers.Identity(dtype=policy_of(value), name=name)(value)
-        for value, name in zip(outputs, names[len(given) :], strict=False)
+        for value, name in zip(stored, names[len(given) :], strict=False)
     ]
-    tensors = list(inputs.values())
+    tensors = [x.value for x in inputs.values()]
     with recursion(sum(1 for _ in operations(named))):
         network = keras.Model(
             tensors if len(tensors) > 1 else tensors[0],
             named if len(named) > 1 else named[0],
             name=names[-1],
         )
-    return network, _complete(network, builder.table)
+    graph = program.main.outputs
+    behind = {name for name, x in zip(graph, outputs, strict=True) if wanted[x]}
+    return Structure(network, _complete(network, builder.table), frozenset(turned) | behind)
+
+
+def _turns(made: Structure) -> int:
+    """Return how many tensors are turned in a network."""
+    names = [type(operation).__name__ for operation in made.network.operations]
+    return names.count("Permute") + names.count("Transpose")
 
 
 def _complete(network: keras.Model, table: list[tuple[Any, Terms]]) -> list[tuple[Any, Terms]]:
@@ -87,13 +138,20 @@ def _complete(network: keras.Model, table: list[tuple[Any, Terms]]) -> list[tupl
 def contents(model: Model, network: keras.Model) -> dict[str, np.ndarray] | None:
     """Return the values of ``network`` by initializer of ``model``; None if it is not made from it.
 
-    A network that was loaded is known by the names and shapes of its variables.
+    A network that was loaded, cloned, frozen or whose layers have other names is known by its
+    structure; one that has become part of another, by the names and shapes of its variables.
     """
     known = origin_of(network)
     if known is not None and known[0].sha256() == model.sha256():
         return given_back_by(model, known[1], [variable for variable, _ in known[1]])
     try:
-        table = structure(model)[1]
+        for layout in LAYOUTS:
+            made = structure(model, layout)
+            own_of, table = twins(made.network, network), made.table
+            if own_of is not None:
+                return given_back_by(model, table, [own_of[id(variable)] for variable, _ in table])
+            if len(made.network.variables) != len(network.variables):
+                break  # no layout makes it the same
     except Net2NetError:
         return None
     own = {variable.path: variable for variable in network.variables}
@@ -169,10 +227,13 @@ def _dtype(number: int) -> str:
     return "strings" if number == TensorProto.STRING else type_name(number)
 
 
-def _input(value: ValueInfoProto, name: str) -> keras.KerasTensor:
+def _input(value: ValueInfoProto, name: str, *, turned: bool) -> Arranged:
     """Make an input with its declared type and shape; sizes with a name stay open."""
     kind = value.type.tensor_type
     if not kind.HasField("shape"):
         raise Refused(f"input '{value.name}'", "it has no declared rank")
     shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)
-    return keras.Input(batch_shape=shape, dtype=_dtype(kind.elem_type), name=name)
+    axes = channels_last(len(shape)) if turned else tuple(range(len(shape)))
+    sizes = [shape[axis] for axis in axes]
+    x = keras.Input(batch_shape=sizes, dtype=_dtype(kind.elem_type), name=name)
+    return Arranged(x, axes, len(shape))

@@ -17,6 +17,7 @@ from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.keras.arranged import Arranged
 from onnx_net2net.frameworks.keras.layer import GraphLayer, encoded
 from onnx_net2net.frameworks.keras.values import dtype_of
+from onnx_net2net.frameworks.keras.written_layers import written
 from onnx_net2net.model.graph import Node
 from onnx_net2net.model.subgraphs import captured
 from onnx_net2net.model.tensors import subgraphs
@@ -41,15 +42,18 @@ def region(builder: Builder, name: str) -> tuple[dict[str, Any], list[Refused]]:
     except RefusedTensor:
         return nothing, []
     if not inputs:
-        inputs = {f"{name}/first": Arranged.plain(builder.inputs[0])}
+        inputs = {f"{name}/first": builder.inputs[0]}
     given = {border: value.stored() for border, value in inputs.items()}
     proto = _model(builder, nodes, given, outputs)
-    layer = GraphLayer(encoded(proto), name=builder.name(f"{name}_nodes"))
+    tensors, title = list(given.values()), builder.name(f"{name.removesuffix('_output_0')}_nodes")
+    layer = GraphLayer(encoded(proto), name=title)
     layer.refusals = []
-    results = layer(list(given.values()))
+    layer.compute_output_spec(tensors)
     problems, layer.refusals = layer.refusals, None
     if problems:
         return nothing, problems
+    kind = written(layer.program, tensors, title, draws=layer.seed_generator is not None)
+    results = (layer if kind is None else kind(name=title))(tensors)
     return dict(zip(outputs, map(Arranged.plain, results), strict=True)), []
 
 

@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from keras import ops
 from onnx import NodeProto
 
 from onnx_net2net.algebra.sizes import AnySize, Size, opaque, trial
 from onnx_net2net.algebra.unknowns import Unknown
 from onnx_net2net.analysis.values import evaluate, evaluate_symbols, is_symbolic
+from onnx_net2net.frameworks.keras.traced import ops
 
 __all__ = ["Scalars", "Sizes", "computed_sizes", "read_sizes"]
 

@@ -15,6 +15,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from onnx_net2net.frameworks.keras.traced import noted
+
 __all__ = ["looped", "scanned"]
 
 Looped = tuple[list[Any], list[Any]]  # the last states, and what was collected of each step
@@ -22,6 +24,7 @@ Looped = tuple[list[Any], list[Any]]  # the last states, and what was collected 
 MOST_WIDENINGS = 4  # of the shapes of states, until none changes any more
 
 
+@noted
 def scanned(
     body: Callable[[list[Any], list[Any]], tuple[list[Any], list[Any]]],
     states: Sequence[Any],
@@ -58,6 +61,7 @@ def _by_keras(body: Any, states: Sequence[Any], sequences: Sequence[Any]) -> Loo
     return list(last[: len(states)]), list(columns[len(states) :])
 
 
+@noted
 def looped(
     body: Callable[[Any, Any, list[Any]], tuple[Any, list[Any], list[Any]]],
     states: Sequence[Any],

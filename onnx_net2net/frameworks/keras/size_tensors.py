@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
@@ -29,7 +28,7 @@ class SizeTensors:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self.inputs: list[keras.KerasTensor] = []
+        self.inputs: list[Arranged] = []
         self._along: dict[str, Any] = {}
 
     def sizes(self, name: str) -> tuple[AnySize, ...] | None:
@@ -87,11 +86,11 @@ class SizeTensors:
         Raise ValueError where no input has one.
         """
         if symbol not in self._along:
-            for name, value in zip(self.program.main.inputs, self.inputs, strict=True):
+            for name, x in zip(self.program.main.inputs, self.inputs, strict=True):
                 sizes = [str(size) for size in self.program.shapes.sizes.get(name, ())]
                 if symbol in sizes:
-                    axis = sizes.index(symbol)
-                    rows = ops.zeros_like(value, dtype="int32")
+                    axis = x.axes.index(sizes.index(symbol))
+                    rows = ops.zeros_like(x.value, dtype="int32")
                     others = tuple(a for a in range(len(sizes)) if a != axis)
                     self._along[symbol] = ops.sum(rows, axis=others) if others else rows
                     break
@@ -114,4 +113,4 @@ class SizeTensors:
 
     def zero(self) -> Any:
         """Return 0 as a tensor of the graph."""
-        return ops.multiply(ops.size(self.inputs[0]), 0)
+        return ops.multiply(ops.size(self.inputs[0].value), 0)

@@ -16,6 +16,7 @@ from onnx import NodeProto
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.attributes import unread
 from onnx_net2net.frameworks.keras import unsigned
+from onnx_net2net.frameworks.keras.library import sized
 from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation, Scope
 from onnx_net2net.frameworks.keras.program import KerasProgram
 from onnx_net2net.frameworks.keras.run_time_sizes import (
@@ -24,7 +25,7 @@ from onnx_net2net.frameworks.keras.run_time_sizes import (
     computed_sizes,
 )
 from onnx_net2net.frameworks.keras.types import typed
-from onnx_net2net.frameworks.keras.values import Value, sized
+from onnx_net2net.frameworks.keras.values import Value
 from onnx_net2net.frameworks.step import ProgramStep, Section
 from onnx_net2net.operators import values as static
 from onnx_net2net.operators.language import Op

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import onnx
-from keras import ops
 
+from onnx_net2net.frameworks.keras.traced import ops
 from onnx_net2net.frameworks.keras.values import cast, dtype_of
 from onnx_net2net.frameworks.step import ProgramStep
 

@@ -8,18 +8,18 @@ anything else   a tensor of Keras' backend
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from onnx_net2net.frameworks.keras.run_time_sizes import Sizes
+from onnx_net2net.frameworks.keras.traced import Traced, ops
 
 __all__ = [
     "axis_of", "cast", "dtype_of", "gathered", "ints", "known", "number", "policy_of", "rank",
-    "sized", "sizes", "tensor",
+    "sizes", "tensor",
 ]  # fmt: skip
 
 OPEN = object()
@@ -72,6 +72,8 @@ def axis_of(axis: int, value: Value) -> int:
 
 def known(value: Value) -> np.ndarray | None:
     """Return the contents where they are known now, without waiting for a graph to run."""
+    if isinstance(value, Traced):
+        return known(value.value)
     if not isinstance(value, np.ndarray) and not ops.is_tensor(value):
         return None
     if isinstance(value, np.ndarray):
@@ -137,19 +139,6 @@ def sizes(value: Value) -> list[Any]:
     if isinstance(value, keras.KerasTensor):
         return [OPEN if size is None else size for size in value.shape]
     return [size if isinstance(size, int) else ops.cast(size, "int32") for size in ops.shape(value)]
-
-
-def sized(value: Value, fixed: Sequence[int | None] | None) -> Value:
-    """Set sizes of a tensor that its graph fixes but the backend does not see."""
-    if fixed is None or keras.backend.backend() != "tensorflow" or not ops.is_tensor(value):
-        return value
-    seen = value.shape
-    news = [mine is None and size is not None for mine, size in zip(seen, fixed, strict=False)]
-    if len(seen) != len(fixed) or not any(news):
-        return value
-    import tensorflow as tf
-
-    return tf.ensure_shape(value, fixed)
 
 
 def gathered(value: Any, indices: Any, axis: int) -> Any:

@@ -11,9 +11,9 @@ from itertools import product
 from typing import Any
 
 import keras
-from keras import ops
 
 from onnx_net2net.frameworks.keras.operation import KerasOperation
+from onnx_net2net.frameworks.keras.traced import ops
 from onnx_net2net.frameworks.keras.values import dtype_of, sizes
 from onnx_net2net.frameworks.windows import same_pads
 

@@ -1,7 +1,6 @@
 """The functions that a written file may hold, and the names that its code uses.
 
     kernels()["gather_nd"]          # its text, and the names in it
-    identifier("ﬁlter:0")           # "filter_0"
     "getattr" in reserved()         # True: no tensor is called so
 
 The functions are those of :mod:`.kernels`, which are copied into the file.
@@ -12,8 +11,6 @@ from __future__ import annotations
 import ast
 import builtins
 import keyword
-import re
-import unicodedata
 from functools import cache
 from importlib.resources import files
 
@@ -47,16 +44,6 @@ def reserved() -> frozenset[str]:
     """Return names that mean something in written code: no input or value is called so."""
     words = {*keyword.kwlist, *keyword.softkwlist, *dir(builtins), *_OWN}
     return frozenset(words - _HARMLESS | kernels().keys())
-
-
-def identifier(text: str) -> str:
-    """Return ``text`` as an identifier of plain ASCII letters, empty where nothing of it remains.
-
-    Python takes some characters for others (NFKC), so that two names could be one variable:
-    they become the same identifier here, before anybody makes identifiers unique.
-    """
-    plain = re.sub(r"\W", "_", unicodedata.normalize("NFKC", text), flags=re.ASCII)
-    return f"x{plain}" if plain[:1].isdigit() else plain
 
 
 def is_attribute(name: str) -> bool:

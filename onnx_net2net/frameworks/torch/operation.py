@@ -17,10 +17,10 @@ import numpy as np
 from onnx import TensorProto
 
 from onnx_net2net.algebra.sizes import AnySize
+from onnx_net2net.frameworks.codegen import BARE, VALUE
 from onnx_net2net.frameworks.operation import Operation
 from onnx_net2net.frameworks.roles import Role
 from onnx_net2net.frameworks.step import ProgramStep
-from onnx_net2net.frameworks.torch.codegen import BARE, VALUE
 from onnx_net2net.frameworks.torch.size_code import read
 from onnx_net2net.frameworks.torch.translator import TensorList, TorchTranslator
 from onnx_net2net.frameworks.torch.types import literal, torch_dtype

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 
+from onnx_net2net.frameworks.codegen import formatted
+from onnx_net2net.frameworks.layout import wrapped
 from onnx_net2net.frameworks.torch.code_check import check
-from onnx_net2net.frameworks.torch.codegen import formatted
-from onnx_net2net.frameworks.torch.layout import wrapped
-from onnx_net2net.frameworks.torch.library import kernels
+from onnx_net2net.frameworks.torch.library import kernels, reserved
 from onnx_net2net.frameworks.torch.translation import Translation
 
 CLASS = "Model"
@@ -30,7 +30,7 @@ def source(translation: Translation, name: str) -> str:
         if parameter in functions:  # an input must not hide a function that the code calls
             forward.inputs[value] = f"{parameter}_"
     parameters = [f"{forward.inputs[v]}: torch.Tensor" for v in sorted(forward.inputs)]
-    body = formatted(forward.lines(), 8)
+    body = formatted(forward.lines(reserved()), 8)
     result = "torch.Tensor" if len(translation.program.main.outputs) == 1 else "tuple"
     head = wrapped(f"def forward({', '.join(['self', *parameters])}) -> {result}:", 4)
     build = formatted(translation.tree.lines(), 8)

@@ -15,10 +15,10 @@ from onnx import TypeProto
 
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.attributes import unread
+from onnx_net2net.frameworks.codegen import CodeBlock, identifier
 from onnx_net2net.frameworks.program import Program
 from onnx_net2net.frameworks.step import ProgramStep
-from onnx_net2net.frameworks.torch.codegen import CodeBlock
-from onnx_net2net.frameworks.torch.library import identifier, reserved
+from onnx_net2net.frameworks.torch.library import reserved
 from onnx_net2net.frameworks.torch.module_tree import Tree
 from onnx_net2net.frameworks.torch.operation import TorchOperation
 from onnx_net2net.frameworks.torch.operators import translations

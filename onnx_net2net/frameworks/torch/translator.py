@@ -22,12 +22,11 @@ from onnx import TensorProto, helper
 from onnx_net2net.algebra.sizes import AnySize, Size
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.attributes import unread
+from onnx_net2net.frameworks.codegen import CodeBlock, identifier, value
 from onnx_net2net.frameworks.program import Program
 from onnx_net2net.frameworks.roles import Role
 from onnx_net2net.frameworks.step import ProgramStep, Section
 from onnx_net2net.frameworks.torch import size_code
-from onnx_net2net.frameworks.torch.codegen import CodeBlock, value
-from onnx_net2net.frameworks.torch.library import identifier
 from onnx_net2net.frameworks.torch.module_tree import Leaf, Tree, taken_names
 from onnx_net2net.frameworks.torch.size_code import evaluated, read, written
 from onnx_net2net.frameworks.torch.types import Untranslated, literal, tensor_code, torch_dtype

@@ -149,17 +149,23 @@ def test_statistics_move_as_in_keras() -> None:
 def test_saved_model_loads_elsewhere(tmp_path: Path) -> None:
     model = fixture("gpt2.dynamo")
     network, feeds = to_keras(model), feeds_of(model)
-    network.save(tmp_path / "gpt2.keras")
+    from onnx_net2net.frameworks.keras.saving import save_keras
+
+    save_keras(network, tmp_path / "gpt2.keras")
     np.savez(tmp_path / "feeds.npz", **feeds)
     code = f"""
 import keras, numpy as np
-import onnx_net2net.frameworks.keras.layer
+import gpt2_layers
 network = keras.saving.load_model({str(tmp_path / "gpt2.keras")!r})
 feeds = np.load({str(tmp_path / "feeds.npz")!r})
 np.save({str(tmp_path / "y.npy")!r}, np.asarray(network(dict(feeds))))
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, text=True
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert np.array_equal(np.load(tmp_path / "y.npy"), outputs(network, feeds)[0])

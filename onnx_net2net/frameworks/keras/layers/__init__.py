@@ -16,7 +16,7 @@ __all__ = ["Maker", "makers"]
 Maker = Callable[..., list[Any] | None]
 FAMILIES = (
     "attention", "convolution", "elementwise", "indexing", "linear", "movement", "normalisation",
-    "pooling", "recurrent", "reduction",
+    "pooling", "recurrent", "reduction", "shaping",
 )  # fmt: skip
 
 

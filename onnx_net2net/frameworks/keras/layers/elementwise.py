@@ -179,6 +179,28 @@ LAYERS: dict[str, Callable[..., Any]] = {
 }
 
 
+def prelu(build: Builder, step: ProgramStep) -> list[Any] | None:
+    """Return what PReLU makes, whose slopes may be one for several positions."""
+    x, slope = build.symbolic(step.inputs[0]), build.sole(step.inputs[1])
+    kind = dtype_of(x.value)
+    if slope is None or slope.dtype != kind or len(slope.shape) > x.rank or x.axes[:1] != (0,):
+        return pointwise(build, step)
+    wide = (1,) * (x.rank - len(slope.shape)) + slope.shape
+    left = [axis for axis in range(x.rank) if axis not in x.axes[1:]]
+    shape = [wide[axis] for axis in x.axes[1:]]
+    sizes = [x.size(axis) for axis in x.axes[1:]]
+    if any(wide[axis] != 1 for axis in left) or not shape:
+        return pointwise(build, step)
+    if any(n not in (1, size) for n, size in zip(shape, sizes, strict=True)):
+        return pointwise(build, step)
+    shared = [place for place, n in enumerate(shape, 1) if n == 1]
+    layer = layers.PReLU(shared_axes=shared, dtype=kind, name=build.layer_name(step, slope))
+    y = layer(x.value)
+    held = slope.reshaped(*wide).permuted(*left, *x.axes[1:]).reshaped(*shape)
+    build.hold(layer.alpha, held)
+    return [Arranged(y, x.axes, x.rank)]
+
+
 def dropout(build: Builder, step: ProgramStep) -> list[Any] | None:
     """Return what Dropout makes, which does nothing in inference."""
     x, ratio = build.symbolic(step.inputs[0]), step.attributes.get("ratio", 0.5)
@@ -212,6 +234,7 @@ TABLES: dict[str, dict[str, Maker]] = {
     "": {
         **{op: pointwise for op in POINTWISE if op != "CastLike"},
         "Dropout": dropout,
+        "PRelu": prelu,
         "Softmax": softmax,
     }
 }

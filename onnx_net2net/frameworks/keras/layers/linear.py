@@ -10,6 +10,7 @@ from onnx_net2net.frameworks.keras.arranged import Arranged
 from onnx_net2net.frameworks.keras.builder import Builder
 from onnx_net2net.frameworks.keras.layers import Maker
 from onnx_net2net.frameworks.keras.moved import Moved
+from onnx_net2net.frameworks.keras.values import dtype_of
 from onnx_net2net.frameworks.step import ProgramStep
 
 __all__ = ["TABLES"]
@@ -87,4 +88,31 @@ def _multiplied(layer: Any, x: Arranged, width: int) -> Arranged:
     return Arranged(merged, x.axes, x.rank, (whole, sizes))
 
 
-TABLES: dict[str, dict[str, Maker]] = {"": {"Gemm": gemm, "MatMul": matmul}}
+def einsum(build: Builder, step: ProgramStep) -> list[Any] | None:
+    """Return what EinsumDense makes of a tensor and of weights, in the order of the equation."""
+    equation = step.attributes.get("equation", "").replace(" ", "")
+    operands, arrow, result = equation.partition("->")
+    first, comma, second = operands.partition(",")
+    if not (arrow and comma) or not (first + second + result).isalpha() or len(step.inputs) != 2:
+        return None
+    kernel = build.sole(step.inputs[1])
+    x = build.operand(step.inputs[0])
+    if kernel is None or not isinstance(x, Arranged) or dtype_of(x.value) != kernel.dtype:
+        return None
+    letters = [set(first), set(second), set(result)]
+    lengths = [len(first), len(second), len(result)]
+    known = dict(zip(second, kernel.shape, strict=True))
+    if [len(s) for s in letters] != lengths or first[:1] != result[:1] or first[0] in known:
+        return None
+    sizes = [known.get(letter) for letter in result[1:]]
+    layer = layers.EinsumDense(
+        equation, output_shape=sizes, dtype=kernel.dtype, name=build.layer_name(step, kernel)
+    )
+    y = layer(x.stored())
+    if tuple(layer.kernel.shape) != tuple(kernel.shape):
+        return None
+    build.hold(layer.kernel, kernel)
+    return [Arranged.plain(y)]
+
+
+TABLES: dict[str, dict[str, Maker]] = {"": {"Einsum": einsum, "Gemm": gemm, "MatMul": matmul}}

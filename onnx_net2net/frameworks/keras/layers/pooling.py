@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from keras import layers
@@ -89,16 +90,22 @@ def _pooled(kinds: Any, step: ProgramStep, x: Arranged, strides: list[int], pads
     return [Arranged(layer(value), axes, x.rank)]
 
 
-def over_space(build: Builder, name: str, kinds: Any) -> Arranged | None:
-    """Return what a global pooling makes; the spatial axes, of size 1 then, are left out."""
+def over_space(build: Builder, name: str, kinds: Any, axes: Sequence[int] = ()) -> Arranged | None:
+    """Return what a global pooling makes over ``axes``, by default all but the first two.
+
+    They have size 1 then, and are left out.
+    """
     x = build.symbolic(name)
     if not 3 <= x.rank <= 5 or "float" not in dtype_of(x.value) or 0 in x.shape:
         return None
-    first = x.axes == tuple(range(x.rank))
-    value = x.value if first else x.stored(channels_last(x.rank))
-    form = "channels_first" if first else "channels_last"
-    y = kinds[x.rank - 3](data_format=form, dtype=policy_of(value))(value)
-    return Arranged(y, (0, 1), x.rank)
+    if len(x.axes) < x.rank:
+        x = Arranged.plain(x.stored())
+    places = sorted(x.axes.index(axis) for axis in axes or range(2, x.rank))
+    forms = {1: "channels_last", 2: "channels_first"}
+    if places[0] not in forms or places != list(range(places[0], places[0] + x.rank - 2)):
+        return None
+    y = kinds[x.rank - 3](data_format=forms[places[0]], dtype=policy_of(x.value))(x.value)
+    return Arranged(y, tuple(a for i, a in enumerate(x.axes) if i not in places), x.rank)
 
 
 def _over_all(kinds: Any) -> Maker:

@@ -23,12 +23,13 @@ def mean(build: Builder, step: ProgramStep) -> list[Any] | None:
     rank = build.program.rank(step.inputs[0])
     if not axes or rank is None or rank < 3:
         return None
-    if sorted(axis % rank for axis in axes) != list(range(2, rank)):
+    over = sorted(axis % rank for axis in axes)
+    if len(set(over)) != rank - 2:
         return None
-    y = over_space(build, step.inputs[0], ALL_MEANS)
+    y = over_space(build, step.inputs[0], ALL_MEANS, over)
     if y is None:
         return None
-    return [y if keep else y.squeezed(range(2, rank))]
+    return [y if keep else y.squeezed(over)]
 
 
 TABLES: dict[str, dict[str, Maker]] = {"": {"ReduceMean": mean}}

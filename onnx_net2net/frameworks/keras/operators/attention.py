@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import keras
 import ml_dtypes
 import numpy as np
-from keras import ops
 
 from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
 from onnx_net2net.frameworks.keras.operators.linear import scaled, swapped
 from onnx_net2net.frameworks.keras.operators.movement import cut
+from onnx_net2net.frameworks.keras.traced import ops, random
 from onnx_net2net.frameworks.keras.types import type_name
 from onnx_net2net.frameworks.keras.values import cast, dtype_of, known, sizes, tensor
 
@@ -192,7 +191,7 @@ def plain_attention(op: KerasOperation, q: Any, k: Any, v: Any, mask: Any = None
         scores = scaled(ops.matmul(q, swapped(k)), scale)
         weights = softmax(scores if bias is None else scores + bias)
         if rate:
-            weights = keras.random.dropout(weights, rate, seed=op.translator.seed)
+            weights = random.dropout(weights, rate, seed=op.translator.seed)
         y = ops.matmul(weights, v)
     return y if blind is None else ops.where(blind, ops.zeros_like(y), y)
 

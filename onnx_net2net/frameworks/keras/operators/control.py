@@ -6,10 +6,10 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
 from onnx_net2net.frameworks.keras.scanning import looped, scanned
+from onnx_net2net.frameworks.keras.traced import ops
 from onnx_net2net.frameworks.keras.values import known, number, sizes, tensor
 
 __all__ = ["TABLES"]

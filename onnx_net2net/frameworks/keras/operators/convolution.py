@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 import keras
-from keras import ops
 
 from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
+from onnx_net2net.frameworks.keras.traced import ops
 from onnx_net2net.frameworks.keras.values import dtype_of, sizes, tensor
 from onnx_net2net.frameworks.keras.windows import (
     Window,

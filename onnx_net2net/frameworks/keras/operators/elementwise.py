@@ -10,11 +10,10 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
-from keras import ops
 
 from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
+from onnx_net2net.frameworks.keras.traced import ops, random
 from onnx_net2net.frameworks.keras.types import type_name
 from onnx_net2net.frameworks.keras.values import cast, dtype_of, known, number, tensor
 
@@ -152,7 +151,7 @@ def dropout(op: KerasOperation, x: Any, ratio: Any = None, training: Any = None)
     op.check_ratio(rate)
     if not op.training or rate == 0:
         return [x, ops.ones_like(x, dtype="bool")]
-    scale = keras.random.dropout(ops.ones_like(x), rate, seed=op.translator.seed)
+    scale = random.dropout(ops.ones_like(x), rate, seed=op.translator.seed)
     return [ops.multiply(x, scale), ops.not_equal(scale, 0)]
 
 

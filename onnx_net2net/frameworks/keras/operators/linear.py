@@ -6,9 +6,10 @@ import operator
 from typing import Any
 
 import keras
-from keras import ops
 
+from onnx_net2net.frameworks.keras.library import whole_einsum
 from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
+from onnx_net2net.frameworks.keras.traced import ops
 from onnx_net2net.frameworks.keras.values import cast, dtype_of, sizes, tensor
 
 __all__ = ["TABLES", "gemm", "swapped"]
@@ -75,9 +76,7 @@ def einsum(op: KerasOperation, *values: Any) -> Any:
         equation = f"{equation}->{dots}{''.join(once)}"
     tensors = [tensor(value) for value in values]
     if "int" in dtype_of(tensors[0]) and keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return tf.einsum(equation, *tensors)  # Keras goes by float32
+        return whole_einsum(equation, *tensors)
     return cast(ops.einsum(equation, *tensors), dtype_of(tensors[0]))
 
 

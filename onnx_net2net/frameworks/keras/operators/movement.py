@@ -6,11 +6,11 @@ import math
 from typing import Any
 
 import numpy as np
-from keras import ops
 
 from onnx_net2net.frameworks.keras.open_axes import sliced_at, with_axes, without_axes
 from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
 from onnx_net2net.frameworks.keras.run_time_sizes import read_sizes
+from onnx_net2net.frameworks.keras.traced import ops
 from onnx_net2net.frameworks.keras.types import type_name
 from onnx_net2net.frameworks.keras.values import (
     axis_of,

@@ -8,9 +8,9 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
-from keras import ops
 
 from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
+from onnx_net2net.frameworks.keras.traced import ops
 from onnx_net2net.frameworks.keras.values import cast, dtype_of, sizes, tensor
 from onnx_net2net.frameworks.keras.windows import (
     Window,

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
-from keras import ops
-
 from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
+from onnx_net2net.frameworks.keras.traced import ops, random
 from onnx_net2net.frameworks.keras.types import type_name
 from onnx_net2net.frameworks.keras.values import dtype_of, sizes, tensor
 
@@ -23,7 +21,7 @@ def normal(op: KerasOperation, x: Any = None) -> Any:
     """Draw for RandomNormal and RandomNormalLike."""
     shape = op.attribute("shape") if x is None else sizes(x)
     kind = _kind(op, "float32" if x is None else dtype_of(x))
-    unit = keras.random.normal(shape, dtype=kind, seed=op.translator.seed)
+    unit = random.normal(shape, dtype=kind, seed=op.translator.seed)
     return unit * op.attribute("scale", 1.0) + op.attribute("mean", 0.0)
 
 
@@ -32,20 +30,20 @@ def uniform(op: KerasOperation, x: Any = None) -> Any:
     shape = op.attribute("shape") if x is None else sizes(x)
     kind = _kind(op, "float32" if x is None else dtype_of(x))
     low, high = op.attribute("low", 0.0), op.attribute("high", 1.0)
-    return keras.random.uniform(shape, dtype=kind, seed=op.translator.seed) * (high - low) + low
+    return random.uniform(shape, dtype=kind, seed=op.translator.seed) * (high - low) + low
 
 
 def bernoulli(op: KerasOperation, x: Any) -> Any:
     """Draw 1 with the probability that each entry gives."""
     x = tensor(x)
-    draw = keras.random.uniform(sizes(x), dtype=dtype_of(x), seed=op.translator.seed)
+    draw = random.uniform(sizes(x), dtype=dtype_of(x), seed=op.translator.seed)
     return ops.cast(draw < x, _kind(op, dtype_of(x)))
 
 
 def multinomial(op: KerasOperation, x: Any) -> Any:
     """Draw classes by their logarithmic weights."""
     count = op.attribute("sample_size", 1)
-    drawn = keras.random.categorical(tensor(x), count, seed=op.translator.seed)
+    drawn = random.categorical(tensor(x), count, seed=op.translator.seed)
     return ops.cast(drawn, _kind(op, "int32"))
 
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from keras import ops
-
 from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
 from onnx_net2net.frameworks.keras.operators.elementwise import activation
 from onnx_net2net.frameworks.keras.scanning import scanned
+from onnx_net2net.frameworks.keras.traced import ops
 from onnx_net2net.frameworks.keras.values import dtype_of, sizes, tensor
 
 __all__ = ["TABLES"]

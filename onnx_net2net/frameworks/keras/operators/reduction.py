@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from keras import ops
 
 from onnx_net2net.frameworks.keras.open_axes import axes_behind, axis_last
 from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
+from onnx_net2net.frameworks.keras.traced import ops
 from onnx_net2net.frameworks.keras.values import axis_of, dtype_of, known, product, sizes
 from onnx_net2net.frameworks.keras.values import tensor as lifted
 

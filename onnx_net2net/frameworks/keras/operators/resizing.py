@@ -13,9 +13,9 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
-from keras import ops
 
 from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
+from onnx_net2net.frameworks.keras.traced import ops
 from onnx_net2net.frameworks.keras.values import (
     axis_of,
     cast,

@@ -7,11 +7,11 @@ import math
 from typing import Any
 
 import numpy as np
-from keras import ops
 
 from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
 from onnx_net2net.frameworks.keras.operators.convolution import add_bias
 from onnx_net2net.frameworks.keras.operators.resizing import cubic_weight
+from onnx_net2net.frameworks.keras.traced import ops
 from onnx_net2net.frameworks.keras.values import cast, dtype_of, ints, product, sizes, tensor
 from onnx_net2net.frameworks.keras.windows import window
 

@@ -6,11 +6,11 @@ import math
 from typing import Any
 
 import numpy as np
-from keras import ops
 
 from onnx_net2net.frameworks.keras.open_axes import axis_last
 from onnx_net2net.frameworks.keras.operation import Entry, KerasOperation
 from onnx_net2net.frameworks.keras.operators.movement import cut
+from onnx_net2net.frameworks.keras.traced import ops
 from onnx_net2net.frameworks.keras.values import axis_of, cast, dtype_of, number, sizes, tensor
 from onnx_net2net.frameworks.keras.windows import extended, positive
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from onnx_net2net.frameworks.torch.codegen import computed
+from onnx_net2net.frameworks.codegen import computed
 from onnx_net2net.frameworks.torch.operation import Entry, TorchOperation
 from onnx_net2net.frameworks.torch.operators.linear import layer
 from onnx_net2net.frameworks.windows import same_pads, transposed_pads

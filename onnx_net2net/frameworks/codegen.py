@@ -3,27 +3,28 @@
     block = CodeBlock()
     x = block.input("x")                                  # value(0)
     y = block.add(f"self.conv1({x})", "conv1")            # value(1)
-    block.lines(f"F.relu({y})")                           # ["return F.relu(self.conv1(x))"]
+    block.result = f"F.relu({y})"
+    block.lines(reserved())                               # ["return F.relu(self.conv1(x))"]
 
 Values are numbers until the whole function is known: then those that nobody reads are dropped,
 those read once move into their reader where the line stays short, and names are given and taken
 over like a programmer would, so that a tensor is freed once it is no longer needed.
 
 In code a value is its number behind MARK, a character that no written code can hold: names are
-plain ASCII, and :func:`~.types.literal` escapes it in texts.
+plain ASCII, and literals escape it in texts.
 """
 
 from __future__ import annotations
 
 import ast
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, count
 
-from onnx_net2net.frameworks.torch.layout import STEP, wrapped
-from onnx_net2net.frameworks.torch.library import identifier, reserved
+from onnx_net2net.frameworks.layout import STEP, wrapped
 
 MARK = "\ue000"
 VALUE = re.compile(rf"{MARK}(\d+)")
@@ -54,6 +55,16 @@ class Statement:
             for statement in self.body.statements:
                 yield from statement.uses()
             yield from _values(self.body.result)
+
+
+def identifier(text: str) -> str:
+    """Return ``text`` as an identifier of plain ASCII letters, empty where nothing of it remains.
+
+    Python takes some characters for others (NFKC), so that two names could be one variable:
+    they become the same identifier here, before anybody makes identifiers unique.
+    """
+    plain = re.sub(r"\W", "_", unicodedata.normalize("NFKC", text), flags=re.ASCII)
+    return f"x{plain}" if plain[:1].isdigit() else plain
 
 
 def value(number: int) -> str:
@@ -127,10 +138,10 @@ class CodeBlock:
         )
         return value(number)
 
-    def lines(self) -> list[str]:
-        """Return the function's lines, without indentation."""
+    def lines(self, reserved: Iterable[str]) -> list[str]:
+        """Return the function's lines, without indentation; no value gets a ``reserved`` name."""
         _clean(self)
-        return _Naming(dict(self.inputs), reserved()).lines(self)
+        return _Naming(dict(self.inputs), reserved).lines(self)
 
 
 def _clean(block: CodeBlock) -> None:
