@@ -6,12 +6,11 @@ Without arguments: all jobs, on transformers in float16 of 0.4 and 2.5 GB; 8 is 
 is written here, in a stream, and removed. Each job runs in a process of its own, the jobs
 alternate, and the medians of three count: seconds of the clock, also as times those of ``cp``,
 seconds of the processor, and bytes that the process read itself. Memory is anonymous: what the
-page cache keeps is not in it. Peers that are not installed are left out. Only what this program
-writes is flushed to the disk; "flush" shows what that alone costs.
+page cache keeps is not in it. Peers that are not installed are left out.
 
-The physical limit is "write", which reads nothing, and flushes bytes that are there already. In the
-column "limit" stands the time that it takes for as many bytes as a job writes, over what the job
-takes: 1.0 is the disk's own speed; those that do not flush may be above. Prints Markdown.
+The physical limit is "flush": bytes that are copied by the system, and flushed to the disk as all
+is that this program writes, and nothing else here. In the column "limit" stands the time that it
+takes for as many bytes as a job writes, over what the job takes. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -36,12 +35,6 @@ SIZES = {"0.4": (15, 1024), "2.5": (24, 2048), "8": (35, 3072)}  # layers and wi
 # What is imported, unmeasured, and what is done.
 OURS = "import onnx_net2net as n2n; n2n.load, n2n.widen"
 JOBS = {
-    "write": ("import os", """
-noise, size = os.urandom(1 << 20), os.path.getsize(source + '.data')
-with open(target, 'wb', buffering=0) as file:
-    while size > 0:
-        size -= file.write(memoryview(noise)[:size])
-    os.fsync(file.fileno())"""),
     "cp": ("import subprocess", "subprocess.run(['cp', source + '.data', target])"),
     "flush": ("import os, subprocess", """
 subprocess.run(['cp', source + '.data', target])
@@ -174,7 +167,7 @@ def compare(size: str, kinds: list[str]) -> None:
         for kind, results in runs.items()
         if results
     }
-    bandwidth = best["write"]["written"] / best["write"]["wall"]
+    bandwidth = best["flush"]["written"] / best["flush"]["wall"]
     print(f"{nbytes / 1e9:.2f} GB of weights: read, written and memory are times that")
     print(f"(the disk took {bandwidth / 1e9:.2f} GB/s)\n")
     print("| | seconds | to cp | per byte | limit | processor | read | written | memory |")
@@ -198,4 +191,4 @@ if __name__ == "__main__":
     chosen = [argument for argument in sys.argv[1:] if argument in SIZES]
     kinds = [argument for argument in sys.argv[1:] if argument in JOBS] or list(JOBS)
     for size in chosen or ["0.4", "2.5"]:
-        compare(size, list(dict.fromkeys(["write", "cp", *kinds])))
+        compare(size, list(dict.fromkeys(["cp", "flush", *kinds])))
