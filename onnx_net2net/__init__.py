@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from onnx_net2net.errors import Refused as Refused
     from onnx_net2net.errors import UsageError as UsageError
     from onnx_net2net.frameworks.absorb import absorb as absorb
+    from onnx_net2net.frameworks.keras import save_keras as save_keras
     from onnx_net2net.frameworks.keras import to_keras as to_keras
     from onnx_net2net.frameworks.keras.exporter import from_keras as from_keras
-    from onnx_net2net.frameworks.keras.saving import save_keras as save_keras
     from onnx_net2net.frameworks.optimizer import grow_optimizer as grow_optimizer
     from onnx_net2net.frameworks.state_dict import save_safetensors as save_safetensors
     from onnx_net2net.frameworks.state_dict import state_dict as state_dict
@@ -85,7 +85,7 @@ _HOMES = {
     "inspect": "widening.dimensions",
     "load": "model.model",
     "replay": "plan.steps",
-    "save_keras": "frameworks.keras.saving",
+    "save_keras": "frameworks.keras",
     "save_safetensors": "frameworks.state_dict",
     "state_dict": "frameworks.state_dict",
     "to_keras": "frameworks.keras",

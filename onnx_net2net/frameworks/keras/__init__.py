@@ -8,6 +8,8 @@ save_keras(model, "resnet18.keras")
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnx_net2net.errors import UsageError
@@ -16,7 +18,7 @@ from onnx_net2net.model.model import AnyModel, load
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["to_keras"]
+__all__ = ["save_keras", "to_keras"]
 
 
 def to_keras(model: AnyModel, *, layout: str = "nchw") -> keras.Model:
@@ -66,3 +68,22 @@ def to_keras(model: AnyModel, *, layout: str = "nchw") -> keras.Model:
     if layout not in ("nchw", "nhwc"):
         raise UsageError(f"{layout!r} is no layout", 'say "nchw" or "nhwc"')
     return keras_model(load(model), layout)
+
+
+def save_keras(
+    network: keras.Model, path: str | os.PathLike[str], *, force: bool = True
+) -> list[Path]:
+    """Write ``network`` to a .keras file, and beside it what Keras alone lacks to load it.
+
+    >>> save_keras(to_keras(load("grown.onnx")), "grown.keras")
+    [PosixPath('grown.keras'), PosixPath('grown_layers.py')]
+
+    Return the files. There is a second one where nodes became layers that Keras does not have:
+    ``import grown_layers`` before ``keras.saving.load_model("grown.keras")``. It needs nothing but
+    Keras on TensorFlow, where its sizes are tensors.
+    Raises UsageError for another suffix, OutputError where something cannot be written or, with
+    ``force=False``, exists; then nothing is left behind.
+    """
+    from onnx_net2net.frameworks.keras import saving
+
+    return saving.save_keras(network, path, force=force)

@@ -23,17 +23,7 @@ __all__ = ["draft_keras", "layers_name", "needs_this_program", "save_keras"]
 def save_keras(
     network: keras.Model, path: str | os.PathLike[str], *, force: bool = True
 ) -> list[Path]:
-    """Write ``network`` to a .keras file, and beside it what Keras alone lacks to load it.
-
-    >>> save_keras(to_keras(load("grown.onnx")), "grown.keras")
-    [PosixPath('grown.keras'), PosixPath('grown_layers.py')]
-
-    Return the files. There is a second one where nodes became layers that Keras does not have:
-    ``import grown_layers`` before ``keras.saving.load_model("grown.keras")``. It needs nothing but
-    Keras on TensorFlow, where its sizes are tensors.
-    Raises UsageError for another suffix, OutputError where something cannot be written or, with
-    ``force=False``, exists; then nothing is left behind.
-    """
+    """See :func:`onnx_net2net.frameworks.keras.save_keras`."""
     target = Path(path)
     if target.suffix != ".keras":
         raise UsageError(f"{target}: Keras writes .keras files", "choose a name that ends so")

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnx_net2net.frameworks.keras import origin
 from onnx_net2net.frameworks.keras.moved import given_back
 from onnx_net2net.frameworks.program import Program
 from onnx_net2net.model.model import Model
@@ -18,6 +17,7 @@ from tests.frameworks.keras.test_training import stepper, tf
 from tests.keras_models import differences, keras, load, outputs, to_keras
 from tests.networks import Net
 
+from onnx_net2net.frameworks.keras import origin  # isort: skip
 from onnx_net2net.frameworks.keras.layers import makers  # isort: skip
 from onnx_net2net.frameworks.keras.operators import translations  # isort: skip
 

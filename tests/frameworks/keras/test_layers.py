@@ -18,7 +18,6 @@ from onnx import helper
 from onnx_net2net.errors import Refused
 from onnx_net2net.frameworks.absorb import absorb
 from onnx_net2net.frameworks.keras import moved as moves
-from onnx_net2net.frameworks.keras.operators.elementwise import NUMBERS
 from tests.keras_models import (
     FOLDER,
     differences,
@@ -34,6 +33,7 @@ from tests.networks import Net
 from onnx_net2net.frameworks.keras import arranged, importer  # isort: skip
 from onnx_net2net.frameworks.keras.exporter import from_keras  # isort: skip
 from onnx_net2net.frameworks.keras.layer import GraphLayer  # isort: skip
+from onnx_net2net.frameworks.keras.operators.elementwise import NUMBERS  # isort: skip
 from onnx_net2net.frameworks.keras.sums import added, is_plain_sum  # isort: skip
 
 # Networks of all kinds that need no layer of ours, and how often they turn a tensor to do so.
