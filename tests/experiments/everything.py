@@ -57,6 +57,16 @@ ROWS = {
         "grown, rate / 2": "the same, with half of it",
         "fresh, rate / 2": "the same, without the optimizer's state",
     },
+    "symmetry": {
+        "SGD, dropout 0: project": "Perceptron, one layer x3, SGD",
+        "SGD, dropout 0: noise 1 %": "the same, equal shares and noise of 1 %",
+        "SGD, dropout 0: even": "the same, equal shares",
+        "Adam, dropout 0: project": "Perceptron, one layer x3, Adam",
+        "Adam, dropout 0: noise 1 %": "the same, equal shares and noise of 1 %",
+        "Adam, dropout 0: even": "the same, equal shares",
+        "Adam, dropout 0.3: project": "Perceptron, one layer x3, Adam and dropout",
+        "Adam, dropout 0.3: even": "the same, equal shares",
+    },
     "deeper": {
         "identities": "Inception, a pair of convolutions more a module",
         "not calibrated": "the same, without norms",
