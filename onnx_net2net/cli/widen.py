@@ -69,7 +69,7 @@ def widen(
     The splits: "project" draws random shares that add up exactly, so that copies learn apart from
     the first step; "even" makes equal copies, which never part; "fresh" copies nothing: new units
     have shuffled weights, and are read with zeros; "noise" is that of Net2Net, even with a little
-    noise, not exact, and copies hardly part by 1 % of it.
+    noise, not exact, and copies part slowly by 1 % of it.
     """  # fmt: skip
     from onnx_net2net.cli import render, tables
     from onnx_net2net.plan.steps import run
