@@ -64,7 +64,7 @@ def widen(
     they may have. ``split`` says how copies share what reads them: "project" (with random parts
     that add up exactly, of ``amplitude`` relative to the weights of a fresh layer), "even" (equal
     parts; copies then never differ) or "noise" (even with relative noise of standard deviation
-    ``noise``; not exact, and by 0.01 copies part slowly, by 0.05 to 0.2 sooner). Or nothing is copied:
+    ``noise``; not exact, and by 0.01 copies part slowly, by 0.2 sooner). Or nothing is copied:
     with "fresh" new units have the weights of old ones in random order, and are read with zeros.
     ``mapping`` says which units are copied: "random" or "round-robin".
 
