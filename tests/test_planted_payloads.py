@@ -148,7 +148,7 @@ def test_no_name_runs_in_keras(payload: str) -> None:
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_no_name_runs_in_a_written_layer(payload: str) -> None:
     """Nodes whose sizes only a run tells become a text, which is imported and run."""
-    from onnx_net2net.frameworks.keras.saving import save_keras
+    from onnx_net2net.frameworks.keras import save_keras
     from tests.keras_models import keras, to_keras
 
     proto = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17]> g
