@@ -115,6 +115,7 @@ def found(framework: str, proto: onnx.ModelProto, feeds: dict[str, np.ndarray]) 
 
         made = tf.function(made)
     values = made(given if len(given) > 1 else given[0])
+    values = list(values.values()) if isinstance(values, dict) else values
     return [np.asarray(v) for v in (values if isinstance(values, list) else [values])]
 
 

@@ -29,11 +29,12 @@ def to_keras(model: AnyModel, *, layout: str = "nchw") -> keras.Model:
     <Conv2D name=layer1.0.conv1, built=True>
 
     Inputs keep the names, types, shapes and layout of the file; several are given as a list or by
-    name. Several outputs are a list in the order of the file, given by layers of their names, so
-    that ``compile`` and ``fit`` take losses and targets as lists or by name. Layers have the
-    author's names of their modules, and hold weights as Keras does: kernels are transposed. A
-    character that Keras allows in no name is ``_``, and so is a dot on the PyTorch backend, which
-    has none in names. Within, the channels of images lie last.
+    name. Several outputs are a dictionary by their names; where these are in another order than the
+    alphabet's, they are a list, for Keras sorts dictionaries. ``compile`` and ``fit`` take losses
+    and targets as lists in the order of the file, or by name. Layers have the author's names of
+    their modules, and hold weights as Keras does: kernels are transposed. A character that Keras
+    allows in no name is ``_``, and so is a dot on the PyTorch backend, which has none in names.
+    Within, the channels of images lie last.
 
     With ``layout="nhwc"`` channels are last outside, too: those of inputs where a tensor need not
     be turned then, and those of outputs that hold images. ``from_keras`` of such a model gives the

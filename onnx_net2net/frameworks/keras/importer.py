@@ -104,12 +104,16 @@ def _built(
         for value, name in zip(stored, names[len(given) :], strict=False)
     ]
     tensors = [x.value for x in inputs.values()]
+    called = names[len(given) : -1]
     with recursion(sum(1 for _ in operations(named))):
         network = keras.Model(
             tensors if len(tensors) > 1 else tensors[0],
-            named if len(named) > 1 else named[0],
+            # Keras sorts a dictionary: what is given as a list would be exchanged.
+            named[0] if len(named) == 1
+            else dict(zip(called, named, strict=True)) if called == sorted(called)
+            else named,
             name=names[-1],
-        )
+        )  # fmt: skip
     graph = program.main.outputs
     behind = {name for name, x in zip(graph, outputs, strict=True) if wanted[x]}
     return Structure(network, _complete(network, builder.table), frozenset(turned) | behind)

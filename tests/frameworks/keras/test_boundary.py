@@ -54,6 +54,7 @@ def agrees(model: Any, feeds: dict[str, np.ndarray]) -> None:
         return network(list(given) if len(given) > 1 else given[0])
 
     found = called(*feeds.values())
+    found = list(found.values()) if isinstance(found, dict) else found
     values = found if isinstance(found, list) else [found]
     for value, out in zip(values, model.proto.graph.output, strict=True):
         want = wanted[out.name]
@@ -140,6 +141,24 @@ def test_outputs_with_any_names_train_by_list_and_by_name(names: tuple[str, str]
     network.compile("sgd", dict.fromkeys(named, "mse"))
     losses = network.fit(data, named, verbose=0).history
     assert losses["loss"][0] < 1e-6
+
+
+def test_outputs_in_the_order_of_the_alphabet_are_a_dictionary(tmp_path: Any) -> None:
+    """Lists of targets mean the order of the file all the same, also once it was loaded."""
+    nodes = [helper.make_node("MatMul", ["x", n], [y]) for n, y in (("w", "cls"), ("v", "reg"))]
+    weights = {"w": normal(3, 2), "v": normal(3, 2)}
+    out = [tensor("cls", ["n", 2]), tensor("reg", ["n", 2])]
+    network = to_keras(net(nodes, [tensor("x", ["n", 3])], out, weights))
+    data = np.eye(3, dtype=np.float32)
+    targets = [weights["w"], weights["v"]]
+    network.compile("sgd", ["mse", "mae"])
+    network.save(tmp_path / "net.keras")
+    for one in (network, keras.saving.load_model(tmp_path / "net.keras")):
+        assert list(one(data)) == ["cls", "reg"]
+        assert one.evaluate(data, targets, verbose=0)[0] < 1e-6
+        assert one.evaluate(data, targets[::-1], verbose=0)[0] > 1e-3
+        named = dict(zip(("reg", "cls"), targets[::-1], strict=True))
+        assert one.evaluate(data, named, verbose=0)[0] < 1e-6
 
 
 def test_a_loaded_model_keeps_the_order_and_is_compiled(tmp_path: Any) -> None:

@@ -104,6 +104,7 @@ for name in {list(models())!r}:
     network = keras.saving.load_model(f"{{name}}.keras")
     given = list(np.load(f"{{name}}.in.npz").values())
     found = network(given if len(given) > 1 else given[0])
+    found = list(found.values()) if isinstance(found, dict) else found
     found = found if isinstance(found, list) else [found]
     for a, b in zip(np.load(f"{{name}}.out.npz").values(), found, strict=True):
         assert np.array_equal(a, keras.ops.convert_to_numpy(b)), name
