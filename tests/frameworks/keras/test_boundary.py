@@ -127,7 +127,7 @@ def test_any_names(names: tuple[str, str, str]) -> None:
 def test_outputs_with_any_names_train_by_list_and_by_name(names: tuple[str, str]) -> None:
     """Layers of those names give the outputs, in the order of the file."""
     nodes = [helper.make_node("MatMul", ["x", w], [y]) for w, y in zip("wv", names, strict=True)]
-    weights = {"w": normal(3, 2), "v": normal(3, 2)}
+    weights = {"w": normal(3, 2), "v": normal(3, 2) * 2}
     out = [tensor(name, ["n", 2]) for name in names]
     network = to_keras(net(nodes, [tensor("x", ["n", 3])], out, weights))
     data = np.eye(3, dtype=np.float32)
@@ -146,7 +146,7 @@ def test_outputs_with_any_names_train_by_list_and_by_name(names: tuple[str, str]
 def test_outputs_in_the_order_of_the_alphabet_are_a_dictionary(tmp_path: Any) -> None:
     """Lists of targets mean the order of the file all the same, also once it was loaded."""
     nodes = [helper.make_node("MatMul", ["x", n], [y]) for n, y in (("w", "cls"), ("v", "reg"))]
-    weights = {"w": normal(3, 2), "v": normal(3, 2)}
+    weights = {"w": normal(3, 2), "v": normal(3, 2) * 2}
     out = [tensor("cls", ["n", 2]), tensor("reg", ["n", 2])]
     network = to_keras(net(nodes, [tensor("x", ["n", 3])], out, weights))
     data = np.eye(3, dtype=np.float32)
@@ -163,7 +163,7 @@ def test_outputs_in_the_order_of_the_alphabet_are_a_dictionary(tmp_path: Any) ->
 
 def test_a_loaded_model_keeps_the_order_and_is_compiled(tmp_path: Any) -> None:
     nodes = [helper.make_node("MatMul", ["x", n], [y]) for n, y in (("w", "z"), ("v", "a"))]
-    weights = {"w": normal(3, 2), "v": normal(3, 2)}
+    weights = {"w": normal(3, 2), "v": normal(3, 2) * 2}
     out = [tensor("z", ["n", 2]), tensor("a", ["n", 2])]
     network = to_keras(net(nodes, [tensor("x", ["n", 3])], out, weights))
     network.compile("sgd", ["mse", "mae"])
