@@ -47,9 +47,13 @@ def outputs(network: Any, feeds: Feeds, **options: Any) -> list[np.ndarray]:
     """What Keras computes."""
     given = list(feeds.values())
     found = network(given if len(given) > 1 else given[0], **options)
-    values = [found[name] for name in network.output] if isinstance(found, dict) else found
-    values = values if isinstance(values, list) else [values]
-    return [np.asarray(keras.ops.convert_to_numpy(value)) for value in values]
+    return [np.asarray(keras.ops.convert_to_numpy(value)) for value in in_order(found)]
+
+
+def in_order(found: Any) -> list[Any]:
+    """The outputs of a network, which gives one, a list of them or a dictionary."""
+    found = list(found.values()) if isinstance(found, dict) else found
+    return found if isinstance(found, list) else [found]
 
 
 def differences(wanted: list[np.ndarray], found: list[np.ndarray]) -> list[str]:
@@ -67,6 +71,6 @@ def differences(wanted: list[np.ndarray], found: list[np.ndarray]) -> list[str]:
 
 
 __all__ = [
-    "FILES", "FOLDER", "differences", "expected", "feeds_of", "keras", "load", "outputs",
-    "to_keras",
+    "FILES", "FOLDER", "differences", "expected", "feeds_of", "in_order", "keras", "load",
+    "outputs", "to_keras",
 ]  # fmt: skip

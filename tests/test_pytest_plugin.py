@@ -94,3 +94,17 @@ def test_the_assertion_carries_what_it_knows(folder: Path) -> None:
         n2n.assert_equivalent(folder / "a.onnx", **recorded)
     with pytest.raises(n2n.UsageError):
         n2n.assert_equivalent(folder / "a.onnx")
+
+
+def test_a_name_cannot_speak_to_the_terminal(folder: Path) -> None:
+    proto = onnx.load(folder / "a.onnx")
+    other = onnx.load(folder / "b.onnx")
+    for one in (proto, other):
+        name = one.graph.output[0].name
+        one.graph.output[0].name = "\x1b[2J"
+        one.graph.node.append(onnx.helper.make_node("Identity", [name], ["\x1b[2J"]))
+    with pytest.raises(NotEquivalent) as caught:
+        n2n.assert_equivalent(proto, other, seeds=1)
+    assert "\x1b" not in str(caught.value) and "[2J" in str(caught.value)
+    with pytest.raises(KeyError):
+        caught.value.report["another"]

@@ -5,12 +5,14 @@
     proto, weights = of_graphsurgeon(graph.cleanup())
 
 What neither of them has changed comes back unread: a tensor of theirs knows the weight that it
-stands for. Nor is anything lost that onnx_graphsurgeon does not know: the file's metadata, and the
+stands for, and is written as a mark, an unguessable number, by which that weight is found again.
+Nor is anything lost that onnx_graphsurgeon does not know: the file's metadata, and the
 documentation and the metadata of nodes, by the names of what they write.
 """
 
 from __future__ import annotations
 
+import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,8 +25,9 @@ import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto
 
 from onnx_net2net.errors import InvalidModel
+from onnx_net2net.model.external import Folder
 from onnx_net2net.model.tensors import attribute_tensors, clear_data, graphs, subgraphs
-from onnx_net2net.model.weights import Source, Stored, Weight, raw_size
+from onnx_net2net.model.weights import Source, Weight
 
 if TYPE_CHECKING:
     from onnx_net2net.model.model import Model
@@ -32,7 +35,40 @@ if TYPE_CHECKING:
 __all__ = ["Given", "reader_of", "to_graphsurgeon", "to_ir"]
 
 _ORIGIN = "onnx_net2net_origin"  # the attribute of a Graph that knows the model it came from
-_unread: ContextVar[bool] = ContextVar("_unread", default=False)
+
+
+class _Marks(dict[bytes, Weight]):
+    """The weights that are written as marks, and what they are read from."""
+
+    def __init__(self) -> None:
+        self.prefix = secrets.token_bytes(16)  # so that the contents of no file are taken for one
+        self.sources: dict[Source, None] = {}
+
+    def mark(self, weight: Weight, sources: tuple[Source, ...]) -> bytes:
+        """Return the mark of a weight, the same each time."""
+        self.sources |= dict.fromkeys(sources)
+        mark = self.prefix + id(weight).to_bytes(8, "little")
+        self[mark] = weight
+        return mark
+
+
+_marks: ContextVar[_Marks | None] = ContextVar("_marks", default=None)
+
+
+def _contents(weight: Weight, sources: tuple[Source, ...]) -> bytes:
+    """Return what is written for a weight: a mark while these are used, else its contents."""
+    marks = _marks.get()
+    return bytes(weight.payload()) if marks is None else marks.mark(weight, sources)
+
+
+@contextmanager
+def _marking() -> Iterator[_Marks]:
+    """Have marks written for weights of ours, in place of their contents."""
+    token = _marks.set(marks := _Marks())
+    try:
+        yield marks
+    finally:
+        _marks.reset(token)
 
 
 class Given(NamedTuple):
@@ -80,28 +116,23 @@ def of_graphsurgeon(graph: Any) -> Given:
     from onnx_graphsurgeon import export_onnx
     from onnx_graphsurgeon.util.exception import OnnxGraphSurgeonException
 
-    held: dict[str, list[Weight]] = {}
     lazy, origin = _lazy_values(), graph.__dict__.get(_ORIGIN)
-    for part in (graph, *graph.subgraphs(recursive=True)):
-        for name, tensor in part.tensors().items():
-            values = getattr(tensor, "_values", None)
-            if isinstance(values, lazy):
-                held.setdefault(name, []).append(values.weight)
-                origin = origin or values.origin
-    weights = {name: same[0] for name, same in held.items() if len({*map(id, same)}) == 1}
+    if origin is None:  # a copy of a Graph has no attributes of ours, but the same weights
+        parts = (graph, *graph.subgraphs(recursive=True))
+        values = (getattr(t, "_values", None) for part in parts for t in part.tensors().values())
+        origin = next((value.origin for value in values if isinstance(value, lazy)), None)
     try:
-        with _bare(len(weights) == len(held)):
+        with _marking() as marks:
             proto = export_onnx(graph)
     except (OnnxGraphSurgeonException, AssertionError, TypeError, ValueError) as error:
         problem = f"onnx_graphsurgeon cannot write this graph: {error}"
-        raise InvalidModel(
-            problem, "see that graph.cleanup() and export_onnx(graph) work"
-        ) from None
+        remedy = "see that graph.cleanup() and export_onnx(graph) work"
+        raise InvalidModel(problem, remedy) from None
     outer = set() if origin is None else {entry.name for entry in origin.proto.graph.initializer}
     _hoist(proto.graph, outer)
     if origin is not None:
         _restore(proto, origin.proto)
-    return _given(proto, weights, () if origin is None else origin.sources)
+    return _given(proto, marks)
 
 
 def _hoist(graph: GraphProto, outer: set[str]) -> None:
@@ -130,16 +161,15 @@ def _lazy_values() -> Any:
 
         def __init__(self, entry: TensorProto, model: Model) -> None:
             self.weight, self.origin = model.weights[entry.name], model
-            with _bare(True):
+            with _marking():  # for its shape alone
                 super().__init__(entry)
 
         @property
         def tensor(self) -> TensorProto:
-            """Return a message with its contents, but for whoever has the weight itself."""
+            """Return a message of its own, whose name may be changed."""
             tensor = TensorProto()
             tensor.CopyFrom(self._entry)
-            if not _unread.get():
-                tensor.raw_data = bytes(self.weight.payload())
+            tensor.raw_data = _contents(self.weight, self.origin.sources)
             return tensor
 
         @tensor.setter
@@ -171,33 +201,21 @@ def of_ir(model: Any) -> Given:
     """Return a Model of onnx_ir as a message; weights of ours and those in files stay unread."""
     import onnx_ir
 
-    lazy, weights, sources = _lazy_tensor(), {}, dict[Source, None]()
-    files: dict[Path, Source] = {}
-    for name, value in model.graph.initializers.items():
-        tensor = value.const_value
-        if isinstance(tensor, lazy):
-            weights[name] = tensor.weight
-            sources |= dict.fromkeys(tensor.sources)
-        elif isinstance(tensor, onnx_ir.ExternalTensor):
-            weights[name] = _in_file(name, tensor, files)
-    with _bare(True):
+    with _marking() as marks:
         proto = onnx_ir.to_proto(model)
-    return _given(proto, weights, (*sources, *files.values()))
-
-
-def _in_file(name: str, tensor: Any, files: dict[Path, Source]) -> Stored:
-    path, shape = Path(tensor.path), tuple(tensor.shape.numpy())
-    size = raw_size(int(tensor.dtype), shape)
-    try:
-        source = files.get(path) or files.setdefault(path, Source.open(path))
-    except OSError as error:
-        problem = f"initializer {name!r}: {path} cannot be read: {error.strerror}"
-        raise InvalidModel(problem, "check the file and its permissions") from None
-    offset = tensor.offset or 0
-    if size is None or size != (tensor.length or size) or offset + size > len(source.view):
-        problem = f"initializer {name!r} does not lie in {path} as the model says"
-        raise InvalidModel(problem, "export the model again")
-    return Stored(name, int(tensor.dtype), shape, source=source, offset=offset)
+    given = _given(proto, marks)
+    folders: dict[Path, Folder] = {}
+    tensors = {name: value.const_value for name, value in model.graph.initializers.items()}
+    for entry in proto.graph.initializer:
+        tensor = tensors[entry.name]
+        if isinstance(tensor, onnx_ir.ExternalTensor):
+            place = Path(tensor.base_dir) / "model.onnx"
+            folder = folders.setdefault(place, Folder(place))
+            stored = folder.stored(entry, f"initializer {entry.name!r}")
+            clear_data(entry)
+            given.weights[entry.name] = stored
+    files = [source for folder in folders.values() for source in folder.sources.values()]
+    return given._replace(sources=(*given.sources, *files))
 
 
 @cache
@@ -216,7 +234,7 @@ def _lazy_tensor() -> Any:
             )  # fmt: skip
 
         def tobytes(self) -> bytes:
-            return b"" if _unread.get() else bytes(self.weight.payload())
+            return _contents(self.weight, self.sources)
 
     return WeightTensor
 
@@ -224,27 +242,25 @@ def _lazy_tensor() -> Any:
 # ---- both ----------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _bare(bare: bool) -> Iterator[None]:
-    """Leave the contents of weights of ours out of messages that are made meanwhile."""
-    token = _unread.set(bare)
-    try:
-        yield
-    finally:
-        _unread.reset(token)
+def _given(proto: ModelProto, marks: _Marks) -> Given:
+    """Return a message without marks: the main graph's initializers lack contents, others do not.
 
-
-def _given(proto: ModelProto, weights: dict[str, Weight], sources: tuple[Source, ...]) -> Given:
-    """Return a message that lacks what its initializers have as weights, and nothing else."""
-    entries = {entry.name: entry for entry in proto.graph.initializer}
+    Raises InvalidModel for a weight that is declared otherwise than it is.
+    """
     kept: dict[str, Weight] = {}
-    for name in entries.keys() & weights.keys():
-        clear_data(entries[name])
-        kept[name] = weights[name] if weights[name].name == name else weights[name].renamed(name)
+    for entry in proto.graph.initializer:
+        weight = marks.get(entry.raw_data)
+        if weight is None:
+            continue
+        if (entry.data_type, tuple(entry.dims)) != (weight.dtype, weight.shape):
+            problem = f"initializer {entry.name!r} has another type or shape than its contents"
+            raise InvalidModel(problem, "give it new contents as an array")
+        clear_data(entry)
+        kept[entry.name] = weight if weight.name == entry.name else weight.renamed(entry.name)
     for tensor in attribute_tensors(proto):
-        if tensor.name in weights and _lacks_contents(tensor):
-            tensor.raw_data = bytes(weights[tensor.name].payload())
-    return Given(proto, kept, sources)
+        if (weight := marks.get(tensor.raw_data)) is not None:
+            tensor.raw_data = bytes(weight.payload())
+    return Given(proto, kept, (*marks.sources,))
 
 
 def _lacks_contents(tensor: TensorProto) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from onnx_net2net.errors import Net2NetError
 from onnx_net2net.model.model import AnyModel
 from onnx_net2net.verification.divergence import Divergence, locate
+from onnx_net2net.verification.formats import printable
 from onnx_net2net.verification.report import Report
 from onnx_net2net.verification.verify import verify
 
@@ -36,7 +37,7 @@ class NotEquivalent(AssertionError):
                 known = [f"{name} {value:.6g}" for name, value in measures if value is not None]
                 lines.append(f"  {output.name}: {', '.join(known)}")
         lines += [f"  {divergence}"] if divergence is not None else []
-        super().__init__("\n".join(lines))
+        super().__init__(printable("\n".join(lines)))
 
 
 def assert_equivalent(a: AnyModel, b: AnyModel | None = None, **options: Any) -> Report:

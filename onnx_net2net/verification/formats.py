@@ -1,6 +1,6 @@
 """A report in the languages of those who run tests: JUnit XML, Markdown, GitHub's annotations.
 
->>> Path("report.xml").write_text(report.junit())
+>>> Path("report.xml").writeprintable(report.junit())
 >>> print(report.github())
 ::error title=logits differs::40 of 4000 elements differ by more than rounding noise, worst at ...
 
@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 if TYPE_CHECKING:
     from onnx_net2net.verification.report import Report
 
-__all__ = ["github", "junit", "markdown"]
+__all__ = ["github", "junit", "markdown", "printable"]
 
 _MEASURES = {"max": ".2g", "mean": ".2g", "p99": ".2g", "cosine": ".8g", "sqnr": ".1f"}
 
@@ -44,15 +44,17 @@ def junit(report: Report) -> str:
 
 def _case(suite: ElementTree.Element, classname: str, name: str, problems: Sequence[str]) -> bool:
     """Append one test case; return whether it failed."""
-    case = ElementTree.SubElement(suite, "testcase", classname=_text(classname), name=_text(name))
+    case = ElementTree.SubElement(
+        suite, "testcase", classname=printable(classname), name=printable(name)
+    )
     if problems:
-        failure = ElementTree.SubElement(case, "failure", message=_text(problems[0]))
-        failure.text = _text("\n".join(problems))
+        failure = ElementTree.SubElement(case, "failure", message=printable(problems[0]))
+        failure.text = printable("\n".join(problems))
     return bool(problems)
 
 
-def _text(value: str) -> str:
-    """Replace control characters: XML 1.0 has none, and names in a model are arbitrary."""
+def printable(value: str) -> str:
+    """Replace control characters: XML 1.0 has none, and terminals obey them."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in value)
 
 
@@ -82,7 +84,7 @@ def _cell(text: str) -> str:
     """Escape what would end a cell or begin markup, but for the marks of this module."""
     if text in ("---", "**differs**"):
         return text
-    escaped = "".join(f"\\{c}" if c in "\\`*_{}[]<>|#" else c for c in _text(text))
+    escaped = "".join(f"\\{c}" if c in "\\`*_{}[]<>|#" else c for c in printable(text))
     return " ".join(escaped.split())
 
 

@@ -140,8 +140,8 @@ class Report:
         return self.equivalent
 
     def __getitem__(self, output: str) -> OutputReport:
-        """Return what is known of one output."""
-        return next(one for one in self.outputs if one.name == output)
+        """Return what is known of one output. Raises KeyError for a name that none has."""
+        return {one.name: one for one in self.outputs}[output]
 
     @property
     def verdict(self) -> str:

@@ -40,13 +40,12 @@ def torch_runner(model: n2n.Model, feeds: dict[str, Any]) -> list[Any]:
 
 def keras_runner(model: n2n.Model, feeds: dict[str, Any]) -> list[Any]:
     """Run the Keras model that ``to_keras`` gives."""
-    import keras
+    from tests.keras_models import in_order, keras
 
     network = n2n.to_keras(model)
     values = [v if v is None else np.asarray(v) for v in feeds.values()]
     given = network(values if len(values) != 1 else values[0])
-    results = given if isinstance(given, list) else [given]
-    return [keras.ops.convert_to_numpy(v) for v in results]
+    return [keras.ops.convert_to_numpy(v) for v in in_order(given)]
 
 
 RUNNERS: dict[str, Runner | None] = {"none": None, "torch": torch_runner, "keras": keras_runner}

@@ -8,9 +8,9 @@ alternate, and the medians of three count: seconds of the clock, also as times t
 seconds of the processor, and bytes that the process read itself. Memory is anonymous: what the
 page cache keeps is not in it. Peers that are not installed are left out.
 
-The physical limit is "flush": bytes that are copied by the system, and flushed to the disk as all
-is that this program writes, and nothing else here. In the column "limit" stands the time that it
-takes for as many bytes as a job writes, over what the job takes. Prints Markdown.
+The physical limit is "flush": the system copies the bytes, and they are flushed to the disk. This
+program flushes what it writes; its peers do not. In the column "limit" stands the time that a
+flushed copy of as many bytes takes, over that of the job. Prints Markdown.
 """
 
 from __future__ import annotations

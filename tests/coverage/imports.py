@@ -99,6 +99,12 @@ def learns(module: Any, feeds: dict[str, np.ndarray]) -> dict[str, Any]:
     return {"trained": "yes"}
 
 
+def in_order(found: Any) -> list[Any]:
+    """The outputs of a Keras model, which gives one, a list of them or a dictionary."""
+    found = list(found.values()) if isinstance(found, dict) else found
+    return found if isinstance(found, list) else [found]
+
+
 def in_keras(model: n2n.Model) -> dict[str, Any]:
     """As a model of Keras."""
     import keras
@@ -112,8 +118,8 @@ def in_keras(model: n2n.Model) -> dict[str, Any]:
         given = list(feeds.values())
         seen.append(given)
         found = network(given if len(given) > 1 else given[0])
-        values = found if isinstance(found, list) else [found]
-        return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
+        pairs = zip(names, in_order(found), strict=True)
+        return {name: np.asarray(value) for name, value in pairs}
 
     result = judged(agreement(model, call, seeds=1))
     if result["verdict"] != "right":
@@ -188,8 +194,7 @@ def learns_in_keras(network: Any, feeds: list[np.ndarray]) -> dict[str, Any]:
 
     def loss() -> Any:
         found = network(feeds if len(feeds) > 1 else feeds[0])
-        values = found if isinstance(found, list) else [found]
-        parts = [tf.cast(v, "float32") for v in values if v.dtype.is_floating]
+        parts = [tf.cast(v, "float32") for v in in_order(found) if v.dtype.is_floating]
         rng = np.random.default_rng(0)
         return sum((tf.reduce_mean((v - rng.normal(size=v.shape)) ** 2) for v in parts), 0.0)
 

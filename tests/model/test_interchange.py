@@ -13,6 +13,7 @@ from onnx import TensorProto
 
 import onnx_net2net as n2n
 from onnx_net2net.model.model import Computed
+from onnx_net2net.verification.verify import run
 from tests.console import FIXTURES
 
 LIBRARIES = ("graphsurgeon", "ir")
@@ -47,7 +48,9 @@ def test_every_fixture_comes_back_unread_and_with_its_metadata(library: str) -> 
         model = n2n.load(path)
         again = n2n.load(other(model, library))
         assert described(again) == described(model), path.name
+        read = {name for node in model.proto.graph.node for name in node.input}
         for name, weight in model.weights.items():
+            assert name in again.weights or name not in read, f"{path.name}: {name} is lost"
             if name in again.weights:
                 mine = again.weights[name]
                 assert mine is weight or weight.nbytes <= 1024, f"{path.name}: {name} was read"
@@ -152,23 +155,38 @@ def test_what_bodies_read_from_outside_stays_there(library: str) -> None:
     assert n2n.verify(model, again, seeds=2, provider="cpu")
 
 
-def test_two_weights_of_one_name_are_not_mixed_up() -> None:
-    model = branches()
-    graph = model.to_graphsurgeon()
-    first, second = graph.subgraphs()
-    lazy = first.tensors()["both"]._values
+@pytest.mark.parametrize("inner", ["ours", "theirs"])
+@pytest.mark.parametrize("outer", ["ours", "theirs"])
+def test_two_weights_of_one_name_are_not_mixed_up(outer: str, inner: str) -> None:
+    """The name of a weight within a body is given to another one outside."""
+    graph = branches().to_graphsurgeon()
+    kept = next(body.tensors() for body in graph.subgraphs() if "own" in body.tensors())
+    own, both = kept["own"], kept["both"]
+    contents = {"ours": both._values, "theirs": np.full((32, 32), 5, np.float32)}
+    own.values = contents[inner]
     graph.nodes[0].outputs[0].name = "z"
-    x = graph.inputs[1]
-    eye = surgeon.Constant("own", lazy)  # a weight of ours under a name that a body has, too
+    weight = surgeon.Constant("own", contents[outer])
     out = surgeon.Variable("y", np.float32, ["N", 32])
-    graph.nodes.append(surgeon.Node("MatMul", "last", {}, [graph.outputs[0], eye], [out]))
+    graph.nodes.append(surgeon.Node("MatMul", "last", {}, [graph.outputs[0], weight], [out]))
     graph.outputs = [out]
-    again = n2n.load(graph)
-    assert again.weights.get("own") is None or (again.weights["own"].array() == np.eye(32)).all()
-    x = np.ones((1, 32), np.float32)
-    inputs = [{"go": np.array(go), "x": x} for go in (True, False)]
-    assert second is not first and x.size
-    assert n2n.verify(model, again, by_position=True, inputs=inputs, provider="cpu")
+    numbers = {"ours": 1.0, "theirs": 5.0 * 32}  # rows of ones times the identity, or all fives
+    found = run(n2n.load(graph), {"go": np.array(True), "x": np.ones((1, 32), np.float32)})
+    np.testing.assert_array_equal(found["y"], np.full((1, 32), numbers[inner] * numbers[outer]))
+
+
+def test_weights_of_two_models_meet_in_one_graph(tmp_path: Path) -> None:
+    """Both files are what the result is read from: neither may be written over unseen."""
+    for name in ("a", "b"):
+        n2n.load(FIXTURES / "resnet.dynamo.onnx").save(tmp_path / f"{name}.onnx")
+    first, second = (n2n.load(tmp_path / f"{name}.onnx") for name in ("a", "b"))
+    graph, other = first.to_graphsurgeon(), second.to_graphsurgeon()
+    name = max(first.weights, key=lambda name: first.weights[name].nbytes)
+    graph.tensors()[name].values = other.tensors()[name]._values
+    both = n2n.load(graph)
+    assert both.weights[name] is second.weights[name]
+    assert both.files == {tmp_path / "a.onnx", tmp_path / "b.onnx"}
+    both.save(tmp_path / "a.onnx")
+    assert n2n.verify(both, tmp_path / "a.onnx", seeds=1, provider="cpu")
 
 
 def test_what_is_no_whole_model_is_refused() -> None:
@@ -197,11 +215,32 @@ def test_files_of_onnx_ir_are_read_in_place(tmp_path: Path) -> None:
     assert n2n.verify(model, again, seeds=1, provider="cpu")
     (data,) = again.files
     data.write_bytes(data.read_bytes()[:-8])
-    with pytest.raises(n2n.InvalidModel, match="does not lie in"):
+    with pytest.raises(n2n.InvalidModel, match="truncated"):
         n2n.load(onnx_ir.load(path))
     data.unlink()
-    with pytest.raises(n2n.InvalidModel, match="cannot be read"):
+    with pytest.raises(n2n.InvalidModel, match="initializer"):
         n2n.load(onnx_ir.load(path))
+
+
+@pytest.mark.parametrize("change", [{"offset": -8}, {"length": 4}, {"location": "../other"}])
+def test_files_of_onnx_ir_are_not_believed(change: dict[str, Any], tmp_path: Path) -> None:
+    """What onnx_ir reads from a file is a stranger's word: where its weights lie, and how long."""
+    onnx_ir = pytest.importorskip("onnx_ir", reason="comes with the extra [torch]")
+    n2n.load(FIXTURES / "mlp.ts17.onnx").save(tmp_path / "model.onnx", external=True)
+    (tmp_path.parent / "other").write_bytes(bytes(1 << 16))
+    theirs = onnx_ir.load(tmp_path / "model.onnx")
+    value = next(
+        v
+        for v in theirs.graph.initializers.values()
+        if isinstance(v.const_value, onnx_ir.ExternalTensor)
+    )
+    old = value.const_value
+    how = {"location": old.location, "offset": old.offset, "length": old.length} | change
+    value.const_value = onnx_ir.ExternalTensor(
+        **how, dtype=old.dtype, shape=old.shape, name=old.name, base_dir=old.base_dir
+    )
+    with pytest.raises(n2n.InvalidModel, match=f"initializer {old.name!r}"):
+        n2n.load(theirs)
 
 
 def test_elements_of_four_bits_are_right_or_refused() -> None:

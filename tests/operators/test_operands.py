@@ -107,7 +107,7 @@ def found(framework: str, proto: onnx.ModelProto, feeds: dict[str, np.ndarray]) 
 
         values = made(*map(torch.from_numpy, feeds.values()))
         return [v.detach().numpy() for v in (values if isinstance(values, tuple) else [values])]
-    import keras
+    from tests.keras_models import in_order, keras
 
     given = list(feeds.values())
     if keras.backend.backend() == "tensorflow":
@@ -115,8 +115,7 @@ def found(framework: str, proto: onnx.ModelProto, feeds: dict[str, np.ndarray]) 
 
         made = tf.function(made)
     values = made(given if len(given) > 1 else given[0])
-    values = list(values.values()) if isinstance(values, dict) else values
-    return [np.asarray(v) for v in (values if isinstance(values, list) else [values])]
+    return [np.asarray(v) for v in in_order(values)]
 
 
 RNG = np.random.default_rng(3)

@@ -26,11 +26,6 @@ from tests.verify_networks import (
 )
 
 
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return np.random.default_rng(7)
-
-
 def parted(a: onnx.ModelProto, b: onnx.ModelProto, **options: object) -> Divergence | None:
     report = verify(a, b, **options)  # type: ignore[arg-type]
     assert not report, "or there is nothing to look for"

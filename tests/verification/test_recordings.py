@@ -30,11 +30,6 @@ from tests.verify_networks import (
 LENET = FIXTURES / "lenet.ts17.onnx"
 
 
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return np.random.default_rng(7)
-
-
 def record(proto: onnx.ModelProto, folder: Path, **options: object) -> dict[str, Path]:
     report = verify(proto, proto, **options)  # type: ignore[arg-type]
     report.save_inputs(folder / "x.npz")

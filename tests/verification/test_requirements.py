@@ -24,11 +24,6 @@ from tests.verify_networks import edited, layers, mlp, model, not_a_number, scal
 X = np.array([[3.0, -4.0, 0.5], [1.0, 2.0, -2.5]], np.float32)
 
 
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return np.random.default_rng(7)
-
-
 # Measures ------------------------------------------------------------------------------------
 
 

@@ -34,11 +34,6 @@ from tests.verify_networks import (
 FIXTURES = ROOT / "fixtures"
 
 
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return np.random.default_rng(7)
-
-
 # Equal networks pass -------------------------------------------------------------------------
 
 

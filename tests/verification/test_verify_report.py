@@ -26,12 +26,6 @@ from tests.verify_networks import (
     swap_channels,
 )
 
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return np.random.default_rng(7)
-
-
 # Blindness, noise, optimisers ------------------------------------------------------------------
 
 

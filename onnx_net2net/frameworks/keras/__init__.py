@@ -41,6 +41,8 @@ def to_keras(model: AnyModel, *, layout: str = "nchw") -> keras.Model:
     file again, with its own layout.
 
     What a user would train is trainable, and BatchNormalization and Dropout follow ``training=``.
+    One whose statistics something else reads, or of mixed types, is no layer of Keras: it, too,
+    normalises by the batch in training, but its statistics stay as they are.
     A moving variance moves towards that of the batch, as Keras has it; PyTorch's is larger by
     n / (n - 1) for n values of a channel in the batch. Outputs in training are the same in both.
     :func:`.absorb` knows which initializer each variable holds.

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from onnx_net2net.errors import Refused
 from onnx_net2net.verification.verify import run
-from tests.keras_models import keras, load, to_keras
+from tests.keras_models import in_order, keras, load, to_keras
 from tests.networks import Net
 
 from onnx_net2net.frameworks.keras.run_time_sizes import OPERATIONS  # isort: skip
@@ -54,9 +54,7 @@ def agrees(model: Any, feeds: dict[str, np.ndarray]) -> None:
         return network(list(given) if len(given) > 1 else given[0])
 
     found = called(*feeds.values())
-    found = list(found.values()) if isinstance(found, dict) else found
-    values = found if isinstance(found, list) else [found]
-    for value, out in zip(values, model.proto.graph.output, strict=True):
+    for value, out in zip(in_order(found), model.proto.graph.output, strict=True):
         want = wanted[out.name]
         assert (value.shape, value.dtype) == (want.shape, want.dtype)
         np.testing.assert_allclose(value, want, rtol=1e-4, atol=1e-5)

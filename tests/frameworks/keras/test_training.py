@@ -22,6 +22,7 @@ from tests.keras_models import (
     differences,
     expected,
     feeds_of,
+    in_order,
     keras,
     load,
     outputs,
@@ -45,9 +46,8 @@ def fixture(name: str) -> Model:
 def loss_of(network: Any, given: Any, targets: list[Any]) -> Any:
     """The mean square error of the outputs that are real numbers, in training mode."""
     found = network(given, training=True)
-    found = list(found.values()) if isinstance(found, dict) else found
-    values = found if isinstance(found, list) else [found]
-    return sum(tf.reduce_mean((a - b) ** 2) for a, b in zip(values, targets, strict=True))
+    pairs = zip(in_order(found), targets, strict=True)
+    return sum(tf.reduce_mean((a - b) ** 2) for a, b in pairs)
 
 
 def stepper(network: Any, given: Any, targets: list[Any]) -> Callable[[], tuple[Any, list[Any]]]:

@@ -45,12 +45,12 @@ def pointwise(build: Builder, step: ProgramStep) -> list[Any] | None:
     operands = [
         x if x is not None else build.symbolic(n) for x, n in zip(given, names, strict=True)
     ]
+    if not any(isinstance(x, Arranged) for x in operands):
+        return None
     rank = max(len(x.shape) for x in operands)
     wide = [_widened(x, rank) for x in operands]
     axes = _common([x for x in wide if isinstance(x, Arranged)], wide)
     values = [_turned(x, axes) for x in wide]
-    if not any(isinstance(value, keras.KerasTensor) for value in values):
-        return None
     results = _layered(build, step, values) or _operated(build, step, values)
     return [Arranged(value, axes[len(axes) - len(value.shape) :], rank) for value in results]
 
@@ -158,12 +158,12 @@ def _multiplied(build: Builder, step: ProgramStep, values: list[Any], kind: str)
 
 
 def _merged(merge: Any, build: Builder, step: ProgramStep, values: list[Any], kind: str) -> Any:
-    """Merge tensors of one shape, which no broadcasting can confuse."""
+    """Merge tensors of one shape, which no broadcasting can confuse, and which is no scalar's."""
     if len(values) < 2 or not all(map(_symbolic_value, values)):
         return None
     first, *others = values
     same = all(x.shape == first.shape and dtype_of(x) == kind for x in others)
-    if not same or not all(is_plain_sum(first, x) for x in others):
+    if not first.shape or not same or not all(is_plain_sum(first, x) for x in others):
         return None
     return merge(dtype=kind, name=build.layer_name(step))(values)
 
