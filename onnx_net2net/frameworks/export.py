@@ -202,8 +202,7 @@ def _keras(draft: Path) -> Network:
     def call(feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         given = list(feeds.values())
         outputs = network(given if len(given) > 1 else given[0])
-        return [
-            np.asarray(v) for v in (outputs.values() if isinstance(outputs, dict) else [outputs])
-        ]
+        outputs = list(outputs.values()) if isinstance(outputs, dict) else outputs
+        return [np.asarray(v) for v in (outputs if isinstance(outputs, list) else [outputs])]
 
     return call

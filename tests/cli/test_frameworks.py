@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import onnx_net2net as n2n
 from tests.console import FIXTURES, MESSAGE, finished
+from tests.networks import Net
 
 RESNET = FIXTURES / "resnet.dynamo-raw.onnx"
 GPT2 = FIXTURES / "gpt2.dynamo-raw.onnx"
@@ -130,6 +132,23 @@ def test_export_to_keras_and_back(tmp_path: Path) -> None:
     back = finished("absorb", RESNET, target, "-o", tmp_path / "back.onnx", "--json")
     assert back.err == "" and json.loads(back.out)["weights"] == 67
     assert n2n.verify(RESNET, tmp_path / "back.onnx")
+
+
+@pytest.mark.parametrize("names", [("cls", "reg"), ("reg", "cls")])
+def test_several_outputs_are_written_and_compared(names: tuple[str, str], tmp_path: Path) -> None:
+    """In the order of the alphabet they are a dictionary in Keras, else a list."""
+    pytest.importorskip("keras")
+    pytest.importorskip("tensorflow")
+    net = Net()
+    x = net.input("batch", 4)
+    first, second = (net("MatMul", x, net.weight(4, width)) for width in (3, 2))
+    model = net.model(first, second)
+    for old, new in zip((first, second), names, strict=True):
+        model.graph.node.append(onnx.helper.make_node("Identity", [old], [new]))
+        next(v for v in model.graph.output if v.name == old).name = new
+    onnx.save(model, tmp_path / "two.onnx")
+    done = finished("export", tmp_path / "two.onnx", "--to", "keras", "-o", tmp_path / "two.keras")
+    assert done.code == 0 and "verified: equivalent" in done.out, done.err
 
 
 def test_export_to_a_path_that_is_no_text(tmp_path: Path) -> None:

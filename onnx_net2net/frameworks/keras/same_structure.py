@@ -16,7 +16,7 @@ import keras
 __all__ = ["twins"]
 
 # What says nothing of what a layer computes.
-FREE = frozenset({"build_config", "module", "name", "trainable"})
+FREE = frozenset({"build_config", "name", "trainable"})
 
 
 def twins(network: keras.Model, other: keras.Model) -> dict[int, Any] | None:
@@ -28,7 +28,8 @@ def twins(network: keras.Model, other: keras.Model) -> dict[int, Any] | None:
     pairs: dict[int, Any] = {}
     for one, its_twin in zip(network.operations, other.operations, strict=True):
         mine, yours = (getattr(operation, "variables", []) for operation in (one, its_twin))
-        if [(v.name, v.shape) for v in mine] != [(v.name, v.shape) for v in yours]:
+        kinds = [[(v.name, v.shape, str(v.dtype)) for v in own] for own in (mine, yours)]
+        if kinds[0] != kinds[1]:
             return None
         pairs |= {id(a): b for a, b in zip(mine, yours, strict=True)}
     return pairs
@@ -51,7 +52,12 @@ def _numbered(value: Any, numbers: dict[str, int]) -> Any:
     if value.get("class_name") == "__keras_tensor__":
         return _numbered(value["config"]["keras_history"], numbers)
     return {
-        key: _numbered(item, numbers)
+        key: _numbered(list(item.items()) if _is_named(key, item) else item, numbers)
         for key, item in value.items()
         if key not in FREE and not (key == "dtype" and isinstance(item, dict))
     }
+
+
+def _is_named(key: str, item: Any) -> bool:
+    """Return whether these are inputs or outputs by names of their own, which are no settings."""
+    return key in ("input_layers", "output_layers") and isinstance(item, dict)

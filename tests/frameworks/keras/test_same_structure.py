@@ -106,6 +106,50 @@ def test_trained_weights_go_back_to_their_places(
         assert differences(expected(model, {"x": x}), wanted) != []
 
 
+class Conv2D(keras.layers.Conv2D):  # type: ignore[misc, name-defined]
+    """A layer of a user's own, under the name and with the settings of Keras' layer."""
+
+    def call(self, inputs: Any) -> Any:
+        return -super().call(inputs)
+
+
+def test_a_class_of_that_name_is_another_one() -> None:
+    network = to_keras(source())
+
+    def own(layer: Any) -> Any:
+        kind = Conv2D if type(layer) is keras.layers.Conv2D else type(layer)
+        return kind.from_config(layer.get_config())
+
+    twin = keras.models.clone_model(network, clone_function=own)
+    twin.set_weights(network.get_weights())
+    assert twins(network, twin) is None
+
+
+def test_variables_of_another_type_are_of_another_network() -> None:
+    keras.config.set_floatx("float64")
+    try:
+        doubled = keras.models.clone_model(to_keras(source()), clone_function=_doubled)
+    finally:
+        keras.config.set_floatx("float32")
+    assert {v.dtype for v in doubled.variables} == {"float64"}
+    assert twins(to_keras(source()), doubled) is None
+
+
+def _doubled(layer: Any) -> Any:
+    return type(layer).from_config(layer.get_config() | {"dtype": "float64"})
+
+
+def test_outputs_with_names_that_mean_something_in_a_configuration() -> None:
+    """Which tensor an output called "name" is, makes a difference."""
+    x = keras.Input((4,))
+    a = keras.layers.Dense(4)(x)
+    b = keras.layers.Dense(4)(a)
+    one = keras.Model(x, {"name": a, "trainable": b})
+    other = keras.Model(x, {"name": b, "trainable": a})
+    assert twins(one, keras.models.clone_model(one)) is not None
+    assert twins(one, other) is None
+
+
 def test_another_network_is_none_of_ours() -> None:
     network = to_keras(source())
 
